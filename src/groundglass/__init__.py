@@ -1,0 +1,1 @@
+"""groundglass finds COVID-19 lesions in chest CT."""

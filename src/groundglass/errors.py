@@ -1,0 +1,66 @@
+"""Every error that groundglass raises on purpose.
+
+    GroundglassError               exit 1: the program could not finish
+    ├── InputError                 exit 3: the input was refused; what was found, expected, and the mend
+    │   ├── FormatError            the file is damaged, empty, too large or of a kind we do not read
+    │   ├── IntensityError         the numbers are no CT that we recognise
+    │   ├── LungError              no lung was found
+    │   └── DatasetError           a training folder is not laid out as expected
+    ├── ConfigError                exit 2: a configuration has an unknown key or a bad value
+    ├── ModelError                 exit 1: a model file is damaged or does not match its card
+    ├── EngineError                exit 1: no engine can run the model on this machine
+    ├── TrainingError              exit 1: a training ended early (NaN loss, no data left)
+    └── OutputError                exit 1: the results could not be written
+
+The command line prints the message on one line and exits with `exit_code`.
+"""
+
+
+class GroundglassError(Exception):
+    """The root: catch it to catch everything that groundglass raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(GroundglassError):
+    """The input was refused. The message says what was found, what was expected, and the mend."""
+
+    exit_code = 3
+
+
+class FormatError(InputError):
+    """The file is damaged, empty, too large, or of a kind that groundglass does not read."""
+
+
+class IntensityError(InputError):
+    """The numbers in the scan are no CT intensities that groundglass recognises."""
+
+
+class LungError(InputError):
+    """No lung was found where one is needed."""
+
+
+class DatasetError(InputError):
+    """A training folder is not laid out as expected, or its pairs do not match."""
+
+
+class ConfigError(GroundglassError):
+    """A configuration has an unknown key, a missing one, or a bad value."""
+
+    exit_code = 2
+
+
+class ModelError(GroundglassError):
+    """A model file is missing or damaged, or does not match its card."""
+
+
+class EngineError(GroundglassError):
+    """No engine on this machine can run the model."""
+
+
+class TrainingError(GroundglassError):
+    """A training could not go on; its last good checkpoint is kept."""
+
+
+class OutputError(GroundglassError):
+    """The results could not be written."""

@@ -1,0 +1,86 @@
+"""The model card: what a model is, what it expects, and what it scored. It travels beside the weights."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from groundglass.errors import ModelError
+from groundglass.scan.intensity import Window
+
+BUNDLED = "groundglass-ct"
+
+
+class ModelCard(BaseModel):
+    """Everything that inference needs to know of a model, and everything that a user should.
+
+    Attributes:
+        name: Of the model.
+        sha256: Of the ONNX file.
+        network: The switches it was built with.
+        window_hu: Lower and upper end of the intensity window, scaled to [0, 1].
+        size: (height, width) of the input: the lung field, letterboxed.
+        classes: What each output map means.
+        threshold: A pixel is lesion from this probability on.
+        training_data: What it was trained on, and on what terms.
+        never_trained_on: The public test part.
+        scores: What it scored, on what, by which command.
+        intended_use: What it is for.
+        limits: What it is not for, and where it is known to fail.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    sha256: str
+    network: dict[str, Any]
+    window_hu: tuple[float, float]
+    size: tuple[int, int]
+    classes: tuple[str, ...] = ("lesion",)
+    threshold: float
+    training_data: tuple[str, ...]
+    never_trained_on: tuple[str, ...]
+    scores: dict[str, Any] = {}
+    intended_use: str
+    limits: tuple[str, ...]
+
+    @property
+    def window(self) -> Window:
+        """The intensity window that the network was trained with."""
+        return Window(*self.window_hu)
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def bundled_model() -> Path:
+    """Where the model that comes with the package lies."""
+    return Path(str(resources.files("groundglass"))) / "models" / f"{BUNDLED}.onnx"
+
+
+def read_card(model: Path) -> ModelCard:
+    """Read the card beside an ONNX file, and check that it is this file's.
+
+    Raises:
+        ModelError: Model or card is missing or damaged, or the sha256 differs.
+    """
+    path = model.with_suffix(".json")
+    for file in (model, path):
+        if not file.is_file():
+            raise ModelError(f"{file} is not there: a model is NAME.onnx with its card NAME.json beside it")
+    try:
+        card = ModelCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(f"{path} is no model card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    found = digest(model)
+    if found != card.sha256:
+        raise ModelError(f"{model} has sha256 {found[:12]}…, its card says {card.sha256[:12]}…: take both from one export")
+    return card

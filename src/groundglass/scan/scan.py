@@ -1,0 +1,73 @@
+"""A CT scan and a mask, each on its grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundglass.scan.geometry import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A CT scan as its file states it: nothing is scaled yet (see `intensity`).
+
+    Attributes:
+        values: (z, y, x), the file's numbers after its own slope and intercept; any integer or float type.
+        geometry: The grid, of the same shape.
+        source: The file or folder it was read from; None for an array made in memory.
+        sizes: For pictures, the (height, width) of each slice, whose pixels stand top left in `values`;
+            None where every slice fills its plane. Pictures are slices on their own: neighbours may be strangers.
+        names: For pictures, the file name of each slice.
+    """
+
+    values: NDArray[Any]
+    geometry: Geometry
+    source: Path | None = None
+    sizes: tuple[tuple[int, int], ...] | None = None
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.values.shape != self.geometry.shape:
+            raise ValueError(f"values are {self.values.shape}, the geometry {self.geometry.shape}: they must agree")
+
+    def __repr__(self) -> str:
+        name = self.source.name if self.source else "in memory"
+        return f"Scan({name}: {self.values.dtype} on {self.geometry})"
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the slices are pictures: spacing unknown, each slice on its own."""
+        return self.sizes is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Which voxels belong to something.
+
+    Attributes:
+        voxels: (z, y, x) bool.
+        geometry: The grid, of the same shape.
+    """
+
+    voxels: NDArray[np.bool_]
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        if self.voxels.shape != self.geometry.shape or self.voxels.dtype != np.bool_:
+            raise ValueError(f"voxels are {self.voxels.dtype} {self.voxels.shape}, not bool {self.geometry.shape}")
+
+    def __repr__(self) -> str:
+        volume = self.volume_ml
+        amount = f"{int(self.voxels.sum())} voxels" if volume is None else f"{volume:.1f} ml"
+        return f"Mask({amount} on {self.geometry})"
+
+    @property
+    def volume_ml(self) -> float | None:
+        """Millilitres inside, or None where the spacing is unknown."""
+        voxel_ml = self.geometry.voxel_ml
+        return None if voxel_ml is None else float(self.voxels.sum()) * voxel_ml
