@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from groundglass.report.findings import Findings, ModelRef, measure
 from groundglass.report.preview import preview
 from groundglass.scan import nifti, picture
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import Kind, recognise
+from groundglass.scan.intensity import Intensity, Kind, recognise
 from groundglass.scan.lungs import LungField, find_lungs
 from groundglass.scan.scan import Mask, Scan
 
@@ -43,7 +44,7 @@ class Analysis:
     preview: Image.Image
 
 
-class _Stopwatch:
+class Stopwatch:
     """Seconds per stage, in the order of the stages."""
 
     def __init__(self) -> None:
@@ -54,3 +55,131 @@ class _Stopwatch:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """A scan's lungs and lesions in its upright axial view: what `segment` measures and `evaluate` scores.
+
+    Attributes:
+        view: From the scan's own grid to the axial view and back.
+        intensity: What the numbers were taken for.
+        hu: (z, y, x) approximate HU.
+        field: Where the lungs are, lesions counted in.
+        lesions: (z, y, x) bool.
+    """
+
+    view: AxialView
+    intensity: Intensity
+    hu: NDArray[np.float32]
+    field: LungField
+    lesions: NDArray[np.bool_]
+
+
+def locate(
+    scan: Scan,
+    segmenter: Segmenter,
+    intensity: Kind | None = None,
+    progress: Progress = lambda done, total: None,
+    watch: Stopwatch | None = None,
+) -> Located:
+    """Find the lungs of a scan, and the lesions in them. Arguments and errors are those of `segment`."""
+    watch = watch or Stopwatch()
+    with watch.stage("intensity"):
+        view = AxialView(scan.geometry)
+        recognised = recognise(scan, intensity)
+        hu = recognised.to_hu(view.turn(scan.values))
+    with watch.stage("lungs"):
+        field = find_lungs(hu, view.geometry, scan.sizes)
+    with watch.stage("lesions"):
+        lesions = segmenter.lesions(hu, field, progress)
+        field = field.with_lesions(lesions)
+    return Located(view, recognised, hu, field, lesions)
+
+
+def segment(
+    scan: Scan,
+    segmenter: Segmenter | None = None,
+    intensity: Kind | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Analysis:
+    """Find the lesions of a scan, measure them and draw them.
+
+    Args:
+        scan: Any orientation; pictures too.
+        segmenter: A loaded model; None: the bundled one.
+        intensity: What the numbers are; None: recognise it.
+        progress: Called with the slices done and their number.
+
+    Raises:
+        IntensityError: The numbers are no CT that is recognised.
+        LungError: No slice shows lung.
+        ModelError: The model is missing or damaged.
+        EngineError: No engine can run it here.
+    """
+    watch = Stopwatch()
+    with watch.stage("model"):
+        segmenter = segmenter or Segmenter.load()
+    at = locate(scan, segmenter, intensity, progress, watch)
+    card = segmenter.card
+    with watch.stage("measure"):
+        findings = measure(
+            scan,
+            at.view,
+            at.intensity,
+            at.hu,
+            at.field,
+            at.lesions,
+            ModelRef(name=card.name, sha256=card.sha256),
+            at.field.warnings,
+            watch.seconds,
+        )
+    title = f"{scan.source.name if scan.source else 'scan'}: {findings.summary}"
+    drawn = preview(at.hu, at.view.geometry, at.field, at.lesions, title, scan.sizes)
+    return Analysis(scan, Mask(at.view.restore(at.lesions), scan.geometry), findings, drawn)
+
+
+def analyse(scan: Scan) -> Findings:
+    """The findings of a scan, by the bundled model: burden in ml and % of lung, and what is unknown, with the reason.
+
+    Raises:
+        InputError: The scan is refused.
+    """
+    return segment(scan).findings
+
+
+def save(analysis: Analysis, folder: Path) -> list[Path]:
+    """Write mask, findings and picture into a folder, all or nothing.
+
+    Everything is written into a hidden folder beside them first; only when all of it is there is it moved into place.
+
+    Returns:
+        The files: masks, findings, picture.
+
+    Raises:
+        OutputError: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".groundglass-", dir=folder) as hidden:
+            staging = Path(hidden)
+            if analysis.scan.is_picture:
+                picture.write_mask(analysis.lesions, analysis.scan, staging)
+            else:
+                nifti.write_mask(analysis.lesions, staging / "lesions.nii.gz", like=analysis.scan.source)
+            (staging / "findings.json").write_text(analysis.findings.to_json() + "\n", encoding="utf-8")
+            analysis.preview.save(staging / "preview.png")
+            files = sorted((path for path in staging.rglob("*") if path.is_file()), key=_reading_order)
+            for path in files:
+                target = folder / path.relative_to(staging)
+                target.parent.mkdir(exist_ok=True)
+                os.replace(path, target)
+            return [folder / path.relative_to(staging) for path in files]
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written: {error.strerror or error}; name another folder with -o"
+        ) from error
+
+
+def _reading_order(path: Path) -> tuple[bool, bool, str]:
+    return path.name == "preview.png", path.name == "findings.json", path.name

@@ -11,7 +11,7 @@ RUN/
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def train(
     run: Path,
     cache: Path,
     resume: bool = False,
-    progress: Callable[[Iterator[Slices], int], Iterator[Slices]] = lambda parts, _: parts,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Train as configured, choose the threshold on the validation, and write the run folder.
 
@@ -49,7 +49,7 @@ def train(
         run: The run folder; made if need be.
         cache: Where slices cut for this dataset and size are kept.
         resume: Go on from the run's last checkpoint.
-        progress: Wraps the iteration over the cases as they are cut.
+        progress: Called with the cases cut and their number.
 
     Returns:
         What `result.json` holds.

@@ -28,6 +28,10 @@ class LossConfig:
     gamma: float = 4 / 3
     cross_entropy: float = 0.0
 
+    def __post_init__(self) -> None:
+        if min(self.fn_weight, self.fp_weight, self.cross_entropy) < 0 or self.gamma <= 0:
+            raise ValueError("the weights of a loss are not negative, and gamma is above 0")
+
 
 def tversky_index(
     probability: Tensor, target: Tensor, fn_weight: float, fp_weight: float, smooth: float = 1.0

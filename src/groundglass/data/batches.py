@@ -67,6 +67,10 @@ class DrawConfig:
     samples: int = 0
     balance: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.samples < 0:
+            raise ValueError("batch_size is 1 or more, and samples is not negative")
+
 
 def training_batches(
     slices: Slices, window: tuple[float, float], draw: DrawConfig, change: AugmentConfig, seed: int

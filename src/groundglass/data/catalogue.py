@@ -10,8 +10,9 @@ Four layouts are known, at the folder itself or up to two levels below it:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from groundglass.errors import DatasetError
@@ -91,3 +92,16 @@ def find_cases(folder: Path) -> tuple[Case, ...]:
     if twice:
         raise DatasetError(f"{folder} holds {twice[0]} twice: name the folder of one copy")
     return cases
+
+
+def select(cases: Sequence[Case], patterns: Sequence[str]) -> tuple[Case, ...]:
+    """The cases whose name matches any of the patterns, such as `volumes/*`.
+
+    Raises:
+        DatasetError: A pattern matches none.
+    """
+    for pattern in patterns:
+        if not any(fnmatch(case.name, pattern) for case in cases):
+            names = ", ".join(case.name for case in cases[:8])
+            raise DatasetError(f"no case matches {pattern!r}; there are {names}, … ({len(cases)} in all)")
+    return tuple(case for case in cases if any(fnmatch(case.name, pattern) for pattern in patterns))

@@ -6,7 +6,7 @@ The way from a file to these slices is the one that `segment` takes: intensity, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,7 +49,9 @@ class Slices:
 
     def __repr__(self) -> str:
         n, height, width = self.hu.shape
-        return f"Slices({n} of {height} x {width}, {int(self.has_lesion.sum())} with lesion, {len(set(self.case))} cases)"
+        return (
+            f"Slices({n} of {height} x {width}, {int(self.has_lesion.sum())} with lesion, {len(set(self.case))} cases)"
+        )
 
     @property
     def has_lesion(self) -> NDArray[np.bool_]:
@@ -85,7 +87,7 @@ def cut_case(case: Case, size: tuple[int, int]) -> Slices:
     field = find_lungs(hu, view.geometry, scan.sizes)
     places = [(z, box) for z, box in enumerate(field.boxes) if box is not None]
     cut_hu = [Letterbox(box, size).take(hu[z], AIR_HU) for z, box in places]
-    cut_labels = [_take_labels(Letterbox(box, size), labels[z]) for z, box in places]
+    cut_labels = [take_labels(Letterbox(box, size), labels[z]) for z, box in places]
     count = len(places)
     patients = [f"{case.patient}-{z}" if case.strangers else case.patient for z, _ in places]
     return Slices(
@@ -96,7 +98,7 @@ def cut_case(case: Case, size: tuple[int, int]) -> Slices:
     )
 
 
-def _take_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def take_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A pixel is lesion where at least half of it is, and then of the label that covers most of it."""
     kinds = [int(label) for label in np.unique(labels) if label]
     if not kinds:
@@ -115,15 +117,21 @@ def load_slices(
     cases: Sequence[Case],
     size: tuple[int, int],
     cache: Path,
-    progress: Callable[[Iterator[Slices], int], Iterator[Slices]] = lambda parts, _: parts,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Slices:
-    """Cut all cases, or read what an earlier call left in the folder `cache` for the same cases and size."""
+    """Cut all cases, or read what an earlier call left in the folder `cache` for the same cases and size.
+
+    `progress` is called with the cases done and their number.
+    """
     path = cache / f"slices-{_key(cases, size)}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as stored:
             return Slices(**{name: stored[name] for name in ("hu", "labels", "case", "patient")})
+    parts = []
     with ProcessPoolExecutor() as pool:
-        parts = list(progress(pool.map(partial(cut_case, size=size), cases), len(cases)))
+        for part in pool.map(partial(cut_case, size=size), cases):
+            parts.append(part)
+            progress(len(parts), len(cases))
     fields = ("hu", "labels", "case", "patient")
     slices = Slices(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields})
     cache.mkdir(parents=True, exist_ok=True)

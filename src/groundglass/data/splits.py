@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class SplitConfig:
         seed: By slice: of the shuffle.
     """
 
-    by: str = "patient"
+    by: Literal["patient", "slice"] = "patient"
     test: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     test_share: float = 0.2
@@ -47,7 +48,9 @@ class Split:
 def _matches(slices: Slices, patterns: tuple[str, ...]) -> NDArray[np.bool_]:
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in set(slices.case)):
-            raise ConfigError(f"split: no case matches {pattern!r}; there are {', '.join(sorted(set(slices.case))[:8])}…")
+            raise ConfigError(
+                f"split: no case matches {pattern!r}; there are {', '.join(sorted(set(slices.case))[:8])}…"
+            )
     return np.array([any(fnmatch(name, pattern) for pattern in patterns) for name in slices.case], dtype=bool)
 
 
@@ -55,7 +58,7 @@ def split_slices(slices: Slices, config: SplitConfig) -> Split:
     """Divide slices as the configuration says.
 
     Raises:
-        ConfigError: An unknown rule, or a pattern that matches no case.
+        ConfigError: A pattern matches no case.
         DatasetError: A patient is on two sides, or a side is empty.
     """
     usable = slices.has_lesion | config.lesion_free
@@ -65,13 +68,11 @@ def split_slices(slices: Slices, config: SplitConfig) -> Split:
         validations = round((len(order) - tests) * config.validation_share)
         parts = np.split(order, [tests, tests + validations])
         test, validation, train = (np.isin(np.arange(len(slices)), part) for part in parts)
-    elif config.by == "patient":
+    else:
         test, validation = _matches(slices, config.test), _matches(slices, config.validation)
         train = ~test & ~validation
         _refuse_shared_patients(slices, {"training": train, "validation": validation, "test": test})
         train = train & usable
-    else:
-        raise ConfigError(f"split.by is {config.by!r}: expected 'patient' or 'slice'")
     if not train.any():
         raise DatasetError("no slice is left to train on: the split takes them all; narrow split.test")
     return Split(train, validation, test)

@@ -82,5 +82,7 @@ def read_card(model: Path) -> ModelCard:
         raise ModelError(f"{path} is no model card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     found = digest(model)
     if found != card.sha256:
-        raise ModelError(f"{model} has sha256 {found[:12]}…, its card says {card.sha256[:12]}…: take both from one export")
+        raise ModelError(
+            f"{model} has sha256 {found[:12]}…, its card says {card.sha256[:12]}…: take both from one export"
+        )
     return card

@@ -88,8 +88,8 @@ class SpatialGate(nn.Module):
 class Attention(nn.Module):
     """Spatial and channel attention (Fig. 4, eq. 7): the two gated features are added.
 
-        x ─┬─ channel gate ─┐
-           └─ spatial gate ─┴─ (+) ──>
+    x ─┬─ channel gate ─┐
+       └─ spatial gate ─┴─ (+) ──>
     """
 
     def __init__(self, channels: int) -> None:

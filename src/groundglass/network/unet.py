@@ -38,6 +38,10 @@ class NetworkConfig:
     residual_dilated: bool = True
     deep_supervision: bool = True
 
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2 or min(self.widths) < 2 or self.classes < 1:
+            raise ValueError("a network has two levels or more, of two filters or more, and a class or more")
+
 
 def _refine(channels: int, config: NetworkConfig) -> nn.Sequential:
     """What ends every level: `res_dil`, then attention."""
@@ -83,7 +87,9 @@ class LesionUNet(nn.Module):
         )
         self.decoders = nn.ModuleList(Decoder(channels, config) for channels in widths[-2::-1])
         supervised = SUPERVISED_LEVELS if config.deep_supervision else 1
-        self.segment = nn.ModuleList(nn.Conv2d(channels, config.classes, 1) for channels in widths[:supervised][::-1])
+        self.segment = nn.ModuleList(
+            nn.Conv2d(channels, config.classes, 1) for channels in widths[:-1][:supervised][::-1]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, H, W) slices scaled to [0, 1], any H and W -> (N, classes, H, W) logits."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import logging
 import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
@@ -12,11 +17,10 @@ from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
     EMAWeightAveraging,
-    LearningRateMonitor,
     ModelCheckpoint,
     TQDMProgressBar,
 )
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -40,17 +44,37 @@ class _StopOnNaN(Callback):
             )
 
 
+class _MetricsFile(Callback):
+    """One line an epoch in `metrics.csv`; a resumed training goes on below (Lightning's own logger starts afresh)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        metrics = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
+        row = {"epoch": str(trainer.current_epoch), **metrics}
+        row["learning_rate"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
+        fresh = not self.path.exists()
+        with self.path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, row)
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+
 def _callbacks(run: Path, training: TrainingConfig, validates: bool) -> list[Callback]:
     callbacks: list[Callback] = [
         _StopOnNaN(),
         TQDMProgressBar(),
-        LearningRateMonitor("epoch"),
+        _MetricsFile(run / "metrics.csv"),
         ModelCheckpoint(run, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
     ]
     if training.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
     if validates:
-        callbacks.append(ModelCheckpoint(run, filename="best", monitor="validation_dice", mode="max", enable_version_counter=False))
+        callbacks.append(
+            ModelCheckpoint(run, filename="best", monitor="validation_dice", mode="max", enable_version_counter=False)
+        )
         if training.stop_after:
             callbacks.append(EarlyStopping("validation_loss", patience=training.stop_after))
     return callbacks
@@ -85,22 +109,42 @@ def fit(
     last = run / "last.ckpt"
     if resume and not last.is_file():
         raise TrainingError(f"{last} is not there: nothing to resume; start without --resume")
-    lightning.seed_everything(training.seed, verbose=False)
-    module = LesionModule(network, loss, training)
-    trainer = lightning.Trainer(
+    with _quiet_lightning():
+        lightning.seed_everything(training.seed, verbose=False)
+        module = LesionModule(network, loss, training)
+        trainer = _trainer(training, validation is not None, run)
+        trainer.fit(module, batches, validation, ckpt_path=str(last) if resume else None, weights_only=True)
+    best = run / "best.ckpt"
+    return best if validation is not None and best.is_file() else last
+
+
+def _trainer(training: TrainingConfig, validates: bool, run: Path) -> lightning.Trainer:
+    return lightning.Trainer(
         accelerator="auto",
         devices=1,
-        precision=training.precision,  # type: ignore[arg-type]
+        precision=training.precision,
         max_epochs=training.epochs,
-        callbacks=_callbacks(run, training, validation is not None),
-        logger=[CSVLogger(run, name="", version=""), TensorBoardLogger(run, name="", version="")],
-        log_every_n_steps=10,
+        callbacks=_callbacks(run, training, validates),
+        logger=TensorBoardLogger(run, name="", version=""),
+        log_every_n_steps=1,
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
-    trainer.fit(module, batches, validation, ckpt_path=str(last) if resume else None, weights_only=True)
-    best = run / "best.ckpt"
-    return best if validation is not None and best.is_file() else last
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's advertisements and its warnings about what is meant to be so here."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for meant in ("Checkpoint directory .* not empty", ".*does not have many workers", ".*LeafSpec"):
+                warnings.filterwarnings("ignore", meant)
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def load_network(checkpoint: Path, network: NetworkConfig) -> LesionModule:
@@ -115,7 +159,9 @@ def load_network(checkpoint: Path, network: NetworkConfig) -> LesionModule:
     try:
         module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     except RuntimeError as error:
-        raise TrainingError(f"{checkpoint} does not fit the configuration beside it: {str(error).splitlines()[0]}") from error
+        raise TrainingError(
+            f"{checkpoint} does not fit the configuration beside it: {str(error).splitlines()[0]}"
+        ) from error
     return module.eval()
 
 

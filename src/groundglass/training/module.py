@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -30,16 +30,20 @@ class TrainingConfig:
         seed: Of weights, order and augmentation.
     """
 
-    optimiser: str = "adam"
+    optimiser: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 5e-5
     weight_decay: float = 0.0
     epochs: int = 500
     halve_after: int = 10
     stop_after: int = 50
     ema_decay: float = 0.0
-    precision: str = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.epochs < 1 or not 0 <= self.ema_decay < 1:
+            raise ValueError("learning_rate is above 0, epochs 1 or more, and ema_decay in [0, 1)")
 
 
 class LesionModule(lightning.LightningModule):

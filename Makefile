@@ -1,0 +1,43 @@
+# make demo    install, make a phantom, segment it          make test      the fast tests
+# make lint    ruff                                          make test-all  the slow ones too
+# make types   mypy --strict                                 make bench     the lung field on the real data
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+
+.PHONY: demo test test-all lint types bench clean
+
+demo: $(VENV)/.runs
+	$(BIN)/groundglass demo -o demo
+
+test: $(VENV)/.develops
+	$(BIN)/pytest -m "not slow" -n 2
+
+test-all: $(VENV)/.develops
+	$(BIN)/pytest -n 2
+
+lint: $(VENV)/.develops
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.develops
+	$(BIN)/mypy
+
+bench: $(VENV)/.develops
+	$(BIN)/python bench/lungs.py
+
+clean:
+	rm -rf $(VENV) demo build dist
+
+# Debian's Python makes no pip in a new environment unless python3-venv is there; pip itself can.
+$(BIN)/pip:
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --upgrade pip
+
+$(VENV)/.runs: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+$(VENV)/.develops: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet -e ".[dev]"
+	touch $@ $(VENV)/.runs

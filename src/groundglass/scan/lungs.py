@@ -1,0 +1,270 @@
+"""The lung field: where to look for lesions, and the lung's volume.
+
+Air inside the body is lung, airway or bowel; what is too dark to be lung is dropped, gaps that vessels and dense lesions
+leave are closed slice by slice. No learning: it holds for any scanner, and can be read here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from groundglass.errors import LungError
+from groundglass.scan.geometry import Geometry
+
+Voxels = NDArray[np.bool_]
+
+AIR_LIKE_HU = -400.0  # below it: lung or gas
+GAS_HU = -950.0  # a region with a median below it is airway or bowel gas, or air outside
+PICTURE_WIDTH_MM = 350.0  # assumed of a picture, which states no spacing
+WORKING_MM = 1.4  # the field is found on about this grid
+CLOSE_MM = 10.0
+MARGIN_MM = 8.0
+SMALLEST_SLICE_MM2 = 150.0  # less lung than this in a slice is none
+CUT_PICTURE = 0.6  # of a picture: a box that covers more shows that it was cut to the lungs
+SMALLEST_REGION = 0.04  # of the largest region, in a volume: less is no lung
+
+
+class Box(NamedTuple):
+    """A part of a slice, half-open, in pixels of the axial view."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True, eq=False)
+class LungField:
+    """Where the lungs are.
+
+    Attributes:
+        right: (z, y, x) in the upright axial view: the patient's right lung.
+        left: The patient's left lung.
+        boxes: For each slice, the part to look at; None where there is no lung. Slices of a volume share one box, so
+            that the scale is constant; pictures have their own.
+        warnings: In plain words.
+    """
+
+    right: Voxels
+    left: Voxels
+    boxes: tuple[Box | None, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def mask(self) -> Voxels:
+        """(z, y, x) both lungs."""
+        return self.right | self.left
+
+    def with_lesions(self, lesions: Voxels) -> LungField:
+        """The field with the lesions in it or at its rim counted as lung.
+
+        A threshold takes a dense lesion for chest wall. Lesions that touch no lung do not count.
+        """
+        right, left = self.right.copy(), self.left.copy()
+        for z in np.flatnonzero(lesions.any((1, 2))):
+            near = ndimage.binary_dilation(right[z] | left[z], iterations=3)
+            regions, _ = ndimage.label(lesions[z])
+            touching = np.unique(regions[near & lesions[z]])
+            joined = np.isin(regions, touching[touching > 0])
+            if not joined.any():
+                continue
+            nearer_right = _distance(right[z]) <= _distance(left[z])
+            right[z] = _fill(right[z] | (joined & nearer_right & ~left[z]))
+            left[z] = _fill(left[z] | (joined & ~right[z]))
+        return replace(self, right=right & ~left, left=left)
+
+
+def _distance(mask: Voxels) -> NDArray[np.float64]:
+    """Of each pixel to the mask; infinite where there is none."""
+    if not mask.any():
+        return np.full(mask.shape, np.inf)
+    return np.asarray(ndimage.distance_transform_edt(~mask))
+
+
+def _fill(mask: Voxels) -> Voxels:
+    return np.asarray(ndimage.binary_fill_holes(mask))
+
+
+def find_lungs(hu: NDArray[np.float32], geometry: Geometry, sizes: tuple[tuple[int, int], ...] | None = None) -> LungField:
+    """Find the lungs of a scan.
+
+    Args:
+        hu: (z, y, x) in the upright axial view, HU or estimated HU.
+        geometry: The view's grid.
+        sizes: For pictures, the true (height, width) of each slice; what lies beyond is padding.
+
+    Raises:
+        LungError: No slice shows lung.
+    """
+    spacing = geometry.spacing[1:] if geometry.in_mm else (PICTURE_WIDTH_MM / hu.shape[2],) * 2
+    step = max(1, int(WORKING_MM / max(spacing) + 0.25))
+    coarse_spacing = (spacing[0] * step, spacing[1] * step)
+    coarse = hu[:, ::step, ::step]
+    air = np.zeros(coarse.shape, dtype=np.bool_)
+    for z, plane in enumerate(coarse):
+        height, width = coarse.shape[1:] if sizes is None else (-(-n // step) for n in sizes[z])
+        air[z, :height, :width] = _air_in_body(plane[:height, :width], coarse_spacing, sizes is not None)
+    if sizes is None:
+        air = _largest_regions(air)
+    closed = np.stack([_close(plane, coarse_spacing) for plane in air])
+    if not closed.any():
+        raise LungError(
+            "no lung was found: expected air-filled lung inside a body; check that it is a chest CT, and its intensities "
+            "(--intensity hu|shifted-hu|8-bit-lung-window|unit-lung-window)"
+        )
+    right = _right_side(closed, sizes)
+    fine_right, fine_left = (_refine(side, hu, step) for side in (right, closed & ~right))
+    boxes = _boxes(closed, step, hu.shape, spacing, sizes)
+    return LungField(fine_right, fine_left & ~fine_right, boxes, _warnings(fine_right, fine_left, closed, geometry, sizes))
+
+
+def _air_in_body(plane: NDArray[np.float32], spacing: tuple[float, float], picture: bool) -> Voxels:
+    """(y, x): the air-like pixels of a slice that are neither outside the body nor plain gas."""
+    smooth = ndimage.gaussian_filter(plane, [0.8 / s for s in spacing])
+    regions, count = ndimage.label(smooth < AIR_LIKE_HU)
+    if not count:
+        return np.zeros(plane.shape, dtype=np.bool_)
+    numbers = np.arange(1, count + 1)
+    area_mm2 = np.bincount(regions.ravel(), minlength=count + 1)[1:] * spacing[0] * spacing[1]
+    median = np.asarray(ndimage.median(plane, regions, numbers))
+    rim = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    on_rim = np.bincount(rim, minlength=count + 1)[1:]
+    # A picture may be cut through the lung; a volume's region at the rim is the air around the body.
+    outside = (on_rim > 0.5 * len(rim)) | ((median < GAS_HU) & (on_rim > 0)) if picture else on_rim > 0
+    gas = (median < GAS_HU) & (area_mm2 < 3000) | (median < GAS_HU - 30)
+    keep = ~outside & ~gas & (area_mm2 > 30)
+    return np.isin(regions, numbers[keep])
+
+
+def _largest_regions(air: Voxels) -> Voxels:
+    """(z, y, x): without the small regions of a volume."""
+    regions, count = ndimage.label(air)
+    if not count:
+        return air
+    sizes = np.bincount(regions.ravel())
+    sizes[0] = 0
+    return np.isin(regions, np.flatnonzero(sizes >= SMALLEST_REGION * sizes.max()))
+
+
+def _close(plane: Voxels, spacing: tuple[float, float]) -> Voxels:
+    """(y, x): vessels, rim lesions and holes closed over, each region of the slice on its own."""
+    closed = np.zeros_like(plane)
+    if plane.sum() * spacing[0] * spacing[1] < SMALLEST_SLICE_MM2:
+        return closed
+    radius = round(CLOSE_MM / spacing[0])
+    grid = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disc = grid[0] ** 2 + grid[1] ** 2 <= radius**2
+    regions, _ = ndimage.label(ndimage.binary_opening(plane, iterations=1) | plane)
+    for number, place in enumerate(ndimage.find_objects(regions), start=1):
+        region = np.pad(regions[place] == number, radius)
+        region = _fill(ndimage.binary_closing(region, disc))
+        closed[place] |= region[radius : region.shape[0] - radius, radius : region.shape[1] - radius]
+    return closed
+
+
+def _right_side(lungs: Voxels, sizes: tuple[tuple[int, int], ...] | None) -> Voxels:
+    """(z, y, x): the patient's right lung, at small x, split from the left one where they touch."""
+    if sizes is not None:
+        return np.stack([_right_of(plane) for plane in lungs])
+    return _right_of(lungs)
+
+
+def _right_of(lungs: Voxels) -> Voxels:
+    """Erode until two large regions part; each voxel then belongs to the side of the nearest core."""
+    if not lungs.any():
+        return lungs
+    columns = np.flatnonzero(lungs.any(tuple(range(lungs.ndim - 1))))
+    middle = (columns[0] + columns[-1]) / 2
+    across = ndimage.generate_binary_structure(2, 1)
+    if lungs.ndim == 3:
+        across = across[None]
+    core = lungs
+    for _ in range(12):
+        regions, count = ndimage.label(core)
+        if not count:
+            break
+        size = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+        large = np.flatnonzero(size > 0.15 * size.sum()) + 1
+        centres = [centre[-1] for centre in ndimage.center_of_mass(core, regions, large)]
+        if len(large) >= 2 and min(centres) < middle < max(centres):
+            return _nearest_core(lungs, regions, large, np.array(centres) < middle)
+        core = ndimage.binary_erosion(core, across)
+    halves = np.arange(lungs.shape[-1]) < middle
+    return lungs & halves
+
+
+def _nearest_core(lungs: Voxels, regions: NDArray[np.int32], large: NDArray[np.int64], is_right: Voxels) -> Voxels:
+    cores = np.isin(regions, large)
+    sampling = (4.0, 1.0, 1.0)[-lungs.ndim :]
+    where = ndimage.distance_transform_edt(~cores, sampling=sampling, return_distances=False, return_indices=True)
+    owner = regions[tuple(where)]
+    return lungs & np.isin(owner, large[is_right])
+
+
+def _refine(side: Voxels, hu: NDArray[np.float32], step: int) -> Voxels:
+    """From the working grid to the scan's own."""
+    if step == 1:
+        return side
+    fine = side.repeat(step, axis=1).repeat(step, axis=2)[:, : hu.shape[1], : hu.shape[2]]
+    # The sampled pixel is the block's first: half a block back and forth brings the rim to where it was seen.
+    return np.roll(fine, -(step // 2), axis=(1, 2))
+
+
+def _boxes(
+    lungs: Voxels,
+    step: int,
+    shape: tuple[int, ...],
+    spacing: tuple[float, float],
+    sizes: tuple[tuple[int, int], ...] | None,
+) -> tuple[Box | None, ...]:
+    margin = [round(MARGIN_MM / s) for s in spacing]
+
+    def box(plane: Voxels, height: int, width: int) -> Box:
+        rows, columns = (np.flatnonzero(plane.any(axis)) * step for axis in (1, 0))
+        return Box(
+            max(0, int(rows[0]) - margin[0]),
+            min(height, int(rows[-1]) + step + margin[0]),
+            max(0, int(columns[0]) - margin[1]),
+            min(width, int(columns[-1]) + step + margin[1]),
+        )
+
+    shown = lungs.any((1, 2))
+    if sizes is not None:
+        return tuple(
+            _whole_if_cut(box(plane, *size), *size) if any_lung else None
+            for plane, size, any_lung in zip(lungs, sizes, shown, strict=True)
+        )
+    first, last = np.flatnonzero(shown)[[0, -1]]
+    common = box(lungs.any(0), shape[1], shape[2])
+    return tuple(common if first - 1 <= z <= last + 1 else None for z in range(shape[0]))
+
+
+def _whole_if_cut(box: Box, height: int, width: int) -> Box:
+    """A picture that the lung fills is cut to it already: its rim may be lesion."""
+    fills = (box.bottom - box.top) * (box.right - box.left) > CUT_PICTURE * height * width
+    return Box(0, height, 0, width) if fills else box
+
+
+def _warnings(
+    right: Voxels, left: Voxels, lungs: Voxels, geometry: Geometry, sizes: tuple[tuple[int, int], ...] | None
+) -> tuple[str, ...]:
+    warnings = []
+    if sizes is not None:
+        warnings.append("a picture states no sides: right and left follow the radiological convention by assumption")
+    areas = lungs.sum((1, 2))
+    if sizes is None and len(areas) > 1:
+        cut = [name for name, area in (("lowest", areas[0]), ("highest", areas[-1])) if area > 0.25 * areas.max()]
+        if cut:
+            warnings.append(
+                f"the lungs reach the {' and the '.join(cut)} slice: the scan does not cover them whole, and volumes are "
+                "of the covered part"
+            )
+    for name, side in (("right", right), ("left", left)):
+        if side.sum() < 0.02 * (right.sum() + left.sum()):
+            warnings.append(f"no {name} lung was found")
+    return tuple(warnings)

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import torch
+
+from groundglass.data.augment import AugmentConfig, augment
+from groundglass.data.batches import DrawConfig, plain_batches, training_batches
+from groundglass.data.slices import Slices
+
+WINDOW = (-1000.0, 0.0)
+STILL = AugmentConfig(flip=0, rotate_degrees=0, scale=0, shift=0)
+
+
+def slices(count: int = 12) -> Slices:
+    """Slice i holds the value -i * 10 HU, and lesion where it is even."""
+    hu = np.arange(count, dtype=np.int16)[:, None, None] * -10 * np.ones((1, 8, 10), np.int16)
+    labels = (np.arange(count) % 2 == 0).astype(np.uint8)[:, None, None] * np.ones((1, 8, 10), np.uint8)
+    names = np.array(["volumes/1"] * (count - 2) + ["slices/1", "slices/2"])
+    return Slices(hu.astype(np.int16), labels, names, names)
+
+
+def test_without_change_a_batch_is_the_windowed_slice() -> None:
+    image, target = next(iter(plain_batches(slices(), WINDOW, 4)))
+    assert image.shape == target.shape == (4, 1, 8, 10)
+    expected = 1 - torch.arange(4) * 10 / 1000
+    assert torch.allclose(image.mean((1, 2, 3)), expected, atol=1e-5)
+    assert target.mean((1, 2, 3)).tolist() == [1, 0, 1, 0]
+
+
+def test_plain_batches_hold_every_slice_once() -> None:
+    sizes = [len(image) for image, _ in plain_batches(slices(), WINDOW, 5)]
+    assert sizes == [5, 5, 2]
+
+
+def drawn(balance: float, epoch: int, samples: int = 6) -> list[torch.Tensor]:
+    loader = training_batches(slices(), WINDOW, DrawConfig(3, samples, balance), STILL, seed=0)
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    return [image for image, _ in loader]
+
+
+def test_an_epoch_is_the_same_whenever_it_is_drawn_and_unlike_the_next() -> None:
+    first, again, following = drawn(0, 3), drawn(0, 3), drawn(0, 4)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, following, strict=True))
+
+
+def test_a_whole_epoch_takes_every_slice_once() -> None:
+    values = torch.cat(drawn(0, 0, samples=0)).mean((1, 2, 3))
+    assert sorted(values.tolist()) == pytest.approx([1 - i / 100 for i in reversed(range(12))])
+
+
+def test_balance_draws_the_cases_of_one_slice_more_often() -> None:
+    def share(balance: float) -> float:
+        values = torch.cat([image for epoch in range(200) for image in drawn(balance, epoch)]).mean((1, 2, 3))
+        return float((values < 1 - 9.5 / 100).float().mean())  # the last two slices are a case each
+
+    assert share(0) == pytest.approx(2 / 12, abs=0.03)
+    assert share(1) > 0.28  # of 6 drawn without repetition at most 2 can be theirs
+
+
+def test_a_flip_moves_image_and_target_alike() -> None:
+    hu = torch.full((1, 1, 8, 10), -1000.0)
+    hu[..., 2:4] = -200
+    target = (hu > -500).float()
+    image, moved = augment(hu, target, WINDOW, AugmentConfig(1.0, 0, 0, 0), torch.Generator().manual_seed(0))
+    assert torch.equal(moved, target.flip(3))
+    assert torch.allclose(image, ((hu + 1000) / 1000).flip(3), atol=1e-4)
+
+
+def test_a_turn_keeps_shapes_on_a_slice_wider_than_high() -> None:
+    hu = torch.full((64, 1, 48, 96), -1000.0)
+    hu[:, :, 12:36, 36:60] = 0  # a square of 24 x 24
+    change = AugmentConfig(0, rotate_degrees=45, scale=0, shift=0)
+    _, moved = augment(hu, (hu > -500).float(), WINDOW, change, torch.Generator().manual_seed(0))
+    area = moved.sum((1, 2, 3))
+    assert ((area - 576).abs() < 40).all()
+    columns, rows = moved.any(2).sum(2).flatten(), moved.any(3).sum(2).flatten()
+    assert ((columns - rows).abs() <= 2).all()  # a turned square is as wide as it is high; a sheared one is not
+    assert columns.max() > 30
+
+
+def test_what_comes_in_from_outside_is_air() -> None:
+    hu = torch.zeros((1, 1, 16, 16))
+    image, target = augment(
+        hu, torch.ones_like(hu), WINDOW, AugmentConfig(0, 0, 0, shift=0.5), torch.Generator().manual_seed(3)
+    )
+    assert image.min() == 0
+    assert target.min() == 0
+    assert ((image > 0.9) == (target > 0)).float().mean() > 0.9
+
+
+def test_window_gamma_noise_and_blur_stay_in_the_unit_interval_and_leave_the_target() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hu = torch.rand((8, 1, 32, 32), generator=generator) * 1500 - 1250
+    target = (hu > -400).float()
+    change = AugmentConfig(0, 0, 0, 0, window_hu=150, gamma=0.3, noise=0.1, blur_px=1.0)
+    image, moved = augment(hu, target, (-1250, 250), change, generator)
+    plain, _ = augment(hu, target, (-1250, 250), STILL, generator)
+    assert torch.equal(moved, target)
+    assert 0 <= image.min() < image.max() <= 1
+    assert (image - plain).abs().mean((1, 2, 3)).min() > 1e-3
+
+
+def test_blur_keeps_the_mean_and_takes_the_contrast() -> None:
+    hu = torch.rand((16, 1, 64, 64), generator=torch.Generator().manual_seed(1)) * 1000 - 1000
+    blurred, _ = augment(hu, hu, WINDOW, AugmentConfig(0, 0, 0, 0, blur_px=2.0), torch.Generator().manual_seed(1))
+    assert blurred.mean().item() == pytest.approx(0.5, abs=0.01)
+    spread = blurred.std((1, 2, 3))
+    assert spread.min() < 0.15 < 0.28 < spread.max()

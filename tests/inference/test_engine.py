@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, save
+
+from groundglass.errors import EngineError
+from groundglass.inference import engine as engines
+from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, open_engine
+
+
+@pytest.fixture()
+def double_plus_one(tmp_path: Path) -> Path:
+    """A model of any batch and size that computes 2 x + 1."""
+    shape = ["n", 1, "h", "w"]
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "two"], ["y"]), helper.make_node("Add", ["y", "one"], ["z"])],
+        "double_plus_one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, shape)],
+        [helper.make_tensor("two", TensorProto.FLOAT, [], [2]), helper.make_tensor("one", TensorProto.FLOAT, [], [1])],
+    )
+    path = tmp_path / "model.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
+    return path
+
+
+@pytest.mark.parametrize("engine", [OpenVINOEngine, OnnxRuntimeEngine])
+@pytest.mark.parametrize("shape", [(1, 1, 4, 5), (3, 1, 8, 6)])
+def test_each_engine_computes_the_model_in_float32(
+    double_plus_one: Path, engine: type[OpenVINOEngine | OnnxRuntimeEngine], shape: tuple[int, ...]
+) -> None:
+    x = np.random.default_rng(0).random(shape, dtype=np.float32)
+    y = engine(double_plus_one).run(x)
+    assert y.dtype == np.float32
+    assert np.abs(y - (2 * x + 1)).max() < 1e-6  # bfloat16 would be off by 1e-3
+
+
+def test_the_fast_one_is_taken_first(double_plus_one: Path) -> None:
+    assert isinstance(open_engine(double_plus_one), OpenVINOEngine)
+
+
+def test_the_other_one_is_taken_where_it_fails(double_plus_one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Path) -> None:
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(engines, "OpenVINOEngine", broken)
+    assert isinstance(open_engine(double_plus_one), OnnxRuntimeEngine)
+
+
+def test_a_file_that_none_takes_is_refused_with_each_reason(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(EngineError, match=r"no engine can run model\.onnx: openvino: .*; onnxruntime: "):
+        open_engine(path)

@@ -1,0 +1,92 @@
+import numpy as np
+from numpy.typing import NDArray
+
+from groundglass.inference.card import ModelCard
+from groundglass.inference.segmenter import Segmenter
+from groundglass.scan.lungs import Box, LungField
+
+WINDOW = (-1000.0, 0.0)
+
+
+class Brightness:
+    """An engine that calls lesion what is brighter than half the window, and remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.seen: list[NDArray[np.float32]] = []
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.seen.append(images)
+        return (images - 0.5) * 100
+
+
+def segmenter(size: tuple[int, int] = (40, 60), threshold: float = 0.5) -> tuple[Segmenter, Brightness]:
+    engine = Brightness()
+    card = ModelCard(
+        name="brightness",
+        sha256="0" * 64,
+        network={},
+        window_hu=WINDOW,
+        size=size,
+        threshold=threshold,
+        training_data=(),
+        never_trained_on=(),
+        intended_use="tests",
+        limits=(),
+    )
+    return Segmenter(card, engine), engine
+
+
+def field(shape: tuple[int, int, int], boxes: dict[int, Box]) -> LungField:
+    nothing = np.zeros(shape, dtype=np.bool_)
+    return LungField(nothing, nothing, tuple(boxes.get(z) for z in range(shape[0])), ())
+
+
+def lung_with_square() -> NDArray[np.float32]:
+    hu = np.full((6, 100, 120), -900, dtype=np.float32)
+    hu[:, 40:60, 30:50] = -100
+    return hu
+
+
+def test_a_lesion_comes_back_where_it_is() -> None:
+    hu = lung_with_square()
+    found = segmenter()[0].lesions(hu, field(hu.shape, dict.fromkeys(range(6), Box(10, 90, 10, 110))))
+    truth = hu > -500
+    assert found.dtype == np.bool_
+    both = (found & truth).sum()
+    assert 2 * both / (found.sum() + truth.sum()) > 0.97
+    assert np.allclose(np.argwhere(found).mean(0), np.argwhere(truth).mean(0), atol=0.2)
+
+
+def test_slices_without_lung_are_not_looked_at() -> None:
+    hu = lung_with_square()
+    one, engine = segmenter()
+    found = one.lesions(hu, field(hu.shape, {2: Box(10, 90, 10, 110)}))
+    assert found.any((1, 2)).tolist() == [False, False, True, False, False, False]
+    assert sum(len(batch) for batch in engine.seen) == 1
+
+
+def test_nothing_is_found_outside_the_box() -> None:
+    hu = lung_with_square()
+    found = segmenter()[0].lesions(hu, field(hu.shape, {0: Box(50, 90, 10, 110)}))
+    assert not found[0, :50].any()
+    assert found[0, 50:60, 30:50].mean() > 0.9
+
+
+def test_the_card_decides_size_window_and_threshold() -> None:
+    hu = lung_with_square()
+    boxes = field(hu.shape, {0: Box(10, 90, 10, 110)})
+    one, engine = segmenter(size=(24, 36))
+    one.lesions(hu, boxes)
+    assert engine.seen[0].shape == (1, 1, 24, 36)
+    assert engine.seen[0].min() == 0  # the letterbox is air
+    assert np.isclose(np.median(engine.seen[0][engine.seen[0] > 0.05]), 0.1, atol=0.01)  # -900 HU in -1000..0
+    strict, _ = segmenter(threshold=0.9)
+    assert strict.lesions(hu, boxes).sum() < one.lesions(hu, boxes).sum()
+
+
+def test_progress_counts_the_slices_with_lung() -> None:
+    hu = lung_with_square()
+    calls: list[tuple[int, int]] = []
+    boxes = field(hu.shape, dict.fromkeys(range(5), Box(0, 100, 0, 120)))
+    segmenter()[0].lesions(hu, boxes, lambda done, total: calls.append((done, total)))
+    assert calls == [(4, 5), (5, 5)]

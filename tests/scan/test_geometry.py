@@ -1,0 +1,132 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from groundglass.scan.geometry import AxialView, Geometry
+
+AXES = [
+    (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1.0, -1.0), repeat=3)
+]
+SHAPE, SPACING = (4, 5, 6), (5.0, 0.8, 0.7)
+
+
+def turned(order: tuple[int, ...], signs: tuple[float, ...], tilt_degrees: float = 0.0) -> Geometry:
+    """Array axis i runs along LPS axis order[i], forwards or backwards, on a grid tilted about L."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis in range(3):
+        affine[order[axis], axis] = signs[axis] * SPACING[axis]
+    c, s = np.cos(np.radians(tilt_degrees)), np.sin(np.radians(tilt_degrees))
+    affine[:3, :3] = np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ affine[:3, :3]
+    affine[:3, 3] = (-120.0, -90.0, 33.0)
+    return Geometry(SHAPE, affine)
+
+
+def centroid_mm(marked: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+    centre: NDArray[np.float64] = geometry.position(np.argwhere(marked).astype(np.float64)).mean(axis=0)
+    return centre
+
+
+def test_hand_computed_numbers() -> None:
+    affine = np.array([[0, 0, -0.5, 100], [0, 0.5, 0, -80], [4.0, 0, 0, 20], [0, 0, 0, 1]])
+    geometry = Geometry((10, 20, 30), affine)
+    assert repr(geometry) == "Geometry(10 x 20 x 30 voxels (z, y, x) of 4 x 0.5 x 0.5 mm)"
+    assert geometry.spacing == (4.0, 0.5, 0.5)
+    assert geometry.voxel_ml == pytest.approx(0.001)  # 4 x 0.5 x 0.5 = 1 cubic millimetre
+    np.testing.assert_array_equal(geometry.position((2, 3, 4)), [98.0, -78.5, 28.0])
+    np.testing.assert_array_equal(
+        geometry.affine_ras, [[0.5, 0, 0, -100], [0, -0.5, 0, 80], [0, 0, 4, 20], [0, 0, 0, 1]]
+    )
+
+
+def test_a_sheared_voxel_has_the_volume_of_its_parallelepiped() -> None:
+    affine = np.diag([10.0, 10.0, 10.0, 1.0])
+    affine[0, 1] = 3.0  # the second edge leans by 3 mm: longer, but no more volume
+    geometry = Geometry((2, 2, 2), affine)
+    assert geometry.voxel_ml == pytest.approx(1.0)
+    assert geometry.spacing[1] == pytest.approx(np.sqrt(109))
+
+
+def test_pixels_have_no_volume() -> None:
+    geometry = Geometry.pixels((1, 300, 400))
+    assert geometry.voxel_ml is None
+    assert repr(geometry) == "Geometry(1 x 300 x 400 voxels (z, y, x) of 1 x 1 x 1 px)"
+
+
+def test_matches_looks_at_shape_and_every_corner() -> None:
+    geometry = turned((2, 1, 0), (1.0, 1.0, 1.0))
+    near, far, rotated = (geometry.affine_lps.copy() for _ in range(3))
+    near[0, 3] += 0.0009
+    far[0, 3] += 0.0011
+    rotated[0, 2] += 0.001  # the far corner, 5 steps on, is 0.005 mm away though the origin is the same
+    assert geometry.matches(Geometry(SHAPE, near))
+    assert not geometry.matches(Geometry(SHAPE, far))
+    assert not geometry.matches(Geometry(SHAPE, rotated))
+    assert not geometry.matches(Geometry((4, 5, 7), geometry.affine_lps))
+
+
+def test_it_is_frozen_to_the_matrix() -> None:
+    affine = np.eye(4)
+    geometry = Geometry((1, 2, 3), affine)
+    affine[0, 3] = 7
+    assert geometry.affine_lps[0, 3] == 0
+    with pytest.raises(ValueError, match="read-only"):
+        geometry.affine_lps[0, 3] = 7
+
+
+@pytest.mark.parametrize(
+    ("affine", "message"),
+    [
+        (np.eye(3), "finite 4x4 matrix"),
+        (np.full((4, 4), np.nan), "finite 4x4 matrix"),
+        (np.diag([1.0, 0, 1, 1]), "onto a plane"),
+    ],
+)
+def test_refused_affines(affine: NDArray[np.float64], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Geometry((1, 2, 3), affine)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 20.0], ids=["upright", "tilted"])
+@pytest.mark.parametrize(("order", "signs"), AXES)
+def test_axial_view_of_every_permutation_and_flip(
+    order: tuple[int, ...], signs: tuple[float, ...], tilt: float
+) -> None:
+    geometry = turned(order, signs, tilt)
+    view = AxialView(geometry)
+    array = np.random.default_rng(0).integers(0, 1000, SHAPE)
+    upright = view.turn(array)
+
+    assert upright.shape == view.geometry.shape
+    np.testing.assert_array_equal(view.restore(upright), array)
+    # Every voxel is still at its place in the patient.
+    for index in [(0, 0, 0), (1, 2, 3), (3, 4, 5)]:
+        marked = np.zeros(SHAPE)
+        marked[index] = 1
+        np.testing.assert_allclose(
+            centroid_mm(view.turn(marked), view.geometry), geometry.position(index), rtol=0, atol=1e-9
+        )
+    # Axis 0 runs towards the head, axis 1 to the back, axis 2 to the left.
+    axes = view.geometry.affine_lps[:3, :3]
+    assert axes[2, 0] > 0
+    assert axes[1, 1] > 0
+    assert axes[0, 2] > 0
+
+
+@given(
+    st.sampled_from(AXES),
+    st.tuples(*[st.integers(1, 5)] * 3),
+    st.floats(-44, 44),
+)
+def test_round_trips_for_any_size(
+    axes: tuple[tuple[int, ...], tuple[float, ...]], shape: tuple[int, int, int], tilt: float
+) -> None:
+    geometry = Geometry(shape, turned(*axes, tilt).affine_lps)
+    array = np.arange(np.prod(shape)).reshape(shape)
+    view = AxialView(geometry)
+    np.testing.assert_array_equal(view.restore(view.turn(array)), array)
+    assert Geometry.from_ras(shape[::-1], geometry.affine_ras).matches(geometry, 1e-9)
