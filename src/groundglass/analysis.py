@@ -121,21 +121,11 @@ def segment(
     with watch.stage("model"):
         segmenter = segmenter or Segmenter.load()
     at = locate(scan, segmenter, intensity, progress, watch)
-    card = segmenter.card
     with watch.stage("measure"):
-        findings = measure(
-            scan,
-            at.view,
-            at.intensity,
-            at.hu,
-            at.field,
-            at.lesions,
-            ModelRef(name=card.name, sha256=card.sha256),
-            at.field.warnings,
-            watch.seconds,
-        )
+        model = ModelRef(name=segmenter.card.name, sha256=segmenter.card.sha256)
+        findings = measure(scan, at.view, at.intensity, at.hu, at.field, at.lesions, model, watch.seconds)
     title = f"{scan.source.name if scan.source else 'scan'}: {findings.summary}"
-    drawn = preview(at.hu, at.view.geometry, at.field, at.lesions, title, scan.sizes)
+    drawn = preview(at.hu, at.view, at.field, at.lesions, title, scan.sizes)
     return Analysis(scan, Mask(at.view.restore(at.lesions), scan.geometry), findings, drawn)
 
 

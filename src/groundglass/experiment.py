@@ -29,7 +29,7 @@ from groundglass.scores import Confusion
 from groundglass.training.fit import describe_machine, fit, load_network
 from groundglass.training.module import LesionModule
 
-THRESHOLDS = np.round(np.arange(0.1, 0.95, 0.05), 2)
+THRESHOLDS = np.array([0.02, 0.05, *np.round(np.arange(0.1, 0.95, 0.05), 2), 0.95, 0.98])
 SCORING_BATCH = 8
 
 

@@ -112,6 +112,13 @@ class AxialView:
         # nibabel names directions in RAS+; seen from LPS, "R" is the patient's left and "A" the back.
         return ornt_transform(io_orientation(self.source.affine_lps), axcodes2ornt(("S", "A", "R")))
 
+    @property
+    def slice_numbers(self) -> NDArray[np.int64]:
+        """(z,) for each slice of the view, its number along the source's own axis."""
+        axis = int(np.flatnonzero(self._steps[:, 0] == 0)[0])
+        numbers = np.arange(self.source.shape[axis])
+        return numbers[:: int(self._steps[axis, 1])]
+
     def turn(self, array: NDArray[Any]) -> NDArray[Any]:
         """(z, y, x) of the source -> a view of it as upright axial slices."""
         return np.asarray(apply_orientation(array, self._steps))

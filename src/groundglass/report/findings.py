@@ -1,0 +1,293 @@
+"""What a mask means in numbers: burden in ml and % of lung, by side, and the largest lesions.
+
+What is unknown is None, with its reason in `unknown`; it is never 0.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from scipy import ndimage
+
+from groundglass.scan.geometry import AxialView, Geometry
+from groundglass.scan.intensity import Intensity
+from groundglass.scan.lungs import LungField
+from groundglass.scan.scan import Scan
+
+SCHEMA = 1
+LARGEST = 5
+OUTSIDE_PERCENT = 5.0  # of the lesions outside the lung field: more is worth a warning
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Input(_Record):
+    """The scan that was read: `shape` is (z, y, x) of the file, `spacing_mm` along the same axes."""
+
+    name: str | None
+    kind: Literal["volume", "pictures"]
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float] | None
+
+
+class Burden(_Record):
+    """Lesion and lung of one side or of both; the share counts lesion inside the lung field."""
+
+    lesion_volume_ml: float | None
+    lung_volume_ml: float | None
+    lesion_share_of_lung_percent: float | None
+
+
+class Lesion(_Record):
+    """A connected lesion: its volume, its centre (L, P, S) in mm, and the slice of its centre, counted in the file."""
+
+    volume_ml: float | None
+    area_px: int | None
+    centre_lps_mm: tuple[float, float, float] | None
+    slice: int
+
+
+class MeanIntensity(_Record):
+    """Mean HU of the lesions, and of the lung without them."""
+
+    lesion_hu: float | None
+    lung_hu: float | None
+
+
+class IntensityFound(_Record):
+    """What the numbers were taken for; `calibrated` is false where HU are only estimated."""
+
+    kind: str
+    reason: str
+    calibrated: bool
+
+
+class ModelRef(_Record):
+    """The model that was used."""
+
+    name: str
+    sha256: str
+
+
+class Findings(_Record):
+    """Everything that is known of a scan's lesions; `to_json` gives the text of `findings.json`.
+
+    Attributes:
+        schema_number: Of this layout; `schema` in JSON.
+        input: The scan.
+        lesion_volume_ml: Of all lesions.
+        lung_volume_ml: Of both lungs, lesions included.
+        lesion_share_of_lung_percent: Lesion inside the lung field, of the lung's volume (pictures: of its area).
+        right_lung: The same for the patient's right lung.
+        left_lung: The same for the left.
+        slices: Slices of the scan.
+        lesion_slices: How many of them show lesion.
+        lesion_slice_indices: Which, from 0 along the axis that runs from feet to head (or head to feet, as the file has
+            it), or in the order of the pictures.
+        largest_lesions: Up to five, largest first; 26-connected, in pictures 8-connected.
+        mean_intensity: In HU.
+        intensity: What the numbers were taken for, and why.
+        model: Name and sha256.
+        version: Of groundglass.
+        warnings: In plain words.
+        seconds: Of each stage.
+        unknown: {path of a null: why it is unknown}.
+    """
+
+    schema_number: int
+    input: Input
+    lesion_volume_ml: float | None
+    lung_volume_ml: float | None
+    lesion_share_of_lung_percent: float | None
+    right_lung: Burden
+    left_lung: Burden
+    slices: int
+    lesion_slices: int
+    lesion_slice_indices: tuple[int, ...]
+    largest_lesions: tuple[Lesion, ...]
+    mean_intensity: MeanIntensity
+    intensity: IntensityFound
+    model: ModelRef
+    version: str
+    warnings: tuple[str, ...]
+    seconds: dict[str, float]
+    unknown: dict[str, str]
+
+    def to_json(self) -> str:
+        """Strict JSON: never NaN or Infinity."""
+        text = self.model_dump_json(indent=2)
+        return text.replace('"schema_number"', '"schema"', 1)
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        share = self.lesion_share_of_lung_percent
+        percent = "an unknown share" if share is None else f"{share:.1f} %"
+        where = f"in {self.lesion_slices} of {self.slices} slice{'s' if self.slices > 1 else ''}"
+        if self.lesion_slices == 0:
+            return f"no lesion found in {self.slices} slice{'s' if self.slices > 1 else ''}"
+        if self.lesion_volume_ml is None:
+            return f"lesion covers {percent} of the lung's area, {where}"
+        return f"lesion {self.lesion_volume_ml:.1f} ml, {percent} of the lung, {where}"
+
+
+def measure(
+    scan: Scan,
+    view: AxialView,
+    intensity: Intensity,
+    hu: NDArray[np.float32],
+    lungs: LungField,
+    lesions: NDArray[np.bool_],
+    model: ModelRef,
+    seconds: dict[str, float],
+) -> Findings:
+    """Turn masks into findings.
+
+    Args:
+        scan: The scan.
+        view: The upright axial view, on whose (z, y, x) the arrays below lie.
+        intensity: What the numbers were taken for.
+        hu: HU or estimated HU.
+        lungs: The lung field, lesions counted in.
+        lesions: The lesions.
+        model: What found them.
+        seconds: Of each stage so far.
+    """
+    unknown: dict[str, str] = {}
+    geometry, slice_numbers = view.geometry, view.slice_numbers
+    whole = _burden(lesions, lungs.mask, geometry, "", "lung", unknown)
+    right = _burden(lesions & lungs.right, lungs.right, geometry, "right_lung.", "right lung", unknown)
+    left = _burden(lesions & lungs.left, lungs.left, geometry, "left_lung.", "left lung", unknown)
+    per_slice = lesions.any((1, 2))
+    return Findings(
+        schema_number=SCHEMA,
+        input=_input(scan, unknown),
+        **whole.model_dump(),
+        right_lung=right,
+        left_lung=left,
+        slices=len(lesions),
+        lesion_slices=int(per_slice.sum()),
+        lesion_slice_indices=tuple(sorted(int(n) for n in slice_numbers[per_slice])),
+        largest_lesions=_largest(lesions, geometry, slice_numbers, unknown),
+        mean_intensity=_mean_intensity(hu, lungs.mask, lesions, intensity, unknown),
+        intensity=IntensityFound(
+            kind=intensity.kind.value, reason=intensity.reason, calibrated=intensity.calibrated
+        ),
+        model=model,
+        version=version("groundglass"),
+        warnings=_warnings(lungs, lesions, intensity, geometry),
+        seconds=seconds,
+        unknown=unknown,
+    )
+
+
+NO_SPACING = "a picture states no spacing"
+
+
+def _input(scan: Scan, unknown: dict[str, str]) -> Input:
+    spacing = None
+    if scan.geometry.in_mm:
+        z, y, x = (round(s, 4) for s in scan.geometry.spacing)
+        spacing = (z, y, x)
+    else:
+        unknown["input.spacing_mm"] = NO_SPACING
+    if scan.source is None:
+        unknown["input.name"] = "the scan was made in memory"
+    return Input(
+        name=scan.source.name if scan.source else None,
+        kind="pictures" if scan.is_picture else "volume",
+        shape=scan.geometry.shape,
+        spacing_mm=spacing,
+    )
+
+
+def _burden(
+    lesions: NDArray[np.bool_],
+    lung: NDArray[np.bool_],
+    geometry: Geometry,
+    path: str,
+    name: str,
+    unknown: dict[str, str],
+) -> Burden:
+    lesion_voxels, lung_voxels = int(lesions.sum()), int(lung.sum())
+    values: dict[str, float | None] = dict.fromkeys(Burden.model_fields)
+    if not lung_voxels:
+        reasons = dict.fromkeys(values, f"no {name} was found in the scan")
+    else:
+        reasons = {}
+        values["lesion_share_of_lung_percent"] = round(100 * int((lesions & lung).sum()) / lung_voxels, 2)
+        voxel_ml = geometry.voxel_ml
+        for key, voxels in (("lesion_volume_ml", lesion_voxels), ("lung_volume_ml", lung_voxels)):
+            if voxel_ml is None:
+                reasons[key] = NO_SPACING
+            else:
+                values[key] = round(voxels * voxel_ml, 3)
+    unknown.update({path + key: reason for key, reason in reasons.items()})
+    return Burden(**values)
+
+
+def _largest(
+    lesions: NDArray[np.bool_], geometry: Geometry, slice_numbers: NDArray[np.int64], unknown: dict[str, str]
+) -> tuple[Lesion, ...]:
+    connected = np.ones((3, 3, 3), dtype=np.int8)
+    if not geometry.in_mm:
+        connected[[0, 2]] = 0  # pictures are strangers: a lesion ends with its slice
+    regions, count = ndimage.label(lesions, connected)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+    largest = np.argsort(-sizes, kind="stable")[:LARGEST] + 1
+    found = []
+    centres = np.array(ndimage.center_of_mass(lesions, regions, largest)).reshape(-1, 3)
+    for rank, (number, centre) in enumerate(zip(largest, centres, strict=True)):
+        size = int(sizes[number - 1])
+        volume_ml, centre_mm, area_px = None, None, None
+        if geometry.voxel_ml is not None:
+            volume_ml = round(size * geometry.voxel_ml, 3)
+            left, back, up = (round(float(c), 1) for c in geometry.position(centre))
+            centre_mm = (left, back, up)
+            unknown[f"largest_lesions.{rank}.area_px"] = "given for pictures only"
+        else:
+            area_px = size
+            unknown[f"largest_lesions.{rank}.volume_ml"] = NO_SPACING
+            unknown[f"largest_lesions.{rank}.centre_lps_mm"] = NO_SPACING
+        place = int(slice_numbers[round(float(centre[0]))])
+        found.append(Lesion(volume_ml=volume_ml, area_px=area_px, centre_lps_mm=centre_mm, slice=place))
+    return tuple(found)
+
+
+def _mean_intensity(
+    hu: NDArray[np.float32],
+    lung: NDArray[np.bool_],
+    lesions: NDArray[np.bool_],
+    intensity: Intensity,
+    unknown: dict[str, str],
+) -> MeanIntensity:
+    means: dict[str, float | None] = {}
+    for key, mask, name in (("lesion_hu", lesions, "lesion"), ("lung_hu", lung & ~lesions, "lung without lesion")):
+        means[key] = None
+        if not intensity.calibrated:
+            unknown[f"mean_intensity.{key}"] = "the file holds no HU, only a lung window"
+        elif not mask.any():
+            unknown[f"mean_intensity.{key}"] = f"no {name} was found"
+        else:
+            means[key] = round(float(hu[mask].mean(dtype=np.float64)), 1)
+    return MeanIntensity(**means)
+
+
+def _warnings(
+    lungs: LungField, lesions: NDArray[np.bool_], intensity: Intensity, geometry: Geometry
+) -> tuple[str, ...]:
+    warnings = list(lungs.warnings)
+    if not intensity.calibrated:
+        warnings.append(f"the intensities are {intensity.kind.value}: HU are estimated, lesions are less certain")
+    outside = int((lesions & ~lungs.mask).sum())
+    if outside > OUTSIDE_PERCENT / 100 * max(1, int(lesions.sum())):
+        amount = f"{outside} pixels" if geometry.voxel_ml is None else f"{outside * geometry.voxel_ml:.1f} ml"
+        warnings.append(f"{amount} of lesion lie outside the lung field: look at the mask")
+    return tuple(warnings)
+

@@ -1,0 +1,142 @@
+"""The picture that a person looks at first: the slices with most lesion, contours drawn, sides marked."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from groundglass.scan.geometry import AxialView
+from groundglass.scan.intensity import Window
+from groundglass.scan.lungs import LungField
+
+LUNG_WINDOW = Window(-1350, 150)
+TILE = 360  # pixels a side
+COLUMNS, SHOWN = 3, 9
+GAP, HEADER, FOOTER = 8, 40, 28
+LESION_COLOUR, LUNG_COLOUR = (255, 110, 30), (70, 190, 200)
+PAPER, INK, FAINT = (16, 18, 22), (235, 238, 240), (150, 156, 162)
+NOTE = "lesion: orange   lung: blue   lung window   research use, not a medical device"
+
+
+def preview(
+    hu: NDArray[np.float32],
+    view: AxialView,
+    lungs: LungField,
+    lesions: NDArray[np.bool_],
+    title: str,
+    sizes: tuple[tuple[int, int], ...] | None = None,
+) -> Image.Image:
+    """Draw a montage of up to nine slices, from head to feet.
+
+    Those with most lesion; where there is none, lung slices evenly apart.
+
+    Args:
+        hu: (z, y, x) upright axial slices, HU or estimated HU.
+        view: The view that they are in.
+        lungs: The lung field; each tile shows its box and a margin.
+        lesions: (z, y, x) bool.
+        title: Written on top.
+        sizes: For pictures, the true (height, width) of each slice.
+    """
+    chosen = _choose(lesions, lungs)
+    if sizes is None:
+        chosen = chosen[::-1]
+    columns = min(COLUMNS, len(chosen))
+    rows = -(-len(chosen) // columns)
+    width = max(columns * (TILE + GAP) + GAP, 560)
+    sheet = Image.new("RGB", (width, HEADER + rows * (TILE + GAP) + FOOTER), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP + 4, 10), _fit(title, width - 2 * GAP, 17), INK, _font(17))
+    draw.text((GAP + 4, sheet.height - FOOTER + 5), NOTE, FAINT, _font(13))
+    left = (width - columns * (TILE + GAP) + GAP) // 2
+    for place, z in enumerate(chosen):
+        row, column = divmod(place, columns)
+        tile = _tile(hu, view, lungs, lesions, z, hu.shape[1:] if sizes is None else sizes[z])
+        sheet.paste(tile, (left + column * (TILE + GAP), HEADER + row * (TILE + GAP)))
+    return sheet
+
+
+def _choose(lesions: NDArray[np.bool_], lungs: LungField) -> list[int]:
+    area = lesions.sum((1, 2))
+    if area.any():
+        order = np.argsort(-area, kind="stable")[:SHOWN]
+        return sorted(int(z) for z in order if area[z])
+    with_lung = np.flatnonzero(lungs.mask.any((1, 2)))
+    if not len(with_lung):
+        with_lung = np.array([z for z, box in enumerate(lungs.boxes) if box is not None])
+    steps = np.linspace(0, len(with_lung) - 1, min(SHOWN, len(with_lung))).round().astype(int)
+    return [int(z) for z in with_lung[steps]]
+
+
+def _tile(
+    hu: NDArray[np.float32],
+    view: AxialView,
+    lungs: LungField,
+    lesions: NDArray[np.bool_],
+    z: int,
+    size: tuple[int, ...],
+) -> Image.Image:
+    rows, columns = _shown_part(lungs, z, size)
+    _, dy, dx = view.geometry.spacing
+    height, width = (rows.stop - rows.start) * dy, (columns.stop - columns.start) * dx
+    scale = TILE / max(height, width)
+    drawn_size = (max(1, round(width * scale)), max(1, round(height * scale)))
+
+    grey = (LUNG_WINDOW.scale(hu[z, rows, columns]) * 255).astype(np.uint8)
+    image = Image.fromarray(grey).resize(drawn_size, Image.Resampling.BICUBIC).convert("RGB")
+    pixels = np.asarray(image).copy()
+    for mask, colour, strength in ((lungs.mask, LUNG_COLOUR, 0.55), (lesions, LESION_COLOUR, 1.0)):
+        line = _outline(mask[z, rows, columns], drawn_size)[..., None] * strength
+        pixels = (pixels * (1 - line) + np.array(colour) * line).astype(np.uint8)
+
+    tile = Image.new("RGB", (TILE, TILE), (0, 0, 0))
+    tile.paste(Image.fromarray(pixels), ((TILE - drawn_size[0]) // 2, (TILE - drawn_size[1]) // 2))
+    draw = ImageDraw.Draw(tile)
+    _label(draw, (6, 4), f"slice {int(view.slice_numbers[z])}", "la")
+    _label(draw, (6, TILE // 2), "R", "lm", 18)
+    _label(draw, (TILE - 6, TILE // 2), "L", "rm", 18)
+    lung = int(lungs.mask[z].sum())
+    if lesions[z].any():
+        share = f"{100 * int((lesions[z] & lungs.mask[z]).sum()) / lung:.0f} % of lung" if lung else "lesion"
+        _label(draw, (TILE - 6, 4), share, "ra")
+    return tile
+
+
+def _shown_part(lungs: LungField, z: int, size: tuple[int, ...]) -> tuple[slice, slice]:
+    box = lungs.boxes[z]
+    if box is None:
+        return slice(0, size[0]), slice(0, size[1])
+    margin = round(0.06 * (box.right - box.left))
+    return (
+        slice(max(0, box.top - margin), min(size[0], box.bottom + margin)),
+        slice(max(0, box.left - margin), min(size[1], box.right + margin)),
+    )
+
+
+def _outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.float32]:
+    """(height, width) in [0, 1]: a smooth line of about two pixels along the mask's rim, on the drawn size."""
+    if not mask.any():
+        return np.zeros((size[1], size[0]), dtype=np.float32)
+    padded = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    inside = np.asarray(padded) > 0.5
+    inner = ndimage.binary_erosion(inside, iterations=2)
+    return np.asarray(ndimage.gaussian_filter((inside & ~inner).astype(np.float32), 0.6) * 1.25).clip(0, 1)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _label(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, anchor: str, size: int = 14) -> None:
+    draw.text(place, text, INK, _font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+def _fit(text: str, width: int, size: int) -> str:
+    """The text, cut in its middle if it is too long."""
+    font, whole = _font(size), text
+    while font.getlength(text) > width and len(whole) > 8:
+        whole = whole[: len(whole) // 2 - 1] + whole[len(whole) // 2 + 1 :]
+        text = f"{whole[: len(whole) // 2]}…{whole[len(whole) // 2 :]}"
+    return text
