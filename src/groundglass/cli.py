@@ -140,8 +140,10 @@ def export(
     _needs("torch", "lightning", "onnx", "onnxscript")
     from groundglass.export import export as write
 
-    path, difference = write(run, name, output, threshold, data)
-    typer.echo(f"{path} (differs from torch by at most {difference:.1e})")
+    path, differences = write(run, name, output, threshold, data)
+    typer.echo(f"{path}; largest difference from torch in probability:")
+    for engine, difference in differences.items():
+        typer.echo(f"  {engine} {difference:.1e}")
 
 
 @app.command()

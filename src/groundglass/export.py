@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +18,14 @@ from groundglass.data.catalogue import find_cases
 from groundglass.data.slices import cut_case
 from groundglass.errors import ModelError
 from groundglass.inference.card import ModelCard, digest
-from groundglass.inference.engine import open_engine
+from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.scan.intensity import Window
 from groundglass.training.fit import load_network
 from groundglass.training.module import LesionModule
 
-TOLERANCE = 1e-4  # between torch and the engine, in probability
+# Largest difference from torch in probability. ONNX Runtime shows that the file computes what torch does; OpenVINO's
+# float32 instance normalisation rounds more coarsely.
+TOLERANCES = ((OnnxRuntimeEngine, 1e-4), (OpenVINOEngine, 2e-3))
 
 INTENDED_USE = (
     "Research on COVID-19 lung disease in chest CT of adults: lesion masks and burden for study cohorts. "
@@ -47,7 +50,7 @@ TERMS = {
 
 def export(
     run: Path, name: str, folder: Path, threshold: float | None = None, data: Path | None = None
-) -> tuple[Path, float]:
+) -> tuple[Path, dict[str, float]]:
     """Write NAME.onnx and NAME.json from a finished run.
 
     Args:
@@ -58,7 +61,7 @@ def export(
         data: A dataset folder: the export is checked on real slices of it; None: on made-up ones.
 
     Returns:
-        The ONNX file, and its largest difference from torch in probability.
+        The ONNX file, and each engine's largest difference from torch in probability.
 
     Raises:
         ModelError: The run is not finished, or the exported model computes something else than torch does.
@@ -73,7 +76,7 @@ def export(
     try:
         write_onnx(module, config.field.size, unfinished)
         images = probe_images(config.field.size) if data is None else real_images(data, config)
-        difference = check_against_torch(module, unfinished, images)
+        differences = check_against_torch(module, unfinished, images)
         trained_on = sorted({case.split("/")[0] for case in split["train"]["cases"]})
         card = ModelCard(
             name=name,
@@ -85,6 +88,7 @@ def export(
             training_data=tuple(TERMS[source] for source in trained_on),
             never_trained_on=tuple(split["test"]["cases"]),
             scores={"validation": result["validation"]},
+            export_check=differences,
             intended_use=INTENDED_USE,
             limits=LIMITS,
         )
@@ -92,7 +96,7 @@ def export(
     finally:
         unfinished.unlink(missing_ok=True)
     path.with_suffix(".json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return path, difference
+    return path, differences
 
 
 def _read_run(run: Path) -> tuple[RunConfig, dict[str, Any], dict[str, Any]]:
@@ -124,6 +128,7 @@ def real_images(data: Path, config: RunConfig, count: int = 16) -> NDArray[np.fl
 def write_onnx(module: LesionModule, size: tuple[int, int], path: Path) -> None:
     """Export the network with any batch, height and width."""
     dynamic = torch.export.Dim.DYNAMIC
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
@@ -139,18 +144,21 @@ def write_onnx(module: LesionModule, size: tuple[int, int], path: Path) -> None:
 
 
 @torch.inference_mode()
-def check_against_torch(module: LesionModule, model: Path, images: NDArray[np.float32]) -> float:
-    """Compare the engine's probabilities with torch's.
+def check_against_torch(module: LesionModule, model: Path, images: NDArray[np.float32]) -> dict[str, float]:
+    """Compare the engines' probabilities with torch's.
 
     Returns:
-        The largest difference.
+        {engine: its largest difference}.
 
     Raises:
-        ModelError: It is above `TOLERANCE`.
+        ModelError: One is above its tolerance.
     """
     expected = torch.sigmoid(module(torch.from_numpy(images))).numpy()
-    found = 1 / (1 + np.exp(-open_engine(model).run(images)))
-    difference = float(np.abs(found - expected).max())
-    if not difference <= TOLERANCE:
-        raise ModelError(f"{model.name} differs from torch by {difference:.2g} in probability: expected {TOLERANCE:g}")
-    return difference
+    differences = {}
+    for engine, tolerance in TOLERANCES:
+        found = 1 / (1 + np.exp(-engine(model).run(images)))
+        difference = float(np.abs(found - expected).max())
+        if not difference <= tolerance:
+            raise ModelError(f"{engine.__name__} differs from torch by {difference:.2g}: expected at most {tolerance:g}")
+        differences[engine.__name__] = difference
+    return differences

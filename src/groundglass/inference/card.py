@@ -29,6 +29,7 @@ class ModelCard(BaseModel):
         training_data: What it was trained on, and on what terms.
         never_trained_on: The public test part.
         scores: What it scored, on what, by which command.
+        export_check: Each engine's largest difference from torch, in probability.
         intended_use: What it is for.
         limits: What it is not for, and where it is known to fail.
     """
@@ -45,6 +46,7 @@ class ModelCard(BaseModel):
     training_data: tuple[str, ...]
     never_trained_on: tuple[str, ...]
     scores: dict[str, Any] = {}
+    export_check: dict[str, float] = {}
     intended_use: str
     limits: tuple[str, ...]
 

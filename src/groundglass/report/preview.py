@@ -45,16 +45,17 @@ def preview(
         chosen = chosen[::-1]
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
+    tiles = [_tile(hu, view, lungs, lesions, z, hu.shape[1:] if sizes is None else sizes[z]) for z in chosen]
+    height = max(tile.height for tile in tiles)
     width = max(columns * (TILE + GAP) + GAP, 560)
-    sheet = Image.new("RGB", (width, HEADER + rows * (TILE + GAP) + FOOTER), PAPER)
+    sheet = Image.new("RGB", (width, HEADER + rows * (height + GAP) + FOOTER), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP + 4, 10), _fit(title, width - 2 * GAP, 17), INK, _font(17))
     draw.text((GAP + 4, sheet.height - FOOTER + 5), NOTE, FAINT, _font(13))
     left = (width - columns * (TILE + GAP) + GAP) // 2
-    for place, z in enumerate(chosen):
+    for place, tile in enumerate(tiles):
         row, column = divmod(place, columns)
-        tile = _tile(hu, view, lungs, lesions, z, hu.shape[1:] if sizes is None else sizes[z])
-        sheet.paste(tile, (left + column * (TILE + GAP), HEADER + row * (TILE + GAP)))
+        sheet.paste(tile, (left + column * (TILE + GAP), HEADER + row * (height + GAP) + (height - tile.height) // 2))
     return sheet
 
 
@@ -91,12 +92,12 @@ def _tile(
         line = _outline(mask[z, rows, columns], drawn_size)[..., None] * strength
         pixels = (pixels * (1 - line) + np.array(colour) * line).astype(np.uint8)
 
-    tile = Image.new("RGB", (TILE, TILE), (0, 0, 0))
-    tile.paste(Image.fromarray(pixels), ((TILE - drawn_size[0]) // 2, (TILE - drawn_size[1]) // 2))
+    tile = Image.new("RGB", (TILE, drawn_size[1]), (0, 0, 0))
+    tile.paste(Image.fromarray(pixels), ((TILE - drawn_size[0]) // 2, 0))
     draw = ImageDraw.Draw(tile)
     _label(draw, (6, 4), f"slice {int(view.slice_numbers[z])}", "la")
-    _label(draw, (6, TILE // 2), "R", "lm", 18)
-    _label(draw, (TILE - 6, TILE // 2), "L", "rm", 18)
+    _label(draw, (6, tile.height // 2), "R", "lm", 18)
+    _label(draw, (TILE - 6, tile.height // 2), "L", "rm", 18)
     lung = int(lungs.mask[z].sum())
     if lesions[z].any():
         share = f"{100 * int((lesions[z] & lungs.mask[z]).sum()) / lung:.0f} % of lung" if lung else "lesion"

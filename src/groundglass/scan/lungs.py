@@ -19,7 +19,7 @@ from groundglass.scan.geometry import Geometry
 Voxels = NDArray[np.bool_]
 
 AIR_LIKE_HU = -400.0  # below it: lung or gas
-GAS_HU = -950.0  # a region with a median below it is airway or bowel gas, or air outside
+GAS_HU = -950.0  # a region of which half is below it is airway or bowel gas, or air outside
 PICTURE_WIDTH_MM = 350.0  # assumed of a picture, which states no spacing
 WORKING_MM = 1.4  # the field is found on about this grid
 CLOSE_MM = 10.0
@@ -131,14 +131,20 @@ def _air_in_body(plane: NDArray[np.float32], spacing: tuple[float, float], pictu
         return np.zeros(plane.shape, dtype=np.bool_)
     numbers = np.arange(1, count + 1)
     area_mm2 = np.bincount(regions.ravel(), minlength=count + 1)[1:] * spacing[0] * spacing[1]
-    median = np.asarray(ndimage.median(plane, regions, numbers))
+    dark, darkest = (_share_below(plane, hu, regions, count) > 0.5 for hu in (GAS_HU, GAS_HU - 30))
     rim = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
     on_rim = np.bincount(rim, minlength=count + 1)[1:]
     # A picture may be cut through the lung; a volume's region at the rim is the air around the body.
-    outside = (on_rim > 0.5 * len(rim)) | ((median < GAS_HU) & (on_rim > 0)) if picture else on_rim > 0
-    gas = (median < GAS_HU) & (area_mm2 < 3000) | (median < GAS_HU - 30)
+    outside = (on_rim > 0.5 * len(rim)) | (dark & (on_rim > 0)) if picture else on_rim > 0
+    gas = (dark & (area_mm2 < 3000)) | darkest
     keep = ~outside & ~gas & (area_mm2 > 30)
     return np.isin(regions, numbers[keep])
+
+
+def _share_below(plane: NDArray[np.float32], hu: float, regions: NDArray[np.int32], count: int) -> NDArray[np.float64]:
+    """(count,) share of each region's pixels that are below `hu`."""
+    below = np.bincount(regions.ravel(), weights=(plane < hu).ravel(), minlength=count + 1)[1:]
+    return np.asarray(below / np.bincount(regions.ravel(), minlength=count + 1)[1:])
 
 
 def _largest_regions(air: Voxels) -> Voxels:
@@ -156,14 +162,14 @@ def _close(plane: Voxels, spacing: tuple[float, float]) -> Voxels:
     closed = np.zeros_like(plane)
     if plane.sum() * spacing[0] * spacing[1] < SMALLEST_SLICE_MM2:
         return closed
-    radius = round(CLOSE_MM / spacing[0])
-    grid = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    disc = grid[0] ** 2 + grid[1] ** 2 <= radius**2
-    regions, _ = ndimage.label(ndimage.binary_opening(plane, iterations=1) | plane)
+    pad = round(CLOSE_MM / min(spacing)) + 1
+    regions, _ = ndimage.label(plane)
     for number, place in enumerate(ndimage.find_objects(regions), start=1):
-        region = np.pad(regions[place] == number, radius)
-        region = _fill(ndimage.binary_closing(region, disc))
-        closed[place] |= region[radius : region.shape[0] - radius, radius : region.shape[1] - radius]
+        region = np.pad(regions[place] == number, pad)
+        # A closing with a disc, by distances: every pixel within reach, less what is within reach of the rest.
+        grown = ndimage.distance_transform_edt(~region, sampling=spacing) <= CLOSE_MM
+        region = _fill(region | (ndimage.distance_transform_edt(grown, sampling=spacing) > CLOSE_MM))
+        closed[place] |= region[pad:-pad, pad:-pad]
     return closed
 
 

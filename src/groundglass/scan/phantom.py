@@ -143,7 +143,7 @@ def _vessels(hu: Field, lungs: NDArray[np.bool_], z: Field, y: Field, x: Field, 
     spacing = [abs(float(axis.ravel()[1] - axis.ravel()[0])) for axis in (z, y, x)]
     origin = np.array([float(axis.ravel()[0]) for axis in (z, y, x)])
     for side in (-1, 1):
-        stems = [(np.array([4.0, 12.0, side * 34.0]), _direction(rng, side), 4.2) for _ in range(16)]
+        stems = [(np.array([4.0, 12.0, side * 34.0]), _direction(rng, side), 4.2) for _ in range(9)]
         while stems:
             place, heading, radius = stems.pop()
             for _ in range(int(rng.integers(8, 14))):
