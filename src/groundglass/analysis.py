@@ -92,7 +92,7 @@ def locate(
     with watch.stage("lungs"):
         field = find_lungs(hu, view.geometry, scan.sizes)
     with watch.stage("lesions"):
-        lesions = segmenter.lesions(hu, field, progress)
+        lesions = field.touching(segmenter.lesions(hu, field, progress))
         field = field.with_lesions(lesions)
     return Located(view, recognised, hu, field, lesions)
 

@@ -10,6 +10,7 @@ Zhou, Canu and Ruan (2020), arXiv 2004.06673, Figs. 1 and 2. Read `blocks` first
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -61,14 +62,14 @@ class Encoder(nn.Sequential):
 class Decoder(nn.Module):
     """One level up: upsample x2, halve the features, join the skip, `res_dil`, attention."""
 
-    def __init__(self, channels: int, config: NetworkConfig) -> None:
+    def __init__(self, channels_below: int, channels: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.halve = Conv(2 * channels, channels)
+        self.halve = Conv(channels_below, channels)
         self.join = Conv(2 * channels, channels)
         self.refine = _refine(channels, config)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(N, 2C, about H/2, W/2) and the skip (N, C, H, W) -> (N, C, H, W)."""
+        """(N, C below, about H/2, W/2) and the skip (N, C, H, W) -> (N, C, H, W)."""
         x = self.halve(functional.interpolate(x, size=skip.shape[2:]))
         out: Tensor = self.refine(self.join(torch.cat((x, skip), dim=1)))
         return out
@@ -85,7 +86,9 @@ class LesionUNet(nn.Module):
             Encoder(channels_in, channels_out, stride=1 if level == 0 else 2, config=config)
             for level, (channels_in, channels_out) in enumerate(zip((1, *widths), widths, strict=False))
         )
-        self.decoders = nn.ModuleList(Decoder(channels, config) for channels in widths[-2::-1])
+        self.decoders = nn.ModuleList(
+            Decoder(below, channels, config) for below, channels in pairwise(widths[::-1])
+        )
         supervised = SUPERVISED_LEVELS if config.deep_supervision else 1
         self.segment = nn.ModuleList(
             nn.Conv2d(channels, config.classes, 1) for channels in widths[:-1][:supervised][::-1]

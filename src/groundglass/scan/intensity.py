@@ -133,13 +133,9 @@ def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> Kind | Non
 
 
 def _shift(sample: NDArray[np.float32]) -> float:
-    """Which of the usual shifts puts the air nearest to -1000 HU."""
-    dark = sample[(sample > 0) & (sample < 300)]
-    if not len(dark):
-        return SHIFTS_HU[0]
-    counts, edges = np.histogram(dark, np.arange(0, 301, 8))
-    air = edges[counts.argmax()] + 4
-    return min(SHIFTS_HU, key=lambda shift: abs(air - shift - AIR_HU))
+    """Which of the usual shifts it is, by the air: around 24 for 1024; for 1000 falling off from 0, where it is cut."""
+    around_24, near_0 = _share(sample, 12.5, 24), _share(sample, 0.5, 12)
+    return SHIFTS_HU[1] if near_0 > around_24 else SHIFTS_HU[0]
 
 
 def _parts(scan: Scan) -> list[tuple[NDArray[np.float32], bool]]:

@@ -25,6 +25,7 @@ WORKING_MM = 1.4  # the field is found on about this grid
 CLOSE_MM = 10.0
 MARGIN_MM = 8.0
 SMALLEST_SLICE_MM2 = 150.0  # less lung than this in a slice is none
+RIM_PIXELS = 3  # a lesion this near to the field is at its rim
 CUT_PICTURE = 0.6  # of a picture: a box that covers more shows that it was cut to the lungs
 SMALLEST_REGION = 0.04  # of the largest region, in a volume: less is no lung
 
@@ -60,6 +61,17 @@ class LungField:
         """(z, y, x) both lungs."""
         return self.right | self.left
 
+    def touching(self, found: Voxels) -> Voxels:
+        """(z, y, x): what was found, without the regions that touch no lung: table, bowel, skin."""
+        connected = np.ones((3, 3, 3), dtype=np.int8)
+        regions, count = ndimage.label(found, connected)
+        if not count:
+            return found
+        near = ndimage.binary_dilation(self.mask, ndimage.generate_binary_structure(2, 1)[None], iterations=RIM_PIXELS)
+        keep = np.zeros(count + 1, dtype=np.bool_)
+        keep[np.unique(regions[near & found])] = True
+        return np.asarray(keep[regions] & found)
+
     def with_lesions(self, lesions: Voxels) -> LungField:
         """The field with the lesions in it or at its rim counted as lung.
 
@@ -67,7 +79,7 @@ class LungField:
         """
         right, left = self.right.copy(), self.left.copy()
         for z in np.flatnonzero(lesions.any((1, 2))):
-            near = ndimage.binary_dilation(right[z] | left[z], iterations=3)
+            near = ndimage.binary_dilation(right[z] | left[z], iterations=RIM_PIXELS)
             regions, _ = ndimage.label(lesions[z])
             touching = np.unique(regions[near & lesions[z]])
             joined = np.isin(regions, touching[touching > 0])
@@ -200,8 +212,11 @@ def _right_of(lungs: Voxels) -> Voxels:
         if len(large) >= 2 and min(centres) < middle < max(centres):
             return _nearest_core(lungs, regions, large, np.array(centres) < middle)
         core = ndimage.binary_erosion(core, across)
-    halves = np.arange(lungs.shape[-1]) < middle
-    return lungs & halves
+    left_of_centre = np.arange(lungs.shape[-1]) < lungs.shape[-1] / 2
+    share = float((lungs & left_of_centre).sum() / lungs.sum())
+    if not 0.15 < share < 0.85:  # there is one lung only
+        return lungs if share > 0.5 else np.zeros_like(lungs)
+    return lungs & (np.arange(lungs.shape[-1]) < middle)
 
 
 def _nearest_core(lungs: Voxels, regions: NDArray[np.int32], large: NDArray[np.int64], is_right: Voxels) -> Voxels:

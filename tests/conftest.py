@@ -1,0 +1,52 @@
+"""Shared fixtures: a phantom, an engine without weights, and the real data where it is."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from groundglass.inference.card import ModelCard
+from groundglass.inference.segmenter import Segmenter
+from groundglass.scan.phantom import Phantom, chest_phantom
+
+
+@pytest.fixture(scope="session")
+def phantom() -> Phantom:
+    """A small oblique chest with lesions of known volume."""
+    return chest_phantom(shape=(32, 144, 190))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with the real CT; the test is skipped where it is not."""
+    path = Path(os.environ.get("GROUNDGLASS_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+    if not (path / "medseg").is_dir():
+        pytest.skip(f"the real CT is not at {path}; name its folder in GROUNDGLASS_DATA")
+    return path
+
+
+class GreyBand:
+    """An engine without weights: lesion is what is brighter than lung and darker than soft tissue."""
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.where((images > 0.33) & (images < 0.72), 5, -5).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def grey_band() -> Segmenter:
+    """A segmenter that needs no model file: window -1250..250 HU, lesion between -750 and -170 HU."""
+    card = ModelCard(
+        name="grey-band",
+        sha256="0" * 64,
+        network={},
+        window_hu=(-1250, 250),
+        size=(192, 256),
+        threshold=0.5,
+        training_data=(),
+        never_trained_on=(),
+        intended_use="tests",
+        limits=(),
+    )
+    return Segmenter(card, GreyBand())

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from groundglass.data.catalogue import find_cases
+from groundglass.errors import IntensityError
+from groundglass.scan.geometry import AxialView, Geometry
+from groundglass.scan.intensity import Kind, Window, recognise
+from groundglass.scan.lungs import find_lungs
+from groundglass.scan.phantom import Phantom
+from groundglass.scan.reader import read_scan
+from groundglass.scan.scan import Scan
+
+
+def like(phantom: Phantom, values: NDArray[np.generic]) -> Scan:
+    return Scan(values, phantom.scan.geometry)
+
+
+def lung_window(hu: NDArray[np.int16], low: float = -1250, high: float = 250) -> NDArray[np.uint8]:
+    return (np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+
+
+def stored_as(phantom: Phantom, kind: Kind) -> NDArray[np.generic]:
+    hu = phantom.scan.values
+    return {
+        Kind.HU: hu,
+        Kind.SHIFTED_HU: (np.maximum(hu, -1024) + 1024).astype(np.uint16),
+        Kind.LUNG_WINDOW_8BIT: lung_window(hu),
+        Kind.UNIT: lung_window(hu).astype(np.float32) / 255,
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_each_kind_is_recognised_and_gives_the_same_lungs(phantom: Phantom, kind: Kind) -> None:
+    scan = like(phantom, stored_as(phantom, kind))
+    intensity = recognise(scan)
+    assert intensity.kind is kind
+    assert intensity.calibrated is (kind in {Kind.HU, Kind.SHIFTED_HU})
+    view = AxialView(scan.geometry)
+    hu = intensity.to_hu(view.turn(scan.values))
+    assert hu.dtype == np.float32
+    inside = np.abs(view.turn(phantom.scan.values)) < 200
+    assert np.abs(hu - view.turn(phantom.scan.values))[inside].mean() < 40
+    found, truth = find_lungs(hu, view.geometry).mask, view.turn(phantom.lungs.voxels)
+    assert found.sum() == pytest.approx(truth.sum(), rel=0.05)
+
+
+@pytest.mark.parametrize("shift", [1000, 1024])
+def test_the_shift_is_told_by_the_air(phantom: Phantom, shift: int) -> None:
+    scan = like(phantom, np.maximum(phantom.scan.values + shift, 0).astype(np.int16))
+    assert recognise(scan).intercept.tolist() == [-shift]
+    assert f"shifted by {shift}" in recognise(scan).reason
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1250, 250), (-1400, 400), (-1150, 350)])
+def test_a_lung_window_of_any_width_is_brought_back_by_air_and_soft_tissue(phantom: Phantom, low: int, high: int) -> None:
+    scan = like(phantom, lung_window(phantom.scan.values, low, high))
+    intensity = recognise(scan)
+    hu = intensity.to_hu(scan.values)
+    lung = phantom.lungs.voxels & ~phantom.lesions.voxels
+    assert np.median(hu[lung]) == pytest.approx(np.median(phantom.scan.values[lung]), abs=30)
+    assert "by air and soft tissue" in intensity.reason
+
+
+def test_hu_with_deep_padding_is_hu(phantom: Phantom) -> None:
+    values = phantom.scan.values.copy()
+    values[:, :20] = -3024
+    assert recognise(like(phantom, values)).kind is Kind.HU
+
+
+def test_hu_clipped_to_a_window_is_hu(phantom: Phantom) -> None:
+    assert recognise(like(phantom, np.clip(phantom.scan.values, -1000, 400))).kind is Kind.HU
+
+
+def test_pictures_have_a_window_each(phantom: Phantom) -> None:
+    hu = phantom.scan.values[14:16]
+    pictures = np.stack([lung_window(hu[0], -1250, 250), lung_window(hu[1], -1500, 400)])
+    scan = Scan(pictures, Geometry.pixels(pictures.shape), sizes=((144, 190),) * 2, names=("a.png", "b.png"))
+    intensity = recognise(scan)
+    assert intensity.slope.shape == (2,)
+    assert intensity.slope[1] > 1.1 * intensity.slope[0]
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        rng().gamma(2, 80, (4, 32, 32)).astype(np.int16),  # an MRI
+        rng().normal(0, 1, (4, 32, 32)).astype(np.float32),  # z-scored
+        np.full((4, 32, 32), 7, np.uint8),
+        rng().integers(0, 4, (4, 32, 32)).astype(np.uint8),  # a label map
+        np.zeros((4, 32, 32), np.float32),
+    ],
+    ids=["MRI", "z-scored", "constant", "labels", "zero"],
+)
+def test_anything_else_is_refused_with_range_and_mend(values: NDArray[np.generic]) -> None:
+    scan = Scan(values, Geometry.pixels(values.shape))
+    with pytest.raises(IntensityError, match=r"the values run from .*: no CT .*--intensity hu\|shifted-hu") as caught:
+        recognise(scan)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_kind_can_be_forced(phantom: Phantom) -> None:
+    scan = like(phantom, (phantom.scan.values // 4).astype(np.int16))
+    with pytest.raises(IntensityError):
+        recognise(scan)
+    forced = recognise(scan, Kind.HU)
+    assert forced.reason.startswith("taken as told for HU")
+
+
+def test_a_window_scales_and_clips() -> None:
+    scaled = Window(-1000, 0).scale(np.array([-2000, -1000, -250, 0, 500], np.float32))
+    assert scaled.tolist() == [0, 0, 0.75, 1, 1]
+
+
+@pytest.mark.slow()
+def test_the_kinds_of_the_real_data(data: Path) -> None:
+    kinds = {case.name: recognise(read_scan(case.image)).kind for case in find_cases(data)}
+    assert {kind for name, kind in kinds.items() if name.startswith("coronacases")} == {Kind.HU}
+    assert {kind for name, kind in kinds.items() if not name.startswith("coronacases")} == {Kind.LUNG_WINDOW_8BIT}
