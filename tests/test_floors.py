@@ -11,7 +11,7 @@ import groundglass
 
 ROOT = Path(groundglass.__file__).parent
 FLOORS = {
-    "errors": 1,
+    "errors": 0,
     "scores": 1,
     "whole_file": 1,
     "scan": 2,

@@ -124,6 +124,7 @@ def segment(
     with watch.stage("measure"):
         model = ModelRef(name=segmenter.card.name, sha256=segmenter.card.sha256)
         findings = measure(scan, at.view, at.intensity, at.hu, at.field, at.lesions, model, watch.seconds)
+    findings = findings.model_copy(update={"seconds": watch.seconds})
     title = f"{scan.source.name if scan.source else 'scan'}: {findings.summary}"
     drawn = preview(at.hu, at.view, at.field, at.lesions, title, scan.sizes)
     return Analysis(scan, Mask(at.view.restore(at.lesions), scan.geometry), findings, drawn)

@@ -19,6 +19,8 @@ from groundglass.errors import GroundglassError
 if TYPE_CHECKING:
     from rich.console import Console
 
+INTERRUPTED = 130  # what Typer returns for Ctrl-C
+
 app = typer.Typer(
     help="Find COVID-19 lesions in chest CT. Research use only: not a medical device.",
     no_args_is_help=True,
@@ -183,10 +185,6 @@ def main() -> None:
         result: Any = app(standalone_mode=False)
     except GroundglassError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing half-written is left", 1)
-    except typer.Abort:
-        _fail("interrupted; nothing half-written is left", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -198,6 +196,8 @@ def main() -> None:
             raise
         _fail(f"{type(error).__name__}: {error} (a fault of groundglass; GROUNDGLASS_DEBUG=1 shows where)", 1)
     else:
+        if result == INTERRUPTED:
+            _fail("interrupted; nothing half-written is left", 1)
         sys.exit(result if isinstance(result, int) else 0)
 
 
