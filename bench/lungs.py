@@ -38,7 +38,11 @@ def measure(case: Case) -> dict[str, float]:
         "box share %": 100 * box_pixels / hu.size,
         "seconds": seconds,
     }
-    lung_file = case.image.parent.parent / {"volumes": "rp_lung_msk", "coronacases": "lung"}.get(case.source, "-") / case.image.name
+    lung_file = (
+        case.image.parent.parent
+        / {"volumes": "rp_lung_msk", "coronacases": "lung"}.get(case.source, "-")
+        / case.image.name
+    )
     if lung_file.is_file():
         reference = view.turn(read_scan(lung_file).values) > 0
         for name, mask in (("", field.mask), (" with lesions", joined.mask)):
@@ -56,14 +60,20 @@ def main() -> None:
     for case in cases:
         if case.source != "slices":
             rows[case.name] = measure(case)
-            print(f"{case.name:16}", "  ".join(f"{name} {value:.3g}" for name, value in rows[case.name].items()), flush=True)
+            print(
+                f"{case.name:16}",
+                "  ".join(f"{name} {value:.3g}" for name, value in rows[case.name].items()),
+                flush=True,
+            )
     volumes = [row for name, row in rows.items() if name.startswith("volumes")]
     for name in ("Dice", "Dice with lesions"):
         print(f"mean {name} of the volumes: {np.mean([row[name] for row in volumes]):.3f}")
     pictures = {case.name: measure(case) for case in cases if case.source == "slices"}
     inside = np.array([row["lesion in box %"] for row in pictures.values()])
-    print(f"pictures: {len(inside)}, lesion in box: mean {inside.mean():.2f} %, worst {inside.min():.1f} %, "
-          f"box {np.mean([row['box share %'] for row in pictures.values()]):.0f} % of the picture")
+    print(
+        f"pictures: {len(inside)}, lesion in box: mean {inside.mean():.2f} %, worst {inside.min():.1f} %, "
+        f"box {np.mean([row['box share %'] for row in pictures.values()]):.0f} % of the picture"
+    )
     print("worst pictures:", sorted(pictures, key=lambda name: pictures[name]["lesion in box %"])[:5])
 
 

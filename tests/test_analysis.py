@@ -3,9 +3,9 @@ import itertools
 import json
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
+from nibabel.nifti1 import Nifti1Image
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from PIL import Image
 
@@ -59,7 +59,7 @@ def test_a_scans_files(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -
     result = segment(read_scan(source), grey_band)
     files = save(result, tmp_path / "out")
     assert [file.name for file in files] == ["lesions.nii.gz", "findings.json", "preview.png"]
-    mask, ct = nibabel.load(files[0]), nibabel.load(source)
+    mask, ct = Nifti1Image.from_filename(files[0]), Nifti1Image.from_filename(source)
     assert mask.shape == ct.shape
     assert np.array_equal(mask.affine, ct.affine)
     assert mask.get_data_dtype() == np.uint8

@@ -39,7 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *wo
     return int(caught.value.code or 0), captured.out, captured.err
 
 
-@pytest.fixture()
+@pytest.fixture
 def without_weights(monkeypatch: pytest.MonkeyPatch, grey_band: Segmenter) -> None:
     monkeypatch.setattr(Segmenter, "load", lambda model=None: grey_band)
 
@@ -69,7 +69,10 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
         return path
 
     hu = rng.normal(40, 10, (4, 64, 64)).astype(np.int16)
-    files["without lungs"] = (scan("body", np.where(np.arange(64) < 8, -1000, hu).astype(np.int16)), "no lung was found")
+    files["without lungs"] = (
+        scan("body", np.where(np.arange(64) < 8, -1000, hu).astype(np.int16)),
+        "no lung was found",
+    )
     files["no CT"] = (scan("mri", rng.gamma(2, 80, (4, 64, 64)).astype(np.int16)), "no CT in")
     whole = scan("whole", rng.normal(0, 300, (4, 64, 64)).astype(np.int16)).read_bytes()
     (folder / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
@@ -108,7 +111,13 @@ def test_bad_input_is_one_line_exit_3_and_no_output(
 
 @pytest.mark.parametrize(
     "words",
-    [("segment",), ("segment", "x.nii"), ("nonsense",), ("segment", "x.nii", "-o", "out", "--intensity", "suv"), ("--no",)],
+    [
+        ("segment",),
+        ("segment", "x.nii"),
+        ("nonsense",),
+        ("segment", "x.nii", "-o", "out", "--intensity", "suv"),
+        ("--no",),
+    ],
 )
 def test_bad_usage_is_exit_2(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -122,7 +131,9 @@ def test_bad_usage_is_exit_2(
 def test_a_missing_model_is_exit_1(
     scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = run(monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out", "--model", tmp_path / "no.onnx")
+    code, _, err = run(
+        monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out", "--model", tmp_path / "no.onnx"
+    )
     assert (code, err.count("\n")) == (1, 1)
     assert "no.onnx is not there" in err
 
@@ -146,7 +157,10 @@ def test_what_nobody_foresaw_is_one_line_too(
     monkeypatch.setattr(Segmenter, "load", fail)
     code, _, err = run(monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out")
     assert code == 1
-    assert err == "groundglass: ValueError: first line second line (a fault of groundglass; GROUNDGLASS_DEBUG=1 shows where)\n"
+    assert (
+        err
+        == "groundglass: ValueError: first line second line (a fault of groundglass; GROUNDGLASS_DEBUG=1 shows where)\n"
+    )
 
 
 def test_a_wrong_configuration_is_exit_2(
@@ -173,7 +187,9 @@ def test_the_bundled_model_finds_the_phantoms_lesions(scan_file: Path, phantom: 
 
 def test_a_terminal_gets_a_progress_bar(scan_file: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([*COMMAND, "segment", scan_file, "-o", tmp_path], stdout=subprocess.DEVNULL, stderr=theirs)
+    process = subprocess.Popen(
+        [*COMMAND, "segment", scan_file, "-o", tmp_path], stdout=subprocess.DEVNULL, stderr=theirs
+    )
     os.close(theirs)
     seen = b""
     while True:
@@ -195,7 +211,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(scan_file: Path, tmp_path: Path) 
         "def load(model=None): print('loading', flush=True); time.sleep(60)\n"
         "Segmenter.load = load; main()"
     )
-    words = [sys.executable, "-c", slow, "segment", scan_file, "-o", tmp_path / "out"]
+    words = [sys.executable, "-c", slow, "segment", str(scan_file), "-o", str(tmp_path / "out")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"

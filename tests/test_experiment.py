@@ -162,7 +162,7 @@ def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_the_command_line_trains_on_the_real_data(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,7 +32,9 @@ def logits(*probabilities: float) -> torch.Tensor:
 def test_dice_is_the_case_of_equal_weights() -> None:
     config = LossConfig(fn_weight=0.5, fp_weight=0.5, gamma=1.0)
     probability, target = torch.tensor([0.9, 0.6, 0.2, 0.1]), torch.tensor([1.0, 1.0, 0.0, 0.0])
-    dice = (2 * (probability * target).sum() + 2) / (probability.sum() + target.sum() + 2)  # smooth 1 = 2 above and below
+    dice = (2 * (probability * target).sum() + 2) / (
+        probability.sum() + target.sum() + 2
+    )  # smooth 1 = 2 above and below
     loss = segmentation_loss(logits(0.9, 0.6, 0.2, 0.1), target.view(1, 1, 1, -1), config)
     assert loss.item() == pytest.approx(1 - dice.item(), abs=1e-6)
 

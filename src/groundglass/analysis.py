@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +51,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Time what is done inside `with`."""
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
@@ -80,7 +80,7 @@ def locate(
     scan: Scan,
     segmenter: Segmenter,
     intensity: Kind | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda *_: None,
     watch: Stopwatch | None = None,
 ) -> Located:
     """Find the lungs of a scan, and the lesions in them. Arguments and errors are those of `segment`."""
@@ -101,7 +101,7 @@ def segment(
     scan: Scan,
     segmenter: Segmenter | None = None,
     intensity: Kind | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda *_: None,
 ) -> Analysis:
     """Find the lesions of a scan, measure them and draw them.
 
@@ -164,7 +164,7 @@ def save(analysis: Analysis, folder: Path) -> list[Path]:
             for path in files:
                 target = folder / path.relative_to(staging)
                 target.parent.mkdir(exist_ok=True)
-                os.replace(path, target)
+                path.replace(target)
             return [folder / path.relative_to(staging) for path in files]
     except OSError as error:
         raise OutputError(

@@ -11,7 +11,7 @@ from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.reader import read_scan
 
 
-def run_demo(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+def run_demo(folder: Path, progress: Callable[[int, int], None] = lambda *_: None) -> list[str]:
     """Make a chest phantom in `folder`, segment it with the bundled model, and compare.
 
     Returns:

@@ -39,7 +39,7 @@ def train(
     run: Path,
     cache: Path,
     resume: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Train as configured, choose the threshold on the validation, and write the run folder.
 

@@ -159,6 +159,8 @@ def check_against_torch(module: LesionModule, model: Path, images: NDArray[np.fl
         found = 1 / (1 + np.exp(-engine(model).run(images)))
         difference = float(np.abs(found - expected).max())
         if not difference <= tolerance:
-            raise ModelError(f"{engine.__name__} differs from torch by {difference:.2g}: expected at most {tolerance:g}")
+            raise ModelError(
+                f"{engine.__name__} differs from torch by {difference:.2g}: expected at most {tolerance:g}"
+            )
         differences[engine.__name__] = difference
     return differences

@@ -1,8 +1,8 @@
 """Scores as functions of counts that add up.
 
-Zhou, Canu and Ruan (2020), eqs. 12-14. Adding the counts of slices or cases before scoring pools over pixels; averaging
-their scores does not. A score whose denominator is 0 is undefined and None, never NaN: the Dice of an empty mask against
-an empty reference, for one, is not 1.
+Zhou, Canu and Ruan (2020), eqs. 12-14. Adding the counts of slices or cases before scoring pools over pixels;
+averaging their scores does not. A score whose denominator is 0 is undefined and None, never NaN: the Dice of an empty
+mask against an empty reference, for one, is not 1.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ CARD = ModelCard(
 )
 
 
-def write_model(folder: Path, content: bytes = b"weights", **changes: object) -> Path:
+def write_model(folder: Path, **changes: object) -> Path:
     model = folder / "test.onnx"
-    model.write_bytes(content)
+    model.write_bytes(b"weights")
     card = json.loads(CARD.model_copy(update={"sha256": digest(model)}).model_dump_json()) | changes
     model.with_suffix(".json").write_text(json.dumps(card))
     return model

@@ -9,10 +9,10 @@ from groundglass.inference import engine as engines
 from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, open_engine
 
 
-@pytest.fixture()
+@pytest.fixture
 def double_plus_one(tmp_path: Path) -> Path:
     """A model of any batch and size that computes 2 x + 1."""
-    shape = ["n", 1, "h", "w"]
+    shape: list[str | int | None] = ["n", 1, "h", "w"]
     graph = helper.make_graph(
         [helper.make_node("Mul", ["x", "two"], ["y"]), helper.make_node("Add", ["y", "one"], ["z"])],
         "double_plus_one",

@@ -26,7 +26,8 @@ def field_of_view(block: nn.Module, size: int = 31) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("dilated", "with_convolution", "expected"), [(True, True, 15), (False, True, 7), (True, False, 13), (False, False, 5)]
+    ("dilated", "with_convolution", "expected"),
+    [(True, True, 15), (False, True, 7), (True, False, 13), (False, False, 5)],
 )
 def test_the_receptive_field_is_the_papers(dilated: bool, with_convolution: bool, expected: int) -> None:
     block = ResDil(2, dilated)
@@ -68,7 +69,7 @@ def numpy_channel_gate(x: np.ndarray, gate: ChannelGate) -> np.ndarray:
 def numpy_spatial_gate(x: np.ndarray, gate: SpatialGate) -> np.ndarray:
     """Eq. 6."""
     w, b = (p.detach().numpy().ravel() for p in gate.squeeze.parameters())
-    return x * sigmoid(np.tensordot(x, w, (1, 0)) + b)[:, None]
+    return np.asarray(x * sigmoid(np.tensordot(x, w, (1, 0)) + b)[:, None])
 
 
 def test_attention_is_the_papers_equations() -> None:

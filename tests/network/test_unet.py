@@ -17,11 +17,16 @@ SWITCHES = [
 
 
 def count(config: NetworkConfig) -> int:
-    """The parameters by hand: 3x3 convolutions without bias, two per channel for a norm, gates and segmentation with."""
+    """By hand: 3x3 convolutions without bias, two per channel for a norm, gates and segmentation with bias."""
     w = config.widths
-    convolution = lambda a, b: 9 * a * b + 2 * b  # noqa: E731
-    gates = lambda c: (c * (c // 2) + c // 2) + (c // 2 * c + c) + (c + 1)  # noqa: E731
-    level = lambda c: 2 * convolution(c, c) + (gates(c) if config.attention else 0)  # noqa: E731
+
+    def convolution(a: int, b: int) -> int:
+        return 9 * a * b + 2 * b
+
+    def level(c: int) -> int:
+        gates = (c * (c // 2) + c // 2) + (c // 2 * c + c) + (c + 1)
+        return 2 * convolution(c, c) + (gates if config.attention else 0)
+
     encoder = sum(convolution(a, b) + level(b) for a, b in pairwise((1, *w)))
     decoder = sum(convolution(below, c) + convolution(2 * c, c) + level(c) for c, below in pairwise(w))
     supervised = w[:-1][: 3 if config.deep_supervision else 1]

@@ -8,7 +8,9 @@ from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.lungs import Box, LungField
 
 
-def draw(slices: int = 12, side: int = 100, lesion_slices: tuple[int, ...] = (3, 4), spacing: float = 0.7) -> Image.Image:
+def draw(
+    slices: int = 12, side: int = 100, lesion_slices: tuple[int, ...] = (3, 4), spacing: float = 0.7
+) -> Image.Image:
     shape = (slices, side, side)
     geometry = Geometry(shape, np.array([[0, 0, 0.7, 0], [0, spacing, 0, 0], [5, 0, 0, 0], [0, 0, 0, 1]]))
     lung, lesions = np.zeros(shape, bool), np.zeros(shape, bool)

@@ -19,17 +19,19 @@ def like(phantom: Phantom, values: NDArray[np.generic]) -> Scan:
 
 
 def lung_window(hu: NDArray[np.int16], low: float = -1250, high: float = 250) -> NDArray[np.uint8]:
-    return (np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+    grey: NDArray[np.uint8] = (np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+    return grey
 
 
 def stored_as(phantom: Phantom, kind: Kind) -> NDArray[np.generic]:
     hu = phantom.scan.values
-    return {
+    kinds: dict[Kind, NDArray[np.generic]] = {
         Kind.HU: hu,
         Kind.SHIFTED_HU: (np.maximum(hu, -1024) + 1024).astype(np.uint16),
         Kind.LUNG_WINDOW_8BIT: lung_window(hu),
         Kind.UNIT: lung_window(hu).astype(np.float32) / 255,
-    }[kind]
+    }
+    return kinds[kind]
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -55,7 +57,9 @@ def test_the_shift_is_told_by_the_air(phantom: Phantom, shift: int) -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1250, 250), (-1400, 400), (-1150, 350)])
-def test_a_lung_window_of_any_width_is_brought_back_by_air_and_soft_tissue(phantom: Phantom, low: int, high: int) -> None:
+def test_a_lung_window_of_any_width_is_brought_back_by_air_and_soft_tissue(
+    phantom: Phantom, low: int, high: int
+) -> None:
     scan = like(phantom, lung_window(phantom.scan.values, low, high))
     intensity = recognise(scan)
     hu = intensity.to_hu(scan.values)
@@ -118,7 +122,7 @@ def test_a_window_scales_and_clips() -> None:
     assert scaled.tolist() == [0, 0, 0.75, 1, 1]
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_the_kinds_of_the_real_data(data: Path) -> None:
     kinds = {case.name: recognise(read_scan(case.image)).kind for case in find_cases(data)}
     assert {kind for name, kind in kinds.items() if name.startswith("coronacases")} == {Kind.HU}

@@ -117,7 +117,7 @@ def load_slices(
     cases: Sequence[Case],
     size: tuple[int, int],
     cache: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Slices:
     """Cut all cases, or read what an earlier call left in the folder `cache` for the same cases and size.
 

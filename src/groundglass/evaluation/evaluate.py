@@ -68,7 +68,7 @@ def _count_crops(at: Located, segmenter: Segmenter, truth: NDArray[np.bool_]) ->
 
 
 def evaluate(
-    cases: Sequence[Case], segmenter: Segmenter, progress: Callable[[int, int], None] = lambda done, total: None
+    cases: Sequence[Case], segmenter: Segmenter, progress: Callable[[int, int], None] = lambda *_: None
 ) -> tuple[CaseScore, ...]:
     """Score every case; `progress` is called with the cases done and their number."""
     scores = []

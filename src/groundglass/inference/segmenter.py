@@ -53,7 +53,7 @@ class Segmenter:
         self,
         hu: NDArray[np.float32],
         field: LungField,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Callable[[int, int], None] = lambda *_: None,
     ) -> NDArray[np.bool_]:
         """Find the lesions of a scan.
 

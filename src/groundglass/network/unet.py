@@ -86,9 +86,7 @@ class LesionUNet(nn.Module):
             Encoder(channels_in, channels_out, stride=1 if level == 0 else 2, config=config)
             for level, (channels_in, channels_out) in enumerate(zip((1, *widths), widths, strict=False))
         )
-        self.decoders = nn.ModuleList(
-            Decoder(below, channels, config) for below, channels in pairwise(widths[::-1])
-        )
+        self.decoders = nn.ModuleList(Decoder(below, channels, config) for below, channels in pairwise(widths[::-1]))
         supervised = SUPERVISED_LEVELS if config.deep_supervision else 1
         self.segment = nn.ModuleList(
             nn.Conv2d(channels, config.classes, 1) for channels in widths[:-1][:supervised][::-1]

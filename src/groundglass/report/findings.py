@@ -176,9 +176,7 @@ def measure(
         lesion_slice_indices=tuple(sorted(int(n) for n in slice_numbers[per_slice])),
         largest_lesions=_largest(lesions, geometry, slice_numbers, unknown),
         mean_intensity=_mean_intensity(hu, lungs.mask, lesions, intensity, unknown),
-        intensity=IntensityFound(
-            kind=intensity.kind.value, reason=intensity.reason, calibrated=intensity.calibrated
-        ),
+        intensity=IntensityFound(kind=intensity.kind.value, reason=intensity.reason, calibrated=intensity.calibrated),
         model=model,
         version=version("groundglass"),
         warnings=_warnings(lungs, lesions, intensity, geometry),
@@ -290,4 +288,3 @@ def _warnings(
         amount = f"{outside} pixels" if geometry.voxel_ml is None else f"{outside * geometry.voxel_ml:.1f} ml"
         warnings.append(f"{amount} of lesion lie outside the lung field: look at the mask")
     return tuple(warnings)
-

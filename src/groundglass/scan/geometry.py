@@ -110,7 +110,8 @@ class AxialView:
     @property
     def _steps(self) -> NDArray[np.float64]:
         # nibabel names directions in RAS+; seen from LPS, "R" is the patient's left and "A" the back.
-        return ornt_transform(io_orientation(self.source.affine_lps), axcodes2ornt(("S", "A", "R")))
+        steps = ornt_transform(io_orientation(self.source.affine_lps), axcodes2ornt(("S", "A", "R")))
+        return np.asarray(steps, dtype=np.float64)
 
     @property
     def slice_numbers(self) -> NDArray[np.int64]:

@@ -54,7 +54,7 @@ class Intensity:
     def to_hu(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """(z, y, x) values of the whole scan -> (z, y, x) HU."""
         slope, intercept = (line.astype(np.float32)[:, None, None] for line in (self.slope, self.intercept))
-        hu = np.multiply(values, slope, dtype=np.float32)
+        hu: NDArray[np.float32] = np.multiply(values, slope, dtype=np.float32)
         hu += intercept
         return hu
 
@@ -104,7 +104,9 @@ def recognise(scan: Scan, kind: Kind | None = None) -> Intensity:
     lines, anchored = zip(*[_line_of_tissues(part * (255.0 / levels), cut) for part, cut in _parts(scan)], strict=True)
     slope, intercept = np.array(lines).T
     name = "an 8-bit lung window" if kind is Kind.LUNG_WINDOW_8BIT else "a lung window scaled to 0..1"
-    how = "by air and soft tissue" if all(anchored) else f"by a nominal window of {NOMINAL_WINDOW_HU} HU, no tissue told"
+    how = (
+        "by air and soft tissue" if all(anchored) else f"by a nominal window of {NOMINAL_WINDOW_HU} HU, no tissue told"
+    )
     return Intensity(
         kind, slope * (255.0 / levels), intercept, f"{why.format(name)}; HU are estimated {how}", calibrated=False
     )
@@ -149,7 +151,9 @@ def _parts(scan: Scan) -> list[tuple[NDArray[np.float32], bool]]:
 def _line_of_tissues(levels: NDArray[np.float32], cut: bool) -> tuple[tuple[float, float], bool]:
     """(slope, intercept) from grey level 0..255 to HU, and whether two tissues told it."""
     soft = _mode(levels[(levels > 128) & (levels < 254)], 128)
-    frame = np.concatenate([levels[:, :8].ravel(), levels[:, -8:].ravel(), levels[..., :8].ravel(), levels[..., -8:].ravel()])
+    frame = np.concatenate(
+        [levels[:, :8].ravel(), levels[:, -8:].ravel(), levels[..., :8].ravel(), levels[..., -8:].ravel()]
+    )
     outside = frame[(frame > 2) & (frame < 128)]
     dark: float | None
     if not cut and len(outside) > 0.2 * len(frame):

@@ -1,13 +1,13 @@
 """The lung field: where to look for lesions, and the lung's volume.
 
-Air inside the body is lung, airway or bowel; what is too dark to be lung is dropped, gaps that vessels and dense lesions
-leave are closed slice by slice. No learning: it holds for any scanner, and can be read here.
+Air inside the body is lung, airway or bowel; what is too dark to be lung is dropped, gaps that vessels and dense
+lesions leave are closed slice by slice. No learning: it holds for any scanner, and can be read here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,9 @@ def _fill(mask: Voxels) -> Voxels:
     return np.asarray(ndimage.binary_fill_holes(mask))
 
 
-def find_lungs(hu: NDArray[np.float32], geometry: Geometry, sizes: tuple[tuple[int, int], ...] | None = None) -> LungField:
+def find_lungs(
+    hu: NDArray[np.float32], geometry: Geometry, sizes: tuple[tuple[int, int], ...] | None = None
+) -> LungField:
     """Find the lungs of a scan.
 
     Args:
@@ -126,13 +128,13 @@ def find_lungs(hu: NDArray[np.float32], geometry: Geometry, sizes: tuple[tuple[i
     closed = np.stack([_close(plane, coarse_spacing) for plane in air])
     if not closed.any():
         raise LungError(
-            "no lung was found: expected air-filled lung inside a body; check that it is a chest CT, and its intensities "
-            "(--intensity hu|shifted-hu|8-bit-lung-window|unit-lung-window)"
+            "no lung was found: expected air-filled lung inside a body; check that it is a chest CT, and its "
+            "intensities (--intensity hu|shifted-hu|8-bit-lung-window|unit-lung-window)"
         )
     right = _right_side(closed, sizes)
     fine_right, fine_left = (_refine(side, hu, step) for side in (right, closed & ~right))
     boxes = _boxes(closed, step, hu.shape, spacing, sizes)
-    return LungField(fine_right, fine_left & ~fine_right, boxes, _warnings(fine_right, fine_left, closed, geometry, sizes))
+    return LungField(fine_right, fine_left & ~fine_right, boxes, _warnings(fine_right, fine_left, closed, sizes))
 
 
 def _air_in_body(plane: NDArray[np.float32], spacing: tuple[float, float], picture: bool) -> Voxels:
@@ -153,7 +155,7 @@ def _air_in_body(plane: NDArray[np.float32], spacing: tuple[float, float], pictu
     return np.isin(regions, numbers[keep])
 
 
-def _share_below(plane: NDArray[np.float32], hu: float, regions: NDArray[np.int32], count: int) -> NDArray[np.float64]:
+def _share_below(plane: NDArray[np.float32], hu: float, regions: NDArray[Any], count: int) -> NDArray[np.float64]:
     """(count,) share of each region's pixels that are below `hu`."""
     below = np.bincount(regions.ravel(), weights=(plane < hu).ravel(), minlength=count + 1)[1:]
     return np.asarray(below / np.bincount(regions.ravel(), minlength=count + 1)[1:])
@@ -208,9 +210,9 @@ def _right_of(lungs: Voxels) -> Voxels:
             break
         size = np.bincount(regions.ravel(), minlength=count + 1)[1:]
         large = np.flatnonzero(size > 0.15 * size.sum()) + 1
-        centres = [centre[-1] for centre in ndimage.center_of_mass(core, regions, large)]
-        if len(large) >= 2 and min(centres) < middle < max(centres):
-            return _nearest_core(lungs, regions, large, np.array(centres) < middle)
+        centres = np.array(ndimage.center_of_mass(core, regions, large)).reshape(-1, core.ndim)[:, -1]
+        if len(large) >= 2 and centres.min() < middle < centres.max():
+            return _nearest_core(lungs, regions, large, centres < middle)
         core = ndimage.binary_erosion(core, across)
     left_of_centre = np.arange(lungs.shape[-1]) < lungs.shape[-1] / 2
     share = float((lungs & left_of_centre).sum() / lungs.sum())
@@ -219,12 +221,12 @@ def _right_of(lungs: Voxels) -> Voxels:
     return lungs & (np.arange(lungs.shape[-1]) < middle)
 
 
-def _nearest_core(lungs: Voxels, regions: NDArray[np.int32], large: NDArray[np.int64], is_right: Voxels) -> Voxels:
+def _nearest_core(lungs: Voxels, regions: NDArray[Any], large: NDArray[np.int64], is_right: Voxels) -> Voxels:
     cores = np.isin(regions, large)
     sampling = (4.0, 1.0, 1.0)[-lungs.ndim :]
     where = ndimage.distance_transform_edt(~cores, sampling=sampling, return_distances=False, return_indices=True)
-    owner = regions[tuple(where)]
-    return lungs & np.isin(owner, large[is_right])
+    owner = regions[tuple(np.asarray(where))]
+    return np.asarray(lungs & np.isin(owner, large[is_right]))
 
 
 def _refine(side: Voxels, hu: NDArray[np.float32], step: int) -> Voxels:
@@ -254,14 +256,14 @@ def _boxes(
             min(width, int(columns[-1]) + step + margin[1]),
         )
 
-    shown = lungs.any((1, 2))
+    shown: Voxels = np.asarray(lungs.any((1, 2)))
     if sizes is not None:
         return tuple(
             _whole_if_cut(box(plane, *size), *size) if any_lung else None
             for plane, size, any_lung in zip(lungs, sizes, shown, strict=True)
         )
     first, last = np.flatnonzero(shown)[[0, -1]]
-    common = box(lungs.any(0), shape[1], shape[2])
+    common = box(np.asarray(lungs.any(0)), shape[1], shape[2])
     return tuple(common if first - 1 <= z <= last + 1 else None for z in range(shape[0]))
 
 
@@ -271,9 +273,7 @@ def _whole_if_cut(box: Box, height: int, width: int) -> Box:
     return Box(0, height, 0, width) if fills else box
 
 
-def _warnings(
-    right: Voxels, left: Voxels, lungs: Voxels, geometry: Geometry, sizes: tuple[tuple[int, int], ...] | None
-) -> tuple[str, ...]:
+def _warnings(right: Voxels, left: Voxels, lungs: Voxels, sizes: tuple[tuple[int, int], ...] | None) -> tuple[str, ...]:
     warnings = []
     if sizes is not None:
         warnings.append("a picture states no sides: right and left follow the radiological convention by assumption")
@@ -282,8 +282,8 @@ def _warnings(
         cut = [name for name, area in (("lowest", areas[0]), ("highest", areas[-1])) if area > 0.25 * areas.max()]
         if cut:
             warnings.append(
-                f"the lungs reach the {' and the '.join(cut)} slice: the scan does not cover them whole, and volumes are "
-                "of the covered part"
+                f"the lungs reach the {' and the '.join(cut)} slice: the scan does not cover them whole, and volumes "
+                "are of the covered part"
             )
     for name, side in (("right", right), ("left", left)):
         if side.sum() < 0.02 * (right.sum() + left.sum()):

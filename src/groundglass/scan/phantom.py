@@ -1,7 +1,7 @@
 """A CT-like chest with lesions of known volume: for the demonstration, the tests and the benchmarks.
 
-Not a patient: shapes from formulae, in a chest of 350 x 245 mm and 230 mm of lung. Positions below are millimetres in the
-patient's frame: x to the left, y to the back, z to the head, (0, 0, 0) in the middle of the chest.
+Not a patient: shapes from formulae, in a chest of 345 x 235 mm. Positions below are millimetres in the patient's frame:
+x to the left, y to the back, z to the head, (0, 0, 0) in the middle of the chest.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def _lungs(z: Field, y: Field, x: Field, cage: NDArray[np.bool_]) -> NDArray[np.
     """Two lungs: the cage without mediastinum and diaphragm, narrowing to the apex."""
     height = (z + 95) / 200  # 0 at the bases, 1 at the apices
     narrow = np.sqrt(np.clip(1 - np.clip((height - 0.45) / 0.6, 0, 1) ** 2.2, 0, 1))
-    shape = (np.abs(x) / (132 * np.maximum(narrow, 0.02))) ** 2.2 + (np.abs(y + 2) / (84 * np.maximum(narrow, 0.02))) ** 2.2
+    shape = (np.abs(x) / (132 * np.maximum(narrow, 0.02))) ** 2.2 + (
+        np.abs(y + 2) / (84 * np.maximum(narrow, 0.02))
+    ) ** 2.2
     heart = _ellipse(x - 18, y + 28, 58 - 0.18 * z, 46 - 0.12 * z) < 1
     mediastinum = _ellipse(x, y + 10, 27, 78) < 1
     vertebra = _ellipse(x, y - 80, 29, 26) < 1
