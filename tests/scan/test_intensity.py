@@ -19,7 +19,9 @@ def like(phantom: Phantom, values: NDArray[np.generic]) -> Scan:
 
 
 def lung_window(hu: NDArray[np.int16], low: float = -1250, high: float = 250) -> NDArray[np.uint8]:
-    grey: NDArray[np.uint8] = (np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+    grey: NDArray[np.uint8] = (
+        (np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
+    )
     return grey
 
 

@@ -100,6 +100,7 @@ def _named_scores(confusion: Confusion) -> dict[str, float | None]:
 def write_scores(model: Path, scores: Sequence[CaseScore]) -> None:
     """Put scores into the card beside a model, in place of the test scores that it holds."""
     card = read_card(model)
-    tested = card.scores | {"test": as_table(scores)}
+    named = " ".join(f"--case {score.case}" for score in scores)
+    tested = card.scores | {"test": as_table(scores), "command": f"groundglass evaluate --data DATA {named}"}
     updated = card.model_copy(update={"scores": tested})
     model.with_suffix(".json").write_text(updated.model_dump_json(indent=2) + "\n", encoding="utf-8")
