@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +56,17 @@ def test_a_file_that_none_takes_is_refused_with_each_reason(tmp_path: Path) -> N
     path.write_bytes(b"not a model")
     with pytest.raises(EngineError, match=r"no engine can run model\.onnx: openvino: .*; onnxruntime: "):
         open_engine(path)
+
+
+def test_nobody_is_called(double_plus_one: Path) -> None:
+    code = (
+        "import socket, sys\n"
+        "def refuse(*a, **k): print('called out', a, flush=True); raise OSError\n"
+        "socket.getaddrinfo = socket.create_connection = socket.socket.connect = refuse\n"
+        "from pathlib import Path; from groundglass.inference.engine import OpenVINOEngine\n"
+        "OpenVINOEngine(Path(sys.argv[1])); import os; print('CI' in os.environ)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    words = [sys.executable, "-c", code, str(double_plus_one)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "False\n"

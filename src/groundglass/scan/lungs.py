@@ -218,7 +218,7 @@ def _right_of(lungs: Voxels) -> Voxels:
     share = float((lungs & left_of_centre).sum() / lungs.sum())
     if not 0.15 < share < 0.85:  # there is one lung only
         return lungs if share > 0.5 else np.zeros_like(lungs)
-    return lungs & (np.arange(lungs.shape[-1]) < middle)
+    return np.asarray(lungs & (np.arange(lungs.shape[-1]) < middle))
 
 
 def _nearest_core(lungs: Voxels, regions: NDArray[Any], large: NDArray[np.int64], is_right: Voxels) -> Voxels:
