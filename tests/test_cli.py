@@ -207,7 +207,9 @@ def test_a_terminal_gets_a_progress_bar(scan_file: Path, tmp_path: Path) -> None
 
 def test_ctrl_c_is_one_line_and_leaves_nothing(scan_file: Path, tmp_path: Path) -> None:
     slow = (
-        "import sys, time; from groundglass.inference.segmenter import Segmenter; from groundglass.cli import main\n"
+        # A test started in the background inherits a shell's ignored Ctrl-C.
+        "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from groundglass.inference.segmenter import Segmenter; from groundglass.cli import main\n"
         "def load(model=None): print('loading', flush=True); time.sleep(60)\n"
         "Segmenter.load = load; main()"
     )

@@ -116,7 +116,7 @@ def train(
     cache: Annotated[Path, typer.Option(help="Where cut slices are kept between trainings.")] = Path("runs/cache"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
 ) -> None:
-    """Train the network on a dataset folder. Needs the extra [train]."""
+    """Train the network on a dataset folder. Needs the `train` extra."""
     _needs("torch", "lightning")
     from groundglass.config import read_config
     from groundglass.experiment import train as run
@@ -138,7 +138,7 @@ def export(
         Path | None, typer.Option("--data", help="Check the export on real slices of this dataset.")
     ] = None,
 ) -> None:
-    """Write a run's network as one ONNX file with its card. Needs the extra [train]."""
+    """Write a run's network as one ONNX file with its card. Needs the `train` extra."""
     _needs("torch", "lightning", "onnx", "onnxscript")
     from groundglass.export import export as write
 
