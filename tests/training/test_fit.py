@@ -131,3 +131,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         load_network(checkpoint, NetworkConfig(widths=(4, 8), attention=False))
     with pytest.raises(TrainingError, match="train first"):
         load_network(tmp_path / "none.ckpt", NETWORK)
+
+
+def test_bfloat16_trains(tmp_path: Path) -> None:
+    config = TrainingConfig("adamw", learning_rate=1e-2, epochs=60, stop_after=0, precision="bf16-mixed")
+    run(tmp_path / "run", config)
+    assert float(metrics(tmp_path / "run")[-1]["validation_dice"]) > 0.9
