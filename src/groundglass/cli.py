@@ -125,7 +125,9 @@ def train(
     folder = output or Path("runs") / configuration.name
     with _bar("cases cut") as progress:
         result = run(configuration, data, folder, cache, resume, progress)
-    typer.echo(f"{folder}: {result}")
+    typer.echo(f"{folder}: {result['checkpoint']} is the result, lesion from a probability of {result['threshold']} on")
+    for name, value in (result["validation"] or {}).items():
+        typer.echo(f"  validation {name} {value:.3f}" if value is not None else f"  validation {name} undefined")
 
 
 @app.command()

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import platform
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,10 +66,11 @@ class _MetricsFile(Callback):
 def _callbacks(run: Path, training: TrainingConfig, validates: bool) -> list[Callback]:
     callbacks: list[Callback] = [
         _StopOnNaN(),
-        TQDMProgressBar(),
         _MetricsFile(run / "metrics.csv"),
         ModelCheckpoint(run, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
     ]
+    if sys.stderr.isatty():
+        callbacks.append(TQDMProgressBar())
     if training.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
     if validates:
@@ -128,6 +130,7 @@ def _trainer(training: TrainingConfig, validates: bool, run: Path) -> lightning.
         logger=TensorBoardLogger(run, name="", version=""),
         log_every_n_steps=1,
         num_sanity_val_steps=0,
+        enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
     )
 

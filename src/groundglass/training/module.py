@@ -66,7 +66,7 @@ class LesionModule(lightning.LightningModule):
         """The loss of one batch."""
         image, target = batch
         loss = segmentation_loss(self._trained[0](image), target, self.loss_config)
-        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(image))
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(image))
         return loss
 
     def on_validation_epoch_start(self) -> None:
