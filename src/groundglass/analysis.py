@@ -126,7 +126,7 @@ def segment(
         findings = measure(scan, at.view, at.intensity, at.hu, at.field, at.lesions, model, watch.seconds)
     findings = findings.model_copy(update={"seconds": watch.seconds})
     title = f"{scan.source.name if scan.source else 'scan'}: {findings.summary}"
-    drawn = preview(at.hu, at.view, at.field, at.lesions, title, scan.sizes)
+    drawn = preview(at.hu, at.view, at.field, at.lesions, title, scan.sizes, scan.names)
     return Analysis(scan, Mask(at.view.restore(at.lesions), scan.geometry), findings, drawn)
 
 

@@ -27,6 +27,7 @@ def preview(
     lesions: NDArray[np.bool_],
     title: str,
     sizes: tuple[tuple[int, int], ...] | None = None,
+    names: tuple[str, ...] | None = None,
 ) -> Image.Image:
     """Draw a montage of up to nine slices, from head to feet.
 
@@ -39,13 +40,18 @@ def preview(
         lesions: (z, y, x) bool.
         title: Written on top.
         sizes: For pictures, the true (height, width) of each slice.
+        names: For pictures, what each is called; other slices are called by their number in the file.
     """
     chosen = _choose(lesions, lungs)
     if sizes is None:
         chosen = chosen[::-1]
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
-    tiles = [_tile(hu, view, lungs, lesions, z, hu.shape[1:] if sizes is None else sizes[z]) for z in chosen]
+    called = names or tuple(f"slice {number}" for number in view.slice_numbers)
+    tiles = [
+        _tile(hu, view, lungs, lesions, z, hu.shape[1:] if sizes is None else sizes[z], _fit(called[z], TILE // 2, 14))
+        for z in chosen
+    ]
     height = max(tile.height for tile in tiles)
     width = max(columns * (TILE + GAP) + GAP, 560)
     sheet = Image.new("RGB", (width, HEADER + rows * (height + GAP) + FOOTER), PAPER)
@@ -78,6 +84,7 @@ def _tile(
     lesions: NDArray[np.bool_],
     z: int,
     size: tuple[int, ...],
+    name: str,
 ) -> Image.Image:
     rows, columns = _shown_part(lungs, z, size)
     _, dy, dx = view.geometry.spacing
@@ -95,7 +102,7 @@ def _tile(
     tile = Image.new("RGB", (TILE, drawn_size[1]), (0, 0, 0))
     tile.paste(Image.fromarray(pixels), ((TILE - drawn_size[0]) // 2, 0))
     draw = ImageDraw.Draw(tile)
-    _label(draw, (6, 4), f"slice {int(view.slice_numbers[z])}", "la")
+    _label(draw, (6, 4), name, "la")
     _label(draw, (6, tile.height // 2), "R", "lm", 18)
     _label(draw, (TILE - 6, tile.height // 2), "L", "rm", 18)
     lung = int(lungs.mask[z].sum())
