@@ -1,4 +1,5 @@
 import csv
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,24 @@ def test_bfloat16_trains(tmp_path: Path) -> None:
     config = TrainingConfig("adamw", learning_rate=1e-2, epochs=60, stop_after=0, precision="bf16-mixed")
     run(tmp_path / "run", config)
     assert float(metrics(tmp_path / "run")[-1]["validation_dice"]) > 0.9
+
+
+def test_ctrl_c_ends_it_clearly_and_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def config(epochs: int) -> TrainingConfig:
+        return TrainingConfig(learning_rate=1e-3, epochs=epochs, stop_after=0)
+
+    run(tmp_path / "whole", config(3))
+    run(tmp_path / "parts", config(1))
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+
+        def interrupt(*_: object) -> torch.Tensor:
+            raise KeyboardInterrupt
+
+        patch.setattr("groundglass.training.module.segmentation_loss", interrupt)
+        with pytest.raises(TrainingError, match="interrupted in epoch 1: --resume goes on"):
+            run(tmp_path / "parts", config(3), resume=True)
+    signal.signal(signal.SIGINT, before)  # Lightning has it ignored while it shuts down
+    run(tmp_path / "parts", config(3), resume=True)
+    whole, parts = weights(tmp_path / "whole" / "last.ckpt"), weights(tmp_path / "parts" / "last.ckpt")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)

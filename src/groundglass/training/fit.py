@@ -106,7 +106,7 @@ def fit(
         The checkpoint to use: the best on the validation, else the last.
 
     Raises:
-        TrainingError: The loss is no longer a number, or there is nothing to resume.
+        TrainingError: The loss is no longer a number, it was interrupted, or there is nothing to resume.
     """
     last = run / "last.ckpt"
     if resume and not last.is_file():
@@ -115,7 +115,11 @@ def fit(
         lightning.seed_everything(training.seed, verbose=False)
         module = LesionModule(network, loss, training)
         trainer = _trainer(training, validation is not None, run)
-        trainer.fit(module, batches, validation, ckpt_path=str(last) if resume else None, weights_only=True)
+        try:
+            trainer.fit(module, batches, validation, ckpt_path=str(last) if resume else None, weights_only=True)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            epoch = trainer.current_epoch
+            raise TrainingError(f"interrupted in epoch {epoch}: --resume goes on from the end of the last") from None
     best = run / "best.ckpt"
     return best if validation is not None and best.is_file() else last
 
