@@ -14,7 +14,7 @@ from groundglass.data.slices import cut_case, load_slices
 from groundglass.errors import ConfigError, ModelError
 from groundglass.evaluation.evaluate import evaluate, pooled, write_scores
 from groundglass.experiment import train
-from groundglass.export import export
+from groundglass.export import export, never_trained_on
 from groundglass.inference.card import read_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan import nifti
@@ -155,6 +155,11 @@ def test_the_card_says_what_it_was_trained_on(model: Path) -> None:
     assert len(card.training_data) == 1
     assert "MedSeg COVID-19 CT dataset 2" in card.training_data[0]
     assert (card.size, card.window_hu) == ((72, 96), (-1250, 250))
+
+
+def test_a_case_with_slices_on_both_sides_was_trained_on() -> None:
+    split = {"train": {"cases": ["volumes/1", "volumes/4"]}, "test": {"cases": ["volumes/8", "volumes/4", "slices/7"]}}
+    assert never_trained_on(split) == ("slices/7", "volumes/8")
 
 
 def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:

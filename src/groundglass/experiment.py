@@ -79,7 +79,7 @@ def train(
     if len(chosen_on):
         curve = score(module, chosen_on, window, THRESHOLDS)
         best = max(range(len(THRESHOLDS)), key=lambda i: curve[i].dice or 0.0)
-        result |= {"threshold": float(THRESHOLDS[best]), "validation": _scores(curve[best])}
+        result |= {"threshold": float(THRESHOLDS[best]), "validation": curve[best].scores}
     _write(run / "result.json", json.dumps(result, indent=2))
     return result
 
@@ -95,10 +95,6 @@ def score(
         for i, threshold in enumerate(thresholds):
             totals[i] += Confusion.count(probability >= threshold, truth)
     return totals
-
-
-def _scores(confusion: Confusion) -> dict[str, float | None]:
-    return {name: getattr(confusion, name) for name in ("dice", "sensitivity", "specificity", "precision")}
 
 
 def _describe(slices: Slices, split: Split) -> dict[str, Any]:

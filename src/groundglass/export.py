@@ -86,7 +86,7 @@ def export(
             size=config.field.size,
             threshold=threshold,
             training_data=tuple(TERMS[source] for source in trained_on),
-            never_trained_on=tuple(split["test"]["cases"]),
+            never_trained_on=never_trained_on(split),
             scores={"validation": result["validation"]},
             export_check=differences,
             intended_use=INTENDED_USE,
@@ -107,6 +107,11 @@ def _read_run(run: Path) -> tuple[RunConfig, dict[str, Any], dict[str, Any]]:
         raise ModelError(
             f"{error.filename} is not there: {run} is no finished run; go on with train --resume"
         ) from error
+
+
+def never_trained_on(split: dict[str, Any]) -> tuple[str, ...]:
+    """The test cases of which nothing was trained on: a split by slice has most volumes on both sides."""
+    return tuple(sorted(set(split["test"]["cases"]) - set(split["train"]["cases"])))
 
 
 def probe_images(size: tuple[int, int]) -> NDArray[np.float32]:

@@ -65,3 +65,8 @@ class Confusion:
     def precision(self) -> float | None:
         """TP / (TP + FP)."""
         return _ratio(self.true_positive, self.true_positive + self.false_positive)
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """The scores that every table gives, by name."""
+        return {name: getattr(self, name) for name in ("dice", "sensitivity", "specificity", "precision")}

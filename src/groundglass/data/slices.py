@@ -25,6 +25,7 @@ from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import Scan
 
 AIR_HU = -1000
+FIELDS = ("hu", "labels", "case", "patient")  # of `Slices`, as the cache names them
 FORMAT = 1  # of the cache: raise it when what is stored, or how it is cut, changes
 
 
@@ -126,16 +127,15 @@ def load_slices(
     path = cache / f"slices-{_key(cases, size)}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as stored:
-            return Slices(**{name: stored[name] for name in ("hu", "labels", "case", "patient")})
+            return Slices(**{name: stored[name] for name in FIELDS})
     parts = []
     with ProcessPoolExecutor() as pool:
         for part in pool.map(partial(cut_case, size=size), cases):
             parts.append(part)
             progress(len(parts), len(cases))
-    fields = ("hu", "labels", "case", "patient")
-    slices = Slices(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields})
+    slices = Slices(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS})
     cache.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_suffix(".part.npz")
-    np.savez_compressed(partial_path, **{name: getattr(slices, name) for name in fields})
+    np.savez_compressed(partial_path, **{name: getattr(slices, name) for name in FIELDS})
     partial_path.replace(path)
     return slices

@@ -13,8 +13,7 @@ from groundglass.analysis import Located, locate
 from groundglass.data.catalogue import Case
 from groundglass.data.slices import read_pair, take_labels
 from groundglass.inference.card import read_card
-from groundglass.inference.segmenter import BATCH, Segmenter
-from groundglass.scan.crop import Letterbox
+from groundglass.inference.segmenter import Segmenter
 from groundglass.scores import Confusion
 
 
@@ -54,16 +53,11 @@ def evaluate_case(case: Case, segmenter: Segmenter) -> CaseScore:
 
 
 def _count_crops(at: Located, segmenter: Segmenter, truth: NDArray[np.bool_]) -> Confusion:
-    card, total = segmenter.card, Confusion()
-    places = [
-        (z, Letterbox(box, card.size)) for z, box in enumerate(at.field.boxes) if box is not None and truth[z].any()
-    ]
-    for start in range(0, len(places), BATCH):
-        group = places[start : start + BATCH]
-        probabilities = segmenter.probability(at.hu[[z for z, _ in group]], [letterbox for _, letterbox in group])
-        for (z, letterbox), probability in zip(group, probabilities, strict=True):
-            reference = take_labels(letterbox, truth[z].astype(np.uint8)) > 0
-            total += Confusion.count(probability >= card.threshold, reference)
+    total = Confusion()
+    places = [(z, letterbox) for z, letterbox in segmenter.places(at.field) if truth[z].any()]
+    for (z, letterbox), probability in zip(places, segmenter.probabilities(at.hu, places), strict=True):
+        reference = take_labels(letterbox, truth[z].astype(np.uint8)) > 0
+        total += Confusion.count(probability >= segmenter.card.threshold, reference)
     return total
 
 
@@ -93,8 +87,7 @@ def as_table(scores: Sequence[CaseScore]) -> dict[str, dict[str, dict[str, float
 
 
 def _named_scores(confusion: Confusion) -> dict[str, float | None]:
-    values = {name: getattr(confusion, name) for name in ("dice", "sensitivity", "specificity", "precision")}
-    return {name: None if value is None else round(value, 4) for name, value in values.items()}
+    return {name: None if value is None else round(value, 4) for name, value in confusion.scores.items()}
 
 
 def write_scores(model: Path, scores: Sequence[CaseScore]) -> None:

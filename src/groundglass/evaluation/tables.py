@@ -27,5 +27,4 @@ def score_table(scores: Sequence[CaseScore]) -> Table:
 
 
 def _percents(confusion: Confusion) -> list[str]:
-    values = (confusion.dice, confusion.sensitivity, confusion.specificity, confusion.precision)
-    return ["-" if value is None else f"{100 * value:.1f}" for value in values]
+    return ["-" if value is None else f"{100 * value:.1f}" for value in confusion.scores.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,21 +33,28 @@ class Segmenter:
         model = model or bundled_model()
         return cls(read_card(model), open_engine(model))
 
-    def probability(self, hu: NDArray[np.float32], boxes: list[Letterbox]) -> NDArray[np.float32]:
-        """Crops of some slices through the network.
+    def probabilities(
+        self, hu: NDArray[np.float32], places: Sequence[tuple[int, Letterbox]]
+    ) -> Iterator[NDArray[np.float32]]:
+        """Some slices through the network, a batch at a time.
 
         Args:
-            hu: (n, y, x) upright axial slices, approximate HU.
-            boxes: One letterbox a slice.
+            hu: (z, y, x) upright axial slices, approximate HU.
+            places: Which slices, and what of each.
 
-        Returns:
-            (n, height, width) probability of lesion on the network's own grid.
+        Yields:
+            (height, width) probability of lesion on the network's own grid, one for each place.
         """
         window = self.card.window
-        air = window.low_hu
-        crops = np.stack([box.take(plane, air) for box, plane in zip(boxes, hu, strict=True)])
-        logits = self._engine.run(window.scale(crops)[:, None])[:, 0]
-        return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+        for start in range(0, len(places), BATCH):
+            group = places[start : start + BATCH]
+            crops = np.stack([letterbox.take(hu[z], window.low_hu) for z, letterbox in group])
+            logits = self._engine.run(window.scale(crops)[:, None])[:, 0]
+            yield from np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+
+    def places(self, field: LungField) -> list[tuple[int, Letterbox]]:
+        """The slices with lung, each with the letterbox of its lung field."""
+        return [(z, Letterbox(box, self.card.size)) for z, box in enumerate(field.boxes) if box is not None]
 
     def lesions(
         self,
@@ -66,13 +73,12 @@ class Segmenter:
             (z, y, x) bool.
         """
         found = np.zeros(hu.shape, dtype=np.bool_)
-        places = [(z, Letterbox(box, self.card.size)) for z, box in enumerate(field.boxes) if box is not None]
-        for start in range(0, len(places), BATCH):
-            group = places[start : start + BATCH]
-            probabilities = self.probability(hu[[z for z, _ in group]], [letterbox for _, letterbox in group])
-            for (z, letterbox), probability in zip(group, probabilities, strict=True):
-                box = letterbox.box
-                lesion = letterbox.put_back(probability) >= self.card.threshold
-                found[z, box.top : box.bottom, box.left : box.right] = lesion
-            progress(start + len(group), len(places))
+        places = self.places(field)
+        probabilities = self.probabilities(hu, places)
+        for done, ((z, letterbox), probability) in enumerate(zip(places, probabilities, strict=True), start=1):
+            box = letterbox.box
+            lesion = letterbox.put_back(probability) >= self.card.threshold
+            found[z, box.top : box.bottom, box.left : box.right] = lesion
+            if done % BATCH == 0 or done == len(places):
+                progress(done, len(places))
         return found

@@ -95,8 +95,9 @@ def _tile(
     grey = (LUNG_WINDOW.scale(hu[z, rows, columns]) * 255).astype(np.uint8)
     image = Image.fromarray(grey).resize(drawn_size, Image.Resampling.BICUBIC).convert("RGB")
     pixels = np.asarray(image).copy()
-    for mask, colour, strength in ((lungs.mask, LUNG_COLOUR, 0.55), (lesions, LESION_COLOUR, 1.0)):
-        line = _outline(mask[z, rows, columns], drawn_size)[..., None] * strength
+    lung, lesion = lungs.right[z] | lungs.left[z], lesions[z]
+    for mask, colour, strength in ((lung, LUNG_COLOUR, 0.55), (lesion, LESION_COLOUR, 1.0)):
+        line = _outline(mask[rows, columns], drawn_size)[..., None] * strength
         pixels = (pixels * (1 - line) + np.array(colour) * line).astype(np.uint8)
 
     tile = Image.new("RGB", (TILE, drawn_size[1]), (0, 0, 0))
@@ -105,9 +106,8 @@ def _tile(
     _label(draw, (6, 4), name, "la")
     _label(draw, (6, tile.height // 2), "R", "lm", 18)
     _label(draw, (TILE - 6, tile.height // 2), "L", "rm", 18)
-    lung = int(lungs.mask[z].sum())
-    if lesions[z].any():
-        share = f"{100 * int((lesions[z] & lungs.mask[z]).sum()) / lung:.0f} % of lung" if lung else "lesion"
+    if lesion.any():
+        share = f"{100 * int((lesion & lung).sum()) / int(lung.sum()):.0f} % of lung" if lung.any() else "lesion"
         _label(draw, (TILE - 6, 4), share, "ra")
     return tile
 
