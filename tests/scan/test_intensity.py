@@ -70,6 +70,18 @@ def test_a_lung_window_of_any_width_is_brought_back_by_air_and_soft_tissue(
     assert "by air and soft tissue" in intensity.reason
 
 
+def test_black_corners_around_a_reconstructions_circle_are_not_taken_for_air(phantom: Phantom) -> None:
+    grey = lung_window(phantom.scan.values)
+    plain = recognise(like(phantom, grey))
+    _, height, width = grey.shape
+    rows, columns = np.ogrid[:height, :width]
+    beyond = ((rows / height - 0.5) ** 2 + (columns / width - 0.5) ** 2) > 0.26
+    corners = recognise(like(phantom, np.where(beyond, 0, grey).astype(np.uint8)))
+    assert beyond.mean() > 0.15
+    assert corners.intercept == pytest.approx(plain.intercept, abs=15)
+    assert corners.slope == pytest.approx(plain.slope, abs=0.1)
+
+
 def test_hu_with_deep_padding_is_hu(phantom: Phantom) -> None:
     values = phantom.scan.values.copy()
     values[:, :20] = -3024
@@ -122,6 +134,16 @@ def test_a_kind_can_be_forced(phantom: Phantom) -> None:
 def test_a_window_scales_and_clips() -> None:
     scaled = Window(-1000, 0).scale(np.array([-2000, -1000, -250, 0, 500], np.float32))
     assert scaled.tolist() == [0, 0, 0.75, 1, 1]
+
+
+@pytest.mark.slow
+def test_the_windows_of_the_real_volumes_are_those_that_were_measured(data: Path) -> None:
+    air = (65, 59, 61, 61, 60, 59, 63, 29, 30)  # grey levels of volumes 1 to 9, as the data's description gives them
+    soft = (210, 237, 247, 234, 234, 237, 213, 223, 205)
+    for number, levels in enumerate(zip(air, soft, strict=True), start=1):
+        intensity = recognise(read_scan(data / "medseg" / "dataset2" / "rp_im" / f"{number}.nii.gz"))
+        hu = np.array(levels) * intensity.slope[0] + intensity.intercept[0]
+        assert hu == pytest.approx([-1000, 50], abs=30), f"volume {number}"
 
 
 @pytest.mark.slow

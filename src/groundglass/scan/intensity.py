@@ -21,6 +21,7 @@ AIR_HU, SOFT_TISSUE_HU = -1000.0, 50.0
 DARKEST_LUNG_HU = -960.0  # airways and emphysema: the darkest hundredth of a picture that is cut to the lungs
 NOMINAL_WINDOW_HU = (-1250.0, 250.0)  # of a lung-window picture, where no tissue can be told
 SHIFTS_HU = (1024.0, 1000.0)
+NEARLY_BLACK = 8  # grey levels up to here: the corners outside a reconstruction's circle, and what a resampling smears
 SAMPLES = 2_000_000  # voxels looked at to recognise a kind
 
 
@@ -151,13 +152,14 @@ def _parts(scan: Scan) -> list[tuple[NDArray[np.float32], bool]]:
 def _line_of_tissues(levels: NDArray[np.float32], cut: bool) -> tuple[tuple[float, float], bool]:
     """(slope, intercept) from grey level 0..255 to HU, and whether two tissues told it."""
     soft = _mode(levels[(levels > 128) & (levels < 254)], 128)
-    frame = np.concatenate(
-        [levels[:, :8].ravel(), levels[:, -8:].ravel(), levels[..., :8].ravel(), levels[..., -8:].ravel()]
-    )
-    outside = frame[(frame > 2) & (frame < 128)]
+    rim = max(1, min(levels.shape[1:]) // 12)
+    sides = (levels[:, :rim], levels[:, -rim:], levels[..., :rim], levels[..., -rim:])
+    frame = np.concatenate([side.ravel() for side in sides])
+    lit = frame[frame > NEARLY_BLACK]
+    outside = lit[lit < 128]
     dark: float | None
-    if not cut and len(outside) > 0.2 * len(frame):
-        dark, dark_hu = _mode(outside, 0), AIR_HU
+    if not cut and len(outside) > max(0.35 * len(lit), 0.02 * len(frame)):
+        dark, dark_hu = _mode(outside, NEARLY_BLACK), AIR_HU
     else:
         dark, dark_hu = float(np.percentile(levels, 1)), DARKEST_LUNG_HU
     if soft is None or dark is None or soft - dark < 60:
