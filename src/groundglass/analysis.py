@@ -90,7 +90,7 @@ def locate(
         recognised = recognise(scan, intensity)
         hu = recognised.to_hu(view.turn(scan.values))
     with watch.stage("lungs"):
-        field = find_lungs(hu, view.geometry, scan.sizes)
+        field = find_lungs(hu, view.geometry, scan.sizes, segmenter.card.field_of_view)
     with watch.stage("lesions"):
         lesions = field.touching(segmenter.lesions(hu, field, progress))
         field = field.with_lesions(lesions)

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from groundglass.errors import ModelError
-from groundglass.inference.card import ModelCard, digest, read_card
+from groundglass.inference.card import ModelCard, read_card
 from groundglass.scan.intensity import Window
+from groundglass.whole_file import digest
 
 CARD = ModelCard(
     name="test",

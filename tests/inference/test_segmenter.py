@@ -84,6 +84,26 @@ def test_the_card_decides_size_window_and_threshold() -> None:
     assert strict.lesions(hu, boxes).sum() < one.lesions(hu, boxes).sum()
 
 
+def test_planes_hold_every_class_on_the_pixels_of_the_box() -> None:
+    class TwoMaps(Brightness):
+        def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            logits = super().run(images)
+            return np.concatenate([logits, -logits], axis=1)
+
+    hu = lung_with_square()
+    boxes = field(hu.shape, dict.fromkeys((1, 2, 3, 4, 5), Box(10, 90, 10, 110)))
+    one = Segmenter(segmenter()[0].card, TwoMaps())
+    planes = list(one.planes(hu, boxes))
+    assert [plane.z for plane in planes] == [1, 2, 3, 4, 5]
+    found = one.lesions(hu, boxes)
+    for z, box, probability in planes:
+        assert box == Box(10, 90, 10, 110)
+        assert probability.shape == (2, 80, 100)
+        assert probability.dtype == np.float32
+        assert np.allclose(probability.sum(0), 1, atol=1e-5)
+        assert (found[z, 10:90, 10:110] == (probability[0] >= 0.5)).all()
+
+
 def test_progress_counts_the_slices_with_lung() -> None:
     hu = lung_with_square()
     calls: list[tuple[int, int]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groundglass.errors import ModelError
 from groundglass.scan.intensity import Window
+from groundglass.scan.lungs import FieldOfView
+from groundglass.whole_file import digest
 
 BUNDLED = "groundglass-ct"
 
@@ -23,7 +24,8 @@ class ModelCard(BaseModel):
         sha256: Of the ONNX file.
         network: The switches it was built with.
         window_hu: Lower and upper end of the intensity window, scaled to [0, 1].
-        size: (height, width) of the input: the lung field, letterboxed.
+        field_of_view: What of a slice is the input.
+        size: (height, width) of the input: the field of view, letterboxed.
         classes: What each output map means.
         threshold: A pixel is lesion from this probability on.
         training_data: What it was trained on, and on what terms.
@@ -40,6 +42,7 @@ class ModelCard(BaseModel):
     sha256: str
     network: dict[str, Any]
     window_hu: tuple[float, float]
+    field_of_view: FieldOfView = FieldOfView.LUNGS
     size: tuple[int, int]
     classes: tuple[str, ...] = ("lesion",)
     threshold: float
@@ -54,12 +57,6 @@ class ModelCard(BaseModel):
     def window(self) -> Window:
         """The intensity window that the network was trained with."""
         return Window(*self.window_hu)
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def bundled_model() -> Path:

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from groundglass.inference.card import ModelCard, bundled_model, read_card
 from groundglass.inference.engine import Engine, open_engine
 from groundglass.scan.crop import Letterbox
-from groundglass.scan.lungs import LungField
+from groundglass.scan.lungs import Box, LungField
 
 BATCH = 4
+
+
+class Plane(NamedTuple):
+    """What the network says of a slice.
+
+    Attributes:
+        z: Of the slice, from 0 in the upright axial view.
+        box: The part of it that was looked at.
+        probability: (classes, box height, box width) on the slice's own pixels; the first map is lesion.
+    """
+
+    z: int
+    box: Box
+    probability: NDArray[np.float32]
 
 
 class Segmenter:
     """A model, ready to run: its card and its engine."""
 
     def __init__(self, card: ModelCard, engine: Engine) -> None:
-        self.card, self._engine = card, engine
+        self.card, self.engine = card, engine
 
     @classmethod
     def load(cls, model: Path | None = None) -> Segmenter:
@@ -33,9 +49,11 @@ class Segmenter:
         model = model or bundled_model()
         return cls(read_card(model), open_engine(model))
 
-    def probabilities(
-        self, hu: NDArray[np.float32], places: Sequence[tuple[int, Letterbox]]
-    ) -> Iterator[NDArray[np.float32]]:
+    def places(self, field: LungField) -> list[tuple[int, Letterbox]]:
+        """The slices with lung, each with the letterbox of its field of view."""
+        return [(z, Letterbox(box, self.card.size)) for z, box in enumerate(field.boxes) if box is not None]
+
+    def grids(self, hu: NDArray[np.float32], places: Sequence[tuple[int, Letterbox]]) -> Iterator[NDArray[np.float32]]:
         """Some slices through the network, a batch at a time.
 
         Args:
@@ -43,18 +61,24 @@ class Segmenter:
             places: Which slices, and what of each.
 
         Yields:
-            (height, width) probability of lesion on the network's own grid, one for each place.
+            (classes, height, width) probability on the network's own grid, one for each place.
         """
         window = self.card.window
         for start in range(0, len(places), BATCH):
             group = places[start : start + BATCH]
             crops = np.stack([letterbox.take(hu[z], window.low_hu) for z, letterbox in group])
-            logits = self._engine.run(window.scale(crops)[:, None])[:, 0]
-            yield from np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
+            yield from expit(self.engine.run(window.scale(crops)[:, None]))
 
-    def places(self, field: LungField) -> list[tuple[int, Letterbox]]:
-        """The slices with lung, each with the letterbox of its lung field."""
-        return [(z, Letterbox(box, self.card.size)) for z, box in enumerate(field.boxes) if box is not None]
+    def planes(self, hu: NDArray[np.float32], field: LungField) -> Iterator[Plane]:
+        """Every slice with lung through the network, and back on its own pixels; never more than a batch is held.
+
+        Args:
+            hu: (z, y, x) upright axial slices, approximate HU.
+            field: Where the lungs are; slices without a box are not looked at.
+        """
+        places = self.places(field)
+        for (z, letterbox), grid in zip(places, self.grids(hu, places), strict=True):
+            yield Plane(z, letterbox.box, np.stack([letterbox.put_back(plane) for plane in grid]))
 
     def lesions(
         self,
@@ -73,12 +97,9 @@ class Segmenter:
             (z, y, x) bool.
         """
         found = np.zeros(hu.shape, dtype=np.bool_)
-        places = self.places(field)
-        probabilities = self.probabilities(hu, places)
-        for done, ((z, letterbox), probability) in enumerate(zip(places, probabilities, strict=True), start=1):
-            box = letterbox.box
-            lesion = letterbox.put_back(probability) >= self.card.threshold
-            found[z, box.top : box.bottom, box.left : box.right] = lesion
-            if done % BATCH == 0 or done == len(places):
-                progress(done, len(places))
+        total = sum(box is not None for box in field.boxes)
+        for done, (z, box, probability) in enumerate(self.planes(hu, field), start=1):
+            found[z, box.top : box.bottom, box.left : box.right] = probability[0] >= self.card.threshold
+            if done % BATCH == 0 or done == total:
+                progress(done, total)
         return found

@@ -7,6 +7,7 @@ lesions leave are closed slice by slice. No learning: it holds for any scanner, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,13 @@ SMALLEST_SLICE_MM2 = 150.0  # less lung than this in a slice is none
 RIM_PIXELS = 3  # a lesion this near to the field is at its rim
 CUT_PICTURE = 0.6  # of a picture: a box that covers more shows that it was cut to the lungs
 SMALLEST_REGION = 0.04  # of the largest region, in a volume: less is no lung
+
+
+class FieldOfView(StrEnum):
+    """What the network sees of a slice: the lung field, or the whole slice as in the paper."""
+
+    LUNGS = "lungs"
+    SLICE = "slice"
 
 
 class Box(NamedTuple):
@@ -103,7 +111,10 @@ def _fill(mask: Voxels) -> Voxels:
 
 
 def find_lungs(
-    hu: NDArray[np.float32], geometry: Geometry, sizes: tuple[tuple[int, int], ...] | None = None
+    hu: NDArray[np.float32],
+    geometry: Geometry,
+    sizes: tuple[tuple[int, int], ...] | None = None,
+    view: FieldOfView = FieldOfView.LUNGS,
 ) -> LungField:
     """Find the lungs of a scan.
 
@@ -111,6 +122,7 @@ def find_lungs(
         hu: (z, y, x) in the upright axial view, HU or estimated HU.
         geometry: The view's grid.
         sizes: For pictures, the true (height, width) of each slice; what lies beyond is padding.
+        view: What the boxes hold of the slices with lung.
 
     Raises:
         LungError: No slice shows lung.
@@ -134,6 +146,9 @@ def find_lungs(
     right = _right_side(closed, sizes)
     fine_right, fine_left = (_refine(side, hu, step) for side in (right, closed & ~right))
     boxes = _boxes(closed, step, hu.shape, spacing, sizes)
+    if view is FieldOfView.SLICE:
+        extents = sizes or (hu.shape[1:],) * len(hu)
+        boxes = tuple(box and Box(0, height, 0, width) for box, (height, width) in zip(boxes, extents, strict=True))
     return LungField(fine_right, fine_left & ~fine_right, boxes, _warnings(fine_right, fine_left, closed, sizes))
 
 
