@@ -40,6 +40,52 @@ def test_a_picture_numbered_like_a_volume_is_nobody_elses_patient(tmp_path: Path
     assert len({case.patient for case in find_cases(tmp_path)}) == 2
 
 
+def test_pairs_of_any_name_are_found(tmp_path: Path) -> None:
+    touch(tmp_path, "a/images/p 1.nii.gz", "a/masks/p 1.nii.gz")
+    touch(tmp_path, "b/imagesTr/case_7_0000.nii.gz", "b/labelsTr/case_7.nii.gz")
+    touch(tmp_path, "c/x.mha", "c/x_mask.mha", "c/y.png", "c/y-seg.png", "c/alone.png")
+    cases = {case.name: (case.image.name, case.lesion.name) for case in find_cases(tmp_path)}
+    assert cases == {
+        "pairs/p 1": ("p 1.nii.gz", "p 1.nii.gz"),
+        "pairs/case_7": ("case_7_0000.nii.gz", "case_7.nii.gz"),
+        "pairs/x": ("x.mha", "x_mask.mha"),
+        "pairs/y": ("y.png", "y-seg.png"),
+    }
+
+
+def test_a_list_names_image_mask_and_patient(tmp_path: Path) -> None:
+    touch(tmp_path, "ct/one.nii.gz", "ct/two.nii.gz", "ct/three.nii.gz", "truth/1.nii.gz")
+    rows = ("image,mask,patient", "ct/one.nii.gz,truth/1.nii.gz,7", "ct/two.nii.gz,truth/1.nii.gz,7")
+    (tmp_path / "mine.csv").write_text("\n".join([*rows, "ct/three.nii.gz,truth/1.nii.gz,"]))
+    cases = find_cases(tmp_path / "mine.csv")
+    assert [(case.name, case.patient) for case in cases] == [
+        ("mine/one", "mine/7"),
+        ("mine/two", "mine/7"),
+        ("mine/three", "mine/three"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("picture,truth\na,b\n", "expected the columns image,mask,patient"),
+        ("image,mask\na.nii,b.nii\n", r"line 2: .*a\.nii is not there"),
+        ("image,mask\n", "holds no dataset"),
+        (b"\xff\xfe\x00", "cannot be read as a CSV"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
+    (tmp_path / "list.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DatasetError, match=message):
+        find_cases(tmp_path / "list.csv")
+
+
+def test_two_files_of_one_case_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "ct/a.nii", "ct/a.nii.gz", "lesion/a.nii.gz")
+    with pytest.raises(DatasetError, match="keep one of them"):
+        find_cases(tmp_path)
+
+
 def test_an_image_without_a_mask_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "rp_im/1.nii.gz", "rp_im/2.nii.gz", "rp_msk/1.nii.gz")
     with pytest.raises(DatasetError, match=r"2\.nii\.gz has no mask: expected .*rp_msk"):
@@ -57,7 +103,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_two_copies_of_a_dataset_are_refused(tmp_path: Path) -> None:
     for copy in ("a", "b"):
         touch(tmp_path / copy, "ct/001.nii.gz", "lesion/001.nii.gz")
-    with pytest.raises(DatasetError, match="coronacases/001 twice"):
+    with pytest.raises(
+        DatasetError, match=r"coronacases/001 is there twice, .*/a/ct/001.nii.gz and .*/b/ct/001.nii.gz"
+    ):
         find_cases(tmp_path)
 
 

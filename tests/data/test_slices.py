@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundglass.data.catalogue import find_cases
+from groundglass.data.catalogue import Case, find_cases
 from groundglass.data.slices import cut_case, read_pair, take_labels
 from groundglass.errors import DatasetError
 from groundglass.scan import nifti
 from groundglass.scan.crop import Letterbox
 from groundglass.scan.geometry import Geometry
-from groundglass.scan.lungs import Box
+from groundglass.scan.lungs import Box, FieldOfView
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
 
@@ -21,23 +21,97 @@ def test_the_publishers_stack_is_a_patient_a_slice(phantom: Phantom, tmp_path: P
     labels = phantom.lesions.voxels[shown].astype(np.uint8) * 3
     nifti.write_scan(Scan(labels, grid), tmp_path / "tr_mask.nii.gz")
     slices = cut_case(find_cases(tmp_path)[0], (96, 128))
-    assert len(slices) == 8
-    assert len(set(slices.patient)) == 8
+    assert slices.number.tolist() == list(range(8))
     assert set(np.unique(slices.labels)) == {0, 3}
     assert slices.hu.dtype == np.int16
     assert np.median(slices.hu[slices.labels > 0]) == pytest.approx(-500, abs=150)
 
 
-def test_a_mask_on_another_grid_is_refused(phantom: Phantom, tmp_path: Path) -> None:
-    for folder in ("rp_im", "rp_msk"):
-        (tmp_path / folder).mkdir()
-    nifti.write_scan(phantom.scan, tmp_path / "rp_im" / "1.nii.gz")
-    moved = phantom.scan.geometry.affine_lps.copy()
-    moved[2, 3] += 5
-    mask = Scan(phantom.lesions.voxels.astype(np.uint8), Geometry(phantom.scan.geometry.shape, moved))
-    nifti.write_scan(mask, tmp_path / "rp_msk" / "1.nii.gz")
-    with pytest.raises(DatasetError, match="expected the same grid"):
-        read_pair(find_cases(tmp_path)[0])
+def pair(folder: Path, image: Scan, mask: Scan, source: str = "mine") -> Case:
+    for name, scan in (("ct", image), ("mask", mask)):
+        nifti.write_scan(scan, folder / f"{name}.nii.gz")
+    return Case(f"{source}/1", f"{source}/1", folder / "ct.nii.gz", folder / "mask.nii.gz")
+
+
+def test_a_mask_that_lies_elsewhere_is_refused_and_rounding_is_not(phantom: Phantom, tmp_path: Path) -> None:
+    labels, grid = phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry
+
+    def moved(mm: float) -> Scan:
+        affine = grid.affine_lps.copy()
+        affine[2, 3] += mm
+        return Scan(labels, Geometry(grid.shape, affine))
+
+    with pytest.raises(DatasetError, match="lies elsewhere than its image"):
+        read_pair(pair(tmp_path, phantom.scan, moved(0.5)))
+    read_pair(pair(tmp_path, phantom.scan, moved(0.01)))
+
+
+def test_a_mask_of_another_shape_is_refused(phantom: Phantom, tmp_path: Path) -> None:
+    grid = phantom.scan.geometry
+    short = Scan(np.zeros((3, *grid.shape[1:]), np.uint8), Geometry((3, *grid.shape[1:]), grid.affine_lps))
+    with pytest.raises(DatasetError, match=r"is 3 x 144 x 190 voxels, its image 32 x 144 x 190"):
+        read_pair(pair(tmp_path, phantom.scan, short))
+
+
+@pytest.mark.parametrize(
+    ("source", "labels", "expected"),
+    [
+        ("volumes", (0, 1), {0, 1}),  # MedSeg: all of it ground-glass
+        ("mine", (0, 1), {0, 4}),  # anybody's 0/1 mask states no class
+        ("mine", (0, 255), {0, 4}),
+        ("mine", (0, 2), {0, 2}),
+        ("mine", (0, 1.002), {0, 4}),
+    ],
+)
+def test_what_labels_mean(
+    phantom: Phantom, tmp_path: Path, source: str, labels: tuple[float, float], expected: set[int]
+) -> None:
+    mask = np.where(phantom.lesions.voxels, labels[1], labels[0]).astype(np.float32)
+    _, read = read_pair(pair(tmp_path, phantom.scan, Scan(mask, phantom.scan.geometry), source))
+    assert set(np.unique(read)) == expected
+    assert ((read > 0) == phantom.lesions.voxels).all()
+
+
+@pytest.mark.parametrize(("value", "shown"), [(7, "0, 7"), (0.5, r"0, 0\.5"), (-1, "-1, 0")])
+def test_numbers_that_are_no_labels_are_refused(phantom: Phantom, tmp_path: Path, value: float, shown: str) -> None:
+    mask = np.where(phantom.lesions.voxels, value, 0).astype(np.float32)
+    with pytest.raises(DatasetError, match=f"holds {shown}…: expected 0 and 1"):
+        read_pair(pair(tmp_path, phantom.scan, Scan(mask, phantom.scan.geometry)))
+
+
+def test_a_full_mask_is_refused_and_an_empty_one_noted(phantom: Phantom, tmp_path: Path) -> None:
+    grid = phantom.scan.geometry
+    with pytest.raises(DatasetError, match="marks 100 % of all pixels"):
+        cut_case(pair(tmp_path, phantom.scan, Scan(np.ones(grid.shape, np.uint8), grid)), (48, 64))
+    cut = cut_case(pair(tmp_path, phantom.scan, Scan(np.zeros(grid.shape, np.uint8), grid)), (48, 64))
+    assert cut.notes == ("the mask is empty",)
+    assert (cut.lesion_slices, cut.pixels) == (0, {})
+
+
+def test_eight_bit_pictures_keep_their_own_levels_and_hu_their_numbers(phantom: Phantom, tmp_path: Path) -> None:
+    grid, labels = phantom.scan.geometry, Scan(phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry)
+    exact = cut_case(pair(tmp_path, phantom.scan, labels), (96, 128))
+    window = np.clip((phantom.scan.values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+    grey = cut_case(pair(tmp_path, Scan(window, grid), labels), (96, 128))
+    assert (str(exact.levels.dtype), str(grey.levels.dtype)) == ("uint16", "uint8")
+    assert (exact.hu == exact.levels.astype(int) - 2048).all()
+    lungs = exact.hu < -500
+    assert np.abs(exact.hu - grey.hu)[lungs].mean() < 60  # two tissues tell the window
+    assert (exact.number == grey.number).all()
+
+
+def test_the_whole_slice_can_be_seen(phantom: Phantom, tmp_path: Path) -> None:
+    case = pair(tmp_path, phantom.scan, Scan(phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry))
+    lungs, whole = (cut_case(case, (72, 95), view) for view in FieldOfView)
+    assert (lungs.number == whole.number).all()
+    assert (whole.labels > 0).mean() < (lungs.labels > 0).mean()
+    assert np.abs(whole.hu[5, ::8, ::8] - phantom.scan.values[whole.number[5], ::16, ::16]).mean() < 150
+
+
+def test_lesion_slices_alone(phantom: Phantom, tmp_path: Path) -> None:
+    case = pair(tmp_path, phantom.scan, Scan(phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry))
+    cut = cut_case(case, (48, 64), lesion_slices_only=True)
+    assert len(cut.number) == cut.lesion_slices == phantom.lesions.voxels.any((1, 2)).sum()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 96), (33, 57)])

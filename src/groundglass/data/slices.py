@@ -1,4 +1,4 @@
-"""Cases as one array of slices, cut to the lungs and scaled to the network's size, in HU.
+"""Cases as slices: cut to the field of view, scaled to the network's size, with their labels.
 
 The way from a file to these slices is the one that `segment` takes: intensity, lung field, letterbox.
 """
@@ -6,27 +6,27 @@ The way from a file to these slices is the one that `segment` takes: intensity, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.data.catalogue import Case
+from groundglass.data.catalogue import MEDSEG, Case
 from groundglass.errors import DatasetError
 from groundglass.scan.crop import Letterbox
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import recognise
-from groundglass.scan.lungs import find_lungs
+from groundglass.scan.intensity import Kind, recognise
+from groundglass.scan.lungs import FieldOfView, find_lungs
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import Scan
 
 AIR_HU = -1000
-FIELDS = ("hu", "labels", "case", "patient")  # of `Slices`, as the cache names them
-FORMAT = 1  # of the cache: raise it when what is stored, or how it is cut, changes
+OFFSET_HU = 2048  # added to HU where they are kept as unsigned numbers
+CLASS_LABELS = {"ground-glass": 1, "consolidation": 2, "effusion": 3}
+UNSTATED = 4  # lesion whose class the reference does not state
+Levels = NDArray[Any]  # uint8 or uint16
+FULL = 0.9  # of a case's pixels: a mask that covers more is no lesion mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +35,16 @@ class Slices:
 
     Attributes:
         hu: (n, height, width) int16, approximate HU.
-        labels: (n, height, width) uint8, the reference's own labels; 0 is no lesion.
+        labels: (n, height, width) uint8: 0 no lesion, `CLASS_LABELS`, or `UNSTATED`.
         case: (n,) name of the case that each comes from.
+        number: (n,) the slice's number in its case, from 0 at the feet (pictures: in their order).
         patient: (n,) the patient group of each.
     """
 
     hu: NDArray[np.int16]
     labels: NDArray[np.uint8]
     case: NDArray[np.str_]
+    number: NDArray[np.int64]
     patient: NDArray[np.str_]
 
     def __len__(self) -> int:
@@ -59,44 +61,167 @@ class Slices:
         """(n,) whether a slice holds any lesion pixel."""
         return np.asarray(self.labels.any((1, 2)))
 
+    @property
+    def source(self) -> NDArray[np.str_]:
+        """(n,) the collection that each comes from."""
+        return np.array([name.split("/")[0] for name in self.case])
+
     def where(self, keep: NDArray[np.bool_]) -> Slices:
         """The slices for which `keep` (n,) is true."""
-        return Slices(self.hu[keep], self.labels[keep], self.case[keep], self.patient[keep])
+        return Slices(self.hu[keep], self.labels[keep], self.case[keep], self.number[keep], self.patient[keep])
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A case's slices as they are kept, and what was seen of the case.
+
+    Attributes:
+        levels: (n, height, width), the file's own grey levels where it is an 8-bit picture (uint8), else HU plus
+            `OFFSET_HU` (uint16).
+        labels: (n, height, width) uint8, as in `Slices`.
+        number: (n,) each slice's number in the axial view.
+        slope: (n,) HU = slope * level + intercept.
+        intercept: (n,) in HU.
+        kind: Of the file's intensities.
+        calibrated: Whether they are HU as the scanner meant them.
+        spacing_mm: Of the file's voxels along (z, y, x) of the axial view; None for pictures.
+        lesion_slices: In the whole file.
+        pixels: {label: pixels} in the whole file, 0 left out.
+        content_sha256: Of the image's numbers, whatever file they are in.
+        notes: What a person should know of the case.
+    """
+
+    levels: Levels
+    labels: NDArray[np.uint8]
+    number: NDArray[np.int64]
+    slope: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    kind: Kind
+    calibrated: bool
+    spacing_mm: tuple[float, float, float] | None
+    lesion_slices: int
+    pixels: dict[int, int]
+    content_sha256: str
+    notes: tuple[str, ...]
+
+    @property
+    def hu(self) -> NDArray[np.int16]:
+        """(n, height, width) whole HU."""
+        return levels_to_hu(self.levels, self.slope, self.intercept)
+
+
+def levels_to_hu(levels: Levels, slope: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.int16]:
+    """(n, height, width) grey levels and their (n,) lines -> whole HU."""
+    line = (part.astype(np.float32)[:, None, None] for part in (slope, intercept))
+    hu = levels * next(line) + next(line)
+    return np.asarray(np.clip(np.rint(hu), -OFFSET_HU, 3 * OFFSET_HU), dtype=np.int16)
 
 
 def read_pair(case: Case) -> tuple[Scan, NDArray[np.uint8]]:
     """The CT of a case and its labels (z, y, x), both in the file's own order.
 
     Raises:
-        DatasetError: The mask's grid is not the image's.
+        FormatError: A file is damaged, or no CT.
+        DatasetError: The mask's grid is not the image's, or its numbers are no labels.
     """
     scan, mask = read_scan(case.image), read_scan(case.lesion)
+    if scan.values.shape != mask.values.shape:
+        sizes = (" x ".join(map(str, values.shape)) for values in (mask.values, scan.values))
+        raise DatasetError(f"{case.lesion} is {next(sizes)} voxels, its image {next(sizes)}: expected the same grid")
     if not scan.geometry.matches(mask.geometry, tolerance_mm=0.1):
-        raise DatasetError(f"{case.lesion} is on {mask.geometry}, its image on {scan.geometry}: expected the same grid")
+        raise DatasetError(
+            f"{case.lesion} lies elsewhere than its image ({mask.geometry} and {scan.geometry}, corners more than "
+            "0.1 mm apart): expected the same grid; save the mask with the image's affine"
+        )
     if case.strangers and not scan.is_picture:
         count, height, width = scan.geometry.shape
         scan = replace(scan, sizes=((height, width),) * count)
-    return scan, mask.values.astype(np.uint8)
+    return scan, _labels(case, mask)
 
 
-def cut_case(case: Case, size: tuple[int, int]) -> Slices:
-    """All slices of a case that show lung, cut to its field and scaled to `size` (height, width)."""
+def _labels(case: Case, mask: Scan) -> NDArray[np.uint8]:
+    """0, `CLASS_LABELS` or `UNSTATED`; 0/255 and, but for MedSeg, 0/1 masks state no class."""
+    values = np.rint(mask.values)
+    found = {int(value) for value in np.unique(values)}
+    if np.abs(values - mask.values).max() > 0.01 or not (found <= {0, 1, 2, 3, 4} or found <= {0, 255}):
+        shown = ", ".join(f"{value:g}" for value in np.unique(mask.values)[:8])
+        raise DatasetError(
+            f"{case.lesion} holds {shown}…: expected 0 and 1, 0 and 255, or 0 none, 1 ground-glass, 2 consolidation, "
+            "3 effusion, 4 lesion of an unstated class"
+        )
+    if found <= {0, 255} or (found <= {0, 1} and case.source not in MEDSEG):
+        return np.where(values > 0, UNSTATED, 0).astype(np.uint8)
+    return np.asarray(values, dtype=np.uint8)
+
+
+def cut_case(
+    case: Case,
+    size: tuple[int, int],
+    view: FieldOfView = FieldOfView.LUNGS,
+    lesion_slices_only: bool = False,
+) -> Cut:
+    """The slices of a case that show lung, cut to the field of view and scaled to `size` (height, width).
+
+    Raises:
+        InputError: The case is refused: files that do not match, numbers that are no CT or no labels, no lung.
+    """
     scan, labels = read_pair(case)
-    view = AxialView(scan.geometry)
+    axial = AxialView(scan.geometry)
     intensity = recognise(scan)
-    hu, labels = intensity.to_hu(view.turn(scan.values)), view.turn(labels)
-    field = find_lungs(hu, view.geometry, scan.sizes)
-    places = [(z, box) for z, box in enumerate(field.boxes) if box is not None]
-    cut_hu = [Letterbox(box, size).take(hu[z], AIR_HU) for z, box in places]
-    cut_labels = [take_labels(Letterbox(box, size), labels[z]) for z, box in places]
-    count = len(places)
-    patients = [f"{case.patient}-{z}" if case.strangers else case.patient for z, _ in places]
-    return Slices(
-        np.clip(np.round(cut_hu), -2000, 3000).astype(np.int16),
-        np.array(cut_labels, dtype=np.uint8),
-        np.array([case.name] * count),
-        np.array(patients),
+    values, labels = axial.turn(scan.values), axial.turn(labels)
+    hu = intensity.to_hu(values)
+    field = find_lungs(hu, axial.geometry, scan.sizes, view)
+    places = [
+        (z, Letterbox(box, size))
+        for z, box in enumerate(field.boxes)
+        if box is not None and (labels[z].any() or not lesion_slices_only)
+    ]
+    number = np.array([z for z, _ in places], dtype=np.int64)
+    windowed = intensity.kind is Kind.LUNG_WINDOW_8BIT
+    slope, intercept = (
+        np.broadcast_to(line, len(values))[number] if windowed else np.full(len(number), nominal)
+        for line, nominal in ((intensity.slope, 1.0), (intensity.intercept, float(-OFFSET_HU)))
     )
+    air = (AIR_HU - intercept) / slope
+    cut = [
+        letterbox.take((values if windowed else hu + OFFSET_HU)[z].astype(np.float32), fill)
+        for (z, letterbox), fill in zip(places, air, strict=True)
+    ]
+    rounded = np.rint(np.array(cut).reshape(-1, *size))
+    levels: Levels = (
+        rounded.clip(0, 255).astype(np.uint8) if windowed else rounded.clip(0, 4 * OFFSET_HU).astype(np.uint16)
+    )
+    counts = np.bincount(labels.ravel(), minlength=UNSTATED + 1)
+    with_lesion = np.asarray(labels.any((1, 2)))
+    return Cut(
+        levels=levels,
+        labels=np.array([take_labels(letterbox, labels[z]) for z, letterbox in places], np.uint8).reshape(-1, *size),
+        number=number,
+        slope=slope,
+        intercept=intercept,
+        kind=intensity.kind,
+        calibrated=intensity.calibrated,
+        spacing_mm=axial.geometry.spacing if axial.geometry.in_mm else None,
+        lesion_slices=int(with_lesion.sum()),
+        pixels={label: int(counts[label]) for label in range(1, UNSTATED + 1) if counts[label]},
+        content_sha256=hashlib.sha256(scan.values.tobytes()).hexdigest(),
+        notes=_notes(case, labels, with_lesion, number),
+    )
+
+
+def _notes(
+    case: Case, labels: NDArray[np.uint8], with_lesion: NDArray[np.bool_], number: NDArray[np.int64]
+) -> tuple[str, ...]:
+    covered = float((labels > 0).mean())
+    if covered > FULL:
+        raise DatasetError(
+            f"{case.lesion} marks {100 * covered:.0f} % of all pixels: a mask is 0 where no lesion is; check its labels"
+        )
+    notes = [] if with_lesion.any() else ["the mask is empty"]
+    lost = int(with_lesion.sum()) - int(with_lesion[number].sum())
+    if lost:
+        notes.append(f"{lost} lesion slices show no lung and are left out")
+    return tuple(notes)
 
 
 def take_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -107,35 +232,3 @@ def take_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.u
     share = np.stack([letterbox.take((labels == label).astype(np.float32), 0.0) for label in kinds])
     winner = np.array(kinds, dtype=np.uint8)[share.argmax(0)]
     return np.where(share.sum(0) >= 0.5, winner, 0).astype(np.uint8)
-
-
-def _key(cases: Sequence[Case], size: tuple[int, int]) -> str:
-    text = repr((FORMAT, size, [(c.name, c.patient, c.image.stat().st_size, c.lesion.stat().st_size) for c in cases]))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def load_slices(
-    cases: Sequence[Case],
-    size: tuple[int, int],
-    cache: Path,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> Slices:
-    """Cut all cases, or read what an earlier call left in the folder `cache` for the same cases and size.
-
-    `progress` is called with the cases done and their number.
-    """
-    path = cache / f"slices-{_key(cases, size)}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as stored:
-            return Slices(**{name: stored[name] for name in FIELDS})
-    parts = []
-    with ProcessPoolExecutor() as pool:
-        for part in pool.map(partial(cut_case, size=size), cases):
-            parts.append(part)
-            progress(len(parts), len(cases))
-    slices = Slices(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS})
-    cache.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_suffix(".part.npz")
-    np.savez_compressed(partial_path, **{name: getattr(slices, name) for name in FIELDS})
-    partial_path.replace(path)
-    return slices

@@ -1,90 +1,123 @@
-"""Which slices train, which choose, which test."""
+"""Which slices train, which choose, which test: a split file, and what it says of a prepared folder's slices."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
-from typing import Literal
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groundglass.data.slices import Slices
 from groundglass.errors import ConfigError, DatasetError
 
+PARTS = ("train", "validation", "test")
+Members = NDArray[np.bool_]
 
-@dataclass(frozen=True)
-class SplitConfig:
-    """By patient: patterns of case names; by slice: the paper's random split, which leaks between neighbours.
+
+class Split(BaseModel):
+    """A protocol's parts, as a file holds them.
 
     Attributes:
-        by: `patient` or `slice`.
-        test: Case patterns (`volumes/4`) that are neither trained on nor looked at.
-        validation: Case patterns that choose epoch and threshold.
-        test_share: By slice: share of the slices for the test.
-        validation_share: By slice: share of the rest that chooses.
-        lesion_free: Keep slices of the lung without lesion in the training (the paper leaves them out).
-        seed: By slice: of the shuffle.
+        name: Of the file.
+        protocol: A, B, C or D, or "-".
+        rule: What decides, in one sentence.
+        leaky: Whether slices of a patient may be on two sides.
+        seed: Of every random choice.
+        train: CASE, or CASE:NUMBER for a single slice of it.
+        validation: Chooses epoch and threshold.
+        test: Neither trained on nor looked at.
+        groups: {case: its patient groups}.
     """
 
-    by: Literal["patient", "slice"] = "patient"
-    test: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    test_share: float = 0.2
-    validation_share: float = 0.1
-    lesion_free: bool = False
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    protocol: str
+    rule: str
+    leaky: bool = False
     seed: int = 0
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    groups: dict[str, tuple[str, ...]] = {}
+
+    def part(self, name: str) -> tuple[str, ...]:
+        """The members of `train`, `validation` or `test`.
+
+        Raises:
+            ConfigError: There is no such part.
+        """
+        if name not in PARTS:
+            raise ConfigError(f"there is no part {name!r} of a split: expected {', '.join(PARTS)}")
+        members: tuple[str, ...] = getattr(self, name)
+        return members
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class Sides:
     """Boolean (n,) masks over a set of slices; no slice is in two."""
 
-    train: NDArray[np.bool_]
-    validation: NDArray[np.bool_]
-    test: NDArray[np.bool_]
+    train: Members
+    validation: Members
+    test: Members
 
 
-def _matches(slices: Slices, patterns: tuple[str, ...]) -> NDArray[np.bool_]:
-    for pattern in patterns:
-        if not any(fnmatch(name, pattern) for name in set(slices.case)):
-            raise ConfigError(
-                f"split: no case matches {pattern!r}; there are {', '.join(sorted(set(slices.case))[:8])}…"
-            )
-    return np.array([any(fnmatch(name, pattern) for pattern in patterns) for name in slices.case], dtype=bool)
-
-
-def split_slices(slices: Slices, config: SplitConfig) -> Split:
-    """Divide slices as the configuration says.
+def read_split(path: Path) -> Split:
+    """Read a split file.
 
     Raises:
-        ConfigError: A pattern matches no case.
-        DatasetError: A patient is on two sides, or a side is empty.
+        ConfigError: It is missing or damaged.
     """
-    usable = slices.has_lesion | config.lesion_free
-    if config.by == "slice":
-        order = np.random.default_rng(config.seed).permutation(np.flatnonzero(usable))
-        tests = round(len(order) * config.test_share)
-        validations = round((len(order) - tests) * config.validation_share)
-        parts = np.split(order, [tests, tests + validations])
-        test, validation, train = (np.isin(np.arange(len(slices)), part) for part in parts)
-    else:
-        test, validation = _matches(slices, config.test), _matches(slices, config.validation)
-        train = ~test & ~validation
-        _refuse_shared_patients(slices, {"training": train, "validation": validation, "test": test})
-        train = train & usable
-    if not train.any():
-        raise DatasetError("no slice is left to train on: the split takes them all; narrow split.test")
-    return Split(train, validation, test)
+    try:
+        return Split.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; write splits with groundglass split") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path} is no split: {where}: {first['msg']}") from error
 
 
-def _refuse_shared_patients(slices: Slices, sides: dict[str, NDArray[np.bool_]]) -> None:
+def sides_of(split: Split, slices: Slices) -> Sides:
+    """Where each slice of a prepared folder stands; slices that the split does not name stand nowhere.
+
+    Raises:
+        DatasetError: A member is not in the folder, a slice is on two sides, or a patient is, where the split is not
+            leaky; both cases are named.
+    """
+    masks = {part: _members(split.part(part), slices) for part in PARTS}
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        both = np.flatnonzero(masks[one] & masks[other])
+        if len(both):
+            at = f"{slices.case[both[0]]}:{slices.number[both[0]]}"
+            raise DatasetError(f"split {split.name}: {at} is in {one} and in {other}: a slice has one part")
+    if not split.leaky:
+        _refuse_shared_patients(split.name, slices, masks)
+    if not masks["train"].any():
+        raise DatasetError(f"split {split.name} leaves no slice to train on")
+    return Sides(**masks)
+
+
+def _members(names: Sequence[str], slices: Slices) -> Members:
+    whole = {name for name in names if ":" not in name}
+    single = {name for name in names if ":" in name}
+    ids = np.array([f"{case}:{number}" for case, number in zip(slices.case, slices.number, strict=True)])
+    missing = sorted(whole - set(slices.case.tolist())) + sorted(single - set(ids.tolist()))
+    if missing:
+        raise DatasetError(f"the split names {missing[0]}, which is not in the prepared folder: prepare the same data")
+    return np.isin(slices.case, list(whole)) | np.isin(ids, list(single))
+
+
+def _refuse_shared_patients(name: str, slices: Slices, masks: dict[str, Members]) -> None:
     seen: dict[str, tuple[str, str]] = {}
-    for side, members in sides.items():
+    for part, members in masks.items():
         for patient, case in sorted(set(zip(slices.patient[members], slices.case[members], strict=True))):
-            other_side, other_case = seen.setdefault(str(patient), (side, str(case)))
-            if other_side != side:
+            other_part, other_case = seen.setdefault(str(patient), (part, str(case)))
+            if other_part != part:
                 raise DatasetError(
-                    f"{other_case} is in {other_side} and {case} in {side}, but both are patient {patient}: "
-                    "put both on the same side"
+                    f"split {name}: {other_case} is in {other_part} and {case} in {part}, but both are patient "
+                    f"{patient}: put both in one part"
                 )

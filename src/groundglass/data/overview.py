@@ -1,0 +1,151 @@
+"""What a prepared folder holds, for a person: tables for a terminal, and Figure 5 of the paper."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from rich.table import Table
+
+from groundglass.data.prepared import Manifest, PreparedCase, read_prepared
+from groundglass.data.slices import CLASS_LABELS, UNSTATED, Slices
+from groundglass.data.splits import PARTS, Split
+from groundglass.errors import DatasetError
+from groundglass.scan.intensity import Kind, Window
+from groundglass.whole_file import write_whole
+
+LUNG_WINDOW = Window(-1350, 150)
+NAMES = {**{label: name for name, label in CLASS_LABELS.items()}, UNSTATED: "class not stated"}
+COLOURS = {1: (86, 180, 233), 2: (230, 159, 0), 3: (0, 158, 115), UNSTATED: (204, 121, 167)}  # Okabe and Ito's
+TILE, GAP, COLUMNS, HEADER, FOOTER = 300, 8, 4, 8, 34
+OPACITY = 0.45
+
+
+def source_table(manifest: Manifest) -> Table:
+    """A row a source: cases, patients, slices, lesion pixels by class."""
+    classes = sorted({label for case in manifest.cases for label in case.pixels})
+    table = Table("source", "cases", "patient groups", "slices kept", "lesion slices", *(NAMES[c] for c in classes))
+    for source in dict.fromkeys(case.source for case in manifest.cases):
+        cases = [case for case in manifest.cases if case.source == source]
+        groups = {group for case in cases for group in case.group}
+        pixels = (f"{sum(case.pixels.get(label, 0) for case in cases):,}" for label in classes)
+        kept, lesion = (sum(n) for n in zip(*((len(c.number), c.lesion_slices) for c in cases), strict=True))
+        table.add_row(source, f"{len(cases)}", f"{len(groups)}", f"{kept}", f"{lesion}", *pixels)
+    return table
+
+
+def case_table(manifest: Manifest) -> Table:
+    """A row a case with its intensities and notes; single pictures of one kind without notes share a row."""
+    table = Table("case", "lesion slices", "intensities", "grey 0 and 255 are HU", "mm (z, y, x)", "patient", "notes")
+    rows: dict[object, list[PreparedCase]] = {}
+    for case in manifest.cases:
+        plain = case.spacing_mm is None and not case.notes and len(set(case.group)) == 1
+        rows.setdefault((case.source, case.kind) if plain else case.name, []).append(case)
+    for cases in rows.values():
+        first = cases[0]
+        name = first.name if len(cases) == 1 else f"{first.source}: {len(cases)} pictures"
+        spacing = "-" if first.spacing_mm is None else " x ".join(f"{mm:.2f}" for mm in first.spacing_mm)
+        groups = list(dict.fromkeys(group for case in cases for group in case.group))
+        patient = groups[0] if len(groups) == 1 else f"{len(groups)} groups"
+        lesion = f"{sum(case.lesion_slices for case in cases)}"
+        table.add_row(name, lesion, first.kind.value, _window(cases), spacing, patient, "; ".join(first.notes))
+    return table
+
+
+def split_table(splits: Sequence[Split]) -> Table:
+    """A row a protocol: members of each part, a case or a single slice each."""
+    table = Table("split", "train", "validation", "test", "rule")
+    for split in splits:
+        table.add_row(split.name, *(_counted(split.part(part)) for part in PARTS), split.rule)
+    return table
+
+
+def _counted(members: Sequence[str]) -> str:
+    slices = sum(":" in member for member in members)
+    counts = {"cases": len(members) - slices, "slices": slices}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "-"
+
+
+def _window(cases: Sequence[PreparedCase]) -> str:
+    """The range of HU that grey levels 0 and 255 stand for, over the cases' slices."""
+    if cases[0].kind is not Kind.LUNG_WINDOW_8BIT:
+        return "-"
+    low = np.concatenate([case.intercept for case in cases])
+    high = low + 255 * np.concatenate([case.slope for case in cases])
+    return " and ".join(
+        f"{ends.min():.0f}" if np.ptp(ends) < 1 else f"{ends.min():.0f}..{ends.max():.0f}" for ends in (low, high)
+    )
+
+
+def write_examples(prepared: Path, path: Path, count: int = 12) -> None:
+    """Draw examples of a prepared folder as a PNG.
+
+    Raises:
+        DatasetError: The folder is not whole, or no slice shows lesion.
+        OutputError: The picture cannot be written.
+    """
+    _, slices = read_prepared(prepared)
+    if not slices.has_lesion.any():
+        raise DatasetError(f"{prepared} holds no slice with lesion: there is nothing to show")
+    buffer = io.BytesIO()
+    draw_examples(slices, count).save(buffer, "PNG")
+    write_whole(path, buffer.getvalue())
+
+
+def draw_examples(slices: Slices, count: int = 12) -> Image.Image:
+    """Figure 5 of the paper: slices over the whole range of lesion sizes, a colour for each class.
+
+    Args:
+        slices: Of a prepared folder.
+        count: How many, at most.
+    """
+    chosen = _spread(slices, count)
+    height, width = (round(n * TILE / slices.hu.shape[2]) for n in slices.hu.shape[1:])
+    columns = min(COLUMNS, len(chosen))
+    rows = -(-len(chosen) // columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, HEADER + rows * (height + GAP) + FOOTER), (16, 18, 22))
+    for place, index in enumerate(chosen):
+        row, column = divmod(place, columns)
+        name = f"{slices.case[index]}:{slices.number[index]}"
+        tile = _example(slices.hu[index], slices.labels[index], (width, height), name)
+        sheet.paste(tile, (GAP + column * (width + GAP), HEADER + row * (height + GAP)))
+    _legend(ImageDraw.Draw(sheet), sorted(set(np.unique(slices.labels[chosen]).tolist()) - {0}), sheet.height - FOOTER)
+    return sheet
+
+
+def _spread(slices: Slices, count: int) -> NDArray[np.int64]:
+    """Evenly over each source's lesion slices in the order of their lesion area, one a case while there are others."""
+    area = (slices.labels > 0).sum((1, 2))
+    sources = list(dict.fromkeys(slices.source[slices.has_lesion].tolist()))
+    chosen: list[int] = []
+    for rank, source in enumerate(sources):
+        members = np.flatnonzero(slices.has_lesion & (slices.source == source))
+        ordered = members[np.argsort(area[members], kind="stable")]
+        share = count // len(sources) + (rank < count % len(sources))
+        spots = np.linspace(0, len(ordered) - 1, min(share, len(ordered))).round().astype(int)
+        chosen += ordered[spots].tolist()
+    return np.array(chosen, dtype=np.int64)
+
+
+def _example(hu: NDArray[np.int16], labels: NDArray[np.uint8], size: tuple[int, int], name: str) -> Image.Image:
+    grey = Image.fromarray((LUNG_WINDOW.scale(hu.astype(np.float32)) * 255).astype(np.uint8))
+    pixels = np.asarray(grey.resize(size, Image.Resampling.BICUBIC).convert("RGB")).astype(np.float32)
+    drawn = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+    for label, colour in COLOURS.items():
+        pixels[drawn == label] = (1 - OPACITY) * pixels[drawn == label] + OPACITY * np.array(colour)
+    tile = Image.fromarray(pixels.astype(np.uint8))
+    font = ImageFont.load_default(13)
+    ImageDraw.Draw(tile).text((5, 3), name, (235, 238, 240), font, stroke_width=2, stroke_fill=(0, 0, 0))
+    return tile
+
+
+def _legend(draw: ImageDraw.ImageDraw, labels: Sequence[int], top: int) -> None:
+    left, font = GAP + 4, ImageFont.load_default(14)
+    for label in labels:
+        draw.rectangle((left, top + 9, left + 14, top + 23), COLOURS[label])
+        draw.text((left + 20, top + 7), NAMES[label], (235, 238, 240), font)
+        left += 48 + int(font.getlength(NAMES[label]))
