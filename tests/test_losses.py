@@ -54,6 +54,85 @@ def test_classes_are_summed() -> None:
     assert both.item() == pytest.approx(sum(part.item() for part in apart), rel=1e-5)
 
 
+MIXED = LossConfig(cross_entropy=0.5)
+
+
+def half_stated() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and targets of two classes; of the second, the right half of every slice is not stated."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, 6, 8, generator=generator)
+    target = (torch.rand(3, 2, 6, 8, generator=generator) > 0.6).float()
+    target[:, 1, :, 4:] = -1
+    return x, target
+
+
+def test_what_is_not_stated_is_left_out_of_its_class_and_of_no_other() -> None:
+    x, target = half_stated()
+    plain = LossConfig()
+    apart = segmentation_loss(x[:, :1], target[:, :1], plain) + segmentation_loss(
+        x[:, 1:, :, :4], target[:, 1:, :, :4], plain
+    )
+    assert segmentation_loss(x, target, plain).item() == pytest.approx(apart.item(), rel=1e-6)
+
+
+def test_cross_entropy_is_the_mean_over_what_is_stated() -> None:
+    x, target = half_stated()
+    stated = target >= 0
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(x[stated], target[stated])
+    extra = segmentation_loss(x, target, MIXED) - segmentation_loss(x, target, LossConfig())
+    assert extra.item() == pytest.approx(0.5 * entropy.item(), rel=1e-5)
+
+
+def test_what_is_not_stated_gives_no_gradient() -> None:
+    x, target = half_stated()
+    x.requires_grad_()
+    segmentation_loss(x, target, MIXED).backward()
+    assert x.grad is not None
+    assert (x.grad[target < 0] == 0).all()
+    assert (x.grad[target >= 0] != 0).all()
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0], ids=["empty", "not stated"])
+@pytest.mark.parametrize(
+    "config", [LossConfig(), MIXED, LossConfig(0.5, 0.5, gamma=1.0)], ids=["focal", "mixed", "dice"]
+)
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_a_class_that_a_batch_does_not_hold_has_a_finite_loss_and_gradient(
+    value: float, config: LossConfig, scale: float
+) -> None:
+    x, target = half_stated()
+    x = (scale * x).requires_grad_()
+    target[:, 1] = value
+    loss = segmentation_loss(x, target, config)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+
+
+def test_nothing_stated_at_all_is_no_loss() -> None:
+    x, target = half_stated()
+    assert segmentation_loss(x, torch.full_like(target, -1), MIXED).item() < 1e-4
+
+
+def test_the_sums_of_a_shared_batch_make_the_loss_of_the_whole() -> None:
+    x, target = half_stated()
+    sums: list[torch.Tensor] = []
+
+    def first(part: torch.Tensor) -> torch.Tensor:
+        sums.append(part)
+        return part
+
+    segmentation_loss(x[:1], target[:1], MIXED, first)
+    shared = segmentation_loss(x[1:], target[1:], MIXED, lambda part: part + sums.pop(0))
+    assert shared.item() == pytest.approx(segmentation_loss(x, target, MIXED).item(), rel=1e-6)
+
+
+def test_a_target_map_for_every_map_of_logits() -> None:
+    with pytest.raises(ValueError, match=r"maps of \(1, 1, 2, 2\), the targets are \(1, 3, 2, 2\)"):
+        segmentation_loss(torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 2, 2), LossConfig())
+
+
 def test_an_empty_slice_rightly_left_empty_costs_nothing_and_false_alarms_cost() -> None:
     empty = torch.zeros(1, 1, 16, 16)
     quiet, loud = torch.full_like(empty, -20.0), torch.full_like(empty, 20.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,21 +36,26 @@ class AugmentConfig:
     blur_px: float = 0.0
 
 
-def _uniform(count: int, reach: float, generator: torch.Generator) -> Tensor:
-    """(count,) numbers in [-reach, reach]."""
-    return (torch.rand(count, generator=generator) * 2 - 1) * reach
+def _random(dice: Sequence[torch.Generator]) -> Tensor:
+    """(N,) numbers in [0, 1), one of each slice's own."""
+    return torch.stack([torch.rand((), generator=die) for die in dice])
 
 
-def _pose(count: int, config: AugmentConfig, aspect: float, generator: torch.Generator) -> Tensor:
-    """(count, 2, 3) affine matrices for `affine_grid`; `aspect` is width / height."""
-    angle = _uniform(count, math.radians(config.rotate_degrees), generator)
-    size = torch.exp(_uniform(count, math.log1p(config.scale), generator))
-    stretch = torch.exp(_uniform(count, math.log1p(config.scale) / 3, generator))
-    mirror = torch.where(torch.rand(count, generator=generator) < config.flip, -1.0, 1.0)
+def _uniform(reach: float, dice: Sequence[torch.Generator]) -> Tensor:
+    """(N,) numbers in [-reach, reach]."""
+    return (_random(dice) * 2 - 1) * reach
+
+
+def _pose(config: AugmentConfig, aspect: float, dice: Sequence[torch.Generator]) -> Tensor:
+    """(N, 2, 3) affine matrices for `affine_grid`; `aspect` is width / height."""
+    angle = _uniform(math.radians(config.rotate_degrees), dice)
+    size = torch.exp(_uniform(math.log1p(config.scale), dice))
+    stretch = torch.exp(_uniform(math.log1p(config.scale) / 3, dice))
+    mirror = torch.where(_random(dice) < config.flip, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
     rows = torch.stack((cos * mirror * stretch, -sin / aspect * stretch, sin * aspect * mirror, cos), dim=1)
-    matrix = rows.view(count, 2, 2) / size[:, None, None]
-    return torch.cat((matrix, _uniform(2 * count, 2 * config.shift, generator).view(count, 2, 1)), dim=2)
+    shift = torch.stack((_uniform(2 * config.shift, dice), _uniform(2 * config.shift, dice)), dim=1)
+    return torch.cat((rows.view(-1, 2, 2) / size[:, None, None], shift[:, :, None]), dim=2)
 
 
 def _blur(image: Tensor, sigma: Tensor) -> Tensor:
@@ -64,36 +70,35 @@ def _blur(image: Tensor, sigma: Tensor) -> Tensor:
 
 
 def augment(
-    hu: Tensor, target: Tensor, window: tuple[float, float], config: AugmentConfig, generator: torch.Generator
+    hu: Tensor, maps: Tensor, window: tuple[float, float], config: AugmentConfig, seeds: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Change a batch at random, and scale it by its (changed) window.
+    """Change slices at random, and scale each by its (changed) window.
 
     Args:
         hu: (N, 1, H, W) float32, approximate HU.
-        target: (N, C, H, W), 0 or 1.
+        maps: (N, C, H, W), 0 or 1.
         window: Lower and upper end in HU.
         config: How far.
-        generator: Source of every random number.
+        seeds: (N,) of each slice's random numbers: what becomes of it does not depend on its companions.
 
     Returns:
-        (N, 1, H, W) in [0, 1] and the target moved alike.
+        (N, 1, H, W) in [0, 1] and the maps moved alike.
     """
-    count, _, height, width = hu.shape
+    dice = [torch.Generator().manual_seed(seed) for seed in seeds]
+    height, width = hu.shape[2:]
     grid = functional.affine_grid(
-        _pose(count, config, width / height, generator), [count, 1, height, width], align_corners=False
+        _pose(config, width / height, dice), [len(seeds), 1, height, width], align_corners=False
     )
-    low = window[0] + _uniform(count, config.window_hu, generator)
-    high = window[1] + _uniform(count, config.window_hu, generator)
+    low, high = (end + _uniform(config.window_hu, dice)[:, None, None, None] for end in window)
     outside = window[0] - hu  # so that the 0 which grid_sample fills in means air
     moved = functional.grid_sample(-outside, grid, align_corners=False) + window[0]
-    target = functional.grid_sample(target.float(), grid, align_corners=False).round()
+    maps = functional.grid_sample(maps.float(), grid, align_corners=False).round()
     if config.blur_px:
-        moved = _blur(moved, _uniform(count, config.blur_px, generator).clamp(min=0))
-    low, high = low[:, None, None, None], high[:, None, None, None]
+        moved = _blur(moved, _uniform(config.blur_px, dice).clamp(min=0))
     image = ((moved - low) / (high - low)).clamp(0, 1)
     if config.gamma:
-        image = image ** torch.exp(_uniform(count, config.gamma, generator))[:, None, None, None]
+        image = image ** torch.exp(_uniform(config.gamma, dice))[:, None, None, None]
     if config.noise:
-        strength = _uniform(count, config.noise, generator).clamp(min=0)[:, None, None, None]
-        image = image + strength * torch.randn(image.shape, generator=generator)
-    return image.clamp(0, 1), target
+        strength = _uniform(config.noise, dice).clamp(min=0)[:, None, None, None]
+        image = image + strength * torch.stack([torch.randn(image.shape[1:], generator=die) for die in dice])
+    return image.clamp(0, 1), maps

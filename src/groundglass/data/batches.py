@@ -1,56 +1,140 @@
-"""Slices as batches of tensors. The same seed and epoch give the same batches, wherever a training was resumed."""
+"""Slices as batches of tensors.
+
+Which slices a batch holds, and how each is changed, follows from the seed and the epoch alone: neither from where a
+training was resumed, nor from how many processes share it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from groundglass.data.augment import AugmentConfig, augment
-from groundglass.data.slices import Slices
+from groundglass.data.slices import CLASS_LABELS, UNSTATED, Slices
+from groundglass.errors import ConfigError
 
-BatchKey = tuple[int, NDArray[np.int64]]  # a seed for the augmentation, and which slices
+Batch = tuple[Tensor, Tensor]
+BatchKey = NDArray[np.int64]  # (n, 2): of each slice its place and the seed of its changes
 
 
-class _EpochBatches(Sampler[BatchKey]):
-    """The batches of an epoch; Lightning calls `set_epoch`."""
+class _InOrder:
+    """All slices as they come, in every epoch."""
 
-    def __init__(self, weights: NDArray[np.float64], samples: int, batch_size: int, seed: int) -> None:
-        self.weights, self.samples, self.batch_size, self.seed = weights, samples, batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, count: int, batch_size: int) -> None:
+        self.count, self.batch_size = count, batch_size
 
     def __len__(self) -> int:
-        return max(1, self.samples // self.batch_size)
+        return -(-self.count // self.batch_size)
 
-    def __iter__(self) -> Iterator[BatchKey]:
-        rng = np.random.default_rng((self.seed, self.epoch))
+    def of(self, _: int) -> Iterator[BatchKey]:
+        for start in range(0, self.count, self.batch_size):
+            places = np.arange(start, min(start + self.batch_size, self.count))
+            yield np.stack((places, np.zeros_like(places)), axis=1)
+
+
+class _Drawn:
+    """Slices drawn at random, the same for an epoch whenever it is drawn."""
+
+    def __init__(self, weights: NDArray[np.float64], samples: int, batch_size: int, seed: int) -> None:
+        self.weights, self.samples, self.seed = weights, samples, seed
+        self.batch_size = min(batch_size, samples)
+
+    def __len__(self) -> int:
+        return self.samples // self.batch_size
+
+    def of(self, epoch: int) -> Iterator[BatchKey]:
+        rng = np.random.default_rng((self.seed, epoch))
         # Whole rounds take every slice once; what is left of the epoch is drawn by weight, without repetition.
         count = len(self.weights)
         rounds = [rng.permutation(count) for _ in range(self.samples // count)]
         rest = rng.choice(count, self.samples % count, replace=False, p=self.weights / self.weights.sum())
         order = np.concatenate([*rounds, rest]).astype(np.int64)
+        keys = np.stack((order, rng.integers(2**31, size=len(order))), axis=1)
         for batch in range(len(self)):
-            yield int(rng.integers(2**31)), order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield keys[batch * self.batch_size : (batch + 1) * self.batch_size]
 
 
-class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, slices: Slices, window: tuple[float, float], config: AugmentConfig) -> None:
-        self.slices, self.window, self.config = slices, window, config
+class Batches:
+    """An epoch's batches: images (N, 1, H, W) in [0, 1] and targets (N, 1 + classes, H, W).
 
-    def __getitem__(self, key: BatchKey) -> tuple[Tensor, Tensor]:
-        seed, members = key
-        hu = torch.from_numpy(self.slices.hu[members].astype(np.float32))[:, None]
-        target = torch.from_numpy((self.slices.labels[members] > 0).astype(np.float32))[:, None]
-        return augment(hu, target, self.window, self.config, torch.Generator().manual_seed(seed))
+    Targets are 1 or 0; in a map of a class also -1, where the reference states none: the loss leaves that pixel out.
+    Each batch is made in a thread while the one before it is in use.
+    """
+
+    def __init__(
+        self,
+        slices: Slices,
+        window: tuple[float, float],
+        classes: Sequence[str],
+        change: AugmentConfig,
+        order: _InOrder | _Drawn,
+    ) -> None:
+        self.slices, self.window, self.change, self.order = slices, window, change, order
+        self.labels = [CLASS_LABELS[name] for name in classes]
+        self.epoch, self.rank, self.world = 0, 0, 1
+        self._thread = ThreadPoolExecutor(1, "batches")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Give that epoch's batches the next time."""
+        self.epoch = epoch
+
+    def share(self, rank: int, world: int) -> None:
+        """From now on give of every batch the slices of one process: each `world`-th, from the `rank`-th on.
+
+        The last batch of unchanged slices may leave a process none.
+
+        Raises:
+            ConfigError: The batches of a training hold fewer slices than there are processes.
+        """
+        if isinstance(self.order, _Drawn) and self.order.batch_size < world:
+            raise ConfigError(
+                f"a batch of {self.order.batch_size} cannot be shared by {world} processes: "
+                "choose a larger draw.batch_size, or fewer devices"
+            )
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        ahead: Future[Batch] | None = None
+        for key in self.order.of(self.epoch):
+            following = self._thread.submit(self._make, key[self.rank :: self.world])
+            if ahead is not None:
+                yield ahead.result()
+            ahead = following
+        if ahead is not None:
+            yield ahead.result()
+
+    def _make(self, key: BatchKey) -> Batch:
+        places, seeds = key.T
+        hu = torch.from_numpy(self.slices.hu[places].astype(np.float32))[:, None]
+        maps = _maps(self.slices.labels[places], self.labels)
+        image, maps = augment(hu, maps, self.window, self.change, seeds.tolist()) if len(key) else (hu, maps)
+        return image, _targets(maps)
+
+
+def _maps(labels: NDArray[np.uint8], classes: Sequence[int]) -> Tensor:
+    """(N, H, W) labels -> 0 or 1: (N, 1, H, W) lesion, and with classes (N, C, H, W) of them and (N, 1, H, W) of none.
+
+    As maps they can be turned and scaled; labels cannot.
+    """
+    kinds = (*classes, UNSTATED) if classes else ()
+    maps = np.stack([labels > 0, *(labels == kind for kind in kinds)], axis=1)
+    return torch.from_numpy(maps.astype(np.float32))
+
+
+def _targets(maps: Tensor) -> Tensor:
+    """`_maps` -> (N, 1 + classes, H, W): 1, 0, or in a class -1 where none is stated, which the loss leaves out."""
+    lesion, classes, unstated = maps[:, :1], maps[:, 1:-1], maps[:, -1:]
+    return torch.cat((lesion, torch.where(unstated > 0, -1.0, classes)), dim=1)
 
 
 @dataclass(frozen=True)
@@ -58,14 +142,17 @@ class DrawConfig:
     """How the slices of an epoch are drawn.
 
     Attributes:
-        batch_size: Slices of a batch; a last incomplete one is left out. The paper does not state it.
+        batch_size: Slices of a batch, over all processes; a last incomplete one is left out. The paper does not state
+            it.
         samples: Slices of an epoch; 0: every slice once.
         balance: A slice's weight is (slices of its case)^-balance: 0 treats slices alike, 1 treats cases alike.
+        lesion_free: Draw slices of the lung without lesion too (the paper leaves them out).
     """
 
     batch_size: int = 4
     samples: int = 0
     balance: float = 0.0
+    lesion_free: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.samples < 0:
@@ -73,26 +160,30 @@ class DrawConfig:
 
 
 def training_batches(
-    slices: Slices, window: tuple[float, float], draw: DrawConfig, change: AugmentConfig, seed: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Shuffled, augmented batches: images (N, 1, H, W) in [0, 1] and targets (N, 1, H, W).
+    slices: Slices,
+    window: tuple[float, float],
+    draw: DrawConfig,
+    change: AugmentConfig,
+    seed: int,
+    classes: Sequence[str] = (),
+) -> Batches:
+    """Shuffled, changed batches.
 
     Args:
         slices: What to draw from.
         window: Lower and upper end in HU.
         draw: How many, and how often each.
         change: How far slices are changed.
-        seed: Of order and augmentation.
+        seed: Of order and changes.
+        classes: Of `CLASS_LABELS`; a target map each, after the lesion's.
     """
     counts = Counter(slices.case.tolist())
     weights = np.array([counts[name] ** -draw.balance for name in slices.case.tolist()])
-    sampler = _EpochBatches(weights, draw.samples or len(slices), draw.batch_size, seed)
-    return DataLoader(_Batches(slices, window, change), batch_size=None, sampler=sampler)
+    drawn = _Drawn(weights, draw.samples or len(slices), draw.batch_size, seed)
+    return Batches(slices, window, classes, change, drawn)
 
 
-def plain_batches(slices: Slices, window: tuple[float, float], batch_size: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """All slices in order and unchanged, for scoring."""
+def plain_batches(slices: Slices, window: tuple[float, float], batch_size: int, classes: Sequence[str] = ()) -> Batches:
+    """All slices in order and unchanged, for scoring; `classes` as for `training_batches`."""
     still = AugmentConfig(flip=0, rotate_degrees=0, scale=0, shift=0)
-    starts = range(0, len(slices), batch_size)
-    keys = [(0, np.arange(start, min(start + batch_size, len(slices)))) for start in starts]
-    return DataLoader(_Batches(slices, window, still), batch_size=None, sampler=keys)
+    return Batches(slices, window, classes, still, _InOrder(len(slices), batch_size))

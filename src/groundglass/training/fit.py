@@ -1,85 +1,49 @@
-"""One training, start to end: slices in, a run folder out."""
+"""One training, start to end: batches in, a run folder out."""
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
+import os
 import platform
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Protocol
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
-from torch.utils.data import DataLoader
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, distributed
 
-from groundglass.errors import TrainingError
+from groundglass.errors import ConfigError, OutputError, TrainingError
 from groundglass.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
+from groundglass.training.callbacks import Checkpoint, Clock, MetricsFile, StopOnNaN, WholeCheckpoints
 from groundglass.training.module import LesionModule, TrainingConfig
 
-Batches = DataLoader[tuple[Tensor, Tensor]]
+GO_ON = "--resume goes on from the last good checkpoint"
 
 
-class _StopOnNaN(Callback):
-    """Ends a training whose loss is no longer a number, before it is written into a checkpoint."""
+class Batches(Protocol):
+    """What a training takes: an epoch of (image (N, 1, H, W), target (N, C, H, W)), each time it is gone through."""
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, _: object, outputs: object, *__: object) -> None:
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if isinstance(loss, Tensor) and not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss.item()} in epoch {trainer.current_epoch}: lower training.learning_rate; "
-                "the last good checkpoint is kept"
-            )
+    def set_epoch(self, epoch: int) -> None:
+        """Give that epoch's the next time."""
 
+    def share(self, rank: int, world: int) -> None:
+        """Give, from now on, only the part of every batch that is for process `rank` of `world`."""
 
-class _MetricsFile(Callback):
-    """One line an epoch in `metrics.csv`; a resumed training goes on below (Lightning's own logger starts afresh)."""
+    def __len__(self) -> int: ...
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
-        metrics = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
-        row = {"epoch": str(trainer.current_epoch), **metrics}
-        row["learning_rate"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
-        fresh = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, row)
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
-
-
-def _callbacks(run: Path, training: TrainingConfig, validates: bool) -> list[Callback]:
-    callbacks: list[Callback] = [
-        _StopOnNaN(),
-        _MetricsFile(run / "metrics.csv"),
-        ModelCheckpoint(run, filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
-    ]
-    if sys.stderr.isatty():
-        callbacks.append(TQDMProgressBar())
-    if training.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
-    if validates:
-        callbacks.append(
-            ModelCheckpoint(run, filename="best", monitor="validation_dice", mode="max", enable_version_counter=False)
-        )
-        if training.stop_after:
-            callbacks.append(EarlyStopping("validation_loss", patience=training.stop_after))
-    return callbacks
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 def fit(
@@ -90,23 +54,31 @@ def fit(
     validation: Batches | None,
     run: Path,
     resume: bool = False,
+    devices: int = 1,
 ) -> Path:
     """Train a network into a run folder: `last.ckpt`, `best.ckpt`, `metrics.csv`, TensorBoard events.
+
+    With `devices` above 1 the command that is running is started again for each further process, and comes to this
+    call too: only `is_first_process` should write elsewhere. Under `torchrun` its processes are taken as they are.
+    The weights and scores are those of one process but for rounding.
 
     Args:
         network: The network's switches.
         loss: The loss.
         training: Optimiser, schedule, length, seed.
-        batches: What to train on.
+        batches: What to train on; shared among the processes here.
         validation: What chooses the best epoch; None: the last epoch is the result.
         run: The run's folder; exists.
         resume: Go on from `last.ckpt`.
+        devices: Processes on this machine, a GPU each where there are any; `torchrun` has its own number.
 
     Returns:
         The checkpoint to use: the best on the validation, else the last.
 
     Raises:
-        TrainingError: The loss is no longer a number, it was interrupted, or there is nothing to resume.
+        TrainingError: The loss is no longer a number, it was interrupted, a file could not be written, or there is
+            nothing to resume.
+        ConfigError: There are not so many devices, or a batch cannot be shared by so many.
     """
     last = run / "last.ckpt"
     if resume and not last.is_file():
@@ -114,20 +86,59 @@ def fit(
     with _quiet_lightning():
         lightning.seed_everything(training.seed, verbose=False)
         module = LesionModule(network, loss, training)
-        trainer = _trainer(training, validation is not None, run)
         try:
+            trainer = _trainer(training, validation is not None, run, devices)
+        except MisconfigurationException as error:
+            raise ConfigError(f"this machine has not the {devices} devices asked for: {error}") from error
+        for shared in (batches, validation):
+            if shared is not None:
+                shared.share(trainer.global_rank, trainer.world_size)
+        with _clear_ends(trainer, run):
             trainer.fit(module, batches, validation, ckpt_path=str(last) if resume else None, weights_only=True)
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            epoch = trainer.current_epoch
-            raise TrainingError(f"interrupted in epoch {epoch}: --resume goes on from the end of the last") from None
     best = run / "best.ckpt"
     return best if validation is not None and best.is_file() else last
 
 
-def _trainer(training: TrainingConfig, validates: bool, run: Path) -> lightning.Trainer:
+@contextmanager
+def _clear_ends(trainer: lightning.Trainer, run: Path) -> Iterator[None]:
+    """Whatever ends a training early and is no fault of the program, as one line that says how to go on."""
+    try:
+        yield
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        epoch = trainer.current_epoch
+        raise TrainingError(f"interrupted in epoch {epoch}: --resume goes on from the end of the last") from None
+    except OutputError as error:
+        raise TrainingError(f"{error}; {GO_ON}") from error
+    except OSError as error:
+        raise TrainingError(f"{run} cannot be written to: {error.strerror or error}; {GO_ON}") from error
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise TrainingError(f"another process of this training ended: its message says why; {GO_ON}") from error
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a training that writes its files."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _processes(devices: int) -> tuple[int, int]:
+    """(processes a machine, machines); `torchrun` says both in the environment."""
+    if not distributed.is_torchelastic_launched():
+        return devices, 1
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return here, int(os.environ["WORLD_SIZE"]) // here
+
+
+def _trainer(training: TrainingConfig, validates: bool, run: Path, devices: int) -> lightning.Trainer:
+    devices, machines = _processes(devices)
     return lightning.Trainer(
         accelerator="auto",
-        devices=1,
+        devices=devices,
+        num_nodes=machines,
+        strategy="ddp" if devices * machines > 1 else "auto",
+        use_distributed_sampler=False,
+        plugins=[WholeCheckpoints()],
         precision=training.precision,
         max_epochs=training.epochs,
         callbacks=_callbacks(run, training, validates),
@@ -139,19 +150,36 @@ def _trainer(training: TrainingConfig, validates: bool, run: Path) -> lightning.
     )
 
 
+def _callbacks(run: Path, training: TrainingConfig, validates: bool) -> list[Callback]:
+    callbacks: list[Callback] = [StopOnNaN()]
+    if sys.stderr.isatty():
+        callbacks.append(TQDMProgressBar())
+    if training.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
+    # The clock after what belongs to a step, the file after the clock; Lightning puts checkpoints behind all others.
+    callbacks += [Clock(), MetricsFile(run / "metrics.csv"), Checkpoint(run, "last", save_on_train_epoch_end=True)]
+    if validates:
+        callbacks.append(Checkpoint(run, "best", monitor="validation_dice", mode="max"))
+        if training.stop_after:
+            callbacks.append(EarlyStopping("validation_loss", patience=training.stop_after))
+    return callbacks
+
+
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Without Lightning's advertisements and its warnings about what is meant to be so here."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    logs = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            for meant in ("Checkpoint directory .* not empty", ".*does not have many workers", ".*LeafSpec"):
+            for meant in ("Checkpoint directory .* not empty", ".*LeafSpec", ".*have no `val_dataloader`"):
                 warnings.filterwarnings("ignore", meant)
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def load_network(checkpoint: Path, network: NetworkConfig) -> LesionModule:
@@ -173,6 +201,26 @@ def load_network(checkpoint: Path, network: NetworkConfig) -> LesionModule:
 
 
 def describe_machine() -> str:
-    """Versions and machine, as JSON, for the run folder."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__}
-    return json.dumps({**versions, "machine": platform.platform(), "threads": torch.get_num_threads()}, indent=2)
+    """Versions, machine and the state of the code, as JSON, for the run folder."""
+    versions = {name: version(name) for name in ("groundglass", "torch", "lightning", "numpy")}
+    machine = {
+        "machine": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    return json.dumps({"python": platform.python_version(), **versions, **machine, "git": _git_state()}, indent=2)
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this code runs from, and whether it was changed since; None: it is no checkout."""
+    code = Path(__file__).parent.parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", code, *words], capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", __file__)  # fails where groundglass is installed inside another checkout
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.SubprocessError):
+        return None

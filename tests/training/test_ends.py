@@ -1,0 +1,100 @@
+"""How a training may end early, and that it loses the epoch it was in alone."""
+
+import errno
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_training
+import torch
+from tiny_training import SHORT, no_number, run, same_weights, without_times
+
+from groundglass.errors import TrainingError
+from groundglass.training.module import TrainingConfig
+
+ONE = TrainingConfig(learning_rate=1e-3, epochs=1, stop_after=0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of three epochs that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run(folder)
+    return folder
+
+
+def assert_alike(folder: Path, whole: Path) -> None:
+    """Weights and metrics are those of a training that nothing happened to."""
+    for name in ("last.ckpt", "best.ckpt"):
+        assert same_weights(folder / name, whole / name)
+    assert without_times(folder) == without_times(whole)
+
+
+def test_a_loss_that_is_no_number_ends_it_and_the_last_good_checkpoint_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
+) -> None:
+    run(tmp_path / "run", ONE)
+    with monkeypatch.context() as patch:
+        patch.setattr("groundglass.training.module.segmentation_loss", no_number)
+        with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
+            run(tmp_path / "run", resume=True)
+    run(tmp_path / "run", resume=True)
+    assert_alike(tmp_path / "run", whole)
+
+
+def test_ctrl_c_ends_it_clearly_and_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path) -> None:
+    run(tmp_path / "run", ONE)
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+
+        def interrupt(*_: object) -> torch.Tensor:
+            raise KeyboardInterrupt
+
+        patch.setattr("groundglass.training.module.segmentation_loss", interrupt)
+        with pytest.raises(TrainingError, match="interrupted in epoch 1: --resume goes on"):
+            run(tmp_path / "run", resume=True)
+    signal.signal(signal.SIGINT, before)  # Lightning has it ignored while it shuts down
+    run(tmp_path / "run", resume=True)
+    assert_alike(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("scene", ["killed-in-an-epoch", "killed-while-writing"])
+def test_a_kill_loses_the_epoch_alone(tmp_path: Path, whole: Path, scene: str) -> None:
+    command = [sys.executable, "-W", "error", tiny_training.__file__, scene, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"] == 0
+    run(tmp_path / "run", resume=True)
+    assert_alike(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt", "metrics.csv"])
+def test_a_full_disk_ends_it_clearly_and_the_last_good_checkpoint_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path, name: str
+) -> None:
+    run(tmp_path / "run", ONE)
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(TrainingError, match=f"{name} cannot be written: No space left on device; .*--resume goes"):
+            run(tmp_path / "run", resume=True)
+    assert not list((tmp_path / "run").glob(".groundglass-*"))
+    run(tmp_path / "run", SHORT, resume=True)
+    assert_alike(tmp_path / "run", whole)
+
+
+def test_a_full_disk_under_the_log_names_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.TensorBoardLogger.log_metrics", full)
+    with pytest.raises(TrainingError, match=r"run cannot be written to: No space left on device; --resume goes on"):
+        run(tmp_path / "run", ONE)
