@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis.extra import numpy as st_numpy
-from sklearn.metrics import f1_score, precision_score, recall_score
+from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
-from groundglass.scores import Confusion
+from groundglass.scores import RATIOS, Confusion
 
 masks = st_numpy.arrays(np.bool_, (2, 5, 7))
 
@@ -18,11 +18,14 @@ def test_hand_computed() -> None:
     assert confusion.sensitivity == pytest.approx(2 / 3)
     assert confusion.specificity == pytest.approx(6 / 7)
     assert confusion.precision == pytest.approx(2 / 3)
+    assert confusion.iou == pytest.approx(2 / 4)
+    assert list(confusion.scores) == ["dice", "sensitivity", "specificity", "precision", "iou"] == list(RATIOS)
+    assert confusion.scores == {name: getattr(confusion, name) for name in RATIOS}
 
 
 def test_what_is_undefined_is_none() -> None:
     empty = Confusion.count(np.zeros(4, bool), np.zeros(4, bool))
-    assert (empty.dice, empty.sensitivity, empty.precision, empty.specificity) == (None, None, None, 1.0)
+    assert empty.scores == {"dice": None, "sensitivity": None, "specificity": 1.0, "precision": None, "iou": None}
     full = Confusion.count(np.ones(4, bool), np.ones(4, bool))
     assert (full.dice, full.specificity) == (1.0, None)
     assert Confusion.count(np.ones(4, bool), np.zeros(4, bool)).dice == 0.0
@@ -34,6 +37,7 @@ def test_like_scikit_learn(predicted: np.ndarray, truth: np.ndarray) -> None:
     p, t = predicted.ravel(), truth.ravel()
     if truth.any():
         assert confusion.dice == pytest.approx(f1_score(t, p))
+        assert confusion.iou == pytest.approx(jaccard_score(t, p))
         assert confusion.sensitivity == pytest.approx(recall_score(t, p))
     if predicted.any():
         assert confusion.precision == pytest.approx(precision_score(t, p))

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-
-def _ratio(numerator: int, denominator: int) -> float | None:
-    return numerator / denominator if denominator else None
+# Every score is a sum of counts over a sum of counts: the weights of (TP, FP, FN, TN) above and below the line.
+RATIOS = {
+    "dice": ((2, 0, 0, 0), (2, 1, 1, 0)),
+    "sensitivity": ((1, 0, 0, 0), (1, 0, 1, 0)),
+    "specificity": ((0, 0, 0, 1), (0, 1, 0, 1)),
+    "precision": ((1, 0, 0, 0), (1, 1, 0, 0)),
+    "iou": ((1, 0, 0, 0), (1, 1, 1, 0)),
+}
 
 
 @dataclass(frozen=True)
@@ -39,34 +44,43 @@ class Confusion:
         return cls(both, said - both, is_so - both, truth.size - said - is_so + both)
 
     def __add__(self, other: Confusion) -> Confusion:
-        return Confusion(
-            self.true_positive + other.true_positive,
-            self.false_positive + other.false_positive,
-            self.false_negative + other.false_negative,
-            self.true_negative + other.true_negative,
-        )
+        return Confusion(*(mine + its for mine, its in zip(self.counts, other.counts, strict=True)))
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """TP, FP, FN, TN."""
+        return self.true_positive, self.false_positive, self.false_negative, self.true_negative
 
     @property
     def dice(self) -> float | None:
         """Eq. 12: 2 TP / (2 TP + FP + FN)."""
-        return _ratio(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
+        return self._ratio("dice")
 
     @property
     def sensitivity(self) -> float | None:
         """Eq. 13: TP / (TP + FN)."""
-        return _ratio(self.true_positive, self.true_positive + self.false_negative)
+        return self._ratio("sensitivity")
 
     @property
     def specificity(self) -> float | None:
         """Eq. 14: TN / (TN + FP)."""
-        return _ratio(self.true_negative, self.true_negative + self.false_positive)
+        return self._ratio("specificity")
 
     @property
     def precision(self) -> float | None:
         """TP / (TP + FP)."""
-        return _ratio(self.true_positive, self.true_positive + self.false_positive)
+        return self._ratio("precision")
+
+    @property
+    def iou(self) -> float | None:
+        """Intersection over union, the Jaccard index: TP / (TP + FP + FN)."""
+        return self._ratio("iou")
 
     @property
     def scores(self) -> dict[str, float | None]:
         """The scores that every table gives, by name."""
-        return {name: getattr(self, name) for name in ("dice", "sensitivity", "specificity", "precision")}
+        return {name: self._ratio(name) for name in RATIOS}
+
+    def _ratio(self, name: str) -> float | None:
+        above, below = (sum(w * n for w, n in zip(weights, self.counts, strict=True)) for weights in RATIOS[name])
+        return above / below if below else None

@@ -2,98 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.analysis import Located, locate
+from groundglass.analysis import locate
 from groundglass.data.catalogue import Case
-from groundglass.data.slices import read_pair, take_labels
-from groundglass.inference.card import read_card
+from groundglass.data.slices import CLASS_LABELS, UNSTATED, read_pair
+from groundglass.errors import DatasetError, InputError, ModelError
+from groundglass.evaluation.calibration import Histogram
+from groundglass.evaluation.examples import Shelf
+from groundglass.evaluation.lesions import match
+from groundglass.evaluation.results import CaseScore, Evaluation, SliceScore
+from groundglass.evaluation.volume import volume_scores
+from groundglass.evaluation.watch import Watch
 from groundglass.inference.segmenter import Segmenter
+from groundglass.report.findings import ModelRef
+from groundglass.scan.geometry import AxialView
 from groundglass.scores import Confusion
 
 
 @dataclass(frozen=True)
-class CaseScore:
-    """Counts of one case.
+class Target:
+    """What is scored.
 
     Attributes:
-        case: Its name.
-        whole: Every pixel of every slice, lesion-free slices included.
-        lesion_slices: Every pixel of the slices whose reference holds lesion.
-        crops: The same slices as the network sees them: the lung field at the network's size.
+        case: Image and reference.
+        patient: The group that the bootstrap draws; in a stack of strangers each slice is a group of its own.
+        slices: Which count, from 0 along the axial view (feet to head; pictures: in their order); None: all.
     """
 
-    case: str
-    whole: Confusion
-    lesion_slices: Confusion
-    crops: Confusion
-
-
-def evaluate_case(case: Case, segmenter: Segmenter) -> CaseScore:
-    """Segment a case and count its pixels against the reference.
-
-    Raises:
-        InputError: The case is refused.
-    """
-    scan, labels = read_pair(case)
-    at = locate(scan, segmenter)
-    truth = at.view.turn(labels) > 0
-    with_lesion = truth.any((1, 2))
-    return CaseScore(
-        case.name,
-        Confusion.count(at.lesions, truth),
-        Confusion.count(at.lesions[with_lesion], truth[with_lesion]),
-        _count_crops(at, segmenter, truth),
-    )
-
-
-def _count_crops(at: Located, segmenter: Segmenter, truth: NDArray[np.bool_]) -> Confusion:
-    total = Confusion()
-    places = [(z, letterbox) for z, letterbox in segmenter.places(at.field) if truth[z].any()]
-    for (z, letterbox), probability in zip(places, segmenter.probabilities(at.hu, places), strict=True):
-        reference = take_labels(letterbox, truth[z].astype(np.uint8)) > 0
-        total += Confusion.count(probability >= segmenter.card.threshold, reference)
-    return total
+    case: Case
+    patient: str
+    slices: frozenset[int] | None = None
 
 
 def evaluate(
-    cases: Sequence[Case], segmenter: Segmenter, progress: Callable[[int, int], None] = lambda *_: None
-) -> tuple[CaseScore, ...]:
-    """Score every case; `progress` is called with the cases done and their number."""
-    scores = []
-    for case in cases:
-        scores.append(evaluate_case(case, segmenter))
-        progress(len(scores), len(cases))
-    return tuple(scores)
+    targets: Sequence[Target], segmenter: Segmenter, progress: Callable[[int, int], None] = lambda *_: None
+) -> Evaluation:
+    """Segment every target and compare it with its reference.
+
+    Args:
+        targets: What is scored.
+        segmenter: A loaded model.
+        progress: Called with the cases done and their number.
+
+    Raises:
+        InputError: A case is refused; the message starts with its name.
+        ModelError: The model maps a class that no reference states.
+    """
+    card = segmenter.card
+    for name in card.classes[1:]:
+        if name not in CLASS_LABELS:
+            raise ModelError(
+                f"{card.name} maps {name!r}, which no reference states: expected {', '.join(CLASS_LABELS)}"
+            )
+    histogram, shelf, cases = Histogram(), Shelf(), []
+    for target in targets:
+        try:
+            score, lesions = _score(target, segmenter, histogram)
+        except InputError as error:
+            raise type(error)(f"{target.case.name}: {error}") from error
+        cases.append(score)
+        shelf.put(target.case, score.slices, lesions)
+        progress(len(cases), len(targets))
+    model = ModelRef(name=card.name, sha256=card.sha256)
+    return Evaluation(model, card.threshold, card.classes[1:], tuple(cases), histogram, shelf.examples())
 
 
-KINDS = ("whole", "lesion_slices", "crops")
+def _score(target: Target, segmenter: Segmenter, histogram: Histogram) -> tuple[CaseScore, NDArray[np.bool_]]:
+    """The scores of a case, and what was found in it: (z, y, x) in the axial view."""
+    scan, labels = read_pair(target.case)
+    view = AxialView(scan.geometry)
+    labels = view.turn(labels)
+    truth, counted = labels > 0, _counted(target, len(labels))
+    watch = Watch(segmenter, truth, counted, histogram)
+    at = locate(scan, watch)
+    strangers = target.case.strangers or scan.is_picture
+    patients = [f"{target.patient}-{z}" if strangers else target.patient for z in range(len(labels))]
+    sizes = scan.sizes or (labels.shape[1:],) * len(labels)
+    slices = tuple(
+        SliceScore(
+            patient=patients[z],
+            number=z,
+            number_in_file=int(view.slice_numbers[z]),
+            box=at.field.boxes[z],
+            whole=Confusion.count(*(mask[z, : sizes[z][0], : sizes[z][1]] for mask in (at.lesions, truth))),
+            crop=watch.crops.get(z),
+            classes=classes,
+        )
+        for z, classes in _class_counts(labels, at.lesions, watch, counted)
+    )
+    volume = volume_scores(at, watch.field, truth, counted, strangers)
+    voxel_ml = view.geometry.voxel_ml if volume.volume_ml else None
+    inside = counted[:, None, None]
+    regions = match(at.lesions & inside, truth & inside, voxel_ml, target.case.name, patients)
+    return CaseScore(target.case.name, target.patient, strangers, slices, regions, volume), at.lesions
 
 
-def pooled(scores: Sequence[CaseScore]) -> dict[str, Confusion]:
-    """The counts of all cases together, for each kind of counting."""
-    return {kind: sum((getattr(score, kind) for score in scores), Confusion()) for kind in KINDS}
+def _counted(target: Target, count: int) -> NDArray[np.bool_]:
+    """(z,) which slices of a case count."""
+    counted = np.full(count, target.slices is None)
+    wanted = sorted(target.slices or ())
+    if wanted and not 0 <= wanted[0] <= wanted[-1] < count:
+        raise DatasetError(f"slices {wanted[0]} to {wanted[-1]} are to be scored, the file has 0 to {count - 1}")
+    counted[wanted] = True
+    return counted
 
 
-def as_table(scores: Sequence[CaseScore]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """{case or "pooled": {kind: {score: value}}}, rounded to four digits, for a model card."""
-    rows = {score.case: {kind: getattr(score, kind) for kind in KINDS} for score in scores} | {"pooled": pooled(scores)}
-    return {row: {kind: _named_scores(confusion) for kind, confusion in kinds.items()} for row, kinds in rows.items()}
-
-
-def _named_scores(confusion: Confusion) -> dict[str, float | None]:
-    return {name: None if value is None else round(value, 4) for name, value in confusion.scores.items()}
-
-
-def write_scores(model: Path, scores: Sequence[CaseScore]) -> None:
-    """Put scores into the card beside a model, in place of the test scores that it holds."""
-    card = read_card(model)
-    named = " ".join(f"--case {score.case}" for score in scores)
-    tested = card.scores | {"test": as_table(scores), "command": f"groundglass evaluate --data DATA {named}"}
-    updated = card.model_copy(update={"scores": tested})
-    model.with_suffix(".json").write_text(updated.model_dump_json(indent=2) + "\n", encoding="utf-8")
+def _class_counts(
+    labels: NDArray[np.uint8], lesions: NDArray[np.bool_], watch: Watch, counted: NDArray[np.bool_]
+) -> Iterator[tuple[int, dict[str, Confusion]]]:
+    """Each counted slice with {class: counts}; empty where the whole reference states no class of its lesions."""
+    stated = not (labels == UNSTATED).any() or np.isin(labels, list(CLASS_LABELS.values())).any()
+    for z in np.flatnonzero(counted).tolist():
+        classes = {}
+        if watch.strongest is not None and stated:
+            known = labels[z] != UNSTATED
+            strongest, reference = (watch.strongest[z] * lesions[z])[known], labels[z][known]
+            for number, name in enumerate(watch.card.classes[1:], start=1):
+                classes[name] = Confusion.count(strongest == number, reference == CLASS_LABELS[name])
+        yield z, classes

@@ -1,30 +1,169 @@
-"""Scores as a table for a terminal."""
+"""Scores as tables: for a terminal, for a model card, and as CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
-from groundglass.evaluation.evaluate import KINDS, CaseScore, pooled
-from groundglass.scores import Confusion
+from groundglass.evaluation.agreement import Pair
+from groundglass.evaluation.intervals import Estimate
+from groundglass.evaluation.results import CaseScore, Evaluation, Scores, SliceScore
+from groundglass.evaluation.volume import QUANTITIES
+from groundglass.inference.card import read_card
+from groundglass.scores import RATIOS, Confusion
+from groundglass.whole_file import write_whole
 
-TITLES = {
-    "whole": "whole volumes, lesion-free slices included",
-    "lesion_slices": "lesion slices",
-    "crops": "lesion slices, cut to the lungs as the network sees them",
+HEADINGS = {"dice": "Dice", "iou": "IoU"} | {name: name for name in ("sensitivity", "specificity", "precision")}
+POOLED = {
+    "whole": "pooled, every slice",
+    "lesion_slices": "pooled, lesion slices",
+    "crops": "pooled, lesion slices, crops",
 }
+MEANS = {
+    "slices": "mean of slices",
+    "lesion_slices": "mean of lesion slices",
+    "volumes": "mean of volumes",
+    "patients": "mean of patients",
+}
+COUNTS = ("true_positive", "false_positive", "false_negative", "true_negative")
+DIGITS = 5
 
 
-def score_table(scores: Sequence[CaseScore]) -> Table:
-    """One row a case and one for all pixels together, for each kind of counting; percent."""
-    table = Table("counted on", "case", "Dice", "sensitivity", "specificity", "precision")
-    for kind in KINDS:
-        for score in scores:
-            table.add_row(TITLES[kind], score.case, *_percents(getattr(score, kind)))
-        table.add_row(TITLES[kind], "pooled", *_percents(pooled(scores)[kind]), end_section=True)
+def headline(evaluation: Evaluation) -> dict[str, Scores]:
+    """{what is counted: scores}, the rows of every headline table."""
+    pooled, means = evaluation.pooled_scores(), evaluation.mean_scores()
+    return {title: pooled[kind] for kind, title in POOLED.items()} | {
+        title: means[unit] for unit, title in MEANS.items()
+    }
+
+
+def percent(value: float | None) -> str:
+    """With one decimal; - where undefined."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def percent_interval(estimate: Estimate) -> str:
+    """As 71.2 (62.0-79.1); without an interval the value alone."""
+    if estimate.interval is None:
+        return percent(estimate.value)
+    low, high = estimate.interval
+    return f"{percent(estimate.value)} ({percent(low)}-{percent(high)})"
+
+
+def score_table(evaluation: Evaluation) -> Table:
+    """For a terminal, in percent: the headline, the classes, then every volume on all its slices."""
+    table = Table("counted on", "Dice and 95 % interval", *(HEADINGS[name] for name in RATIOS if name != "dice"))
+    classes = {f"{name}, pooled": evaluation.class_scores(name)["pooled"] for name in evaluation.classes}
+    for title, scores in (headline(evaluation) | classes).items():
+        others = (percent(scores[name].value) for name in RATIOS if name != "dice")
+        table.add_row(title, percent_interval(scores["dice"]), *others)
+    table.add_section()
+    for case in evaluation.volumes:
+        table.add_row(case.case, *(percent(value) for value in case.pooled["whole"].scores.values()))
     return table
 
 
-def _percents(confusion: Confusion) -> list[str]:
-    return ["-" if value is None else f"{100 * value:.1f}" for value in confusion.scores.values()]
+def write_scores(model: Path, evaluation: Evaluation, command: str) -> None:
+    """Put scores into the card beside a model, in place of the test scores that it holds.
+
+    Args:
+        model: The ONNX file.
+        evaluation: Of this model.
+        command: By which it can be done again.
+    """
+    rows = {case.case: case.pooled for case in evaluation.cases} | {"pooled": evaluation.pooled}
+    tested = {row: {kind: _rounded(confusion) for kind, confusion in kinds.items()} for row, kinds in rows.items()}
+    card = read_card(model)
+    updated = card.model_copy(update={"scores": card.scores | {"test": tested, "command": command}})
+    write_whole(model.with_suffix(".json"), (updated.model_dump_json(indent=2) + "\n").encode())
+
+
+def _rounded(confusion: Confusion) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 4) for name, value in confusion.scores.items()}
+
+
+def slices_csv(evaluation: Evaluation) -> str:
+    """A row a slice; an empty cell is undefined."""
+    return _csv(
+        {"case": case.case, **_slice_row(each, evaluation.classes)} for case in evaluation.cases for each in case.slices
+    )
+
+
+def _slice_row(each: SliceScore, classes: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "patient": each.patient,
+        "slice": each.number,
+        "slice_in_file": each.number_in_file,
+        "has_lesion": int(each.has_lesion),
+        "looked_at": int(each.box is not None),
+        **_counts_and_scores(each.whole),
+    }
+    for name in classes:
+        row |= _counts_and_scores(each.classes.get(name, Confusion()), f"{name}_")
+    return row
+
+
+def _counts_and_scores(confusion: Confusion, prefix: str = "") -> dict[str, Any]:
+    values = dict(zip(COUNTS, confusion.counts, strict=True)) | confusion.scores
+    return {prefix + name: value for name, value in values.items()}
+
+
+def cases_csv(evaluation: Evaluation) -> str:
+    """A row a case; an empty cell is undefined or unknown (see scores.json)."""
+    return _csv(_case_row(case, evaluation.classes) for case in evaluation.cases)
+
+
+def _case_row(case: CaseScore, classes: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "case": case.case,
+        "patient": case.patient,
+        "slices": len(case.slices),
+        "lesion_slices": len(case.slices) - case.lesion_free,
+        **_counts_and_scores(case.pooled["whole"]),
+    }
+    for name in QUANTITIES:
+        value = getattr(case.volume, name)
+        if name in ("volume_ml", "burden_percent"):
+            for part in ("predicted", "reference", "error"):
+                row[f"{part}_{name}"] = getattr(value, part) if isinstance(value, Pair) else None
+        else:
+            row[name] = value
+    row["false_positive_ml_per_lesion_free_slice"] = case.false_positive_ml_per_slice
+    for name in classes:
+        row |= _counts_and_scores(case.pooled_class(name), f"{name}_")
+    return row
+
+
+def lesions_csv(evaluation: Evaluation) -> str:
+    """A row a lesion of the reference (hit: found) and a marked region (hit: right)."""
+    return _csv(
+        {
+            "case": region.case,
+            "patient": region.patient,
+            "of": region.of,
+            "size": region.size,
+            "unit": region.unit,
+            "size_class": region.size_class,
+            "slice": region.slice,
+            "overlap": region.overlap,
+            "hit": int(region.hit),
+        }
+        for region in evaluation.regions
+    )
+
+
+def _csv(rows: Iterable[dict[str, Any]]) -> str:
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0] if rows else [], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()}
+        )
+    return text.getvalue()

@@ -1,0 +1,213 @@
+"""The figures of an evaluation, as PNG; colours of Okabe and Ito (2008), which colour-blind readers tell apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from groundglass.evaluation.agreement import Agreement, Pair
+from groundglass.evaluation.calibration import expected_calibration_error, precision_recall, reliability
+from groundglass.evaluation.intervals import Estimate
+from groundglass.evaluation.lesions import ALL_SIZES, EDGES, HIT_PERCENT, Region, by_size
+from groundglass.evaluation.results import Evaluation, Example
+
+BLUE, VERMILLION, GREEN, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#777777"
+NAMED = 3  # points with the largest errors are called by their case
+DPI = 150
+
+
+def draw(evaluation: Evaluation) -> dict[str, bytes]:
+    """{file name: PNG}; a figure that would show nothing is left out."""
+    figures = {
+        "slices.png": _slices(evaluation.examples),
+        "bland-altman.png": _bland_altman(evaluation),
+        "lesion-size.png": _lesion_size(evaluation.regions),
+        "precision-recall.png": _precision_recall(evaluation),
+        "reliability.png": _reliability(evaluation),
+    }
+    return {name: _png(figure) for name, figure in figures.items() if figure is not None}
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def _label(axes: Axes, title: str, across: str, up: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_xlabel(across, fontsize=9)
+    axes.set_ylabel(up, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+
+
+def _slices(examples: Sequence[Example]) -> Figure | None:
+    """CT with both contours, a row a rank."""
+    ranks = list(dict.fromkeys(example.rank for example in examples))
+    if not ranks:
+        return None
+    columns = max(sum(example.rank == rank for example in examples) for rank in ranks)
+    figure = Figure(figsize=(3.2 * columns, 2.75 * len(ranks) + 0.4), layout="constrained", facecolor="white")
+    grid = figure.subplots(len(ranks), columns, squeeze=False)
+    for row, rank in zip(grid, ranks, strict=True):
+        shown = [example for example in examples if example.rank == rank]
+        for axes in row:
+            axes.set_axis_off()
+        for axes, example in zip(row, shown, strict=False):
+            axes.imshow(example.grey, cmap="gray", vmin=0, vmax=255, aspect=example.aspect)
+            for mask, colour in ((example.reference, SKY), (example.predicted, ORANGE)):
+                if mask.any() and not mask.all():
+                    axes.contour(mask, levels=[0.5], colors=colour, linewidths=1.1)
+            axes.set_title(
+                f"{rank}: {example.title}, Dice {example.dice:.2f}", fontsize=8, loc="left", parse_math=False
+            )
+    lines = [Line2D([], [], color=colour, label=name) for name, colour in (("reference", SKY), ("prediction", ORANGE))]
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _bland_altman(evaluation: Evaluation) -> Figure | None:
+    """Error against size, for volume and burden."""
+    if not evaluation.pairs("volume_ml"):
+        return None
+    figure = Figure(figsize=(9.5, 4), layout="constrained")
+    quantities = (
+        ("volume_ml", "Lesion volume", "ml", "ml"),
+        ("burden_percent", "Burden", "% of lung", "points of percent"),
+    )
+    for axes, (quantity, title, unit, error_unit) in zip(figure.subplots(1, 2), quantities, strict=True):
+        _agreement(axes, evaluation.pairs(quantity), evaluation.agreement(quantity))
+        _label(axes, title, f"mean of prediction and reference ({unit})", f"prediction - reference ({error_unit})")
+    return figure
+
+
+def _agreement(axes: Axes, pairs: dict[str, Pair], found: Agreement) -> None:
+    across = [(pair.predicted + pair.reference) / 2 for pair in pairs.values()]
+    errors = [pair.error for pair in pairs.values()]
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.scatter(across, errors, color=BLUE, s=24, zorder=3)
+    axes.margins(x=0.1, y=0.15)
+    largest = sorted(zip(pairs, across, errors, strict=True), key=lambda point: -abs(point[2]))[:NAMED]
+    for name, x, y in largest:
+        side, shift = ("right", -6) if x > max(across) / 2 else ("left", 6)
+        axes.annotate(
+            name,
+            (x, y),
+            xytext=(shift, 5),
+            textcoords="offset points",
+            fontsize=7,
+            ha=side,
+            color=GREY,
+            parse_math=False,
+        )
+    low, high = found.limits or (None, None)
+    for name, height, style in (
+        ("bias + 1.96 SD", high, "--"),
+        ("bias", found.bias.value, "-"),
+        ("bias - 1.96 SD", low, "--"),
+    ):
+        if height is not None:
+            axes.axhline(height, color=VERMILLION, linewidth=1.2, linestyle=style, label=f"{name}: {height:+.3g}")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
+
+
+def _lesion_size(found: Sequence[Region]) -> Figure | None:
+    """Above, how much of each lesion is marked; below, recall and precision by size class."""
+    units = [unit for unit in EDGES if any(region.unit == unit and region.of == "reference" for region in found)]
+    if not units:
+        return None
+    figure = Figure(figsize=(6 * len(units), 6.4), layout="constrained")
+    grid = figure.subplots(2, len(units), squeeze=False, height_ratios=(1.2, 1))
+    for above, below, unit in zip(*grid, units, strict=True):
+        lesions = [region for region in found if region.unit == unit and region.of == "reference"]
+        _marked(above, lesions, unit)
+        _recall_precision(below, found, unit)
+    return figure
+
+
+def _marked(axes: Axes, lesions: Sequence[Region], unit: str) -> None:
+    for hit, name, colour, marker in ((True, "found", BLUE, "o"), (False, "missed", VERMILLION, "x")):
+        sides = [region for region in lesions if region.hit == hit]
+        size, share = [region.size for region in sides], [100 * region.overlap for region in sides]
+        axes.scatter(size, share, s=22, color=colour, marker=marker, label=f"{name} ({len(sides)})", alpha=0.75)
+    for edge in EDGES[unit]:
+        axes.axvline(edge, color=GREY, linewidth=0.8, linestyle=":")
+    axes.axhline(HIT_PERCENT, color=GREY, linewidth=0.8, label=f"found from {HIT_PERCENT} % on")
+    axes.set_xscale("log")
+    axes.set_ylim(-5, 105)
+    axes.legend(fontsize=8, loc="center right", framealpha=0.9)
+    where = "ml" if unit == "ml" else "pixels of its slice"
+    _label(axes, "Lesions of the reference, by size", f"size ({where})", "marked share of the lesion (%)")
+
+
+def _recall_precision(axes: Axes, found: Sequence[Region], unit: str) -> None:
+    rows = [row for row in by_size(found, unit) if row.size_class != ALL_SIZES]
+    place = np.arange(len(rows))
+    recalls = "lesions found", BLUE, -0.19, [row.recall for row in rows]
+    precisions = "marked regions that are right", GREEN, 0.19, [row.precision for row in rows]
+    for name, colour, shift, estimates in (recalls, precisions):
+        heights = [100 * (estimate.value or 0) for estimate in estimates]
+        axes.bar(place + shift, heights, 0.36, color=colour, alpha=0.8, label=name)
+        for x, estimate in zip(place + shift, estimates, strict=True):
+            _whisker(axes, float(x), estimate)
+    axes.set_ylim(0, 105)
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    _label(axes, "", "size class", "share (%)")
+    names = [f"{row.size_class}\n{row.recall.rows} lesions\n{row.precision.rows} marked" for row in rows]
+    axes.set_xticks(place, names)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
+
+
+def _whisker(axes: Axes, x: float, estimate: Estimate) -> None:
+    if estimate.interval is not None:
+        low, high = (100 * end for end in estimate.interval)
+        axes.vlines(x, low, high, color="black", linewidth=1)
+
+
+def _precision_recall(evaluation: Evaluation) -> Figure | None:
+    histogram, curve = evaluation.histogram, precision_recall(evaluation.histogram)
+    if curve is None:
+        return None
+    figure = Figure(figsize=(5.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    label = f"network, average precision {curve.average_precision:.3f}"
+    axes.plot(curve.recall, curve.precision, color=BLUE, linewidth=1.6, label=label)
+    prevalence = float(histogram.lesion.sum()) / histogram.pixels
+    axes.axhline(prevalence, color=GREY, linewidth=1, linestyle="--", label=f"no skill, {prevalence:.3f}")
+    precision, recall = curve.at(evaluation.threshold)
+    if precision is not None:
+        label = f"threshold {evaluation.threshold:g}: precision {precision:.2f}, recall {recall:.2f}"
+        axes.scatter([recall], [precision], color=VERMILLION, s=45, zorder=3, label=label)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.legend(fontsize=8, loc="lower left")
+    _label(axes, "Precision and recall over thresholds, pixels looked at", "recall", "precision")
+    return figure
+
+
+def _reliability(evaluation: Evaluation) -> Figure | None:
+    bins = reliability(evaluation.histogram)
+    error = expected_calibration_error(bins)
+    if error is None:
+        return None
+    figure = Figure(figsize=(5.4, 5.6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="perfectly calibrated")
+    known = [each for each in bins if each.mean_probability is not None and each.lesion_share is not None]
+    across, up = [each.mean_probability or 0.0 for each in known], [each.lesion_share or 0.0 for each in known]
+    above.plot(across, up, color=BLUE, marker="o", markersize=4, label=f"network, ECE {error:.4f}")
+    above.set(xlim=(0, 1), ylim=(0, 1))
+    above.legend(fontsize=8, loc="upper left")
+    _label(above, "Reliability, pixels looked at", "", "share that is lesion")
+    low, width = [each.low for each in bins], bins[0].high
+    below.bar(low, [each.pixels for each in bins], width, align="edge", color=SKY, edgecolor="white", linewidth=0.6)
+    below.set_yscale("log")
+    _label(below, "", "probability of lesion", "pixels")
+    return figure

@@ -1,0 +1,233 @@
+"""An evaluation as a folder: for programs, for spreadsheets, and for a reader.
+
+FOLDER/
+    scores.json                          everything, strict JSON
+    slices.csv  cases.csv  lesions.csv   a row each
+    report.md                            the tables, the rules, the figures
+    figures/*.png                        slices.png shows real slices: keep it where the data is kept
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from groundglass.evaluation.agreement import Agreement
+from groundglass.evaluation.calibration import expected_calibration_error, precision_recall, reliability
+from groundglass.evaluation.figures import draw
+from groundglass.evaluation.intervals import Estimate
+from groundglass.evaluation.lesions import EDGES, by_size
+from groundglass.evaluation.results import CaseScore, Evaluation
+from groundglass.evaluation.rules import RULES
+from groundglass.evaluation.summary import to_json
+from groundglass.evaluation.surface import TOLERANCE_MM
+from groundglass.evaluation.tables import (
+    HEADINGS,
+    cases_csv,
+    headline,
+    lesions_csv,
+    percent,
+    percent_interval,
+    slices_csv,
+)
+from groundglass.scores import RATIOS
+from groundglass.whole_file import write_whole
+
+CAPTIONS = {
+    "slices.png": "Best, median and worst slices with lesion, by Dice",
+    "bland-altman.png": "Agreement of volume and burden",
+    "lesion-size.png": "Lesions by size",
+    "precision-recall.png": "Precision and recall over thresholds",
+    "reliability.png": "Reliability",
+}
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write an evaluation into a folder, which is made if need be.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    figures = draw(evaluation)
+    texts = {
+        "report.md": _markdown(evaluation, list(figures)),
+        "scores.json": to_json(evaluation),
+        "slices.csv": slices_csv(evaluation),
+        "cases.csv": cases_csv(evaluation),
+        "lesions.csv": lesions_csv(evaluation),
+    }
+    files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
+    files |= {f"figures/{name}": png for name, png in figures.items()}
+    for name, data in files.items():
+        write_whole(folder / name, data)
+    return [folder / name for name in files]
+
+
+def _markdown(evaluation: Evaluation, figures: Sequence[str]) -> str:
+    sections = (
+        _opening(evaluation),
+        _headline(evaluation),
+        *(_class(evaluation, name) for name in evaluation.classes),
+        _cases(evaluation),
+        _lesions(evaluation),
+        _volumes(evaluation),
+        _calibration(evaluation),
+        _figures(figures),
+        ["## Rules", *(f"- **{name}**: {text}" for name, text in RULES.items())],
+    )
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _opening(evaluation: Evaluation) -> list[str]:
+    model, slices = evaluation.model, evaluation.slices
+    patients, lesion = len({each.patient for each in slices}), sum(each.has_lesion for each in slices)
+    return [
+        f"# {model.name}, evaluated",
+        "",
+        f"Model sha256 {model.sha256}; lesion from a probability of {evaluation.threshold:g} on. "
+        f"Cases: {len(evaluation.cases)}; patients: {patients}; slices: {len(slices)}, {lesion} of them with lesion. "
+        "Scores in percent, with 95 % intervals over patients where there are enough; - is undefined. "
+        "Every rule is at the end. Research use, not a medical device.",
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """First column to the left, the others to the right."""
+    yield f"| {' | '.join(head)} |"
+    yield f"|---|{'---:|' * (len(head) - 1)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+
+
+def _headline(evaluation: Evaluation) -> list[str]:
+    head = ["counted on", *(HEADINGS[name] for name in RATIOS), "Dice over", "left out"]
+    rows = [
+        [title, *(percent_interval(scores[name]) for name in RATIOS), *_units(scores["dice"], title)]
+        for title, scores in headline(evaluation).items()
+    ]
+    return ["## Scores", "", *_table(head, rows)]
+
+
+def _units(dice: Estimate, title: str) -> tuple[str, str]:
+    """How many rows a mean is over, and how many it leaves out."""
+    return (str(dice.rows), str(dice.undefined)) if title.startswith("mean") else ("", "")
+
+
+def _class(evaluation: Evaluation, name: str) -> list[str]:
+    titles = {"pooled": "pooled, every slice", "slices": "mean of slices", "volumes": "mean of volumes"}
+    scores = evaluation.class_scores(name)
+    rows = [[title, *(percent_interval(scores[unit][each]) for each in RATIOS)] for unit, title in titles.items()]
+    return [f"## Class: {name}", "", *_table(["counted on", *(HEADINGS[each] for each in RATIOS)], rows)]
+
+
+def _cases(evaluation: Evaluation) -> list[str]:
+    head = ["case", "slices", "with lesion", *(HEADINGS[name] for name in RATIOS), "HD95 mm", "surface Dice"]
+    rows = [
+        [
+            case.case,
+            str(len(case.slices)),
+            str(len(case.slices) - case.lesion_free),
+            *(percent(value) for value in case.pooled["whole"].scores.values()),
+            _number(case.volume.hd95_mm),
+            percent(case.volume.surface_dice),
+        ]
+        for case in evaluation.cases
+    ]
+    surface = evaluation.surface()
+    blank = [""] * (2 + len(RATIOS))
+    if surface["hd95_mm"].rows or surface["surface_dice"].rows:
+        hd95 = _with_interval(surface["hd95_mm"])
+        rows.append(["mean of volumes", *blank, hd95, percent_interval(surface["surface_dice"])])
+    return [f"## Cases, every slice (surface Dice within {TOLERANCE_MM:g} mm)", "", *_table(head, rows)]
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:z.{digits}f}"
+
+
+def _with_interval(estimate: Estimate, digits: int = 1) -> str:
+    value = _number(estimate.value, digits)
+    return (
+        value
+        if estimate.interval is None
+        else f"{value} ({' to '.join(_number(e, digits) for e in estimate.interval)})"
+    )
+
+
+def _lesions(evaluation: Evaluation) -> list[str]:
+    lines = []
+    for unit in EDGES:
+        rows = [
+            [
+                row.size_class,
+                f"{row.found} of {row.recall.rows}",
+                percent_interval(row.recall),
+                f"{row.right} of {row.precision.rows}",
+                percent_interval(row.precision),
+            ]
+            for row in by_size(evaluation.regions, unit)
+        ]
+        if rows:
+            where = "whole volumes, by ml" if unit == "ml" else "slices that stand alone, by pixels"
+            head = [f"size ({where})", "lesions found", "recall", "marked regions right", "precision"]
+            lines += ["", *_table(head, rows)]
+    return ["## Lesions by size", *lines] if lines else []
+
+
+def _volumes(evaluation: Evaluation) -> list[str]:
+    head = ["case", "ml", "reference ml", "error ml", "burden %", "reference %", "error points", "false ml", "a slice"]
+    rows = [
+        _volume(case)
+        for case in evaluation.cases
+        if case.volume.volume_ml or case.false_positive_ml_per_slice is not None
+    ]
+    if not rows:
+        return []
+    agreements = {
+        "Volume, ml": evaluation.agreement("volume_ml"),
+        "Burden, points": evaluation.agreement("burden_percent"),
+    }
+    false = _with_interval(evaluation.false_positive_ml(), 3)
+    return [
+        "## Volume and burden",
+        "",
+        *_table(head, rows),
+        "",
+        *_table(
+            ["prediction - reference", "volumes", "bias", "mean absolute error", "95 % limits of agreement"],
+            [_agreement(title, found) for title, found in agreements.items()],
+        ),
+        "",
+        f"Marked on lesion-free slices (false ml), over all volumes: {false} ml a slice.",
+    ]
+
+
+def _volume(case: CaseScore) -> list[str]:
+    cells = [case.case]
+    for pair in (case.volume.volume_ml, case.volume.burden_percent):
+        cells += [f"{pair.predicted:.1f}", f"{pair.reference:.1f}", f"{pair.error:+z.1f}"] if pair else ["-"] * 3
+    return [*cells, _number(case.volume.false_positive_ml), _number(case.false_positive_ml_per_slice, 3)]
+
+
+def _agreement(title: str, found: Agreement) -> list[str]:
+    limits = "-" if found.limits is None else " to ".join(f"{end:+z.1f}" for end in found.limits)
+    return [title, str(found.volumes), _with_interval(found.bias), _with_interval(found.mean_absolute_error), limits]
+
+
+def _calibration(evaluation: Evaluation) -> list[str]:
+    histogram, curve = evaluation.histogram, precision_recall(evaluation.histogram)
+    error = expected_calibration_error(reliability(histogram))
+    average = curve.average_precision if curve else None
+    return [
+        "## Calibration",
+        "",
+        f"ECE {_number(error, 4)}, average precision {_number(average, 3)}, over {histogram.pixels:,} pixels that the "
+        f"network looked at, {int(histogram.lesion.sum()):,} of them lesion.",
+    ]
+
+
+def _figures(figures: Sequence[str]) -> list[str]:
+    return ["## Figures", *(f"\n![{CAPTIONS[name]}](figures/{name})" for name in figures)] if figures else []

@@ -1,0 +1,176 @@
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from groundglass.errors import OutputError
+from groundglass.evaluation.evaluate import Target, evaluate
+from groundglass.evaluation.report import write_report
+from groundglass.evaluation.results import Evaluation
+from groundglass.evaluation.rules import EMPTY_MASKS, RULES
+from groundglass.evaluation.summary import to_json
+from groundglass.evaluation.tables import score_table, write_scores
+from groundglass.inference.card import read_card
+from groundglass.inference.segmenter import Segmenter
+from groundglass.whole_file import digest
+
+FIGURES = {"slices.png", "bland-altman.png", "lesion-size.png", "precision-recall.png", "reliability.png"}
+
+
+def strict(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def nulls(node: Any, path: str = "") -> Iterator[str]:
+    if node is None:
+        yield path
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from nulls(value, f"{path}.{key}".strip("."))
+
+
+@pytest.fixture(scope="module")
+def report(everything: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "new"
+    files = write_report(everything, folder)
+    assert set(files) == {path for path in folder.rglob("*") if path.is_file()}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lesion_free(targets: dict[str, Target], grey_band: Segmenter) -> Evaluation:
+    return evaluate([targets["volumes/5"]], grey_band)
+
+
+def test_the_files(report: Path) -> None:
+    names = {"report.md", "scores.json", "slices.csv", "cases.csv", "lesions.csv"}
+    assert {path.name for path in report.iterdir()} == names | {"figures"}
+    assert {path.name for path in (report / "figures").iterdir()} == FIGURES
+
+
+def test_the_json_is_strict_and_every_null_has_its_reason(report: Path, everything: Evaluation) -> None:
+    scores = strict((report / "scores.json").read_text())
+    unknown = scores.pop("unknown")
+    assert set(nulls(scores)) == set(unknown)
+    assert all(unknown.values())
+    assert scores["rules"] == RULES
+    assert scores["rules"]["empty masks"] == EMPTY_MASKS
+    assert scores["model"] == {
+        "name": "grey-band",
+        "sha256": "0" * 64,
+        "threshold": 0.5,
+        "classes": ["lesion", "ground-glass", "consolidation"],
+    }
+    assert scores["counted"]["slices"] == 4 * 32 + 4 + 1
+    assert scores["counted"]["patients"] == 4 + 4 + 1
+    whole = scores["pooled"]["whole"]["dice"]
+    assert whole["value"] == pytest.approx(everything.pooled["whole"].dice, abs=1e-4)
+    low, high = whole["interval_95"]
+    assert low <= whole["value"] <= high
+    assert unknown["cases.stack/tr.volume_ml"] == "its slices are of different patients"
+    assert len(scores["calibration"]["bins"]) == 20
+    assert [row["size_class"] for row in scores["lesions"]["px"]] == ["<100 px", "100-1000 px", ">=1000 px", "all"]
+    assert scores["volume_ml"]["volumes"] == 4
+    assert scores["volume_ml"]["limits_of_agreement_95"] is not None
+    assert scores["classes"]["ground-glass"]["pooled"]["dice"]["value"] > 0
+
+
+def test_nan_is_never_written(everything: Evaluation) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        to_json(replace(everything, threshold=float("nan")))
+
+
+def test_the_csv_files(report: Path, everything: Evaluation) -> None:
+    slices, cases, lesions = (
+        list(csv.DictReader(io.StringIO((report / f"{name}.csv").read_text())))
+        for name in ("slices", "cases", "lesions")
+    )
+    assert (len(slices), len(cases), len(lesions)) == (len(everything.slices), 6, len(everything.regions))
+    assert sum(int(row["true_positive"]) for row in slices) == everything.pooled["whole"].true_positive
+    free = next(row for row in cases if row["case"] == "volumes/5")
+    assert (free["sensitivity"], free["hd95_mm"], free["dice"]) == ("", "", "0.0")
+    assert float(free["error_volume_ml"]) == float(free["predicted_volume_ml"]) > 0
+    assert float(free["false_positive_ml_per_lesion_free_slice"]) > 0
+    assert {row["unit"] for row in lesions} == {"ml", "px"}
+    assert "ground-glass_dice" in slices[0]
+
+
+def test_the_figures_show_something(report: Path) -> None:
+    for path in (report / "figures").iterdir():
+        with Image.open(path) as image:
+            grey = image.convert("L")
+            assert min(grey.size) > 400
+            assert len(grey.getcolors() or []) > 20
+
+
+def test_the_report_reads(report: Path) -> None:
+    text = (report / "report.md").read_text()
+    for name in FIGURES:
+        assert f"](figures/{name})" in text
+    for heading in ("Scores", "Class: ground-glass", "Cases", "Lesions by size", "Volume and burden", "Calibration"):
+        assert f"## {heading}" in text
+    assert all(rule in text for rule in RULES.values())
+    assert not {"nan", "inf", "None"} & set(text.replace("|", " ").split())
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in rows)
+
+
+def test_without_any_lesion_there_are_nulls_and_no_crash(lesion_free: Evaluation, tmp_path: Path) -> None:
+    files = {path.name: path for path in write_report(lesion_free, tmp_path)}
+    scores = strict(files["scores.json"].read_text())
+    assert set(nulls({key: value for key, value in scores.items() if key != "unknown"})) == set(scores["unknown"])
+    assert scores["pooled"]["whole"]["sensitivity"] == {"value": None, "interval_95": None}
+    assert scores["mean_over"]["lesion_slices"]["dice"]["value"] is None
+    assert scores["calibration"]["average_precision"] is None
+    assert scores["volume_ml"]["limits_of_agreement_95"] is None
+    assert scores["unknown"]["volume_ml.limits_of_agreement_95"] == "1 of at least 2 volumes"
+    assert scores["unknown"]["pooled.whole.specificity.interval_95"] == "1 of at least 3 patients"
+    assert not {"slices.png", "precision-recall.png", "lesion-size.png"} & set(files)
+    assert "precision-recall" not in files["report.md"].read_text()
+
+
+def test_nothing_at_all(grey_band: Segmenter, tmp_path: Path) -> None:
+    files = write_report(evaluate([], grey_band), tmp_path)
+    assert [path.suffix for path in files] == [".md", ".json", ".csv", ".csv", ".csv"]
+    strict((tmp_path / "scores.json").read_text())
+
+
+def test_a_folder_that_cannot_be_made(lesion_free: Evaluation, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_report(lesion_free, tmp_path / "file")
+
+
+def test_the_terminal_table(everything: Evaluation) -> None:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(score_table(everything))
+    text = console.export_text()
+    assert f"{100 * (everything.pooled['whole'].dice or 0):.1f} (" in text
+    for name in ("pooled, every slice", "mean of volumes", "volumes/8", "IoU"):
+        assert name in text
+
+
+def test_scores_go_into_the_card_and_leave_the_rest(
+    everything: Evaluation, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"weights")
+    card = grey_band.card.model_copy(update={"sha256": digest(model), "scores": {"validation": {"dice": 0.5}}})
+    model.with_suffix(".json").write_text(card.model_dump_json())
+    write_scores(model, everything, "groundglass evaluate m.onnx --data DATA")
+    after = read_card(model)
+    assert after.scores["validation"] == {"dice": 0.5}
+    assert after.scores["command"] == "groundglass evaluate m.onnx --data DATA"
+    assert after.scores["test"]["pooled"]["whole"]["dice"] == round(everything.pooled["whole"].dice or 0, 4)
+    assert set(after.scores["test"]) == {case.case for case in everything.cases} | {"pooled"}
+    assert after.model_copy(update={"scores": {}}) == card.model_copy(update={"scores": {}})
