@@ -35,11 +35,12 @@ def test_the_rows_of_the_papers_table_differ_in_what_the_table_says(name: str) -
     assert (training.halve_after, training.stop_after) == (10, 50)
 
 
-def test_no_shipped_patient_split_trains_on_the_public_test_part() -> None:
-    for path in CONFIGS.glob("*.toml"):
-        split = read_config(path).split
-        if split.by == "patient":
-            assert {"volumes/4", "volumes/5", "volumes/8"} <= set(split.test), path.name
+def test_classes_make_a_map_each_after_the_lesions(tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text('name = "two"\nclasses = ["consolidation", "effusion"]\n')
+    config = read_config(path)
+    assert config.maps == ("lesion", "consolidation", "effusion")
+    assert config.built.classes == 3
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,8 @@ def test_no_shipped_patient_split_trains_on_the_public_test_part() -> None:
         ('name = "x"\n[field]\nwindow_hu = [250.0, -1250.0]\n', "field.window_hu: .*lower end comes first"),
         ('name = "x"\n[network]\nwidths = [8]\n', "network: Value error, a network has two levels"),
         ('name = "x"\n[training]\noptimiser = "sgd"\n', "training.optimiser: "),
-        ('name = "x"\n[split]\nby = "volume"\n', "split.by: "),
+        ('name = "x"\n[field]\nview = "heart"\n', "field.view: "),
+        ('name = "x"\nclasses = ["lesion"]\n', "classes: Value error, classes are of ground-glass, consolidation"),
         ("name = \n", "is no TOML"),
     ],
 )

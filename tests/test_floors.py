@@ -26,8 +26,9 @@ FLOORS = {
     "evaluation": 5,
     "experiment": 6,
     "export": 6,
+    "leak": 7,
     "demo": 5,
-    "cli": 7,
+    "cli": 8,
 }
 TORCH_FREE = {"errors", "scores", "whole_file", "scan", "inference", "report", "analysis", "demo", "cli"}
 HEAVY = {"torch", "lightning", "monai", "onnx"}

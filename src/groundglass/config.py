@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from groundglass.data.augment import AugmentConfig
 from groundglass.data.batches import DrawConfig
-from groundglass.data.splits import SplitConfig
+from groundglass.data.slices import CLASS_LABELS
 from groundglass.errors import ConfigError
 from groundglass.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
+from groundglass.scan.lungs import FieldOfView
 from groundglass.training.module import TrainingConfig
 
 
@@ -20,13 +22,15 @@ class FieldConfig(BaseModel):
     """What the network sees of a slice.
 
     Attributes:
-        size: (height, width) in pixels of the lung field, letterboxed.
+        size: (height, width) in pixels of the field of view, letterboxed; left out: what was prepared.
+        view: `lungs` or `slice` (the whole one, as in the paper); left out: what was prepared.
         window_hu: Lower and upper end of the intensity window, scaled to [0, 1].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: tuple[int, int] = (256, 256)
+    size: tuple[int, int] | None = None
+    view: FieldOfView | None = None
     window_hu: tuple[float, float] = (-1250.0, 250.0)
 
     @field_validator("window_hu")
@@ -38,18 +42,46 @@ class FieldConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Everything that decides a training; one section of the file each."""
+    """Everything that decides a training but its data; one section of the file each.
+
+    Attributes:
+        name: Of the run.
+        classes: Maps besides the lesion's, of `ground-glass`, `consolidation`, `effusion`.
+        field: What the network sees of a slice.
+        network: The network's switches; its number of classes follows from `classes`.
+        loss: The loss.
+        draw: How an epoch's slices are drawn.
+        augment: How far they are changed.
+        training: Optimiser, schedule, length, seed.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    classes: tuple[str, ...] = ()
     field: FieldConfig = FieldConfig()
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
     draw: DrawConfig = DrawConfig()
     augment: AugmentConfig = AugmentConfig()
-    split: SplitConfig = SplitConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @field_validator("classes")
+    @classmethod
+    def _known(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(classes) <= set(CLASS_LABELS) or len(set(classes)) < len(classes):
+            raise ValueError(f"classes are of {', '.join(CLASS_LABELS)}, each once")
+        return classes
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """What each output map means: lesion, then the classes."""
+        return ("lesion", *self.classes)
+
+    @property
+    def built(self) -> NetworkConfig:
+        """The network as it is built, with a map for each of `maps`."""
+        return replace(self.network, classes=len(self.maps))
 
 
 def read_config(path: Path) -> RunConfig:

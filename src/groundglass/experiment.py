@@ -1,8 +1,8 @@
-"""A training as a whole: a configuration and a dataset folder in, a run folder out.
+"""A training as a whole: a configuration, a prepared folder and a split in, a run folder out.
 
 RUN/
-    config.json  machine.json         what was asked for, and on what it ran
-    split.json                        the cases (by patient) or slices on each side
+    config.json  split.json           what was asked for; the parts, by case
+    machine.json                      versions, git state, and on what it ran
     metrics.csv  events.out.*         per epoch, as CSV and for TensorBoard
     last.ckpt  best.ckpt              to resume from; to export
     result.json                       the threshold chosen on the validation, and the scores there
@@ -11,7 +11,6 @@ RUN/
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,89 +20,116 @@ from numpy.typing import NDArray
 
 from groundglass.config import RunConfig
 from groundglass.data.batches import plain_batches, training_batches
-from groundglass.data.catalogue import find_cases
-from groundglass.data.slices import Slices, load_slices
-from groundglass.data.splits import Split, split_slices
+from groundglass.data.prepared import Manifest, read_prepared
+from groundglass.data.slices import Slices
+from groundglass.data.splits import Split, sides_of
 from groundglass.errors import ConfigError
 from groundglass.scores import Confusion
-from groundglass.training.fit import describe_machine, fit, load_network
+from groundglass.training.fit import describe_machine, fit, is_first_process, load_network
 from groundglass.training.module import LesionModule
+from groundglass.whole_file import write_whole
 
 THRESHOLDS = np.array([0.02, 0.05, *np.round(np.arange(0.1, 0.95, 0.05), 2), 0.95, 0.98])
 SCORING_BATCH = 8
 
 
 def train(
-    config: RunConfig,
-    data: Path,
-    run: Path,
-    cache: Path,
-    resume: bool = False,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    config: RunConfig, prepared: Path, split: Split, run: Path, resume: bool = False, devices: int = 1
 ) -> dict[str, Any]:
     """Train as configured, choose the threshold on the validation, and write the run folder.
 
     Args:
         config: The whole configuration.
-        data: A dataset folder in one of the layouts of `data.catalogue`.
+        prepared: A prepared folder.
+        split: What trains, what chooses, what is left alone.
         run: The run folder; made if need be.
-        cache: Where slices cut for this dataset and size are kept.
         resume: Go on from the run's last checkpoint.
-        progress: Called with the cases cut and their number.
+        devices: Processes (on GPUs, one each) that share every batch.
 
     Returns:
         What `result.json` holds.
 
     Raises:
-        ConfigError: The run folder holds another training already.
-        DatasetError: The dataset is not laid out as expected.
+        ConfigError: The folder was prepared otherwise, or the run folder holds another training.
+        DatasetError: The prepared folder is not whole, or the split does not fit it.
         TrainingError: The training could not go on.
     """
-    if (run / "last.ckpt").exists() and not resume:
-        raise ConfigError(f"{run} holds a training already: go on with --resume, or name another folder")
-    run.mkdir(parents=True, exist_ok=True)
-    slices = load_slices(find_cases(data), config.field.size, cache, progress)
-    split = split_slices(slices, config.split)
-    _write(run / "config.json", config.model_dump_json(indent=2))
-    _write(run / "machine.json", describe_machine())
-    _write(run / "split.json", json.dumps(_describe(slices, split), indent=2))
+    manifest, slices = read_prepared(prepared)
+    config = fitted(config, manifest)
+    sides = sides_of(split, slices)
+    if is_first_process():
+        _open_run(run, config, split, resume)
 
     training, window = config.training, config.field.window_hu
-    batches = training_batches(slices.where(split.train), window, config.draw, config.augment, training.seed)
-    chosen_on = slices.where(split.validation)
-    validation = plain_batches(chosen_on, window, SCORING_BATCH) if len(chosen_on) else None
-    checkpoint = fit(config.network, config.loss, training, batches, validation, run, resume)
+    learnt_from = slices.where(sides.train & (slices.has_lesion | config.draw.lesion_free))
+    chosen_on = slices.where(sides.validation)
+    batches = training_batches(learnt_from, window, config.draw, config.augment, training.seed, config.classes)
+    validation = plain_batches(chosen_on, window, SCORING_BATCH, config.classes) if len(chosen_on) else None
+    checkpoint = fit(config.built, config.loss, training, batches, validation, run, resume, devices)
 
-    result: dict[str, Any] = {"checkpoint": checkpoint.name, "threshold": None, "validation": None}
-    module = load_network(checkpoint, config.network)
+    counts = {"train": len(learnt_from), "validation": len(chosen_on), "test": int(sides.test.sum())}
+    result: dict[str, Any] = {"checkpoint": checkpoint.name, "slices": counts, "threshold": None, "validation": None}
     if len(chosen_on):
-        curve = score(module, chosen_on, window, THRESHOLDS)
+        curve = score(load_network(checkpoint, config.built), chosen_on, window, THRESHOLDS)
         best = max(range(len(THRESHOLDS)), key=lambda i: curve[i].dice or 0.0)
         result |= {"threshold": float(THRESHOLDS[best]), "validation": curve[best].scores}
-    _write(run / "result.json", json.dumps(result, indent=2))
+    if is_first_process():
+        _write(run / "result.json", json.dumps(result, indent=2))
     return result
+
+
+def fitted(config: RunConfig, manifest: Manifest) -> RunConfig:
+    """The configuration with the prepared folder's size and field of view.
+
+    Raises:
+        ConfigError: It asks for another one, or for slices that were left out.
+    """
+    asked, has = config.field, {"size": manifest.size, "view": manifest.field_of_view}
+    for name, value in has.items():
+        if getattr(asked, name) not in (None, value):
+            height, width = asked.size or manifest.size
+            raise ConfigError(
+                f"field.{name} of {config.name} is {getattr(asked, name)}, the folder was prepared with {value}: "
+                f"groundglass prepare … --size {height} {width} --view {asked.view or manifest.field_of_view}"
+            )
+    if config.draw.lesion_free and manifest.lesion_slices_only:
+        raise ConfigError(f"{config.name} draws lesion-free slices, the folder was prepared with --lesion-slices-only")
+    return config.model_copy(update={"field": asked.model_copy(update=has)})
+
+
+def _open_run(run: Path, config: RunConfig, split: Split, resume: bool) -> None:
+    """Write down what is asked for, or hold it against what the run folder was begun with."""
+    if (run / "last.ckpt").exists() and not resume:
+        raise ConfigError(f"{run} holds a training already: go on with --resume, or name another folder")
+    if resume and (run / "config.json").is_file():
+        begun = RunConfig.model_validate_json((run / "config.json").read_bytes())
+        if _but_for_epochs(begun) != _but_for_epochs(config):
+            raise ConfigError(f"{run} was begun with another configuration: only training.epochs may change")
+        if Split.model_validate_json((run / "split.json").read_bytes()) != split:
+            raise ConfigError(f"{run} was begun with another split: name the one that it was begun with")
+    _write(run / "config.json", config.model_dump_json(indent=2))
+    _write(run / "split.json", split.model_dump_json(indent=1))
+    _write(run / "machine.json", describe_machine())
+
+
+def _but_for_epochs(config: RunConfig) -> dict[str, Any]:
+    plain = config.model_dump(mode="json")
+    del plain["training"]["epochs"]
+    return plain
 
 
 @torch.inference_mode()
 def score(
     module: LesionModule, slices: Slices, window: tuple[float, float], thresholds: NDArray[np.float64]
 ) -> list[Confusion]:
-    """Pooled counts of the network over slices as they are cut, for each threshold."""
+    """Pooled lesion counts of the network over slices as they are cut, for each threshold."""
     totals = [Confusion() for _ in thresholds]
     for image, target in plain_batches(slices, window, SCORING_BATCH):
-        probability, truth = torch.sigmoid(module(image)).numpy(), target.numpy() > 0
+        probability, truth = torch.sigmoid(module(image)[:, :1]).numpy(), target.numpy() > 0
         for i, threshold in enumerate(thresholds):
             totals[i] += Confusion.count(probability >= threshold, truth)
     return totals
 
 
-def _describe(slices: Slices, split: Split) -> dict[str, Any]:
-    sides = {"train": split.train, "validation": split.validation, "test": split.test}
-    return {
-        side: {"slices": int(members.sum()), "cases": sorted(set(slices.case[members].tolist()))}
-        for side, members in sides.items()
-    }
-
-
 def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, (text + "\n").encode())

@@ -1,4 +1,4 @@
-"""A training run -> one ONNX file and its card, checked against torch."""
+"""A training run -> one ONNX file and its card, checked against torch; or a segmenter at once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from groundglass.config import RunConfig
-from groundglass.data.catalogue import find_cases
-from groundglass.data.slices import cut_case
+from groundglass.data.prepared import read_prepared
+from groundglass.data.splits import Split
 from groundglass.errors import ModelError
-from groundglass.inference.card import ModelCard, digest
+from groundglass.inference.card import ModelCard
 from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine
+from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.intensity import Window
 from groundglass.training.fit import load_network
 from groundglass.training.module import LesionModule
+from groundglass.whole_file import digest
 
 # Largest difference from torch in probability. ONNX Runtime shows that the file computes what torch does; OpenVINO's
 # float32 instance normalisation rounds more coarsely.
@@ -49,7 +51,7 @@ TERMS = {
 
 
 def export(
-    run: Path, name: str, folder: Path, threshold: float | None = None, data: Path | None = None
+    run: Path, name: str, folder: Path, threshold: float | None = None, prepared: Path | None = None
 ) -> tuple[Path, dict[str, float]]:
     """Write NAME.onnx and NAME.json from a finished run.
 
@@ -58,7 +60,7 @@ def export(
         name: Of the model.
         folder: Where both files go.
         threshold: Probability from which a pixel is lesion; None: what the run chose on its validation.
-        data: A dataset folder: the export is checked on real slices of it; None: on made-up ones.
+        prepared: A prepared folder: the export is checked on its real slices; None: on made-up ones.
 
     Returns:
         The ONNX file, and each engine's largest difference from torch in probability.
@@ -66,32 +68,14 @@ def export(
     Raises:
         ModelError: The run is not finished, or the exported model computes something else than torch does.
     """
-    config, result, split = _read_run(run)
-    threshold = threshold if threshold is not None else result["threshold"]
-    if threshold is None:
-        raise ModelError(f"{run} had no validation to choose a threshold on: give one with --threshold")
-    module = load_network(run / result["checkpoint"], config.network)
+    module, card = open_run(run, name, threshold)
     folder.mkdir(parents=True, exist_ok=True)
     path, unfinished = folder / f"{name}.onnx", folder / f".{name}.part.onnx"
     try:
-        write_onnx(module, config.field.size, unfinished)
-        images = probe_images(config.field.size) if data is None else real_images(data, config)
+        write_onnx(module, card.size, unfinished)
+        images = probe_images(card.size) if prepared is None else real_images(prepared, card.window)
         differences = check_against_torch(module, unfinished, images)
-        trained_on = sorted({case.split("/")[0] for case in split["train"]["cases"]})
-        card = ModelCard(
-            name=name,
-            sha256=digest(unfinished),
-            network=asdict(config.network),
-            window_hu=config.field.window_hu,
-            size=config.field.size,
-            threshold=threshold,
-            training_data=tuple(TERMS[source] for source in trained_on),
-            never_trained_on=never_trained_on(split),
-            scores={"validation": result["validation"]},
-            export_check=differences,
-            intended_use=INTENDED_USE,
-            limits=LIMITS,
-        )
+        card = card.model_copy(update={"sha256": digest(unfinished), "export_check": differences})
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -99,19 +83,75 @@ def export(
     return path, differences
 
 
-def _read_run(run: Path) -> tuple[RunConfig, dict[str, Any], dict[str, Any]]:
+class TorchEngine:
+    """A run's network as it was trained, for scoring a run that was not exported."""
+
+    def __init__(self, module: LesionModule) -> None:
+        self._module = module
+
+    @torch.inference_mode()
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, 1, height, width) in [0, 1] -> (n, classes, height, width) logits."""
+        return np.asarray(self._module(torch.from_numpy(images)).numpy(), dtype=np.float32)
+
+
+def run_segmenter(run: Path) -> Segmenter:
+    """A finished run, ready to segment.
+
+    Raises:
+        ModelError: The run is not finished.
+    """
+    module, card = open_run(run, run.resolve().name)
+    return Segmenter(card, TorchEngine(module))
+
+
+def open_run(run: Path, name: str, threshold: float | None = None) -> tuple[LesionModule, ModelCard]:
+    """A finished run's network and its card, whose sha256 is the checkpoint's.
+
+    Raises:
+        ModelError: The run is not finished, or has no threshold.
+    """
     try:
         config = RunConfig.model_validate_json((run / "config.json").read_bytes())
-        return config, json.loads((run / "result.json").read_bytes()), json.loads((run / "split.json").read_bytes())
+        result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
+        split = Split.model_validate_json((run / "split.json").read_bytes())
     except FileNotFoundError as error:
         raise ModelError(
             f"{error.filename} is not there: {run} is no finished run; go on with train --resume"
         ) from error
+    threshold = threshold if threshold is not None else result["threshold"]
+    if threshold is None:
+        raise ModelError(f"{run} had no validation to choose a threshold on: give one with --threshold")
+    size, view = config.field.size, config.field.view
+    assert size is not None, "a run's configuration states what was prepared"
+    assert view is not None, "a run's configuration states what was prepared"
+    checkpoint = run / result["checkpoint"]
+    card = ModelCard(
+        name=name,
+        sha256=digest(checkpoint),
+        network=asdict(config.built),
+        window_hu=config.field.window_hu,
+        field_of_view=view,
+        size=size,
+        classes=config.maps,
+        threshold=threshold,
+        training_data=tuple(TERMS.get(s, f"{s}: a collection of the trainer's own") for s in _sources(split)),
+        never_trained_on=never_trained_on(split),
+        scores={"validation": result["validation"]},
+        intended_use=INTENDED_USE,
+        limits=LIMITS,
+    )
+    return load_network(checkpoint, config.built), card
 
 
-def never_trained_on(split: dict[str, Any]) -> tuple[str, ...]:
+def _sources(split: Split) -> list[str]:
+    return sorted({member.split("/")[0] for member in split.train})
+
+
+def never_trained_on(split: Split) -> tuple[str, ...]:
     """The test cases of which nothing was trained on: a split by slice has most volumes on both sides."""
-    return tuple(sorted(set(split["test"]["cases"]) - set(split["train"]["cases"])))
+    test, train = ({member.split(":")[0] for member in members} for members in (split.test, split.train))
+    return tuple(sorted(test - train))
 
 
 def probe_images(size: tuple[int, int]) -> NDArray[np.float32]:
@@ -122,12 +162,11 @@ def probe_images(size: tuple[int, int]) -> NDArray[np.float32]:
     return np.stack([ramp, noise, 0.2 * noise])[:, None]
 
 
-def real_images(data: Path, config: RunConfig, count: int = 16) -> NDArray[np.float32]:
-    """(n, 1, height, width) in [0, 1]: slices spread over the first picture or volume of each source."""
-    cases = {case.source: case for case in reversed(find_cases(data))}
-    slices = [cut_case(case, config.field.size) for case in cases.values()]
-    hu = np.concatenate([part.hu[:: max(1, len(part) // count)][:count] for part in slices])
-    return Window(*config.field.window_hu).scale(hu.astype(np.float32))[:, None]
+def real_images(prepared: Path, window: Window, count: int = 48) -> NDArray[np.float32]:
+    """(n, 1, height, width) in [0, 1]: slices spread over a prepared folder."""
+    _, slices = read_prepared(prepared)
+    hu = slices.hu[:: max(1, len(slices) // count)].astype(np.float32)
+    return window.scale(hu)[:, None]
 
 
 def write_onnx(module: LesionModule, size: tuple[int, int], path: Path) -> None:
