@@ -50,7 +50,8 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if need be.")]
 Model = Annotated[Path | None, typer.Option("--model", help="An ONNX file with its card beside it. [default: bundled]")]
-DataFolder = Annotated[Path, typer.Option("--data", help="Dataset folder (see docs/data.md).")]
+PreparedFolder = Annotated[Path, typer.Option("--data", metavar="PREPARED", help="A folder made by prepare.")]
+SplitFile = Annotated[Path, typer.Option("--split", metavar="SPLIT.json", help="A file made by split.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -109,25 +110,112 @@ def demo(output: Output = Path("demo")) -> None:
 
 
 @app.command()
+def prepare(
+    places: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Dataset folders, or CSVs of image,mask,patient.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The prepared folder; made if need be.")],
+    size: Annotated[tuple[int, int], typer.Option(min=16, help="Height and width of the slices.")] = (192, 256),
+    view: Annotated[
+        str, typer.Option(help="What of a slice is seen: lungs, or slice (the whole, as in the paper).")
+    ] = "lungs",
+    lesion_slices_only: Annotated[bool, typer.Option("--lesion-slices-only", help="Leave the others out.")] = False,
+    leave_out_bad: Annotated[
+        bool, typer.Option("--leave-out-bad", help="Go on without the cases that are refused.")
+    ] = False,
+) -> None:
+    """Check a dataset's cases, cut their slices, and group their patients."""
+    from groundglass.data.overview import case_table, source_table
+    from groundglass.data.prepare import Settings
+    from groundglass.data.prepare import prepare as run
+    from groundglass.scan.lungs import FieldOfView
+
+    if view not in set(FieldOfView):
+        raise typer.BadParameter(f"{view!r}: expected one of {', '.join(FieldOfView)}", param_hint="--view")
+    with _bar("cases") as progress:
+        result = run(places, output, Settings(size, FieldOfView(view), lesion_slices_only), leave_out_bad, progress)
+    console = _console()
+    console.print(case_table(result.manifest))
+    console.print(source_table(result.manifest))
+    for name, reason in result.refused.items():
+        console.print(f"left out: {name}: {reason}", markup=False)
+    console.print(
+        f"{output}: {f'{result.cut} cases cut' if result.cut else 'nothing to do, all is there'}", markup=False
+    )
+
+
+@app.command()
+def show(
+    prepared: Annotated[Path, typer.Argument(metavar="PREPARED", help="A prepared folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("examples.png"),
+    count: Annotated[int, typer.Option(min=1, max=64, help="Slices, at most.")] = 12,
+) -> None:
+    """Draw examples of a prepared folder, a colour for each class (Figure 5 of the paper)."""
+    from groundglass.data.overview import write_examples
+
+    write_examples(prepared, output, count)
+    typer.echo(str(output))
+
+
+@app.command()
+def split(
+    prepared: Annotated[Path, typer.Argument(metavar="PREPARED", help="A prepared folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the split files.")] = Path("splits"),
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--test", help="Pattern of the fixed test cases; repeatable. [default: volumes 4, 5, 8 of MedSeg]"
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Grouped folds over the patients.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+) -> None:
+    """Write the protocols A (by slice, leaky), B (patients apart), C (sources apart), D (external) as files."""
+    _needs("sklearn")
+    from groundglass.data.overview import split_table
+    from groundglass.data.protocols import write_splits
+
+    _console().print(split_table(write_splits(prepared, output, test or (), folds, seed)))
+
+
+@app.command()
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="One of configs/, or your own.")],
-    data: DataFolder,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder. [default: runs/NAME]")] = None,
-    cache: Annotated[Path, typer.Option(help="Where cut slices are kept between trainings.")] = Path("runs/cache"),
+    data: PreparedFolder,
+    split: SplitFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder. [default: runs/NAME/SPLIT]")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) that share every batch.")] = 1,
 ) -> None:
-    """Train the network on a dataset folder. Needs the `train` extra."""
+    """Train the network on a prepared folder. Needs the `train` extra."""
     _needs("torch", "lightning")
     from groundglass.config import read_config
+    from groundglass.data.splits import read_split
     from groundglass.experiment import train as run
 
-    configuration = read_config(config)
-    folder = output or Path("runs") / configuration.name
-    with _bar("cases cut") as progress:
-        result = run(configuration, data, folder, cache, resume, progress)
+    configuration, parts = read_config(config), read_split(split)
+    folder = output or Path("runs") / configuration.name / parts.name
+    result = run(configuration, data, parts, folder, resume, devices)
     typer.echo(f"{folder}: {result['checkpoint']} is the result, lesion from a probability of {result['threshold']} on")
     for name, value in (result["validation"] or {}).items():
         typer.echo(f"  validation {name} {value:.3f}" if value is not None else f"  validation {name} undefined")
+
+
+@app.command()
+def leak(
+    config: Annotated[Path, typer.Option("--config", help="A small configuration does.")],
+    data: PreparedFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the two runs.")] = Path("runs/leak"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is there.")] = False,
+) -> None:
+    """Train the same network with slices split at random and with patients apart: what the leak makes of your data."""
+    _needs("torch", "lightning", "sklearn")
+    from groundglass.config import read_config
+    from groundglass.leak import leak_table, measure_leak
+
+    _console().print(leak_table(measure_leak(read_config(config), data, output, resume, typer.echo)))
 
 
 @app.command()
@@ -137,7 +225,7 @@ def export(
     name: Annotated[str, typer.Option(help="Name of the model.")] = "groundglass-ct",
     threshold: Annotated[float | None, typer.Option(min=0.01, max=0.99, help="[default: the run's own choice]")] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Check the export on real slices of this dataset.")
+        Path | None, typer.Option("--data", help="Check the export on real slices of this prepared folder.")
     ] = None,
 ) -> None:
     """Write a run's network as one ONNX file with its card. Needs the `train` extra."""
@@ -152,25 +240,55 @@ def export(
 
 @app.command()
 def evaluate(
-    data: DataFolder,
-    case: Annotated[list[str], typer.Option("--case", help="Pattern of case names, such as 'volumes/4'; repeatable.")],
-    model: Model = None,
+    data: Annotated[Path, typer.Option("--data", help="A prepared folder, a dataset folder, or a CSV.")],
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[RUN|MODEL]", help="A run folder, or an ONNX file. [default: bundled]")
+    ] = None,
+    split: Annotated[Path | None, typer.Option("--split", metavar="SPLIT.json", help="Score a part of it.")] = None,
+    part: Annotated[str, typer.Option(help="Which: train, validation or test.")] = "test",
+    case: Annotated[
+        list[str] | None, typer.Option("--case", help="Pattern of case names, such as 'volumes/4'; repeatable.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for report, tables and figures.")
+    ] = None,
     card: Annotated[bool, typer.Option("--write-card", help="Write the scores into the model's card.")] = False,
 ) -> None:
     """Score a model on cases with a reference mask, through the same code as segment."""
-    from groundglass.data.catalogue import find_cases, select
+    from groundglass.data.splits import read_split
     from groundglass.evaluation.evaluate import evaluate as run
-    from groundglass.evaluation.evaluate import write_scores
-    from groundglass.evaluation.tables import score_table
+    from groundglass.evaluation.tables import score_table, write_scores
+    from groundglass.evaluation.targets import find_targets, part_of
     from groundglass.inference.card import bundled_model
     from groundglass.inference.segmenter import Segmenter
 
     path = model or bundled_model()
+    if card and path.is_dir():
+        raise typer.BadParameter("a run has no card yet: export it first", param_hint="--write-card")
+    if output is not None:
+        _needs("matplotlib")
+    targets = find_targets(data, case or ())
+    if split is not None:
+        targets = part_of(targets, read_split(split), part)
+    if path.is_dir():
+        _needs("torch", "lightning")
+        from groundglass.export import run_segmenter
+
+        segmenter = run_segmenter(path)
+    else:
+        segmenter = Segmenter.load(path)
     with _bar("cases") as progress:
-        scores = run(select(find_cases(data), case), Segmenter.load(path), progress)
-    _console().print(score_table(scores))
+        evaluation = run(targets, segmenter, progress)
+    _console().print(score_table(evaluation))
+    if output is not None:
+        from groundglass.evaluation.report import write_report
+
+        for file in write_report(evaluation, output):
+            typer.echo(str(file))
     if card:
-        write_scores(path, scores)
+        chosen = f" --split {split.name} --part {part}" if split is not None else ""
+        named = "".join(f" --case {pattern}" for pattern in case or ())
+        write_scores(path, evaluation, f"groundglass evaluate --data DATA{named}{chosen}")
 
 
 def _needs(*modules: str) -> None:
