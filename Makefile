@@ -11,10 +11,10 @@ demo: $(VENV)/.runs
 	$(BIN)/groundglass demo -o demo
 
 test: $(VENV)/.develops
-	$(BIN)/pytest -m "not slow" -n 2
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: $(VENV)/.develops
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.develops
 	$(BIN)/ruff check .

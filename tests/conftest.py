@@ -1,6 +1,9 @@
 """Shared fixtures: a phantom, an engine without weights, and the real data where it is."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is there: two threads wait for each other on tiny networks
+
 from pathlib import Path
 
 import numpy as np

@@ -198,6 +198,8 @@ def train(
     configuration, parts = read_config(config), read_split(split)
     folder = output or Path("runs") / configuration.name / parts.name
     result = run(configuration, data, parts, folder, resume, devices)
+    if not result:  # a further process of a training
+        return
     typer.echo(f"{folder}: {result['checkpoint']} is the result, lesion from a probability of {result['threshold']} on")
     for name, value in (result["validation"] or {}).items():
         typer.echo(f"  validation {name} {value:.3f}" if value is not None else f"  validation {name} undefined")

@@ -47,7 +47,7 @@ def train(
         devices: Processes (on GPUs, one each) that share every batch.
 
     Returns:
-        What `result.json` holds.
+        What `result.json` holds; nothing in any process but the first.
 
     Raises:
         ConfigError: The folder was prepared otherwise, or the run folder holds another training.
@@ -67,14 +67,15 @@ def train(
     validation = plain_batches(chosen_on, window, SCORING_BATCH, config.classes) if len(chosen_on) else None
     checkpoint = fit(config.built, config.loss, training, batches, validation, run, resume, devices)
 
+    if not is_first_process():
+        return {}
     counts = {"train": len(learnt_from), "validation": len(chosen_on), "test": int(sides.test.sum())}
     result: dict[str, Any] = {"checkpoint": checkpoint.name, "slices": counts, "threshold": None, "validation": None}
     if len(chosen_on):
         curve = score(load_network(checkpoint, config.built), chosen_on, window, THRESHOLDS)
         best = max(range(len(THRESHOLDS)), key=lambda i: curve[i].dice or 0.0)
         result |= {"threshold": float(THRESHOLDS[best]), "validation": curve[best].scores}
-    if is_first_process():
-        _write(run / "result.json", json.dumps(result, indent=2))
+    _write(run / "result.json", json.dumps(result, indent=2))
     return result
 
 

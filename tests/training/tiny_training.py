@@ -74,8 +74,10 @@ def one_thread() -> Iterator[None]:
     """For a network this small more would only wait for each other where the cores are busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def run_shared(folder: Path, devices: int) -> None:
@@ -114,7 +116,7 @@ def without_times(folder: Path) -> list[dict[str, str]]:
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Of a checkpoint, without unpickling anything else."""
+    """Those of a checkpoint, without unpickling anything else."""
     state: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
     return state
 

@@ -60,7 +60,7 @@ def fit(
 
     With `devices` above 1 the command that is running is started again for each further process, and comes to this
     call too: only `is_first_process` should write elsewhere. Under `torchrun` its processes are taken as they are.
-    The weights and scores are those of one process but for rounding.
+    The weights and scores are those of one process but for rounding, as with another number of threads.
 
     Args:
         network: The network's switches.
