@@ -1,7 +1,9 @@
-"""The whole life of a model on made-up data: folder, training, export, segmentation, scores."""
+"""The whole life of a model on made-up data: folder, preparation, split, training, export, segmentation, scores."""
 
 import json
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +12,31 @@ import pytest
 from groundglass.analysis import segment
 from groundglass.config import RunConfig, read_config
 from groundglass.data.catalogue import find_cases
-from groundglass.data.slices import cut_case, load_slices
+from groundglass.data.prepare import Settings, prepare
+from groundglass.data.slices import cut_case
+from groundglass.data.splits import Split
 from groundglass.errors import ConfigError, ModelError
-from groundglass.evaluation.evaluate import evaluate, pooled, write_scores
+from groundglass.evaluation.evaluate import Target, evaluate
+from groundglass.evaluation.tables import write_scores
+from groundglass.evaluation.targets import find_targets, part_of
 from groundglass.experiment import train
-from groundglass.export import export, never_trained_on
+from groundglass.export import export, never_trained_on, run_segmenter
 from groundglass.inference.card import read_card
 from groundglass.inference.segmenter import Segmenter
+from groundglass.leak import leak_table, measure_leak
 from groundglass.scan import nifti
+from groundglass.scan.lungs import FieldOfView
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import Scan
 
 CONFIG = """
 name = "tiny"
-[field]
-size = [72, 96]
+classes = ["ground-glass", "consolidation"]
 [network]
 widths = [8, 16, 32]
 [draw]
 batch_size = 4
-[split]
-test = ["volumes/4"]
-validation = ["volumes/5"]
 lesion_free = true
 [training]
 optimiser = "adamw"
@@ -40,6 +44,7 @@ learning_rate = 5e-3
 epochs = 20
 stop_after = 0
 """
+SPLIT = Split(name="apart", protocol="B", rule="", train=("volumes/1",), validation=("volumes/5",), test=("volumes/4",))
 
 
 @pytest.fixture(scope="module")
@@ -64,48 +69,66 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path, config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "tiny"
-    train(config, folder, path, path.parent / "cache")
+def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prepared") / "all"
+    prepare([folder], path, Settings((72, 96)))
     return path
 
 
 @pytest.fixture(scope="module")
-def model(run: Path, folder: Path) -> Path:
-    path, differences = export(run, "tiny", run.parent / "models", data=folder)
+def run(prepared: Path, config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    train(config, prepared, SPLIT, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(run: Path, prepared: Path) -> Path:
+    path, differences = export(run, "tiny", run.parent / "models", prepared=prepared)
     assert differences["OnnxRuntimeEngine"] < 1e-4
     return path
+
+
+def target(folder: Path, name: str) -> Target:
+    (found,) = find_targets(folder, [name])
+    return found
 
 
 def test_a_run_folder_tells_what_was_done(run: Path, config: RunConfig) -> None:
     assert {"config.json", "machine.json", "split.json", "metrics.csv", "last.ckpt", "best.ckpt", "result.json"} <= {
         path.name for path in run.iterdir()
     }
-    assert RunConfig.model_validate_json((run / "config.json").read_text()) == config
-    split = json.loads((run / "split.json").read_text())
-    assert {side: part["cases"] for side, part in split.items()} == {
-        "train": ["volumes/1"],
-        "validation": ["volumes/5"],
-        "test": ["volumes/4"],
-    }
+    written = RunConfig.model_validate_json((run / "config.json").read_text())
+    assert (written.field.size, written.field.view) == ((72, 96), FieldOfView.LUNGS)
+    assert (written.network, written.training, written.classes) == (config.network, config.training, config.classes)
+    assert Split.model_validate_json((run / "split.json").read_text()) == SPLIT
     result = json.loads((run / "result.json").read_text())
     assert 0 < result["threshold"] < 1
     assert result["validation"]["dice"] > 0.3
+    assert set(result["slices"]) == {"train", "validation", "test"}
 
 
-def test_a_second_training_into_the_same_folder_is_refused(run: Path, folder: Path, config: RunConfig) -> None:
+def test_a_second_training_into_the_same_folder_is_refused(run: Path, prepared: Path, config: RunConfig) -> None:
     with pytest.raises(ConfigError, match="holds a training already: go on with --resume"):
-        train(config, folder, run, run.parent / "cache")
+        train(config, prepared, SPLIT, run)
 
 
-def test_slices_are_cut_once(folder: Path, tmp_path: Path) -> None:
-    cases = find_cases(folder)
-    calls: list[int] = []
-    first = load_slices(cases, (48, 64), tmp_path, lambda done, total: calls.append(done))
-    again = load_slices(cases, (48, 64), tmp_path, lambda done, total: calls.append(done))
-    assert calls == [1, 2, 3]
-    assert (first.hu == again.hu).all()
-    assert (first.case == again.case).all()
+def test_a_run_goes_on_only_as_it_was_begun(run: Path, prepared: Path, config: RunConfig) -> None:
+    other = config.model_copy(update={"classes": ()})
+    with pytest.raises(ConfigError, match="begun with another configuration"):
+        train(other, prepared, SPLIT, run, resume=True)
+    with pytest.raises(ConfigError, match="begun with another split"):
+        train(config, prepared, SPLIT.model_copy(update={"seed": 7}), run, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"), [("size = [64, 64]", "--size 64 64"), ('view = "slice"', "--view slice")]
+)
+def test_a_folder_prepared_otherwise_is_refused(prepared: Path, tmp_path: Path, field: str, message: str) -> None:
+    (tmp_path / "other.toml").write_text(f'name = "other"\n[field]\n{field}\n')
+    with pytest.raises(ConfigError, match=message):
+        train(read_config(tmp_path / "other.toml"), prepared, SPLIT, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_sees_what_segment_sees(folder: Path, model: Path) -> None:
@@ -122,29 +145,39 @@ def test_training_sees_what_segment_sees(folder: Path, model: Path) -> None:
     cut = card.window.scale(cut_case(case, card.size).hu.astype(np.float32))
     segmented = np.concatenate(seen)[:, 0]
     inside = (cut > 0.2) | (segmented > 0.2)  # the letterbox is air in one, the window's lower end in the other
-    assert np.abs(cut - segmented)[inside].max() < 0.002  # whole HU in the cache
+    assert np.abs(cut - segmented)[inside].max() < 0.003  # whole grey levels are kept
 
 
 def test_the_exported_model_segments_and_is_scored_through_the_same_code(model: Path, folder: Path) -> None:
-    segmenter = Segmenter.load(model)
-    (case,) = [case for case in find_cases(folder) if case.name == "volumes/4"]
-    (score,) = evaluate([case], segmenter)
-    result = segment(read_scan(case.image), segmenter)
-    truth = read_scan(case.lesion).values > 0
-    assert score.whole.true_positive == (result.lesions.voxels & truth).sum()
-    assert score.whole.false_positive == (result.lesions.voxels & ~truth).sum()
-    assert (score.whole.dice or 0) > 0.3
-    assert score.lesion_slices.false_positive <= score.whole.false_positive
-    assert score.lesion_slices.true_positive == score.whole.true_positive
-    assert pooled([score, score])["whole"].true_positive == 2 * score.whole.true_positive
+    segmenter, chosen = Segmenter.load(model), target(folder, "volumes/4")
+    score = evaluate([chosen], segmenter).pooled["whole"]
+    result = segment(read_scan(chosen.case.image), segmenter)
+    truth = read_scan(chosen.case.lesion).values > 0
+    assert score.true_positive == (result.lesions.voxels & truth).sum()
+    assert score.false_positive == (result.lesions.voxels & ~truth).sum()
+    assert (score.dice or 0) > 0.3
+
+
+def test_a_run_is_scored_as_its_export_is(run: Path, model: Path, folder: Path) -> None:
+    chosen = target(folder, "volumes/4")
+    of_run, of_model = (evaluate([chosen], s).pooled["whole"].dice for s in (run_segmenter(run), Segmenter.load(model)))
+    assert of_run == pytest.approx(of_model, abs=0.002)
+    assert run_segmenter(run).card.classes == ("lesion", "ground-glass", "consolidation")
+
+
+def test_a_part_of_a_split_is_scored_slice_by_slice(model: Path, folder: Path, prepared: Path) -> None:
+    split = SPLIT.model_copy(update={"test": ("volumes/4:9", "volumes/4:10")})
+    (chosen,) = part_of(find_targets(prepared), split, "test")
+    assert (chosen.case.name, chosen.slices) == ("volumes/4", frozenset({9, 10}))
+    assert [each.number for each in evaluate([chosen], Segmenter.load(model)).slices] == [9, 10]
 
 
 def test_scores_go_into_the_card_and_leave_the_rest(model: Path, folder: Path) -> None:
     before = read_card(model)
-    cases = [case for case in find_cases(folder) if case.name == "volumes/4"]
-    write_scores(model, evaluate(cases, Segmenter.load(model)))
+    write_scores(model, evaluate([target(folder, "volumes/4")], Segmenter.load(model)), "groundglass evaluate …")
     after = read_card(model)
     assert after.scores["test"]["pooled"]["whole"]["dice"] > 0.3
+    assert after.scores["command"] == "groundglass evaluate …"
     assert after.scores["validation"] == before.scores["validation"]
     assert after.model_copy(update={"scores": {}}) == before.model_copy(update={"scores": {}})
 
@@ -158,8 +191,22 @@ def test_the_card_says_what_it_was_trained_on(model: Path) -> None:
 
 
 def test_a_case_with_slices_on_both_sides_was_trained_on() -> None:
-    split = {"train": {"cases": ["volumes/1", "volumes/4"]}, "test": {"cases": ["volumes/8", "volumes/4", "slices/7"]}}
+    split = SPLIT.model_copy(
+        update={"train": ("volumes/1", "volumes/4:3"), "test": ("volumes/8", "volumes/4:5", "slices/7")}
+    )
     assert never_trained_on(split) == ("slices/7", "volumes/8")
+
+
+def test_the_leak_is_the_difference_of_two_trainings(prepared: Path, config: RunConfig, tmp_path: Path) -> None:
+    short = config.model_copy(update={"training": replace(config.training, epochs=1)})
+    said: list[str] = []
+    leak = measure_leak(short, prepared, tmp_path, say=said.append)
+    assert [line.split(":")[0] for line in said] == ["A-slice", "B-patient"]
+    stored = json.loads((tmp_path / "leak.json").read_text())
+    assert stored["difference"] == leak.difference
+    assert leak.by_slice.scores == stored["by_slice"]
+    assert leak_table(leak).row_count == 3
+    assert measure_leak(short, prepared, tmp_path) == leak  # what is done is not trained again
 
 
 def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:
@@ -169,17 +216,27 @@ def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_line_trains_on_the_real_data(
+def test_the_command_line_prepares_splits_trains_and_scores_the_real_data(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from groundglass.cli import main
 
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["groundglass", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        assert not caught.value.code, captured.err
+        return captured.out
+
     debug = Path(__file__).parent.parent / "configs" / "debug.toml"
-    words = ["groundglass", "train", debug, "--data", data, "-o", tmp_path / "run", "--cache", tmp_path / "cache"]
-    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert not caught.value.code
-    split = json.loads((tmp_path / "run" / "split.json").read_text())
-    assert split["test"]["cases"] == ["volumes/4", "volumes/5", "volumes/8"]
-    assert split["train"]["slices"] > 400
+    prepared, split = tmp_path / "prepared", tmp_path / "splits" / "B-patient.json"
+    run("prepare", data, "-o", prepared, "--size", 64, 64)
+    assert "nothing to do" in run("prepare", data, "-o", prepared, "--size", 64, 64)
+    run("split", prepared, "-o", tmp_path / "splits")
+    start = time.monotonic()
+    run("train", debug, "--data", prepared, "--split", split, "-o", tmp_path / "run")
+    assert time.monotonic() - start < 60
+    out = run("evaluate", tmp_path / "run", "--data", prepared, "--split", split, "-o", tmp_path / "scores")
+    assert "volumes/8" in out
+    assert (tmp_path / "scores" / "report.md").is_file()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 
+from groundglass.data.duplicates import SAME_ANATOMY, Pair
 from groundglass.data.prepared import Manifest, PreparedCase, read_prepared
 from groundglass.data.slices import CLASS_LABELS, UNSTATED, Slices
 from groundglass.data.splits import PARTS, Split
@@ -23,6 +24,8 @@ NAMES = {**{label: name for name, label in CLASS_LABELS.items()}, UNSTATED: "cla
 COLOURS = {1: (86, 180, 233), 2: (230, 159, 0), 3: (0, 158, 115), UNSTATED: (204, 121, 167)}  # Okabe and Ito's
 TILE, GAP, COLUMNS, HEADER, FOOTER = 300, 8, 4, 8, 34
 OPACITY = 0.45
+PAIR_TILE, PAIR_COLUMNS = 190, 3
+PAPER, INK, FAINT, SAME_COLOUR = (16, 18, 22), (235, 238, 240), (150, 156, 162), (230, 159, 0)
 
 
 def source_table(manifest: Manifest) -> Table:
@@ -107,13 +110,46 @@ def draw_examples(slices: Slices, count: int = 12) -> Image.Image:
     height, width = (round(n * TILE / slices.hu.shape[2]) for n in slices.hu.shape[1:])
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
-    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, HEADER + rows * (height + GAP) + FOOTER), (16, 18, 22))
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, HEADER + rows * (height + GAP) + FOOTER), PAPER)
     for place, index in enumerate(chosen):
         row, column = divmod(place, columns)
         name = f"{slices.case[index]}:{slices.number[index]}"
         tile = _example(slices.hu[index], slices.labels[index], (width, height), name)
         sheet.paste(tile, (GAP + column * (width + GAP), HEADER + row * (height + GAP)))
     _legend(ImageDraw.Draw(sheet), sorted(set(np.unique(slices.labels[chosen]).tolist()) - {0}), sheet.height - FOOTER)
+    return sheet
+
+
+def draw_pairs(slices: Slices, pairs: Sequence[Pair], most: int = 24) -> Image.Image:
+    """The closest pairs of slices of different patients, side by side; those taken for one patient framed.
+
+    Args:
+        slices: That the pairs are of.
+        pairs: Most alike first.
+        most: Pairs shown; all that are taken for one patient are.
+    """
+    same = sum(pair.similarity >= SAME_ANATOMY for pair in pairs)
+    shown = pairs[: max(most, same)]
+    height, width = (round(n * PAIR_TILE / slices.hu.shape[2]) for n in slices.hu.shape[1:])
+    across, down = 2 * width + 3 * GAP, height + GAP + FOOTER
+    rows = -(-len(shown) // PAIR_COLUMNS)
+    sheet = Image.new("RGB", (PAIR_COLUMNS * across + GAP, rows * down + FOOTER), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for place, pair in enumerate(shown):
+        top, left = place // PAIR_COLUMNS * down + GAP, place % PAIR_COLUMNS * across + GAP
+        for step, index in enumerate((pair.first, pair.second)):
+            labels = np.zeros_like(slices.labels[index])
+            tile = _example(slices.hu[index], labels, (width, height), f"{slices.case[index]}:{slices.number[index]}")
+            sheet.paste(tile, (left + step * (width + GAP // 2), top))
+        is_same = pair.similarity >= SAME_ANATOMY
+        if is_same:
+            draw.rectangle((left - 3, top - 3, left + 2 * width + GAP // 2 + 2, top + height + 2), None, SAME_COLOUR, 3)
+        text = f"{pair.similarity:.2f}{', mirrored' if pair.mirrored else ''}: {'one patient' if is_same else 'apart'}"
+        draw.text((left, top + height + 6), text, SAME_COLOUR if is_same else FAINT, ImageFont.load_default(14))
+    note = (
+        f"closest slices of different patients; from a similarity of {SAME_ANATOMY} on (framed) taken for one patient"
+    )
+    draw.text((GAP, rows * down + 6), note, INK, ImageFont.load_default(14))
     return sheet
 
 
@@ -139,7 +175,7 @@ def _example(hu: NDArray[np.int16], labels: NDArray[np.uint8], size: tuple[int, 
         pixels[drawn == label] = (1 - OPACITY) * pixels[drawn == label] + OPACITY * np.array(colour)
     tile = Image.fromarray(pixels.astype(np.uint8))
     font = ImageFont.load_default(13)
-    ImageDraw.Draw(tile).text((5, 3), name, (235, 238, 240), font, stroke_width=2, stroke_fill=(0, 0, 0))
+    ImageDraw.Draw(tile).text((5, 3), name, INK, font, stroke_width=2, stroke_fill=(0, 0, 0))
     return tile
 
 
@@ -147,5 +183,5 @@ def _legend(draw: ImageDraw.ImageDraw, labels: Sequence[int], top: int) -> None:
     left, font = GAP + 4, ImageFont.load_default(14)
     for label in labels:
         draw.rectangle((left, top + 9, left + 14, top + 23), COLOURS[label])
-        draw.text((left + 20, top + 7), NAMES[label], (235, 238, 240), font)
+        draw.text((left + 20, top + 7), NAMES[label], INK, font)
         left += 48 + int(font.getlength(NAMES[label]))

@@ -1,0 +1,256 @@
+"""Dataset folders -> a prepared folder: every case checked, cut once, hashed, and grouped by patient."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from groundglass.data.catalogue import Case, find_cases
+from groundglass.data.duplicates import Pair, closest_pairs, join
+from groundglass.data.overview import draw_pairs
+from groundglass.data.prepared import (
+    FORMAT,
+    LikePair,
+    Manifest,
+    PreparedCase,
+    png_of,
+    read_manifest,
+    read_slices,
+)
+from groundglass.data.slices import Levels, Slices, cut_case
+from groundglass.errors import DatasetError, InputError
+from groundglass.scan.lungs import FieldOfView
+from groundglass.whole_file import digest, write_whole
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How slices are cut.
+
+    Attributes:
+        size: (height, width) of every slice.
+        field_of_view: What of a slice is seen.
+        lesion_slices_only: Leave slices without lesion out, as the paper does.
+    """
+
+    size: tuple[int, int]
+    field_of_view: FieldOfView = FieldOfView.LUNGS
+    lesion_slices_only: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a call of `prepare` did.
+
+    Attributes:
+        manifest: Of the folder.
+        cut: How many cases were cut; 0: everything was there.
+        refused: {case: why} of the cases left out.
+    """
+
+    manifest: Manifest
+    cut: int
+    refused: dict[str, str]
+
+
+def prepare(
+    places: Sequence[Path],
+    folder: Path,
+    settings: Settings,
+    leave_out_bad: bool = False,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Prepared:
+    """Check and cut all cases into a prepared folder; what an earlier call did is not done again.
+
+    Args:
+        places: Dataset folders and CSV lists, as `find_cases` takes them.
+        folder: The prepared folder; made if need be.
+        settings: How slices are cut.
+        leave_out_bad: Go on without the cases that are refused.
+        progress: Called with the cases done and their number.
+
+    Raises:
+        DatasetError: Nothing was found, the folder holds something else, or cases are refused (all of them named).
+        OutputError: The folder cannot be written.
+    """
+    cases = find_cases(*places)
+    known = _known(folder, settings)
+    done: dict[str, PreparedCase] = {}
+    refused: dict[str, str] = {}
+    fresh = 0
+    try:
+        with ProcessPoolExecutor() as pool:
+            outcomes = pool.map(partial(_prepare_case, folder=folder, settings=settings, known=known), cases)
+            for count, (case, outcome) in enumerate(zip(cases, outcomes, strict=True), start=1):
+                if isinstance(outcome, str):
+                    refused[case.name] = outcome
+                else:
+                    done[case.name] = outcome
+                    fresh += outcome != known.get(case.name)
+                progress(count, len(cases))
+    finally:
+        whole = len(done) + len(refused) == len(cases)
+        if not whole or fresh or set(done) != set(known):
+            _write(folder, _manifest(settings, [done[case.name] for case in cases if case.name in done], whole=False))
+    if refused and not leave_out_bad:
+        raise DatasetError(
+            f"{len(refused)} of {len(cases)} cases are refused: {'; '.join(f'{k}: {v}' for k, v in refused.items())}; "
+            "mend them, or go on without them with --leave-out-bad"
+        )
+    manifest = read_manifest(folder)
+    if not manifest.complete:
+        _group(folder, manifest)
+    return Prepared(read_manifest(folder), fresh, refused)
+
+
+def _known(folder: Path, settings: Settings) -> dict[str, PreparedCase]:
+    """What an earlier call left in the folder.
+
+    Raises:
+        DatasetError: It was made with other settings.
+    """
+    if not (folder / "manifest.json").is_file():
+        return {}
+    manifest = read_manifest(folder)
+    found = Settings(manifest.size, manifest.field_of_view, manifest.lesion_slices_only)
+    if found != settings:
+        raise DatasetError(f"{folder} was prepared with {found}, now asked for {settings}: name another folder")
+    return {case.name: case for case in manifest.cases}
+
+
+def _manifest(settings: Settings, cases: Sequence[PreparedCase], whole: bool) -> Manifest:
+    return Manifest(
+        format=FORMAT,
+        version=version("groundglass"),
+        size=settings.size,
+        field_of_view=settings.field_of_view,
+        lesion_slices_only=settings.lesion_slices_only,
+        complete=whole,
+        cases=tuple(cases),
+    )
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    write_whole(folder / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())
+
+
+def _prepare_case(case: Case, folder: Path, settings: Settings, known: dict[str, PreparedCase]) -> PreparedCase | str:
+    """The case's entry, cut afresh where its files or what is kept of them changed; or why it is refused."""
+    image_sha256, mask_sha256 = digest(case.image), digest(case.lesion)
+    before = known.get(case.name)
+    if (
+        before is not None
+        and before.case == _absolute(case)
+        and (before.image_sha256, before.mask_sha256) == (image_sha256, mask_sha256)
+        and _is_kept(folder, before)
+    ):
+        return before
+    try:
+        cut = cut_case(case, settings.size, settings.field_of_view, settings.lesion_slices_only)
+    except InputError as error:
+        return str(error)
+    sums = {}
+    for part, planes in (("levels", cut.levels), ("labels", cut.labels)):
+        path = png_of(folder, part, case.name)
+        if len(planes):
+            write_whole(path, _column(planes))
+        sums[part] = digest(path) if len(planes) else ""
+    here = _absolute(case)
+    return PreparedCase(
+        name=case.name,
+        image=here.image,
+        mask=here.lesion,
+        image_sha256=image_sha256,
+        mask_sha256=mask_sha256,
+        content_sha256=cut.content_sha256,
+        patient=case.patient,
+        strangers=case.strangers,
+        kind=cut.kind,
+        calibrated=cut.calibrated,
+        spacing_mm=cut.spacing_mm,
+        lesion_slices=cut.lesion_slices,
+        pixels=cut.pixels,
+        number=tuple(cut.number.tolist()),
+        group=_stated_groups(case, cut.number.tolist()),
+        slope=tuple(cut.slope.tolist()),
+        intercept=tuple(cut.intercept.tolist()),
+        levels_sha256=sums["levels"],
+        labels_sha256=sums["labels"],
+        notes=cut.notes,
+    )
+
+
+def _absolute(case: Case) -> Case:
+    return Case(case.name, case.patient, case.image.resolve(), case.lesion.resolve(), case.strangers)
+
+
+def _is_kept(folder: Path, case: PreparedCase) -> bool:
+    kept = {"levels": case.levels_sha256, "labels": case.labels_sha256} if case.number else {}
+    paths = {png_of(folder, part, case.name): expected for part, expected in kept.items()}
+    return all(path.is_file() and digest(path) == expected for path, expected in paths.items())
+
+
+def _column(planes: Levels) -> bytes:
+    """Slices one below the other, as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(planes.reshape(-1, planes.shape[2])).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _group(folder: Path, manifest: Manifest) -> None:
+    """Join the patient groups that near-duplicates connect, and complete the manifest."""
+    stated = [case.model_copy(update={"group": _stated_groups(case.case, case.number)}) for case in manifest.cases]
+    slices = read_slices(folder, manifest.model_copy(update={"cases": tuple(stated)}))
+    pairs = closest_pairs(slices.hu, slices.patient)
+    identical = _identical(stated)
+    groups = join(slices.patient, [*pairs, *(_first_slices(slices, *names) for names in identical)])
+    twins = {second: (f"{_SAME} {first}",) for first, second in identical}
+    cases = tuple(
+        case.model_copy(
+            update={
+                "group": tuple(groups[slices.case == case.name].tolist()),
+                "notes": tuple(note for note in case.notes if not note.startswith(_SAME)) + twins.get(case.name, ()),
+            }
+        )
+        for case in stated
+    )
+    names = [f"{case}:{number}" for case, number in zip(slices.case, slices.number, strict=True)]
+    like = tuple(
+        LikePair(first=names[p.first], second=names[p.second], similarity=round(p.similarity, 4), mirrored=p.mirrored)
+        for p in pairs
+    )
+    if pairs:
+        buffer = io.BytesIO()
+        draw_pairs(slices, pairs).save(buffer, "PNG")
+        write_whole(folder / "closest-pairs.png", buffer.getvalue())
+    _write(folder, manifest.model_copy(update={"cases": cases, "pairs": like, "complete": True}))
+
+
+def _stated_groups(case: Case, numbers: Sequence[int]) -> tuple[str, ...]:
+    """The patient of each slice, as the dataset states it: each of a stack of strangers is one."""
+    return tuple(f"{case.patient}-{z}" if case.strangers else case.patient for z in numbers)
+
+
+_SAME = "the same image as"
+
+
+def _identical(cases: Sequence[PreparedCase]) -> list[tuple[str, str]]:
+    """Cases whose images hold equal numbers, in pairs with the first of them."""
+    by_content: dict[str, list[str]] = {}
+    for case in cases:
+        if case.number:
+            by_content.setdefault(case.content_sha256, []).append(case.name)
+    return [(names[0], other) for names in by_content.values() for other in names[1:]]
+
+
+def _first_slices(slices: Slices, first: str, second: str) -> Pair:
+    i, j = (int(np.flatnonzero(slices.case == name)[0]) for name in (first, second))
+    return Pair(i, j, 1.0, mirrored=False)

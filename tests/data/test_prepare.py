@@ -1,0 +1,208 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from groundglass.data import prepare as room
+from groundglass.data.overview import case_table, draw_examples, source_table, split_table, write_examples
+from groundglass.data.prepare import Settings, prepare
+from groundglass.data.prepared import png_of, read_manifest, read_prepared
+from groundglass.data.protocols import write_splits
+from groundglass.data.slices import cut_case
+from groundglass.errors import DatasetError
+from groundglass.scan import nifti
+from groundglass.scan.phantom import chest_phantom
+from groundglass.scan.scan import Scan
+
+SMALL = Settings((72, 96))
+
+
+def as_text(table: object) -> str:
+    from rich.console import Console
+
+    console = Console(width=250)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two phantoms as the publisher's 8-bit volumes, with a picture of each upside down; one in HU as coronacases."""
+    root = tmp_path_factory.mktemp("data")
+    publishers = ("rp_im", "rp_msk")
+    for seed, (name, (images, masks)) in enumerate((("1", publishers), ("4", publishers), ("001", ("ct", "lesion")))):
+        phantom = chest_phantom(seed, (16, 96, 128))
+        values = phantom.scan.values
+        if images == "rp_im":
+            values = np.clip((values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+        for directory, content in ((images, values), (masks, phantom.lesions.voxels.astype(np.uint8))):
+            nifti.write_scan(Scan(content, phantom.scan.geometry), root / directory / f"{name}.nii.gz")
+        if images == "rp_im":
+            for part, plane in (("images", values[8]), ("masks", phantom.lesions.voxels[8].astype(np.uint8) * 2)):
+                (root / part).mkdir(exist_ok=True)
+                Image.fromarray(np.ascontiguousarray(plane[::-1])).save(root / part / f"{seed:03}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prepared") / "all"
+    prepare([folder], path, SMALL)
+    return path
+
+
+def test_what_is_read_is_what_was_cut_lossless(folder: Path, prepared: Path) -> None:
+    manifest, slices = read_prepared(prepared)
+    assert [case.name for case in manifest.cases] == [
+        *("slices/000", "slices/001", "volumes/1", "volumes/4", "coronacases/001"),
+    ]
+    for case in manifest.cases:
+        cut = cut_case(case.case, SMALL.size)
+        kept = slices.where(slices.case == case.name)
+        assert (kept.hu == cut.hu).all()
+        assert (kept.labels == cut.labels).all()
+        assert (kept.number == cut.number).all()
+
+
+def test_the_manifest_says_what_each_case_is(folder: Path, prepared: Path) -> None:
+    cases = {case.name: case for case in read_manifest(prepared).cases}
+    volume, picture, hu = cases["volumes/1"], cases["slices/000"], cases["coronacases/001"]
+    assert volume.image == folder / "rp_im" / "1.nii.gz"
+    assert (volume.kind, volume.calibrated) == ("8-bit-lung-window", False)
+    assert (hu.kind, hu.calibrated) == ("hu", True)
+    assert picture.spacing_mm is None
+    assert volume.spacing_mm == pytest.approx((15, 3, 2.97), abs=0.01)
+    assert (set(volume.pixels), set(picture.pixels), set(hu.pixels)) == ({1}, {2}, {4})
+    assert all(len(case.image_sha256) == len(case.mask_sha256) == 64 for case in cases.values())
+
+
+def test_a_second_call_does_nothing_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare([folder], tmp_path, SMALL)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    def never(*_: object) -> None:
+        raise AssertionError("compared again")
+
+    monkeypatch.setattr(room, "closest_pairs", never)
+    again = prepare([folder], tmp_path, SMALL)
+    assert (first.cut, again.cut) == (5, 0)
+    assert again.manifest == first.manifest
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == stamps
+
+
+def test_what_changed_is_cut_again_and_what_was_lost_too(folder: Path, tmp_path: Path) -> None:
+    prepare([folder], tmp_path / "out", SMALL)
+    png_of(tmp_path / "out", "labels", "volumes/4").unlink()
+    assert prepare([folder], tmp_path / "out", SMALL).cut == 0  # the same entry, made again
+    read_prepared(tmp_path / "out")
+
+
+def test_an_interrupted_call_goes_on(folder: Path, tmp_path: Path) -> None:
+    def stop(done: int, _: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare([folder], tmp_path, SMALL, progress=stop)
+    with pytest.raises(DatasetError, match="unfinished: call groundglass prepare again"):
+        read_prepared(tmp_path)
+    assert prepare([folder], tmp_path, SMALL).cut == 2
+    read_prepared(tmp_path)
+
+
+def test_other_settings_want_another_folder(folder: Path, prepared: Path) -> None:
+    with pytest.raises(DatasetError, match="name another folder"):
+        prepare([folder], prepared, Settings((64, 64)))
+
+
+@pytest.mark.parametrize("harm", ["changed", "missing", "manifest", "format"])
+def test_a_cache_that_does_not_fit_its_manifest_is_refused(folder: Path, tmp_path: Path, harm: str) -> None:
+    prepare([folder / "ct", folder] if harm == "never" else [folder], tmp_path, SMALL)
+    path, manifest = png_of(tmp_path, "levels", "volumes/1"), tmp_path / "manifest.json"
+    if harm == "changed":
+        with Image.open(path) as image:
+            plane = np.asarray(image).copy()
+        plane[0, 0] ^= 1
+        Image.fromarray(plane).save(path)
+    elif harm == "missing":
+        path.unlink()
+    elif harm == "manifest":
+        manifest.write_text(manifest.read_text()[:-40])
+    else:
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
+    expected = {
+        "changed": "does not fit the manifest: remove",
+        "missing": "is not there: remove",
+        "manifest": "manifest.json is damaged",
+        "format": "is of format 99, expected",
+    }
+    with pytest.raises(DatasetError, match=expected[harm]):
+        read_prepared(tmp_path)
+
+
+def test_bad_cases_are_all_named_and_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, label in (("no_ct", 1), ("bad_mask", 9)):
+        Image.fromarray(rng.integers(100, 110, (64, 64)).astype(np.uint8)).save(tmp_path / f"{name}.png")
+        Image.fromarray((np.eye(64) * label).astype(np.uint8)).save(tmp_path / f"{name}_mask.png")
+    with pytest.raises(DatasetError, match=r"2 of 7 cases are refused: .*--leave-out-bad") as caught:
+        prepare([folder, tmp_path], tmp_path / "out", SMALL)
+    assert all(f"pairs/{name}: " in str(caught.value) for name in ("no_ct", "bad_mask"))
+    outcome = prepare([folder, tmp_path], tmp_path / "out", SMALL, leave_out_bad=True)
+    assert set(outcome.refused) == {"pairs/no_ct", "pairs/bad_mask"}
+    assert outcome.cut == 0
+    assert len(outcome.manifest.cases) == 5
+
+
+def test_the_same_image_twice_is_one_patient(folder: Path, tmp_path: Path) -> None:
+    lines = ["image,mask,patient"]
+    for name, source in (("a", "1"), ("b", "4"), ("again", "1")):
+        for part in ("rp_im", "rp_msk"):
+            (tmp_path / f"{name}-{part}.nii.gz").write_bytes((folder / part / f"{source}.nii.gz").read_bytes())
+        lines.append(f"{name}-rp_im.nii.gz,{name}-rp_msk.nii.gz,{name}")
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    cases = prepare([tmp_path / "mine.csv"], tmp_path / "out", SMALL).manifest.cases
+    first, other, again = cases
+    assert first.group == again.group != other.group
+    assert again.notes == ("the same image as mine/a-rp_im",)
+
+
+def test_tables_tell_what_was_found(prepared: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(prepared)
+    sources, cases = as_text(source_table(manifest)), as_text(case_table(manifest))
+    assert "slices: 2 pictures" in cases
+    assert "8-bit-lung-window" in cases
+    lesions = (chest_phantom(seed, (16, 96, 128)).lesions.voxels.sum() for seed in (0, 1))
+    assert f"{sum(lesions):,}" in sources
+    assert "A-slice" in as_text(split_table(write_splits(prepared, tmp_path, folds=2)))
+
+
+def test_examples_are_drawn_with_a_colour_for_each_class(prepared: Path, tmp_path: Path) -> None:
+    _, slices = read_prepared(prepared)
+    sheet = np.asarray(draw_examples(slices, 6)).astype(int)
+    for colour in (
+        (86, 180, 233),
+        (230, 159, 0),
+        (204, 121, 167),
+    ):  # the legend's three
+        assert (np.abs(sheet - colour).sum(-1) == 0).sum() > 50
+    write_examples(prepared, tmp_path / "figure.png", 6)
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.size == (sheet.shape[1], sheet.shape[0])
+
+
+@pytest.mark.slow
+def test_medseg_is_what_its_publisher_says_and_fits_40_mib(data: Path, tmp_path: Path) -> None:
+    outcome = prepare([data / "medseg"], tmp_path, Settings((352, 352), lesion_slices_only=True))
+    _, slices = read_prepared(tmp_path)
+    by_source = {source: int((slices.source == source).sum()) for source in ("slices", "volumes")}
+    assert by_source == {"slices": 98, "volumes": 373}
+    assert slices.has_lesion.sum() == 471
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if "closest" not in path.name) < 40 * 2**20
+    assert {case.kind for case in outcome.manifest.cases} == {"8-bit-lung-window"}
+    groups = {case.name: set(case.group) for case in outcome.manifest.cases}
+    assert groups["volumes/2"] == groups["volumes/3"]
+    assert groups["volumes/6"] == groups["volumes/7"]
