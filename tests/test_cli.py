@@ -171,6 +171,42 @@ def test_a_wrong_configuration_is_exit_2(
     assert (code, err.count("\n")) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("prepare", "NOTHING", "-o", "OUT"), 3, "holds no dataset"),
+        (("prepare", "NOTHING", "-o", "OUT", "--view", "heart"), 2, "expected one of lungs, slice"),
+        (("prepare", "NOTHING", "-o", "OUT", "--size", "8", "8"), 2, "16"),
+        (("show", "NOTHING"), 3, "is no prepared folder"),
+        (("split", "NOTHING", "-o", "OUT"), 3, "is no prepared folder"),
+        (("train", "DEBUG", "--data", "NOTHING", "--split", "none.json"), 2, "none.json cannot be read"),
+        (("leak", "--config", "DEBUG", "--data", "NOTHING"), 3, "is no prepared folder"),
+        (("evaluate", "--data", "NOTHING"), 3, "holds no dataset"),
+        (("evaluate", "NOTHING", "--data", "NOTHING", "--write-card"), 2, "export it first"),
+    ],
+)
+def test_what_training_needs_is_asked_for_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    places = {
+        "NOTHING": str(tmp_path / "nothing"),
+        "OUT": str(tmp_path / "out"),
+        "DEBUG": str(Path(__file__).parent.parent / "configs" / "debug.toml"),
+    }
+    found, out, err = run(monkeypatch, capsys, *(places.get(word, word) for word in words))
+    assert (found, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+    assert code != 3 or err.count("\n") == 1
+
+
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(monkeypatch, capsys, "--version")
     assert code == 0

@@ -125,7 +125,7 @@ def prepare(
     ] = False,
 ) -> None:
     """Check a dataset's cases, cut their slices, and group their patients."""
-    from groundglass.data.overview import case_table, source_table
+    from groundglass.data.overview import case_table, joined_groups, source_table
     from groundglass.data.prepare import Settings
     from groundglass.data.prepare import prepare as run
     from groundglass.scan.lungs import FieldOfView
@@ -137,6 +137,8 @@ def prepare(
     console = _console()
     console.print(case_table(result.manifest))
     console.print(source_table(result.manifest))
+    for line in joined_groups(result.manifest):
+        console.print(line, markup=False)
     for name, reason in result.refused.items():
         console.print(f"left out: {name}: {reason}", markup=False)
     console.print(

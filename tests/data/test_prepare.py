@@ -6,7 +6,14 @@ import pytest
 from PIL import Image
 
 from groundglass.data import prepare as room
-from groundglass.data.overview import case_table, draw_examples, source_table, split_table, write_examples
+from groundglass.data.overview import (
+    case_table,
+    draw_examples,
+    joined_groups,
+    source_table,
+    split_table,
+    write_examples,
+)
 from groundglass.data.prepare import Settings, prepare
 from groundglass.data.prepared import png_of, read_manifest, read_prepared
 from groundglass.data.protocols import write_splits
@@ -167,13 +174,14 @@ def test_the_same_image_twice_is_one_patient(folder: Path, tmp_path: Path) -> No
     cases = prepare([tmp_path / "mine.csv"], tmp_path / "out", SMALL).manifest.cases
     first, other, again = cases
     assert first.group == again.group != other.group
+    assert joined_groups(read_manifest(tmp_path / "out")) == ("one patient: mine/a-rp_im, mine/again-rp_im",)
     assert again.notes == ("the same image as mine/a-rp_im",)
 
 
 def test_tables_tell_what_was_found(prepared: Path, tmp_path: Path) -> None:
     manifest = read_manifest(prepared)
     sources, cases = as_text(source_table(manifest)), as_text(case_table(manifest))
-    assert "slices: 2 pictures" in cases
+    assert "slices, 2" in cases
     assert "8-bit-lung-window" in cases
     lesions = (chest_phantom(seed, (16, 96, 128)).lesions.voxels.sum() for seed in (0, 1))
     assert f"{sum(lesions):,}" in sources

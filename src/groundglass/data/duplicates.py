@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +40,8 @@ FEWEST_BLOCKS = 4
 STRANGERS = 0.3  # correlation of the blocks of strangers
 DOUBT = 6  # blocks of strangers that are counted in: a few alike blocks prove little
 VESSELS = 0.87  # weight of the vessels in the similarity; the rest is the outlines'
-CANDIDATES = 3  # pairs of slices of any two groups that are looked at closely
+CANDIDATES, CANDIDATES_A_GROUP = 400, 4  # pairs of slices that are looked at closely, and how many more for each group
+CANDIDATES_A_PAIR = 3  # of them, of any two groups
 
 
 @dataclass(frozen=True)
@@ -224,35 +226,37 @@ def _outlines(lungs: _Lungs, scale: float) -> Plane:
 
 
 def _candidates(lungs: Sequence[_Lungs], apart: NDArray[np.str_]) -> Iterator[tuple[int, int, _Alignment, float]]:
-    """The pairs of slices whose outlines are most alike, and how the second comes to lie on the first."""
+    """Pairs whose outlines are most alike, how the second comes to lie on the first, and their correlation."""
+    likeness, alignment = _compare_outlines(lungs)
+    best = np.where(apart[:, None] < apart, np.maximum(likeness, likeness.T), 0)
+    looked_at: Counter[tuple[str, str]] = Counter()
+    for place in np.argsort(-best, axis=None, kind="stable"):
+        i, j = divmod(int(place), len(lungs))
+        groups = (str(apart[i]), str(apart[j]))
+        if best[i, j] <= 0 or looked_at.total() == CANDIDATES + CANDIDATES_A_GROUP * len(set(apart.tolist())):
+            return
+        if looked_at[groups] < CANDIDATES_A_PAIR:
+            looked_at[groups] += 1
+            first, second = (i, j) if likeness[i, j] >= likeness[j, i] else (j, i)
+            yield first, second, alignment[first][second], float(best[i, j])
+
+
+def _compare_outlines(lungs: Sequence[_Lungs]) -> tuple[Plane, list[list[_Alignment]]]:
+    """(n, n) the best correlation of every slice with every moved one, and the alignment that gives it."""
     n, (height, width) = len(lungs), OUTLINE_CANVAS
     still = np.stack([_outlines(one, 1.0) for one in lungs]).reshape(n, -1)
     likeness = np.full((n, n), -1, dtype=np.float32)
     chosen = np.zeros((n, n), dtype=np.int16)
     alignments: list[_Alignment] = []
-    for scale in SCALES:
-        moved = np.pad(np.stack([_outlines(one, scale) for one in lungs]), ((0, 0), (REACH, REACH), (REACH, REACH)))
-        for mirrored in (False, True):
-            for y, x in np.ndindex(2 * REACH + 1, 2 * REACH + 1):
-                window = moved[:, y : y + height, x : x + width].reshape(n, -1)
-                now = still @ window.T
-                better = now > likeness
-                likeness[better], chosen[better] = now[better], len(alignments)
-                alignments.append(_Alignment(scale, mirrored, (y - REACH, x - REACH)))
-            moved = moved[:, :, ::-1]
-    best = np.where(apart[:, None] < apart, np.maximum(likeness, likeness.T), 0)
-    looked_at: Counter[tuple[str, str]] = Counter()
-    limit = 400 + 4 * len(set(apart.tolist()))
-    for place in np.argsort(-best, axis=None, kind="stable"):
-        i, j = divmod(int(place), n)
-        groups = (str(apart[i]), str(apart[j]))
-        if not limit or best[i, j] <= 0:
-            return
-        if looked_at[groups] < CANDIDATES:
-            limit -= 1
-            looked_at[groups] += 1
-            still_one, moved_one = (i, j) if likeness[i, j] >= likeness[j, i] else (j, i)
-            yield still_one, moved_one, alignments[chosen[still_one, moved_one]], float(best[i, j])
+    for scale, mirrored in product(SCALES, (False, True)):
+        moved = np.stack([_outlines(one, scale) for one in lungs])[:, :, :: -1 if mirrored else 1]
+        moved = np.pad(moved, ((0, 0), (REACH, REACH), (REACH, REACH)))
+        for y, x in np.ndindex(2 * REACH + 1, 2 * REACH + 1):
+            now = still @ moved[:, y : y + height, x : x + width].reshape(n, -1).T
+            better = now > likeness
+            likeness[better], chosen[better] = now[better], len(alignments)
+            alignments.append(_Alignment(scale, mirrored, (y - REACH, x - REACH)))
+    return likeness, [[alignments[k] for k in row] for row in chosen]
 
 
 def _vessels(lungs: _Lungs, alignment: _Alignment) -> tuple[Plane, Plane]:
@@ -275,7 +279,7 @@ def _correlate(still: tuple[Plane, Plane], moved: Plane) -> float:
     if used.sum() < FEWEST_BLOCKS:
         return 0.0
     correlation, shifts = _match(vessels, moved, 5)
-    weight = np.clip(correlation[used], 0, None) ** 2
+    weight = np.clip(correlation[used], 0.01, None) ** 2
     centre = (np.array(VESSEL_CANVAS) - 1) / 2
     places = CELL * (1 + np.argwhere(used)) - 0.5 - centre
     design = np.column_stack([np.ones(len(places)), places])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from rich import box
 from rich.table import Table
 
 from groundglass.data.duplicates import SAME_ANATOMY, Pair
@@ -31,7 +32,7 @@ PAPER, INK, FAINT, SAME_COLOUR = (16, 18, 22), (235, 238, 240), (150, 156, 162),
 def source_table(manifest: Manifest) -> Table:
     """A row a source: cases, patients, slices, lesion pixels by class."""
     classes = sorted({label for case in manifest.cases for label in case.pixels})
-    table = Table("source", "cases", "patient groups", "slices kept", "lesion slices", *(NAMES[c] for c in classes))
+    table = _table("source", "cases", "patient\ngroups", "slices\nkept", "lesion\nslices", *map(_pixels_of, classes))
     for source in dict.fromkeys(case.source for case in manifest.cases):
         cases = [case for case in manifest.cases if case.source == source]
         groups = {group for case in cases for group in case.group}
@@ -41,27 +42,48 @@ def source_table(manifest: Manifest) -> Table:
     return table
 
 
+def _pixels_of(label: int) -> str:
+    """The head of a column of pixel counts."""
+    name = {2: "consoli-\ndation", UNSTATED: "class not\nstated"}.get(label, NAMES[label].replace("-", "-\n"))
+    return f"{name}, px"
+
+
 def case_table(manifest: Manifest) -> Table:
     """A row a case with its intensities and notes; single pictures of one kind without notes share a row."""
-    table = Table("case", "lesion slices", "intensities", "grey 0 and 255 are HU", "mm (z, y, x)", "patient", "notes")
+    table = _table("case", "lesion\nslices", "intensities", "HU at grey\n0 and 255", "spacing\nmm (z y x)", "notes")
     rows: dict[object, list[PreparedCase]] = {}
     for case in manifest.cases:
-        plain = case.spacing_mm is None and not case.notes and len(set(case.group)) == 1
-        rows.setdefault((case.source, case.kind) if plain else case.name, []).append(case)
+        shared = case.spacing_mm is None and not case.notes
+        rows.setdefault((case.source, case.kind) if shared else case.name, []).append(case)
     for cases in rows.values():
         first = cases[0]
-        name = first.name if len(cases) == 1 else f"{first.source}: {len(cases)} pictures"
-        spacing = "-" if first.spacing_mm is None else " x ".join(f"{mm:.2f}" for mm in first.spacing_mm)
-        groups = list(dict.fromkeys(group for case in cases for group in case.group))
-        patient = groups[0] if len(groups) == 1 else f"{len(groups)} groups"
+        name = first.name if len(cases) == 1 else f"{first.source}, {len(cases)}"
+        spacing = "-" if first.spacing_mm is None else " ".join(f"{mm:.3g}" for mm in first.spacing_mm)
         lesion = f"{sum(case.lesion_slices for case in cases)}"
-        table.add_row(name, lesion, first.kind.value, _window(cases), spacing, patient, "; ".join(first.notes))
+        table.add_row(name, lesion, first.kind.value, _window(cases), spacing, "; ".join(first.notes))
+    return table
+
+
+def joined_groups(manifest: Manifest) -> tuple[str, ...]:
+    """The patient groups of more than one case, a line each."""
+    members: dict[str, list[str]] = {}
+    for case in manifest.cases:
+        for group in dict.fromkeys(case.group):
+            members.setdefault(group, []).append(case.name)
+    return tuple(f"one patient: {', '.join(names)}" for names in members.values() if len(names) > 1)
+
+
+def _table(*columns: str) -> Table:
+    """Without lines between columns, to fit a narrow terminal; only the last column is folded."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=column != columns[-1], overflow="fold", vertical="top")
     return table
 
 
 def split_table(splits: Sequence[Split]) -> Table:
     """A row a protocol: members of each part, a case or a single slice each."""
-    table = Table("split", "train", "validation", "test", "rule")
+    table = _table("split", "train", "validation", "test", "rule")
     for split in splits:
         table.add_row(split.name, *(_counted(split.part(part)) for part in PARTS), split.rule)
     return table
@@ -70,18 +92,16 @@ def split_table(splits: Sequence[Split]) -> Table:
 def _counted(members: Sequence[str]) -> str:
     slices = sum(":" in member for member in members)
     counts = {"cases": len(members) - slices, "slices": slices}
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "-"
+    return "\n".join(f"{count} {what}" for what, count in counts.items() if count) or "-"
 
 
 def _window(cases: Sequence[PreparedCase]) -> str:
-    """The range of HU that grey levels 0 and 255 stand for, over the cases' slices."""
+    """The HU that grey levels 0 and 255 stand for; over several pictures, the mean of each."""
     if cases[0].kind is not Kind.LUNG_WINDOW_8BIT:
         return "-"
     low = np.concatenate([case.intercept for case in cases])
     high = low + 255 * np.concatenate([case.slope for case in cases])
-    return " and ".join(
-        f"{ends.min():.0f}" if np.ptp(ends) < 1 else f"{ends.min():.0f}..{ends.max():.0f}" for ends in (low, high)
-    )
+    return f"{'about ' if len(cases) > 1 else ''}{low.mean():.0f}, {high.mean():.0f}"
 
 
 def write_examples(prepared: Path, path: Path, count: int = 12) -> None:
