@@ -28,7 +28,9 @@ def write_whole(path: Path, data: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}; make room or name another folder") from None
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}; make room or name another folder"
+        ) from None
 
 
 def digest(path: Path) -> str:

@@ -127,6 +127,18 @@ def test_a_letterbox_gives_back_what_it_took(size: tuple[int, int]) -> None:
     assert np.abs((back > 0.5).astype(float) - plane[20:100, 30:140]).mean() < 0.02
 
 
+def test_the_smallest_lesion_in_the_box_is_kept_and_none_is_made_up() -> None:
+    labels = np.zeros((40, 40), np.uint8)
+    labels[21, 22] = 2
+    letterbox = Letterbox(Box(0, 40, 0, 40), (8, 8))
+    taken = take_labels(letterbox, labels)
+    assert 1 <= (taken == 2).sum() <= 4
+    assert taken[4, 4] == 2
+    outside = np.zeros((40, 40), np.uint8)
+    outside[0, 0] = 1
+    assert not take_labels(Letterbox(Box(10, 40, 10, 40), (8, 8)), outside).any()
+
+
 def test_a_pixel_takes_the_label_that_covers_most_of_it() -> None:
     labels = np.zeros((40, 40), np.uint8)
     labels[:20], labels[20:30] = 1, 2

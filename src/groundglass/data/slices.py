@@ -225,10 +225,14 @@ def _notes(
 
 
 def take_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A pixel is lesion where at least half of it is, and then of the label that covers most of it."""
+    """A pixel is lesion where at least half of it is, and then of the label that covers most of it.
+
+    Where no pixel is half covered, the most covered ones are: a small lesion in the box never vanishes.
+    """
     kinds = [int(label) for label in np.unique(labels) if label]
     if not kinds:
         return np.zeros(letterbox.size, dtype=np.uint8)
     share = np.stack([letterbox.take((labels == label).astype(np.float32), 0.0) for label in kinds])
     winner = np.array(kinds, dtype=np.uint8)[share.argmax(0)]
-    return np.where(share.sum(0) >= 0.5, winner, 0).astype(np.uint8)
+    covered = share.sum(0)
+    return np.where((covered > 0) & (covered >= min(0.5, covered.max())), winner, 0).astype(np.uint8)
