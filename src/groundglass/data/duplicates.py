@@ -36,7 +36,6 @@ SCALES = (1.0, 1.12, 1.25)  # of one of the two slices, beyond what their lungs'
 REACH = 2  # pixels of the outline canvas that slices are shifted by
 CELL, CELLS = 9, (11, 13)  # pixels a side; a block is 2 x 2 cells, half a block from the next
 VESSEL_CANVAS = (CELL * CELLS[0], CELL * CELLS[1])
-FEWEST_BLOCKS = 4
 STRANGERS = 0.3  # correlation of the blocks of strangers
 DOUBT = 6  # blocks of strangers that are counted in: a few alike blocks prove little
 VESSELS = 0.87  # weight of the vessels in the similarity; the rest is the outlines'
@@ -275,9 +274,9 @@ def _vessels(lungs: _Lungs, alignment: _Alignment) -> tuple[Plane, Plane]:
 def _correlate(still: tuple[Plane, Plane], moved: Plane) -> float:
     """Mean correlation of the blocks, once an affine map through their shifts has brought the two together."""
     vessels, inside = still
-    used = _block_sums(inside) > 0.4 * (2 * CELL) ** 2
-    if used.sum() < FEWEST_BLOCKS:
-        return 0.0
+    used = _block_sums(inside) > 0.3 * (2 * CELL) ** 2
+    if not used.any():
+        return STRANGERS
     correlation, shifts = _match(vessels, moved, 5)
     weight = np.clip(correlation[used], 0.01, None) ** 2
     centre = (np.array(VESSEL_CANVAS) - 1) / 2
