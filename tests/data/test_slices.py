@@ -88,6 +88,15 @@ def test_a_full_mask_is_refused_and_an_empty_one_noted(phantom: Phantom, tmp_pat
     assert (cut.lesion_slices, cut.pixels) == (0, {})
 
 
+def test_a_lesion_out_of_view_is_noted(phantom: Phantom, tmp_path: Path) -> None:
+    labels = phantom.lesions.voxels.astype(np.uint8)
+    free = int(np.flatnonzero(~labels.any((1, 2)))[0])
+    labels[free, 0, 0] = 1  # in a corner, far from any lung
+    cut = cut_case(pair(tmp_path, phantom.scan, Scan(labels, phantom.scan.geometry)), (48, 64))
+    assert cut.notes == ("lesion out of view: 1 slice",)
+    assert cut.lesion_slices == cut.labels.any((1, 2)).sum() + 1
+
+
 def test_eight_bit_pictures_keep_their_own_levels_and_hu_their_numbers(phantom: Phantom, tmp_path: Path) -> None:
     grid, labels = phantom.scan.geometry, Scan(phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry)
     exact = cut_case(pair(tmp_path, phantom.scan, labels), (96, 128))

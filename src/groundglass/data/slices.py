@@ -191,11 +191,12 @@ def cut_case(
     levels: Levels = (
         rounded.clip(0, 255).astype(np.uint8) if windowed else rounded.clip(0, 4 * OFFSET_HU).astype(np.uint16)
     )
+    cut_labels = np.array([take_labels(letterbox, labels[z]) for z, letterbox in places], np.uint8).reshape(-1, *size)
     counts = np.bincount(labels.ravel(), minlength=UNSTATED + 1)
     with_lesion = np.asarray(labels.any((1, 2)))
     return Cut(
         levels=levels,
-        labels=np.array([take_labels(letterbox, labels[z]) for z, letterbox in places], np.uint8).reshape(-1, *size),
+        labels=cut_labels,
         number=number,
         slope=slope,
         intercept=intercept,
@@ -205,23 +206,21 @@ def cut_case(
         lesion_slices=int(with_lesion.sum()),
         pixels={label: int(counts[label]) for label in range(1, UNSTATED + 1) if counts[label]},
         content_sha256=hashlib.sha256(scan.values.tobytes()).hexdigest(),
-        notes=_notes(case, labels, with_lesion, number),
+        notes=_notes(case, labels, int(with_lesion.sum()), int(cut_labels.any((1, 2)).sum())),
     )
 
 
-def _notes(
-    case: Case, labels: NDArray[np.uint8], with_lesion: NDArray[np.bool_], number: NDArray[np.int64]
-) -> tuple[str, ...]:
+def _notes(case: Case, labels: NDArray[np.uint8], lesion_slices: int, kept: int) -> tuple[str, ...]:
+    """What is said of a case with so many lesion slices, of which some are kept with lesion in view."""
     covered = float((labels > 0).mean())
     if covered > FULL:
         raise DatasetError(
             f"{case.lesion} marks {100 * covered:.0f} % of all pixels: a mask is 0 where no lesion is; check its labels"
         )
-    notes = [] if with_lesion.any() else ["the mask is empty"]
-    lost = int(with_lesion.sum()) - int(with_lesion[number].sum())
-    if lost:
-        notes.append(f"{lost} lesion slices show no lung and are left out")
-    return tuple(notes)
+    if not lesion_slices:
+        return ("the mask is empty",)
+    lost = lesion_slices - kept
+    return (f"lesion out of view: {lost} slice{'s' if lost > 1 else ''}",) if lost else ()
 
 
 def take_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
