@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from groundglass.data.augment import AugmentConfig
 from groundglass.data.batches import DrawConfig
 from groundglass.data.slices import CLASS_LABELS
-from groundglass.errors import ConfigError
+from groundglass.errors import ConfigError, first_fault
 from groundglass.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
 from groundglass.scan.lungs import FieldOfView
@@ -97,6 +97,4 @@ def read_config(path: Path) -> RunConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg']}") from error
+        raise ConfigError(f"{path}: {first_fault(error)}") from error

@@ -15,6 +15,13 @@
 The command line prints the message on one line and exits with `exit_code`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class GroundglassError(Exception):
     """The root: catch it to catch everything that groundglass raises on purpose."""
@@ -64,3 +71,9 @@ class TrainingError(GroundglassError):
 
 class OutputError(GroundglassError):
     """The results could not be written."""
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where a record is wrong first, and why: `training.epochs: Input should be a valid integer`."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

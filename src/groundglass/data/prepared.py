@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groundglass.data.catalogue import Case
 from groundglass.data.slices import Levels, Slices, levels_to_hu
-from groundglass.errors import DatasetError
+from groundglass.errors import DatasetError, first_fault
 from groundglass.scan.intensity import Kind
 from groundglass.scan.lungs import FieldOfView
 from groundglass.whole_file import digest
@@ -137,10 +137,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DatasetError(
-            f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}; remove {folder} and prepare again"
-        ) from error
+        raise DatasetError(f"{path} is damaged: {first_fault(error)}; remove {folder} and prepare again") from error
     if manifest.format != FORMAT:
         raise DatasetError(f"{folder} is of format {manifest.format}, expected {FORMAT}: remove it and prepare again")
     return manifest

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groundglass.data.slices import Slices
-from groundglass.errors import ConfigError, DatasetError
+from groundglass.errors import ConfigError, DatasetError, first_fault
 
 PARTS = ("train", "validation", "test")
 Members = NDArray[np.bool_]
@@ -76,9 +76,7 @@ def read_split(path: Path) -> Split:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; write splits with groundglass split") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path} is no split: {where}: {first['msg']}") from error
+        raise ConfigError(f"{path} is no split: {first_fault(error)}") from error
 
 
 def sides_of(split: Split, slices: Slices) -> Sides:

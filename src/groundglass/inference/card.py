@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from groundglass.errors import ModelError
+from groundglass.errors import ModelError, first_fault
 from groundglass.scan.intensity import Window
 from groundglass.scan.lungs import FieldOfView
 from groundglass.whole_file import digest
@@ -77,8 +77,7 @@ def read_card(model: Path) -> ModelCard:
     try:
         card = ModelCard.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ModelError(f"{path} is no model card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise ModelError(f"{path} is no model card: {first_fault(error)}") from error
     found = digest(model)
     if found != card.sha256:
         raise ModelError(
