@@ -216,6 +216,7 @@ def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_command_line_prepares_splits_trains_and_scores_the_real_data(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -132,9 +132,11 @@ def prepare(
 
     if view not in set(FieldOfView):
         raise typer.BadParameter(f"{view!r}: expected one of {', '.join(FieldOfView)}", param_hint="--view")
+    console, status = _console(), _console(stderr=True)
+    say = status.print if status.is_terminal else lambda _: None
     with _bar("cases") as progress:
-        result = run(places, output, Settings(size, FieldOfView(view), lesion_slices_only), leave_out_bad, progress)
-    console = _console()
+        settings = Settings(size, FieldOfView(view), lesion_slices_only)
+        result = run(places, output, settings, leave_out_bad, progress, say)
     console.print(case_table(result.manifest))
     console.print(source_table(result.manifest))
     for line in joined_groups(result.manifest):

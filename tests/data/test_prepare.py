@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 
 from groundglass.data import prepare as room
+from groundglass.data.duplicates import Pair
 from groundglass.data.overview import (
     case_table,
     draw_examples,
+    draw_pairs,
     joined_groups,
     source_table,
     split_table,
@@ -188,6 +190,18 @@ def test_tables_tell_what_was_found(prepared: Path, tmp_path: Path) -> None:
     assert "A-slice" in as_text(split_table(write_splits(prepared, tmp_path, folds=2)))
 
 
+def test_the_closest_pairs_are_drawn_and_those_of_one_patient_framed(prepared: Path) -> None:
+    assert (prepared / "closest-pairs.png").is_file()
+    _, slices = read_prepared(prepared)
+    same, apart = Pair(0, 2, 0.9, mirrored=False), Pair(0, 3, 0.2, mirrored=True)
+
+    def framed(*pairs: Pair) -> int:
+        return int((np.abs(np.asarray(draw_pairs(slices, pairs)).astype(int) - (230, 159, 0)).sum(-1) == 0).sum())
+
+    assert framed(apart) == 0
+    assert framed(same, apart) > 1000
+
+
 def test_examples_are_drawn_with_a_colour_for_each_class(prepared: Path, tmp_path: Path) -> None:
     _, slices = read_prepared(prepared)
     sheet = np.asarray(draw_examples(slices, 6)).astype(int)
@@ -203,6 +217,7 @@ def test_examples_are_drawn_with_a_colour_for_each_class(prepared: Path, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_medseg_is_what_its_publisher_says_and_fits_40_mib(data: Path, tmp_path: Path) -> None:
     outcome = prepare([data / "medseg"], tmp_path, Settings((352, 352), lesion_slices_only=True))
     _, slices = read_prepared(tmp_path)

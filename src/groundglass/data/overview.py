@@ -164,7 +164,8 @@ def draw_pairs(slices: Slices, pairs: Sequence[Pair], most: int = 24) -> Image.I
         is_same = pair.similarity >= SAME_ANATOMY
         if is_same:
             draw.rectangle((left - 3, top - 3, left + 2 * width + GAP // 2 + 2, top + height + 2), None, SAME_COLOUR, 3)
-        text = f"{pair.similarity:.2f}{', mirrored' if pair.mirrored else ''}: {'one patient' if is_same else 'apart'}"
+        verdict = "one patient" if is_same else "below the line"
+        text = f"{pair.similarity:.2f}{', mirrored' if pair.mirrored else ''}: {verdict}"
         draw.text((left, top + height + 6), text, SAME_COLOUR if is_same else FAINT, ImageFont.load_default(14))
     note = (
         f"closest slices of different patients; from a similarity of {SAME_ANATOMY} on (framed) taken for one patient"

@@ -67,6 +67,7 @@ def prepare(
     settings: Settings,
     leave_out_bad: bool = False,
     progress: Callable[[int, int], None] = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Check and cut all cases into a prepared folder; what an earlier call did is not done again.
 
@@ -76,6 +77,7 @@ def prepare(
         settings: How slices are cut.
         leave_out_bad: Go on without the cases that are refused.
         progress: Called with the cases done and their number.
+        say: Called with what is begun after that.
 
     Raises:
         DatasetError: Nothing was found, the folder holds something else, or cases are refused (all of them named).
@@ -107,6 +109,7 @@ def prepare(
         )
     manifest = read_manifest(folder)
     if not manifest.complete:
+        say("comparing the slices of different patients")
         _group(folder, manifest)
     return Prepared(read_manifest(folder), fresh, refused)
 
