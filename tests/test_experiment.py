@@ -1,6 +1,7 @@
 """The whole life of a model on made-up data: folder, preparation, split, training, export, segmentation, scores."""
 
 import json
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -15,10 +16,10 @@ from groundglass.data.catalogue import find_cases
 from groundglass.data.prepare import Settings, prepare
 from groundglass.data.slices import cut_case
 from groundglass.data.splits import Split
-from groundglass.errors import ConfigError, ModelError
+from groundglass.errors import ConfigError, DatasetError, ModelError
 from groundglass.evaluation.evaluate import Target, evaluate
 from groundglass.evaluation.tables import write_scores
-from groundglass.evaluation.targets import find_targets, part_of
+from groundglass.evaluation.targets import find_targets, seen_in_training
 from groundglass.experiment import train
 from groundglass.export import export, never_trained_on, run_segmenter
 from groundglass.inference.card import read_card
@@ -160,16 +161,47 @@ def test_the_exported_model_segments_and_is_scored_through_the_same_code(model: 
 
 def test_a_run_is_scored_as_its_export_is(run: Path, model: Path, folder: Path) -> None:
     chosen = target(folder, "volumes/4")
-    of_run, of_model = (evaluate([chosen], s).pooled["whole"].dice for s in (run_segmenter(run), Segmenter.load(model)))
+    of_run, of_model = (
+        evaluate([chosen], s).pooled["whole"].dice for s in (run_segmenter(run)[0], Segmenter.load(model))
+    )
     assert of_run == pytest.approx(of_model, abs=0.002)
-    assert run_segmenter(run).card.classes == ("lesion", "ground-glass", "consolidation")
+    assert run_segmenter(run)[0].card.classes == ("lesion", "ground-glass", "consolidation")
 
 
 def test_a_part_of_a_split_is_scored_slice_by_slice(model: Path, folder: Path, prepared: Path) -> None:
     split = SPLIT.model_copy(update={"test": ("volumes/4:9", "volumes/4:10")})
-    (chosen,) = part_of(find_targets(prepared), split, "test")
+    (chosen,) = find_targets(prepared, (), split)
     assert (chosen.case.name, chosen.slices) == ("volumes/4", frozenset({9, 10}))
     assert [each.number for each in evaluate([chosen], Segmenter.load(model)).slices] == [9, 10]
+
+
+def test_what_a_run_was_trained_on_is_no_test(run: Path, prepared: Path) -> None:
+    _, trained = run_segmenter(run)
+    assert trained == SPLIT
+    assert seen_in_training(find_targets(prepared, (), SPLIT), trained) == ()
+    (warning,) = seen_in_training(find_targets(prepared), trained)
+    assert warning.startswith("2 of 3 cases (volumes/1, volumes/5) trained this model or chose its threshold")
+    leaky = SPLIT.model_copy(
+        update={"train": ("volumes/4:3",), "test": ("volumes/4:9",), "groups": {"volumes/4": ("p",)}, "leaky": True}
+    )
+    (warning,) = seen_in_training(find_targets(prepared, (), leaky), leaky)
+    assert "of patients that trained this model: these scores leak" in warning
+
+
+def test_a_split_that_mixes_patients_is_not_scored(prepared: Path, tmp_path: Path) -> None:
+    twice = SPLIT.model_copy(update={"train": ("volumes/1", "volumes/4:9"), "test": ("volumes/4:10",)})
+    with pytest.raises(DatasetError, match="volumes/4 is in train and volumes/4 in test"):
+        find_targets(prepared, (), twice)
+
+
+def test_original_files_that_changed_are_not_scored(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(folder, copy)
+    prepare([copy], tmp_path / "out", Settings((72, 96)))
+    mask = copy / "rp_msk" / "4.nii.gz"
+    mask.write_bytes((copy / "rp_msk" / "1.nii.gz").read_bytes())
+    with pytest.raises(DatasetError, match=r"4\.nii\.gz is gone or changed since"):
+        find_targets(tmp_path / "out", ["volumes/4"])
 
 
 def test_scores_go_into_the_card_and_leave_the_rest(model: Path, folder: Path) -> None:
@@ -206,7 +238,12 @@ def test_the_leak_is_the_difference_of_two_trainings(prepared: Path, config: Run
     assert stored["difference"] == leak.difference
     assert leak.by_slice.scores == stored["by_slice"]
     assert leak_table(leak).row_count == 3
-    assert measure_leak(short, prepared, tmp_path) == leak  # what is done is not trained again
+    assert measure_leak(short, prepared, tmp_path, resume=True) == leak  # what is done is not trained again
+    with pytest.raises(ConfigError, match="holds a training already"):
+        measure_leak(short, prepared, tmp_path)
+    other = short.model_copy(update={"classes": ()})
+    with pytest.raises(ConfigError, match="begun with another configuration"):
+        measure_leak(other, prepared, tmp_path, resume=True)
 
 
 def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:

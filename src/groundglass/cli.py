@@ -172,7 +172,7 @@ def split(
         ),
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Grouped folds over the patients.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
 ) -> None:
     """Write the protocols A (by slice, leaky), B (patients apart), C (sources apart), D (external) as files."""
     _needs("sklearn")
@@ -264,7 +264,7 @@ def evaluate(
     from groundglass.data.splits import read_split
     from groundglass.evaluation.evaluate import evaluate as run
     from groundglass.evaluation.tables import score_table, write_scores
-    from groundglass.evaluation.targets import find_targets, part_of
+    from groundglass.evaluation.targets import find_targets, seen_in_training
     from groundglass.inference.card import bundled_model
     from groundglass.inference.segmenter import Segmenter
 
@@ -273,18 +273,20 @@ def evaluate(
         raise typer.BadParameter("a run has no card yet: export it first", param_hint="--write-card")
     if output is not None:
         _needs("matplotlib")
-    targets = find_targets(data, case or ())
-    if split is not None:
-        targets = part_of(targets, read_split(split), part)
+    targets = find_targets(data, case or (), read_split(split) if split else None, part)
+    warnings: tuple[str, ...] = ()
     if path.is_dir():
         _needs("torch", "lightning")
         from groundglass.export import run_segmenter
 
-        segmenter = run_segmenter(path)
+        segmenter, trained = run_segmenter(path)
+        warnings = seen_in_training(targets, trained)
     else:
         segmenter = Segmenter.load(path)
     with _bar("cases") as progress:
-        evaluation = run(targets, segmenter, progress)
+        evaluation = run(targets, segmenter, progress, warnings)
+    for warning in warnings:
+        _console().print(f"warning: {warning}", markup=False)
     _console().print(score_table(evaluation))
     if output is not None:
         from groundglass.evaluation.report import write_report

@@ -5,7 +5,7 @@ RUN/
     machine.json                      versions, git state, and on what it ran
     metrics.csv  events.out.*         per epoch, as CSV and for TensorBoard
     last.ckpt  best.ckpt              to resume from; to export
-    result.json                       the threshold chosen on the validation, and the scores there
+    result.json                       the threshold chosen on the validation (0.5 without one), and the scores there
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from groundglass.config import RunConfig
 from groundglass.data.batches import plain_batches, training_batches
 from groundglass.data.prepared import Manifest, read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
-from groundglass.errors import ConfigError
+from groundglass.errors import ConfigError, DatasetError
 from groundglass.scores import Confusion
 from groundglass.training.fit import describe_machine, fit, is_first_process, load_network
 from groundglass.training.module import LesionModule
@@ -57,12 +58,13 @@ def train(
     manifest, slices = read_prepared(prepared)
     config = fitted(config, manifest)
     sides = sides_of(split, slices)
-    if is_first_process():
-        _open_run(run, config, split, resume)
-
     training, window = config.training, config.field.window_hu
     learnt_from = slices.where(sides.train & (slices.has_lesion | config.draw.lesion_free))
+    if not len(learnt_from):
+        raise DatasetError(f"no slice of split {split.name}'s training shows lesion: set draw.lesion_free = true")
     chosen_on = slices.where(sides.validation)
+    if is_first_process():
+        begin_run(run, config, split, resume)
     batches = training_batches(learnt_from, window, config.draw, config.augment, training.seed, config.classes)
     validation = plain_batches(chosen_on, window, SCORING_BATCH, config.classes) if len(chosen_on) else None
     checkpoint = fit(config.built, config.loss, training, batches, validation, run, resume, devices)
@@ -70,8 +72,8 @@ def train(
     if not is_first_process():
         return {}
     counts = {"train": len(learnt_from), "validation": len(chosen_on), "test": int(sides.test.sum())}
-    result: dict[str, Any] = {"checkpoint": checkpoint.name, "slices": counts, "threshold": None, "validation": None}
-    if len(chosen_on):
+    result: dict[str, Any] = {"checkpoint": checkpoint.name, "slices": counts, "threshold": 0.5, "validation": None}
+    if chosen_on.has_lesion.any():
         curve = score(load_network(checkpoint, config.built), chosen_on, window, THRESHOLDS)
         best = max(range(len(THRESHOLDS)), key=lambda i: curve[i].dice or 0.0)
         result |= {"threshold": float(THRESHOLDS[best]), "validation": curve[best].scores}
@@ -98,15 +100,23 @@ def fitted(config: RunConfig, manifest: Manifest) -> RunConfig:
     return config.model_copy(update={"field": asked.model_copy(update=has)})
 
 
-def _open_run(run: Path, config: RunConfig, split: Split, resume: bool) -> None:
-    """Write down what is asked for, or hold it against what the run folder was begun with."""
+def begin_run(run: Path, config: RunConfig, split: Split, resume: bool) -> None:
+    """Write down what is asked for, or hold it against what the run folder was begun with.
+
+    Raises:
+        ConfigError: The folder holds another training, or one that was not to be gone on with.
+    """
     if (run / "last.ckpt").exists() and not resume:
         raise ConfigError(f"{run} holds a training already: go on with --resume, or name another folder")
     if resume and (run / "config.json").is_file():
-        begun = RunConfig.model_validate_json((run / "config.json").read_bytes())
+        try:
+            begun = RunConfig.model_validate_json((run / "config.json").read_bytes())
+            begun_with = Split.model_validate_json((run / "split.json").read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ConfigError(f"{run} cannot be gone on with, it is damaged or of an older version") from error
         if _but_for_epochs(begun) != _but_for_epochs(config):
             raise ConfigError(f"{run} was begun with another configuration: only training.epochs may change")
-        if Split.model_validate_json((run / "split.json").read_bytes()) != split:
+        if begun_with != split:
             raise ConfigError(f"{run} was begun with another split: name the one that it was begun with")
     _write(run / "config.json", config.model_dump_json(indent=2))
     _write(run / "split.json", split.model_dump_json(indent=1))

@@ -95,21 +95,21 @@ class TorchEngine:
         return np.asarray(self._module(torch.from_numpy(images)).numpy(), dtype=np.float32)
 
 
-def run_segmenter(run: Path) -> Segmenter:
-    """A finished run, ready to segment.
+def run_segmenter(run: Path) -> tuple[Segmenter, Split]:
+    """A finished run, ready to segment, and what it was trained on.
 
     Raises:
         ModelError: The run is not finished.
     """
     module, card = open_run(run, run.resolve().name)
-    return Segmenter(card, TorchEngine(module))
+    return Segmenter(card, TorchEngine(module)), Split.model_validate_json((run / "split.json").read_bytes())
 
 
 def open_run(run: Path, name: str, threshold: float | None = None) -> tuple[LesionModule, ModelCard]:
     """A finished run's network and its card, whose sha256 is the checkpoint's.
 
     Raises:
-        ModelError: The run is not finished, or has no threshold.
+        ModelError: The run is not finished, or damaged.
     """
     try:
         config = RunConfig.model_validate_json((run / "config.json").read_bytes())
@@ -119,9 +119,9 @@ def open_run(run: Path, name: str, threshold: float | None = None) -> tuple[Lesi
         raise ModelError(
             f"{error.filename} is not there: {run} is no finished run; go on with train --resume"
         ) from error
-    threshold = threshold if threshold is not None else result["threshold"]
-    if threshold is None:
-        raise ModelError(f"{run} had no validation to choose a threshold on: give one with --threshold")
+    except ValueError as error:  # of pydantic and json
+        raise ModelError(f"{run} is damaged or of an older version: train it anew") from error
+    threshold = threshold if threshold is not None else float(result["threshold"])
     size, view = config.field.size, config.field.view
     assert size is not None, "a run's configuration states what was prepared"
     assert view is not None, "a run's configuration states what was prepared"

@@ -14,7 +14,7 @@ from groundglass.config import RunConfig
 from groundglass.data.prepared import read_prepared
 from groundglass.data.protocols import slice_and_patient
 from groundglass.data.splits import sides_of
-from groundglass.experiment import fitted, score, train
+from groundglass.experiment import begin_run, fitted, score, train
 from groundglass.scores import Confusion
 from groundglass.training.fit import load_network
 from groundglass.whole_file import write_whole
@@ -53,20 +53,23 @@ def measure_leak(
 
     Raises:
         DatasetError: There are too few patients to keep some apart.
+        ConfigError: The folder holds another leak's trainings, or this one's and `resume` is false.
         GroundglassError: As `train` does.
     """
     manifest, slices = read_prepared(prepared)
-    field = fitted(config, manifest).field
+    window = fitted(config, manifest).field.window_hu
     counts = []
     for split in slice_and_patient(slices, config.training.seed):
         run, sides = folder / split.name, sides_of(split, slices)
         say(f"{split.name}: {split.rule}; {int(sides.train.sum())} slices train, {int(sides.test.sum())} test")
-        if not (run / "result.json").is_file():
+        if (run / "result.json").is_file():
+            begin_run(run, fitted(config, manifest), split, resume)  # what is done must be of this training
+        else:
             train(config, prepared, split, run, resume and (run / "last.ckpt").is_file())
         result = json.loads((run / "result.json").read_bytes())
         module = load_network(run / result["checkpoint"], config.built)
-        threshold = np.array([result["threshold"] or 0.5])
-        (confusion,) = score(module, slices.where(sides.test), field.window_hu, threshold)
+        threshold = np.array([result["threshold"]])
+        (confusion,) = score(module, slices.where(sides.test), window, threshold)
         counts.append(confusion)
     leak = Leak(*counts)
     summary = {

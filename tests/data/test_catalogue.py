@@ -68,8 +68,10 @@ def test_a_list_names_image_mask_and_patient(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("picture,truth\na,b\n", "expected the columns image,mask,patient"),
-        ("image,mask\na.nii,b.nii\n", r"line 2: .*a\.nii is not there"),
+        ("picture,truth\na,b\n", "has the columns picture, truth: expected image,mask and"),
+        ("image,mask,Patient\na,b,1\n", "has the columns image, mask, Patient: expected image,mask and"),
+        ("image,mask\na.nii,b.nii\n", r"line 2: .*a\.nii is no file"),
+        ("image,mask\n.,.\n", "line 2: .* is no file"),
         ("image,mask\n", "holds no dataset"),
         (b"\xff\xfe\x00", "cannot be read as a CSV"),
     ],
@@ -78,6 +80,32 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path, text: str | bytes, messa
     (tmp_path / "list.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DatasetError, match=message):
         find_cases(tmp_path / "list.csv")
+
+
+def test_a_list_may_be_padded_and_name_equal_files_in_different_folders(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"p{i}/{part}.nii.gz" for i in (1, 2) for part in ("ct", "mask")))
+    rows = ("\ufeffimage, mask, patient ", "p1/ct.nii.gz, p1/mask.nii.gz, a ", "p2/ct.nii.gz,p2/mask.nii.gz,a")
+    (tmp_path / "mine.csv").write_text("\n".join(rows), encoding="utf-8")
+    cases = find_cases(tmp_path / "mine.csv")
+    assert [(case.name, case.patient) for case in cases] == [("mine/p1-ct", "mine/a"), ("mine/p2-ct", "mine/a")]
+
+
+def test_a_list_does_not_pass_for_a_public_dataset(tmp_path: Path) -> None:
+    (tmp_path / "volumes.csv").write_text("image,mask\n")
+    with pytest.raises(DatasetError, match="has the name of a public dataset"):
+        find_cases(tmp_path / "volumes.csv")
+
+
+def test_a_colon_in_a_name_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "10:30.nii", "10:30_mask.nii")
+    with pytest.raises(DatasetError, match="has a colon in its name"):
+        find_cases(tmp_path)
+
+
+def test_a_stack_without_its_mask_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "tr_im.nii.gz")
+    with pytest.raises(DatasetError, match=r"has no mask: expected .*tr_mask"):
+        find_cases(tmp_path)
 
 
 def test_two_files_of_one_case_are_refused(tmp_path: Path) -> None:

@@ -127,6 +127,23 @@ def test_other_settings_want_another_folder(folder: Path, prepared: Path) -> Non
         prepare([folder], prepared, Settings((64, 64)))
 
 
+def test_only_an_empty_or_a_prepared_folder_is_written_into(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="is the dataset itself"):
+        prepare([folder], folder, SMALL)
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(DatasetError, match="holds something else"):
+        prepare([folder], tmp_path, SMALL)
+
+
+def test_a_long_scan_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    phantom = chest_phantom(3, (16, 96, 128))
+    for name, values in (("ct", phantom.scan.values), ("ct_mask", phantom.lesions.voxels.astype(np.uint8))):
+        nifti.write_scan(Scan(values, phantom.scan.geometry), tmp_path / f"{name}.nii.gz")
+    prepare([tmp_path], tmp_path / "out", SMALL)
+    assert len(read_prepared(tmp_path / "out")[1]) > 8
+
+
 @pytest.mark.parametrize("harm", ["changed", "missing", "manifest", "format"])
 def test_a_cache_that_does_not_fit_its_manifest_is_refused(folder: Path, tmp_path: Path, harm: str) -> None:
     prepare([folder / "ct", folder] if harm == "never" else [folder], tmp_path, SMALL)

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundglass.data.protocols import make_splits, slice_and_patient
+from groundglass.data.protocols import make_splits, slice_and_patient, write_splits
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, read_split, sides_of
 from groundglass.errors import ConfigError, DatasetError
@@ -163,6 +163,22 @@ def test_wishes_that_cannot_be_met_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text('{"name": 3}')
     with pytest.raises(ConfigError, match="is no split: "):
         read_split(tmp_path / "bad.json")
+
+
+def test_what_cannot_be_split_says_why() -> None:
+    with pytest.raises(DatasetError, match="no slice shows lesion"):
+        make_splits(slices({"mine/1": ("a", 0, 9), "mine/2": ("b", 0, 9)}))
+    with pytest.raises(DatasetError, match="all slices are of one patient"):
+        make_splits(slices({"mine/1": ("a", 9, 0), "mine/2": ("a", 9, 0)}))
+    with pytest.raises(ValueError, match="volumes/4:x names no slice"):
+        split(train=("volumes/4:x",))
+
+
+def test_fewer_folds_leave_no_old_ones_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundglass.data.protocols.read_prepared", lambda _: (None, MEDSEG))
+    write_splits(tmp_path, tmp_path / "splits", folds=5)
+    write_splits(tmp_path, tmp_path / "splits", folds=3)
+    assert len(list((tmp_path / "splits").glob("*fold*"))) == 3
 
 
 def test_a_leak_is_measured_on_parts_of_about_one_size() -> None:

@@ -151,7 +151,7 @@ def test_a_class_that_no_reference_states_is_refused(targets: Targets, class_ban
 def test_strangers_are_a_patient_each(everything: Evaluation) -> None:
     stack, picture = case_of(everything, "stack/tr"), case_of(everything, "slices/000")
     assert [each.patient for each in stack.slices] == [f"stack/tr-{z}" for z in range(4)]
-    assert [each.patient for each in picture.slices] == ["slices/000-0"]
+    assert [each.patient for each in picture.slices] == ["slices/000"]
     assert stack.volume.unknown == dict.fromkeys(QUANTITIES, STRANGERS)
     assert picture.volume.unknown == dict.fromkeys(QUANTITIES, NO_SPACING)
     assert {region.unit for region in (*stack.regions, *picture.regions)} == {"px"}
@@ -201,6 +201,12 @@ def test_pooled_and_means_over_all(everything: Evaluation) -> None:
         by_patient[each.patient] += each.whole
     known = [confusion.dice for confusion in by_patient.values() if confusion.dice is not None]
     assert means["patients"]["dice"].value == pytest.approx(np.mean(known))
+
+
+def test_slices_of_a_stack_known_to_be_of_one_patient_are(targets: dict[str, Target], grey_band: Segmenter) -> None:
+    known = replace(targets["stack/tr"], groups={0: "a", 2: "a"})
+    (case,) = evaluate([known], grey_band).cases
+    assert [each.patient for each in case.slices] == ["a", "stack/tr-1", "a", "stack/tr-3"]
 
 
 def test_two_volumes_of_one_patient_are_one_patient(targets: dict[str, Target], grey_band: Segmenter) -> None:

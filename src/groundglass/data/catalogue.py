@@ -36,6 +36,7 @@ FOLDERS = (
 SCANS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".jpg", ".jpeg")
 _DATASET1 = re.compile(r"\d{3}\.png")
 _MASK = re.compile(r"(.+)[_-](mask|seg|label|lesion)s?$")
+RESERVED = (*MEDSEG, "coronacases", "pairs")
 _HINT = "expected one of the layouts of docs/data.md, there or up to two levels below, or a CSV with image,mask,patient"
 
 
@@ -72,7 +73,11 @@ def _identity(path: Path) -> str:
 
 def _scans(folder: Path) -> dict[str, Path]:
     """{identity: file} of a folder's scans, in natural order."""
-    files = [path for path in folder.iterdir() if path.name.lower().endswith(SCANS) and not path.name.startswith(".")]
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith(SCANS) and path.is_file() and not path.name.startswith(".")
+    ]
     found: dict[str, Path] = {}
     for path in sorted(files, key=lambda path: (len(path.name), path.name)):
         if _identity(path) in found:
@@ -83,7 +88,7 @@ def _scans(folder: Path) -> dict[str, Path]:
 
 def _pairs(folder: Path, images: str, masks: str, source: str) -> Iterator[Case]:
     lesions, scans = _scans(folder / masks), _scans(folder / images)
-    if images == "images" and all(_DATASET1.fullmatch(image.name) for image in scans.values()):
+    if images == "images" and scans and all(_DATASET1.fullmatch(image.name) for image in scans.values()):
         source = "slices"
     for name, image in scans.items():
         identity = name.removesuffix("_0000") if images == "imagesTr" else name
@@ -106,6 +111,8 @@ def _named_pairs(folder: Path) -> Iterator[Case]:
 def _cases_at(folder: Path) -> Iterator[Case]:
     if (folder / "tr_im.nii.gz").is_file():
         image, lesion = folder / "tr_im.nii.gz", folder / "tr_mask.nii.gz"
+        if not lesion.is_file():
+            raise DatasetError(f"{image} has no mask: expected {lesion}")
         yield Case("stack/tr", "stack/tr", image, lesion, strangers=True)
     for images, masks, source in FOLDERS:
         if (folder / images).is_dir() and (folder / masks).is_dir():
@@ -115,19 +122,26 @@ def _cases_at(folder: Path) -> Iterator[Case]:
 
 def _listed(path: Path) -> Iterator[Case]:
     """The cases of a CSV; a row without a patient is a patient of its own."""
+    if path.stem in RESERVED:
+        raise DatasetError(f"{path} has the name of a public dataset: call it otherwise, its name becomes the source")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            rows = [{name: (row[key] or "").strip() for name, key in zip(columns, row, strict=False)} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} cannot be read as a CSV: {error}") from error
-    for line, row in enumerate(rows, start=2):
-        if not row.get("image") or not row.get("mask"):
-            raise DatasetError(f"{path}, line {line}: no image or no mask; expected the columns image,mask,patient")
-        image, lesion = path.parent / row["image"], path.parent / row["mask"]
+    if not {"image", "mask"} <= set(columns) <= {"image", "mask", "patient"}:
+        raise DatasetError(f"{path} has the columns {', '.join(columns)}: expected image,mask and, if known, patient")
+    images = [path.parent / row["image"] for row in rows]
+    unique = len({_identity(image) for image in images}) == len(images)
+    for line, (row, image) in enumerate(zip(rows, images, strict=True), start=2):
+        lesion = path.parent / row["mask"]
         for file in (image, lesion):
             if not file.is_file():
-                raise DatasetError(f"{path}, line {line}: {file} is not there; paths are relative to the CSV")
-        name = f"{path.stem}/{_identity(image)}"
+                raise DatasetError(f"{path}, line {line}: {file} is no file; paths are relative to the CSV")
+        identity = _identity(image) if unique else f"{image.parent.name}-{_identity(image)}"
+        name = f"{path.stem}/{identity}"
         yield Case(name, f"{path.stem}/{row['patient']}" if row.get("patient") else name, image, lesion)
 
 
@@ -149,10 +163,13 @@ def find_cases(*places: Path) -> tuple[Case, ...]:
         if not found:
             raise DatasetError(f"{place} holds no dataset: {_HINT}")
         cases += found
+    colon = next((case for case in cases if ":" in case.name), None)
+    if colon is not None:
+        raise DatasetError(f"{colon.image} has a colon in its name, which splits use for slices: rename it")
     name, count = Counter(case.name for case in cases).most_common(1)[0]
     if count > 1:
         first, second = [case.image for case in cases if case.name == name][:2]
-        raise DatasetError(f"{name} is there twice, {first} and {second}: name the folder of one copy, or list a CSV")
+        raise DatasetError(f"{name} is there twice, {first} and {second}: name one copy's folder, or rename one")
     return tuple(cases)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -29,6 +31,8 @@ from groundglass.data.slices import Levels, Slices, cut_case
 from groundglass.errors import DatasetError, InputError
 from groundglass.scan.lungs import FieldOfView
 from groundglass.whole_file import digest, write_whole
+
+KEEP_SECONDS = 20  # between two writings of the manifest, so that a killed call has little to do again
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,15 @@ def prepare(
         OutputError: The folder cannot be written.
     """
     cases = find_cases(*places)
+    _refuse_foreign(folder, places)
     known = _known(folder, settings)
     done: dict[str, PreparedCase] = {}
     refused: dict[str, str] = {}
-    fresh = 0
+    fresh, written = 0, time.monotonic()
+
+    def keep() -> None:
+        _write(folder, _manifest(settings, [done[case.name] for case in cases if case.name in done], whole=False))
+
     try:
         with ProcessPoolExecutor() as pool:
             outcomes = pool.map(partial(_prepare_case, folder=folder, settings=settings, known=known), cases)
@@ -97,11 +106,16 @@ def prepare(
                 else:
                     done[case.name] = outcome
                     fresh += outcome != known.get(case.name)
+                if fresh and time.monotonic() - written > KEEP_SECONDS:
+                    keep()
+                    written = time.monotonic()
                 progress(count, len(cases))
+    except BrokenProcessPool as error:
+        raise DatasetError("a process that cut slices was killed (out of memory?): call prepare again") from error
     finally:
         whole = len(done) + len(refused) == len(cases)
         if not whole or fresh or set(done) != set(known):
-            _write(folder, _manifest(settings, [done[case.name] for case in cases if case.name in done], whole=False))
+            keep()
     if refused and not leave_out_bad:
         raise DatasetError(
             f"{len(refused)} of {len(cases)} cases are refused: {'; '.join(f'{k}: {v}' for k, v in refused.items())}; "
@@ -112,6 +126,18 @@ def prepare(
         say("comparing the slices of different patients")
         _group(folder, manifest)
     return Prepared(read_manifest(folder), fresh, refused)
+
+
+def _refuse_foreign(folder: Path, places: Sequence[Path]) -> None:
+    """Only an empty or a prepared folder is written into, never a dataset's.
+
+    Raises:
+        DatasetError: It is another.
+    """
+    if folder.resolve() in {place.resolve() for place in places}:
+        raise DatasetError(f"{folder} is the dataset itself: name another folder with -o")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        raise DatasetError(f"{folder} holds something else: name an empty folder with -o")
 
 
 def _known(folder: Path, settings: Settings) -> dict[str, PreparedCase]:
@@ -147,7 +173,10 @@ def _write(folder: Path, manifest: Manifest) -> None:
 
 def _prepare_case(case: Case, folder: Path, settings: Settings, known: dict[str, PreparedCase]) -> PreparedCase | str:
     """The case's entry, cut afresh where its files or what is kept of them changed; or why it is refused."""
-    image_sha256, mask_sha256 = digest(case.image), digest(case.lesion)
+    try:
+        image_sha256, mask_sha256 = digest(case.image), digest(case.lesion)
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
     before = known.get(case.name)
     if (
         before is not None

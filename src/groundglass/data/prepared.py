@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groundglass.data.catalogue import Case
@@ -185,5 +185,5 @@ def _read(folder: Path, part: str, case: PreparedCase, size: tuple[int, int], ex
             f"{path} {'does not fit the manifest' if path.is_file() else 'is not there'}: "
             f"remove {folder} and prepare again"
         )
-    with Image.open(path) as image:
+    with PngImageFile(path) as image:  # not Image.open, which takes a long scan's slices for a decompression bomb
         return np.asarray(image).reshape(-1, *size)

@@ -134,7 +134,11 @@ def make_splits(slices: Slices, test: Sequence[str] = (), folds: int = 5, seed: 
     coronacases = slices.source == "coronacases"
     among = medseg if medseg.any() else everything
     divided = volumes if volumes.any() else among
+    if not make.lesion.any():
+        raise DatasetError("no slice shows lesion: there is nothing to split")
     patients = len(set(slices.patient[divided & make.lesion].tolist()))
+    if patients < 2:
+        raise DatasetError("all slices are of one patient: no split can keep patients apart")
     if patients < folds:
         raise DatasetError(f"{patients} patients cannot make {folds} folds: give fewer with --folds")
 
@@ -162,6 +166,9 @@ def write_splits(
     splits = make_splits(slices, test, folds, seed)
     for split in splits:
         sides_of(split, slices)
+    for stale in folder.glob("B-patient-fold-*.json"):
+        stale.unlink()
+    for split in splits:
         write_whole(folder / f"{split.name}.json", (split.model_dump_json(indent=1) + "\n").encode())
     return splits
 
@@ -176,7 +183,10 @@ def slice_and_patient(slices: Slices, seed: int = 0) -> tuple[Split, Split]:
     everything = np.ones(len(slices), bool)
     test = make.hold_out(everything, TEST_SHARE) & make.lesion
     if not test.any():
-        raise DatasetError("no patient can be kept apart: each holds more than a third of the lesion slices")
+        raise DatasetError(
+            "no patient can be kept apart: none shows lesion, or each holds more than a third of its source's lesion "
+            "slices; add patients"
+        )
     return make.by_slice(everything), make.by_patient("B-patient", "patients apart, at random", make.lesion, test)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from groundglass.data.slices import Slices
 from groundglass.errors import ConfigError, DatasetError, first_fault
@@ -43,6 +43,14 @@ class Split(BaseModel):
     validation: tuple[str, ...]
     test: tuple[str, ...]
     groups: dict[str, tuple[str, ...]] = {}
+
+    @field_validator(*PARTS)
+    @classmethod
+    def _numbered(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        for member in members:
+            if ":" in member and not member.partition(":")[2].isdigit():
+                raise ValueError(f"{member} names no slice: expected CASE or CASE:NUMBER")
+        return members
 
     def part(self, name: str) -> tuple[str, ...]:
         """The members of `train`, `validation` or `test`.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,15 +32,20 @@ class Target:
         case: Image and reference.
         patient: The group that the bootstrap draws; in a stack of strangers each slice is a group of its own.
         slices: Which count, from 0 along the axial view (feet to head; pictures: in their order); None: all.
+        groups: {slice: patient} of a stack whose slices are known to be of one patient here and there.
     """
 
     case: Case
     patient: str
     slices: frozenset[int] | None = None
+    groups: Mapping[int, str] = field(default_factory=dict)
 
 
 def evaluate(
-    targets: Sequence[Target], segmenter: Segmenter, progress: Callable[[int, int], None] = lambda *_: None
+    targets: Sequence[Target],
+    segmenter: Segmenter,
+    progress: Callable[[int, int], None] = lambda *_: None,
+    warnings: tuple[str, ...] = (),
 ) -> Evaluation:
     """Segment every target and compare it with its reference.
 
@@ -48,6 +53,7 @@ def evaluate(
         targets: What is scored.
         segmenter: A loaded model.
         progress: Called with the cases done and their number.
+        warnings: What a reader of the scores has to know.
 
     Raises:
         InputError: A case is refused; the message starts with its name.
@@ -69,7 +75,7 @@ def evaluate(
         shelf.put(target.case, score.slices, lesions)
         progress(len(cases), len(targets))
     model = ModelRef(name=card.name, sha256=card.sha256)
-    return Evaluation(model, card.threshold, card.classes[1:], tuple(cases), histogram, shelf.examples())
+    return Evaluation(model, card.threshold, card.classes[1:], tuple(cases), histogram, shelf.examples(), warnings)
 
 
 def _score(target: Target, segmenter: Segmenter, histogram: Histogram) -> tuple[CaseScore, NDArray[np.bool_]]:
@@ -81,7 +87,8 @@ def _score(target: Target, segmenter: Segmenter, histogram: Histogram) -> tuple[
     watch = Watch(segmenter, truth, counted, histogram)
     at = locate(scan, watch)
     strangers = target.case.strangers or scan.is_picture
-    patients = [f"{target.patient}-{z}" if strangers else target.patient for z in range(len(labels))]
+    alone = f"{target.patient}-{{}}" if target.case.strangers else target.patient
+    patients = [target.groups.get(z, alone.format(z)) for z in range(len(labels))]
     sizes = scan.sizes or (labels.shape[1:],) * len(labels)
     slices = tuple(
         SliceScore(

@@ -91,6 +91,7 @@ def _opening(evaluation: Evaluation) -> list[str]:
         f"Cases: {len(evaluation.cases)}; patients: {patients}; slices: {len(slices)}, {lesion} of them with lesion. "
         "Scores in percent, with 95 % intervals over patients where there are enough; - is undefined. "
         "Every rule is at the end. Research use, not a medical device.",
+        *(f"\n**Warning: {warning}.**" for warning in evaluation.warnings),
     ]
 
 

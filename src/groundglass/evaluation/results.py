@@ -123,6 +123,7 @@ class Evaluation:
         cases: In the order of the targets.
         histogram: Probabilities by truth over the pixels that the network looked at.
         examples: Slices to look at.
+        warnings: What a reader of the scores has to know.
     """
 
     model: ModelRef
@@ -131,6 +132,7 @@ class Evaluation:
     cases: tuple[CaseScore, ...]
     histogram: Histogram
     examples: tuple[Example, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def slices(self) -> tuple[SliceScore, ...]:

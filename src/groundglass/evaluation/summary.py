@@ -59,6 +59,7 @@ def _tree(evaluation: Evaluation) -> dict[str, Any]:
         "version": version("groundglass"),
         "model": evaluation.model.model_dump()
         | {"threshold": evaluation.threshold, "classes": ("lesion", *evaluation.classes)},
+        "warnings": evaluation.warnings,
         "counted": {
             "cases": len(evaluation.cases),
             "volumes": len(evaluation.volumes),

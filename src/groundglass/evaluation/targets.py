@@ -3,60 +3,112 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from groundglass.data.catalogue import find_cases, select
-from groundglass.data.prepared import read_manifest
-from groundglass.data.splits import Split
+from groundglass.data.prepared import PreparedCase, read_manifest, read_prepared
+from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError
 from groundglass.evaluation.evaluate import Target
+from groundglass.whole_file import digest
 
 
-def find_targets(data: Path, patterns: Sequence[str] = ()) -> tuple[Target, ...]:
-    """The cases of a prepared folder (with its patient groups), a dataset folder or a CSV, in their order.
+def find_targets(
+    data: Path, patterns: Sequence[str] = (), split: Split | None = None, part: str = "test"
+) -> tuple[Target, ...]:
+    """What is to be scored of a prepared folder (with its patient groups), a dataset folder or a CSV.
 
     Args:
-        data: Where they are; a prepared folder leads to its original files.
+        data: Where the cases are; a prepared folder leads to its original files.
         patterns: Case names; none: all.
+        split: Score a part of it alone.
+        part: Which: train, validation or test.
 
     Raises:
-        DatasetError: There is no dataset, a pattern matches none, or an original file is gone.
+        DatasetError: There is no dataset, a pattern or member matches none, the split does not keep patients apart, or
+            an original file is gone or changed.
+        ConfigError: The split has no such part.
     """
     if not (data / "manifest.json").is_file():
-        cases = find_cases(data)
-        return tuple(Target(case, case.patient) for case in (select(cases, patterns) if patterns else cases))
-    prepared = {case.name: case for case in read_manifest(data).cases}
-    cases = tuple(case.case for case in prepared.values())
-    targets = []
-    for case in select(cases, patterns) if patterns else cases:
-        if not case.image.is_file() or not case.lesion.is_file():
-            raise DatasetError(f"{case.image} or its mask is gone since {data} was prepared: prepare it again")
-        group = prepared[case.name].group
-        targets.append(Target(case, group[0] if group and not case.strangers else case.patient))
-    return tuple(targets)
+        targets = tuple(Target(case, case.patient) for case in find_cases(data))
+    elif not read_manifest(data).complete:
+        raise DatasetError(f"{data} is unfinished: call groundglass prepare again, it goes on where it stopped")
+    else:
+        targets = tuple(_target(case) for case in read_manifest(data).cases)
+        if split is not None:
+            sides_of(split, read_prepared(data)[1])
+    if split is not None:
+        targets = _part_of(targets, split, part)
+    if patterns:
+        chosen = set(select([target.case for target in targets], patterns))
+        targets = tuple(target for target in targets if target.case in chosen)
+    if (data / "manifest.json").is_file():
+        _refuse_changed(targets, {case.name: case for case in read_manifest(data).cases}, data)
+    return targets
 
 
-def part_of(targets: Sequence[Target], split: Split, part: str) -> tuple[Target, ...]:
-    """The targets, and of each the slices, that a part of a split names.
+def _target(prepared: PreparedCase) -> Target:
+    groups = dict(zip(prepared.number, prepared.group, strict=True))
+    if prepared.strangers or not groups:
+        return Target(prepared.case, prepared.patient, groups=groups)
+    return Target(prepared.case, prepared.group[0])
 
-    Raises:
-        ConfigError: The split has no such part.
-        DatasetError: A member is no target.
-    """
+
+def _refuse_changed(targets: Sequence[Target], prepared: dict[str, PreparedCase], data: Path) -> None:
+    for target in targets:
+        case, known = target.case, prepared[target.case.name]
+        for file, expected in ((case.image, known.image_sha256), (case.lesion, known.mask_sha256)):
+            if not file.is_file() or digest(file) != expected:
+                raise DatasetError(f"{file} is gone or changed since {data} was prepared: prepare it again")
+
+
+def _part_of(targets: Sequence[Target], split: Split, part: str) -> tuple[Target, ...]:
+    """The targets, and of each the slices, that a part of a split names."""
     by_name = {target.case.name: target for target in targets}
-    slices: dict[str, set[int] | None] = {}
-    for member in split.part(part):
-        name, _, number = member.partition(":")
-        if name not in by_name:
-            raise DatasetError(
-                f"split {split.name} names {name}, which is not in the data: name the data it was made of"
-            )
-        chosen = slices.setdefault(name, set() if number else None)
-        if chosen is not None:
-            chosen.add(int(number))
+    slices = _members(split.part(part))
+    missing = next((name for name in slices if name not in by_name), None)
+    if missing is not None:
+        raise DatasetError(f"split {split.name} names {missing}, which is not in the data: give what it was made of")
     if not slices:
         raise DatasetError(f"part {part} of split {split.name} is empty: there is nothing to score")
-    return tuple(
-        Target(by_name[name].case, by_name[name].patient, None if chosen is None else frozenset(chosen))
-        for name, chosen in slices.items()
-    )
+    return tuple(replace(by_name[name], slices=chosen) for name, chosen in slices.items())
+
+
+def _members(members: Sequence[str]) -> dict[str, frozenset[int] | None]:
+    """{case: its slices, or None for all of them}."""
+    found: dict[str, set[int] | None] = {}
+    for member in members:
+        name, _, number = member.partition(":")
+        chosen = found.setdefault(name, set() if number else None)
+        if chosen is not None:
+            chosen.add(int(number))
+    return {name: None if chosen is None else frozenset(chosen) for name, chosen in found.items()}
+
+
+def seen_in_training(targets: Sequence[Target], trained: Split) -> tuple[str, ...]:
+    """Warnings where targets, or their patients, trained a run or chose its epoch and threshold.
+
+    Args:
+        targets: What is scored.
+        trained: The split that the run was trained with.
+    """
+    seen = _members((*trained.train, *trained.validation))
+    patients = {group for name in seen for group in trained.groups.get(name, ())}
+    same, kin = [], []
+    for target in targets:
+        name, here = target.case.name, target.slices
+        there = seen.get(name, frozenset())
+        if name in seen and (here is None or there is None or here & there):
+            same.append(name)
+        elif patients & set(trained.groups.get(name, ())):
+            kin.append(name)
+    warnings = []
+    for names, what in (
+        (same, "trained this model or chose its threshold: these scores are no test"),
+        (kin, "are of patients that trained this model: these scores leak"),
+    ):
+        if names:
+            shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+            warnings.append(f"{len(names)} of {len(targets)} cases ({shown}) {what}")
+    return tuple(warnings)

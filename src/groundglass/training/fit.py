@@ -106,7 +106,8 @@ def _clear_ends(trainer: lightning.Trainer, run: Path) -> Iterator[None]:
         yield
     except SystemExit:  # what Lightning makes of Ctrl-C
         epoch = trainer.current_epoch
-        raise TrainingError(f"interrupted in epoch {epoch}: --resume goes on from the end of the last") from None
+        mend = "--resume goes on from the end of the last" if (run / "last.ckpt").is_file() else "start it again"
+        raise TrainingError(f"interrupted in epoch {epoch}: {mend}") from None
     except OutputError as error:
         raise TrainingError(f"{error}; {GO_ON}") from error
     except OSError as error:

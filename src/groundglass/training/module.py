@@ -45,8 +45,8 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or self.epochs < 1 or not 0 <= self.ema_decay < 1:
-            raise ValueError("learning_rate is above 0, epochs 1 or more, and ema_decay in [0, 1)")
+        if self.learning_rate <= 0 or self.epochs < 1 or not 0 <= self.ema_decay < 1 or self.seed < 0:
+            raise ValueError("learning_rate is above 0, epochs 1 or more, ema_decay in [0, 1), and seed 0 or more")
 
 
 class _SumOverProcesses(torch.autograd.Function):
