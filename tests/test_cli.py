@@ -167,7 +167,7 @@ def test_a_wrong_configuration_is_exit_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.toml").write_text("name = 3\n")
-    code, _, err = run(monkeypatch, capsys, "train", tmp_path / "bad.toml", "--data", tmp_path)
+    code, _, err = run(monkeypatch, capsys, "train", tmp_path / "bad.toml", "--data", tmp_path, "--split", tmp_path)
     assert (code, err.count("\n")) == (2, 1)
 
 
