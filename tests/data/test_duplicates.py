@@ -156,6 +156,7 @@ def test_the_name_of_many_joined_groups_stays_readable() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_on_the_real_data(data: Path, tmp_path: Path) -> None:
     cases = find_cases(data / "medseg", data / "coronacases")
     pieces = [(case.name, cut_case(case, SIZE).hu) for case in cases]
