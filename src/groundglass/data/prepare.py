@@ -97,6 +97,8 @@ def prepare(
     def keep() -> None:
         _write(folder, _manifest(settings, [done[case.name] for case in cases if case.name in done], whole=False))
 
+    if not known:
+        keep()  # what a killed call leaves is known for ours
     try:
         with ProcessPoolExecutor() as pool:
             outcomes = pool.map(partial(_prepare_case, folder=folder, settings=settings, known=known), cases)
