@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -176,13 +176,14 @@ def _write(folder: Path, manifest: Manifest) -> None:
 def _prepare_case(case: Case, folder: Path, settings: Settings, known: dict[str, PreparedCase]) -> PreparedCase | str:
     """The case's entry, cut afresh where its files or what is kept of them changed; or why it is refused."""
     try:
+        case = replace(case, image=case.image.resolve(), lesion=case.lesion.resolve())
         image_sha256, mask_sha256 = digest(case.image), digest(case.lesion)
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
     before = known.get(case.name)
     if (
         before is not None
-        and before.case == _absolute(case)
+        and before.case == case
         and (before.image_sha256, before.mask_sha256) == (image_sha256, mask_sha256)
         and _is_kept(folder, before)
     ):
@@ -197,11 +198,10 @@ def _prepare_case(case: Case, folder: Path, settings: Settings, known: dict[str,
         if len(planes):
             write_whole(path, _column(planes))
         sums[part] = digest(path) if len(planes) else ""
-    here = _absolute(case)
     return PreparedCase(
         name=case.name,
-        image=here.image,
-        mask=here.lesion,
+        image=case.image,
+        mask=case.lesion,
         image_sha256=image_sha256,
         mask_sha256=mask_sha256,
         content_sha256=cut.content_sha256,
@@ -220,10 +220,6 @@ def _prepare_case(case: Case, folder: Path, settings: Settings, known: dict[str,
         labels_sha256=sums["labels"],
         notes=cut.notes,
     )
-
-
-def _absolute(case: Case) -> Case:
-    return Case(case.name, case.patient, case.image.resolve(), case.lesion.resolve(), case.strangers)
 
 
 def _is_kept(folder: Path, case: PreparedCase) -> bool:

@@ -143,15 +143,25 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def read_complete(folder: Path) -> Manifest:
+    """The manifest of a prepared folder that is whole.
+
+    Raises:
+        DatasetError: As `read_manifest`, or `prepare` was interrupted.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.complete:
+        raise DatasetError(f"{folder} is unfinished: call groundglass prepare again, it goes on where it stopped")
+    return manifest
+
+
 def read_prepared(folder: Path) -> tuple[Manifest, Slices]:
     """A prepared folder's manifest and all its slices.
 
     Raises:
         DatasetError: The folder is not whole, or a file does not fit its manifest.
     """
-    manifest = read_manifest(folder)
-    if not manifest.complete:
-        raise DatasetError(f"{folder} is unfinished: call groundglass prepare again, it goes on where it stopped")
+    manifest = read_complete(folder)
     return manifest, read_slices(folder, manifest)
 
 

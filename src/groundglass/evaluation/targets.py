@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from groundglass.data.catalogue import find_cases, select
-from groundglass.data.prepared import PreparedCase, read_manifest, read_prepared
+from groundglass.data.prepared import PreparedCase, read_complete, read_slices
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError
 from groundglass.evaluation.evaluate import Target
@@ -30,21 +30,22 @@ def find_targets(
             an original file is gone or changed.
         ConfigError: The split has no such part.
     """
-    if not (data / "manifest.json").is_file():
-        targets = tuple(Target(case, case.patient) for case in find_cases(data))
-    elif not read_manifest(data).complete:
-        raise DatasetError(f"{data} is unfinished: call groundglass prepare again, it goes on where it stopped")
-    else:
-        targets = tuple(_target(case) for case in read_manifest(data).cases)
+    prepared: dict[str, PreparedCase] = {}
+    if (data / "manifest.json").is_file():
+        manifest = read_complete(data)
+        prepared = {case.name: case for case in manifest.cases}
+        targets = tuple(_target(case) for case in manifest.cases)
         if split is not None:
-            sides_of(split, read_prepared(data)[1])
+            sides_of(split, read_slices(data, manifest))
+    else:
+        targets = tuple(Target(case, case.patient) for case in find_cases(data))
     if split is not None:
         targets = _part_of(targets, split, part)
     if patterns:
         chosen = set(select([target.case for target in targets], patterns))
         targets = tuple(target for target in targets if target.case in chosen)
-    if (data / "manifest.json").is_file():
-        _refuse_changed(targets, {case.name: case for case in read_manifest(data).cases}, data)
+    if prepared:
+        _refuse_changed(targets, prepared, data)
     return targets
 
 
