@@ -5,17 +5,21 @@ from __future__ import annotations
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from groundglass.data.augment import AugmentConfig
 from groundglass.data.batches import DrawConfig
 from groundglass.data.slices import CLASS_LABELS
 from groundglass.errors import ConfigError, first_fault
 from groundglass.losses import LossConfig
+from groundglass.network.peers import Architecture, PeerConfig
 from groundglass.network.unet import NetworkConfig
 from groundglass.scan.lungs import FieldOfView
 from groundglass.training.module import TrainingConfig
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class FieldConfig(BaseModel):
@@ -47,6 +51,7 @@ class RunConfig(BaseModel):
     Attributes:
         name: Of the run.
         classes: Maps besides the lesion's, of `ground-glass`, `consolidation`, `effusion`.
+        peer: A network of others in the place of the paper's; it takes the widths of `network`, and nothing else.
         field: What the network sees of a slice.
         network: The network's switches; its number of classes follows from `classes`.
         loss: The loss.
@@ -59,6 +64,7 @@ class RunConfig(BaseModel):
 
     name: str
     classes: tuple[str, ...] = ()
+    peer: Architecture | None = None
     field: FieldConfig = FieldConfig()
     network: NetworkConfig = NetworkConfig()
     loss: LossConfig = LossConfig()
@@ -78,9 +84,18 @@ class RunConfig(BaseModel):
         """What each output map means: lesion, then the classes."""
         return ("lesion", *self.classes)
 
+    @model_validator(mode="after")
+    def _buildable(self) -> RunConfig:
+        if self.peer and self.network != NetworkConfig(self.network.widths):
+            raise ValueError(f"{self.peer} has no switches: of [network] leave widths only")
+        _ = self.built
+        return self
+
     @property
-    def built(self) -> NetworkConfig:
+    def built(self) -> NetworkConfig | PeerConfig:
         """The network as it is built, with a map for each of `maps`."""
+        if self.peer:
+            return PeerConfig(self.peer, self.network.widths, len(self.maps))
         return replace(self.network, classes=len(self.maps))
 
 
@@ -90,11 +105,30 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: The file is missing or no TOML, a key is unknown, or a value is of the wrong kind.
     """
+    return checked(RunConfig, read_toml(path), str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Raises:
+        ConfigError: The file is missing or no TOML.
+    """
     try:
-        return RunConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no TOML: {error}") from error
+
+
+def checked(model: type[Model], content: dict[str, Any], where: str) -> Model:
+    """A configuration from what a file holds.
+
+    Raises:
+        ConfigError: A key is unknown or a value is of the wrong kind; the message begins with `where`.
+    """
+    try:
+        return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {first_fault(error)}") from error
+        raise ConfigError(f"{where}: {first_fault(error)}") from error

@@ -85,6 +85,17 @@ class Clock(Callback):
         module.log_dict(times, sync_dist=True)
 
 
+class StepEnds(Callback):
+    """Notes when each step ended, in seconds."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Of each step."""
+        self.ends.append(time.perf_counter())
+
+
 class MetricsFile(Callback):
     """One line an epoch in `metrics.csv`, also where an epoch is repeated by a training that goes on."""
 
@@ -97,14 +108,19 @@ class MetricsFile(Callback):
         row = {"epoch": str(trainer.current_epoch), **metrics}
         row["learning_rate"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
         if trainer.is_global_zero:
-            rows = [*(earlier for earlier in self._read() if int(earlier["epoch"]) < trainer.current_epoch), row]
+            rows = [
+                *(earlier for earlier in read_metrics(self.path) if int(earlier["epoch"]) < trainer.current_epoch),
+                row,
+            ]
             write_whole(self.path, _as_csv(rows).encode())
 
-    def _read(self) -> list[dict[str, str]]:
-        if not self.path.is_file():
-            return []
-        with self.path.open(newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The lines of a `metrics.csv`, one an epoch; none where the training has not got so far."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 def _as_csv(rows: list[dict[str, str]]) -> str:

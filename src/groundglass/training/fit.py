@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,8 +26,9 @@ from torch import Tensor, distributed
 
 from groundglass.errors import ConfigError, OutputError, TrainingError
 from groundglass.losses import LossConfig
+from groundglass.network.peers import PeerConfig
 from groundglass.network.unet import NetworkConfig
-from groundglass.training.callbacks import Checkpoint, Clock, MetricsFile, StopOnNaN, WholeCheckpoints
+from groundglass.training.callbacks import Checkpoint, Clock, MetricsFile, StepEnds, StopOnNaN, WholeCheckpoints
 from groundglass.training.module import LesionModule, TrainingConfig
 
 GO_ON = "--resume goes on from the last good checkpoint"
@@ -47,7 +49,7 @@ class Batches(Protocol):
 
 
 def fit(
-    network: NetworkConfig,
+    network: NetworkConfig | PeerConfig,
     loss: LossConfig,
     training: TrainingConfig,
     batches: Batches,
@@ -63,7 +65,7 @@ def fit(
     The weights and scores are those of one process but for rounding, as with another number of threads.
 
     Args:
-        network: The network's switches.
+        network: The network.
         loss: The loss.
         training: Optimiser, schedule, length, seed.
         batches: What to train on; shared among the processes here.
@@ -97,6 +99,33 @@ def fit(
             trainer.fit(module, batches, validation, ckpt_path=str(last) if resume else None, weights_only=True)
     best = run / "best.ckpt"
     return best if validation is not None and best.is_file() else last
+
+
+def seconds_per_step(
+    network: NetworkConfig | PeerConfig, loss: LossConfig, training: TrainingConfig, batches: Batches, steps: int
+) -> float:
+    """How long a step takes on this machine, as `fit` takes it but uncompiled; a first one warms up and does not count.
+
+    Args:
+        network: The network.
+        loss: The loss.
+        training: Optimiser and precision.
+        batches: What is trained on.
+        steps: How many are timed.
+    """
+    times = StepEnds()
+    with _quiet_lightning():
+        trainer = lightning.Trainer(
+            max_steps=steps + 1,
+            precision=training.precision,
+            callbacks=[times],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(LesionModule(network, loss, replace(training, compile=False)), batches)
+    return (times.ends[-1] - times.ends[0]) / steps
 
 
 @contextmanager
@@ -183,7 +212,7 @@ def _quiet_lightning() -> Iterator[None]:
             log.setLevel(level)
 
 
-def load_network(checkpoint: Path, network: NetworkConfig) -> LesionModule:
+def load_network(checkpoint: Path, network: NetworkConfig | PeerConfig) -> LesionModule:
     """The network of a checkpoint, in evaluation mode; only tensors are unpickled.
 
     Raises:

@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from groundglass.errors import TrainingError
 from groundglass.losses import LossConfig, segmentation_loss
-from groundglass.network.unet import LesionUNet, NetworkConfig
+from groundglass.network.peers import PeerConfig, build_network
+from groundglass.network.unet import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,16 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 class LesionModule(lightning.LightningModule):
-    """Trains a `LesionUNet`. Batches are (image (N, 1, H, W) in [0, 1], target (N, C, H, W)); map 0 is the lesion.
+    """Trains a network. Batches are (image (N, 1, H, W) in [0, 1], target (N, C, H, W)); map 0 is the lesion.
 
     Where several processes train, each is given a share of every batch; the loss, its gradient and the scores are those
     of the whole batch.
     """
 
-    def __init__(self, network: NetworkConfig, loss: LossConfig, training: TrainingConfig) -> None:
+    def __init__(self, network: NetworkConfig | PeerConfig, loss: LossConfig, training: TrainingConfig) -> None:
         super().__init__()
         self.loss_config, self.training_config = loss, training
-        self.network = LesionUNet(network)
+        self.network = build_network(network)
         # In a tuple, so that the compiled twin is no second submodule with the same weights.
         self._trained = (torch.compile(self.network) if training.compile else self.network,)
 
