@@ -44,6 +44,7 @@ def test_every_protocol_is_there() -> None:
     assert set(SPLITS) == {
         "A-slice",
         *(f"B-patient-fold-{fold}" for fold in range(1, 6)),
+        *(f"ship-fold-{fold}" for fold in range(1, 4)),
         *("B-patient", "B-pictures", "C-pictures-to-volumes", "C-volumes-to-pictures", "D-external", "ship"),
     }
 
@@ -54,6 +55,21 @@ def test_no_slice_has_two_parts_and_each_part_is_there(name: str) -> None:
     masks = np.stack([sides.train, sides.validation, sides.test])
     assert masks.sum(0).max() == 1
     assert masks.any(1).all()
+
+
+def test_a_recipe_is_chosen_without_the_public_test_part() -> None:
+    folds = [SPLITS[f"ship-fold-{fold}"] for fold in range(1, 4)]
+    public = {"volumes/4", "volumes/5", "volumes/8"}
+    for fold in folds:
+        assert not public & {member.split(":")[0] for member in (*fold.train, *fold.validation, *fold.test)}
+    tested = [member for fold in folds for member in fold.test]
+    assert len(tested) == len(set(tested))
+    assert set(tested) == {case for case in MEDSEG.case.tolist() if not case.startswith("slices/")} - public
+
+
+def test_there_are_no_more_folds_than_patients() -> None:
+    mine = slices({f"mine/{i}": (f"m{i}", 5, 1) for i in range(3)})
+    assert [split.name for split in make_splits(mine)] == ["A-slice", *(f"B-patient-fold-{i}" for i in (1, 2, 3))]
 
 
 @pytest.mark.parametrize("name", [name for name in SPLITS if name != "A-slice"])
@@ -82,10 +98,10 @@ def test_the_public_test_part_is_tested_on_and_nothing_else() -> None:
 
 
 def test_each_volume_is_tested_in_one_fold_and_never_trained_on_there() -> None:
-    tested = [member for name, split in SPLITS.items() if "fold" in name for member in split.test]
+    tested = [member for name, split in SPLITS.items() if name.startswith("B-patient-fold") for member in split.test]
     assert sorted(tested) == [f"volumes/{i}" for i in range(1, 10)]
     for name, split in SPLITS.items():
-        if "fold" in name:
+        if name.startswith("B-patient-fold"):
             assert any(member.startswith("slices/") for member in split.train)
 
 
@@ -125,7 +141,12 @@ def test_a_split_file_names_the_group_of_every_case(tmp_path: Path) -> None:
 def test_anybodys_data_is_split_by_slice_and_by_patient() -> None:
     mine = slices({f"mine/{i}": (f"mine/{i // 2}", 5, 1) for i in range(12)})
     splits = {split.name: split for split in make_splits(mine, test=["mine/0", "mine/1"], folds=3)}
-    assert set(splits) == {"A-slice", "B-patient", "ship", *(f"B-patient-fold-{i}" for i in (1, 2, 3))}
+    assert set(splits) == {
+        "A-slice",
+        "B-patient",
+        "ship",
+        *(f"{name}-fold-{i}" for name in ("B-patient", "ship") for i in (1, 2, 3)),
+    }
     assert splits["B-patient"].test == ("mine/0", "mine/1")
 
 
@@ -178,7 +199,7 @@ def test_fewer_folds_leave_no_old_ones_behind(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("groundglass.data.protocols.read_prepared", lambda _: (None, MEDSEG))
     write_splits(tmp_path, tmp_path / "splits", folds=5)
     write_splits(tmp_path, tmp_path / "splits", folds=3)
-    assert len(list((tmp_path / "splits").glob("*fold*"))) == 3
+    assert len(list((tmp_path / "splits").glob("B-patient-fold*"))) == 3
 
 
 def test_a_leak_is_measured_on_parts_of_about_one_size() -> None:

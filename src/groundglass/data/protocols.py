@@ -4,7 +4,8 @@
     B  patient    patients apart: fixed test volumes, grouped folds, and near-duplicate groups of single pictures
     C  source     one dataset trains, the other tests
     D  external   MedSeg trains, coronacases test
-    -  ship       everything trains but the public test volumes
+    -  ship       everything trains but the public test volumes; ship-fold-N are folds over the patients of that,
+                  to choose a recipe by: the public test volumes are in no part of them
 
 Each holds out an inner validation part of the training by its own rule.
 """
@@ -26,6 +27,7 @@ from groundglass.whole_file import write_whole
 
 PUBLIC_TEST = ("volumes/4", "volumes/5", "volumes/8")
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
+FOLDS, RECIPE_FOLDS = 5, 3
 LARGEST_HELD_OUT = 1 / 3  # of a source's lesion slices: a patient with more stays in the training
 
 
@@ -77,7 +79,7 @@ class _Protocols:
         rule = "single pictures, near-duplicate groups apart; the volumes train"
         return self.by_patient("B-pictures", rule, among, test)
 
-    def folds(self, among: Members, divided: Members, count: int) -> Iterator[Split]:
+    def folds(self, name: str, among: Members, divided: Members, count: int) -> Iterator[Split]:
         from sklearn.model_selection import GroupKFold
 
         members = np.flatnonzero(divided & self.lesion)
@@ -85,7 +87,7 @@ class _Protocols:
         for fold, (_, chosen) in enumerate(folder, start=1):
             test = divided & np.isin(self.slices.patient, self.slices.patient[members[chosen]])
             rule = f"fold {fold} of {count} over patients, grouped"
-            yield self.by_patient(f"B-patient-fold-{fold}", rule, among, test)
+            yield self.by_patient(f"{name}-{fold}", rule, among, test)
 
     def _split(
         self, name: str, rule: str, train: Members, validation: Members, test: Members, leaky: bool = False
@@ -114,13 +116,13 @@ class _Protocols:
         return tuple(names)
 
 
-def make_splits(slices: Slices, test: Sequence[str] = (), folds: int = 5, seed: int = 0) -> tuple[Split, ...]:
+def make_splits(slices: Slices, test: Sequence[str] = (), folds: int | None = None, seed: int = 0) -> tuple[Split, ...]:
     """Every protocol that the data allows.
 
     Args:
         slices: Of a prepared folder.
         test: Case patterns of the fixed test part of protocol B; none: the public one, where it is there.
-        folds: Grouped folds of protocol B.
+        folds: Grouped folds of protocol B; None: five, or as many as there are patients.
         seed: Of every random choice.
 
     Raises:
@@ -139,15 +141,20 @@ def make_splits(slices: Slices, test: Sequence[str] = (), folds: int = 5, seed: 
     patients = len(set(slices.patient[divided & make.lesion].tolist()))
     if patients < 2:
         raise DatasetError("all slices are of one patient: no split can keep patients apart")
+    folds = folds or min(FOLDS, patients)
     if patients < folds:
         raise DatasetError(f"{patients} patients cannot make {folds} folds: give fewer with --folds")
 
-    splits = [make.by_slice(among), *make.folds(among, divided, folds)]
+    splits = [make.by_slice(among), *make.folds("B-patient-fold", among, divided, folds)]
     fixed = _matching(slices, test or [name for name in PUBLIC_TEST if name in set(slices.case.tolist())])
     if fixed.any():
         named = ", ".join(dict.fromkeys(slices.case[fixed].tolist()))
         splits.append(make.by_patient("B-patient", f"patients apart; {named} test", among, fixed))
         splits.append(make.by_patient("ship", f"everything but {named} trains", everything, fixed))
+        shipped = ~np.isin(slices.patient, slices.patient[fixed])
+        scans = shipped & ~pictures
+        if len(set(slices.patient[scans & make.lesion].tolist())) >= RECIPE_FOLDS:
+            splits += make.folds("ship-fold", shipped, scans, RECIPE_FOLDS)
     if pictures.any() and volumes.any():
         splits.append(make.pictures(among, pictures))
         splits.append(make.by_patient("C-pictures-to-volumes", "single pictures train, volumes test", medseg, volumes))
@@ -159,14 +166,14 @@ def make_splits(slices: Slices, test: Sequence[str] = (), folds: int = 5, seed: 
 
 
 def write_splits(
-    prepared: Path, folder: Path, test: Sequence[str] = (), folds: int = 5, seed: int = 0
+    prepared: Path, folder: Path, test: Sequence[str] = (), folds: int | None = None, seed: int = 0
 ) -> tuple[Split, ...]:
     """Write NAME.json for every protocol that a prepared folder allows; arguments and errors are `make_splits`'s."""
     _, slices = read_prepared(prepared)
     splits = make_splits(slices, test, folds, seed)
     for split in splits:
         sides_of(split, slices)
-    for stale in folder.glob("B-patient-fold-*.json"):
+    for stale in folder.glob("*-fold-*.json"):
         stale.unlink()
     for split in splits:
         write_whole(folder / f"{split.name}.json", (split.model_dump_json(indent=1) + "\n").encode())
