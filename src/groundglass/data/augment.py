@@ -61,7 +61,7 @@ def _pose(config: AugmentConfig, aspect: float, dice: Sequence[torch.Generator])
 def _blur(image: Tensor, sigma: Tensor) -> Tensor:
     """Each (1, H, W) slice blurred with its own Gaussian, separably."""
     count = len(image)
-    offsets = torch.arange(-3, 4, dtype=image.dtype)
+    offsets = torch.arange(-3, 4, dtype=image.dtype, device=image.device)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-3)[:, None]) ** 2)
     kernel = kernel / kernel.sum(1, keepdim=True)
     stack = functional.pad(image.transpose(0, 1), (3, 3, 3, 3), mode="replicate")  # (1, n, H, W): a group each
@@ -69,10 +69,18 @@ def _blur(image: Tensor, sigma: Tensor) -> Tensor:
     return functional.conv2d(stack, kernel.view(count, 1, 7, 1), groups=count).transpose(0, 1)
 
 
+def _noise(image: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Standard normal numbers like the (N, 1, H, W) images, drawn on their device from each slice's own seed."""
+    dice = [torch.Generator(image.device).manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.randn(image.shape[1:], generator=die, device=image.device) for die in dice])
+
+
 def augment(
     hu: Tensor, maps: Tensor, window: tuple[float, float], config: AugmentConfig, seeds: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Change slices at random, and scale each by its (changed) window.
+
+    The random numbers are drawn on the CPU, but for the noise; the work is done where the slices are.
 
     Args:
         hu: (N, 1, H, W) float32, approximate HU.
@@ -85,20 +93,23 @@ def augment(
         (N, 1, H, W) in [0, 1] and the maps moved alike.
     """
     dice = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def uniform(reach: float) -> Tensor:
+        return _uniform(reach, dice).to(hu.device)
+
     height, width = hu.shape[2:]
-    grid = functional.affine_grid(
-        _pose(config, width / height, dice), [len(seeds), 1, height, width], align_corners=False
-    )
-    low, high = (end + _uniform(config.window_hu, dice)[:, None, None, None] for end in window)
+    pose = _pose(config, width / height, dice).to(hu.device)
+    grid = functional.affine_grid(pose, [len(seeds), 1, height, width], align_corners=False)
+    low, high = (end + uniform(config.window_hu)[:, None, None, None] for end in window)
     outside = window[0] - hu  # so that the 0 which grid_sample fills in means air
     moved = functional.grid_sample(-outside, grid, align_corners=False) + window[0]
     maps = functional.grid_sample(maps.float(), grid, align_corners=False).round()
     if config.blur_px:
-        moved = _blur(moved, _uniform(config.blur_px, dice).clamp(min=0))
+        moved = _blur(moved, uniform(config.blur_px).clamp(min=0))
     image = ((moved - low) / (high - low)).clamp(0, 1)
     if config.gamma:
-        image = image ** torch.exp(_uniform(config.gamma, dice))[:, None, None, None]
+        image = image ** torch.exp(uniform(config.gamma))[:, None, None, None]
     if config.noise:
-        strength = _uniform(config.noise, dice).clamp(min=0)[:, None, None, None]
-        image = image + strength * torch.stack([torch.randn(image.shape[1:], generator=die) for die in dice])
+        strength = uniform(config.noise).clamp(min=0)[:, None, None, None]
+        image = image + strength * _noise(image, seeds)
     return image.clamp(0, 1), maps

@@ -65,7 +65,7 @@ class Batches:
     """An epoch's batches: images (N, 1, H, W) in [0, 1] and targets (N, 1 + classes, H, W).
 
     Targets are 1 or 0; in a map of a class also -1, where the reference states none: the loss leaves that pixel out.
-    Each batch is made in a thread while the one before it is in use.
+    Each batch is made in a thread while the one before it is in use, on the device where it is wanted.
     """
 
     def __init__(
@@ -76,14 +76,19 @@ class Batches:
         change: AugmentConfig,
         order: _InOrder | _Drawn,
     ) -> None:
-        self.slices, self.window, self.change, self.order = slices, window, change, order
-        self.labels = [CLASS_LABELS[name] for name in classes]
+        self.hu, self.labels = torch.from_numpy(slices.hu), torch.from_numpy(slices.labels)
+        self.window, self.change, self.order = window, change, order
+        self.classes = [CLASS_LABELS[name] for name in classes]
         self.epoch, self.rank, self.world = 0, 0, 1
         self._thread = ThreadPoolExecutor(1, "batches")
 
     def set_epoch(self, epoch: int) -> None:
         """Give that epoch's batches the next time."""
         self.epoch = epoch
+
+    def place(self, device: torch.device) -> None:
+        """From now on keep the slices on a device, and make the batches there."""
+        self.hu, self.labels = self.hu.to(device), self.labels.to(device)
 
     def share(self, rank: int, world: int) -> None:
         """From now on give of every batch the slices of one process: each `world`-th, from the `rank`-th on.
@@ -115,20 +120,20 @@ class Batches:
 
     def _make(self, key: BatchKey) -> Batch:
         places, seeds = key.T
-        hu = torch.from_numpy(self.slices.hu[places].astype(np.float32))[:, None]
-        maps = _maps(self.slices.labels[places], self.labels)
+        taken = torch.from_numpy(places).to(self.hu.device)
+        hu = self.hu[taken].float()[:, None]
+        maps = _maps(self.labels[taken], self.classes)
         image, maps = augment(hu, maps, self.window, self.change, seeds.tolist()) if len(key) else (hu, maps)
         return image, _targets(maps)
 
 
-def _maps(labels: NDArray[np.uint8], classes: Sequence[int]) -> Tensor:
+def _maps(labels: Tensor, classes: Sequence[int]) -> Tensor:
     """(N, H, W) labels -> 0 or 1: (N, 1, H, W) lesion, and with classes (N, C, H, W) of them and (N, 1, H, W) of none.
 
     As maps they can be turned and scaled; labels cannot.
     """
     kinds = (*classes, UNSTATED) if classes else ()
-    maps = np.stack([labels > 0, *(labels == kind for kind in kinds)], axis=1)
-    return torch.from_numpy(maps.astype(np.float32))
+    return torch.stack([labels > 0, *(labels == kind for kind in kinds)], dim=1).float()
 
 
 def _targets(maps: Tensor) -> Tensor:

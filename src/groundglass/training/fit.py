@@ -40,6 +40,9 @@ class Batches(Protocol):
     def set_epoch(self, epoch: int) -> None:
         """Give that epoch's the next time."""
 
+    def place(self, device: torch.device) -> None:
+        """Make batches on a device from now on."""
+
     def share(self, rank: int, world: int) -> None:
         """Give, from now on, only the part of every batch that is for process `rank` of `world`."""
 
@@ -95,6 +98,7 @@ def fit(
         for shared in (batches, validation):
             if shared is not None:
                 shared.share(trainer.global_rank, trainer.world_size)
+                shared.place(trainer.strategy.root_device)
         with _clear_ends(trainer, run):
             trainer.fit(module, batches, validation, ckpt_path=str(last) if resume else None, weights_only=True)
     best = run / "best.ckpt"
@@ -124,6 +128,7 @@ def seconds_per_step(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        batches.place(trainer.strategy.root_device)
         trainer.fit(LesionModule(network, loss, replace(training, compile=False)), batches)
     return (times.ends[-1] - times.ends[0]) / steps
 
