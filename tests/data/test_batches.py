@@ -126,6 +126,14 @@ def test_a_flip_moves_image_and_target_alike() -> None:
     assert torch.allclose(image, ((hu + 1000) / 1000).flip(3), atol=1e-4)
 
 
+def test_a_slice_is_laid_upside_down_with_its_target() -> None:
+    hu = torch.full((1, 1, 8, 10), -1000.0)
+    hu[..., 1:3, 2:4] = -200
+    image, moved = augment(hu, (hu > -500).float(), WINDOW, AugmentConfig(0, 0, 0, 0, upside_down=1.0), [0])
+    assert torch.equal(moved, (hu > -500).float().flip(2, 3))
+    assert torch.allclose(image, ((hu + 1000) / 1000).flip(2, 3), atol=1e-4)
+
+
 def test_a_turn_keeps_shapes_on_a_slice_wider_than_high() -> None:
     hu = torch.full((64, 1, 48, 96), -1000.0)
     hu[:, :, 12:36, 36:60] = 0  # a square of 24 x 24

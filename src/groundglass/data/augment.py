@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 
+BLUR_REACH_PX = 4  # of its kernel, either way
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
     """How far a slice may be changed; all zero leaves it as it is.
@@ -24,6 +27,7 @@ class AugmentConfig:
         gamma: Largest change of the logarithm of a gamma curve's exponent.
         noise: Largest standard deviation of added noise, as a share of the window.
         blur_px: Largest standard deviation of a Gaussian blur, in pixels: softer kernels, thicker slices.
+        upside_down: Chance of a turn by 180 degrees: a patient who lies prone, or a wrong mark of orientation.
     """
 
     flip: float = 0.5
@@ -34,6 +38,7 @@ class AugmentConfig:
     gamma: float = 0.0
     noise: float = 0.0
     blur_px: float = 0.0
+    upside_down: float = 0.0
 
 
 def _random(dice: Sequence[torch.Generator]) -> Tensor:
@@ -49,6 +54,8 @@ def _uniform(reach: float, dice: Sequence[torch.Generator]) -> Tensor:
 def _pose(config: AugmentConfig, aspect: float, dice: Sequence[torch.Generator]) -> Tensor:
     """(N, 2, 3) affine matrices for `affine_grid`; `aspect` is width / height."""
     angle = _uniform(math.radians(config.rotate_degrees), dice)
+    if config.upside_down:
+        angle = angle + math.pi * (_random(dice) < config.upside_down)
     size = torch.exp(_uniform(math.log1p(config.scale), dice))
     stretch = torch.exp(_uniform(math.log1p(config.scale) / 3, dice))
     mirror = torch.where(_random(dice) < config.flip, -1.0, 1.0)
@@ -61,12 +68,12 @@ def _pose(config: AugmentConfig, aspect: float, dice: Sequence[torch.Generator])
 def _blur(image: Tensor, sigma: Tensor) -> Tensor:
     """Each (1, H, W) slice blurred with its own Gaussian, separably."""
     count = len(image)
-    offsets = torch.arange(-3, 4, dtype=image.dtype, device=image.device)
+    offsets = torch.arange(-BLUR_REACH_PX, BLUR_REACH_PX + 1, dtype=image.dtype, device=image.device)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-3)[:, None]) ** 2)
     kernel = kernel / kernel.sum(1, keepdim=True)
-    stack = functional.pad(image.transpose(0, 1), (3, 3, 3, 3), mode="replicate")  # (1, n, H, W): a group each
-    stack = functional.conv2d(stack, kernel.view(count, 1, 1, 7), groups=count)
-    return functional.conv2d(stack, kernel.view(count, 1, 7, 1), groups=count).transpose(0, 1)
+    stack = functional.pad(image.transpose(0, 1), [BLUR_REACH_PX] * 4, mode="replicate")  # (1, n, H, W): a group each
+    stack = functional.conv2d(stack, kernel.view(count, 1, 1, -1), groups=count)
+    return functional.conv2d(stack, kernel.view(count, 1, -1, 1), groups=count).transpose(0, 1)
 
 
 def _noise(image: Tensor, seeds: Sequence[int]) -> Tensor:
