@@ -27,6 +27,7 @@ FLOORS = {
     "experiment": 6,
     "export": 6,
     "leak": 7,
+    "study": 7,
     "demo": 5,
     "cli": 8,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,9 @@ from groundglass.errors import GroundglassError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from groundglass.evaluation.evaluate import Target
+    from groundglass.inference.segmenter import Segmenter
 
 INTERRUPTED = 130  # what Typer returns for Ctrl-C
 
@@ -48,10 +51,26 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+@contextmanager
+def _live(table: Callable[[], Any]) -> Iterator[None]:
+    """A table that is drawn anew every two seconds on a terminal, nothing in a pipe."""
+    from rich.live import Live
+
+    console = _console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with Live(get_renderable=table, console=console, refresh_per_second=0.5, transient=True):
+        yield
+
+
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if need be.")]
 Model = Annotated[Path | None, typer.Option("--model", help="An ONNX file with its card beside it. [default: bundled]")]
 PreparedFolder = Annotated[Path, typer.Option("--data", metavar="PREPARED", help="A folder made by prepare.")]
 SplitFile = Annotated[Path, typer.Option("--split", metavar="SPLIT.json", help="A file made by split.")]
+RunOrModel = Annotated[
+    Path | None, typer.Argument(metavar="[RUN|MODEL]", help="A run folder, or an ONNX file. [default: bundled]")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -171,7 +190,9 @@ def split(
             "--test", help="Pattern of the fixed test cases; repeatable. [default: volumes 4, 5, 8 of MedSeg]"
         ),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Grouped folds over the patients.")] = 5,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Grouped folds over the patients. [default: 5, or one for each patient]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
 ) -> None:
     """Write the protocols A (by slice, leaky), B (patients apart), C (sources apart), D (external) as files."""
@@ -225,6 +246,38 @@ def leak(
 
 
 @app.command()
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="configs/study-*.toml, or your own.")],
+    data: PreparedFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The study's folder; it goes on with what is there.")],
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="ROW", help="This row alone; repeatable.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at a time; the cores are shared among them.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and for how long.")] = False,
+) -> None:
+    """Train rows x protocols x seeds and write Table 1 beside the paper's. Needs the `train` extra."""
+    _needs("torch", "lightning", "sklearn", "matplotlib")
+    from groundglass.study.estimate import estimate, estimate_table
+    from groundglass.study.plan import of_rows, plan, read_study
+    from groundglass.study.report import write_study
+    from groundglass.study.run import progress_table, run_jobs
+
+    asked = read_study(file)
+    jobs = plan(asked, data, output)
+    wanted, console = of_rows(jobs, only or ()), _console()
+    if dry_run:
+        console.print(estimate_table(wanted, estimate(wanted, data)))
+        return
+    failed: dict[Path, str] = {}
+    with _live(lambda: progress_table(wanted, failed)):
+        run_jobs(wanted, data, failed, workers, lambda job, how: console.print(f"{job.name}: {how}", markup=False))
+    console.print(progress_table(wanted, failed))
+    for path in write_study(asked, jobs, data, output):
+        typer.echo(str(path))
+    if failed:
+        raise GroundglassError(f"{len(failed)} of {len(wanted)} trainings failed; call study again to go on with them")
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
     output: Output = Path("models"),
@@ -247,9 +300,7 @@ def export(
 @app.command()
 def evaluate(
     data: Annotated[Path, typer.Option("--data", help="A prepared folder, a dataset folder, or a CSV.")],
-    model: Annotated[
-        Path | None, typer.Argument(metavar="[RUN|MODEL]", help="A run folder, or an ONNX file. [default: bundled]")
-    ] = None,
+    model: RunOrModel = None,
     split: Annotated[Path | None, typer.Option("--split", metavar="SPLIT.json", help="Score a part of it.")] = None,
     part: Annotated[str, typer.Option(help="Which: train, validation or test.")] = "test",
     case: Annotated[
@@ -264,9 +315,8 @@ def evaluate(
     from groundglass.data.splits import read_split
     from groundglass.evaluation.evaluate import evaluate as run
     from groundglass.evaluation.tables import score_table, write_scores
-    from groundglass.evaluation.targets import find_targets, seen_in_training
+    from groundglass.evaluation.targets import find_targets
     from groundglass.inference.card import bundled_model
-    from groundglass.inference.segmenter import Segmenter
 
     path = model or bundled_model()
     if card and path.is_dir():
@@ -274,15 +324,7 @@ def evaluate(
     if output is not None:
         _needs("matplotlib")
     targets = find_targets(data, case or (), read_split(split) if split else None, part)
-    warnings: tuple[str, ...] = ()
-    if path.is_dir():
-        _needs("torch", "lightning")
-        from groundglass.export import run_segmenter
-
-        segmenter, trained = run_segmenter(path)
-        warnings = seen_in_training(targets, trained)
-    else:
-        segmenter = Segmenter.load(path)
+    segmenter, warnings = _segmenter(path, targets)
     with _bar("cases") as progress:
         evaluation = run(targets, segmenter, progress, warnings)
     for warning in warnings:
@@ -297,6 +339,20 @@ def evaluate(
         chosen = f" --split {split.name} --part {part}" if split is not None else ""
         named = "".join(f" --case {pattern}" for pattern in case or ())
         write_scores(path, evaluation, f"groundglass evaluate --data DATA{named}{chosen}")
+
+
+def _segmenter(model: Path | None, targets: Sequence[Target]) -> tuple[Segmenter, tuple[str, ...]]:
+    """A run's or a model file's segmenter, and warnings where the run was trained on what is scored."""
+    from groundglass.evaluation.targets import seen_in_training
+    from groundglass.inference.segmenter import Segmenter
+
+    if model is None or not model.is_dir():
+        return Segmenter.load(model), ()
+    _needs("torch", "lightning")
+    from groundglass.export import run_segmenter
+
+    segmenter, trained = run_segmenter(model)
+    return segmenter, seen_in_training(targets, trained)
 
 
 def _needs(*modules: str) -> None:

@@ -6,6 +6,7 @@ RUN/
     metrics.csv  events.out.*         per epoch, as CSV and for TensorBoard
     last.ckpt  best.ckpt              to resume from; to export
     result.json                       the threshold chosen on the validation (0.5 without one), and the scores there
+    test.csv                          in a study: the counts of each slice of the test part
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 
 from groundglass.config import RunConfig
 from groundglass.data.batches import plain_batches, training_batches
-from groundglass.data.prepared import Manifest, read_prepared
+from groundglass.data.prepared import Manifest, read_manifest, read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import ConfigError, DatasetError
@@ -32,6 +33,7 @@ from groundglass.whole_file import write_whole
 
 THRESHOLDS = np.array([0.02, 0.05, *np.round(np.arange(0.1, 0.95, 0.05), 2), 0.95, 0.98])
 SCORING_BATCH = 8
+OUTCOMES = ("result.json", "test.csv")  # of a training that is finished
 
 
 def train(
@@ -81,6 +83,20 @@ def train(
     return result
 
 
+def complete(config: RunConfig, prepared: Path, split: Split, run: Path) -> dict[str, Any]:
+    """`train`, going on with what the run folder holds; a run that is finished, and of this training, is left as it is.
+
+    Raises:
+        GroundglassError: As `train` does.
+    """
+    if (run / "result.json").is_file():
+        begun = check_begun(run, fitted(config, read_manifest(prepared)), split)
+        if begun.training.epochs == config.training.epochs:
+            result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
+            return result
+    return train(config, prepared, split, run, resume=(run / "last.ckpt").is_file())
+
+
 def fitted(config: RunConfig, manifest: Manifest) -> RunConfig:
     """The configuration with the prepared folder's size and field of view.
 
@@ -109,18 +125,33 @@ def begin_run(run: Path, config: RunConfig, split: Split, resume: bool) -> None:
     if (run / "last.ckpt").exists() and not resume:
         raise ConfigError(f"{run} holds a training already: go on with --resume, or name another folder")
     if resume and (run / "config.json").is_file():
-        try:
-            begun = RunConfig.model_validate_json((run / "config.json").read_bytes())
-            begun_with = Split.model_validate_json((run / "split.json").read_bytes())
-        except (OSError, ValidationError) as error:
-            raise ConfigError(f"{run} cannot be gone on with, it is damaged or of an older version") from error
-        if _but_for_epochs(begun) != _but_for_epochs(config):
-            raise ConfigError(f"{run} was begun with another configuration: only training.epochs may change")
-        if begun_with != split:
-            raise ConfigError(f"{run} was begun with another split: name the one that it was begun with")
+        check_begun(run, config, split)
+    for outcome in OUTCOMES:
+        (run / outcome).unlink(missing_ok=True)
     _write(run / "config.json", config.model_dump_json(indent=2))
     _write(run / "split.json", split.model_dump_json(indent=1))
     _write(run / "machine.json", describe_machine())
+
+
+def check_begun(run: Path, config: RunConfig, split: Split) -> RunConfig:
+    """Hold what is asked for against what a run folder was begun with.
+
+    Returns:
+        The configuration that it was begun with, or last gone on with; only its epochs may differ.
+
+    Raises:
+        ConfigError: It is another training.
+    """
+    try:
+        begun = RunConfig.model_validate_json((run / "config.json").read_bytes())
+        begun_with = Split.model_validate_json((run / "split.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConfigError(f"{run} cannot be gone on with, it is damaged or of an older version") from error
+    if _but_for_epochs(begun) != _but_for_epochs(config):
+        raise ConfigError(f"{run} was begun with another configuration: only training.epochs may change")
+    if begun_with != split:
+        raise ConfigError(f"{run} was begun with another split: name the one that it was begun with")
+    return begun
 
 
 def _but_for_epochs(config: RunConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from groundglass.config import RunConfig
 from groundglass.data.prepared import read_prepared
 from groundglass.data.protocols import slice_and_patient
 from groundglass.data.splits import sides_of
-from groundglass.experiment import begin_run, fitted, score, train
+from groundglass.experiment import complete, fitted, score, train
 from groundglass.scores import Confusion
 from groundglass.training.fit import load_network
 from groundglass.whole_file import write_whole
@@ -62,11 +62,7 @@ def measure_leak(
     for split in slice_and_patient(slices, config.training.seed):
         run, sides = folder / split.name, sides_of(split, slices)
         say(f"{split.name}: {split.rule}; {int(sides.train.sum())} slices train, {int(sides.test.sum())} test")
-        if (run / "result.json").is_file():
-            begin_run(run, fitted(config, manifest), split, resume)  # what is done must be of this training
-        else:
-            train(config, prepared, split, run, resume and (run / "last.ckpt").is_file())
-        result = json.loads((run / "result.json").read_bytes())
+        result = (complete if resume else train)(config, prepared, split, run)
         module = load_network(run / result["checkpoint"], config.built)
         threshold = np.array([result["threshold"]])
         (confusion,) = score(module, slices.where(sides.test), window, threshold)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-
 BLUR_REACH_PX = 4  # of its kernel, either way
 
 

@@ -30,16 +30,18 @@ def draw(evaluation: Evaluation) -> dict[str, bytes]:
         "precision-recall.png": _precision_recall(evaluation),
         "reliability.png": _reliability(evaluation),
     }
-    return {name: _png(figure) for name, figure in figures.items() if figure is not None}
+    return {name: as_png(figure) for name, figure in figures.items() if figure is not None}
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """A figure as a file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
-def _label(axes: Axes, title: str, across: str, up: str) -> None:
+def label_axes(axes: Axes, title: str, across: str, up: str) -> None:
+    """Title and axes, in the style of every figure."""
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel(across, fontsize=9)
     axes.set_ylabel(up, fontsize=9)
@@ -84,7 +86,7 @@ def _bland_altman(evaluation: Evaluation) -> Figure | None:
     )
     for axes, (quantity, title, unit, error_unit) in zip(figure.subplots(1, 2), quantities, strict=True):
         _agreement(axes, evaluation.pairs(quantity), evaluation.agreement(quantity))
-        _label(axes, title, f"mean of prediction and reference ({unit})", f"prediction - reference ({error_unit})")
+        label_axes(axes, title, f"mean of prediction and reference ({unit})", f"prediction - reference ({error_unit})")
     return figure
 
 
@@ -144,7 +146,7 @@ def _marked(axes: Axes, lesions: Sequence[Region], unit: str) -> None:
     axes.set_ylim(-5, 105)
     axes.legend(fontsize=8, loc="center right", framealpha=0.9)
     where = "ml" if unit == "ml" else "pixels of its slice"
-    _label(axes, "Lesions of the reference, by size", f"size ({where})", "marked share of the lesion (%)")
+    label_axes(axes, "Lesions of the reference, by size", f"size ({where})", "marked share of the lesion (%)")
 
 
 def _recall_precision(axes: Axes, found: Sequence[Region], unit: str) -> None:
@@ -159,7 +161,7 @@ def _recall_precision(axes: Axes, found: Sequence[Region], unit: str) -> None:
             _whisker(axes, float(x), estimate)
     axes.set_ylim(0, 105)
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-    _label(axes, "", "size class", "share (%)")
+    label_axes(axes, "", "size class", "share (%)")
     names = [f"{row.size_class}\n{row.recall.rows} lesions\n{row.precision.rows} marked" for row in rows]
     axes.set_xticks(place, names)
     axes.tick_params(axis="x", length=0)
@@ -188,7 +190,7 @@ def _precision_recall(evaluation: Evaluation) -> Figure | None:
         axes.scatter([recall], [precision], color=VERMILLION, s=45, zorder=3, label=label)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     axes.legend(fontsize=8, loc="lower left")
-    _label(axes, "Precision and recall over thresholds, pixels looked at", "recall", "precision")
+    label_axes(axes, "Precision and recall over thresholds, pixels looked at", "recall", "precision")
     return figure
 
 
@@ -205,9 +207,9 @@ def _reliability(evaluation: Evaluation) -> Figure | None:
     above.plot(across, up, color=BLUE, marker="o", markersize=4, label=f"network, ECE {error:.4f}")
     above.set(xlim=(0, 1), ylim=(0, 1))
     above.legend(fontsize=8, loc="upper left")
-    _label(above, "Reliability, pixels looked at", "", "share that is lesion")
+    label_axes(above, "Reliability, pixels looked at", "", "share that is lesion")
     low, width = [each.low for each in bins], bins[0].high
     below.bar(low, [each.pixels for each in bins], width, align="edge", color=SKY, edgecolor="white", linewidth=0.6)
     below.set_yscale("log")
-    _label(below, "", "probability of lesion", "pixels")
+    label_axes(below, "", "probability of lesion", "pixels")
     return figure

@@ -57,14 +57,39 @@ def estimate(above: ArrayLike, below: ArrayLike, patients: Sequence[str]) -> Est
     return Estimate(value, _interval(sums), len(names), rows, undefined)
 
 
+def paired_difference(
+    counts: NDArray[np.int64], others: NDArray[np.int64], patients: Sequence[str], score: str
+) -> Estimate:
+    """A pooled score of one method minus that of another on the same rows, the patients drawn for both alike.
+
+    Args:
+        counts: (n, 4): TP, FP, FN, TN of the one.
+        others: (n, 4) of the other.
+        patients: (n,) whose each row is.
+        score: Of `RATIOS`.
+    """
+    weights = np.array(RATIOS[score])
+    parts = [part @ weight for part in (counts, others) for weight in weights]  # above, below; above, below
+    known = (parts[1] > 0) | (parts[3] > 0)
+    rows, undefined = int(known.sum()), int((~known).sum())
+    if not parts[1].sum() or not parts[3].sum():
+        return Estimate(None, None, 0, rows, undefined)
+    names, owner = np.unique(np.asarray(patients)[known], return_inverse=True)
+    sums = np.stack([np.bincount(owner, weights=part[known]) for part in parts]).astype(np.float64)
+    one, other = (float(above.sum() / below.sum()) for above, below in (sums[:2], sums[2:]))
+    return Estimate(one - other, _interval(sums), len(names), rows, undefined)
+
+
 def _interval(sums: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Of (2, patients) sums above and below the line."""
+    """Of (2, patients) sums above and below the line, or of (4, patients) whose second ratio is taken off the first."""
     count = sums.shape[1]
     if count < FEWEST_PATIENTS:
         return None
     draws = np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
-    above, below = sums[:, draws].sum(2)
-    low, high = np.percentile(above / below, (2.5, 97.5))
+    drawn = sums[:, draws].sum(2)
+    with np.errstate(invalid="ignore"):  # a draw in which one of two methods has nothing to count
+        ratios = drawn[0] / drawn[1] - (drawn[2] / drawn[3] if len(drawn) > 2 else 0)
+    low, high = np.nanpercentile(ratios, (2.5, 97.5))
     return float(low), float(high)
 
 

@@ -89,7 +89,7 @@ def _rounded(confusion: Confusion) -> dict[str, float | None]:
 
 def slices_csv(evaluation: Evaluation) -> str:
     """A row a slice; an empty cell is undefined."""
-    return _csv(
+    return as_csv(
         {"case": case.case, **_slice_row(each, evaluation.classes)} for case in evaluation.cases for each in case.slices
     )
 
@@ -115,7 +115,7 @@ def _counts_and_scores(confusion: Confusion, prefix: str = "") -> dict[str, Any]
 
 def cases_csv(evaluation: Evaluation) -> str:
     """A row a case; an empty cell is undefined or unknown (see scores.json)."""
-    return _csv(_case_row(case, evaluation.classes) for case in evaluation.cases)
+    return as_csv(_case_row(case, evaluation.classes) for case in evaluation.cases)
 
 
 def _case_row(case: CaseScore, classes: Sequence[str]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _case_row(case: CaseScore, classes: Sequence[str]) -> dict[str, Any]:
 
 def lesions_csv(evaluation: Evaluation) -> str:
     """A row a lesion of the reference (hit: found) and a marked region (hit: right)."""
-    return _csv(
+    return as_csv(
         {
             "case": region.case,
             "patient": region.patient,
@@ -157,7 +157,8 @@ def lesions_csv(evaluation: Evaluation) -> str:
     )
 
 
-def _csv(rows: Iterable[dict[str, Any]]) -> str:
+def as_csv(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows of the same keys as CSV; None is an empty cell."""
     rows = list(rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0] if rows else [], lineterminator="\n")

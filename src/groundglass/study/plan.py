@@ -1,0 +1,213 @@
+"""A study file, and the trainings that it comes to: rows x protocols x seeds.
+
+STUDY/
+    splits/PROTOCOL.json             the parts, made of the prepared folder
+    runs/ROW/PROTOCOL/seed-N/        a run folder each (`experiment`); copied here from elsewhere it counts as done
+    study.md  table.csv  *.png       what came of it (`report`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from groundglass.config import RunConfig, checked, read_toml
+from groundglass.data.prepared import read_prepared
+from groundglass.data.protocols import write_splits
+from groundglass.data.splits import Split
+from groundglass.errors import ConfigError
+from groundglass.experiment import fitted
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PaperScores(_Section):
+    """What the paper reports for a row of its Table 1, in percent."""
+
+    dice: float
+    sensitivity: float
+    specificity: float
+
+
+class RowFile(_Section):
+    """A row as the study file has it.
+
+    Attributes:
+        name: Of the row and of its folder.
+        config: A training's configuration; its path is taken from the study file on.
+        change: What the row has otherwise, section by section.
+        paper: What the paper reports.
+    """
+
+    name: Name
+    config: Path
+    change: dict[str, Any] = {}
+    paper: PaperScores | None = None
+
+
+class StudyFile(_Section):
+    """A study file.
+
+    Attributes:
+        name: Of the study.
+        protocols: Names of splits, the most telling first; the first one's slices are shown.
+        seeds: Of the trainings.
+        first: Rows that are trained before the others, under every protocol.
+        change: What every row has otherwise, section by section; a row's own change counts for more.
+        rows: In the order of the table: what is changed step by step.
+    """
+
+    name: Name
+    protocols: tuple[Name, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    first: tuple[Name, ...] = ()
+    change: dict[str, Any] = {}
+    rows: tuple[RowFile, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> StudyFile:
+        names = [row.name for row in self.rows]
+        for what, values in (("rows", names), ("protocols", self.protocols), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{what} are named once each")
+        if not set(self.first) <= set(names):
+            raise ValueError(f"first names rows of {', '.join(names)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: one method.
+
+    Attributes:
+        name: Of the row.
+        config: Its training; the seed is the job's.
+        paper: What the paper reports.
+    """
+
+    name: str
+    config: RunConfig
+    paper: PaperScores | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study: `rows` under each of `protocols` with each of `seeds`, those of `first` before the others."""
+
+    name: str
+    protocols: tuple[str, ...]
+    seeds: tuple[int, ...]
+    first: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def __repr__(self) -> str:
+        rows = ", ".join(row.name for row in self.rows)
+        return f"Study({self.name}: {rows} x {', '.join(self.protocols)} x seeds {self.seeds})"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a study, and its scores on the protocol's test part.
+
+    Attributes:
+        row: Name of the row.
+        protocol: Name of the split.
+        seed: Of the training.
+        config: As it is trained.
+        split: The parts.
+        run: The run folder.
+    """
+
+    row: str
+    protocol: str
+    seed: int
+    config: RunConfig
+    split: Split
+    run: Path
+
+    @property
+    def name(self) -> str:
+        """As ROW, PROTOCOL, seed N."""
+        return f"{self.row}, {self.protocol}, seed {self.seed}"
+
+
+def read_study(path: Path) -> Study:
+    """Read a study file and the configurations that it names.
+
+    Raises:
+        ConfigError: A file is missing or no TOML, a key is unknown, or a value is of the wrong kind.
+    """
+    content = checked(StudyFile, read_toml(path), str(path))
+    rows = []
+    for row in content.rows:
+        changed = read_toml(path.parent / row.config)
+        for change in (content.change, row.change, {"name": row.name}):
+            changed = _over(changed, change)
+        rows.append(Row(row.name, checked(RunConfig, changed, f"{path}, row {row.name}"), row.paper))
+    return Study(content.name, content.protocols, content.seeds, content.first, tuple(rows))
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """The keys of both; where both have one, the tables within are laid over each other and other values replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def plan(study: Study, prepared: Path, folder: Path) -> tuple[Job, ...]:
+    """The trainings of a study, the most wanted first: seed by seed `first`, then the other rows protocol by protocol.
+
+    The splits are written into the study's folder.
+
+    Args:
+        study: What is asked for.
+        prepared: A prepared folder.
+        folder: The study's folder.
+
+    Raises:
+        ConfigError: A protocol is not there, or a row wants the folder prepared otherwise.
+        DatasetError: The prepared folder is not whole, or allows no split.
+    """
+    manifest, _ = read_prepared(prepared)
+    splits = {split.name: split for split in write_splits(prepared, folder / "splits")}
+    for protocol in study.protocols:
+        if protocol not in splits:
+            raise ConfigError(f"{prepared} allows no protocol {protocol!r}: expected of {', '.join(splits)}")
+    rows = {row.name: fitted(row.config, manifest) for row in study.rows}
+    jobs = []
+    for row, protocol, seed in _order(study):
+        config = rows[row].model_copy(update={"training": replace(rows[row].training, seed=seed)})
+        run = folder / "runs" / row / protocol / f"seed-{seed}"
+        jobs.append(Job(row, protocol, seed, config, splits[protocol], run))
+    return tuple(jobs)
+
+
+def of_rows(jobs: Sequence[Job], only: Sequence[str]) -> tuple[Job, ...]:
+    """The jobs of some rows; none named: all.
+
+    Raises:
+        ConfigError: There is no such row.
+    """
+    names = dict.fromkeys(job.row for job in jobs)
+    for name in only:
+        if name not in names:
+            raise ConfigError(f"there is no row {name!r} in the study: expected {', '.join(names)}")
+    return tuple(job for job in jobs if job.row in only or not only)
+
+
+def _order(study: Study) -> Iterator[tuple[str, str, int]]:
+    early = [row.name for row in study.rows if row.name in study.first]
+    late = [row.name for row in study.rows if row.name not in study.first]
+    for seed in study.seeds:
+        yield from ((row, protocol, seed) for row in early for protocol in study.protocols)
+        yield from ((row, protocol, seed) for protocol in study.protocols for row in late)

@@ -1,0 +1,207 @@
+"""What a study found, as files: Table 1 beside the paper's, its curves, its Figure 6.
+
+STUDY/
+    study.md                      tables: scores, differences between rows, costs
+    table.csv  differences.csv    the same for programs
+    learning-curves.png  figure-6.png      figure-6 shows real slices: keep it where the data is kept
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundglass.evaluation.intervals import Estimate
+from groundglass.evaluation.tables import as_csv, percent, percent_interval
+from groundglass.study.costs import Cost, measure_costs
+from groundglass.study.figures import comparison, learning_curves
+from groundglass.study.plan import Job, Row, Study
+from groundglass.study.results import KINDS, Comparison, RowResult, compare, gather
+from groundglass.whole_file import write_whole
+
+HEADING = (
+    "row",
+    "Dice, lesion slices",
+    "sensitivity",
+    "specificity",
+    "mean: Dice",
+    "every slice: Dice",
+    "Dice by seed",
+    "paper: Dice",
+    "sensitivity",
+    "specificity",
+)
+SHOWN = ("dice", "sensitivity", "specificity")
+NOTES = """\
+Scores in percent. "Lesion slices": pixels of all test slices that show lesion together, as the paper has no others;
+"mean": of those slices' scores; "every slice": lesion-free slices count too. In brackets 95 % intervals over the test's
+patients. With several seeds the counts are added up, and each seed's Dice is given. The paper does not say whether it
+pools or averages.
+"""
+DIFFERENCES = """\
+Row minus the row it is held against, in points of Dice, pooled over lesion slices; intervals over patients, p of a
+two-sided permutation test (the rows' counts exchanged patient by patient), not corrected for the number of comparisons.
+Neither covers what another seed would give. With n patients p is never below 2^(1 - n).
+"""
+
+
+def write_study(study: Study, jobs: Sequence[Job], prepared: Path, folder: Path) -> tuple[Path, ...]:
+    """Write everything that is done of a study into its folder.
+
+    Args:
+        study: What was asked for.
+        jobs: Its trainings, done or not.
+        prepared: The prepared folder.
+        folder: The study's folder.
+
+    Returns:
+        The files.
+
+    Raises:
+        DatasetError: A run's scores are damaged, or the prepared folder is not whole.
+        OutputError: The folder cannot be written.
+    """
+    results = gather(study, jobs)
+    differences = tuple(each for kind in KINDS for each in compare(results, kind))
+    rows = [row for row in study.rows if any(result.row == row.name for result in results)]
+    configs = {job.row: job.config for job in jobs}
+    costs = dict(zip((row.name for row in rows), measure_costs([configs[row.name] for row in rows]), strict=True))
+    shown = [_run_of(jobs, study.protocols[0], row.name) for row in rows]
+    figures = {
+        "learning-curves.png": learning_curves(jobs),
+        "figure-6.png": comparison([job for job in shown if job is not None], prepared),
+    }
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    texts = {
+        "study.md": "\n".join(_markdown(study, jobs, rows, results, differences, costs, list(drawn))),
+        "table.csv": as_csv(_score_rows(results)),
+        "differences.csv": as_csv(_difference_rows(differences)),
+    }
+    contents = {name: text.encode() for name, text in texts.items()} | drawn
+    for name, content in contents.items():
+        write_whole(folder / name, content)
+    return tuple(folder / name for name in contents)
+
+
+def _run_of(jobs: Sequence[Job], protocol: str, row: str) -> Job | None:
+    """The first finished run of a row."""
+    done = (job for job in jobs if (job.protocol, job.row) == (protocol, row) and (job.run / "test.csv").is_file())
+    return next(done, None)
+
+
+def _markdown(
+    study: Study,
+    jobs: Sequence[Job],
+    rows: Sequence[Row],
+    results: Sequence[RowResult],
+    differences: Sequence[Comparison],
+    costs: dict[str, Cost],
+    figures: Sequence[str],
+) -> Iterator[str]:
+    done = sum((job.run / "test.csv").is_file() for job in jobs)
+    yield f"# Study {study.name}\n\n{done} of {len(jobs)} trainings done. {_made_at(jobs)}\n\n{NOTES}"
+    paper = {row.name: row.paper for row in rows}
+    for protocol in study.protocols:
+        here = [result for result in results if result.protocol == protocol]
+        if not here:
+            continue
+        split = next(job.split for job in jobs if job.protocol == protocol)
+        leaks = " **Leaks: slices of a patient are on both sides.**" if split.leaky else ""
+        yield f"## {protocol}\n\nSplit: {split.rule}.{leaks}\n"
+        yield from _table(
+            HEADING,
+            (_score_row(result, paper[result.row]) for result in here),
+        )
+        yield from _table(
+            ("row", "against", "difference in Dice", "p", "patients"),
+            (
+                (each.row, each.against, _points(each.difference), f"{each.p_value:.2g}", str(each.difference.patients))
+                for each in differences
+                if each.protocol == protocol and each.kind == "lesion_slices"
+            ),
+            DIFFERENCES,
+        )
+    yield "## Costs\n\nA slice of the size trained on, float32 torch on the CPU, all rows in turns in one call.\n"
+    yield from _table(
+        ("row", "parameters", "GFLOP", "seconds a slice"),
+        ((name, f"{cost.parameters:,}", f"{cost.gflop:.1f}", f"{cost.seconds:.3f}") for name, cost in costs.items()),
+    )
+    for name in figures:
+        yield f"![{name}]({name})\n"
+
+
+def _made_at(jobs: Sequence[Job]) -> str:
+    """The commits and machines of the runs."""
+    states = set()
+    for job in jobs:
+        if (job.run / "test.csv").is_file() and (job.run / "machine.json").is_file():
+            machine = json.loads((job.run / "machine.json").read_bytes())
+            git = machine["git"] or {"commit": "unknown", "dirty": False}
+            device = machine["gpu"] or f"{machine['threads']} CPU threads"
+            states.add(f"commit {git['commit'][:7]}{' (changed)' if git['dirty'] else ''} on {device}")
+    return "; ".join(sorted(states)).capitalize() + ("." if states else "")
+
+
+def _score_row(result: RowResult, paper: Any) -> tuple[str, ...]:
+    lesion = result.pooled("lesion_slices")
+    return (
+        result.row,
+        percent_interval(lesion["dice"]),
+        percent(lesion["sensitivity"].value),
+        percent(lesion["specificity"].value),
+        percent_interval(result.mean_of_slices()["dice"]),
+        percent_interval(result.pooled("whole")["dice"]),
+        " ".join(percent(dice) for dice in result.dice_of_seeds("lesion_slices")),
+        *((f"{getattr(paper, name):.1f}" for name in SHOWN) if paper else "---"),
+    )
+
+
+def _points(difference: Estimate) -> str:
+    if difference.value is None:
+        return "-"
+    shown = f"{100 * difference.value:+.1f}"
+    if difference.interval is None:
+        return shown
+    low, high = difference.interval
+    return f"{shown} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[str]], above: str = "") -> Iterator[str]:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    if lines:
+        yield "\n".join([above, f"| {' | '.join(heading)} |", "|---" * len(heading) + "|", *lines]).strip() + "\n"
+
+
+def _score_rows(results: Sequence[RowResult]) -> Iterator[dict[str, Any]]:
+    for result in results:
+        counted = {title: result.pooled(kind) for kind, title in KINDS.items()}
+        for title, scores in (counted | {"mean of lesion slices": result.mean_of_slices()}).items():
+            for name, estimate in scores.items():
+                yield {
+                    "protocol": result.protocol,
+                    "row": result.row,
+                    "counted": title,
+                    "score": name,
+                    **_value(estimate),
+                    "seeds": len(result.seeds),
+                }
+
+
+def _difference_rows(differences: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
+    for each in differences:
+        yield {
+            "protocol": each.protocol,
+            "row": each.row,
+            "against": each.against,
+            "counted": KINDS[each.kind],
+            "score": "dice",
+            **_value(each.difference),
+            "p": each.p_value,
+        }
+
+
+def _value(estimate: Estimate) -> dict[str, Any]:
+    low, high = estimate.interval or (None, None)
+    return {"value": estimate.value, "low": low, "high": high, "patients": estimate.patients}

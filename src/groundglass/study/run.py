@@ -1,0 +1,125 @@
+"""The trainings of a study, one after another or side by side, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from groundglass.errors import GroundglassError
+from groundglass.evaluation.evaluate import evaluate
+from groundglass.evaluation.tables import percent, slices_csv
+from groundglass.evaluation.targets import find_targets
+from groundglass.experiment import complete
+from groundglass.export import run_segmenter
+from groundglass.scores import Confusion
+from groundglass.study.plan import Job
+from groundglass.study.results import read_counts
+from groundglass.training.callbacks import read_metrics
+from groundglass.whole_file import write_whole
+
+
+def run_job(job: Job, prepared: Path) -> None:
+    """Train, or go on where it was left, then score the test part into `test.csv`; what is done is checked and kept.
+
+    Raises:
+        GroundglassError: The training could not go on, or the run folder holds another one.
+    """
+    complete(job.config, prepared, job.split, job.run)
+    if not (job.run / "test.csv").is_file():
+        segmenter, _ = run_segmenter(job.run)
+        evaluation = evaluate(find_targets(prepared, split=job.split), segmenter)
+        write_whole(job.run / "test.csv", slices_csv(evaluation).encode())
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    prepared: Path,
+    failed: dict[Path, str],
+    workers: int = 1,
+    said: Callable[[Job, str], None] = lambda *_: None,
+) -> None:
+    """Run all jobs, the first ones first; one that fails does not keep the others from running.
+
+    What a job prints goes to `log.txt` in its run folder.
+
+    Args:
+        jobs: In the order of their weight.
+        prepared: A prepared folder.
+        failed: Gets {run folder: why it failed}.
+        workers: How many at a time; the cores are shared among them.
+        said: Called with each job as it ends, and how it did.
+    """
+    threads = max(1, torch.get_num_threads() // workers)
+    # A fresh process for each: what a training leaves behind (memory, seeds, a log) is of no other's concern.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1)
+    try:
+        begun = {pool.submit(_in_its_process, job, prepared, threads): job for job in jobs}
+        for future in as_completed(begun):
+            job = begun[future]
+            try:
+                future.result()
+                said(job, f"Dice {percent(_pooled(job.run).dice)}")
+            except (GroundglassError, OSError) as error:
+                failed[job.run] = str(error)
+                said(job, f"failed: {error}")
+            except BrokenProcessPool:
+                failed[job.run] = "a process of the study was killed (out of memory?); call it again to go on"
+                said(job, f"failed: {failed[job.run]}")
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_its_process(job: Job, prepared: Path, threads: int) -> None:
+    job.run.mkdir(parents=True, exist_ok=True)
+    log = os.open(job.run / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    torch.set_num_threads(threads)
+    run_job(job, prepared)
+
+
+def _pooled(run: Path) -> Confusion:
+    counts = read_counts(run)
+    return Confusion(*counts.of[counts.has_lesion].sum(0).tolist())
+
+
+def progress_table(jobs: Sequence[Job], failed: Mapping[Path, str] = {}) -> Table:
+    """A row a job, as the run folders have it at this moment."""
+    table = Table("row", "protocol", "seed", "epoch", "validation Dice", "test Dice", "")
+    for job in jobs:
+        epochs = read_metrics(job.run / "metrics.csv")
+        validation = epochs[-1].get("validation_dice") if epochs else None
+        done = (job.run / "test.csv").is_file()
+        table.add_row(
+            job.row,
+            job.protocol,
+            str(job.seed),
+            f"{len(epochs)} of {job.config.training.epochs}",
+            percent(float(validation)) if validation else "-",
+            percent(_pooled(job.run).dice) if done else "-",
+            _word(job, done, epochs, failed),
+        )
+    return table
+
+
+def _word(job: Job, done: bool, epochs: Sequence[Mapping[str, str]], failed: Mapping[Path, str]) -> str:
+    if job.run in failed:
+        return f"failed: {failed[job.run]}"
+    if done:
+        return "done"
+    if (job.run / "result.json").is_file():
+        return "scoring"
+    if not job.run.is_dir():
+        return ""
+    if not epochs:
+        return "begun"
+    age = time.time() - (job.run / "metrics.csv").stat().st_mtime
+    return "training" if age < 3 * float(epochs[-1]["seconds"]) + 60 else "to be gone on with"

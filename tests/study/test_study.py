@@ -1,0 +1,203 @@
+"""A small study on phantoms, from the file to the table."""
+
+import csv
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from groundglass import cli
+from groundglass.data.prepare import Settings, prepare
+from groundglass.experiment import train
+from groundglass.scan import nifti
+from groundglass.scan.phantom import chest_phantom
+from groundglass.scan.scan import Scan
+from groundglass.study.plan import Job, Study, of_rows, plan, read_study
+from groundglass.study.report import write_study
+from groundglass.study.results import read_counts
+from groundglass.study.run import progress_table, run_job
+
+STUDY = """
+name = "tiny"
+protocols = ["A-slice", "B-patient"]
+[change.training]
+optimiser = "adamw"
+learning_rate = 5e-3
+epochs = 2
+stop_after = 0
+[[rows]]
+name = "plain"
+config = "base.toml"
+change.network.attention = false
+[[rows]]
+name = "attention"
+config = "base.toml"
+paper = { dice = 83.1, sensitivity = 86.7, specificity = 99.3 }
+[[rows]]
+name = "peer"
+config = "base.toml"
+change.peer = "AttentionUnet"
+"""
+BASE = 'name = "base"\n[network]\nwidths = [4, 8, 8]\n[draw]\nbatch_size = 4\nsamples = 16\n'
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five phantoms in the publisher's layout."""
+    root = tmp_path_factory.mktemp("data")
+    for directory in ("rp_im", "rp_msk"):
+        (root / directory).mkdir()
+    for seed, name in enumerate("14589"):
+        phantom = chest_phantom(seed, (20, 96, 128))
+        grey = np.clip((phantom.scan.values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+        for directory, values in (("rp_im", grey), ("rp_msk", phantom.lesions.voxels.astype(np.uint8))):
+            nifti.write_scan(Scan(values, phantom.scan.geometry), root / directory / f"{name}.nii.gz")
+    folder = tmp_path_factory.mktemp("prepared") / "all"
+    prepare([root], folder, Settings((48, 64)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("configs")
+    (folder / "base.toml").write_text(BASE)
+    (folder / "study.toml").write_text(STUDY)
+    return folder / "study.toml"
+
+
+def call(*words: object) -> int:
+    """The command line's exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["groundglass", "study", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def done(file: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole study by the command line, two trainings at a time."""
+    folder = tmp_path_factory.mktemp("study")
+    assert call(file, "--data", prepared, "-o", folder, "--workers", "2") == 0
+    return folder
+
+
+def planned(file: Path, prepared: Path, folder: Path) -> tuple[Study, tuple[Job, ...]]:
+    study = read_study(file)
+    return study, plan(study, prepared, folder)
+
+
+def table(folder: Path, name: str = "table.csv") -> list[dict[str, str]]:
+    with (folder / name).open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_row_is_trained_and_scored_under_every_protocol(done: Path, file: Path, prepared: Path) -> None:
+    _, jobs = planned(file, prepared, done)
+    assert len(jobs) == 6
+    for job in jobs:
+        counts = read_counts(job.run)
+        parts = {member.split(":")[0] for member in job.split.test}
+        assert {name.split(":")[0] for name in counts.slices} == parts
+        (row,) = (
+            each
+            for each in table(done)
+            if (each["row"], each["protocol"], each["counted"], each["score"])
+            == (job.row, job.protocol, "every slice", "dice")
+        )
+        true_positive, false_positive, false_negative, _ = counts.of.sum(0)
+        dice = 2 * true_positive / (2 * true_positive + false_positive + false_negative)
+        assert float(row["value"]) == pytest.approx(dice, abs=1e-5)
+
+
+def test_the_report_shows_the_papers_figures_beside_ours(done: Path) -> None:
+    text = (done / "study.md").read_text()
+    assert "6 of 6 trainings done" in text
+    assert "| 83.1 | 86.7 | 99.3 |" in text
+    assert "**Leaks" in text.split("## B-patient")[0]
+    assert "**Leaks" not in text.split("## B-patient")[1]
+    assert {(each["row"], each["against"]) for each in table(done, "differences.csv")} == {
+        ("attention", "plain"),
+        ("peer", "plain"),
+        ("peer", "attention"),
+    }
+    for name in ("figure-6.png", "learning-curves.png"):
+        with Image.open(done / name) as picture:
+            assert np.asarray(picture).std() > 10
+
+
+def test_what_is_done_is_not_done_again(done: Path, file: Path, prepared: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in done.rglob("runs/**/*.c*") if path.suffix in (".csv", ".ckpt")}
+    assert before
+    assert call(file, "--data", prepared, "-o", done) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_run_that_was_copied_from_elsewhere_is_gone_on_with(
+    done: Path, file: Path, prepared: Path, tmp_path: Path
+) -> None:
+    """As after a cut: one epoch of two is there, without a result."""
+    study, jobs = planned(file, prepared, tmp_path)
+    job = next(job for job in jobs if job.row == "plain")
+    once = replace(job.config.training, optimiser="adam", epochs=1)
+    twice = job.config.model_copy(update={"training": replace(once, epochs=2)})
+    elsewhere = tmp_path / "elsewhere"
+    train(twice.model_copy(update={"training": once}), prepared, job.split, elsewhere)
+    (elsewhere / "result.json").unlink()
+    job.run.parent.mkdir(parents=True)
+    shutil.move(elsewhere, job.run)
+    run_job(replace(job, config=twice), prepared)
+    assert len(table(job.run, "metrics.csv")) == 2
+    assert json.loads((job.run / "result.json").read_text())["checkpoint"]
+    write_study(study, jobs, prepared, tmp_path)
+    assert "1 of 6 trainings done" in (tmp_path / "study.md").read_text()
+
+
+def test_a_training_that_fails_is_a_row_and_not_the_end(
+    done: Path, file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(done, tmp_path / "study")
+    _, jobs = planned(file, prepared, tmp_path / "study")
+    (bad,) = (job for job in of_rows(jobs, ["plain"]) if job.protocol == "A-slice")
+    config = json.loads((bad.run / "config.json").read_text())
+    config["training"]["learning_rate"] = 1.0
+    (bad.run / "config.json").write_text(json.dumps(config))
+    (last,) = (job for job in of_rows(jobs, ["plain"]) if job.protocol == "B-patient")
+    (last.run / "test.csv").unlink()
+    assert call(file, "--data", prepared, "-o", tmp_path / "study", "--only", "plain") == 1
+    said = capsys.readouterr()
+    assert "begun with another configuration" in said.out
+    assert "1 of 2 trainings failed" in said.err
+    assert (last.run / "test.csv").is_file()
+
+
+def test_a_dry_run_trains_nothing(
+    file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(file, "--data", prepared, "-o", tmp_path, "--only", "plain", "--dry-run") == 0
+    assert "one after another" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_table_of_progress_is_read_from_the_folders(done: Path, file: Path, prepared: Path) -> None:
+    _, jobs = planned(file, prepared, done)
+    states = list(progress_table(jobs, {jobs[0].run: "no power"}).columns[-1].cells)
+    assert states == ["failed: no power", *["done"] * 5]
+    _, jobs = planned(file, prepared, done / "nowhere")
+    assert set(progress_table(jobs).columns[-1].cells) == {""}
+
+
+def test_unknown_rows_and_protocols_are_named(
+    file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(file, "--data", prepared, "-o", tmp_path, "--only", "other") == 2
+    assert "expected plain, attention, peer" in capsys.readouterr().err
+    wrong = file.with_name("wrong.toml")
+    wrong.write_text(STUDY.replace('"B-patient"]', '"E"]'))
+    assert call(wrong, "--data", prepared, "-o", tmp_path) == 2
+    assert "no protocol 'E'" in capsys.readouterr().err
