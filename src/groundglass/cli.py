@@ -341,6 +341,30 @@ def evaluate(
         write_scores(path, evaluation, f"groundglass evaluate --data DATA{named}{chosen}")
 
 
+@app.command()
+def robustness(
+    data: Annotated[Path, typer.Option("--data", help="A prepared folder, a dataset folder, or a CSV.")],
+    case: Annotated[list[str], typer.Option("--case", help="Pattern of names of whole volumes; repeatable.")],
+    model: RunOrModel = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the tables.")] = None,
+) -> None:
+    """Score a model on whole volumes as they are, and changed as by scanners that it has not seen."""
+    from groundglass.evaluation.robustness import measure_robustness, robustness_table, write_robustness
+    from groundglass.evaluation.targets import find_targets
+
+    targets = find_targets(data, case)
+    segmenter, warnings = _segmenter(model, targets)
+    with _bar("changed volumes") as progress:
+        result = measure_robustness(targets, segmenter, progress, warnings)
+    for warning in warnings:
+        _console().print(f"warning: {warning}", markup=False)
+    _console().print(robustness_table(result))
+    if output is not None:
+        named = f"{f' {model.name}' if model else ''} --data DATA" + "".join(f" --case {pattern}" for pattern in case)
+        for file in write_robustness(result, output, f"groundglass robustness{named}"):
+            typer.echo(str(file))
+
+
 def _segmenter(model: Path | None, targets: Sequence[Target]) -> tuple[Segmenter, tuple[str, ...]]:
     """A run's or a model file's segmenter, and warnings where the run was trained on what is scored."""
     from groundglass.evaluation.targets import seen_in_training
