@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groundglass.analysis import segment
 from groundglass.config import RunConfig, read_config
-from groundglass.data.catalogue import find_cases
+from groundglass.data.catalogue import Case, find_cases
 from groundglass.data.prepare import Settings, prepare
 from groundglass.data.slices import cut_case
 from groundglass.data.splits import Split
@@ -26,6 +27,7 @@ from groundglass.inference.card import read_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.leak import leak_table, measure_leak
 from groundglass.scan import nifti
+from groundglass.scan.intensity import AIR_HU, recognise
 from groundglass.scan.lungs import FieldOfView
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.reader import read_scan
@@ -157,6 +159,31 @@ def test_the_exported_model_segments_and_is_scored_through_the_same_code(model: 
     assert score.true_positive == (result.lesions.voxels & truth).sum()
     assert score.false_positive == (result.lesions.voxels & ~truth).sum()
     assert (score.dice or 0) > 0.3
+
+
+@pytest.mark.parametrize("kind", ["8-bit", "HU"])
+def test_a_network_is_asked_about_what_it_was_trained_on(kind: str, folder: Path, run: Path, tmp_path: Path) -> None:
+    """The slices of a scan as `segment` gives them to the network are those of the prepared folder, bars included."""
+    seen: list[NDArray[np.float32]] = []
+
+    class Eye:
+        def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            seen.append(images)
+            return np.zeros_like(images)
+
+    image = folder / "rp_im" / "4.nii.gz"
+    if kind == "HU":
+        image, grey = tmp_path / "4.nii.gz", read_scan(image)
+        nifti.write_scan(Scan(np.rint(recognise(grey).to_hu(grey.values)).astype(np.int16), grey.geometry), image)
+    size = (72, 72)  # not the lungs' shape: there are bars
+    cut = cut_case(Case("volumes/4", "4", image, folder / "rp_msk" / "4.nii.gz"), size)
+    card = run_segmenter(run)[0].card.model_copy(update={"size": size})
+    assert card.window_hu[0] != AIR_HU
+    segment(read_scan(image), Segmenter(card, Eye()))
+    trained_on = card.window.scale(cut.hu.astype(np.float32))
+    given = np.concatenate(seen)[:, 0]
+    assert given.shape == trained_on.shape
+    assert np.abs(given - trained_on).max() < 4 / 1500  # a grey level is 6 HU
 
 
 def test_a_run_is_scored_as_its_export_is(run: Path, model: Path, folder: Path) -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from groundglass.scan.intensity import AIR_HU
+
 BLUR_REACH_PX = 4  # of its kernel, either way
 
 
@@ -107,8 +109,8 @@ def augment(
     pose = _pose(config, width / height, dice).to(hu.device)
     grid = functional.affine_grid(pose, [len(seeds), 1, height, width], align_corners=False)
     low, high = (end + uniform(config.window_hu)[:, None, None, None] for end in window)
-    outside = window[0] - hu  # so that the 0 which grid_sample fills in means air
-    moved = functional.grid_sample(-outside, grid, align_corners=False) + window[0]
+    # Above air, so that the 0 which grid_sample fills in means air, as around a letterboxed slice.
+    moved = functional.grid_sample(hu - AIR_HU, grid, align_corners=False) + AIR_HU
     maps = functional.grid_sample(maps.float(), grid, align_corners=False).round()
     if config.blur_px:
         moved = _blur(moved, uniform(config.blur_px).clamp(min=0))

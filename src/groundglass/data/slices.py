@@ -16,12 +16,11 @@ from groundglass.data.catalogue import MEDSEG, Case
 from groundglass.errors import DatasetError
 from groundglass.scan.crop import Letterbox
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import Kind, recognise
+from groundglass.scan.intensity import AIR_HU, Kind, recognise
 from groundglass.scan.lungs import FieldOfView, find_lungs
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import Scan
 
-AIR_HU = -1000
 OFFSET_HU = 2048  # added to HU where they are kept as unsigned numbers
 CLASS_LABELS = {"ground-glass": 1, "consolidation": 2, "effusion": 3}
 UNSTATED = 4  # lesion whose class the reference does not state

@@ -13,6 +13,7 @@ from scipy.special import expit
 from groundglass.inference.card import ModelCard, bundled_model, read_card
 from groundglass.inference.engine import Engine, open_engine
 from groundglass.scan.crop import Letterbox
+from groundglass.scan.intensity import AIR_HU
 from groundglass.scan.lungs import Box, LungField
 
 BATCH = 4
@@ -66,7 +67,7 @@ class Segmenter:
         window = self.card.window
         for start in range(0, len(places), BATCH):
             group = places[start : start + BATCH]
-            crops = np.stack([letterbox.take(hu[z], window.low_hu) for z, letterbox in group])
+            crops = np.stack([letterbox.take(hu[z], AIR_HU) for z, letterbox in group])
             yield from expit(self.engine.run(window.scale(crops)[:, None]))
 
     def planes(self, hu: NDArray[np.float32], field: LungField) -> Iterator[Plane]:
