@@ -25,9 +25,9 @@ from groundglass.training.fit import load_network
 from groundglass.training.module import LesionModule
 from groundglass.whole_file import digest
 
-# Largest difference from torch in probability. ONNX Runtime shows that the file computes what torch does; OpenVINO's
-# float32 instance normalisation rounds more coarsely.
-TOLERANCES = ((OnnxRuntimeEngine, 1e-4), (OpenVINOEngine, 2e-3))
+# Largest difference from torch in probability. ONNX Runtime shows that the file computes what torch does, but rounds
+# more coarsely (1e-4 where torch's float32 is within 1e-5 of float64), OpenVINO's instance normalisation even more.
+TOLERANCES = ((OnnxRuntimeEngine, 5e-4), (OpenVINOEngine, 2e-3))
 
 INTENDED_USE = (
     "Research on COVID-19 lung disease in chest CT of adults: lesion masks and burden for study cohorts. "

@@ -3,7 +3,8 @@
 STUDY/
     study.md                      tables: scores, differences between rows, costs
     table.csv  differences.csv    the same for programs
-    learning-curves.png  figure-6.png      figure-6 shows real slices: keep it where the data is kept
+    learning-curves.png
+    figure-6.png                  of the rows that the paper has; shows real slices: keep it where the data is kept
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from groundglass.evaluation.intervals import Estimate
-from groundglass.evaluation.tables import as_csv, percent, percent_interval
+from groundglass.evaluation.tables import HEADINGS, as_csv, percent, percent_interval
 from groundglass.study.costs import Cost, measure_costs
 from groundglass.study.figures import comparison, learning_curves
 from groundglass.study.plan import Job, Row, Study
@@ -33,6 +34,11 @@ HEADING = (
     "sensitivity",
     "specificity",
 )
+COSTS_NOTE = """\
+Of a slice of the size trained on; the time in float32 torch on this machine's CPU, all rows in turns in one call.
+"""
+BESIDE_COSTS = ("dice", "sensitivity")
+COSTS = ("parameters", "GFLOP", "seconds a slice")
 SHOWN = ("dice", "sensitivity", "specificity")
 NOTES = """\
 Scores in percent. "Lesion slices": pixels of all test slices that show lesion together, as the paper has no others;
@@ -68,7 +74,8 @@ def write_study(study: Study, jobs: Sequence[Job], prepared: Path, folder: Path)
     rows = [row for row in study.rows if any(result.row == row.name for result in results)]
     configs = {job.row: job.config for job in jobs}
     costs = dict(zip((row.name for row in rows), measure_costs([configs[row.name] for row in rows]), strict=True))
-    shown = [_run_of(jobs, study.protocols[0], row.name) for row in rows]
+    in_paper = [row for row in rows if row.paper] or rows
+    shown = [_run_of(jobs, study.protocols[0], row.name) for row in in_paper]
     figures = {
         "learning-curves.png": learning_curves(jobs),
         "figure-6.png": comparison([job for job in shown if job is not None], prepared),
@@ -123,13 +130,29 @@ def _markdown(
             ),
             DIFFERENCES,
         )
-    yield "## Costs\n\nA slice of the size trained on, float32 torch on the CPU, all rows in turns in one call.\n"
+    yield f"## What a row costs, and what it gives\n\n{COSTS_NOTE}"
     yield from _table(
-        ("row", "parameters", "GFLOP", "seconds a slice"),
-        ((name, f"{cost.parameters:,}", f"{cost.gflop:.1f}", f"{cost.seconds:.3f}") for name, cost in costs.items()),
+        ("row", *(f"{protocol}: {HEADINGS[score]}" for protocol in study.protocols for score in BESIDE_COSTS), *COSTS),
+        (
+            (
+                row.name,
+                *(cell for protocol in study.protocols for cell in _beside_costs(results, protocol, row.name)),
+                f"{costs[row.name].parameters:,}",
+                f"{costs[row.name].gflop:.1f}",
+                f"{costs[row.name].seconds:.3f}",
+            )
+            for row in rows
+        ),
     )
     for name in figures:
         yield f"![{name}]({name})\n"
+
+
+def _beside_costs(results: Sequence[RowResult], protocol: str, row: str) -> Iterator[str]:
+    scores = next(
+        (each.pooled("lesion_slices") for each in results if (each.protocol, each.row) == (protocol, row)), {}
+    )
+    yield from (percent(scores[name].value) if scores else "-" for name in BESIDE_COSTS)
 
 
 def _made_at(jobs: Sequence[Job]) -> str:
