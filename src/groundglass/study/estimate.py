@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from groundglass.data.batches import training_batches
 from groundglass.data.prepared import read_prepared
@@ -53,7 +53,7 @@ def estimate(jobs: Sequence[Job], prepared: Path) -> dict[Path, float]:
 
 def estimate_table(jobs: Sequence[Job], seconds: dict[Path, float]) -> Table:
     """A row a job, in the order in which they would be run, and the sum."""
-    table = Table("row", "protocol", "seed", "epochs done", "still takes", show_footer=True)
+    table = Table(Column("row", overflow="fold"), "protocol", "seed", "epochs done", "still takes", show_footer=True)
     table.columns[3].footer = "one after another"
     table.columns[4].footer = _hours(sum(seconds.values()))
     for job in jobs:

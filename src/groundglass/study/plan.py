@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from groundglass.config import RunConfig, checked, read_toml
-from groundglass.data.prepared import read_prepared
+from groundglass.data.prepared import read_complete
 from groundglass.data.protocols import write_splits
 from groundglass.data.splits import Split
 from groundglass.errors import ConfigError
@@ -178,12 +178,12 @@ def plan(study: Study, prepared: Path, folder: Path) -> tuple[Job, ...]:
         ConfigError: A protocol is not there, or a row wants the folder prepared otherwise.
         DatasetError: The prepared folder is not whole, or allows no split.
     """
-    manifest, _ = read_prepared(prepared)
+    manifest = read_complete(prepared)
+    rows = {row.name: fitted(row.config, manifest) for row in study.rows}
     splits = {split.name: split for split in write_splits(prepared, folder / "splits")}
     for protocol in study.protocols:
         if protocol not in splits:
             raise ConfigError(f"{prepared} allows no protocol {protocol!r}: expected of {', '.join(splits)}")
-    rows = {row.name: fitted(row.config, manifest) for row in study.rows}
     jobs = []
     for row, protocol, seed in _order(study):
         config = rows[row].model_copy(update={"training": replace(rows[row].training, seed=seed)})

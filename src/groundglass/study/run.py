@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
 from groundglass.errors import GroundglassError
 from groundglass.evaluation.evaluate import evaluate
@@ -93,7 +93,7 @@ def _pooled(run: Path) -> Confusion:
 
 def progress_table(jobs: Sequence[Job], failed: Mapping[Path, str] = {}) -> Table:
     """A row a job, as the run folders have it at this moment."""
-    table = Table("row", "protocol", "seed", "epoch", "validation Dice", "test Dice", "")
+    table = Table(Column("row", overflow="fold"), "protocol", "seed", "epoch", "Dice: valid.", "test", "")
     for job in jobs:
         epochs = read_metrics(job.run / "metrics.csv")
         validation = epochs[-1].get("validation_dice") if epochs else None
