@@ -18,9 +18,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundglass.config import RunConfig, read_config
-from groundglass.data.batches import Batch, Batches, training_batches
+from groundglass.data.batches import Batch, Batches
 from groundglass.data.prepared import read_prepared
-from groundglass.experiment import fitted
+from groundglass.experiment import batches_of, drawn_from, fitted
 from groundglass.losses import segmentation_loss
 from groundglass.network.peers import build_network
 
@@ -36,8 +36,7 @@ def main() -> None:
     manifest, slices = read_prepared(arguments.data)
     config = fitted(read_config(arguments.config), manifest)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learnt_from = slices.where(slices.has_lesion | config.draw.lesion_free)
-    batches = training_batches(learnt_from, config.field.window_hu, config.draw, config.augment, 0, config.classes)
+    batches = batches_of(drawn_from(slices, config), config)
     batches.place(device)
     step, flop = _step(config, batches, device)
     rate = _gemm_rate(config, device)

@@ -39,6 +39,12 @@ def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
+def _warn(warnings: Sequence[str]) -> None:
+    console = _console()
+    for warning in warnings:
+        console.print(f"warning: {warning}", markup=False)
+
+
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on a terminal, nothing in a pipe."""
@@ -111,8 +117,7 @@ def segment(
     files = save(result, output)
     console = _console()
     console.print(result.findings.summary, markup=False)
-    for warning in result.findings.warnings:
-        console.print(f"warning: {warning}", markup=False)
+    _warn(result.findings.warnings)
     for file in files:
         console.print(str(file), markup=False)
 
@@ -327,8 +332,7 @@ def evaluate(
     segmenter, warnings = _segmenter(path, targets)
     with _bar("cases") as progress:
         evaluation = run(targets, segmenter, progress, warnings)
-    for warning in warnings:
-        _console().print(f"warning: {warning}", markup=False)
+    _warn(warnings)
     _console().print(score_table(evaluation))
     if output is not None:
         from groundglass.evaluation.report import write_report
@@ -356,8 +360,7 @@ def robustness(
     segmenter, warnings = _segmenter(model, targets)
     with _bar("changed volumes") as progress:
         result = measure_robustness(targets, segmenter, progress, warnings)
-    for warning in warnings:
-        _console().print(f"warning: {warning}", markup=False)
+    _warn(warnings)
     _console().print(robustness_table(result))
     if output is not None:
         named = f"{f' {model.name}' if model else ''} --data DATA" + "".join(f" --case {pattern}" for pattern in case)

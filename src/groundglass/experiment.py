@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from groundglass.config import RunConfig
-from groundglass.data.batches import plain_batches, training_batches
+from groundglass.data.batches import Batches, plain_batches, training_batches
 from groundglass.data.prepared import Manifest, read_manifest, read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
@@ -61,13 +61,13 @@ def train(
     config = fitted(config, manifest)
     sides = sides_of(split, slices)
     training, window = config.training, config.field.window_hu
-    learnt_from = slices.where(sides.train & (slices.has_lesion | config.draw.lesion_free))
+    learnt_from = drawn_from(slices.where(sides.train), config)
     if not len(learnt_from):
         raise DatasetError(f"no slice of split {split.name}'s training shows lesion: set draw.lesion_free = true")
     chosen_on = slices.where(sides.validation)
     if is_first_process():
         begin_run(run, config, split, resume)
-    batches = training_batches(learnt_from, window, config.draw, config.augment, training.seed, config.classes)
+    batches = batches_of(learnt_from, config)
     validation = plain_batches(chosen_on, window, SCORING_BATCH, config.classes) if len(chosen_on) else None
     checkpoint = fit(config.built, config.loss, training, batches, validation, run, resume, devices)
 
@@ -95,6 +95,17 @@ def complete(config: RunConfig, prepared: Path, split: Split, run: Path) -> dict
             result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
             return result
     return train(config, prepared, split, run, resume=(run / "last.ckpt").is_file())
+
+
+def drawn_from(slices: Slices, config: RunConfig) -> Slices:
+    """Those slices that a training draws: all, or the ones with lesion."""
+    return slices.where(slices.has_lesion | config.draw.lesion_free)
+
+
+def batches_of(slices: Slices, config: RunConfig) -> Batches:
+    """The batches of a training on slices that `drawn_from` has chosen."""
+    window, seed = config.field.window_hu, config.training.seed
+    return training_batches(slices, window, config.draw, config.augment, seed, config.classes)
 
 
 def fitted(config: RunConfig, manifest: Manifest) -> RunConfig:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.table import Column, Table
 
-from groundglass.data.batches import training_batches
 from groundglass.data.prepared import read_prepared
 from groundglass.data.splits import sides_of
+from groundglass.experiment import batches_of, drawn_from
 from groundglass.study.plan import Job
 from groundglass.training.callbacks import read_metrics
 from groundglass.training.fit import seconds_per_step
@@ -39,12 +39,7 @@ def estimate(jobs: Sequence[Job], prepared: Path) -> dict[Path, float]:
         left = config.training.epochs - len(read_metrics(job.run / "metrics.csv"))
         seconds[job.run] = 0.0
         if left > 0 and not (job.run / "result.json").is_file():
-            learnt_from = slices.where(
-                sides_of(job.split, slices).train & (slices.has_lesion | config.draw.lesion_free)
-            )
-            batches = training_batches(
-                learnt_from, config.field.window_hu, config.draw, config.augment, job.seed, config.classes
-            )
+            batches = batches_of(drawn_from(slices.where(sides_of(job.split, slices).train), config), config)
             if job.row not in step:
                 step[job.row] = seconds_per_step(config.built, config.loss, config.training, batches, STEPS)
             seconds[job.run] = left * len(batches) * step[job.row]

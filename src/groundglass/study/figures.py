@@ -16,9 +16,9 @@ from groundglass.data.batches import plain_batches
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import sides_of
+from groundglass.evaluation.examples import LUNG_WINDOW
 from groundglass.evaluation.figures import BLUE, GREEN, ORANGE, SKY, VERMILLION, as_png, label_axes
 from groundglass.export import open_run
-from groundglass.scan.intensity import Window
 from groundglass.scores import Confusion
 from groundglass.study.plan import Job
 from groundglass.training.callbacks import read_metrics
@@ -26,8 +26,7 @@ from groundglass.training.callbacks import read_metrics
 LINES = (BLUE, ORANGE, GREEN, VERMILLION, SKY, "#CC79A7", "#F0E442", "black")
 MUCH, LITTLE = 3, 2  # slices of Figure 6
 LITTLE_QUANTILE = 0.1
-LUNG_WINDOW = Window(-1350, 150)
-BOTH, WON, LOST = "#56B4E9", "#009E73", "#D55E00"
+BOTH, WON, LOST = SKY, GREEN, VERMILLION
 
 
 def learning_curves(jobs: Sequence[Job]) -> bytes | None:

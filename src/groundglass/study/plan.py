@@ -134,6 +134,11 @@ class Job:
     run: Path
 
     @property
+    def done(self) -> bool:
+        """Whether it is trained and scored."""
+        return (self.run / "test.csv").is_file()
+
+    @property
     def name(self) -> str:
         """As ROW, PROTOCOL, seed N."""
         return f"{self.row}, {self.protocol}, seed {self.seed}"

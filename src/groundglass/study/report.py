@@ -94,7 +94,7 @@ def write_study(study: Study, jobs: Sequence[Job], prepared: Path, folder: Path)
 
 def _run_of(jobs: Sequence[Job], protocol: str, row: str) -> Job | None:
     """The first finished run of a row."""
-    done = (job for job in jobs if (job.protocol, job.row) == (protocol, row) and (job.run / "test.csv").is_file())
+    done = (job for job in jobs if (job.protocol, job.row) == (protocol, row) and job.done)
     return next(done, None)
 
 
@@ -107,7 +107,7 @@ def _markdown(
     costs: dict[str, Cost],
     figures: Sequence[str],
 ) -> Iterator[str]:
-    done = sum((job.run / "test.csv").is_file() for job in jobs)
+    done = sum(job.done for job in jobs)
     yield f"# Study {study.name}\n\n{done} of {len(jobs)} trainings done. {_made_at(jobs)}\n\n{NOTES}"
     paper = {row.name: row.paper for row in rows}
     for protocol in study.protocols:
@@ -159,7 +159,7 @@ def _made_at(jobs: Sequence[Job]) -> str:
     """The commits and machines of the runs."""
     states = set()
     for job in jobs:
-        if (job.run / "test.csv").is_file() and (job.run / "machine.json").is_file():
+        if job.done and (job.run / "machine.json").is_file():
             machine = json.loads((job.run / "machine.json").read_bytes())
             git = machine["git"] or {"commit": "unknown", "dirty": False}
             device = machine["gpu"] or f"{machine['threads']} CPU threads"

@@ -132,11 +132,7 @@ def gather(study: Study, jobs: Sequence[Job]) -> tuple[RowResult, ...]:
     results = []
     for protocol in study.protocols:
         for row in study.rows:
-            done = [
-                job
-                for job in jobs
-                if (job.protocol, job.row) == (protocol, row.name) and (job.run / "test.csv").is_file()
-            ]
+            done = [job for job in jobs if (job.protocol, job.row) == (protocol, row.name) and job.done]
             if done:
                 counts = tuple(read_counts(job.run) for job in done)
                 if len({each.slices for each in counts}) > 1:

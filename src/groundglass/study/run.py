@@ -33,7 +33,7 @@ def run_job(job: Job, prepared: Path) -> None:
         GroundglassError: The training could not go on, or the run folder holds another one.
     """
     complete(job.config, prepared, job.split, job.run)
-    if not (job.run / "test.csv").is_file():
+    if not job.done:
         segmenter, _ = run_segmenter(job.run)
         evaluation = evaluate(find_targets(prepared, split=job.split), segmenter)
         write_whole(job.run / "test.csv", slices_csv(evaluation).encode())
@@ -97,23 +97,22 @@ def progress_table(jobs: Sequence[Job], failed: Mapping[Path, str] = {}) -> Tabl
     for job in jobs:
         epochs = read_metrics(job.run / "metrics.csv")
         validation = epochs[-1].get("validation_dice") if epochs else None
-        done = (job.run / "test.csv").is_file()
         table.add_row(
             job.row,
             job.protocol,
             str(job.seed),
             f"{len(epochs)} of {job.config.training.epochs}",
             percent(float(validation)) if validation else "-",
-            percent(_pooled(job.run).dice) if done else "-",
-            _word(job, done, epochs, failed),
+            percent(_pooled(job.run).dice) if job.done else "-",
+            _word(job, epochs, failed),
         )
     return table
 
 
-def _word(job: Job, done: bool, epochs: Sequence[Mapping[str, str]], failed: Mapping[Path, str]) -> str:
+def _word(job: Job, epochs: Sequence[Mapping[str, str]], failed: Mapping[Path, str]) -> str:
     if job.run in failed:
         return f"failed: {failed[job.run]}"
-    if done:
+    if job.done:
         return "done"
     if (job.run / "result.json").is_file():
         return "scoring"
