@@ -4,10 +4,10 @@
     B  patient    patients apart: fixed test volumes, grouped folds, and near-duplicate groups of single pictures
     C  source     one dataset trains, the other tests
     D  external   MedSeg trains, coronacases test
-    -  ship       everything trains but the public test volumes; ship-fold-N are folds over the patients of that,
-                  to choose a recipe by: the public test volumes are in no part of them
+    -  ship       everything trains but the public test volumes; ship-fold-N are folds over the patients of that, to
+                  choose recipe and threshold by: the public test volumes are in no part of them
 
-Each holds out an inner validation part of the training by its own rule.
+Each but `ship` holds out an inner validation part of the training by its own rule.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ class _Protocols:
         rest = among & ~in_test
         validation = self.hold_out(rest, VALIDATION_SHARE)
         return self._split(name, rule, rest & ~validation, validation, test)
+
+    def everything_but(self, test: Members, rule: str) -> Split:
+        """All other patients train, and none is left to choose by."""
+        train = ~np.isin(self.slices.patient, self.slices.patient[test])
+        return self._split("ship", rule, train, np.zeros_like(train), ~train)
 
     def hold_out(self, among: Members, share: float) -> Members:
         """Whole patients of each source, in random order, until `share` of its lesion slices is reached."""
@@ -150,8 +155,8 @@ def make_splits(slices: Slices, test: Sequence[str] = (), folds: int | None = No
     if fixed.any():
         named = ", ".join(dict.fromkeys(slices.case[fixed].tolist()))
         splits.append(make.by_patient("B-patient", f"patients apart; {named} test", among, fixed))
-        splits.append(make.by_patient("ship", f"everything but {named} trains", everything, fixed))
         shipped = ~np.isin(slices.patient, slices.patient[fixed])
+        splits.append(make.everything_but(fixed, f"everything but {named} trains; recipe and threshold are the folds'"))
         scans = shipped & ~pictures
         if len(set(slices.patient[scans & make.lesion].tolist())) >= RECIPE_FOLDS:
             splits += make.folds("ship-fold", shipped, scans, RECIPE_FOLDS)
