@@ -67,7 +67,11 @@ def test_a_scans_files(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -
     findings = json.loads(files[1].read_text())
     voxel_ml = abs(np.linalg.det(ct.affine[:3, :3])) / 1000
     assert findings["lesion_volume_ml"] == pytest.approx(np.asarray(mask.dataobj).sum() * voxel_ml, abs=1e-3)
-    assert findings["input"]["name"] == "a scan.nii.gz"
+    assert findings["input"]["identity"] is None
+    assert "a scan" not in files[1].read_text()
+    named = segment(read_scan(source), grey_band, with_identity=True).findings
+    assert named.input.identity is not None
+    assert named.input.identity.source == "a scan.nii.gz"
     with Image.open(files[2]) as picture:
         assert picture.width > 500
 

@@ -102,6 +102,7 @@ def segment(
     segmenter: Segmenter | None = None,
     intensity: Kind | None = None,
     progress: Progress = lambda *_: None,
+    with_identity: bool = False,
 ) -> Analysis:
     """Find the lesions of a scan, measure them and draw them.
 
@@ -110,6 +111,7 @@ def segment(
         segmenter: A loaded model; None: the bundled one.
         intensity: What the numbers are; None: recognise it.
         progress: Called with the slices done and their number.
+        with_identity: Name the source and the patient in findings and picture.
 
     Raises:
         IntensityError: The numbers are no CT that is recognised.
@@ -123,10 +125,13 @@ def segment(
     at = locate(scan, segmenter, intensity, progress, watch)
     with watch.stage("measure"):
         model = ModelRef(name=segmenter.card.name, sha256=segmenter.card.sha256)
-        findings = measure(scan, at.view, at.intensity, at.hu, at.field, at.lesions, model, watch.seconds)
+        findings = measure(
+            scan, at.view, at.intensity, at.hu, at.field, at.lesions, model, watch.seconds, with_identity
+        )
     findings = findings.model_copy(update={"seconds": watch.seconds})
-    title = f"{scan.source.name if scan.source else 'scan'}: {findings.summary}"
-    drawn = preview(at.hu, at.view, at.field, at.lesions, title, scan.sizes, scan.names)
+    title = f"{scan.source.name}: {findings.summary}" if with_identity and scan.source else findings.summary
+    names = scan.names if with_identity else None
+    drawn = preview(at.hu, at.view, at.field, at.lesions, title, scan.sizes, names)
     return Analysis(scan, Mask(at.view.restore(at.lesions), scan.geometry), findings, drawn)
 
 

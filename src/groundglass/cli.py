@@ -71,6 +71,9 @@ def _live(table: Callable[[], Any]) -> Iterator[None]:
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if need be.")]
+WithIdentity = Annotated[
+    bool, typer.Option("--with-identity", help="Name the source and the patient in findings, report and picture.")
+]
 Model = Annotated[Path | None, typer.Option("--model", help="An ONNX file with its card beside it. [default: bundled]")]
 PreparedFolder = Annotated[Path, typer.Option("--data", metavar="PREPARED", help="A folder made by prepare.")]
 SplitFile = Annotated[Path, typer.Option("--split", metavar="SPLIT.json", help="A file made by split.")]
@@ -101,6 +104,7 @@ def segment(
             help="What the numbers are, if not recognised: hu, shifted-hu, 8-bit-lung-window, unit-lung-window."
         ),
     ] = None,
+    with_identity: WithIdentity = False,
 ) -> None:
     """Find the lesions in a scan: mask, findings (ml, % of lung) and a picture."""
     from groundglass.analysis import save
@@ -113,7 +117,7 @@ def segment(
         raise typer.BadParameter(f"{intensity!r}: expected one of {', '.join(Kind)}", param_hint="--intensity")
     scan = read_scan(source)
     with _bar("slices") as progress:
-        result = run(scan, Segmenter.load(model), Kind(intensity) if intensity else None, progress)
+        result = run(scan, Segmenter.load(model), Kind(intensity) if intensity else None, progress, with_identity)
     files = save(result, output)
     console = _console()
     console.print(result.findings.summary, markup=False)

@@ -27,10 +27,19 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Identity(_Record):
+    """Whose scan it is: the name of what was read, and what DICOM states of the patient. Left out unless asked for."""
+
+    source: str | None
+    patient_name: str | None
+    patient_id: str | None
+    birth_date: str | None
+
+
 class Input(_Record):
     """The scan that was read: `shape` is (z, y, x) of the file, `spacing_mm` along the same axes."""
 
-    name: str | None
+    identity: Identity | None
     kind: Literal["volume", "pictures"]
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float] | None
@@ -146,6 +155,7 @@ def measure(
     lesions: NDArray[np.bool_],
     model: ModelRef,
     seconds: dict[str, float],
+    with_identity: bool = False,
 ) -> Findings:
     """Turn masks into findings.
 
@@ -158,6 +168,7 @@ def measure(
         lesions: The lesions.
         model: What found them.
         seconds: Of each stage so far.
+        with_identity: Name the source and the patient.
     """
     unknown: dict[str, str] = {}
     geometry, slice_numbers = view.geometry, view.slice_numbers
@@ -167,7 +178,7 @@ def measure(
     per_slice = lesions.any((1, 2))
     return Findings(
         schema_number=SCHEMA,
-        input=_input(scan, unknown),
+        input=_input(scan, with_identity, unknown),
         **whole.model_dump(),
         right_lung=right,
         left_lung=left,
@@ -179,7 +190,7 @@ def measure(
         intensity=IntensityFound(kind=intensity.kind.value, reason=intensity.reason, calibrated=intensity.calibrated),
         model=model,
         version=version("groundglass"),
-        warnings=_warnings(lungs, lesions, intensity, geometry),
+        warnings=(*scan.notes, *_warnings(lungs, lesions, intensity, geometry)),
         seconds=seconds,
         unknown=unknown,
     )
@@ -188,20 +199,31 @@ def measure(
 NO_SPACING = "a picture states no spacing"
 
 
-def _input(scan: Scan, unknown: dict[str, str]) -> Input:
+def _input(scan: Scan, with_identity: bool, unknown: dict[str, str]) -> Input:
     spacing = None
     if scan.geometry.in_mm:
         z, y, x = (round(s, 4) for s in scan.geometry.spacing)
         spacing = (z, y, x)
     else:
         unknown["input.spacing_mm"] = NO_SPACING
-    if scan.source is None:
-        unknown["input.name"] = "the scan was made in memory"
+    if not with_identity:
+        unknown["input.identity"] = "left out, so that findings can be passed on: ask for it (--with-identity)"
     return Input(
-        name=scan.source.name if scan.source else None,
+        identity=_identity(scan) if with_identity else None,
         kind="pictures" if scan.is_picture else "volume",
         shape=scan.geometry.shape,
         spacing_mm=spacing,
+    )
+
+
+def _identity(scan: Scan) -> Identity:
+    header = scan.series.headers[0] if scan.series else None
+    name, number, born = (
+        str(header[key].value) if header is not None and header.get(key) else None
+        for key in ("PatientName", "PatientID", "PatientBirthDate")
+    )
+    return Identity(
+        source=scan.source.name if scan.source else None, patient_name=name, patient_id=number, birth_date=born
     )
 
 

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.scan.geometry import Geometry
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSeries:
+    """The DICOM instances that a scan's slices come from: what a segmentation must name, and what dates a scan.
+
+    Attributes:
+        headers: Every instance without its pixels: one for each slice, in the order of the scan's z axis, or a single
+            multi-frame one.
+        frames: Of a multi-frame instance, for each slice the number of its frame, from 0; None otherwise.
+    """
+
+    headers: tuple[Dataset, ...]
+    frames: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"DicomSeries({len(self.headers)} instances)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +43,8 @@ class Scan:
         sizes: For pictures, the (height, width) of each slice, whose pixels stand top left in `values`;
             None where every slice fills its plane. Pictures are slices on their own: neighbours may be strangers.
         names: For pictures, the file name of each slice.
+        notes: What was met on the way in that its reader should know (a gap, a tilt, other series), in plain words.
+        series: The DICOM series that it was read from.
     """
 
     values: NDArray[Any]
@@ -30,6 +52,8 @@ class Scan:
     source: Path | None = None
     sizes: tuple[tuple[int, int], ...] | None = None
     names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    series: DicomSeries | None = None
 
     def __post_init__(self) -> None:
         if self.values.shape != self.geometry.shape:
