@@ -183,6 +183,7 @@ def test_a_wrong_configuration_is_exit_2(
         (("leak", "--config", "DEBUG", "--data", "NOTHING"), 3, "is no prepared folder"),
         (("evaluate", "--data", "NOTHING"), 3, "holds no dataset"),
         (("evaluate", "NOTHING", "--data", "NOTHING", "--write-card"), 2, "export it first"),
+        (("export", "NOTHING", "--fold", "NOTHING"), 2, "takes --data PREPARED"),
     ],
 )
 def test_what_training_needs_is_asked_for_in_one_line(

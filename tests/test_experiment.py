@@ -15,14 +15,15 @@ from groundglass.analysis import segment
 from groundglass.config import RunConfig, read_config
 from groundglass.data.catalogue import Case, find_cases
 from groundglass.data.prepare import Settings, prepare
+from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import cut_case
 from groundglass.data.splits import Split
 from groundglass.errors import ConfigError, DatasetError, ModelError
 from groundglass.evaluation.evaluate import Target, evaluate
 from groundglass.evaluation.tables import write_scores
 from groundglass.evaluation.targets import find_targets, seen_in_training
-from groundglass.experiment import train
-from groundglass.export import export, never_trained_on, run_segmenter
+from groundglass.experiment import THRESHOLDS, score, train
+from groundglass.export import export, never_trained_on, open_run, run_segmenter, threshold_of_folds
 from groundglass.inference.card import read_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.leak import leak_table, measure_leak
@@ -271,6 +272,32 @@ def test_the_leak_is_the_difference_of_two_trainings(prepared: Path, config: Run
     other = short.model_copy(update={"classes": ()})
     with pytest.raises(ConfigError, match="begun with another configuration"):
         measure_leak(other, prepared, tmp_path, resume=True)
+
+
+def test_the_folds_threshold_is_the_best_mean_dice_over_the_scans_that_they_held_out(
+    run: Path, prepared: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    swapped = SPLIT.model_copy(update={"validation": SPLIT.test, "test": SPLIT.validation})
+    (other / "split.json").write_text(swapped.model_dump_json())
+    threshold, held_out = threshold_of_folds([run, other], prepared)
+    module, card = open_run(run, "tiny")
+    _, slices = read_prepared(prepared)
+
+    def dice(name: str, at: float) -> float:
+        (counts,) = score(module, slices.where(slices.case == name), card.window_hu, np.array([at]))
+        return counts.dice or 0.0
+
+    means = [(dice("volumes/4", at) + dice("volumes/5", at)) / 2 for at in THRESHOLDS]
+    assert threshold == THRESHOLDS[int(np.argmax(means))]
+    assert held_out == {name: dice(name, threshold) for name in ("volumes/4", "volumes/5")}
+
+
+def test_folds_that_hold_nothing_out_choose_nothing(run: Path, prepared: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "split.json").write_text(SPLIT.model_copy(update={"test": ()}).model_dump_json())
+    with pytest.raises(DatasetError, match="hold no scan out"):
+        threshold_of_folds([other], prepared)
 
 
 def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ FLOORS = {
     "analysis": 4,
     "evaluation": 5,
     "experiment": 6,
-    "export": 6,
-    "leak": 7,
-    "study": 7,
+    "export": 7,
+    "leak": 8,
+    "study": 8,
     "demo": 5,
-    "cli": 8,
+    "cli": 9,
 }
 TORCH_FREE = {"errors", "scores", "whole_file", "scan", "inference", "report", "analysis", "demo", "cli"}
 HEAVY = {"torch", "lightning", "monai", "onnx"}

@@ -295,11 +295,23 @@ def export(
     data: Annotated[
         Path | None, typer.Option("--data", help="Check the export on real slices of this prepared folder.")
     ] = None,
+    fold: Annotated[
+        list[Path] | None,
+        typer.Option("--fold", metavar="RUN", help="Choose the threshold on what these runs held out; repeatable."),
+    ] = None,
 ) -> None:
     """Write a run's network as one ONNX file with its card. Needs the `train` extra."""
     _needs("torch", "lightning", "onnx", "onnxscript")
     from groundglass.export import export as write
+    from groundglass.export import threshold_of_folds
 
+    if fold and (threshold is not None or data is None):
+        raise typer.BadParameter("takes --data PREPARED, and no --threshold", param_hint="--fold")
+    if fold and data:
+        threshold, held_out = threshold_of_folds(fold, data)
+        typer.echo(f"threshold {threshold:g}, by the mean Dice of {len(held_out)} held-out scans:")
+        for case, dice in held_out.items():
+            typer.echo(f"  {case} {100 * dice:.1f}")
     path, differences = write(run, name, output, threshold, data)
     typer.echo(f"{path}; largest difference from torch in probability:")
     for engine, difference in differences.items():

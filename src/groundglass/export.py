@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from groundglass.config import RunConfig
 from groundglass.data.prepared import read_prepared
-from groundglass.data.splits import Split
-from groundglass.errors import ModelError
+from groundglass.data.splits import Split, sides_of
+from groundglass.errors import DatasetError, ModelError
+from groundglass.experiment import THRESHOLDS, score
 from groundglass.inference.card import ModelCard
 from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.segmenter import Segmenter
@@ -81,6 +83,37 @@ def export(
         unfinished.unlink(missing_ok=True)
     path.with_suffix(".json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return path, differences
+
+
+def threshold_of_folds(folds: Sequence[Path], prepared: Path) -> tuple[float, dict[str, float]]:
+    """The threshold for a model that held nothing out, from trainings of its recipe that did.
+
+    Each scan that a fold kept for its test counts alike: pooled pixels would choose for the most diseased alone.
+
+    Args:
+        folds: Finished runs.
+        prepared: The folder that they were trained on.
+
+    Returns:
+        The threshold with the highest mean Dice over the held-out scans, and {scan: Dice there}.
+
+    Raises:
+        ModelError: A run is not finished.
+        DatasetError: A run held no scan out, or the folder is not the runs' own.
+    """
+    _, slices = read_prepared(prepared)
+    dice: dict[str, list[float]] = {}
+    for fold in folds:
+        module, card = open_run(fold, fold.name)
+        split = Split.model_validate_json((fold / "split.json").read_bytes())
+        held_out = slices.where(sides_of(split, slices).test)
+        for case in dict.fromkeys(held_out.case.tolist()):
+            curve = score(module, held_out.where(held_out.case == case), card.window_hu, THRESHOLDS)
+            dice[case] = [counts.dice or 0.0 for counts in curve]
+    if not dice:
+        raise DatasetError("the folds hold no scan out: train them on a split with a test part")
+    best = int(np.mean(list(dice.values()), axis=0).argmax())
+    return float(THRESHOLDS[best]), {case: curve[best] for case, curve in dice.items()}
 
 
 class TorchEngine:
