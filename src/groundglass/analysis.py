@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from groundglass.scan import nifti, picture
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import Intensity, Kind, recognise
 from groundglass.scan.lungs import LungField, find_lungs
-from groundglass.scan.scan import Mask, Scan
+from groundglass.scan.scan import DicomSeries, Mask, Scan
 
 Progress = Callable[[int, int], None]
 
@@ -33,12 +34,14 @@ class Analysis:
     Attributes:
         scan: The scan itself.
         lesions: Lesion mask on the scan's own grid.
+        classes: Of a model with class maps, {class: its part of the lesions}.
         findings: The numbers.
         preview: A montage of the slices with most lesion.
     """
 
     scan: Scan
     lesions: Mask
+    classes: dict[str, Mask]
     findings: Findings
     preview: Image.Image
 
@@ -66,14 +69,23 @@ class Located:
         intensity: What the numbers were taken for.
         hu: (z, y, x) approximate HU.
         field: Where the lungs are, lesions counted in.
-        lesions: (z, y, x) bool.
+        kinds: (z, y, x): 0 where there is no lesion; else 1, or the number of its class.
     """
 
     view: AxialView
     intensity: Intensity
     hu: NDArray[np.float32]
     field: LungField
-    lesions: NDArray[np.bool_]
+    kinds: NDArray[np.uint8]
+
+    @cached_property
+    def lesions(self) -> NDArray[np.bool_]:
+        """(z, y, x): of whatever class."""
+        return self.kinds > 0
+
+    def mask(self, voxels: NDArray[np.bool_]) -> Mask:
+        """(z, y, x) of the view -> a mask on the scan's own grid."""
+        return Mask(self.view.restore(voxels), self.view.source)
 
 
 def locate(
@@ -92,9 +104,10 @@ def locate(
     with watch.stage("lungs"):
         field = find_lungs(hu, view.geometry, scan.sizes, segmenter.card.field_of_view)
     with watch.stage("lesions"):
-        lesions = field.touching(segmenter.lesions(hu, field, progress))
-        field = field.with_lesions(lesions)
-    return Located(view, recognised, hu, field, lesions)
+        kinds = segmenter.lesions(hu, field, progress)
+        kinds *= field.touching(kinds > 0)
+        field = field.with_lesions(kinds > 0)
+    return Located(view, recognised, hu, field, kinds)
 
 
 def segment(
@@ -132,7 +145,8 @@ def segment(
     title = f"{scan.source.name}: {findings.summary}" if with_identity and scan.source else findings.summary
     names = scan.names if with_identity else None
     drawn = preview(at.hu, at.view, at.field, at.lesions, title, scan.sizes, names)
-    return Analysis(scan, Mask(at.view.restore(at.lesions), scan.geometry), findings, drawn)
+    classes = {name: at.mask(at.kinds == i) for i, name in enumerate(segmenter.card.classes[1:], start=1)}
+    return Analysis(scan, at.mask(at.lesions), classes, findings, drawn)
 
 
 def analyse(scan: Scan) -> Findings:
@@ -163,6 +177,8 @@ def save(analysis: Analysis, folder: Path) -> list[Path]:
                 picture.write_mask(analysis.lesions, analysis.scan, staging)
             else:
                 nifti.write_mask(analysis.lesions, staging / "lesions.nii.gz", like=analysis.scan.source)
+            if analysis.scan.series:
+                _write_dicom(analysis, analysis.scan.series, staging)
             (staging / "findings.json").write_text(analysis.findings.to_json() + "\n", encoding="utf-8")
             analysis.preview.save(staging / "preview.png")
             files = sorted((path for path in staging.rglob("*") if path.is_file()), key=_reading_order)
@@ -177,5 +193,14 @@ def save(analysis: Analysis, folder: Path) -> list[Path]:
         ) from error
 
 
+def _write_dicom(analysis: Analysis, series: DicomSeries, folder: Path) -> None:
+    from groundglass.report import dicom_seg  # highdicom takes its time, and only DICOM needs it
+
+    masks = {name: mask.voxels for name, mask in (analysis.classes or {"lesion": analysis.lesions}).items()}
+    segments = dicom_seg.segmentation(series, masks, analysis.findings)
+    dicom_seg.write_dicom(segments, folder / "lesions.dcm")
+    dicom_seg.write_dicom(dicom_seg.structured_report(series, segments, analysis.findings), folder / "findings.dcm")
+
+
 def _reading_order(path: Path) -> tuple[bool, bool, str]:
-    return path.name == "preview.png", path.name == "findings.json", path.name
+    return path.name == "preview.png", path.stem == "findings", path.name

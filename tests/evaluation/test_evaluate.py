@@ -50,8 +50,8 @@ def test_the_reference_is_measured_as_the_prediction_is(
     scan, labels = read_pair(target.case)
 
     class Oracle(Segmenter):
-        def lesions(self, *_: object) -> NDArray[np.bool_]:
-            return AxialView(scan.geometry).turn(labels) > 0
+        def lesions(self, *_: object) -> NDArray[np.uint8]:
+            return (AxialView(scan.geometry).turn(labels) > 0).astype(np.uint8)
 
     at = locate(scan, Oracle(class_bands.card, class_bands.engine))
     volume = case_of(everything, "volumes/8").volume

@@ -51,7 +51,7 @@ def test_a_lesion_comes_back_where_it_is() -> None:
     hu = lung_with_square()
     found = segmenter()[0].lesions(hu, field(hu.shape, dict.fromkeys(range(6), Box(10, 90, 10, 110))))
     truth = hu > -500
-    assert found.dtype == np.bool_
+    assert set(np.unique(found)) == {0, 1}
     both = (found & truth).sum()
     assert 2 * both / (found.sum() + truth.sum()) > 0.97
     assert np.allclose(np.argwhere(found).mean(0), np.argwhere(truth).mean(0), atol=0.2)
@@ -102,6 +102,23 @@ def test_planes_hold_every_class_on_the_pixels_of_the_box() -> None:
         assert probability.dtype == np.float32
         assert np.allclose(probability.sum(0), 1, atol=1e-5)
         assert (found[z, 10:90, 10:110] == (probability[0] >= 0.5)).all()
+
+
+def test_a_lesion_is_of_the_class_that_is_strongest_there() -> None:
+    class Classes(Brightness):
+        def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            logits = super().run(images)
+            right = np.broadcast_to(np.arange(images.shape[3]) >= images.shape[3] / 2, logits.shape)
+            return np.concatenate([logits, np.where(right, -5, 5), np.where(right, 5, -5)], axis=1).astype(np.float32)
+
+    hu = lung_with_square()
+    boxes = field(hu.shape, {0: Box(10, 90, 0, 80)})
+    found = Segmenter(segmenter()[0].card, Classes()).lesions(hu, boxes)[0]
+    truth = hu[0] > -500
+    assert ((found > 0) == (segmenter()[0].lesions(hu, boxes)[0] > 0)).all()
+    assert set(found[truth & (np.arange(120) < 38)]) <= {0, 1}
+    assert set(found[truth & (np.arange(120) >= 42)]) <= {0, 2}
+    assert {1, 2} <= set(found[truth])
 
 
 def test_progress_counts_the_slices_with_lung() -> None:

@@ -86,7 +86,7 @@ class Segmenter:
         hu: NDArray[np.float32],
         field: LungField,
         progress: Callable[[int, int], None] = lambda *_: None,
-    ) -> NDArray[np.bool_]:
+    ) -> NDArray[np.uint8]:
         """Find the lesions of a scan.
 
         Args:
@@ -95,12 +95,13 @@ class Segmenter:
             progress: Called with the slices done and their number.
 
         Returns:
-            (z, y, x) bool.
+            (z, y, x): 0 where there is none; else 1, or of a model with class maps the number of the strongest class.
         """
-        found = np.zeros(hu.shape, dtype=np.bool_)
+        found = np.zeros(hu.shape, dtype=np.uint8)
         total = sum(box is not None for box in field.boxes)
         for done, (z, box, probability) in enumerate(self.planes(hu, field), start=1):
-            found[z, box.top : box.bottom, box.left : box.right] = probability[0] >= self.card.threshold
+            kind = 1 + probability[1:].argmax(0) if len(probability) > 1 else 1
+            found[z, box.top : box.bottom, box.left : box.right] = (probability[0] >= self.card.threshold) * kind
             if done % BATCH == 0 or done == total:
                 progress(done, total)
         return found
