@@ -367,11 +367,21 @@ def robustness(
     case: Annotated[list[str], typer.Option("--case", help="Pattern of names of whole volumes; repeatable.")],
     model: RunOrModel = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the tables.")] = None,
+    card: Annotated[bool, typer.Option("--write-card", help="Write the repeatability into the model's card.")] = False,
 ) -> None:
     """Score a model on whole volumes as they are, and changed as by scanners that it has not seen."""
-    from groundglass.evaluation.robustness import measure_robustness, robustness_table, write_robustness
+    from groundglass.evaluation.robustness import (
+        measure_robustness,
+        robustness_table,
+        write_repeatability,
+        write_robustness,
+    )
     from groundglass.evaluation.targets import find_targets
+    from groundglass.inference.card import bundled_model
 
+    path = model or bundled_model()
+    if card and path.is_dir():
+        raise typer.BadParameter("a run has no card: export it first", param_hint="--write-card")
     targets = find_targets(data, case)
     segmenter, warnings = _segmenter(model, targets)
     with _bar("changed volumes") as progress:
@@ -382,6 +392,8 @@ def robustness(
         named = f"{f' {model.name}' if model else ''} --data DATA" + "".join(f" --case {pattern}" for pattern in case)
         for file in write_robustness(result, output, f"groundglass robustness{named}"):
             typer.echo(str(file))
+    if card:
+        write_repeatability(path, result)
 
 
 def _segmenter(model: Path | None, targets: Sequence[Target]) -> tuple[Segmenter, tuple[str, ...]]:

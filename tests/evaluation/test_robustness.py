@@ -1,5 +1,6 @@
 import csv
 import io
+import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -20,9 +21,11 @@ from groundglass.evaluation.robustness import (
     Robustness,
     measure_robustness,
     robustness_table,
+    write_repeatability,
     write_robustness,
 )
 from groundglass.evaluation.variants import PADDING_HU, VARIANTS, Variant, Volume
+from groundglass.inference.card import bundled_model, read_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.report.findings import ModelRef
 from groundglass.scan.geometry import Geometry
@@ -264,6 +267,39 @@ def test_differences_and_losses_by_hand() -> None:
     assert [found.difference(outcome) for outcome in found.outcomes[:4]] == pytest.approx([0, -0.05, -0.06, 0.1])
     assert found.difference(found.outcomes[4]) is None  # nothing is marked, nothing is lesion: undefined
     assert [outcome.variant.name for outcome in found.losing][-1] == "HU, padded"
+
+
+def test_the_repeatability_by_hand() -> None:
+    repeats = [variant for variant in VARIANTS if variant.repeat][:2]
+    counts = (  # marked: 100, 110 and 90 of 1000 voxels of one volume; 50, 50 and 50 of another
+        {"a/1": Confusion(60, 40, 0, 900), "a/2": Confusion(50, 0, 10, 940)},
+        {"a/1": Confusion(60, 50, 0, 890), "a/2": Confusion(0, 50, 60, 890)},
+        {"a/1": Confusion(180, 0, 0, 1820), "a/2": Confusion(100, 0, 0, 1900)},  # twice the voxels
+    )
+    variants = (VARIANTS[0], *repeats)
+    outcomes = tuple(Outcome(variant, of) for variant, of in zip(variants, counts, strict=True))
+    other = Outcome(BY_NAME["mirrored"], {"a/1": Confusion(1, 0, 0, 999), "a/2": Confusion(1, 0, 0, 999)})
+    found = Robustness(ModelRef(name="m", sha256="f" * 64), 0.5, (*outcomes, other))
+    first = np.log([100, 110, 90]).std(ddof=1)
+    assert found.repeatability == pytest.approx(np.sqrt((first**2 + 0) / 2))
+    nothing = replace(outcomes[1], counts={"a/1": Confusion(0, 0, 60, 940), "a/2": Confusion(0, 0, 60, 940)})
+    assert replace(found, outcomes=(outcomes[0], nothing)).repeatability is None
+    assert replace(found, outcomes=(outcomes[0], other)).repeatability is None
+    refused = replace(outcomes[1], refused={"a/1": "no lung"})
+    assert replace(found, outcomes=(outcomes[0], refused)).repeatability is None
+
+
+def test_the_repeatability_goes_into_the_card(tmp_path: Path) -> None:
+    for suffix in (".onnx", ".json"):
+        shutil.copy(bundled_model().with_suffix(suffix), tmp_path / f"model{suffix}")
+    repeats = [VARIANTS[0], next(variant for variant in VARIANTS if variant.repeat)]
+    counts = [Confusion(100, 0, 0, 900), Confusion(120, 0, 0, 880)]
+    outcomes = tuple(Outcome(variant, {"a/1": of}) for variant, of in zip(repeats, counts, strict=True))
+    found = Robustness(ModelRef(name="m", sha256="f" * 64), 0.5, outcomes)
+    write_repeatability(tmp_path / "model.onnx", found)
+    assert read_card(tmp_path / "model.onnx").repeatability == pytest.approx(np.log(1.2) / np.sqrt(2), abs=1e-4)
+    with pytest.raises(DatasetError, match="cannot be measured"):
+        write_repeatability(tmp_path / "model.onnx", replace(found, outcomes=outcomes[:1]))
 
 
 def cells(table: str, name: str) -> list[str]:

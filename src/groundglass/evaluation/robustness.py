@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,7 @@ from groundglass.errors import DatasetError, InputError
 from groundglass.evaluation.evaluate import Target, evaluate
 from groundglass.evaluation.tables import COUNTS, as_csv, percent
 from groundglass.evaluation.variants import VARIANTS, Variant, Volume
+from groundglass.inference.card import read_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.report.findings import ModelRef
 from groundglass.scan.nifti import write_scan
@@ -75,10 +77,30 @@ class Robustness:
         """Those whose pooled Dice is lower by more than `LARGEST_LOSS`."""
         return tuple(outcome for outcome in self.outcomes if (self.difference(outcome) or 0.0) < -LARGEST_LOSS)
 
+    @property
+    def repeatability(self) -> float | None:
+        """Coefficient of variation of a volume's lesions over what another scan of the same chest could differ by.
+
+        The root mean square, over the volumes, of the standard deviation of the logarithm of their lesions' share of
+        all voxels, over the first variant and those that are repeats. None where a repeat is missing or finds nothing.
+        """
+        repeats = [outcome for outcome in self.outcomes if outcome.variant.repeat or outcome is self.outcomes[0]]
+        if len(repeats) < 2 or any(outcome.refused for outcome in repeats):
+            return None
+        found = np.array([[_share(outcome.counts[case]) for case in self.cases] for outcome in repeats])
+        if not found.all():
+            return None
+        return float(np.sqrt(np.log(found).var(axis=0, ddof=1).mean()))
+
     def difference(self, outcome: Outcome, case: str | None = None) -> float | None:
         """Dice less that of the first outcome, of one case or pooled; None where either is undefined or refused."""
         dice = [_dice(each.pooled if case is None else each.counts.get(case)) for each in (outcome, self.outcomes[0])]
         return None if dice[0] is None or dice[1] is None else dice[0] - dice[1]
+
+
+def _share(counts: Confusion) -> float:
+    true_positive, false_positive, *_ = counts.counts
+    return (true_positive + false_positive) / sum(counts.counts)
 
 
 def _dice(counts: Confusion | None) -> float | None:
@@ -183,6 +205,18 @@ def _row(robustness: Robustness, outcome: Outcome) -> list[str]:
     ]
 
 
+def write_repeatability(model: Path, robustness: Robustness) -> None:
+    """Put the repeatability into the card beside a model.
+
+    Raises:
+        DatasetError: It could not be measured: a volume was refused, or holds no lesion.
+    """
+    if robustness.repeatability is None:
+        raise DatasetError("the repeatability cannot be measured: a changed volume was refused, or nothing found in it")
+    card = read_card(model).model_copy(update={"repeatability": round(robustness.repeatability, 4)})
+    write_whole(model.with_suffix(".json"), (card.model_dump_json(indent=2) + "\n").encode())
+
+
 def write_robustness(robustness: Robustness, folder: Path, command: str) -> list[Path]:
     """Write robustness.md and robustness.csv into a folder, which is made if need be.
 
@@ -215,6 +249,9 @@ def _markdown(robustness: Robustness, command: str) -> str:
         f"Volumes: {len(robustness.cases)}, every slice. Scores in {_caption()}; difference in points to "
         f"'{robustness.outcomes[0].variant.name}'; - refused or undefined. Research use, not a medical device.",
         *(f"\n**Warning: {warning}.**" for warning in robustness.warnings),
+        "",
+        f"Coefficient of variation of a volume's lesions over simulated repeats of its scan: "
+        f"{percent(robustness.repeatability)} %.",
         "",
         f"| {' | '.join(head)} |",
         f"|---|{'---:|' * (len(head) - 2)}---|",

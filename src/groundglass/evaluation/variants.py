@@ -66,11 +66,13 @@ class Variant:
         name: Of the change.
         stands_for: What a reader may take it for.
         change: The volume, and random numbers of its own -> the volume as its file will hold it.
+        repeat: Whether another scan of the same chest on the same day could differ so.
     """
 
     name: str
     stands_for: str
     change: Change
+    repeat: bool = False
 
     def __call__(self, volume: Volume, case: str) -> Volume:
         """Change the volume of a case: the same variant and case give the same volume.
@@ -203,14 +205,14 @@ VARIANTS = (
             (-1500, 500, "a very wide lung window"),
         )
     ),
-    Variant("soft, 1 mm", "A softer reconstruction kernel.", _soft),
+    Variant("soft, 1 mm", "A softer reconstruction kernel.", _soft, repeat=True),
     Variant("soft, 2 pixels", "A very soft kernel, or a picture that was enlarged.", _softer),
     Variant("thick slices", "Slices of 10 mm, at the same distances.", _thick),
-    Variant("sharp", "A sharp (bone or lung) kernel and its noise.", _sharp),
-    Variant("noise, 25 HU", "A low dose.", _noisy(25)),
-    Variant("noise, 50 HU", "A very low dose.", _noisy(50)),
-    Variant("0.75 x the pixels", "A smaller matrix: larger pixels.", _rescaled(0.75)),
-    Variant("1.33 x the pixels", "A larger matrix: smaller pixels.", _rescaled(4 / 3)),
+    Variant("sharp", "A sharp (bone or lung) kernel and its noise.", _sharp, repeat=True),
+    Variant("noise, 25 HU", "A low dose.", _noisy(25), repeat=True),
+    Variant("noise, 50 HU", "A very low dose.", _noisy(50), repeat=True),
+    Variant("0.75 x the pixels", "A smaller matrix: larger pixels.", _rescaled(0.75), repeat=True),
+    Variant("1.33 x the pixels", "A larger matrix: smaller pixels.", _rescaled(4 / 3), repeat=True),
     Variant("mirrored", "Left and right exchanged: a wrong mark of orientation.", _flipped(2)),
     Variant("turned by 180 degrees", "Upside down: a wrong mark, or a patient who lies prone.", _flipped(1, 2)),
     Variant("slices reversed", "Head and feet exchanged: a wrong mark.", _flipped(0)),

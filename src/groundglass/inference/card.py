@@ -32,6 +32,8 @@ class ModelCard(BaseModel):
         never_trained_on: The public test part.
         scores: What it scored, on what, by which command.
         export_check: Each engine's largest difference from torch, in probability.
+        repeatability: Coefficient of variation of a scan's lesion volume over simulated repeats of the scan (other
+            kernels, doses and pixels; `evaluation.variants`); None: not measured.
         intended_use: What it is for.
         limits: What it is not for, and where it is known to fail.
     """
@@ -50,6 +52,7 @@ class ModelCard(BaseModel):
     never_trained_on: tuple[str, ...]
     scores: dict[str, Any] = {}
     export_check: dict[str, float] = {}
+    repeatability: float | None = None
     intended_use: str
     limits: tuple[str, ...]
 
