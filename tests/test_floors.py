@@ -29,9 +29,10 @@ FLOORS = {
     "leak": 8,
     "study": 8,
     "demo": 5,
+    "follow": 5,
     "cli": 9,
 }
-TORCH_FREE = {"errors", "scores", "whole_file", "scan", "inference", "report", "analysis", "demo", "cli"}
+TORCH_FREE = {"errors", "scores", "whole_file", "scan", "inference", "report", "analysis", "demo", "follow", "cli"}
 HEAVY = {"torch", "lightning", "monai", "onnx"}
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,6 +125,29 @@ def segment(
     _warn(result.findings.warnings)
     for file in files:
         console.print(str(file), markup=False)
+
+
+@app.command()
+def follow(
+    sources: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="Scans of one patient.")],
+    output: Output,
+    date: Annotated[
+        list[datetime] | None,
+        typer.Option("--date", help="When each scan was taken, in their order; repeatable. [default: as DICOM states]"),
+    ] = None,
+    model: Model = None,
+    with_identity: WithIdentity = False,
+) -> None:
+    """Follow one patient's lesions over several scans: change in ml and % of lung, as table and figure."""
+    from groundglass.follow import follow as run
+    from groundglass.inference.segmenter import Segmenter
+
+    with _bar("scans") as progress:
+        result = run(sources, output, Segmenter.load(model), date or (), progress=progress, with_identity=with_identity)
+    for change in result.changes:
+        typer.echo(f"scan {change.earlier} to {change.later}: {change.in_words}")
+    _warn(result.warnings)
+    typer.echo(str(output / "follow.html"))
 
 
 @app.command()

@@ -23,11 +23,13 @@ LARGEST = 5
 OUTSIDE_PERCENT = 5.0  # of the lesions outside the lung field: more is worth a warning
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """Frozen, strict about its keys, and never NaN."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Identity(_Record):
+class Identity(Record):
     """Whose scan it is: the name of what was read, and what DICOM states of the patient. Left out unless asked for."""
 
     source: str | None
@@ -36,7 +38,7 @@ class Identity(_Record):
     birth_date: str | None
 
 
-class Input(_Record):
+class Input(Record):
     """The scan that was read: `shape` is (z, y, x) of the file, `spacing_mm` along the same axes."""
 
     identity: Identity | None
@@ -45,7 +47,7 @@ class Input(_Record):
     spacing_mm: tuple[float, float, float] | None
 
 
-class Burden(_Record):
+class Burden(Record):
     """Lesion and lung of one side or of both; the share counts lesion inside the lung field."""
 
     lesion_volume_ml: float | None
@@ -53,7 +55,7 @@ class Burden(_Record):
     lesion_share_of_lung_percent: float | None
 
 
-class Lesion(_Record):
+class Lesion(Record):
     """A connected lesion: its volume, its centre (L, P, S) in mm, and the slice of its centre, counted in the file."""
 
     volume_ml: float | None
@@ -62,14 +64,14 @@ class Lesion(_Record):
     slice: int
 
 
-class MeanIntensity(_Record):
+class MeanIntensity(Record):
     """Mean HU of the lesions, and of the lung without them."""
 
     lesion_hu: float | None
     lung_hu: float | None
 
 
-class IntensityFound(_Record):
+class IntensityFound(Record):
     """What the numbers were taken for; `calibrated` is false where HU are only estimated."""
 
     kind: str
@@ -77,14 +79,14 @@ class IntensityFound(_Record):
     calibrated: bool
 
 
-class ModelRef(_Record):
+class ModelRef(Record):
     """The model that was used."""
 
     name: str
     sha256: str
 
 
-class Findings(_Record):
+class Findings(Record):
     """Everything that is known of a scan's lesions; `to_json` gives the text of `findings.json`.
 
     Attributes:

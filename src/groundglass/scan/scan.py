@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,20 @@ class DicomSeries:
 
     headers: tuple[Dataset, ...]
     frames: tuple[int, ...] | None = None
+
+    @property
+    def taken(self) -> datetime | None:
+        """When the patient was scanned, as exactly as it is stated; None: no date that can be read."""
+        header = self.headers[0]
+        for kind in ("Acquisition", "Series", "Study"):
+            day, time = (str(header.get(f"{kind}{what}") or "") for what in ("Date", "Time"))
+            stated = str(header.get("AcquisitionDateTime") or "") if kind == "Acquisition" else ""
+            for text, form in ((stated[:14] or day + time[:6], "%Y%m%d%H%M%S"), (stated[:8] or day, "%Y%m%d")):
+                try:
+                    return datetime.strptime(text, form)
+                except ValueError:
+                    continue
+        return None
 
     def __repr__(self) -> str:
         return f"DicomSeries({len(self.headers)} instances)"
