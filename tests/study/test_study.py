@@ -176,6 +176,26 @@ def test_a_training_that_fails_is_a_row_and_not_the_end(
     assert (last.run / "test.csv").is_file()
 
 
+def test_without_the_original_files_the_scoring_waits(
+    done: Path, file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "study"
+    shutil.copytree(prepared, elsewhere)
+    manifest = elsewhere / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("/rp_im/", "/gone/"))
+    shutil.copytree(done, folder)
+    _, jobs = planned(file, prepared, folder)
+    (job,) = (job for job in of_rows(jobs, ["plain"]) if job.protocol == "B-patient")
+    (job.run / "test.csv").unlink()
+    assert call(file, "--data", elsewhere, "-o", folder, "--only", "plain") == 0
+    said = capsys.readouterr().out
+    assert "to be scored" in said
+    assert "call study there" in said
+    assert not job.done
+    assert call(file, "--data", prepared, "-o", folder, "--only", "plain") == 0
+    assert job.done
+
+
 def test_a_dry_run_trains_nothing(
     file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

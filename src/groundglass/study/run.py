@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from rich.table import Column, Table
 
+from groundglass.data.prepared import read_manifest
 from groundglass.errors import GroundglassError
 from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import percent, slices_csv
@@ -25,15 +26,19 @@ from groundglass.study.results import read_counts
 from groundglass.training.callbacks import read_metrics
 from groundglass.whole_file import write_whole
 
+UNSCORED = "trained; copy its folder to where the original files are, and call study there to score it"
+
 
 def run_job(job: Job, prepared: Path) -> None:
     """Train, or go on where it was left, then score the test part into `test.csv`; what is done is checked and kept.
+
+    Where none of the original files is at hand, as on a borrowed GPU, the scoring is left for another call.
 
     Raises:
         GroundglassError: The training could not go on, or the run folder holds another one.
     """
     complete(job.config, prepared, job.split, job.run)
-    if not job.done:
+    if not job.done and any(case.image.is_file() for case in read_manifest(prepared).cases):
         segmenter, _ = run_segmenter(job.run)
         evaluation = evaluate(find_targets(prepared, split=job.split), segmenter)
         write_whole(job.run / "test.csv", slices_csv(evaluation).encode())
@@ -66,7 +71,7 @@ def run_jobs(
             job = begun[future]
             try:
                 future.result()
-                said(job, f"Dice {percent(_pooled(job.run).dice)}")
+                said(job, f"Dice {percent(_pooled(job.run).dice)}" if job.done else UNSCORED)
             except (GroundglassError, OSError) as error:
                 failed[job.run] = str(error)
                 said(job, f"failed: {error}")
@@ -115,7 +120,7 @@ def _word(job: Job, epochs: Sequence[Mapping[str, str]], failed: Mapping[Path, s
     if job.done:
         return "done"
     if (job.run / "result.json").is_file():
-        return "scoring"
+        return "to be scored"
     if not job.run.is_dir():
         return ""
     if not epochs:
