@@ -17,6 +17,7 @@ from groundglass.cli import main
 from groundglass.errors import ConfigError, FormatError
 from groundglass.follow import follow
 from groundglass.inference.segmenter import Segmenter
+from groundglass.report.findings import ModelRef
 from groundglass.report.follow_up import Change, FollowUp, Visit, compare
 from groundglass.report.trend import trend_page
 from groundglass.scan import nifti
@@ -25,6 +26,7 @@ from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import DicomSeries, Scan
 
 VARIATION = 0.03
+MODEL = ModelRef(name="made-up", sha256="0" * 64)
 DAYS = [datetime(2020, 3, 20), datetime(2020, 3, 1), datetime(2020, 4, 2)]
 
 
@@ -126,22 +128,14 @@ def visit(ml: float | None, **changes: object) -> Visit:
         ({"calibrated": False}, "one is in HU, the other an 8-bit lung window"),
     ],
 )
-def test_what_speaks_against_comparing(changes: dict[str, object], words: str | None, followed: object) -> None:
-    findings = _findings(followed)
-    warnings = compare([visit(100.0), visit(100.0, **changes)], VARIATION, findings).warnings
+def test_what_speaks_against_comparing(changes: dict[str, object], words: str | None) -> None:
+    warnings = compare([visit(100.0), visit(100.0, **changes)], VARIATION, MODEL).warnings
     assert [words in warning for warning in warnings] == [True] if words else not warnings
 
 
-def _findings(followed: object) -> FollowUp:
-    """Whatever has a model and a version."""
-    assert isinstance(followed, tuple)
-    assert isinstance(followed[0], FollowUp)
-    return followed[0]
-
-
-def test_other_kernels_are_a_warning(followed: tuple[FollowUp, Path]) -> None:
+def test_other_kernels_are_a_warning() -> None:
     visits = [visit(100.0, kernel="B30f"), visit(100.0, kernel="B70f")]
-    assert "other kernels (B30f, B70f)" in compare(visits, VARIATION, _findings(followed)).warnings[0]
+    assert "other kernels (B30f, B70f)" in compare(visits, VARIATION, MODEL).warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -156,12 +150,10 @@ def test_other_kernels_are_a_warning(followed: tuple[FollowUp, Path]) -> None:
         (0.0, 0.0, 0.1, "within what repeats differ by"),
     ],
 )
-def test_a_change_in_words(
-    before: float | None, after: float, variation: float | None, verdict: str, followed: tuple[FollowUp, Path]
-) -> None:
-    (change,) = compare([visit(before), visit(after)], variation, _findings(followed)).changes
+def test_a_change_in_words(before: float | None, after: float, variation: float | None, verdict: str) -> None:
+    (change,) = compare([visit(before), visit(after)], variation, MODEL).changes
     assert change.verdict == verdict
-    page = trend_page(compare([visit(before), visit(after)], variation, _findings(followed)))
+    page = trend_page(compare([visit(before), visit(after)], variation, MODEL))
     assert verdict in page
     assert (page.count('class="bar"') > 0) is False  # these made-up scans carry no interval of their own
 

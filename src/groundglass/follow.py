@@ -71,7 +71,7 @@ def follow(
         visits.append(visit(analysis.findings, scan, name, taken, repeatability))
         progress(number, len(sources))
     visits.sort(key=lambda each: each.taken or datetime.min)  # stable: undated scans stay as given
-    result = compare(visits, repeatability, analysis.findings)
+    result = compare(visits, repeatability, analysis.findings.model)
     if len(patients) > 1:
         warning = "the scans state different patients: are they of one?"
         result = result.model_copy(update={"warnings": (warning, *result.warnings)})

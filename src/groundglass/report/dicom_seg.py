@@ -160,7 +160,8 @@ def _whole_headers(series: DicomSeries) -> list[Dataset]:
     spare = {name: _uid("missing", name, series.headers[0].SOPInstanceUID) for name in _TYPE_1}
     sources = []
     for header in series.headers:
-        whole = Dataset(header)
+        whole = Dataset()
+        whole.update(header)
         whole.file_meta = header.file_meta if hasattr(header, "file_meta") else FileMetaDataset()
         for name in _TYPE_2:
             if name not in whole:

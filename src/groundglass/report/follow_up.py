@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.metadata import version
 from itertools import pairwise
 
 from groundglass.report.findings import Findings, ModelRef, Record
@@ -132,13 +133,13 @@ def visit(findings: Findings, scan: Scan, folder: str, taken: datetime | None, r
     )
 
 
-def compare(visits: Sequence[Visit], repeatability: float | None, findings: Findings) -> FollowUp:
+def compare(visits: Sequence[Visit], repeatability: float | None, model: ModelRef) -> FollowUp:
     """Set scans beside each other.
 
     Args:
         visits: Two or more, in the order of time.
         repeatability: Of the model that measured them all.
-        findings: Of any of them: model and version.
+        model: Name and sha256 of it.
     """
     pairs = [*pairwise(range(len(visits))), *([(0, len(visits) - 1)] if len(visits) > 2 else [])]
     warnings = [text for i, j in pairwise(range(len(visits))) for text in _differences(visits, i, j)]
@@ -149,8 +150,8 @@ def compare(visits: Sequence[Visit], repeatability: float | None, findings: Find
         visits=tuple(visits),
         changes=tuple(_change(visits, i, j, repeatability) for i, j in pairs),
         repeatability=repeatability,
-        model=findings.model,
-        version=findings.version,
+        model=model,
+        version=version("groundglass"),
         warnings=tuple(warnings),
     )
 

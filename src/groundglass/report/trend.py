@@ -7,8 +7,8 @@ from html import escape
 
 from groundglass.report.follow_up import Change, FollowUp, Interval, Visit
 
-WIDTH, HEIGHT = 640, 300  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 20, 48
+WIDTH, HEIGHT = 480, 260  # of a chart, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 16, 36
 TICKS = 4
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1d21; --faint: #5c646d; --paper: #fff; --line: #d4d9de; --mark: #b4480c;

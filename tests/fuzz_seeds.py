@@ -1,0 +1,34 @@
+"""A small whole file for every door of `read_scan`: what the fuzzing starts from."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+from PIL import Image
+
+from dicom_phantom import write_enhanced, write_series
+from groundglass.scan import nifti
+from groundglass.scan.phantom import chest_phantom
+
+
+def write_seeds(folder: Path) -> list[Path]:
+    """Write them into a folder."""
+    scan = chest_phantom(shape=(6, 48, 64)).scan
+    for name in ("a.nii", "b.nii.gz"):
+        nifti.write_scan(scan, folder / name)
+    image = SimpleITK.GetImageFromArray(scan.values)
+    for name, packed in (("c.mha", False), ("d.mha", True), ("e.nrrd", False), ("f.nrrd", True)):
+        SimpleITK.WriteImage(image, str(folder / name), packed)
+    grey = np.clip((scan.values[3].astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+    for name in ("g.png", "h.jpg"):
+        Image.fromarray(grey).save(folder / name)
+    write_enhanced(scan, folder / "i.dcm")
+    slices = write_series(scan, folder / "series")
+    shutil.copy(slices[3], folder / "j.dcm")
+    with zipfile.ZipFile(folder / "k.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in slices:
+            archive.write(path, path.name)
+    shutil.rmtree(folder / "series")
+    return sorted(folder.iterdir())
