@@ -10,16 +10,21 @@ from collections import Counter
 from pathlib import Path
 
 from groundglass.errors import FormatError
+from groundglass.scan.dicom import read_dicom
+from groundglass.scan.dicom_find import NoDicomError
 from groundglass.scan.limits import read_bytes, shown
 from groundglass.scan.nifti import is_nifti, read_nifti
 from groundglass.scan.picture import natural_order, read_pictures
 from groundglass.scan.scan import Scan
 from groundglass.scan.volume_file import read_mha, read_nrrd
 
-_EXPECTED = "expected a CT as NIfTI (.nii, .nii.gz), MHA, NRRD, a PNG or JPEG slice, or a folder of such slices"
-_DICOM = "DICOM is not read yet; convert it to NIfTI, e.g. dcm2niix -z y -o OUT FOLDER"
+_EXPECTED = (
+    "expected a CT as DICOM (a file, folder or ZIP), NIfTI (.nii, .nii.gz), MHA, NRRD, a PNG or JPEG slice, or a "
+    "folder of such slices"
+)
 _VOLUMES = {"NIfTI": read_nifti, "MHA": read_mha, "NRRD": read_nrrd}
 _PICTURES = ("PNG", "JPEG")
+_DICOM = ("DICOM", "ZIP")
 _KIND_BY_SUFFIX = {
     **{".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "MHA", ".nrrd": "NRRD"},
     **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"},
@@ -32,7 +37,8 @@ _SIGNATURES = (
     (0, b"\x08\x00\x05\x00", "DICOM"),  # without its preamble, as old archives have it
     (0, b"\x08\x00\x00\x00", "DICOM"),
     (344, b"ni1\0", "a NIfTI header without its voxels (.hdr)"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"PK\x03\x04", "ZIP"),
+    (0, b"PK\x05\x06", "an empty ZIP archive"),
     (0, b"%PDF", "a PDF"),
     (0, b"II*\0", "a TIFF picture"),
     (0, b"MM\0*", "a TIFF picture"),
@@ -42,13 +48,16 @@ _SIGNATURES = (
 )
 
 
-def read_scan(path: str | os.PathLike[str]) -> Scan:
-    """Read a CT scan: NIfTI, MHA, NRRD, one PNG or JPEG slice, or a folder of them.
+def read_scan(path: str | os.PathLike[str], series: str | None = None, force_modality: bool = False) -> Scan:
+    """Read a CT scan: DICOM, NIfTI, MHA, NRRD, one PNG or JPEG slice, or a folder of them.
 
     What a file is decides its content; a name that says otherwise is refused, a missing extension is not.
 
     Args:
-        path: A file, or a folder of pictures (read in natural order; other and hidden files are passed over).
+        path: A file, a ZIP archive or folder of DICOM (deep), or a folder of pictures (in natural order); other and
+            hidden files are passed over.
+        series: Of several DICOM series the UID, or how it ends; None: chosen by the rule of `dicom_find`.
+        force_modality: Take a DICOM series that is no CT by its header for one.
 
     Returns:
         The scan as its file states it: (z, y, x) on its grid, values after the file's own slope and intercept.
@@ -59,11 +68,13 @@ def read_scan(path: str | os.PathLike[str]) -> Scan:
     path = Path(path)
     mode = _mode(path)
     if stat.S_ISDIR(mode):
-        return _read_folder(path)
+        return _read_folder(path, series, force_modality)
     if not stat.S_ISREG(mode):
         raise FormatError(f"{shown(path)} is no regular file (a pipe, socket or device), {_EXPECTED}")
     kind = _kind(read_bytes(path, 4096))
     _check_kind(path, kind)
+    if kind in _DICOM:
+        return read_dicom(path, series, force_modality)
     return read_pictures([path], path) if kind in _PICTURES else _VOLUMES[kind](path)
 
 
@@ -82,9 +93,7 @@ def _mode(path: Path) -> int:
 def _check_kind(path: Path, kind: str) -> None:
     """Refuse what is not read, and a name that belongs to something else."""
     name, said = shown(path), _kind_by_name(path)
-    if kind == "DICOM":
-        raise FormatError(f"{name} is DICOM: {_DICOM}")
-    if kind not in _VOLUMES and kind not in _PICTURES:
+    if kind not in (*_VOLUMES, *_PICTURES, *_DICOM):
         raise FormatError(f"{name} is {kind}, {_EXPECTED if said is None else f'expected {said} as its name says'}")
     if said is not None and (said in _PICTURES) != (kind in _PICTURES):
         raise FormatError(f"{name} is {kind} by its content, expected {said} as its name says: rename it if it is a CT")
@@ -115,21 +124,26 @@ def _kind(head: bytes) -> str:
     return "text" if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head) else "of an unknown kind"
 
 
-def _read_folder(folder: Path) -> Scan:
+def _read_folder(folder: Path, series: str | None, force_modality: bool) -> Scan:
+    """Pictures that lie in it; where there are none, or DICOM beside them, the DICOM in it and below."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise FormatError(f"{shown(folder)} cannot be read: {error.strerror}; check its permissions") from None
     files = [entry for entry in entries if entry.is_file()]
     kinds = {file: _kind(read_bytes(file, 4096)) for file in files}
+    if "DICOM" in kinds.values():
+        return read_dicom(folder, series, force_modality)
     pictures = [file for file, kind in kinds.items() if kind in _PICTURES or _kind_by_name(file) in _PICTURES]
     for picture in pictures:
         _check_kind(picture, kinds[picture])
     if pictures:
         return read_pictures(sorted(pictures, key=natural_order), folder)
-    if "DICOM" in kinds.values():
-        raise FormatError(f"{shown(folder)} holds DICOM: {_DICOM}")
-    raise FormatError(f"{shown(folder)} holds no PNG or JPEG slice but {_listed(entries)}: {_EXPECTED}")
+    try:
+        return read_dicom(folder, series, force_modality)
+    except NoDicomError:
+        listed = _listed(entries)
+        raise FormatError(f"{shown(folder)} holds no DICOM, PNG or JPEG slice but {listed}: {_EXPECTED}") from None
 
 
 def _listed(entries: list[Path]) -> str:

@@ -1,0 +1,346 @@
+"""A DICOM series as a scan: its slices sorted along their normal, checked, and in HU.
+
+What would make volumes wrong is refused: slices that are missing, shifted, unevenly far apart, or at one place with
+different pixels. What does not is said in the scan's notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
+
+from groundglass.errors import FormatError
+from groundglass.scan.dicom_find import (
+    DAMAGE,
+    Found,
+    Instance,
+    Plane,
+    Series,
+    content,
+    find_series,
+    quiet,
+    syntax,
+    text,
+)
+from groundglass.scan.geometry import Geometry
+from groundglass.scan.limits import check_count, check_plane, plain_values, shown
+from groundglass.scan.scan import DicomSeries, Scan
+
+SUPPORTED = (
+    *("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"),
+    *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
+    *("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"),
+    "1.2.840.10008.1.2.5",
+)
+LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
+SAME_PLACE_MM = 0.01
+EVEN, JITTER = 0.01, 0.1  # of the distance between slices: less is even, up to the second is said
+SHIFT_MM = 1.0  # of a slice sideways, against a straight stack
+TILT_DEGREES = 0.5
+PADDING_HU = -1024.0  # what padding is set to: air
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Slices in the order of their normal, on an even grid.
+
+    Attributes:
+        planes: One for each slice.
+        affine_lps: (4, 4) of the grid, (z, y, x) to (L, P, S) mm.
+        notes: What was met, in plain words.
+    """
+
+    planes: tuple[Plane, ...]
+    affine_lps: NDArray[np.float64]
+    notes: tuple[str, ...]
+
+
+def read_dicom(path: Path, uid: str | None = None, force_modality: bool = False) -> Scan:
+    """Read a CT series from a DICOM file, a folder or a ZIP archive.
+
+    Values are after the rescale: int16 where slopes and intercepts are whole, else float32; padding is air.
+
+    Args:
+        path: What the user named.
+        uid: Of the series, or how it ends; None: chosen by the rule of `dicom_find`.
+        force_modality: Take what is no CT by its header for one.
+
+    Raises:
+        FormatError: There is no CT series, or it is damaged, packed in a syntax that is not read, incomplete or uneven.
+    """
+    name = shown(path)
+    with find_series(path) as found:
+        series = _chosen(name, found, uid, force_modality)
+        _check_kind(name, series, force_modality)
+        stack = sort(name, series.planes)
+        height, width = int(series.header.Rows), int(series.header.Columns)
+        check_count(name, (len(stack.planes), height, width))
+        geometry = _geometry(name, (len(stack.planes), height, width), stack.affine_lps)
+        with quiet():
+            planes, values = _without_repeats(name, stack, (height, width))
+    geometry = Geometry(values.shape, geometry.affine_lps)
+    said = (_series_notes(found, series, uid), stack.notes, _repeat_note(stack, planes), _header_notes(series))
+    notes = tuple(note for notes in said for note in notes)
+    frames = tuple(plane.frame for plane in planes if plane.frame is not None) or None
+    headers = (planes[0].header,) if frames else tuple(plane.header for plane in planes)
+    return Scan(plain_values(name, values), geometry, path, notes=notes, series=DicomSeries(headers, frames))
+
+
+def _chosen(name: str, found: Found, uid: str | None, force_modality: bool) -> Series:
+    if uid is not None:
+        matching = [series for series in found.series if series.uid.endswith(uid)]
+        if len(matching) != 1:
+            known = "; ".join(series.line for series in found.series)
+            raise FormatError(f"{name} holds {len(matching)} series that end in {uid}, expected one of: {known}")
+        return matching[0]
+    best = found.series[0]
+    if best.why_not and not (force_modality and best.why_not.startswith("modality")):
+        lines = "; ".join(series.line for series in found.series[:5])
+        mend = " (--force-modality takes it all the same)" if best.why_not.startswith("modality") else ""
+        raise FormatError(f"{name} holds no CT series but {lines}; give the CT itself{mend}")
+    return best
+
+
+def _check_kind(name: str, series: Series, force_modality: bool) -> None:
+    header = series.header
+    if series.why_not and not (force_modality and series.why_not.startswith("modality")):
+        mend = (
+            "--force-modality takes it all the same" if series.why_not.startswith("modality") else "give the CT itself"
+        )
+        raise FormatError(f"{name}: the series is no CT ({series.why_not}): {mend}")
+    if int(header.get("SamplesPerPixel") or 1) != 1:
+        raise FormatError(f"{name} holds colour pictures, expected one grey value a pixel: give the CT itself")
+    if series.planes[0].frame is None and int(header.get("NumberOfFrames") or 1) > 1:
+        raise FormatError(f"{name} holds frames without positions (a film, no volume): give the CT series itself")
+    for uid in sorted({syntax(plane.header) for plane in series.planes}):
+        if uid not in SUPPORTED or not get_decoder(uid).is_available:
+            known = ", ".join(UID(each).name for each in SUPPORTED)
+            raise FormatError(f"{name} is packed as {uid.name} ({uid}), which is not read; these are: {known}")
+
+
+def sort(name: str, planes: Sequence[Plane]) -> Stack:
+    """Order slices along their normal and check that they make an even grid.
+
+    Slices at one place stay side by side; `_without_repeats` looks at their pixels.
+
+    Args:
+        name: For messages.
+        planes: Of one orientation and matrix.
+
+    Raises:
+        FormatError: A place is missing, or the slices make no even grid.
+    """
+    first = planes[0]
+    if first.spacing_mm is None or any(plane.spacing_mm != first.spacing_mm for plane in planes):
+        raise FormatError(f"{name} states no pixel spacing, or several, expected one for all slices: export it again")
+    if len(planes) == 1:
+        return _single(name, first)
+    if any(plane.position_mm is None or plane.directions is None for plane in planes):
+        missing = sum(plane.position_mm is None or plane.directions is None for plane in planes)
+        raise FormatError(
+            f"{missing} of {len(planes)} images in {name} state no position or orientation, which gives no order: "
+            "export the series again with them"
+        )
+    directions = _directions(name, first)
+    normal = np.cross(*directions)
+    positions = np.array([plane.position_mm for plane in planes])
+    order = np.argsort(positions @ normal, kind="stable")
+    positions = positions[order]
+    kept = np.concatenate([[True], np.diff(positions @ normal) > SAME_PLACE_MM])
+    places = positions[kept]
+    if len(places) == 1:
+        return Stack(tuple(planes[i] for i in order), _single(name, first).affine_lps, ())
+    step = (places[-1] - places[0]) / (len(places) - 1)
+    notes = [*_spacing_notes(name, places @ normal), *_tilt_notes(name, places, step, normal)]
+    return Stack(tuple(planes[i] for i in order), _affine(places[0], step, directions, first), tuple(notes))
+
+
+def _single(name: str, plane: Plane) -> Stack:
+    notes = []
+    thickness = plane.header.get("SpacingBetweenSlices") or plane.header.get("SliceThickness")
+    try:
+        thickness = abs(float(thickness or 0))
+    except DAMAGE:
+        thickness = 0.0
+    if not thickness or not np.isfinite(thickness):
+        thickness = 1.0
+        notes.append("the slice states no thickness: 1 mm is assumed, and volumes with it")
+    directions = np.array([[1.0, 0, 0], [0, 1, 0]]) if plane.directions is None else _directions(name, plane)
+    position = np.zeros(3) if plane.position_mm is None else plane.position_mm
+    if plane.directions is None or plane.position_mm is None:
+        notes.append("the slice states no position or orientation: an upright axial slice is assumed")
+    return Stack((plane,), _affine(position, thickness * np.cross(*directions), directions, plane), tuple(notes))
+
+
+def _directions(name: str, plane: Plane) -> NDArray[np.float64]:
+    """(2, 3) along a row and along a column; unit vectors at right angles."""
+    assert plane.directions is not None
+    lengths = np.linalg.norm(plane.directions, axis=1)
+    if (np.abs(lengths - 1) > 1e-2).any() or abs(plane.directions[0] @ plane.directions[1]) > 1e-2:
+        raise FormatError(f"{name} states an orientation whose axes are not at right angles: export it again")
+    return np.asarray(plane.directions / lengths[:, None])
+
+
+def _affine(
+    origin: NDArray[np.float64], step: NDArray[np.float64], directions: NDArray[np.float64], plane: Plane
+) -> NDArray[np.float64]:
+    """(4, 4) from (z, y, x, 1): PS3.3 C.7.6.2.1.1, with the first slice's corner as origin."""
+    assert plane.spacing_mm is not None
+    between_rows, between_columns = plane.spacing_mm
+    affine = np.eye(4)
+    affine[:3] = np.stack([step, directions[1] * between_rows, directions[0] * between_columns, origin], axis=1)
+    return affine
+
+
+def _spacing_notes(name: str, places: NDArray[np.float64]) -> list[str]:
+    distances = np.diff(places)
+    usual = float(np.median(distances))
+    off = np.abs(distances - usual) / usual
+    if (off <= EVEN).all():
+        return []
+    gaps = [
+        (i, round(d / usual) - 1) for i, d in enumerate(distances) if d > 1.5 * usual and abs(d / usual % 1 - 0.5) > 0.4
+    ]
+    if gaps and (np.delete(off, [i for i, _ in gaps]) <= JITTER).all():
+        missing = sum(count for _, count in gaps)
+        at = ", ".join(str(i + 1) for i, _ in gaps[:5])
+        raise FormatError(
+            f"{name} lacks {missing} slice{'s' if missing > 1 else ''} (behind slice {at} of {len(places)}, "
+            f"{usual:.3g} mm apart elsewhere): send the whole series, or the part without the gap"
+        )
+    if (off > JITTER).any():
+        raise FormatError(
+            f"{name} has slices {distances.min():.3g} to {distances.max():.3g} mm apart, expected one distance: give a "
+            "series of even slices, or resample it, e.g. with dcm2niix"
+        )
+    return [f"slice distances vary by up to {100 * off.max():.0f} %: taken as even"]
+
+
+def _tilt_notes(
+    name: str, places: NDArray[np.float64], step: NDArray[np.float64], normal: NDArray[np.float64]
+) -> list[str]:
+    sideways = places - places[0] - np.outer((places - places[0]) @ normal, step / (step @ normal))
+    worst = float(np.linalg.norm(sideways, axis=1).max())
+    if worst > SHIFT_MM:
+        raise FormatError(
+            f"{name} has slices shifted sideways by up to {worst:.1f} mm, expected a straight stack: "
+            "give one series alone"
+        )
+    cosine = float(step @ normal) / float(np.linalg.norm(step))
+    angle = float(np.degrees(np.arccos(min(1.0, cosine))))
+    if angle <= TILT_DEGREES:
+        return []
+    return [f"the gantry was tilted by {angle:.1f} degrees: the grid is sheared, and kept so"]
+
+
+def _geometry(name: str, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Geometry:
+    try:
+        geometry = Geometry(shape, affine)
+        check_plane(name, geometry)
+        return geometry
+    except ValueError as error:
+        raise FormatError(f"{name} has no usable grid: {error}; export it again") from None
+
+
+def _without_repeats(name: str, stack: Stack, size: tuple[int, int]) -> tuple[list[Plane], NDArray[Any]]:
+    """The slices and their HU, (z, y, x); of several at one place with the same pixels, the first."""
+    planes: list[Plane] = []
+    slices: list[NDArray[Any]] = []
+    normal = stack.affine_lps[:3, 0]
+    for plane, hu in _decoded(name, stack.planes, size):
+        if planes and plane.position_mm is not None and planes[-1].position_mm is not None:
+            apart = abs(float((plane.position_mm - planes[-1].position_mm) @ normal) / float(np.linalg.norm(normal)))
+            if apart <= SAME_PLACE_MM:
+                if not np.array_equal(hu, slices[-1]):
+                    raise FormatError(
+                        f"{name} has several different images at one place (slice {len(planes)}; time points or "
+                        "reconstructions in one series?): give one of them alone"
+                    )
+                continue
+        planes.append(plane)
+        slices.append(hu)
+    return planes, np.stack(slices)
+
+
+def _decoded(name: str, planes: Sequence[Plane], size: tuple[int, int]) -> Iterator[tuple[Plane, NDArray[Any]]]:
+    """Each slice in HU; of a multi-frame instance every frame is decoded once."""
+    whole = all(plane.slope == int(plane.slope) and plane.intercept == int(plane.intercept) for plane in planes)
+    held: Instance | None = None
+    for plane in planes:
+        try:
+            if plane.instance is not held:
+                held, data = plane.instance, dcmread(content(plane.instance), force=True)
+                data.file_meta.TransferSyntaxUID = syntax(plane.header)
+            stored = pixel_array(data, index=plane.frame)
+            if stored.shape != size:
+                raise ValueError("frames of another size")
+        except FormatError:
+            raise
+        except (*DAMAGE, MemoryError):
+            raise FormatError(f"{name} has an image that is damaged or cut short: send the series again") from None
+        hu = stored.astype(np.float32) * np.float32(plane.slope) + np.float32(plane.intercept)
+        padding = _padding(plane.header, stored)
+        if padding is not None:
+            hu[padding] = PADDING_HU
+        fits = whole and float(np.abs(hu).max()) < 1 << 15
+        yield plane, hu.astype(np.int16) if fits else hu
+
+
+def _padding(header: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """(y, x): pixels of padding (PS3.3 C.7.5.1.1.2); None where none is stated."""
+    ends = []
+    for key in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        try:
+            ends.append(int(header[key].value))
+        except DAMAGE:
+            continue
+    if not ends:
+        return None
+    if stored.dtype.kind == "i":  # the value may be written as unsigned
+        ends = [end - (1 << 16) if end > 32767 else end for end in ends]
+    return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
+
+
+def _series_notes(found: Found, series: Series, uid: str | None) -> list[str]:
+    notes = []
+    others = [each.line for each in found.series if each is not series]
+    if others and uid is None:
+        listed = "; ".join(others[:5]) + (f"; and {len(others) - 5} more" if len(others) > 5 else "")
+        notes.append(f"series {series.line} was chosen; others there: {listed} (--series UID takes another)")
+    left = [f"{n} {what}{'s' if n > 1 else ''}" for what, n in series.left_out.items()]
+    damaged = found.others.get("damaged DICOM file")
+    left += [f"{damaged} damaged file{'s' if damaged > 1 else ''}"] if damaged else []
+    if left:
+        notes.append(f"left out: {', '.join(left)}")
+    if series.modality != "CT":
+        notes.append(f"the modality is {series.modality or 'not stated'}, taken for CT as told")
+    if not series.is_axial:
+        notes.append("the slices are not axial: they are turned, and look coarser")
+    return notes
+
+
+def _repeat_note(stack: Stack, planes: Sequence[Plane]) -> list[str]:
+    repeated = len(stack.planes) - len(planes)
+    return [f"{repeated} image{'s' if repeated > 1 else ''} of the same place and pixels left out"] if repeated else []
+
+
+def _header_notes(series: Series) -> list[str]:
+    notes = []
+    header = series.header
+    if text(header, "PhotometricInterpretation") == "MONOCHROME1":
+        notes.append("the images are meant to be shown inverted (MONOCHROME1): HU are taken as they are stored")
+    if text(header, "BurnedInAnnotation") == "YES":
+        notes.append("text is burned into the images: it may be marked, and may name the patient")
+    lossy = sorted({syntax(plane.header) for plane in series.planes} & set(LOSSY))
+    if lossy or text(header, "LossyImageCompression") == "01":
+        notes.append("the images were compressed with loss: fine texture is gone")
+    return notes
