@@ -30,9 +30,11 @@ FLOORS = {
     "study": 8,
     "demo": 5,
     "follow": 5,
+    "info": 4,
     "cli": 9,
 }
-TORCH_FREE = {"errors", "scores", "whole_file", "scan", "inference", "report", "analysis", "demo", "follow", "cli"}
+NEEDS_TORCH = {"network", "losses", "data", "training", "config", "evaluation", "experiment", "export", "leak", "study"}
+TORCH_FREE = set(FLOORS) - NEEDS_TORCH
 HEAVY = {"torch", "lightning", "monai", "onnx"}
 
 

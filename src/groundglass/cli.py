@@ -75,6 +75,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the res
 WithIdentity = Annotated[
     bool, typer.Option("--with-identity", help="Name the source and the patient in findings, report and picture.")
 ]
+SeriesUid = Annotated[str | None, typer.Option("--series", metavar="UID", help="Which of several, by its UID's end.")]
 Model = Annotated[Path | None, typer.Option("--model", help="An ONNX file with its card beside it. [default: bundled]")]
 PreparedFolder = Annotated[Path, typer.Option("--data", metavar="PREPARED", help="A folder made by prepare.")]
 SplitFile = Annotated[Path, typer.Option("--split", metavar="SPLIT.json", help="A file made by split.")]
@@ -95,10 +96,17 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 def segment(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="NIfTI, MHA, NRRD, a PNG/JPEG slice or a folder of them.")
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="DICOM (file, folder, ZIP), NIfTI, MHA, NRRD, a PNG/JPEG slice or a folder of them."
+        ),
     ],
     output: Output,
     model: Model = None,
+    series: SeriesUid = None,
+    force_modality: Annotated[
+        bool, typer.Option("--force-modality", help="Take a DICOM series that is no CT by its header for one.")
+    ] = False,
     intensity: Annotated[
         str | None,
         typer.Option(
@@ -116,7 +124,7 @@ def segment(
 
     if intensity is not None and intensity not in set(Kind):
         raise typer.BadParameter(f"{intensity!r}: expected one of {', '.join(Kind)}", param_hint="--intensity")
-    scan = read_scan(source)
+    scan = read_scan(source, series, force_modality)
     with _bar("slices") as progress:
         result = run(scan, Segmenter.load(model), Kind(intensity) if intensity else None, progress, with_identity)
     files = save(result, output)
@@ -125,6 +133,20 @@ def segment(
     _warn(result.findings.warnings)
     for file in files:
         console.print(str(file), markup=False)
+
+
+@app.command()
+def info(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Whatever segment takes.")],
+    series: SeriesUid = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    with_identity: WithIdentity = False,
+) -> None:
+    """Say what is seen in an input: series, grid, intensities, and what segment would refuse it for."""
+    from groundglass.info import describe
+
+    seen = describe(source, series, with_identity)
+    typer.echo(seen.model_dump_json(indent=2) if as_json else "\n".join(seen.lines))
 
 
 @app.command()

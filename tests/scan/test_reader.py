@@ -154,10 +154,13 @@ def test_values_that_are_no_ct(tmp_path: Path, suffix: str) -> None:
     [
         (b"", r"is empty \(0 bytes\)"),
         (b"patient,volume\n1,2\n", "is text"),
-        (b"PK\x03\x04....", "is a ZIP archive"),
+        (b"PK\x03\x04....", "is a damaged ZIP archive|is ZIP by its content, expected PNG"),
         (gzip.compress(b"hello", mtime=0), r"is a gzip file with no NIfTI inside \(text\)"),
         (b"\x1f\x8b garbage", "is a damaged gzip file"),
-        (bytes(128) + b"DICM" + bytes(200), "is DICOM: DICOM is not read yet; convert it to NIfTI, e.g. dcm2niix"),
+        (
+            bytes(128) + b"DICM" + bytes(200),
+            "no DICOM image but 1 damaged|is DICOM by its content, expected PNG",
+        ),
         (bytes(range(256)), "is of an unknown kind"),
     ],
 )
@@ -201,7 +204,7 @@ def test_a_pipe_or_socket_does_not_hang(tmp_path: Path) -> None:
         server.bind(str(tmp_path / "s.nii"))
         with pytest.raises(FormatError, match=r"s\.nii is no regular file"):
             read_scan(tmp_path / "s.nii")
-    with pytest.raises(FormatError, match=r"holds no PNG or JPEG slice but 2 \.nii"):
+    with pytest.raises(FormatError, match=r"holds no DICOM, PNG or JPEG slice but 2 \.nii"):
         read_scan(tmp_path)
 
 
@@ -227,7 +230,7 @@ def test_no_permission_as_any_user(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_folders_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="holds no PNG or JPEG slice but nothing: expected"):
+    with pytest.raises(FormatError, match="holds no DICOM, PNG or JPEG slice but nothing: expected"):
         read_scan(tmp_path)
     for name in ("a.nii.gz", "b.nii.gz", "c.txt", "bare"):
         (tmp_path / name).touch()
@@ -238,7 +241,7 @@ def test_folders_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="but 1 folder"):
         read_scan(tmp_path / "sub")
     (tmp_path / "IM1").write_bytes(bytes(128) + b"DICM")
-    with pytest.raises(FormatError, match="holds DICOM: DICOM is not read yet"):
+    with pytest.raises(FormatError, match="holds no DICOM image but 1 damaged DICOM file, 1 other file"):
         read_scan(tmp_path)
 
 

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGExtended12Bit
 
 from groundglass.errors import FormatError
 from groundglass.scan.dicom_find import (
     DAMAGE,
+    DAMAGED,
     Found,
     Instance,
     Plane,
@@ -62,6 +63,22 @@ class Stack:
     planes: tuple[Plane, ...]
     affine_lps: NDArray[np.float64]
     notes: tuple[str, ...]
+
+
+def sample(found: Found, series: Series, count: int) -> tuple[Stack, Scan]:
+    """The slices of a series in order, and some of them evenly apart as a scan: what can be said without all pixels.
+
+    Raises:
+        FormatError: As `read_dicom`, for what headers and those slices show.
+    """
+    _check_kind("the series", series, force_modality=True)
+    stack = sort("the series", series.planes)
+    chosen = tuple(stack.planes[i] for i in np.unique(np.linspace(0, len(stack.planes) - 1, count).astype(int)))
+    size = int(series.header.Rows), int(series.header.Columns)
+    with quiet():
+        values = np.stack([hu for _, hu in _decoded("the series", chosen, size)])
+    notes = (*_series_notes(found, series, None), *stack.notes, *_header_notes(series))
+    return stack, Scan(values, _geometry("the series", values.shape, stack.affine_lps), notes=notes)
 
 
 def read_dicom(path: Path, uid: str | None = None, force_modality: bool = False) -> Scan:
@@ -121,10 +138,15 @@ def _check_kind(name: str, series: Series, force_modality: bool) -> None:
         raise FormatError(f"{name} holds colour pictures, expected one grey value a pixel: give the CT itself")
     if series.planes[0].frame is None and int(header.get("NumberOfFrames") or 1) > 1:
         raise FormatError(f"{name} holds frames without positions (a film, no volume): give the CT series itself")
-    for uid in sorted({syntax(plane.header) for plane in series.planes}):
-        if uid not in SUPPORTED or not get_decoder(uid).is_available:
+    for plane in series.planes:
+        uid = syntax(plane.header)
+        twelve_bit = uid == JPEGExtended12Bit and int(plane.header.get("BitsStored") or 0) > 8
+        if twelve_bit or uid not in SUPPORTED or not get_decoder(uid).is_available:
             known = ", ".join(UID(each).name for each in SUPPORTED)
-            raise FormatError(f"{name} is packed as {uid.name} ({uid}), which is not read; these are: {known}")
+            raise FormatError(
+                f"{name} is packed as {uid.name} ({uid}{', 12 bits' if twelve_bit else ''}), which is not read: "
+                f"send it uncompressed; these are read: {known}"
+            )
 
 
 def sort(name: str, planes: Sequence[Plane]) -> Stack:
@@ -286,7 +308,10 @@ def _decoded(name: str, planes: Sequence[Plane], size: tuple[int, int]) -> Itera
         except FormatError:
             raise
         except (*DAMAGE, MemoryError):
-            raise FormatError(f"{name} has an image that is damaged or cut short: send the series again") from None
+            packed = syntax(plane.header).name
+            raise FormatError(
+                f"{name} has an image that is damaged or cut short (packed as {packed}): send the series again"
+            ) from None
         hu = stored.astype(np.float32) * np.float32(plane.slope) + np.float32(plane.intercept)
         padding = _padding(plane.header, stored)
         if padding is not None:
@@ -317,7 +342,7 @@ def _series_notes(found: Found, series: Series, uid: str | None) -> list[str]:
         listed = "; ".join(others[:5]) + (f"; and {len(others) - 5} more" if len(others) > 5 else "")
         notes.append(f"series {series.line} was chosen; others there: {listed} (--series UID takes another)")
     left = [f"{n} {what}{'s' if n > 1 else ''}" for what, n in series.left_out.items()]
-    damaged = found.others.get("damaged DICOM file")
+    damaged = found.others.get(DAMAGED)
     left += [f"{damaged} damaged file{'s' if damaged > 1 else ''}"] if damaged else []
     if left:
         notes.append(f"left out: {', '.join(left)}")

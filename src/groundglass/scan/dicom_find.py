@@ -33,9 +33,11 @@ Opener = Callable[[], BinaryIO]
 
 MAX_FILES = 20_000
 MAX_INFLATED = 1 << 29  # bytes of a deflated data set
+BARE_STARTS = (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")  # without a preamble, as of old
 _META = 144  # bytes up to the end of the file meta group's length (PS3.10 7.1)
 AXIAL = 0.8  # cosine of the angle between a slice's normal and the body's axis: up to 37 degrees
 _LUNG_KERNEL = re.compile(r"lung|bone|edge|sharp|^(b[5-9]\d|bl\d|br[5-9]\d|i[5-9]\d|fc[58]\d|l|yc|yd|e)", re.IGNORECASE)
+DAMAGED = "damaged DICOM file"
 _SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
 DAMAGE = (
     *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError),
@@ -241,7 +243,8 @@ def _found(path: Path, openers: list[Opener]) -> Found:
                 planes = []
             groups.setdefault(uid, []).extend(planes)
             if not planes:
-                others["DICOM without an image"] = others.get("DICOM without an image", 0) + 1
+                what = "DICOM without an image" if text(instance.header, "SOPClassUID") else DAMAGED
+                others[what] = others.get(what, 0) + 1
         series = [_together(uid, planes) for uid, planes in groups.items() if planes]
     if not series:
         held = ", ".join(f"{n} {what}" for what, n in others.items()) or "nothing"
@@ -255,7 +258,7 @@ def _read_header(path: Path, opener: Opener, alone: bool) -> Instance | str:
         with opener() as stream:
             head = stream.read(1024)
             has_preamble = head[128:132] == b"DICM"
-            if not has_preamble and head[:4] not in (b"\x08\x00\x05\x00", b"\x08\x00\x00\x00", b"\x08\x00\x08\x00"):
+            if not has_preamble and head[:4] not in BARE_STARTS:
                 return "other file"
             if DeflatedExplicitVRLittleEndian.encode() in head:
                 _check_inflated(path, head, stream)
@@ -269,7 +272,7 @@ def _read_header(path: Path, opener: Opener, alone: bool) -> Instance | str:
     except DAMAGE as error:
         if alone:
             raise FormatError(f"{shown(path)} is damaged or cut short, expected whole DICOM: send it again") from error
-        return "damaged DICOM file"
+        return DAMAGED
 
 
 def _check_inflated(path: Path, head: bytes, stream: BinaryIO) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from groundglass.errors import FormatError
 from groundglass.scan.dicom import read_dicom
-from groundglass.scan.dicom_find import NoDicomError
+from groundglass.scan.dicom_find import BARE_STARTS, NoDicomError
 from groundglass.scan.limits import read_bytes, shown
 from groundglass.scan.nifti import is_nifti, read_nifti
 from groundglass.scan.picture import natural_order, read_pictures
@@ -34,8 +34,7 @@ _SIGNATURES = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"NRRD000", "NRRD"),
     (128, b"DICM", "DICOM"),
-    (0, b"\x08\x00\x05\x00", "DICOM"),  # without its preamble, as old archives have it
-    (0, b"\x08\x00\x00\x00", "DICOM"),
+    *((0, start, "DICOM") for start in BARE_STARTS),
     (344, b"ni1\0", "a NIfTI header without its voxels (.hdr)"),
     (0, b"PK\x03\x04", "ZIP"),
     (0, b"PK\x05\x06", "an empty ZIP archive"),
@@ -76,6 +75,17 @@ def read_scan(path: str | os.PathLike[str], series: str | None = None, force_mod
     if kind in _DICOM:
         return read_dicom(path, series, force_modality)
     return read_pictures([path], path) if kind in _PICTURES else _VOLUMES[kind](path)
+
+
+def kind_of(path: Path) -> str:
+    """What a path holds by its first bytes: `DICOM`, `NIfTI`, `ZIP`, ...; `folder` for a folder.
+
+    Raises:
+        FormatError: There is nothing that can be read.
+    """
+    if stat.S_ISDIR(_mode(path)):
+        return "folder"
+    return _kind(read_bytes(path, 4096))
 
 
 def _mode(path: Path) -> int:
