@@ -182,6 +182,8 @@ def fuzz(seeds: list[Path], count: int, seed: int, workers: int, kept: Path) -> 
             if not fine:
                 kept.mkdir(parents=True, exist_ok=True)
                 failures.append(f"{made(number, seed, seeds, kept).name}: {what}")
+    for worker in running:
+        worker.process.join()
     return counts, failures
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 from PIL import Image
+from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from dicom_phantom import write_enhanced, write_series
 from groundglass.scan import nifti
@@ -27,6 +29,13 @@ def write_seeds(folder: Path) -> list[Path]:
     write_enhanced(scan, folder / "i.dcm")
     slices = write_series(scan, folder / "series")
     shutil.copy(slices[3], folder / "j.dcm")
+    for name, packing in (("l", RLELossless), ("m", JPEGLSLossless), ("n", JPEG2000Lossless)):
+        data = dcmread(slices[3])
+        data.compress(packing, generate_instance_uid=False)
+        data.save_as(folder / f"{name}.dcm")
+    data = dcmread(slices[3])
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.save_as(folder / "o.dcm")
     with zipfile.ZipFile(folder / "k.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in slices:
             archive.write(path, path.name)

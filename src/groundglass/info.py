@@ -9,7 +9,7 @@ from nibabel.orientations import aff2axcodes
 from groundglass.errors import InputError
 from groundglass.report.findings import Record
 from groundglass.scan.dicom import sample
-from groundglass.scan.dicom_find import Found, NoDicomError, Series, find_series, syntax, text
+from groundglass.scan.dicom_find import Found, NoDicomError, Series, find_series, quiet, syntax, text
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import recognise
 from groundglass.scan.reader import kind_of, read_scan
@@ -112,7 +112,7 @@ def describe(path: Path, uid: str | None = None, with_identity: bool = False) ->
     kind = kind_of(path)
     if kind in ("folder", "DICOM", "ZIP"):
         try:
-            with find_series(path) as found:
+            with quiet(), find_series(path) as found:
                 return _of_dicom(found, kind, uid, with_identity)
         except NoDicomError:
             if kind != "folder":
@@ -141,7 +141,7 @@ def _series(each: Series, chosen: bool, with_identity: bool) -> SeriesInfo:
         uid=each.uid,
         modality=each.modality,
         slices=len(each.planes),
-        size=(int(header.Rows), int(header.Columns)),
+        size=each.planes[0].size,
         spacing_mm=each.planes[0].spacing_mm,
         axial=each.is_axial,
         kernel=each.kernel,

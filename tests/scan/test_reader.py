@@ -241,7 +241,7 @@ def test_folders_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="but 1 folder"):
         read_scan(tmp_path / "sub")
     (tmp_path / "IM1").write_bytes(bytes(128) + b"DICM")
-    with pytest.raises(FormatError, match="holds no DICOM image but 1 damaged DICOM file, 1 other file"):
+    with pytest.raises(FormatError, match="holds no DICOM image but 1 damaged DICOM file, 4 other file"):
         read_scan(tmp_path)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit
 
@@ -28,6 +27,7 @@ from groundglass.scan.dicom_find import (
     Series,
     content,
     find_series,
+    number,
     quiet,
     syntax,
     text,
@@ -36,12 +36,16 @@ from groundglass.scan.geometry import Geometry
 from groundglass.scan.limits import check_count, check_plane, plain_values, shown
 from groundglass.scan.scan import DicomSeries, Scan
 
-SUPPORTED = (
-    *("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"),
-    *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
-    *("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"),
-    "1.2.840.10008.1.2.5",
-)
+# {transfer syntax: who decodes it}. GDCM ends the whole program on some damaged pictures, so that it gets what no other
+# decoder of a free licence reads.
+DECODERS = {
+    **dict.fromkeys(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"), ""),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), "pillow"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), "gdcm"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "pyjpegls"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), "pylibjpeg"),
+    "1.2.840.10008.1.2.5": "pydicom",
+}
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
 SAME_PLACE_MM = 0.01
 EVEN, JITTER = 0.01, 0.1  # of the distance between slices: less is even, up to the second is said
@@ -74,9 +78,8 @@ def sample(found: Found, series: Series, count: int) -> tuple[Stack, Scan]:
     _check_kind("the series", series, force_modality=True)
     stack = sort("the series", series.planes)
     chosen = tuple(stack.planes[i] for i in np.unique(np.linspace(0, len(stack.planes) - 1, count).astype(int)))
-    size = int(series.header.Rows), int(series.header.Columns)
-    with quiet():
-        values = np.stack([hu for _, hu in _decoded("the series", chosen, size)])
+    size = series.planes[0].size
+    values = np.stack([hu for _, hu in _decoded("the series", chosen, size)])
     notes = (*_series_notes(found, series, None), *stack.notes, *_header_notes(series))
     return stack, Scan(values, _geometry("the series", values.shape, stack.affine_lps), notes=notes)
 
@@ -95,21 +98,31 @@ def read_dicom(path: Path, uid: str | None = None, force_modality: bool = False)
         FormatError: There is no CT series, or it is damaged, packed in a syntax that is not read, incomplete or uneven.
     """
     name = shown(path)
-    with find_series(path) as found:
+    with quiet(), find_series(path) as found:
         series = _chosen(name, found, uid, force_modality)
         _check_kind(name, series, force_modality)
         stack = sort(name, series.planes)
-        height, width = int(series.header.Rows), int(series.header.Columns)
-        check_count(name, (len(stack.planes), height, width))
-        geometry = _geometry(name, (len(stack.planes), height, width), stack.affine_lps)
-        with quiet():
-            planes, values = _without_repeats(name, stack, (height, width))
-    geometry = Geometry(values.shape, geometry.affine_lps)
-    said = (_series_notes(found, series, uid), stack.notes, _repeat_note(stack, planes), _header_notes(series))
-    notes = tuple(note for notes in said for note in notes)
-    frames = tuple(plane.frame for plane in planes if plane.frame is not None) or None
-    headers = (planes[0].header,) if frames else tuple(plane.header for plane in planes)
+        shape = (len(stack.planes), *series.planes[0].size)
+        check_count(name, shape)
+        geometry = _geometry(name, shape, stack.affine_lps)
+        planes, values = _without_repeats(name, stack, shape[1:])
+        geometry = Geometry(values.shape, geometry.affine_lps)
+        said = (_series_notes(found, series, uid), stack.notes, _repeat_note(stack, planes), _header_notes(series))
+        notes = tuple(note for notes in said for note in notes)
+        frames = tuple(plane.frame for plane in planes if plane.frame is not None) or None
+        headers = (planes[0].header,) if frames else tuple(plane.header for plane in planes)
+        for header in headers:
+            _drop_damaged(header)
     return Scan(plain_values(name, values), geometry, path, notes=notes, series=DicomSeries(headers, frames))
+
+
+def _drop_damaged(header: Dataset) -> None:
+    """Take away what cannot be read, so that whoever uses the header later meets no surprise."""
+    for tag in list(header.keys()):
+        try:
+            _ = header[tag]
+        except DAMAGE:
+            del header[tag]
 
 
 def _chosen(name: str, found: Found, uid: str | None, force_modality: bool) -> Series:
@@ -134,15 +147,15 @@ def _check_kind(name: str, series: Series, force_modality: bool) -> None:
             "--force-modality takes it all the same" if series.why_not.startswith("modality") else "give the CT itself"
         )
         raise FormatError(f"{name}: the series is no CT ({series.why_not}): {mend}")
-    if int(header.get("SamplesPerPixel") or 1) != 1:
+    if (number(header, "SamplesPerPixel") or 1) != 1:
         raise FormatError(f"{name} holds colour pictures, expected one grey value a pixel: give the CT itself")
-    if series.planes[0].frame is None and int(header.get("NumberOfFrames") or 1) > 1:
+    if series.planes[0].frame is None and (number(header, "NumberOfFrames") or 1) > 1:
         raise FormatError(f"{name} holds frames without positions (a film, no volume): give the CT series itself")
     for plane in series.planes:
         uid = syntax(plane.header)
-        twelve_bit = uid == JPEGExtended12Bit and int(plane.header.get("BitsStored") or 0) > 8
-        if twelve_bit or uid not in SUPPORTED or not get_decoder(uid).is_available:
-            known = ", ".join(UID(each).name for each in SUPPORTED)
+        twelve_bit = uid == JPEGExtended12Bit and (number(plane.header, "BitsStored") or 0) > 8
+        if twelve_bit or uid not in DECODERS:
+            known = ", ".join(UID(each).name for each in DECODERS)
             raise FormatError(
                 f"{name} is packed as {uid.name} ({uid}{', 12 bits' if twelve_bit else ''}), which is not read: "
                 f"send it uncompressed; these are read: {known}"
@@ -188,12 +201,8 @@ def sort(name: str, planes: Sequence[Plane]) -> Stack:
 
 def _single(name: str, plane: Plane) -> Stack:
     notes = []
-    thickness = plane.header.get("SpacingBetweenSlices") or plane.header.get("SliceThickness")
-    try:
-        thickness = abs(float(thickness or 0))
-    except DAMAGE:
-        thickness = 0.0
-    if not thickness or not np.isfinite(thickness):
+    thickness = abs(number(plane.header, "SpacingBetweenSlices") or number(plane.header, "SliceThickness") or 0.0)
+    if not thickness:
         thickness = 1.0
         notes.append("the slice states no thickness: 1 mm is assumed, and volumes with it")
     directions = np.array([[1.0, 0, 0], [0, 1, 0]]) if plane.directions is None else _directions(name, plane)
@@ -302,7 +311,7 @@ def _decoded(name: str, planes: Sequence[Plane], size: tuple[int, int]) -> Itera
             if plane.instance is not held:
                 held, data = plane.instance, dcmread(content(plane.instance), force=True)
                 data.file_meta.TransferSyntaxUID = syntax(plane.header)
-            stored = pixel_array(data, index=plane.frame)
+            stored = pixel_array(data, index=plane.frame, decoding_plugin=DECODERS[syntax(plane.header)])
             if stored.shape != size:
                 raise ValueError("frames of another size")
         except FormatError:

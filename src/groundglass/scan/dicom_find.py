@@ -26,7 +26,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from groundglass.errors import FormatError
-from groundglass.scan.limits import shown
+from groundglass.scan.limits import open_bounded, shown
 from groundglass.scan.zip_file import members
 
 Opener = Callable[[], BinaryIO]
@@ -86,6 +86,11 @@ class Plane:
         return self.instance.header
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return int(self.header.Rows), int(self.header.Columns)
+
+    @property
     def is_axial(self) -> bool:
         """Whether it lies across the body; not known is taken for it."""
         return self.directions is None or abs(np.cross(*self.directions)[2]) > AXIAL
@@ -130,17 +135,16 @@ class Series:
         """Why it is no candidate; None: it is one."""
         if "LOCALIZER" in words(self.header, "ImageType"):
             return "localizer"
-        if str(self.header.get("SOPClassUID", "")).startswith(_SECONDARY):
+        if text(self.header, "SOPClassUID").startswith(_SECONDARY):
             return "secondary capture"
         if self.modality != "CT":
             return f"modality {self.modality or 'not stated'}"
         return None
 
     @property
-    def rank(self) -> tuple[bool, bool, int, bool, int]:
+    def rank(self) -> tuple[bool, bool, int, bool, float]:
         """Higher is chosen first."""
-        number = self.header.get("SeriesNumber")
-        order = -int(number) if number not in (None, "") else -(1 << 31)
+        order = -(number(self.header, "SeriesNumber") or 0)
         return self.why_not is None, self.is_axial, len(self.planes), bool(_LUNG_KERNEL.search(self.kernel)), order
 
     @property
@@ -184,6 +188,12 @@ def text(header: Dataset, name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(value if value is not None else "")).strip()
 
 
+def number(header: Dataset, name: str) -> float | None:
+    """A finite number; None where it is missing or damaged."""
+    values = _numbers(header, name, 1)
+    return None if values is None else float(values[0])
+
+
 def words(header: Dataset, name: str) -> list[str]:
     """The values of a text of several, in capitals."""
     return [word.strip(" '[]").upper() for word in text(header, name).split(",")]
@@ -192,6 +202,8 @@ def words(header: Dataset, name: str) -> list[str]:
 @contextmanager
 def find_series(path: Path) -> Iterator[Found]:
     """Look through a DICOM file, a folder (deep, other files among them) or a ZIP archive; headers only.
+
+    Use it, and what it gives, inside `quiet`.
 
     Raises:
         NoDicomError: There is no DICOM image in it.
@@ -207,7 +219,7 @@ def find_series(path: Path) -> Iterator[Found]:
 
 
 def _file_opener(path: Path) -> Opener:
-    return lambda: path.open("rb")
+    return lambda: open_bounded(path)
 
 
 def _starts(path: Path, signature: bytes) -> bool:
@@ -230,22 +242,21 @@ def _found(path: Path, openers: list[Opener]) -> Found:
     groups: dict[str, list[Plane]] = {}
     others: dict[str, int] = {}
     alone = len(openers) == 1 and not path.is_dir()
-    with quiet():
-        for opener in openers:
-            instance = _read_header(path, opener, alone)
-            if isinstance(instance, str):
-                others[instance] = others.get(instance, 0) + 1
-                continue
-            uid = text(instance.header, "SeriesInstanceUID") or "no UID"
-            try:
-                planes = _planes(instance)
-            except DAMAGE:
-                planes = []
-            groups.setdefault(uid, []).extend(planes)
-            if not planes:
-                what = "DICOM without an image" if text(instance.header, "SOPClassUID") else DAMAGED
-                others[what] = others.get(what, 0) + 1
-        series = [_together(uid, planes) for uid, planes in groups.items() if planes]
+    for opener in openers:
+        instance = _read_header(path, opener, alone)
+        if isinstance(instance, str):
+            others[instance] = others.get(instance, 0) + 1
+            continue
+        uid = text(instance.header, "SeriesInstanceUID") or "no UID"
+        try:
+            planes = _planes(instance)
+        except DAMAGE:
+            planes = []
+        groups.setdefault(uid, []).extend(planes)
+        if not planes:
+            what = "DICOM without an image" if text(instance.header, "SOPClassUID") else DAMAGED
+            others[what] = others.get(what, 0) + 1
+    series = [_together(uid, planes) for uid, planes in groups.items() if planes]
     if not series:
         held = ", ".join(f"{n} {what}" for what, n in others.items()) or "nothing"
         raise NoDicomError(f"{shown(path)} holds no DICOM image but {held}: give the folder of the CT series")
@@ -286,13 +297,13 @@ def _check_inflated(path: Path, head: bytes, stream: BinaryIO) -> None:
 def _planes(instance: Instance) -> list[Plane]:
     """The slices of an instance; none where it holds no image."""
     header = instance.header
-    if not header.get("Rows") or not header.get("Columns"):
+    if not number(header, "Rows") or not number(header, "Columns"):
         return []
     if "PerFrameFunctionalGroupsSequence" not in header:
         return [_plane(instance, None, header, header, header)]
     shared = _first(header, "SharedFunctionalGroupsSequence")
     planes = []
-    for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
+    for place, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
 
         def group(name: str, frame: Dataset = frame) -> Dataset:
             return _first(frame, name) if frame.get(name) else _first(shared, name)
@@ -301,9 +312,7 @@ def _planes(instance: Instance) -> list[Plane]:
         position.update(group("PlanePositionSequence"))
         position.update(group("PlaneOrientationSequence"))
         planes.append(
-            _plane(
-                instance, number, position, group("PixelMeasuresSequence"), group("PixelValueTransformationSequence")
-            )
+            _plane(instance, place, position, group("PixelMeasuresSequence"), group("PixelValueTransformationSequence"))
         )
     return planes
 
@@ -344,7 +353,7 @@ def _together(uid: str, planes: list[Plane]) -> Series:
     for plane in planes:
         axes = None if plane.directions is None else tuple(np.round(plane.directions, 2).ravel() + 0.0)
         localizer = "LOCALIZER" in words(plane.header, "ImageType")
-        parts.setdefault((localizer, axes, plane.header.Rows, plane.header.Columns), []).append(plane)
+        parts.setdefault((localizer, axes, *plane.size), []).append(plane)
     best = max(parts, key=lambda key: (not key[0], parts[key][0].is_axial, len(parts[key])))
     counts: dict[str, int] = {}
     for key, part in parts.items():
@@ -357,7 +366,7 @@ def _together(uid: str, planes: list[Plane]) -> Series:
 
 def syntax(header: Dataset) -> UID:
     """The transfer syntax that a file states; Implicit VR Little Endian where there is no file meta header."""
-    return UID(str(header.file_meta.get("TransferSyntaxUID") or "1.2.840.10008.1.2"))
+    return UID(text(header.file_meta, "TransferSyntaxUID") or "1.2.840.10008.1.2")
 
 
 def content(instance: Instance) -> BinaryIO:

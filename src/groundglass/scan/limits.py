@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +98,17 @@ def read_bytes(path: Path, count: int) -> bytes:
             return file.read(count)
     except OSError as error:
         raise FormatError(f"{shown(path)} cannot be read: {error.strerror}; check its permissions") from None
+
+
+class _Bounded(io.BufferedReader):
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def open_bounded(path: Path) -> BinaryIO:
+    """A file that asks for no more memory than it holds bytes, whatever length a damaged header claims."""
+    return _Bounded(io.FileIO(path))
 
 
 def file_size(path: Path) -> int:

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from groundglass.errors import FormatError
 from groundglass.scan.geometry import Geometry
-from groundglass.scan.limits import MIN_SIDE, check_count, shown
+from groundglass.scan.limits import MIN_SIDE, check_count, open_bounded, shown
 from groundglass.scan.scan import Mask, Scan
 from groundglass.whole_file import write_whole
 
@@ -99,7 +99,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with path.open("rb") as file, Image.open(file, formats=("PNG", "JPEG")) as image:
+            with open_bounded(path) as file, Image.open(file, formats=("PNG", "JPEG")) as image:
                 yield image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise FormatError(

@@ -36,7 +36,8 @@ def read_mha(path: Path) -> Scan:
     name = shown(path)
     text, start = _text(path, b"ElementDataFile")
     fields = _fields(text, "=")
-    _check_inside(name, fields["elementdatafile"] if fields["elementdatafile"].upper() != "LOCAL" else None)
+    where = fields.get("elementdatafile", "LOCAL")
+    _check_inside(name, None if where.upper() == "LOCAL" else where)
     if not _is_true(fields, "binarydata", "true"):
         raise FormatError(f"{name} holds its voxels as text, expected binary ones: save it again with ITK")
     try:

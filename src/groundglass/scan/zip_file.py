@@ -77,4 +77,4 @@ def members(path: Path) -> Iterator[list[Member]]:
 def _is_plain(info: zipfile.ZipInfo) -> bool:
     mode = info.external_attr >> 16
     hidden = info.filename.rsplit("/", 1)[-1].startswith(".") or info.filename.startswith("__MACOSX/")
-    return not info.is_dir() and not hidden and (stat.S_IFMT(mode) in (0, stat.S_IFREG))
+    return bool(info.filename) and not info.is_dir() and not hidden and (stat.S_IFMT(mode) in (0, stat.S_IFREG))
