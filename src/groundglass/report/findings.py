@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import Intensity
-from groundglass.scan.lungs import LungField
+from groundglass.scan.lungs import LungField, extent
 from groundglass.scan.scan import Scan
 
 SCHEMA = 1
@@ -260,12 +260,18 @@ def _largest(
     connected = np.ones((3, 3, 3), dtype=np.int8)
     if not geometry.in_mm:
         connected[[0, 2]] = 0  # pictures are strangers: a lesion ends with its slice
-    regions, count = ndimage.label(lesions, connected)
+    whole = extent(lesions)
+    if whole is None:
+        return ()
+    regions, count = ndimage.label(lesions[whole], connected)
+    boxes = ndimage.find_objects(regions)
     sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     largest = np.argsort(-sizes, kind="stable")[:LARGEST] + 1
     found = []
-    centres = np.array(ndimage.center_of_mass(lesions, regions, largest)).reshape(-1, 3)
-    for rank, (number, centre) in enumerate(zip(largest, centres, strict=True)):
+    for rank, number in enumerate(largest):
+        box = boxes[number - 1]
+        starts = [outer.start + inner.start for outer, inner in zip(whole, box, strict=True)]
+        centre = np.argwhere(regions[box] == number).mean(0) + starts
         size = int(sizes[number - 1])
         volume_ml, centre_mm, area_px = None, None, None
         if geometry.voxel_ml is not None:

@@ -71,14 +71,17 @@ class LungField:
 
     def touching(self, found: Voxels) -> Voxels:
         """(z, y, x): what was found, without the regions that touch no lung: table, bowel, skin."""
-        connected = np.ones((3, 3, 3), dtype=np.int8)
-        regions, count = ndimage.label(found, connected)
-        if not count:
-            return found
-        near = ndimage.binary_dilation(self.mask, ndimage.generate_binary_structure(2, 1)[None], iterations=RIM_PIXELS)
-        keep = np.zeros(count + 1, dtype=np.bool_)
-        keep[np.unique(regions[near & found])] = True
-        return np.asarray(keep[regions] & found)
+        kept = np.zeros_like(found)
+        place = extent(found)
+        if place is None:
+            return kept
+        inside = found[place]
+        regions, count = ndimage.label(inside, np.ones((3, 3, 3), dtype=np.int8))
+        near = np.zeros(count + 1, dtype=np.bool_)
+        for plane, lung in zip(regions, self.mask[place], strict=True):
+            near[plane[ndimage.binary_dilation(lung, iterations=RIM_PIXELS)]] = True
+        kept[place] = near[regions] & inside
+        return kept
 
     def with_lesions(self, lesions: Voxels) -> LungField:
         """The field with the lesions in it or at its rim counted as lung.
@@ -86,17 +89,31 @@ class LungField:
         A threshold takes a dense lesion for chest wall. Lesions that touch no lung do not count.
         """
         right, left = self.right.copy(), self.left.copy()
-        for z in np.flatnonzero(lesions.any((1, 2))):
-            near = ndimage.binary_dilation(right[z] | left[z], iterations=RIM_PIXELS)
-            regions, _ = ndimage.label(lesions[z])
-            touching = np.unique(regions[near & lesions[z]])
+        for z in np.flatnonzero((lesions & ~self.mask).any((1, 2))):
+            place = extent(right[z] | left[z] | lesions[z])
+            on_right, on_left, lesion = right[z][place], left[z][place], lesions[z][place]
+            near = ndimage.binary_dilation(on_right | on_left, iterations=RIM_PIXELS)
+            regions, _ = ndimage.label(lesion)
+            touching = np.unique(regions[near & lesion])
             joined = np.isin(regions, touching[touching > 0])
             if not joined.any():
                 continue
-            nearer_right = _distance(right[z]) <= _distance(left[z])
-            right[z] = _fill(right[z] | (joined & nearer_right & ~left[z]))
-            left[z] = _fill(left[z] | (joined & ~right[z]))
-        return replace(self, right=right & ~left, left=left)
+            nearer_right = _distance(on_right) <= _distance(on_left)
+            on_right[...] = _fill(on_right | (joined & nearer_right & ~on_left))
+            on_left[...] = _fill(on_left | (joined & ~on_right))
+            on_right &= ~on_left
+        return replace(self, right=right, left=left)
+
+
+def extent(mask: Voxels) -> tuple[slice, ...] | None:
+    """The smallest box around what is true, along each axis; None where nothing is."""
+    found = []
+    for axis in range(mask.ndim):
+        places = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
+        if not len(places):
+            return None
+        found.append(slice(int(places[0]), int(places[-1]) + 1))
+    return tuple(found)
 
 
 def _distance(mask: Voxels) -> NDArray[np.float64]:
@@ -183,7 +200,7 @@ def _largest_regions(air: Voxels) -> Voxels:
         return air
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
-    return np.isin(regions, np.flatnonzero(sizes >= SMALLEST_REGION * sizes.max()))
+    return np.asarray((sizes >= SMALLEST_REGION * sizes.max())[regions])
 
 
 def _close(plane: Voxels, spacing: tuple[float, float]) -> Voxels:
@@ -206,11 +223,18 @@ def _right_side(lungs: Voxels, sizes: tuple[tuple[int, int], ...] | None) -> Vox
     """(z, y, x): the patient's right lung, at small x, split from the left one where they touch."""
     if sizes is not None:
         return np.stack([_right_of(plane) for plane in lungs])
-    return _right_of(lungs)
+    right = np.zeros_like(lungs)
+    place = extent(lungs)
+    if place is not None:
+        right[place] = _right_of(lungs[place], lungs.shape[-1] / 2 - place[-1].start)
+    return right
 
 
-def _right_of(lungs: Voxels) -> Voxels:
-    """Erode until two large regions part; each voxel then belongs to the side of the nearest core."""
+def _right_of(lungs: Voxels, centre: float | None = None) -> Voxels:
+    """Erode until two large regions part; each voxel then belongs to the side of the nearest core.
+
+    Where they never part, a lone lung belongs to its side of `centre`, a column; None: the middle one.
+    """
     if not lungs.any():
         return lungs
     columns = np.flatnonzero(lungs.any(tuple(range(lungs.ndim - 1))))
@@ -225,23 +249,35 @@ def _right_of(lungs: Voxels) -> Voxels:
             break
         size = np.bincount(regions.ravel(), minlength=count + 1)[1:]
         large = np.flatnonzero(size > 0.15 * size.sum()) + 1
-        centres = np.array(ndimage.center_of_mass(core, regions, large)).reshape(-1, core.ndim)[:, -1]
+        centres = _columns(regions, count)[large - 1]
         if len(large) >= 2 and centres.min() < middle < centres.max():
             return _nearest_core(lungs, regions, large, centres < middle)
         core = ndimage.binary_erosion(core, across)
-    left_of_centre = np.arange(lungs.shape[-1]) < lungs.shape[-1] / 2
+    left_of_centre = np.arange(lungs.shape[-1]) < (lungs.shape[-1] / 2 if centre is None else centre)
     share = float((lungs & left_of_centre).sum() / lungs.sum())
     if not 0.15 < share < 0.85:  # there is one lung only
         return lungs if share > 0.5 else np.zeros_like(lungs)
     return np.asarray(lungs & (np.arange(lungs.shape[-1]) < middle))
 
 
+def _columns(regions: NDArray[Any], count: int) -> NDArray[np.float64]:
+    """(count,) the mean column of each region."""
+    total, size = np.zeros(count + 1), np.zeros(count + 1)
+    for column in range(regions.shape[-1]):
+        here = np.bincount(regions[..., column].ravel(), minlength=count + 1)
+        total += here * float(column)
+        size += here
+    return np.asarray(total[1:] / size[1:])
+
+
 def _nearest_core(lungs: Voxels, regions: NDArray[Any], large: NDArray[np.int64], is_right: Voxels) -> Voxels:
-    cores = np.isin(regions, large)
+    core, side = (np.zeros(int(regions.max()) + 1, dtype=np.bool_) for _ in range(2))
+    core[large], side[large[is_right]] = True, True
+    cores = core[regions]
     sampling = (4.0, 1.0, 1.0)[-lungs.ndim :]
     where = ndimage.distance_transform_edt(~cores, sampling=sampling, return_distances=False, return_indices=True)
     owner = regions[tuple(np.asarray(where))]
-    return np.asarray(lungs & np.isin(owner, large[is_right]))
+    return np.asarray(lungs & side[owner])
 
 
 def _refine(side: Voxels, hu: NDArray[np.float32], step: int) -> Voxels:
