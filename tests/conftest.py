@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from groundglass.inference.card import ModelCard
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.phantom import Phantom, chest_phantom
+from made_up_engine import MadeUpEngine
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def data() -> Path:
     return path
 
 
-class GreyBand:
+class GreyBand(MadeUpEngine):
     """An engine without weights: lesion is what is brighter than lung and darker than soft tissue."""
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:

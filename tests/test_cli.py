@@ -41,7 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *wo
 
 @pytest.fixture
 def without_weights(monkeypatch: pytest.MonkeyPatch, grey_band: Segmenter) -> None:
-    monkeypatch.setattr(Segmenter, "load", lambda model=None: grey_band)
+    monkeypatch.setattr(Segmenter, "load", lambda *_: grey_band)
 
 
 @pytest.mark.usefixtures("without_weights")
@@ -151,7 +151,7 @@ def test_an_output_that_cannot_be_written_is_exit_1(
 def test_what_nobody_foresaw_is_one_line_too(
     scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(model: object = None) -> None:
+    def fail(*_: object) -> None:
         raise ValueError("first line\nsecond line")
 
     monkeypatch.setattr(Segmenter, "load", fail)
@@ -248,7 +248,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(scan_file: Path, tmp_path: Path) 
         # A test started in the background inherits a shell's ignored Ctrl-C.
         "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from groundglass.inference.segmenter import Segmenter; from groundglass.cli import main\n"
-        "def load(model=None): print('loading', flush=True); time.sleep(60)\n"
+        "def load(*_): print('loading', flush=True); time.sleep(60)\n"
         "Segmenter.load = load; main()"
     )
     words = [sys.executable, "-c", slow, "segment", str(scan_file), "-o", str(tmp_path / "out")]

@@ -33,6 +33,7 @@ from groundglass.scan.lungs import FieldOfView
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import Scan
+from made_up_engine import MadeUpEngine
 
 CONFIG = """
 name = "tiny"
@@ -138,7 +139,7 @@ def test_a_folder_prepared_otherwise_is_refused(prepared: Path, tmp_path: Path, 
 def test_training_sees_what_segment_sees(folder: Path, model: Path) -> None:
     seen = []
 
-    class Recorder:
+    class Recorder(MadeUpEngine):
         def run(self, images: np.ndarray) -> np.ndarray:
             seen.append(images)
             return np.zeros_like(images)
@@ -167,7 +168,7 @@ def test_a_network_is_asked_about_what_it_was_trained_on(kind: str, folder: Path
     """The slices of a scan as `segment` gives them to the network are those of the prepared folder, bars included."""
     seen: list[NDArray[np.float32]] = []
 
-    class Eye:
+    class Eye(MadeUpEngine):
         def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             seen.append(images)
             return np.zeros_like(images)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from groundglass.errors import GroundglassError
+from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig, EngineName, Precision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,6 +72,14 @@ def _live(table: Callable[[], Any]) -> Iterator[None]:
         yield
 
 
+EngineChoice = Annotated[
+    EngineName | None, typer.Option("--engine", help="What runs the model. [default: the fastest that does]")
+]
+PrecisionChoice = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="In what it computes. [default: bf16 where the CPU has it]"),
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="How many. [default: all cores]")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if need be.")]
 WithIdentity = Annotated[
     bool, typer.Option("--with-identity", help="Name the source and the patient in findings, report and picture.")
@@ -114,6 +123,9 @@ def segment(
         ),
     ] = None,
     with_identity: WithIdentity = False,
+    engine: EngineChoice = None,
+    precision: PrecisionChoice = None,
+    threads: Threads = None,
 ) -> None:
     """Find the lesions in a scan: mask, findings (ml, % of lung) and a picture."""
     from groundglass.analysis import save
@@ -126,7 +138,8 @@ def segment(
         raise typer.BadParameter(f"{intensity!r}: expected one of {', '.join(Kind)}", param_hint="--intensity")
     scan = read_scan(source, series, force_modality)
     with _bar("slices") as progress:
-        result = run(scan, Segmenter.load(model), Kind(intensity) if intensity else None, progress, with_identity)
+        segmenter = Segmenter.load(model, EngineConfig(engine, precision, threads))
+        result = run(scan, segmenter, Kind(intensity) if intensity else None, progress, with_identity)
     files = save(result, output)
     console = _console()
     console.print(result.findings.summary, markup=False)
@@ -137,12 +150,20 @@ def segment(
 
 @app.command()
 def info(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="Whatever segment takes.")],
+    source: Annotated[Path | None, typer.Argument(metavar="[INPUT]", help="Whatever segment takes.")] = None,
     series: SeriesUid = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     with_identity: WithIdentity = False,
+    engine: Annotated[bool, typer.Option("--engine", help="Say what would run the model here, and why.")] = False,
 ) -> None:
     """Say what is seen in an input: series, grid, intensities, and what segment would refuse it for."""
+    if engine:
+        from groundglass.inference.segmenter import Segmenter
+
+        typer.echo(str(Segmenter.load().engine.card))
+        return
+    if source is None:
+        raise typer.BadParameter("name an input, or ask for --engine", param_hint="INPUT")
     from groundglass.info import describe
 
     seen = describe(source, series, with_identity)
@@ -377,6 +398,8 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Folder for report, tables and figures.")
     ] = None,
     card: Annotated[bool, typer.Option("--write-card", help="Write the scores into the model's card.")] = False,
+    engine: EngineChoice = None,
+    precision: PrecisionChoice = None,
 ) -> None:
     """Score a model on cases with a reference mask, through the same code as segment."""
     from groundglass.data.splits import read_split
@@ -391,7 +414,7 @@ def evaluate(
     if output is not None:
         _needs("matplotlib")
     targets = find_targets(data, case or (), read_split(split) if split else None, part)
-    segmenter, warnings = _segmenter(path, targets)
+    segmenter, warnings = _segmenter(path, targets, EngineConfig(engine, precision))
     with _bar("cases") as progress:
         evaluation = run(targets, segmenter, progress, warnings)
     _warn(warnings)
@@ -442,13 +465,15 @@ def robustness(
         write_repeatability(path, result)
 
 
-def _segmenter(model: Path | None, targets: Sequence[Target]) -> tuple[Segmenter, tuple[str, ...]]:
+def _segmenter(
+    model: Path | None, targets: Sequence[Target], config: EngineConfig = ON_THIS_MACHINE
+) -> tuple[Segmenter, tuple[str, ...]]:
     """A run's or a model file's segmenter, and warnings where the run was trained on what is scored."""
     from groundglass.evaluation.targets import seen_in_training
     from groundglass.inference.segmenter import Segmenter
 
     if model is None or not model.is_dir():
-        return Segmenter.load(model), ()
+        return Segmenter.load(model, config), ()
     _needs("torch", "lightning")
     from groundglass.export import run_segmenter
 

@@ -20,7 +20,8 @@ from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError, ModelError
 from groundglass.experiment import THRESHOLDS, score
 from groundglass.inference.card import ModelCard
-from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine
+from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
+from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.intensity import Window
 from groundglass.training.fit import load_network
@@ -121,6 +122,7 @@ class TorchEngine:
 
     def __init__(self, module: LesionModule) -> None:
         self._module = module
+        self.card = EngineCard(f"torch {torch.__version__}", Precision.F32.value, None, "the run as it was trained")
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -233,7 +235,7 @@ def check_against_torch(module: LesionModule, model: Path, images: NDArray[np.fl
     expected = torch.sigmoid(module(torch.from_numpy(images))).numpy()
     differences = {}
     for engine, tolerance in TOLERANCES:
-        found = 1 / (1 + np.exp(-engine(model).run(images)))
+        found = 1 / (1 + np.exp(-engine(model, EngineConfig(precision=Precision.F32)).run(images)))
         difference = float(np.abs(found - expected).max())
         if not difference <= tolerance:
             raise ModelError(

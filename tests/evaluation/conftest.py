@@ -15,12 +15,13 @@ from groundglass.scan import nifti
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
+from made_up_engine import MadeUpEngine
 
 STACK = slice(10, 14)
 PICTURE = 12
 
 
-class ClassBands:
+class ClassBands(MadeUpEngine):
     """An engine without weights: lesion as in `grey_band`, ground-glass where it is darker, else consolidation."""
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from groundglass.report.findings import NO_SPACING
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.reader import read_scan
 from groundglass.scores import Confusion
+from made_up_engine import MadeUpEngine
 
 Targets = dict[str, Target]
 
@@ -65,7 +66,7 @@ def test_the_reference_is_measured_as_the_prediction_is(
 def test_the_network_runs_once_over_every_slice(targets: Targets, grey_band: Segmenter) -> None:
     seen = []
 
-    class Recorder:
+    class Recorder(MadeUpEngine):
         def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             seen.append(len(images))
             return grey_band.engine.run(images)
@@ -171,7 +172,7 @@ def test_without_lesion(everything: Evaluation) -> None:
 
 
 def test_nothing_marked_and_nothing_there(targets: Targets, grey_band: Segmenter) -> None:
-    class Never:
+    class Never(MadeUpEngine):
         def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             return np.full_like(images, -9)
 

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, save
 from groundglass.errors import EngineError
 from groundglass.inference import engine as engines
 from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, open_engine
+from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 
 
 @pytest.fixture
@@ -30,11 +31,14 @@ def double_plus_one(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("engine", [OpenVINOEngine, OnnxRuntimeEngine])
 @pytest.mark.parametrize("shape", [(1, 1, 4, 5), (3, 1, 8, 6)])
+@pytest.mark.parametrize("threads", [None, 1])
 def test_each_engine_computes_the_model_in_float32(
-    double_plus_one: Path, engine: type[OpenVINOEngine | OnnxRuntimeEngine], shape: tuple[int, ...]
+    double_plus_one: Path, engine: type[OpenVINOEngine | OnnxRuntimeEngine], shape: tuple[int, ...], threads: int | None
 ) -> None:
     x = np.random.default_rng(0).random(shape, dtype=np.float32)
-    y = engine(double_plus_one).run(x)
+    asked = engine(double_plus_one, EngineConfig(precision=Precision.F32, threads=threads))
+    assert (asked.card.precision, asked.card.threads) == ("f32", threads)
+    y = asked.run(x)
     assert y.dtype == np.float32
     assert np.abs(y - (2 * x + 1)).max() < 1e-6  # bfloat16 would be off by 1e-3
 
@@ -44,11 +48,46 @@ def test_the_fast_one_is_taken_first(double_plus_one: Path) -> None:
 
 
 def test_the_other_one_is_taken_where_it_fails(double_plus_one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Path) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("no such instruction")
 
     monkeypatch.setattr(engines, "OpenVINOEngine", broken)
     assert isinstance(open_engine(double_plus_one), OnnxRuntimeEngine)
+
+
+def test_the_one_that_is_asked_for_is_taken(double_plus_one: Path) -> None:
+    engine = open_engine(double_plus_one, EngineConfig(engine=EngineName.ONNXRUNTIME))
+    assert isinstance(engine, OnnxRuntimeEngine)
+    assert str(engine.card).startswith("ONNX Runtime ")
+    assert str(engine.card).endswith(", f32, all cores: as asked")
+    with pytest.raises(EngineError, match=r"model\.onnx: onnxruntime: .* computes in float32 on a CPU"):
+        open_engine(double_plus_one, EngineConfig(EngineName.ONNXRUNTIME, Precision.BF16))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_taken_where_the_cpu_has_it(
+    native: bool, double_plus_one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    class Core:
+        def get_property(self, *_: str) -> list[str]:
+            return ["FP32", "BF16"] if native else ["FP32"]
+
+        def read_model(self, path: Path) -> Path:
+            return path
+
+        def compile_model(self, _: Path, device: str, settings: dict[str, str]) -> dict[str, str]:
+            return settings
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    engine = OpenVINOEngine(double_plus_one)
+    assert engine.card.precision == ("bf16" if native else "f32")
+    assert vars(engine)["_compiled"]["INFERENCE_PRECISION_HINT"] == engine.card.precision
+    assert OpenVINOEngine(double_plus_one, EngineConfig(precision=Precision.F32)).card.precision == "f32"
+    if not native:
+        with pytest.raises(EngineError, match="does not compute in bfloat16: ask for --precision f32"):
+            OpenVINOEngine(double_plus_one, EngineConfig(precision=Precision.BF16))
 
 
 def test_a_file_that_none_takes_is_refused_with_each_reason(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from numpy.typing import NDArray
 from groundglass.inference.card import ModelCard
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.lungs import Box, LungField
+from made_up_engine import MadeUpEngine
 
 WINDOW = (-1000.0, 0.0)
 
 
-class Brightness:
+class Brightness(MadeUpEngine):
     """An engine that calls lesion what is brighter than half the window, and remembers what it saw."""
 
     def __init__(self) -> None:

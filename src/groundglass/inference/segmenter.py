@@ -12,6 +12,7 @@ from scipy.special import expit
 
 from groundglass.inference.card import ModelCard, bundled_model, read_card
 from groundglass.inference.engine import Engine, open_engine
+from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig
 from groundglass.scan.crop import Letterbox
 from groundglass.scan.intensity import AIR_HU
 from groundglass.scan.lungs import Box, LungField
@@ -40,7 +41,7 @@ class Segmenter:
         self.card, self.engine = card, engine
 
     @classmethod
-    def load(cls, model: Path | None = None) -> Segmenter:
+    def load(cls, model: Path | None = None, config: EngineConfig = ON_THIS_MACHINE) -> Segmenter:
         """Open an ONNX file with its card; None: the bundled model.
 
         Raises:
@@ -48,7 +49,7 @@ class Segmenter:
             EngineError: No engine on this machine can run it.
         """
         model = model or bundled_model()
-        return cls(read_card(model), open_engine(model))
+        return cls(read_card(model), open_engine(model, config))
 
     def places(self, field: LungField) -> list[tuple[int, Letterbox]]:
         """The slices with lung, each with the letterbox of its field of view."""
