@@ -58,7 +58,7 @@ def test_a_scans_files(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -
     nifti.write_scan(phantom.scan, source)
     result = segment(read_scan(source), grey_band)
     files = save(result, tmp_path / "out")
-    assert [file.name for file in files] == ["lesions.nii.gz", "findings.json", "preview.png"]
+    assert [file.name for file in files] == ["lesions.nii.gz", "findings.json", "preview.png", "report.html"]
     mask, ct = Nifti1Image.from_filename(files[0]), Nifti1Image.from_filename(source)
     assert mask.shape == ct.shape
     assert np.array_equal(mask.affine, ct.affine)
@@ -107,7 +107,12 @@ def test_a_second_run_replaces_the_first(phantom: Phantom, grey_band: Segmenter,
     result = segment(phantom.scan, grey_band)
     first = [file.read_bytes() for file in save(result, tmp_path)[:1]]
     assert [file.read_bytes() for file in save(result, tmp_path)[:1]] == first
-    assert {path.name for path in tmp_path.iterdir()} == {"lesions.nii.gz", "findings.json", "preview.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "lesions.nii.gz",
+        "findings.json",
+        "preview.png",
+        "report.html",
+    }
 
 
 def test_a_full_disk_leaves_nothing_behind(

@@ -52,7 +52,12 @@ def test_segment_writes_and_says_what_it_found(
     assert code == 0
     assert err == ""  # no progress bar in a pipe
     assert out.splitlines()[0].startswith("lesion ")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"lesions.nii.gz", "findings.json", "preview.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "lesions.nii.gz",
+        "findings.json",
+        "preview.png",
+        "report.html",
+    }
     json.loads((tmp_path / "out" / "findings.json").read_text())
 
 

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from groundglass.errors import OutputError
+from groundglass.inference.card import ModelCard
 from groundglass.inference.segmenter import Segmenter
 from groundglass.report.findings import Findings, ModelRef, measure
+from groundglass.report.page import About, page
 from groundglass.report.preview import preview
 from groundglass.scan import nifti, picture
 from groundglass.scan.geometry import AxialView
@@ -37,6 +39,8 @@ class Analysis:
         classes: Of a model with class maps, {class: its part of the lesions}.
         findings: The numbers.
         preview: A montage of the slices with most lesion.
+        at: Where lungs and lesions are, in the axial view.
+        card: The model's.
     """
 
     scan: Scan
@@ -44,6 +48,8 @@ class Analysis:
     classes: dict[str, Mask]
     findings: Findings
     preview: Image.Image
+    at: Located
+    card: ModelCard
 
 
 class Stopwatch:
@@ -146,7 +152,7 @@ def segment(
     names = scan.names if with_identity else None
     drawn = preview(at.hu, at.view, at.field, at.lesions, title, scan.sizes, names)
     classes = {name: at.mask(at.kinds == i) for i, name in enumerate(segmenter.card.classes[1:], start=1)}
-    return Analysis(scan, at.mask(at.lesions), classes, findings, drawn)
+    return Analysis(scan, at.mask(at.lesions), classes, findings, drawn, at, segmenter.card)
 
 
 def analyse(scan: Scan) -> Findings:
@@ -159,12 +165,12 @@ def analyse(scan: Scan) -> Findings:
 
 
 def save(analysis: Analysis, folder: Path) -> list[Path]:
-    """Write mask, findings and picture into a folder, all or nothing.
+    """Write mask, findings, picture and report into a folder, all or nothing.
 
     Everything is written into a hidden folder beside them first; only when all of it is there is it moved into place.
 
     Returns:
-        The files: masks, findings, picture.
+        The files: masks, findings, picture, report.
 
     Raises:
         OutputError: The folder cannot be made or written.
@@ -181,6 +187,7 @@ def save(analysis: Analysis, folder: Path) -> list[Path]:
                 _write_dicom(analysis, analysis.scan.series, staging)
             (staging / "findings.json").write_text(analysis.findings.to_json() + "\n", encoding="utf-8")
             analysis.preview.save(staging / "preview.png")
+            (staging / "report.html").write_text(_report(analysis), encoding="utf-8")
             files = sorted((path for path in staging.rglob("*") if path.is_file()), key=_reading_order)
             for path in files:
                 target = folder / path.relative_to(staging)
@@ -193,6 +200,21 @@ def save(analysis: Analysis, folder: Path) -> list[Path]:
         ) from error
 
 
+def _report(analysis: Analysis) -> str:
+    at, card = analysis.at, analysis.card
+    tested = card.scores.get("test", {}).get("pooled", {}).get("whole", {}).get("dice")
+    about = About(
+        name=card.name,
+        sha256=card.sha256,
+        training_data=card.training_data,
+        never_trained_on=card.never_trained_on,
+        test_dice=tested,
+        intended_use=card.intended_use,
+        limits=card.limits,
+    )
+    return page(analysis.findings, at.hu, at.view, at.field, at.lesions, analysis.preview, about, analysis.scan.sizes)
+
+
 def _write_dicom(analysis: Analysis, series: DicomSeries, folder: Path) -> None:
     from groundglass.report import dicom_seg  # highdicom takes its time, and only DICOM needs it
 
@@ -203,4 +225,4 @@ def _write_dicom(analysis: Analysis, series: DicomSeries, folder: Path) -> None:
 
 
 def _reading_order(path: Path) -> tuple[bool, bool, str]:
-    return path.name == "preview.png", path.stem == "findings", path.name
+    return path.name in ("preview.png", "report.html"), path.stem == "findings", path.name

@@ -7,7 +7,7 @@ from pathlib import Path
 from nibabel.orientations import aff2axcodes
 
 from groundglass.errors import InputError
-from groundglass.report.findings import Record
+from groundglass.report.record import Record
 from groundglass.scan.dicom import sample
 from groundglass.scan.dicom_find import Found, NoDicomError, Series, find_series, quiet, syntax, text
 from groundglass.scan.geometry import Geometry

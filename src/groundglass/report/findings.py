@@ -10,23 +10,18 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from scipy import ndimage
 
+from groundglass.report.distribution import Histogram, Profile, Zone, histogram, profile, zones
+from groundglass.report.record import Record
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import Intensity
 from groundglass.scan.lungs import LungField, extent
 from groundglass.scan.scan import Scan
 
-SCHEMA = 1
+SCHEMA = 2
 LARGEST = 5
 OUTSIDE_PERCENT = 5.0  # of the lesions outside the lung field: more is worth a warning
-
-
-class Record(BaseModel):
-    """Frozen, strict about its keys, and never NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Identity(Record):
@@ -97,6 +92,9 @@ class Findings(Record):
         lesion_share_of_lung_percent: Lesion inside the lung field, of the lung's volume (pictures: of its area).
         right_lung: The same for the patient's right lung.
         left_lung: The same for the left.
+        zones: Each lung by thirds of its height, the upper right one first.
+        profile: Lesion and lung of every slice, in the order of the file.
+        histogram: HU of lung and lesions.
         slices: Slices of the scan.
         lesion_slices: How many of them show lesion.
         lesion_slice_indices: Which, from 0 along the axis that runs from feet to head (or head to feet, as the file has
@@ -118,6 +116,9 @@ class Findings(Record):
     lesion_share_of_lung_percent: float | None
     right_lung: Burden
     left_lung: Burden
+    zones: tuple[Zone, ...] | None
+    profile: Profile
+    histogram: Histogram
     slices: int
     lesion_slices: int
     lesion_slice_indices: tuple[int, ...]
@@ -184,6 +185,9 @@ def measure(
         **whole.model_dump(),
         right_lung=right,
         left_lung=left,
+        zones=_zones(view, lungs, lesions, unknown),
+        profile=profile(view, lungs, lesions),
+        histogram=histogram(hu, lungs, lesions, intensity),
         slices=len(lesions),
         lesion_slices=int(per_slice.sum()),
         lesion_slice_indices=tuple(sorted(int(n) for n in slice_numbers[per_slice])),
@@ -227,6 +231,21 @@ def _identity(scan: Scan) -> Identity:
     return Identity(
         source=scan.source.name if scan.source else None, patient_name=name, patient_id=number, birth_date=born
     )
+
+
+def _zones(
+    view: AxialView, lungs: LungField, lesions: NDArray[np.bool_], unknown: dict[str, str]
+) -> tuple[Zone, ...] | None:
+    slices = len(lesions)
+    if not view.geometry.in_mm:
+        unknown["zones"] = "a picture is one slice of a lung, whose height is not known"
+    elif slices < 3:
+        unknown["zones"] = f"{slices} slice{'s are' if slices > 1 else ' is'} too few for thirds"
+    elif not lungs.mask.any():
+        unknown["zones"] = "no lung was found in the scan"
+    else:
+        return zones(view, lungs, lesions)
+    return None
 
 
 def _burden(

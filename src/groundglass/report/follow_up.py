@@ -13,7 +13,8 @@ from datetime import datetime
 from importlib.metadata import version
 from itertools import pairwise
 
-from groundglass.report.findings import Findings, ModelRef, Record
+from groundglass.report.findings import Findings, ModelRef
+from groundglass.report.record import Record
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import Scan
 

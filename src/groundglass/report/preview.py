@@ -86,7 +86,7 @@ def _tile(
     size: tuple[int, ...],
     name: str,
 ) -> Image.Image:
-    rows, columns = _shown_part(lungs, z, size)
+    rows, columns = shown_part(lungs, z, size)
     _, dy, dx = view.geometry.spacing
     height, width = (rows.stop - rows.start) * dy, (columns.stop - columns.start) * dx
     scale = TILE / max(height, width)
@@ -97,7 +97,7 @@ def _tile(
     pixels = np.asarray(image).copy()
     lung, lesion = lungs.right[z] | lungs.left[z], lesions[z]
     for mask, colour, strength in ((lung, LUNG_COLOUR, 0.55), (lesion, LESION_COLOUR, 1.0)):
-        line = _outline(mask[rows, columns], drawn_size)[..., None] * strength
+        line = outline(mask[rows, columns], drawn_size)[..., None] * strength
         pixels = (pixels * (1 - line) + np.array(colour) * line).astype(np.uint8)
 
     tile = Image.new("RGB", (TILE, drawn_size[1]), (0, 0, 0))
@@ -112,7 +112,8 @@ def _tile(
     return tile
 
 
-def _shown_part(lungs: LungField, z: int, size: tuple[int, ...]) -> tuple[slice, slice]:
+def shown_part(lungs: LungField, z: int, size: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of a slice around its lungs, with a margin; all of it where there is no lung."""
     box = lungs.boxes[z]
     if box is None:
         return slice(0, size[0]), slice(0, size[1])
@@ -123,7 +124,7 @@ def _shown_part(lungs: LungField, z: int, size: tuple[int, ...]) -> tuple[slice,
     )
 
 
-def _outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.float32]:
+def outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.float32]:
     """(height, width) in [0, 1]: a smooth line of about two pixels along the mask's rim, on the drawn size."""
     if not mask.any():
         return np.zeros((size[1], size[0]), dtype=np.float32)

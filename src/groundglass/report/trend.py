@@ -5,33 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from groundglass.report.charts import Chart
 from groundglass.report.follow_up import Change, FollowUp, Interval, Visit
-
-WIDTH, HEIGHT = 480, 260  # of a chart, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 16, 36
-TICKS = 4
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1a1d21; --faint: #5c646d; --paper: #fff; --line: #d4d9de; --mark: #b4480c;
-  --warn: #fff3e6; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #eceff1; --faint: #a3abb3; --paper: #14161a; --line: #363c43; --mark: #ff8a4c; --warn: #33251a; }
-}
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.warnings { background: var(--warn); border-left: 4px solid var(--mark); padding: .6rem 1rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-td.words { text-align: left; white-space: normal; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem; }
-figure { margin: 1rem 0; } figcaption, .note { color: var(--faint); font-size: .9rem; }
-svg { width: 100%; height: auto; } svg text { fill: var(--faint); font-size: 13px; }
-.axis { stroke: var(--line); } .dot { fill: var(--mark); }
-.bar, .trend { stroke: var(--mark); stroke-width: 2; fill: none; } .trend { stroke-width: 1; }
-@media print { body { margin: 0; max-width: none; } figure, tr { break-inside: avoid; } }
-"""
+from groundglass.report.page import content_hash, page_text
 
 
 def trend_page(result: FollowUp) -> str:
@@ -43,21 +19,22 @@ def trend_page(result: FollowUp) -> str:
         for points, title in ((shares, "Lesion, % of the lung"), (volumes, "Lesion, ml"))
         if any(value is not None for value, _ in points)
     ]
+    style = page_text("style.css")
     warnings = "".join(f"<li>{escape(text)}</li>" for text in result.warnings)
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src {content_hash(style)}">
 <title>groundglass: follow-up of {len(result.visits)} scans</title>
-<style>{_STYLE}</style>
+<style>{style}</style>
 </head>
 <body>
 <h1>Lesions over time: {len(result.visits)} scans</h1>
 <p>{escape(_headline(result))}</p>
 {f'<div class="warnings" role="note"><strong>Before you compare:</strong><ul>{warnings}</ul></div>' if warnings else ""}
-<div class="figures">{"".join(figures)}</div>
+<div class="columns">{"".join(figures)}</div>
 <h2>Scans</h2>
 {
         _table(
@@ -154,48 +131,23 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _figure(points: Sequence[tuple[float | None, Interval | None]], title: str, visits: Sequence[Visit]) -> str:
     """A chart: a dot a scan, a bar of repeats, a line between; along the days where they are known."""
     places = _places(visits)
-    ends = [end for value, interval in points for end in (value, *(interval or ())) if end is not None]
-    top = _round_up(max(ends))
-
-    def y(value: float) -> float:
-        return HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM)
-
-    parts = []
-    for tick in range(TICKS + 1):
-        value = top * tick / TICKS
-        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>')
+    chart = Chart((-0.1, 1.1), max(end for value, interval in points for end in (value or 0.0, *(interval or ()))))
     known = [(x, value, interval) for x, (value, interval) in zip(places, points, strict=True) if value is not None]
-    line = " ".join(f"{x:.1f},{y(value):.1f}" for x, value, _ in known)
-    parts.append(f'<polyline class="trend" points="{line}"/>')
+    chart.line([(x, value) for x, value, _ in known], "trend")
     for x, value, interval in known:
+        at = f"{chart.x(x):.1f}"
         if interval:
-            parts.append(
-                f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{y(interval[0]):.1f}" y2="{y(interval[1]):.1f}"/>'
-            )
-        parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y(value):.1f}" r="5"/>')
+            low, high = (f"{chart.y(end):.1f}" for end in interval)
+            chart.add(f'<line class="bar" x1="{at}" x2="{at}" y1="{low}" y2="{high}"/>')
+        chart.add(f'<circle class="dot" cx="{at}" cy="{chart.y(value):.1f}" r="5"/>')
     for number, (x, each) in enumerate(zip(places, visits, strict=True), start=1):
-        name = f"{each.taken:%Y-%m-%d}" if each.taken and len(visits) <= 6 else f"{number}"
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 22}" text-anchor="middle">{name}</text>')
+        chart.x_label(x, f"{each.taken:%Y-%m-%d}" if each.taken and len(visits) <= 4 else f"{number}")
     spoken = "; ".join(f"scan {i}: {_number(value)}" for i, (value, _) in enumerate(points, start=1))
-    return (
-        f"<figure><figcaption>{title}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}. {spoken}">{"".join(parts)}</svg></figure>'
-    )
+    return f"<figure><figcaption>{title}</figcaption>{chart.svg(f'{title}. {spoken}')}</figure>"
 
 
 def _places(visits: Sequence[Visit]) -> list[float]:
-    """Where along the chart each scan stands: by its day, or evenly."""
+    """Where along the chart each scan stands, from 0 to 1: by its day, or evenly."""
     days = [each.taken.timestamp() if each.taken else float(i) for i, each in enumerate(visits)]
     span = days[-1] - days[0]
-    shares = [(day - days[0]) / span for day in days] if span else [i / (len(days) - 1) for i in range(len(days))]
-    first, last = LEFT + 40, WIDTH - RIGHT - 40
-    return [first + share * (last - first) for share in shares]
-
-
-def _round_up(value: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
-    if value <= 0:
-        return 1.0
-    power = 10.0 ** len(str(int(value))) / 10
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= value) if value >= 1 else 1.0
+    return [(day - days[0]) / span for day in days] if span else [i / (len(days) - 1) for i in range(len(days))]

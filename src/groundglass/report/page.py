@@ -1,0 +1,279 @@
+"""The report: one HTML file that needs nothing else, for a screen, a phone and paper."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from groundglass.report.charts import HEIGHT, Chart
+from groundglass.report.findings import Burden, Findings
+from groundglass.report.viewer import jpeg, viewer, viewer_slices
+from groundglass.scan.geometry import AxialView
+from groundglass.scan.lungs import LungField
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reader should know of the model.
+
+    Attributes:
+        name: Of the model.
+        sha256: Of its file.
+        training_data: What it was trained on.
+        never_trained_on: The public test part.
+        test_dice: Pooled over whole volumes of that; None: not scored.
+        intended_use: What it is for.
+        limits: What it is not for, and where it is known to fail.
+    """
+
+    name: str
+    sha256: str
+    training_data: Sequence[str]
+    never_trained_on: Sequence[str]
+    test_dice: float | None
+    intended_use: str
+    limits: Sequence[str]
+
+
+def page(
+    findings: Findings,
+    hu: NDArray[np.float32],
+    view: AxialView,
+    lungs: LungField,
+    lesions: NDArray[np.bool_],
+    montage: Image.Image,
+    about: About,
+    sizes: tuple[tuple[int, int], ...] | None = None,
+) -> str:
+    """The whole report.
+
+    Args:
+        findings: The numbers.
+        hu: (z, y, x) upright axial slices, HU or estimated HU.
+        view: The view that they are in.
+        lungs: The lung field, lesions counted in.
+        lesions: (z, y, x) bool.
+        montage: The slices with most lesion, for paper.
+        about: The model.
+        sizes: For pictures, the true (height, width) of each slice.
+    """
+    profile = _profile(findings)
+    slices = json.dumps(viewer_slices(findings, hu, view, lungs, lesions, sizes, profile)).replace("<", "\\u003c")
+    style, script = page_text("style.css"), page_text("page.js")
+    policy = f"default-src 'none'; img-src data:; style-src {content_hash(style)}; script-src {content_hash(script)}"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>groundglass: {escape(findings.summary)}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>{escape(findings.summary[0].upper() + findings.summary[1:])}</h1>
+{_identity(findings)}
+{_warnings(findings)}
+{_burdens(findings)}
+<h2>Slices</h2>
+{viewer(lungs)}
+<figure class="print"><img src="{jpeg(montage)}" alt="The slices with most lesion, contours drawn, sides marked">
+<figcaption>The slices with most lesion, from head to feet; where none was found, slices evenly apart.</figcaption>
+</figure>
+<div class="columns">
+<figure><figcaption>{_profile_caption(findings)}</figcaption>{profile.svg("Lesion of each slice")}</figure>
+<figure><figcaption>{_histogram_caption(findings)}</figcaption>{_histogram(findings)}</figure>
+</div>
+{_zones(findings)}
+{_largest(findings)}
+{_unknown(findings)}
+{_about(findings, about)}
+</main>
+<script type="application/json" id="slices">{slices}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def page_text(name: str) -> str:
+    """A style sheet or script of the pages."""
+    return (resources.files("groundglass.report") / name).read_text(encoding="utf-8")
+
+
+def content_hash(text: str) -> str:
+    """A source of a Content-Security-Policy: this text and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f}"
+
+
+def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are text."""
+    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="scroll"><table aria-label="{escape(caption)}"><thead><tr>{titles}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _identity(findings: Findings) -> str:
+    known = findings.input.identity
+    if known is None:
+        return ""
+    named = (
+        ("Scan", known.source),
+        ("Patient", known.patient_name),
+        ("ID", known.patient_id),
+        ("Born", known.birth_date),
+    )
+    return f'<p class="lead">{escape("; ".join(f"{what}: {value}" for what, value in named if value))}</p>'
+
+
+def _warnings(findings: Findings) -> str:
+    if not findings.warnings:
+        return ""
+    items = "".join(f"<li>{escape(text)}</li>" for text in findings.warnings)
+    return f'<div class="warnings" role="note"><strong>Before you use these numbers:</strong><ul>{items}</ul></div>'
+
+
+def _burdens(findings: Findings) -> str:
+    both = Burden(**{name: getattr(findings, name) for name in Burden.model_fields})
+    named = (("both lungs", both), ("right lung", findings.right_lung), ("left lung", findings.left_lung))
+    rows = [
+        [
+            name,
+            _number(each.lesion_share_of_lung_percent),
+            _number(each.lesion_volume_ml),
+            _number(each.lung_volume_ml, 0),
+        ]
+        for name, each in named
+    ]
+    means = findings.mean_intensity
+    density = (
+        f'<p class="note">Mean density: lesion {means.lesion_hu:.0f} HU, lung {means.lung_hu:.0f} HU.</p>'
+        if means.lesion_hu is not None and means.lung_hu is not None
+        else ""
+    )
+    head = ("", "lesion, % of lung", "lesion, ml", "lung, ml")
+    return f"<h2>Burden</h2>{_table('Burden by lung', head, rows)}{density}"
+
+
+def _profile(findings: Findings) -> Chart:
+    lesion, count = findings.profile.lesion, findings.slices
+    chart = Chart((0, count), max(lesion))
+    for number, value in enumerate(lesion):
+        x, next_x, y = chart.x(number), chart.x(number + 1), chart.y(value)
+        chart.add(
+            f'<rect class="area jump" data-slice="{number}" x="{x:.2f}" width="{max(0.4, next_x - x - 0.2):.2f}" '
+            f'y="{y:.1f}" height="{chart.y(0) - y:.1f}"/>'
+        )
+    chart.add(f'<line class="here" id="here" x1="-9" x2="-9" y1="{chart.y(chart.top):.0f}" y2="{chart.y(0):.0f}"/>')
+    for number in sorted({0, count // 2, count - 1}):
+        chart.x_label(number + 0.5, str(number))
+    chart.add(f'<text x="{chart.x(count / 2):.0f}" y="{HEIGHT - 4}" text-anchor="middle">slice in the file</text>')
+    return chart
+
+
+def _profile_caption(findings: Findings) -> str:
+    unit = "ml" if findings.profile.unit == "ml" else "pixels"
+    return f"Lesion of each slice, {unit}. A click on a bar shows its slice."
+
+
+def _histogram(findings: Findings) -> str:
+    told = findings.histogram
+    totals = [sum(told.lung), sum(told.lesion)]
+    shares = [
+        [100 * n / total if total else 0.0 for n in counts]
+        for counts, total in zip((told.lung, told.lesion), totals, strict=True)
+    ]
+    middles = [told.start_hu + told.width_hu * (i + 0.5) for i in range(len(told.lung))]
+    stop = told.start_hu + told.width_hu * len(told.lung)
+    chart = Chart((told.start_hu, stop), max(map(max, shares)))
+    for share, name in zip(shares, ("of-lung", "of-lesion"), strict=True):
+        chart.line(list(zip(middles, share, strict=True)), name)
+    for hu in range(-1000, stop, 250):
+        chart.x_label(hu, str(hu))
+    chart.add(f'<text x="{chart.x(-450):.0f}" y="{HEIGHT - 4}" text-anchor="middle">HU</text>')
+    return chart.svg("Density of lung and lesion")
+
+
+def _histogram_caption(findings: Findings) -> str:
+    how = " HU are estimated from a lung window." if findings.histogram.estimated else ""
+    keys = '<span class="key-lung">lung without lesion</span> and <span class="key-lesion">lesion</span>'
+    return f"Density of {keys}, % of voxels for each {findings.histogram.width_hu} HU.{how}"
+
+
+def _zones(findings: Findings) -> str:
+    if findings.zones is None:
+        return f'<h2>Zones</h2><p class="note">Unknown: {escape(findings.unknown["zones"])}.</p>'
+    rows = [
+        [
+            f"{each.side} {each.third}",
+            _number(each.lesion_share_of_lung_percent),
+            _number(each.lesion_volume_ml),
+            _number(each.lung_volume_ml, 0),
+            str(each.score),
+        ]
+        for each in findings.zones
+    ]
+    total = sum(each.score for each in findings.zones)
+    head = ("zone", "lesion, % of zone", "lesion, ml", "lung, ml", "score")
+    return f"""<h2>Zones</h2>{_table("Burden by zone", head, rows)}
+<p>Zone score: <strong>{total} of {4 * len(findings.zones)}</strong>.</p>
+<p class="note">Zones are thirds of the height of each lung that the scan shows. A zone's score is 0 without lesion,
+1 up to 25 %, 2 up to 50 %, 3 up to 75 %, 4 above. The CT severity score of the five lobes is not given: lobes are not
+segmented here, and thirds are no lobes.</p>"""
+
+
+def _largest(findings: Findings) -> str:
+    if not findings.largest_lesions:
+        return ""
+    rows = []
+    for i, each in enumerate(findings.largest_lesions, start=1):
+        size = f"{each.area_px} px" if each.volume_ml is None else f"{each.volume_ml:.1f} ml"
+        centre = each.centre_lps_mm
+        rows.append([str(i), size, str(each.slice), "-" if centre is None else ", ".join(f"{mm:.0f}" for mm in centre)])
+    head = ("", "size", "slice", "centre: left, back, up, mm")
+    return f"<h2>Largest lesions</h2>{_table('Largest lesions', head, rows)}"
+
+
+def _unknown(findings: Findings) -> str:
+    reasons: dict[str, list[str]] = {}
+    for name, reason in findings.unknown.items():
+        if not name.startswith(("largest_lesions", "input.identity", "zones")):
+            reasons.setdefault(reason, []).append(name.replace("_", " ").replace(".", ": "))
+    if not reasons:
+        return ""
+    items = "".join(f"<li>{escape(', '.join(names))}: {escape(why)}</li>" for why, names in reasons.items())
+    return f"<h2>Not known</h2><ul>{items}</ul>"
+
+
+def _about(findings: Findings, about: About) -> str:
+    given: Mapping[str, str] = {
+        "Intensities": f"{findings.intensity.reason}.",
+        "Model": f"{about.name} (sha256 {about.sha256[:12]}), groundglass {findings.version}.",
+        "For": about.intended_use,
+        "Trained on": "; ".join(about.training_data) + "." if about.training_data else "not stated.",
+        "Never trained on": ", ".join(about.never_trained_on) + "." if about.never_trained_on else "",
+        "Dice on those, whole volumes": "" if about.test_dice is None else f"{100 * about.test_dice:.0f} %.",
+        "Limits": " ".join(about.limits),
+    }
+    rows = "".join(f"<p><strong>{escape(name)}:</strong> {escape(text)}</p>" for name, text in given.items() if text)
+    return f"""<h2>What this is, and is not</h2>{rows}
+<p><strong>Not a medical device.</strong> For research: not for the diagnosis or treatment of a patient. A program
+marked what looks like lesions of COVID-19 to it; other disease looks alike, and it misses some. Look at the slices.</p>
+"""

@@ -1,0 +1,82 @@
+"""Zones, profile and histogram by hand."""
+
+import numpy as np
+import pytest
+
+from groundglass.report.distribution import HISTOGRAM_HU, histogram, profile, zones
+from groundglass.scan.geometry import AxialView, Geometry
+from groundglass.scan.intensity import Intensity, Kind
+from groundglass.scan.lungs import LungField
+
+MM = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])  # x left, y back, z up; 2 mm^3 a voxel
+HU = Intensity(Kind.HU, np.ones(1), np.zeros(1), "", calibrated=True)
+
+
+def lungs(depth: int = 9) -> LungField:
+    """Ten voxels of each lung in every slice; the left one is missing in the lowest three."""
+    right = np.zeros((depth, 4, 20), dtype=np.bool_)
+    left = right.copy()
+    right[:, 1, :10] = True
+    left[3:, 1, 10:] = True
+    return LungField(right, left, (None,) * depth)
+
+
+def test_zones_are_thirds_of_each_lungs_own_height() -> None:
+    field = lungs()
+    lesions = np.zeros_like(field.right)
+    lesions[0:3, 1, :10] = True  # the lower right zone, all of it
+    lesions[6, 1, :5] = True  # 5 of 30 voxels of the upper right one
+    lesions[3, 1, 10:] = True  # 10 of 20 of the lower left one
+    lesions[8, 0, 0] = True  # outside the lung
+    found = {
+        (each.side, each.third): each for each in zones(AxialView(Geometry(field.right.shape, MM)), field, lesions)
+    }
+    assert list(found) == [(side, third) for side in ("right", "left") for third in ("upper", "middle", "lower")]
+    shares = [each.lesion_share_of_lung_percent for each in found.values()]
+    assert shares == pytest.approx([16.67, 0, 100, 0, 0, 50])
+    assert [each.score for each in found.values()] == [1, 0, 4, 0, 0, 2]
+    assert [each.lung_volume_ml for each in found.values()] == pytest.approx([0.06] * 3 + [0.04] * 3)
+    assert found["right", "upper"].lesion_volume_ml == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("voxels", "score"), [(0, 0), (1, 1), (25, 1), (26, 2), (50, 2), (51, 3), (75, 3), (76, 4)])
+def test_a_score_is_in_quarters(voxels: int, score: int) -> None:
+    right = np.zeros((3, 10, 20), dtype=np.bool_)
+    right[:, :, :10] = True
+    lesions = np.zeros_like(right)
+    lesions[1, :, :10] = (np.arange(100) < voxels).reshape(10, 10)
+    field = LungField(right, np.zeros_like(right), (None,) * 3)
+    found = zones(AxialView(Geometry(right.shape, MM)), field, lesions)
+    assert [(each.third, each.score) for each in found] == [("upper", 0), ("middle", score), ("lower", 0)]
+
+
+def test_the_profile_is_in_the_files_order() -> None:
+    field = lungs()
+    lesions = np.zeros_like(field.right)
+    lesions[1, 1, :4] = True
+    upside_down = Geometry(field.right.shape, MM * [-1, 1, 1, 1])
+    found = profile(AxialView(upside_down), field, lesions)
+    assert found.unit == "ml"
+    assert found.lesion == pytest.approx([0] * 7 + [0.008, 0])
+    assert found.lung == pytest.approx([0.04] * 6 + [0.02] * 3)
+    pixels = profile(AxialView(Geometry.pixels(field.right.shape)), field, lesions)
+    assert (pixels.unit, pixels.lesion[1]) == ("px", 4)
+
+
+def test_the_histogram_by_hand() -> None:
+    field = lungs(3)
+    hu = np.full(field.right.shape, 5000, dtype=np.float32)
+    hu[field.right] = -850
+    lesions = np.zeros_like(field.right)
+    lesions[0, 1, :4] = True
+    hu[0, 1, :4] = -5000, -1100, -590, 500
+    found = histogram(hu, field, lesions, HU)
+    start, stop, width = HISTOGRAM_HU
+    assert (found.start_hu, found.width_hu, len(found.lung)) == (start, width, (stop - start) // width)
+    expected = np.zeros(len(found.lung), dtype=int)
+    expected[(-850 - start) // width] = 26
+    assert found.lung == tuple(expected)
+    lesion = np.zeros(len(found.lung), dtype=int)
+    lesion[[0, (-590 - start) // width, -1]] = 2, 1, 1
+    assert found.lesion == tuple(lesion)
+    assert not found.estimated
