@@ -239,6 +239,17 @@ def test_uneven_slices_are_refused_and_a_little_jitter_is_said(upright: Scan, tm
         read_scan(tmp_path / "a")
 
 
+@pytest.mark.parametrize("percent", [4, 0.9])
+def test_small_differences_that_add_up_are_refused(percent: float, tmp_path: Path) -> None:
+    """40 steps too long, then 40 too short: every one nearly even, the middle slices at another place."""
+    scan = chest_phantom(shape=(81, 24, 24), oblique=False).scan
+    paths = write_series(scan, tmp_path / "a")
+    for z, path in enumerate(paths):
+        moved(path, (0, 0, min(z, 80 - z) * percent / 100 * scan.geometry.spacing[0]))
+    with pytest.raises(FormatError, match=r"mm apart, which puts some .* mm off an even grid: give a series"):
+        read_scan(tmp_path / "a")
+
+
 def test_sideways_shifts_are_refused(upright: Scan, tmp_path: Path) -> None:
     paths = write_series(upright, tmp_path / "a")
     moved(paths[3], (4, 0, 0))

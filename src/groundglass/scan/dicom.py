@@ -48,7 +48,9 @@ DECODERS = {
 }
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
 SAME_PLACE_MM = 0.01
-EVEN, JITTER = 0.01, 0.1  # of the distance between slices: less is even, up to the second is said
+# Of the distance between slices. Less than the first is even; up to the second is said, and no slice may lie farther
+# from its place on the even grid.
+EVEN, JITTER = 0.01, 0.1
 SHIFT_MM = 1.0  # of a slice sideways, against a straight stack
 TILT_DEGREES = 0.5
 PADDING_HU = -1024.0  # what padding is set to: air
@@ -236,8 +238,6 @@ def _spacing_notes(name: str, places: NDArray[np.float64]) -> list[str]:
     distances = np.diff(places)
     usual = float(np.median(distances))
     off = np.abs(distances - usual) / usual
-    if (off <= EVEN).all():
-        return []
     gaps = [
         (i, round(d / usual) - 1) for i, d in enumerate(distances) if d > 1.5 * usual and abs(d / usual % 1 - 0.5) > 0.4
     ]
@@ -253,7 +253,13 @@ def _spacing_notes(name: str, places: NDArray[np.float64]) -> list[str]:
             f"{name} has slices {distances.min():.3g} to {distances.max():.3g} mm apart, expected one distance: give a "
             "series of even slices, or resample it, e.g. with dcm2niix"
         )
-    return [f"slice distances vary by up to {100 * off.max():.0f} %: taken as even"]
+    adrift = float(np.abs(places - np.linspace(places[0], places[-1], len(places))).max())
+    if adrift > JITTER * usual:  # small differences of one kind add up over many slices
+        raise FormatError(
+            f"{name} has slices {distances.min():.3g} to {distances.max():.3g} mm apart, which puts some "
+            f"{adrift:.2g} mm off an even grid: give a series of even slices, or resample it, e.g. with dcm2niix"
+        )
+    return [f"slice distances vary by up to {100 * off.max():.0f} %: taken as even"] if (off > EVEN).any() else []
 
 
 def _tilt_notes(
