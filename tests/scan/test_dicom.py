@@ -94,6 +94,15 @@ def test_padding_becomes_air(scan: Scan, tmp_path: Path) -> None:
     assert np.array_equal(found[:, 8:], values[:, 8:])
 
 
+def test_tissue_that_has_the_value_of_padding_stays(scan: Scan, tmp_path: Path) -> None:
+    values = np.full(scan.values.shape, 10, dtype=np.int16)
+    values[:, :8] = values[:, 20:30, 20:30] = 40
+    write_series(Scan(values, scan.geometry), tmp_path / "a", PixelPaddingValue=40 + 1024)
+    found = read_scan(tmp_path / "a").values
+    assert (found[:, :8] == -1024).all()
+    assert np.array_equal(found[:, 8:], values[:, 8:])
+
+
 def test_one_slice_and_what_it_leaves_open(scan: Scan, tmp_path: Path) -> None:
     paths = write_series(scan, tmp_path / "a")
     found = read_scan(paths[3])
@@ -114,6 +123,19 @@ def test_an_enhanced_series_is_read_in_the_order_of_its_frames_places(scan: Scan
     assert found.geometry.matches(scan.geometry)
     assert found.series is not None
     assert found.series.frames == (7, 6, 5, 4, 3, 2, 1, 0)
+
+
+def test_a_series_in_several_multi_frame_files_is_refused(scan: Scan, tmp_path: Path) -> None:
+    geometry = scan.geometry
+    upper = Geometry((4, 48, 64), np.column_stack([geometry.affine_lps[:, :3], geometry.affine_lps @ [4, 0, 0, 1]]))
+    (tmp_path / "a").mkdir()
+    first = write_enhanced(Scan(scan.values[:4], Geometry((4, 48, 64), geometry.affine_lps)), tmp_path / "a" / "1")
+    shutil.copy(first, tmp_path / "a" / "again")
+    assert np.array_equal(read_scan(tmp_path / "a").values, scan.values[:4])  # the same file twice is one
+    uid = pydicom.dcmread(first).SeriesInstanceUID
+    write_enhanced(Scan(scan.values[4:], upper), tmp_path / "a" / "2", SeriesInstanceUID=uid)
+    with pytest.raises(FormatError, match="a series in several multi-frame files, expected one: give one of them"):
+        read_scan(tmp_path / "a")
 
 
 def test_a_deep_folder_with_other_files_among_them(scan: Scan, tmp_path: Path) -> None:

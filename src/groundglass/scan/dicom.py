@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit
+from scipy import ndimage
 
 from groundglass.errors import FormatError
 from groundglass.scan.dicom_find import (
@@ -112,6 +113,10 @@ def read_dicom(path: Path, uid: str | None = None, force_modality: bool = False)
         said = (_series_notes(found, series, uid), stack.notes, _repeat_note(stack, planes), _header_notes(series))
         notes = tuple(note for notes in said for note in notes)
         frames = tuple(plane.frame for plane in planes if plane.frame is not None) or None
+        if frames and len({id(plane.instance) for plane in planes}) > 1:
+            raise FormatError(
+                f"{name} holds a series in several multi-frame files, expected one: give one of them, or join them"
+            )
         headers = (planes[0].header,) if frames else tuple(plane.header for plane in planes)
         for header in headers:
             _drop_damaged(header)
@@ -329,7 +334,9 @@ def _decoded(name: str, planes: Sequence[Plane], size: tuple[int, int]) -> Itera
             ) from None
         hu = stored.astype(np.float32) * np.float32(plane.slope) + np.float32(plane.intercept)
         padding = _padding(plane.header, stored)
-        if padding is not None:
+        if padding is not None and padding.any():
+            if float(hu[padding].max()) > PADDING_HU:  # a value that tissue has, too: only what reaches the edge
+                padding = ndimage.binary_propagation(padding & _edge(size), mask=padding)
             hu[padding] = PADDING_HU
         fits = whole and float(np.abs(hu).max()) < 1 << 15
         yield plane, hu.astype(np.int16) if fits else hu
@@ -348,6 +355,13 @@ def _padding(header: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
     if stored.dtype.kind == "i":  # the value may be written as unsigned
         ends = [end - (1 << 16) if end > 32767 else end for end in ends]
     return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
+
+
+def _edge(size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The outermost pixels of a slice."""
+    edge = np.ones(size, dtype=np.bool_)
+    edge[1:-1, 1:-1] = False
+    return edge
 
 
 def _series_notes(found: Found, series: Series, uid: str | None) -> list[str]:
