@@ -49,6 +49,8 @@ def test_a_sheared_voxel_has_the_volume_of_its_parallelepiped() -> None:
     geometry = Geometry((2, 2, 2), affine)
     assert geometry.voxel_ml == pytest.approx(1.0)
     assert geometry.spacing[1] == pytest.approx(np.sqrt(109))
+    assert geometry.is_sheared
+    assert not turned((1, 2, 0), (1.0, -1.0, 1.0), 20.0).is_sheared
 
 
 def test_pixels_have_no_volume() -> None:

@@ -134,6 +134,19 @@ def test_a_mask_without_a_like_takes_the_geometry(tmp_path: Path) -> None:
     assert written.header.get_xyzt_units()[0] == "mm"
 
 
+def test_a_sheared_grid_is_stated_by_the_sform_alone(tmp_path: Path) -> None:
+    """A gantry tilt of 12 degrees: a qform would put the corner elsewhere."""
+    affine = np.diag([5.0, 0.8, 0.7, 1.0])[[2, 1, 0, 3]]
+    affine[1, 0] = -5 * np.tan(np.radians(12))
+    geometry = Geometry((7, 24, 20), affine)
+    assert geometry.is_sheared
+    write_mask(Mask(np.ones((7, 24, 20), dtype=np.bool_), geometry), tmp_path / "m.nii.gz")
+    header = nibabel.load(tmp_path / "m.nii.gz").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 0)
+    np.testing.assert_allclose(header.get_best_affine(), geometry.affine_ras, atol=1e-4)
+    assert read_scan(tmp_path / "m.nii.gz").geometry.voxel_ml == pytest.approx(5 * 0.8 * 0.7 / 1000)
+
+
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     mask = Mask(VALUES.T > 0, Geometry.from_ras(SHAPE_XYZ, oblique()))
     for name in ("a.nii.gz", "b.nii.gz"):

@@ -72,6 +72,12 @@ class Geometry:
         return float(dz), float(dy), float(dx)
 
     @property
+    def is_sheared(self) -> bool:
+        """Whether the axes are off their right angles by more than some 0.06 degrees, as under a gantry tilt."""
+        axes = self.affine_lps[:3, :3] / np.linalg.norm(self.affine_lps[:3, :3], axis=0)
+        return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3)
+
+    @property
     def voxel_ml(self) -> float | None:
         """Volume of a voxel in millilitres, or None where the spacing is unknown."""
         return float(abs(np.linalg.det(self.affine_lps[:3, :3]))) / 1000.0 if self.in_mm else None

@@ -118,7 +118,8 @@ def _new_header(geometry: Geometry) -> Any:
     header = _nibabel.Nifti1Header()
     header.set_data_shape(geometry.shape[::-1])
     header.set_sform(geometry.affine_ras, code="scanner")
-    header.set_qform(geometry.affine_ras, code="scanner", strip_shears=True)
+    # A qform holds no shear (a tilted gantry): whoever prefers it would put the voxels elsewhere, so it is unset then.
+    header.set_qform(geometry.affine_ras, code="unknown" if geometry.is_sheared else "scanner", strip_shears=True)
     header.set_xyzt_units("mm" if geometry.in_mm else "unknown")
     return header
 
