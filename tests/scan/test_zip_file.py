@@ -69,6 +69,12 @@ def test_bombs_are_refused_before_they_unpack(
     with pytest.raises(FormatError, match=r"a\.zip claims 10,485,760 bytes unpacked"):
         read_scan(path)
     monkeypatch.setattr(zip_file, "MAX_UNPACKED", 1 << 40)
+    monkeypatch.setattr(zip_file, "FREE", 5 << 20)  # it is packed by 1000
+    with pytest.raises(FormatError, match="more than a scan can be"):
+        read_scan(path)
+    monkeypatch.setattr(zip_file, "FREE", 1 << 40)
+    with pytest.raises(FormatError, match="holds no DICOM image but 10 other file"):
+        read_scan(path)
     monkeypatch.setattr(zip_file, "MAX_MEMBER", 1000)
     with pytest.raises(FormatError, match="more than a scan can be"):
         read_scan(path)

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from groundglass.errors import FormatError
-from groundglass.scan.limits import MAX_DEFLATE, shown
+from groundglass.scan.limits import shown
 
 MAX_MEMBERS = 20_000
 MAX_MEMBER = 1 << 30  # bytes unpacked
 MAX_UNPACKED = 4 << 30  # bytes of all members
+MAX_RATIO = 200  # bytes unpacked for one packed, of what unpacks to more than `FREE`; CT has 2 to 5
+FREE = 64 << 20  # bytes that may be packed as tightly as they are
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, NotImplementedError)
 
 
@@ -66,7 +68,7 @@ def members(path: Path) -> Iterator[list[Member]]:
         unpacked = sum(info.file_size for info in plain)
         packed = sum(info.compress_size for info in plain)
         largest = max((info.file_size for info in plain), default=0)
-        if unpacked > MAX_UNPACKED or largest > MAX_MEMBER or unpacked > MAX_DEFLATE * max(packed, 1):
+        if unpacked > MAX_UNPACKED or largest > MAX_MEMBER or unpacked > max(FREE, MAX_RATIO * packed):
             raise FormatError(
                 f"{name} claims {unpacked:,} bytes unpacked ({packed:,} packed), more than a scan can be: "
                 "pack one scan alone"
