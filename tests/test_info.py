@@ -44,6 +44,8 @@ def test_what_segment_would_refuse_is_said(phantom: Phantom, tmp_path: Path) -> 
     assert seen.series[0].slices == len(phantom.scan.values) - 1
     write_series(phantom.scan, tmp_path / "b", Modality="MR")
     assert describe(tmp_path / "b").refused == "no CT series: modality MR"
+    with pytest.raises(FormatError, match=r"the input holds 0 series that end in 7\.7, expected one of: "):
+        describe(tmp_path / "a", "7.7")
     (tmp_path / "c").mkdir()
     with pytest.raises(FormatError, match="holds no DICOM, PNG or JPEG slice"):
         describe(tmp_path / "c")

@@ -8,7 +8,7 @@ from nibabel.orientations import aff2axcodes
 
 from groundglass.errors import InputError
 from groundglass.report.record import Record
-from groundglass.scan.dicom import sample
+from groundglass.scan.dicom import named, sample
 from groundglass.scan.dicom_find import Found, NoDicomError, Series, find_series, quiet, syntax, text
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import recognise
@@ -107,7 +107,7 @@ def describe(path: Path, uid: str | None = None, with_identity: bool = False) ->
         with_identity: Tell the series' descriptions, which may name the patient.
 
     Raises:
-        InputError: There is nothing that can be read at all.
+        InputError: There is nothing that can be read at all, or no series of that UID.
     """
     kind = kind_of(path)
     if kind in ("folder", "DICOM", "ZIP"):
@@ -122,7 +122,7 @@ def describe(path: Path, uid: str | None = None, with_identity: bool = False) ->
 
 
 def _of_dicom(found: Found, kind: str, uid: str | None, with_identity: bool) -> Info:
-    chosen = next((each for each in found.series if uid is None or each.uid.endswith(uid)), found.series[0])
+    chosen = found.series[0] if uid is None else named("the input", found, uid)
     series = tuple(_series(each, each is chosen, with_identity) for each in found.series)
     info = Info(format="DICOM" if kind == "DICOM" else f"DICOM ({kind})", series=series)
     if chosen.why_not:

@@ -134,17 +134,27 @@ def _drop_damaged(header: Dataset) -> None:
 
 def _chosen(name: str, found: Found, uid: str | None, force_modality: bool) -> Series:
     if uid is not None:
-        matching = [series for series in found.series if series.uid.endswith(uid)]
-        if len(matching) != 1:
-            known = "; ".join(series.line for series in found.series)
-            raise FormatError(f"{name} holds {len(matching)} series that end in {uid}, expected one of: {known}")
-        return matching[0]
+        return named(name, found, uid)
     best = found.series[0]
     if best.why_not and not (force_modality and best.why_not.startswith("modality")):
         lines = "; ".join(series.line for series in found.series[:5])
         mend = " (--force-modality takes it all the same)" if best.why_not.startswith("modality") else ""
         raise FormatError(f"{name} holds no CT series but {lines}; give the CT itself{mend}")
     return best
+
+
+def named(name: str, found: Found, uid: str) -> Series:
+    """The one series whose UID ends so.
+
+    Raises:
+        FormatError: There is none, or several.
+    """
+    matching = [series for series in found.series if series.uid.endswith(uid)]
+    exact = [series for series in matching if series.uid == uid]
+    if len(exact or matching) != 1:
+        known = "; ".join(series.line for series in found.series)
+        raise FormatError(f"{name} holds {len(matching)} series that end in {uid}, expected one of: {known}")
+    return (exact or matching)[0]
 
 
 def _check_kind(name: str, series: Series, force_modality: bool) -> None:
@@ -390,6 +400,10 @@ def _repeat_note(stack: Stack, planes: Sequence[Plane]) -> list[str]:
 def _header_notes(series: Series) -> list[str]:
     notes = []
     header = series.header
+    if series.planes[0].frame is None and any(
+        number(each.header, "RescaleIntercept") is None for each in series.planes
+    ):
+        notes.append("no rescale to HU is stated: the values are taken as they are stored")
     if text(header, "PhotometricInterpretation") == "MONOCHROME1":
         notes.append("the images are meant to be shown inverted (MONOCHROME1): HU are taken as they are stored")
     if text(header, "BurnedInAnnotation") == "YES":
