@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from PIL import Image
 from pydicom.uid import generate_uid
 
 from dicom_phantom import write_enhanced, write_series
@@ -147,6 +148,14 @@ def test_a_deep_folder_with_other_files_among_them(scan: Scan, tmp_path: Path) -
         (tmp_path / "a" / "more").mkdir(exist_ok=True)
         shutil.move(path, tmp_path / "a" / "more" / path.name)
     assert np.array_equal(read_scan(tmp_path / "a").values, scan.values)
+
+
+def test_dicom_goes_before_pictures_however_deep_it_lies(scan: Scan, tmp_path: Path) -> None:
+    write_series(scan, tmp_path / "a" / "DICOM" / "series")
+    Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(tmp_path / "a" / "preview.jpg")
+    found = read_scan(tmp_path / "a")
+    assert np.array_equal(found.values, scan.values)
+    assert found.notes == ("1 PNG or JPEG picture beside the DICOM passed over",)
 
 
 def test_a_file_without_a_preamble(scan: Scan, tmp_path: Path) -> None:
@@ -332,6 +341,7 @@ def test_refusals(changes: dict[str, object], message: str, scan: Scan, tmp_path
     [
         ({"PhotometricInterpretation": "MONOCHROME1"}, "shown inverted (MONOCHROME1)"),
         ({"BurnedInAnnotation": "YES"}, "text is burned into the images"),
+        ({"RescaleIntercept": None, "RescaleSlope": None}, "no rescale to HU is stated"),
         ({"LossyImageCompression": "01"}, "compressed with loss"),
     ],
 )

@@ -7,6 +7,7 @@ import os
 import stat
 import zlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from groundglass.errors import FormatError
@@ -53,8 +54,8 @@ def read_scan(path: str | os.PathLike[str], series: str | None = None, force_mod
     What a file is decides its content; a name that says otherwise is refused, a missing extension is not.
 
     Args:
-        path: A file, a ZIP archive or folder of DICOM (deep), or a folder of pictures (in natural order); other and
-            hidden files are passed over.
+        path: A file, a ZIP archive or folder of DICOM (deep), or a folder of pictures and no DICOM (in natural order);
+            other and hidden files are passed over.
         series: Of several DICOM series the UID, or how it ends; None: chosen by the rule of `dicom_find`.
         force_modality: Take a DICOM series that is no CT by its header for one.
 
@@ -135,25 +136,31 @@ def _kind(head: bytes) -> str:
 
 
 def _read_folder(folder: Path, series: str | None, force_modality: bool) -> Scan:
-    """Pictures that lie in it; where there are none, or DICOM beside them, the DICOM in it and below."""
+    """The DICOM in it, however deep; where there is none, the pictures that lie in it."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise FormatError(f"{shown(folder)} cannot be read: {error.strerror}; check its permissions") from None
+    try:
+        scan = read_dicom(folder, series, force_modality)
+    except NoDicomError as error:
+        return _read_pictures(folder, entries, error)
+    beside = sum(_kind_by_name(entry) in _PICTURES for entry in entries)
+    note = f"{beside} PNG or JPEG picture{'s' if beside != 1 else ''} beside the DICOM passed over"
+    return replace(scan, notes=(*scan.notes, note)) if beside else scan
+
+
+def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) -> Scan:
     files = [entry for entry in entries if entry.is_file()]
     kinds = {file: _kind(read_bytes(file, 4096)) for file in files}
-    if "DICOM" in kinds.values():
-        return read_dicom(folder, series, force_modality)
     pictures = [file for file, kind in kinds.items() if kind in _PICTURES or _kind_by_name(file) in _PICTURES]
     for picture in pictures:
         _check_kind(picture, kinds[picture])
     if pictures:
         return read_pictures(sorted(pictures, key=natural_order), folder)
-    try:
-        return read_dicom(folder, series, force_modality)
-    except NoDicomError:
-        listed = _listed(entries)
-        raise FormatError(f"{shown(folder)} holds no DICOM, PNG or JPEG slice but {listed}: {_EXPECTED}") from None
+    if "DICOM" in kinds.values():
+        raise no_dicom
+    raise FormatError(f"{shown(folder)} holds no DICOM, PNG or JPEG slice but {_listed(entries)}: {_EXPECTED}")
 
 
 def _listed(entries: list[Path]) -> str:
