@@ -71,7 +71,8 @@ def zones(view: AxialView, lungs: LungField, lesions: NDArray[np.bool_]) -> tupl
     assert voxel_ml is not None, "pictures have no zones"
     found = []
     for side, lung in (("right", lungs.right), ("left", lungs.left)):
-        per_slice, lesion_per_slice = lung.sum((1, 2)), (lesions & lung).sum((1, 2))
+        per_slice = lung.sum((1, 2))
+        lesion_per_slice = np.array([np.count_nonzero(a & b) for a, b in zip(lung, lesions, strict=True)])
         shown = np.flatnonzero(per_slice)
         if not len(shown):
             continue
@@ -116,18 +117,16 @@ def histogram(hu: NDArray[np.float32], lungs: LungField, lesions: NDArray[np.boo
     """
     start, stop, width = HISTOGRAM_HU
     bins = (stop - start) // width
-
-    def counts(mask: NDArray[np.bool_]) -> tuple[int, ...]:
-        total = np.zeros(bins, dtype=np.int64)
-        for plane, inside in zip(hu, mask, strict=True):
-            places = np.clip((plane[inside] - start) // width, 0, bins - 1).astype(np.int64)
-            total += np.bincount(places, minlength=bins)
-        return tuple(total.tolist())
-
+    counts = np.zeros((2, bins), dtype=np.int64)
+    for z, plane in enumerate(hu):
+        lung = (lungs.right[z] | lungs.left[z]) & ~lesions[z]
+        for i, mask in enumerate((lung, lesions[z])):
+            places = np.clip((plane[mask] - start) // width, 0, bins - 1).astype(np.int64)
+            counts[i] += np.bincount(places, minlength=bins)
     return Histogram(
         start_hu=start,
         width_hu=width,
-        lung=counts(lungs.mask & ~lesions),
-        lesion=counts(lesions),
+        lung=tuple(counts[0].tolist()),
+        lesion=tuple(counts[1].tolist()),
         estimated=not intensity.calibrated,
     )

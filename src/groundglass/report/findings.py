@@ -175,9 +175,12 @@ def measure(
     """
     unknown: dict[str, str] = {}
     geometry, slice_numbers = view.geometry, view.slice_numbers
-    whole = _burden(lesions, lungs.mask, geometry, "", "lung", unknown)
-    right = _burden(lesions & lungs.right, lungs.right, geometry, "right_lung.", "right lung", unknown)
-    left = _burden(lesions & lungs.left, lungs.left, geometry, "left_lung.", "left lung", unknown)
+    lung = lungs.mask
+    everywhere = int(np.count_nonzero(lesions))
+    whole = _burden(everywhere, _both(lesions, lung), lung, geometry, "", "lung", unknown)
+    on_right, on_left = _both(lesions, lungs.right), _both(lesions, lungs.left)
+    right = _burden(on_right, on_right, lungs.right, geometry, "right_lung.", "right lung", unknown)
+    left = _burden(on_left, on_left, lungs.left, geometry, "left_lung.", "left lung", unknown)
     per_slice = lesions.any((1, 2))
     return Findings(
         schema_number=SCHEMA,
@@ -192,11 +195,11 @@ def measure(
         lesion_slices=int(per_slice.sum()),
         lesion_slice_indices=tuple(sorted(int(n) for n in slice_numbers[per_slice])),
         largest_lesions=_largest(lesions, geometry, slice_numbers, unknown),
-        mean_intensity=_mean_intensity(hu, lungs.mask, lesions, intensity, unknown),
+        mean_intensity=_mean_intensity(hu, lung, lesions, intensity, unknown),
         intensity=IntensityFound(kind=intensity.kind.value, reason=intensity.reason, calibrated=intensity.calibrated),
         model=model,
         version=version("groundglass"),
-        warnings=(*scan.notes, *_warnings(lungs, lesions, intensity, geometry)),
+        warnings=(*scan.notes, *lungs.warnings, *_warnings(lung, lesions, intensity, geometry)),
         seconds=seconds,
         unknown=unknown,
     )
@@ -248,21 +251,27 @@ def _zones(
     return None
 
 
+def _both(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> int:
+    """Voxels of both, counted slice by slice: a mask of both takes memory."""
+    return sum(int(np.count_nonzero(a & b)) for a, b in zip(one, other, strict=True))
+
+
 def _burden(
-    lesions: NDArray[np.bool_],
+    lesion_voxels: int,
+    lesion_in_lung: int,
     lung: NDArray[np.bool_],
     geometry: Geometry,
     path: str,
     name: str,
     unknown: dict[str, str],
 ) -> Burden:
-    lesion_voxels, lung_voxels = int(lesions.sum()), int(lung.sum())
+    lung_voxels = int(np.count_nonzero(lung))
     values: dict[str, float | None] = dict.fromkeys(Burden.model_fields)
     if not lung_voxels:
         reasons = dict.fromkeys(values, f"no {name} was found in the scan")
     else:
         reasons = {}
-        values["lesion_share_of_lung_percent"] = round(100 * int((lesions & lung).sum()) / lung_voxels, 2)
+        values["lesion_share_of_lung_percent"] = round(100 * lesion_in_lung / lung_voxels, 2)
         voxel_ml = geometry.voxel_ml
         for key, voxels in (("lesion_volume_ml", lesion_voxels), ("lung_volume_ml", lung_voxels)):
             if voxel_ml is None:
@@ -284,7 +293,10 @@ def _largest(
         return ()
     regions, count = ndimage.label(lesions[whole], connected)
     boxes = ndimage.find_objects(regions)
-    sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+    sizes = np.zeros(count + 1, dtype=np.int64)
+    for plane in regions:
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
+    sizes = sizes[1:]
     largest = np.argsort(-sizes, kind="stable")[:LARGEST] + 1
     found = []
     for rank, number in enumerate(largest):
@@ -315,25 +327,31 @@ def _mean_intensity(
     unknown: dict[str, str],
 ) -> MeanIntensity:
     means: dict[str, float | None] = {}
-    for key, mask, name in (("lesion_hu", lesions, "lesion"), ("lung_hu", lung & ~lesions, "lung without lesion")):
+    total, voxels = np.zeros(2), np.zeros(2)
+    for plane, lesion, inside in zip(hu, lesions, lung, strict=True):  # slice by slice: a copy of all takes memory
+        for i, mask in enumerate((lesion, inside & ~lesion)):
+            total[i] += plane[mask].sum(dtype=np.float64)
+            voxels[i] += np.count_nonzero(mask)
+    for i, (key, name) in enumerate((("lesion_hu", "lesion"), ("lung_hu", "lung without lesion"))):
         means[key] = None
         if not intensity.calibrated:
             unknown[f"mean_intensity.{key}"] = "the file holds no HU, only a lung window"
-        elif not mask.any():
+        elif not voxels[i]:
             unknown[f"mean_intensity.{key}"] = f"no {name} was found"
         else:
-            means[key] = round(float(hu[mask].mean(dtype=np.float64)), 1)
+            means[key] = round(float(total[i] / voxels[i]), 1)
     return MeanIntensity(**means)
 
 
 def _warnings(
-    lungs: LungField, lesions: NDArray[np.bool_], intensity: Intensity, geometry: Geometry
+    lung: NDArray[np.bool_], lesions: NDArray[np.bool_], intensity: Intensity, geometry: Geometry
 ) -> tuple[str, ...]:
-    warnings = list(lungs.warnings)
+    warnings = []
     if not intensity.calibrated:
         warnings.append(f"the intensities are {intensity.kind.value}: HU are estimated, lesions are less certain")
-    outside = int((lesions & ~lungs.mask).sum())
-    if outside > OUTSIDE_PERCENT / 100 * max(1, int(lesions.sum())):
+    everywhere = int(np.count_nonzero(lesions))
+    outside = everywhere - _both(lesions, lung)
+    if outside > OUTSIDE_PERCENT / 100 * max(1, everywhere):
         amount = f"{outside} pixels" if geometry.voxel_ml is None else f"{outside * geometry.voxel_ml:.1f} ml"
         warnings.append(f"{amount} of lesion lie outside the lung field: look at the mask")
     return tuple(warnings)

@@ -78,9 +78,10 @@ class LungField:
         inside = found[place]
         regions, count = ndimage.label(inside, np.ones((3, 3, 3), dtype=np.int8))
         near = np.zeros(count + 1, dtype=np.bool_)
-        for plane, lung in zip(regions, self.mask[place], strict=True):
-            near[plane[ndimage.binary_dilation(lung, iterations=RIM_PIXELS)]] = True
-        kept[place] = near[regions] & inside
+        for plane, right, left in zip(regions, self.right[place], self.left[place], strict=True):
+            near[plane[ndimage.binary_dilation(right | left, iterations=RIM_PIXELS)]] = True
+        for z, plane in enumerate(regions):
+            kept[place][z] = near[plane] & inside[z]
         return kept
 
     def with_lesions(self, lesions: Voxels) -> LungField:
@@ -89,7 +90,9 @@ class LungField:
         A threshold takes a dense lesion for chest wall. Lesions that touch no lung do not count.
         """
         right, left = self.right.copy(), self.left.copy()
-        for z in np.flatnonzero((lesions & ~self.mask).any((1, 2))):
+        for z in range(len(lesions)):
+            if not (lesions[z] & ~right[z] & ~left[z]).any():
+                continue
             place = extent(right[z] | left[z] | lesions[z])
             on_right, on_left, lesion = right[z][place], left[z][place], lesions[z][place]
             near = ndimage.binary_dilation(on_right | on_left, iterations=RIM_PIXELS)
