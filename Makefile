@@ -1,6 +1,6 @@
 # make demo    install, make a phantom, segment it          make test      the fast tests
 # make lint    ruff                                          make test-all  the slow ones too
-# make types   mypy --strict                                 make bench     the lung field on the real data
+# make types   mypy --strict                                 make bench     engines and whole scans, side by side
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
@@ -24,7 +24,9 @@ types: $(VENV)/.develops
 	$(BIN)/mypy
 
 bench: $(VENV)/.develops
-	$(BIN)/python bench/lungs.py
+	$(BIN)/python bench/engine.py networks
+	$(BIN)/python bench/engine.py scan
+	$(BIN)/python bench/engine.py start
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -1,0 +1,220 @@
+"""Seconds a slice of the paper's network and its peers, by engine and precision; and of whole scans through `segment`.
+
+    python bench/engine.py networks [--size 512] [--rounds 3]    # each network whole-picture, every engine, interleaved
+    python bench/engine.py scan [--widths 32 64 128 256 512] [--slices 300]    # the whole of `groundglass segment`
+    python bench/engine.py growth                                # slices, threads and sizes
+    python bench/engine.py start                                 # one picture from process start; --help; import
+
+Weights are random: they do not change the time. Figures of one call can be compared, those of two machines cannot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from groundglass.export import write_onnx
+from groundglass.inference.card import ModelCard
+from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine
+from groundglass.inference.engine_config import EngineConfig, Precision
+from groundglass.losses import LossConfig
+from groundglass.network.peers import PeerConfig
+from groundglass.network.unet import NetworkConfig
+from groundglass.scan import nifti
+from groundglass.scan.phantom import chest_phantom
+from groundglass.training.module import LesionModule, TrainingConfig
+from groundglass.whole_file import digest
+
+PAPER_SECONDS = 0.29  # a 512 x 512 slice on a Quadro P5000
+WIDTHS = (32, 64, 128, 256, 512)
+Run = Callable[[np.ndarray], object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for name, command in (("networks", networks), ("scan", scan), ("growth", growth), ("start", start)):
+        sub = commands.add_parser(name)
+        sub.set_defaults(command=command)
+        sub.add_argument("--size", type=int, default=512)
+        sub.add_argument("--rounds", type=int, default=3)
+        sub.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+        sub.add_argument("--slices", type=int, default=300)
+    arguments = parser.parse_args()
+    print(f"{os.cpu_count()} cores, {_cpu()}, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        arguments.command(arguments, Path(folder))
+
+
+def networks(arguments: argparse.Namespace, folder: Path) -> None:
+    """Every network in every engine on the same slice, the rounds interleaved; the median counts."""
+    for dtype, name in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
+        print(f"matrix rate {name}: {_gemm_rate(dtype) / 1e9:.0f} GFLOP/s")
+    images = np.random.default_rng(0).random((1, 1, arguments.size, arguments.size), dtype=np.float32)
+    rows: list[tuple[str, str, float, Run]] = []
+    for name, module in _modules(tuple(arguments.widths)).items():
+        path = folder / f"{name}.onnx"
+        write_onnx(module, (arguments.size, arguments.size), path)
+        gflop = _flop(module, images) / 1e9
+        print(f"{name}: {sum(p.numel() for p in module.parameters()) / 1e6:.1f} M parameters, {gflop:.0f} GFLOP")
+        rows += [
+            (name, "torch eager f32", gflop, _torch(module)),
+            (name, "ONNX Runtime f32", gflop, OnnxRuntimeEngine(path).run),
+            (name, "OpenVINO f32", gflop, OpenVINOEngine(path, EngineConfig(precision=Precision.F32)).run),
+            (name, "OpenVINO bf16", gflop, OpenVINOEngine(path, EngineConfig(precision=Precision.BF16)).run),
+        ]
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for turn in range(arguments.rounds + 1):  # the first is for warming up
+        for name, engine, _, run in rows:
+            begun = time.perf_counter()
+            run(images)
+            if turn:
+                seconds.setdefault((name, engine), []).append(time.perf_counter() - begun)
+    print("| network | engine | s a slice | GFLOP/s | of the paper's 0.29 s |\n|---|---|---|---|---|")
+    for name, engine, gflop, _ in rows:
+        median = statistics.median(seconds[name, engine])
+        print(f"| {name} | {engine} | {median:.3f} | {gflop / median:.0f} | {median / PAPER_SECONDS:.2f} |")
+
+
+def scan(arguments: argparse.Namespace, folder: Path) -> None:
+    """A phantom of many slices through `groundglass segment`, in each precision; the whole process is measured."""
+    source = folder / "ct.nii.gz"
+    nifti.write_scan(chest_phantom(shape=(arguments.slices, 512, 512), extent_mm=(300, 350, 350)).scan, source)
+    model = _write_model(tuple(arguments.widths), folder)
+    for precision in (*Precision, None):
+        words = ["segment", str(source), "-o", str(folder / "out"), "--model", str(model)]
+        took, peak = _command([*words, *(["--precision", precision] if precision else [])])
+        stages = json.loads((folder / "out" / "findings.json").read_text())["seconds"]
+        share = took / arguments.slices
+        print(f"{precision or 'default'}: {took:.1f} s, {share:.3f} s a slice, peak {peak:.0f} MiB, {stages}")
+
+
+def growth(arguments: argparse.Namespace, folder: Path) -> None:
+    """How the cost grows with slices, threads and the network's input."""
+    model = _write_model(tuple(arguments.widths), folder)
+    for slices in (10, 75, 300, 600):
+        source = folder / f"{slices}.nii.gz"
+        nifti.write_scan(chest_phantom(shape=(slices, 512, 512), extent_mm=(300, 350, 350)).scan, source)
+        took, peak = _command(["segment", str(source), "-o", str(folder / "out"), "--model", str(model)])
+        print(f"slices {slices}: {took:.1f} s, {took / slices:.3f} s a slice, peak {peak:.0f} MiB")
+    source = folder / "75.nii.gz"
+    for threads in (1, 2):
+        words = ["segment", str(source), "-o", str(folder / "out"), "--model", str(model), "--threads", str(threads)]
+        print(f"threads {threads}: {_command(words)[0]:.1f} s")
+    for size in (256, 384, 512, 768):
+        run = OpenVINOEngine(model).run
+        images = np.random.default_rng(0).random((1, 1, size, size), dtype=np.float32)
+        run(images)
+        begun = time.perf_counter()
+        for _ in range(arguments.rounds):
+            run(images)
+        print(f"input {size} x {size}: {(time.perf_counter() - begun) / arguments.rounds:.3f} s")
+
+
+def start(arguments: argparse.Namespace, folder: Path) -> None:
+    """What a person waits for: a picture with the bundled model, the help, the import."""
+    from PIL import Image
+
+    values = chest_phantom(shape=(48, 512, 512)).scan.values[22]
+    grey = np.clip((values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+    Image.fromarray(grey).save(folder / "slice.png")
+    for words in (["segment", str(folder / "slice.png"), "-o", str(folder / "out")], ["--help"]):
+        times = [_command(words)[0] for _ in range(arguments.rounds)]
+        print(f"groundglass {words[0]}: {statistics.median(times):.2f} s")
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import groundglass"], check=True)
+    print(f"import groundglass: {time.perf_counter() - begun:.2f} s")
+
+
+def _modules(widths: tuple[int, ...]) -> dict[str, LesionModule]:
+    """The paper's network, nnU-Net's 2-D one for 512 x 512, and MONAI's others at the paper's widths."""
+    configs: dict[str, NetworkConfig | PeerConfig] = {
+        "paper": NetworkConfig(widths=widths),
+        "DynUNet": PeerConfig("DynUNet", (*widths, *(widths[-1],) * 3)),
+        "AttentionUnet": PeerConfig("AttentionUnet", widths),
+        "BasicUNet": PeerConfig("BasicUNet", widths),
+    }
+    return {name: _module(config) for name, config in configs.items()}
+
+
+def _module(config: NetworkConfig | PeerConfig) -> LesionModule:
+    torch.manual_seed(0)
+    return LesionModule(config, LossConfig(), TrainingConfig()).eval()
+
+
+def _torch(module: LesionModule) -> Run:
+    def run(images: np.ndarray) -> object:
+        with torch.inference_mode():
+            return module(torch.from_numpy(images))
+
+    return run
+
+
+def _flop(module: LesionModule, images: np.ndarray) -> int:
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        module(torch.from_numpy(images))
+    return int(counter.get_total_flops())
+
+
+def _gemm_rate(dtype: torch.dtype, side: int = 2048, rounds: int = 10) -> float:
+    """Operations a second of a square matrix product."""
+    a, b = (torch.rand(side, side).to(dtype) for _ in range(2))
+    _ = a @ b
+    begun = time.perf_counter()
+    for _ in range(rounds):
+        _ = a @ b
+    return 2 * side**3 * rounds / (time.perf_counter() - begun)
+
+
+def _write_model(widths: tuple[int, ...], folder: Path) -> Path:
+    """An untrained model of those widths with its card, as `export` would write it."""
+    config, path = NetworkConfig(widths=widths), folder / "model.onnx"
+    write_onnx(_module(config), (192, 256), path)
+    card = ModelCard(
+        name="untrained",
+        sha256=digest(path),
+        network=asdict(config),
+        window_hu=(-1250, 250),
+        size=(192, 256),
+        threshold=0.999,
+        training_data=(),
+        never_trained_on=(),
+        intended_use="a benchmark",
+        limits=(),
+    )
+    path.with_suffix(".json").write_text(card.model_dump_json())
+    return path
+
+
+def _command(words: list[str]) -> tuple[float, float]:
+    """Seconds of a command, and the peak of its memory in MiB."""
+    code = "from groundglass.cli import main; main()"
+    begun = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"groundglass {' '.join(words)} failed")
+    return time.perf_counter() - begun, usage.ru_maxrss / 1024
+
+
+def _cpu() -> str:
+    names: Any = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return str(names[0].split(":")[1].strip()) if names else "unknown CPU"
+
+
+if __name__ == "__main__":
+    main()
