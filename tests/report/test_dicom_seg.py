@@ -53,6 +53,15 @@ def check(dataset: Dataset, path: Path) -> Dataset:
     return pydicom.dcmread(path)
 
 
+def test_the_judge_finds_what_is_wrong(series: DicomSeries, findings: Findings, tmp_path: Path) -> None:
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy is not installed (Debian: dicom3tools): the other tests here do not ask it")
+    wrong = segmentation(series, {"lesion": np.zeros((len(series.headers), 144, 190), dtype=np.bool_)}, findings)
+    del wrong.SegmentSequence
+    with pytest.raises(AssertionError, match="SegmentSequence"):
+        check(wrong, tmp_path / "lesions.dcm")
+
+
 def masks_of(path: Path, series: DicomSeries) -> NDArray[np.uint8]:
     """(z, y, x, segments), by source instance: stored frames are only the ones that are not empty."""
     stored = hd.seg.segread(path)
