@@ -28,6 +28,7 @@ FLOORS = {
     "export": 7,
     "leak": 8,
     "study": 8,
+    "batch": 5,
     "demo": 5,
     "follow": 5,
     "info": 4,

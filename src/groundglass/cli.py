@@ -1,6 +1,7 @@
 """The command line: words in, calls out, errors to exit codes. No logic of its own.
 
-Exit codes: 0 done; 1 the program failed or was interrupted; 2 bad usage; 3 the input was refused.
+Exit codes: 0 done; 1 the program failed or was interrupted; 2 bad usage; 3 the input was refused; 4 some scans of a
+batch failed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from groundglass.errors import GroundglassError
+from groundglass.errors import BatchError, GroundglassError
 from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig, EngineName, Precision
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from groundglass.evaluation.evaluate import Target
     from groundglass.inference.segmenter import Segmenter
+    from groundglass.scan.intensity import Kind
 
 INTERRUPTED = 130  # what Typer returns for Ctrl-C
 
@@ -85,6 +87,10 @@ WithIdentity = Annotated[
     bool, typer.Option("--with-identity", help="Name the source and the patient in findings, report and picture.")
 ]
 SeriesUid = Annotated[str | None, typer.Option("--series", metavar="UID", help="Which of several, by its UID's end.")]
+Intensity = Annotated[
+    str | None,
+    typer.Option(help="What the numbers are, if not recognised: hu, shifted-hu, 8-bit-lung-window, unit-lung-window."),
+]
 Model = Annotated[Path | None, typer.Option("--model", help="An ONNX file with its card beside it. [default: bundled]")]
 PreparedFolder = Annotated[Path, typer.Option("--data", metavar="PREPARED", help="A folder made by prepare.")]
 SplitFile = Annotated[Path, typer.Option("--split", metavar="SPLIT.json", help="A file made by split.")]
@@ -116,12 +122,7 @@ def segment(
     force_modality: Annotated[
         bool, typer.Option("--force-modality", help="Take a DICOM series that is no CT by its header for one.")
     ] = False,
-    intensity: Annotated[
-        str | None,
-        typer.Option(
-            help="What the numbers are, if not recognised: hu, shifted-hu, 8-bit-lung-window, unit-lung-window."
-        ),
-    ] = None,
+    intensity: Intensity = None,
     with_identity: WithIdentity = False,
     engine: EngineChoice = None,
     precision: PrecisionChoice = None,
@@ -131,15 +132,13 @@ def segment(
     from groundglass.analysis import save
     from groundglass.analysis import segment as run
     from groundglass.inference.segmenter import Segmenter
-    from groundglass.scan.intensity import Kind
     from groundglass.scan.reader import read_scan
 
-    if intensity is not None and intensity not in set(Kind):
-        raise typer.BadParameter(f"{intensity!r}: expected one of {', '.join(Kind)}", param_hint="--intensity")
+    kind = _kind(intensity)
     scan = read_scan(source, series, force_modality)
     with _bar("slices") as progress:
         segmenter = Segmenter.load(model, EngineConfig(engine, precision, threads))
-        result = run(scan, segmenter, Kind(intensity) if intensity else None, progress, with_identity)
+        result = run(scan, segmenter, kind, progress, with_identity)
     files = save(result, output)
     console = _console()
     console.print(result.findings.summary, markup=False)
@@ -191,6 +190,85 @@ def follow(
         typer.echo(f"scan {change.earlier} to {change.later}: {change.in_words}")
     _warn(result.warnings)
     typer.echo(str(output / "follow.html"))
+
+
+@app.command()
+def batch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of scans, a quoted glob, or a CSV with a column scan and, if wanted, case."
+        ),
+    ],
+    output: Output,
+    model: Model = None,
+    intensity: Intensity = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; the cores are shared among them. [default: 1]")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="i/n", help="Of n parts the ith, from 1: for job arrays on a shared folder.")
+    ] = "1/1",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT",
+            help="Use the workers of this Dask cluster, which must see SOURCE, OUT and the model under the same paths.",
+        ),
+    ] = None,
+    time_limit: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="For a scan; then it is given up.")] = 600,
+    with_identity: WithIdentity = False,
+    engine: EngineChoice = None,
+    precision: PrecisionChoice = None,
+) -> None:
+    """Segment many scans: a folder for each, a row in summary.csv. Called again it goes on, and tries what failed."""
+    if workers and scheduler:
+        raise typer.BadParameter("goes without --scheduler, whose workers are used", param_hint="--workers")
+    if scheduler:
+        _needs("distributed", extra="batch")
+    from groundglass.batch.records import Wish
+    from groundglass.batch.run import Tally, in_words, plan, progress_table, run
+
+    wish = Wish(model, EngineConfig(engine, precision), _kind(intensity), with_identity)
+    planned = plan(source, output, wish, _part(shard))
+    tally, console = Tally(planned), _console()
+    shown = console.is_terminal and _console(stderr=True).is_terminal  # in the table
+    said = (lambda _: None) if shown else (lambda record: console.print(in_words(record), markup=False))
+    try:
+        with _live(lambda: progress_table(tally)):
+            if scheduler:
+                from groundglass.batch.cluster import run_on_cluster
+
+                run_on_cluster(scheduler, planned, tally, time_limit, said)
+            else:
+                run(planned, tally, workers or 1, time_limit, said)
+    except KeyboardInterrupt:
+        raise GroundglassError(f"interrupted: {tally.line}; the same command goes on from there") from None
+    if shown:
+        console.print(progress_table(tally))
+    else:
+        console.print(tally.line, markup=False)
+    console.print(str(output / "summary.csv"), markup=False)
+    if tally.failed:
+        raise BatchError(
+            f"{len(tally.failed)} of {tally.total} scans failed: see why in summary.csv; the same command tries again"
+        )
+
+
+def _kind(intensity: str | None) -> Kind | None:
+    from groundglass.scan.intensity import Kind
+
+    if intensity is not None and intensity not in set(Kind):
+        raise typer.BadParameter(f"{intensity!r}: expected one of {', '.join(Kind)}", param_hint="--intensity")
+    return Kind(intensity) if intensity else None
+
+
+def _part(text: str) -> tuple[int, int]:
+    """(i, n) of `i/n`."""
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise typer.BadParameter(f"{text!r}: expected i/n, such as 1/8 to 8/8", param_hint="--shard")
+    return int(number), int(of)
 
 
 @app.command()
@@ -481,12 +559,12 @@ def _segmenter(
     return segmenter, seen_in_training(targets, trained)
 
 
-def _needs(*modules: str) -> None:
+def _needs(*modules: str, extra: str = "train") -> None:
     from importlib.util import find_spec
 
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise GroundglassError(f"{', '.join(missing)} is not installed: pip install 'groundglass[train]'")
+        raise GroundglassError(f"{', '.join(missing)} is not installed: pip install 'groundglass[{extra}]'")
 
 
 def main() -> None:

@@ -10,7 +10,8 @@
     ├── ModelError                 exit 1: a model file is damaged or does not match its card
     ├── EngineError                exit 1: no engine can run the model on this machine
     ├── TrainingError              exit 1: a training ended early (NaN loss, no data left)
-    └── OutputError                exit 1: the results could not be written
+    ├── OutputError                exit 1: the results could not be written
+    └── BatchError                 exit 4: some scans of a batch failed, the others are done
 
 The command line prints the message on one line and exits with `exit_code`.
 """
@@ -71,6 +72,12 @@ class TrainingError(GroundglassError):
 
 class OutputError(GroundglassError):
     """The results could not be written."""
+
+
+class BatchError(GroundglassError):
+    """Some scans of a batch failed; the others are done."""
+
+    exit_code = 4
 
 
 def first_fault(error: ValidationError) -> str:

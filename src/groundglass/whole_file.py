@@ -10,8 +10,13 @@ from pathlib import Path
 from groundglass.errors import OutputError
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write `data` beside `path` under a temporary name and rename it into place; folders are made as needed.
+
+    Args:
+        path: What to write, or to replace.
+        data: The whole of it.
+        mode: Its permissions; None: those of any new file.
 
     Raises:
         OutputError: The disk is full, the folder is not writable, or the like; nothing is left behind.
@@ -22,7 +27,7 @@ def write_whole(path: Path, data: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).chmod(0o666 & ~_umask() if mode is None else mode)
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,169 @@
+"""A batch on the workers of an existing Dask cluster, which see the same files under the same paths."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, cast
+
+from distributed import Client, KilledWorker, as_completed, get_worker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from groundglass.batch.cases import Case
+from groundglass.batch.process import ClosedError, Worker
+from groundglass.batch.records import Job, Record, Status
+from groundglass.batch.run import TIME_LIMIT_S, Plan, Tally, took
+from groundglass.batch.summary import Summary
+from groundglass.batch.work import Opener, hand_over, lost
+from groundglass.errors import GroundglassError
+from groundglass.inference.card import bundled_model, read_card
+
+CONNECT_S = 30
+
+
+class Processes(WorkerPlugin):
+    """On a Dask worker: a process for each of its threads, which loads the model once and may be killed by itself.
+
+    Args of the constructor:
+        job: What is asked of every case.
+        opener: Loads what does a case.
+        time_limit_s: For a case.
+    """
+
+    def __init__(self, job: Job, opener: Callable[[], Callable[[Case], Record]], time_limit_s: float) -> None:
+        self.job, self.opener, self.time_limit_s = job, opener, time_limit_s
+
+    def setup(self, worker: Any) -> None:  # noqa: ARG002 - Dask's own signature
+        """Called by Dask when the worker is there."""
+        self._all: list[Worker[Case, Record]] = []
+        self._idle: SimpleQueue[Worker[Case, Record]] = SimpleQueue()
+
+    def teardown(self, worker: Any) -> None:  # noqa: ARG002
+        """Called by Dask when the batch is over, or the worker closes."""
+        for each in self._all:
+            each.close()
+
+    def do(self, case: Case) -> Record | GroundglassError | None:
+        """Do a case; None: the batch was ended meanwhile. Nothing is raised, since Dask logs what was asked then."""
+        try:
+            process = self._idle.get_nowait()
+        except Empty:
+            process = Worker(self.opener, self.time_limit_s, threads=1)
+            self._all.append(process)
+        try:
+            return hand_over(case, self.job, process, self.time_limit_s)
+        except ClosedError:
+            return None
+        except GroundglassError as error:
+            return error
+        finally:
+            self._idle.put(process)
+
+
+def run_on_cluster(
+    address: str,
+    plan: Plan,
+    tally: Tally,
+    time_limit_s: float = TIME_LIMIT_S,
+    said: Callable[[Record], None] = lambda _: None,
+    opener: Callable[[], Callable[[Case], Record]] | None = None,
+) -> None:
+    """Do what is left to do on a cluster, and keep the summary. Every thread of a worker does a case at a time.
+
+    A lost worker's cases go to another one; a case that several were lost with becomes a row.
+
+    Args:
+        address: Of the scheduler, such as `tcp://node7:8786`.
+        plan: From `plan`.
+        tally: Gets every case as it ends.
+        time_limit_s: For a case.
+        said: Called with each record.
+        opener: Loads what does a case, in each process; None: `Opener`.
+
+    Raises:
+        GroundglassError: The cluster cannot be reached, sees other files, or went away.
+    """
+    job, name = plan.job, f"groundglass-{uuid.uuid4().hex[:12]}"
+    summary = Summary(job.folder, job.wish.with_identity)
+    client = _client(address)
+    try:
+        _check_sight(client, job)
+        client.register_plugin(Processes(job, opener or Opener(job, 1), time_limit_s), name=name)
+        asked = {client.submit(_do, case, name, key=f"{name}-{case.name}"): case for case in plan.waiting}
+        for future in as_completed(asked):
+            took(_record(future, asked[future], job), tally, summary, said)
+            future.release()
+    finally:
+        _leave(client, name)
+        summary.write()
+
+
+def _do(case: Case, name: str) -> Record | GroundglassError | None:
+    return cast(Processes, get_worker().plugins[name]).do(case)
+
+
+def _record(future: Any, case: Case, job: Job) -> Record:
+    try:
+        result = future.result()
+    except KilledWorker:
+        return lost(case, job, Status.FAILED, 0.0, "the Dask workers that it was on were lost, one after another")
+    except CancelledError:
+        result = None
+    except Exception as error:
+        return lost(case, job, Status.FAILED, 0.0, f"the Dask worker could not do it ({type(error).__name__})")
+    if result is None:
+        raise GroundglassError("the Dask cluster went away: the same command goes on where it stopped")
+    if isinstance(result, GroundglassError):
+        raise result
+    return cast(Record, result)
+
+
+def _client(address: str) -> Client:
+    try:
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise GroundglassError(
+            f"no Dask scheduler answers at {address} ({type(error).__name__}), expected tcp://HOST:PORT: start it first"
+        ) from None
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_S)
+    except TimeoutError:
+        client.close()
+        raise GroundglassError(f"the Dask cluster at {address} has no workers: start some") from None
+    return client
+
+
+def _check_sight(client: Client, job: Job) -> None:
+    """Refuse a cluster whose workers do not see the folder of results, or have another model."""
+    marker = job.folder / f".groundglass-{uuid.uuid4().hex[:12]}"
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+        seen = client.run(_seen, marker, job.wish.model, on_error="return")
+    finally:
+        marker.unlink(missing_ok=True)
+    for address, told in seen.items():
+        if told != job.used.sha256:
+            why = told if isinstance(told, str) else f"no groundglass that answers ({type(told).__name__})"
+            raise GroundglassError(f"the Dask worker {address} has {why}: expected the same files and model as here")
+
+
+def _seen(marker: Path, model: Path | None) -> str:
+    """On a worker: the sha256 of its model, or what it lacks."""
+    if not marker.is_file():
+        return "no sight of the output folder"
+    try:
+        return read_card(model or bundled_model()).sha256
+    except GroundglassError:
+        return "no sight of the model"
+
+
+def _leave(client: Client, name: str) -> None:
+    """Take the processes off the cluster, and go."""
+    with suppress(Exception):  # the cluster may be gone, or the plugin have never been there
+        client.unregister_worker_plugin(name)
+    client.close()
