@@ -94,7 +94,7 @@ def run_on_cluster(
         _check_sight(client, job)
         client.register_plugin(Processes(job, opener or Opener(job, 1), time_limit_s), name=name)
         asked = {client.submit(_do, case, name, key=f"{name}-{case.name}"): case for case in plan.waiting}
-        for future in as_completed(asked):
+        for future in as_completed(asked, loop=client.loop):
             took(_record(future, asked[future], job), tally, summary, said)
             future.release()
     finally:

@@ -53,7 +53,7 @@ class Worker(Generic[Question, Answer]):
     def __init__(self, opener: Callable[[], Callable[[Question], Answer]], time_limit_s: float, threads: int) -> None:
         self._opener, self._time_limit_s, self._threads = opener, time_limit_s, threads
         self._process: subprocess.Popen[bytes] | None = None
-        self._starting = threading.Lock()
+        self._starting, self._asking = threading.Lock(), threading.Lock()
         self._closed = False
 
     def ask(self, task: Question) -> Answer:
@@ -66,12 +66,13 @@ class Worker(Generic[Question, Answer]):
             GroundglassError: As the task raised it; or no process can be started.
         """
         ended = ""
-        for _ in range(_TRIES):
-            self._start()
-            try:
-                return cast(Answer, self._exchange(task, self._time_limit_s))
-            except (EOFError, OSError, pickle.UnpicklingError):
-                ended = self._end()
+        with self._asking:
+            for _ in range(_TRIES):
+                self._start()
+                try:
+                    return cast(Answer, self._exchange(task, self._time_limit_s))
+                except (EOFError, OSError, pickle.UnpicklingError):
+                    ended = self._end()
         raise LostError(ended)
 
     def close(self) -> None:
@@ -82,6 +83,8 @@ class Worker(Generic[Question, Answer]):
         if process is not None:
             process.kill()
             process.wait()
+        with self._asking:
+            self._discard()
 
     def _start(self) -> None:
         """See that a process is there, and ready."""
