@@ -90,6 +90,7 @@ def run_on_cluster(
     job, name = plan.job, f"groundglass-{uuid.uuid4().hex[:12]}"
     summary = Summary(job.folder, job.wish.with_identity)
     client = _client(address)
+    asked: dict[Any, Case] = {}
     try:
         _check_sight(client, job)
         client.register_plugin(Processes(job, opener or Opener(job, 1), time_limit_s), name=name)
@@ -98,7 +99,7 @@ def run_on_cluster(
             took(_record(future, asked[future], job), tally, summary, said)
             future.release()
     finally:
-        _leave(client, name)
+        _leave(client, name, list(asked))
         summary.write()
 
 
@@ -162,8 +163,9 @@ def _seen(marker: Path, model: Path | None) -> str:
         return "no sight of the model"
 
 
-def _leave(client: Client, name: str) -> None:
-    """Take the processes off the cluster, and go."""
+def _leave(client: Client, name: str, asked: list[Any]) -> None:
+    """Take what is still to be done and the processes off the cluster, and go."""
     with suppress(Exception):  # the cluster may be gone, or the plugin have never been there
+        client.cancel(asked)
         client.unregister_worker_plugin(name)
     client.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groundglass.batch.cases import Case
+from groundglass.errors import OutputError
 from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig
 from groundglass.report.findings import Findings, ModelRef
 from groundglass.scan.intensity import Kind
@@ -172,24 +174,45 @@ def staging(folder: Path, name: str) -> Path:
 
 
 def forget(folder: Path, name: str) -> None:
-    """Take away what an earlier attempt left: record, results and halves. Other files in the case's folder stay."""
+    """Take away what an earlier attempt left: record, results and halves. Other files in the case's folder stay.
+
+    Raises:
+        OutputError: It cannot be taken away.
+    """
     record = read_record(folder, name)
-    (folder / RECORDS / f"{name}.json").unlink(missing_ok=True)
-    shutil.rmtree(staging(folder, name), ignore_errors=True)
-    for file in record.files if record else ():
-        (folder / name / file).unlink(missing_ok=True)
-    for place in (folder / name / "lesions", folder / name):
-        if place.is_dir() and not any(place.iterdir()):
-            place.rmdir()
+    with _refused(folder):
+        (folder / RECORDS / f"{name}.json").unlink(missing_ok=True)
+        if staging(folder, name).is_dir():
+            shutil.rmtree(staging(folder, name))
+        for file in record.files if record else ():
+            (folder / name / file).unlink(missing_ok=True)
+        for place in (folder / name / "lesions", folder / name):
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
 
 
 def put_in_place(files: Iterable[str], folder: Path, name: str) -> None:
-    """Give a case's whole results their name, at one stroke where its folder is not there yet."""
+    """Give a case's whole results their name, at one stroke where its folder is not there yet.
+
+    Raises:
+        OutputError: Something is in the way.
+    """
     hidden, target = staging(folder, name), folder / name
-    if not target.exists():
-        hidden.rename(target)
-        return
-    for file in files:
-        (target / file).parent.mkdir(exist_ok=True)
-        (hidden / file).replace(target / file)
-    shutil.rmtree(hidden)
+    with _refused(folder):
+        if not target.exists():
+            hidden.rename(target)
+            return
+        for file in files:
+            (target / file).parent.mkdir(exist_ok=True)
+            (hidden / file).replace(target / file)
+        shutil.rmtree(hidden)
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written: {error.strerror or error}; make room or name another folder"
+        ) from None

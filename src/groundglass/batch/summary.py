@@ -41,10 +41,11 @@ class Summary:
         return [record for _, (_, record) in sorted(self._known.items()) if record is not None]
 
     def write(self, at_once: bool = True) -> None:
-        """Write the summary, and again if a record came meanwhile: the last of several writers then has them all.
+        """Write the summary.
 
         Args:
-            at_once: False: only if it was not written just now, so that it does not take the time of a long batch.
+            at_once: Now, and again if a record came meanwhile: the last of several writers then has them all. False:
+                if it was not written just now, so that it does not take the time of a long batch.
 
         Raises:
             OutputError: It cannot be written.
@@ -55,6 +56,8 @@ class Summary:
         while (states := self._look()) != self._written:
             write_whole(self.folder / SUMMARY, self._text().encode("utf-8"))
             self._written = states
+            if not at_once:
+                break
         now = time.monotonic()
         self._due = now + max(1.0, 20 * (now - begun))
 

@@ -1,0 +1,99 @@
+"""A batch's throughput by the number of workers, and its memory over many scans; on phantoms.
+
+python bench/batch.py throughput [--scans 8] [--rounds 2] [--workers 1 --workers 2]
+python bench/batch.py memory [--scans 200] [--growth-mib MIB]     more growth after the warm-up is exit 1
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from groundglass.batch.records import Status
+from groundglass.batch.run import Tally, cores, plan, run
+from groundglass.batch.work import Opener
+from groundglass.scan import nifti
+from groundglass.scan.phantom import chest_phantom
+
+SMALL, USUAL = (12, 96, 128), (48, 288, 352)
+DIFFERENT = 4  # phantoms; the others are the same ones again
+WARM_UP = 20
+
+
+def make_scans(folder: Path, count: int, shape: tuple[int, int, int]) -> Path:
+    source = folder / "scans"
+    source.mkdir()
+    for number in range(count):
+        path = source / f"{number}.nii.gz"
+        if number < DIFFERENT:
+            nifti.write_scan(chest_phantom(number, shape).scan, path)
+        else:
+            shutil.copy(source / f"{number % DIFFERENT}.nii.gz", path)
+    return source
+
+
+def throughput(folder: Path, scans: int, rounds: int, workers: list[int]) -> None:
+    source = make_scans(folder, scans, USUAL)
+    print(f"{scans} phantoms of {' x '.join(map(str, USUAL))}, {cores()} cores, load {os.getloadavg()[0]:.1f} before")
+    rates: dict[int, list[float]] = {count: [] for count in workers}
+    for number in range(rounds):
+        for count in workers:  # side by side, so that what else the machine does weighs on both alike
+            planned = plan(str(source), folder / f"out-{number}-{count}")
+            tally, begun = Tally(planned), time.perf_counter()
+            run(planned, tally, count)
+            seconds = time.perf_counter() - begun
+            assert not tally.failed
+            rates[count].append(3600 * scans / seconds)
+            print(
+                f"round {number + 1}, workers {count}: {seconds:.1f} s, {rates[count][-1]:.0f} scans an hour",
+                flush=True,
+            )
+    for count in workers:
+        mean = np.mean(rates[count])
+        print(f"workers {count}: {mean:.0f} scans an hour, {mean / np.mean(rates[workers[0]]):.2f} times the first")
+
+
+def memory(folder: Path, scans: int, growth_mib: float | None) -> int:
+    source = make_scans(folder, scans, SMALL)
+    planned = plan(str(source), folder / "out")
+    do = Opener(planned.job, cores())()
+    resident = []
+    for case in planned.cases:
+        assert do(case).status is Status.DONE
+        resident.append(resident_mib())
+    warm = min(WARM_UP, scans // 2)
+    growth = resident[-1] - resident[warm]
+    print(
+        f"{scans} scans in one process: {resident[0]:.0f} MiB after the first, {resident[warm]:.0f} after "
+        f"{warm + 1}, {resident[-1]:.0f} after the last, {max(resident):.0f} at most; growth {growth:.1f} MiB"
+    )
+    return int(growth_mib is not None and growth > growth_mib)
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("throughput", "memory"))
+    parser.add_argument("--scans", type=int)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--workers", type=int, action="append")
+    parser.add_argument("--growth-mib", type=float)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="groundglass-") as folder:
+        if asked.what == "memory":
+            return memory(Path(folder), asked.scans or 200, asked.growth_mib)
+        throughput(Path(folder), asked.scans or 8, asked.rounds, asked.workers or [1, 2])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
