@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit
-from scipy import ndimage
 
 from groundglass.errors import FormatError
 from groundglass.scan.dicom_find import (
@@ -346,6 +345,8 @@ def _decoded(name: str, planes: Sequence[Plane], size: tuple[int, int]) -> Itera
         padding = _padding(plane.header, stored)
         if padding is not None and padding.any():
             if float(hu[padding].max()) > PADDING_HU:  # a value that tissue has, too: only what reaches the edge
+                from scipy import ndimage  # here, for a quick start of the program
+
                 padding = ndimage.binary_propagation(padding & _edge(size), mask=padding)
             hu[padding] = PADDING_HU
         fits = whole and float(np.abs(hu).max()) < 1 << 15

@@ -101,8 +101,12 @@ def read_bytes(path: Path, count: int) -> bytes:
 
 
 class _Bounded(io.BufferedReader):
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self._size = os.fstat(raw.fileno()).st_size
+
     def read(self, size: int | None = -1, /) -> bytes:
-        left = os.fstat(self.fileno()).st_size - self.tell()
+        left = self._size - self.tell()
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
