@@ -54,3 +54,18 @@ def grey_band() -> Segmenter:
         limits=(),
     )
     return Segmenter(card, GreyBand())
+
+
+class ClassBands(MadeUpEngine):
+    """An engine without weights: lesion as in `grey_band`, ground-glass where it is darker, else consolidation."""
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        lesion = np.where((images > 0.33) & (images < 0.72), 5, -5)
+        dark = np.where(images < 0.5, 2, -2)
+        return np.concatenate([lesion, dark, -dark], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def class_bands(grey_band: Segmenter) -> Segmenter:
+    card = grey_band.card.model_copy(update={"classes": ("lesion", "ground-glass", "consolidation")})
+    return Segmenter(card, ClassBands())

@@ -3,12 +3,14 @@ import itertools
 import json
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Image
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from PIL import Image
 
+from dicom_phantom import write_series
 from groundglass.analysis import save, segment
 from groundglass.errors import OutputError
 from groundglass.inference.segmenter import Segmenter
@@ -101,6 +103,27 @@ def test_one_slice_is_a_scan(phantom: Phantom, grey_band: Segmenter) -> None:
     one = segment(Scan(phantom.scan.values[13:14], geometry), grey_band)
     assert one.findings.slices == 1
     assert one.findings.lesion_slices == 1
+
+
+def test_a_dicom_series_gives_a_segment_for_each_class(
+    phantom: Phantom, class_bands: Segmenter, tmp_path: Path
+) -> None:
+    write_series(phantom.scan, tmp_path / "ct")
+    result = segment(read_scan(tmp_path / "ct"), class_bands)
+    assert list(result.classes) == ["ground-glass", "consolidation"]
+    dark, dense = (mask.voxels for mask in result.classes.values())
+    assert np.array_equal(dark | dense, result.lesions.voxels)
+    assert not (dark & dense).any()
+    assert dark.any()
+    assert dense.any()
+    save(result, tmp_path / "out")
+    stored = hd.seg.segread(tmp_path / "out" / "lesions.dcm")
+    assert [each.SegmentLabel for each in stored.SegmentSequence] == ["ground-glass", "consolidation"]
+    assert result.scan.series is not None
+    uids = [header.SOPInstanceUID for header in result.scan.series.headers]
+    pixels = stored.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+    assert np.array_equal(pixels[..., 0], dark)
+    assert np.array_equal(pixels[..., 1], dense)
 
 
 def test_a_second_run_replaces_the_first(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:

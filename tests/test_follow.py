@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
+from dicom_phantom import write_series
 from groundglass.cli import main
 from groundglass.errors import ConfigError, FormatError
 from groundglass.follow import follow
@@ -182,6 +183,22 @@ def test_refusals(scans: list[Path], grey_band: Segmenter, tmp_path: Path) -> No
         follow([scans[0], tmp_path / "none"], tmp_path, grey_band)
     assert (tmp_path / "scan-1" / "findings.json").is_file()
     assert not (tmp_path / "follow.html").exists()
+
+
+def test_dicom_dates_give_the_order_and_other_patients_a_warning(
+    phantom: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    days = ("20200320", "20200301")
+    for i, day in enumerate(days):
+        write_series(phantom.scan, tmp_path / str(i), AcquisitionDate=day, PatientID=f"P{i}", ConvolutionKernel=f"B{i}")
+    result = follow([tmp_path / "0", tmp_path / "1"], tmp_path / "out", grey_band)
+    assert [each.folder for each in result.visits] == ["2020-03-01", "2020-03-20"]
+    assert result.warnings[0] == "the scans state different patients: are they of one?"
+    assert "scans 1 and 2 were reconstructed with other kernels (B1, B0)" in result.warnings
+    assert (tmp_path / "out" / "2020-03-20" / "lesions.dcm").is_file()
+    write_series(phantom.scan, tmp_path / "2", AcquisitionDate="", StudyDate="", SeriesDate="")
+    with pytest.raises(ConfigError, match="scan 2 states no date, scan 1 does: give --date for each"):
+        follow([tmp_path / "0", tmp_path / "2"], tmp_path / "out", grey_band)
 
 
 @pytest.mark.parametrize(

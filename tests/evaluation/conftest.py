@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from groundglass.data.catalogue import find_cases
@@ -15,25 +14,9 @@ from groundglass.scan import nifti
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
-from made_up_engine import MadeUpEngine
 
 STACK = slice(10, 14)
 PICTURE = 12
-
-
-class ClassBands(MadeUpEngine):
-    """An engine without weights: lesion as in `grey_band`, ground-glass where it is darker, else consolidation."""
-
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        lesion = np.where((images > 0.33) & (images < 0.72), 5, -5)
-        dark = np.where(images < 0.5, 2, -2)
-        return np.concatenate([lesion, dark, -dark], axis=1).astype(np.float32)
-
-
-@pytest.fixture(scope="session")
-def class_bands(grey_band: Segmenter) -> Segmenter:
-    card = grey_band.card.model_copy(update={"classes": ("lesion", "ground-glass", "consolidation")})
-    return Segmenter(card, ClassBands())
 
 
 def head_first(scan: Scan) -> Scan:
