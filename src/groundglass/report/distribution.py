@@ -1,8 +1,8 @@
 """Where in the lungs the lesions are, slice by slice and zone by zone, and how dense they are.
 
 There is no segmentation of the lobes, so that the CT severity score, which is of the five lobes, is not given. Zones
-are the thirds of each lung's height instead; each gets the extent in quarters that six-zone scores use (Yuan et al.
-2020, PLoS ONE 15:e0230548, whose zones end at carina and pulmonary vein rather than at thirds).
+are the thirds of each lung's height instead; each gets the extent in quarters that Chung et al. (2020, Radiology
+295:202) give each lobe.
 """
 
 from __future__ import annotations
