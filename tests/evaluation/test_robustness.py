@@ -364,7 +364,7 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Segmenter, "load", lambda model=None: grey_band)
+    monkeypatch.setattr(Segmenter, "load", lambda *_: grey_band)
     words = ("m.onnx", "--data", folder, "--case", CASE)
     short = partial(measure_robustness, variants=VARIANTS[:2])
     monkeypatch.setattr("groundglass.evaluation.robustness.measure_robustness", short)
