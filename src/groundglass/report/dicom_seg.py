@@ -23,7 +23,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from groundglass.errors import OutputError
-from groundglass.report.findings import Burden, Findings
+from groundglass.report.findings import Findings
 from groundglass.scan.scan import DicomSeries
 
 SEGMENT_TYPES = {
@@ -191,8 +191,7 @@ def _segment(number: int, name: str, findings: Findings, uid: Callable[[str], hd
 
 
 def _measurements(findings: Findings) -> list[Any]:
-    both = Burden(**{name: getattr(findings, name) for name in Burden.model_fields})
-    sides = ((both, None), (findings.right_lung, codes.SCT.Right), (findings.left_lung, codes.SCT.Left))
+    sides = ((findings.both_lungs, None), (findings.right_lung, codes.SCT.Right), (findings.left_lung, codes.SCT.Left))
     return [
         hd.sr.Measurement(name, value, unit, finding_sites=[hd.sr.FindingSite(codes.SCT.Lung, side)])
         for burden, side in sides

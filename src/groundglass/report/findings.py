@@ -137,6 +137,11 @@ class Findings(Record):
         return text.replace('"schema_number"', '"schema"', 1)
 
     @property
+    def both_lungs(self) -> Burden:
+        """The burden of both lungs together, as `right_lung` and `left_lung` have theirs."""
+        return Burden(**{name: getattr(self, name) for name in Burden.model_fields})
+
+    @property
     def summary(self) -> str:
         """One line for a person."""
         share = self.lesion_share_of_lung_percent

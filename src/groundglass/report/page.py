@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from groundglass.report.charts import HEIGHT, Chart
-from groundglass.report.findings import Burden, Findings
+from groundglass.report.findings import Findings
+from groundglass.report.html import document, rounded, table, warnings_box
 from groundglass.report.viewer import jpeg, viewer, viewer_slices
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.lungs import LungField
@@ -68,22 +66,10 @@ def page(
     """
     profile = _profile(findings)
     slices = json.dumps(viewer_slices(findings, hu, view, lungs, lesions, sizes, profile)).replace("<", "\\u003c")
-    style, script = page_text("style.css"), page_text("page.js")
-    policy = f"default-src 'none'; img-src data:; style-src {content_hash(style)}; script-src {content_hash(script)}"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>groundglass: {escape(findings.summary)}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
+    body = f"""<main>
 <h1>{escape(findings.summary[0].upper() + findings.summary[1:])}</h1>
 {_identity(findings)}
-{_warnings(findings)}
+{warnings_box("Before you use these numbers:", findings.warnings)}
 {_burdens(findings)}
 <h2>Slices</h2>
 {viewer(lungs)}
@@ -99,35 +85,8 @@ def page(
 {_unknown(findings)}
 {_about(findings, about)}
 </main>
-<script type="application/json" id="slices">{slices}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-def page_text(name: str) -> str:
-    """A style sheet or script of the pages."""
-    return (resources.files("groundglass.report") / name).read_text(encoding="utf-8")
-
-
-def content_hash(text: str) -> str:
-    """A source of a Content-Security-Policy: this text and no other."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "unknown" if value is None else f"{value:.{digits}f}"
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are text."""
-    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="scroll"><table aria-label="{escape(caption)}"><thead><tr>{titles}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+<script type="application/json" id="slices">{slices}</script>"""
+    return document(f"groundglass: {findings.summary}", body, "page.js")
 
 
 def _identity(findings: Findings) -> str:
@@ -143,24 +102,20 @@ def _identity(findings: Findings) -> str:
     return f'<p class="lead">{escape("; ".join(f"{what}: {value}" for what, value in named if value))}</p>'
 
 
-def _warnings(findings: Findings) -> str:
-    if not findings.warnings:
-        return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in findings.warnings)
-    return f'<div class="warnings" role="note"><strong>Before you use these numbers:</strong><ul>{items}</ul></div>'
-
-
 def _burdens(findings: Findings) -> str:
-    both = Burden(**{name: getattr(findings, name) for name in Burden.model_fields})
-    named = (("both lungs", both), ("right lung", findings.right_lung), ("left lung", findings.left_lung))
+    sides = (
+        ("both lungs", findings.both_lungs),
+        ("right lung", findings.right_lung),
+        ("left lung", findings.left_lung),
+    )
     rows = [
         [
             name,
-            _number(each.lesion_share_of_lung_percent),
-            _number(each.lesion_volume_ml),
-            _number(each.lung_volume_ml, 0),
+            rounded(each.lesion_share_of_lung_percent),
+            rounded(each.lesion_volume_ml),
+            rounded(each.lung_volume_ml, 0),
         ]
-        for name, each in named
+        for name, each in sides
     ]
     means = findings.mean_intensity
     density = (
@@ -169,21 +124,21 @@ def _burdens(findings: Findings) -> str:
         else ""
     )
     head = ("", "lesion, % of lung", "lesion, ml", "lung, ml")
-    return f"<h2>Burden</h2>{_table('Burden by lung', head, rows)}{density}"
+    return f"<h2>Burden</h2>{table('Burden by lung', head, rows)}{density}"
 
 
 def _profile(findings: Findings) -> Chart:
     lesion, count = findings.profile.lesion, findings.slices
     chart = Chart((0, count), max(lesion))
-    for number, value in enumerate(lesion):
-        x, next_x, y = chart.x(number), chart.x(number + 1), chart.y(value)
+    for place, value in enumerate(lesion):
+        x, next_x, y = chart.x(place), chart.x(place + 1), chart.y(value)
         chart.add(
-            f'<rect class="area jump" data-slice="{number}" x="{x:.2f}" width="{max(0.4, next_x - x - 0.2):.2f}" '
+            f'<rect class="area jump" data-slice="{place}" x="{x:.2f}" width="{max(0.4, next_x - x - 0.2):.2f}" '
             f'y="{y:.1f}" height="{chart.y(0) - y:.1f}"/>'
         )
     chart.add(f'<line class="here" id="here" x1="-9" x2="-9" y1="{chart.y(chart.top):.0f}" y2="{chart.y(0):.0f}"/>')
-    for number in sorted({0, count // 2, count - 1}):
-        chart.x_label(number + 0.5, str(number))
+    for place in sorted({0, count // 2, count - 1}):
+        chart.x_label(place + 0.5, str(place))
     chart.add(f'<text x="{chart.x(count / 2):.0f}" y="{HEIGHT - 4}" text-anchor="middle">slice in the file</text>')
     return chart
 
@@ -223,16 +178,16 @@ def _zones(findings: Findings) -> str:
     rows = [
         [
             f"{each.side} {each.third}",
-            _number(each.lesion_share_of_lung_percent),
-            _number(each.lesion_volume_ml),
-            _number(each.lung_volume_ml, 0),
+            rounded(each.lesion_share_of_lung_percent),
+            rounded(each.lesion_volume_ml),
+            rounded(each.lung_volume_ml, 0),
             str(each.score),
         ]
         for each in findings.zones
     ]
     total = sum(each.score for each in findings.zones)
     head = ("zone", "lesion, % of zone", "lesion, ml", "lung, ml", "score")
-    return f"""<h2>Zones</h2>{_table("Burden by zone", head, rows)}
+    return f"""<h2>Zones</h2>{table("Burden by zone", head, rows)}
 <p>Zone score: <strong>{total} of {4 * len(findings.zones)}</strong>.</p>
 <p class="note">Zones are thirds of the height of each lung that the scan shows. A zone's score is 0 without lesion,
 1 up to 25 %, 2 up to 50 %, 3 up to 75 %, 4 above. The CT severity score of the five lobes is not given: lobes are not
@@ -248,7 +203,7 @@ def _largest(findings: Findings) -> str:
         centre = each.centre_lps_mm
         rows.append([str(i), size, str(each.slice), "-" if centre is None else ", ".join(f"{mm:.0f}" for mm in centre)])
     head = ("", "size", "slice", "centre: left, back, up, mm")
-    return f"<h2>Largest lesions</h2>{_table('Largest lesions', head, rows)}"
+    return f"<h2>Largest lesions</h2>{table('Largest lesions', head, rows)}"
 
 
 def _unknown(findings: Findings) -> str:

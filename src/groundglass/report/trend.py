@@ -7,7 +7,13 @@ from html import escape
 
 from groundglass.report.charts import Chart
 from groundglass.report.follow_up import Change, FollowUp, Interval, Visit
-from groundglass.report.page import content_hash, page_text
+from groundglass.report.html import document, rounded, table, warnings_box
+
+_SCANS = (
+    *("scan", "% of lung", "95 % of repeats", "lesion, ml", "95 % of repeats", "lung, ml", "slices, mm apart"),
+    "warnings",
+)
+_CHANGES = ("from, to", "% of lung, points", "95 %", "ml", "95 %", "in words")
 
 
 def trend_page(result: FollowUp) -> str:
@@ -19,53 +25,24 @@ def trend_page(result: FollowUp) -> str:
         for points, title in ((shares, "Lesion, % of the lung"), (volumes, "Lesion, ml"))
         if any(value is not None for value, _ in points)
     ]
-    style = page_text("style.css")
-    warnings = "".join(f"<li>{escape(text)}</li>" for text in result.warnings)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src {content_hash(style)}">
-<title>groundglass: follow-up of {len(result.visits)} scans</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>Lesions over time: {len(result.visits)} scans</h1>
+    scans = table("Scans", _SCANS, [_visit_row(i, each) for i, each in enumerate(result.visits, start=1)])
+    changes = table("Changes", _CHANGES, [_change_row(each) for each in result.changes])
+    body = f"""<h1>Lesions over time: {len(result.visits)} scans</h1>
 <p>{escape(_headline(result))}</p>
-{f'<div class="warnings" role="note"><strong>Before you compare:</strong><ul>{warnings}</ul></div>' if warnings else ""}
+{warnings_box("Before you compare:", result.warnings)}
 <div class="columns">{"".join(figures)}</div>
 <h2>Scans</h2>
-{
-        _table(
-            (
-                "scan",
-                "% of lung",
-                "95 % of repeats",
-                "lesion, ml",
-                "95 % of repeats",
-                "lung, ml",
-                "slices, mm apart",
-                "warnings",
-            ),
-            [_visit_row(i, each) for i, each in enumerate(result.visits, start=1)],
-        )
-    }
+{scans}
 <h2>Changes</h2>
-{
-        _table(
-            ("from, to", "% of lung, points", "95 %", "ml", "95 %", "in words"),
-            [_change_row(each) for each in result.changes],
-        )
-    }
+{changes}
 <p class="note">{escape(_explained(result))}</p>
-<p class="note">Model {escape(result.model.name)} ({escape(result.model.sha256[:12])}), groundglass {
-        escape(result.version)
-    }.
-Research use: not a medical device, and not for the treatment of a patient.</p>
-</body>
-</html>
-"""
+<p class="note">{escape(_made_by(result))}
+Research use: not a medical device, and not for the treatment of a patient.</p>"""
+    return document(f"groundglass: follow-up of {len(result.visits)} scans", body)
+
+
+def _made_by(result: FollowUp) -> str:
+    return f"Model {result.model.name} ({result.model.sha256[:12]}), groundglass {result.version}."
 
 
 def _headline(result: FollowUp) -> str:
@@ -92,12 +69,12 @@ def _named(number: int, each: Visit) -> str:
 def _visit_row(number: int, each: Visit) -> list[str]:
     return [
         f'<a href="{escape(each.folder)}/report.html">{_named(number, each)}</a>',
-        _number(each.lesion_share_of_lung_percent),
+        rounded(each.lesion_share_of_lung_percent),
         _interval(each.share_interval_percent),
-        _number(each.lesion_volume_ml),
+        rounded(each.lesion_volume_ml),
         _interval(each.lesion_interval_ml),
-        _number(each.lung_volume_ml, 0),
-        _number(each.slice_distance_mm),
+        rounded(each.lung_volume_ml, 0),
+        rounded(each.slice_distance_mm),
         str(len(each.warnings)),
     ]
 
@@ -105,27 +82,16 @@ def _visit_row(number: int, each: Visit) -> list[str]:
 def _change_row(each: Change) -> list[str]:
     return [
         f"{each.earlier} to {each.later}",
-        _number(each.lesion_share_of_lung_points, sign=True),
+        rounded(each.lesion_share_of_lung_points, sign=True),
         _interval(each.share_interval_points),
-        _number(each.lesion_volume_ml, sign=True),
+        rounded(each.lesion_volume_ml, sign=True),
         _interval(each.lesion_interval_ml),
         each.verdict,
     ]
 
 
-def _number(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    return "unknown" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
-
-
 def _interval(interval: Interval | None) -> str:
     return "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML already."""
-    titles = "".join(f'<th scope="col">{title}</th>' for title in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _figure(points: Sequence[tuple[float | None, Interval | None]], title: str, visits: Sequence[Visit]) -> str:
@@ -142,7 +108,7 @@ def _figure(points: Sequence[tuple[float | None, Interval | None]], title: str, 
         chart.add(f'<circle class="dot" cx="{at}" cy="{chart.y(value):.1f}" r="5"/>')
     for number, (x, each) in enumerate(zip(places, visits, strict=True), start=1):
         chart.x_label(x, f"{each.taken:%Y-%m-%d}" if each.taken and len(visits) <= 4 else f"{number}")
-    spoken = "; ".join(f"scan {i}: {_number(value)}" for i, (value, _) in enumerate(points, start=1))
+    spoken = "; ".join(f"scan {i}: {rounded(value)}" for i, (value, _) in enumerate(points, start=1))
     return f"<figure><figcaption>{title}</figcaption>{chart.svg(f'{title}. {spoken}')}</figure>"
 
 
