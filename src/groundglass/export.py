@@ -19,7 +19,7 @@ from groundglass.data.prepared import read_prepared
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError, ModelError
 from groundglass.experiment import THRESHOLDS, score
-from groundglass.inference.card import ModelCard
+from groundglass.inference.card import ModelCard, write_card
 from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.segmenter import Segmenter
@@ -82,7 +82,7 @@ def export(
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    path.with_suffix(".json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_card(path, card)
     return path, differences
 
 

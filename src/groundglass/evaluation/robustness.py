@@ -21,7 +21,7 @@ from groundglass.errors import DatasetError, InputError
 from groundglass.evaluation.evaluate import Target, evaluate
 from groundglass.evaluation.tables import COUNTS, as_csv, percent
 from groundglass.evaluation.variants import VARIANTS, Variant, Volume
-from groundglass.inference.card import read_card
+from groundglass.inference.card import read_card, write_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.report.findings import ModelRef
 from groundglass.scan.nifti import write_scan
@@ -213,8 +213,7 @@ def write_repeatability(model: Path, robustness: Robustness) -> None:
     """
     if robustness.repeatability is None:
         raise DatasetError("the repeatability cannot be measured: a changed volume was refused, or nothing found in it")
-    card = read_card(model).model_copy(update={"repeatability": round(robustness.repeatability, 4)})
-    write_whole(model.with_suffix(".json"), (card.model_dump_json(indent=2) + "\n").encode())
+    write_card(model, read_card(model).model_copy(update={"repeatability": round(robustness.repeatability, 4)}))
 
 
 def write_robustness(robustness: Robustness, folder: Path, command: str) -> list[Path]:

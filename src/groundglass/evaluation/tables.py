@@ -14,9 +14,8 @@ from groundglass.evaluation.agreement import Pair
 from groundglass.evaluation.intervals import Estimate
 from groundglass.evaluation.results import CaseScore, Evaluation, Scores, SliceScore
 from groundglass.evaluation.volume import QUANTITIES
-from groundglass.inference.card import read_card
+from groundglass.inference.card import read_card, write_card
 from groundglass.scores import RATIOS, Confusion
-from groundglass.whole_file import write_whole
 
 HEADINGS = {"dice": "Dice", "iou": "IoU"} | {name: name for name in ("sensitivity", "specificity", "precision")}
 POOLED = {
@@ -80,7 +79,7 @@ def write_scores(model: Path, evaluation: Evaluation, command: str) -> None:
     tested = {row: {kind: _rounded(confusion) for kind, confusion in kinds.items()} for row, kinds in rows.items()}
     card = read_card(model)
     updated = card.model_copy(update={"scores": card.scores | {"test": tested, "command": command}})
-    write_whole(model.with_suffix(".json"), (updated.model_dump_json(indent=2) + "\n").encode())
+    write_card(model, updated)
 
 
 def _rounded(confusion: Confusion) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from groundglass.errors import ModelError, first_fault
 from groundglass.scan.intensity import Window
 from groundglass.scan.lungs import FieldOfView
-from groundglass.whole_file import digest
+from groundglass.whole_file import digest, write_whole
 
 BUNDLED = "groundglass-ct"
 
@@ -65,6 +65,15 @@ class ModelCard(BaseModel):
 def bundled_model() -> Path:
     """Where the model that comes with the package lies."""
     return Path(str(resources.files("groundglass"))) / "models" / f"{BUNDLED}.onnx"
+
+
+def write_card(model: Path, card: ModelCard) -> None:
+    """Put a card beside an ONNX file, in place of the one that is there.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    write_whole(model.with_suffix(".json"), (card.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_card(model: Path) -> ModelCard:
