@@ -135,11 +135,15 @@ def _chosen(name: str, found: Found, uid: str | None, force_modality: bool) -> S
     if uid is not None:
         return named(name, found, uid)
     best = found.series[0]
-    if best.why_not and not (force_modality and best.why_not.startswith("modality")):
+    if not _is_taken(best, force_modality):
         lines = "; ".join(series.line for series in found.series[:5])
-        mend = " (--force-modality takes it all the same)" if best.why_not.startswith("modality") else ""
+        mend = " (--force-modality takes it all the same)" if best.can_be_forced else ""
         raise FormatError(f"{name} holds no CT series but {lines}; give the CT itself{mend}")
     return best
+
+
+def _is_taken(series: Series, force_modality: bool) -> bool:
+    return series.why_not is None or (force_modality and series.can_be_forced)
 
 
 def named(name: str, found: Found, uid: str) -> Series:
@@ -158,10 +162,8 @@ def named(name: str, found: Found, uid: str) -> Series:
 
 def _check_kind(name: str, series: Series, force_modality: bool) -> None:
     header = series.header
-    if series.why_not and not (force_modality and series.why_not.startswith("modality")):
-        mend = (
-            "--force-modality takes it all the same" if series.why_not.startswith("modality") else "give the CT itself"
-        )
+    if not _is_taken(series, force_modality):
+        mend = "--force-modality takes it all the same" if series.can_be_forced else "give the CT itself"
         raise FormatError(f"{name}: the series is no CT ({series.why_not}): {mend}")
     if (number(header, "SamplesPerPixel") or 1) != 1:
         raise FormatError(f"{name} holds colour pictures, expected one grey value a pixel: give the CT itself")

@@ -142,6 +142,11 @@ class Series:
         return None
 
     @property
+    def can_be_forced(self) -> bool:
+        """Whether nothing but its modality speaks against it."""
+        return (self.why_not or "").startswith("modality")
+
+    @property
     def rank(self) -> tuple[bool, bool, int, bool, float]:
         """Higher is chosen first."""
         order = -(number(self.header, "SeriesNumber") or 0)
