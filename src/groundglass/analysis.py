@@ -35,8 +35,6 @@ class Analysis:
 
     Attributes:
         scan: The scan itself.
-        lesions: Lesion mask on the scan's own grid.
-        classes: Of a model with class maps, {class: its part of the lesions}.
         findings: The numbers.
         preview: A montage of the slices with most lesion.
         at: Where lungs and lesions are, in the axial view.
@@ -44,12 +42,20 @@ class Analysis:
     """
 
     scan: Scan
-    lesions: Mask
-    classes: dict[str, Mask]
     findings: Findings
     preview: Image.Image
     at: Located
     card: ModelCard
+
+    @cached_property
+    def lesions(self) -> Mask:
+        """Lesion mask on the scan's own grid."""
+        return self.at.mask(self.at.lesions)
+
+    @cached_property
+    def classes(self) -> dict[str, Mask]:
+        """Of a model with class maps, {class: its part of the lesions}."""
+        return {name: self.at.mask(self.at.kinds == i) for i, name in enumerate(self.card.classes[1:], start=1)}
 
 
 class Stopwatch:
@@ -151,8 +157,7 @@ def segment(
     title = f"{scan.source.name}: {findings.summary}" if with_identity and scan.source else findings.summary
     names = scan.names if with_identity else None
     drawn = preview(at.hu, at.view, at.field, at.lesions, title, scan.sizes, names)
-    classes = {name: at.mask(at.kinds == i) for i, name in enumerate(segmenter.card.classes[1:], start=1)}
-    return Analysis(scan, at.mask(at.lesions), classes, findings, drawn, at, segmenter.card)
+    return Analysis(scan, findings, drawn, at, segmenter.card)
 
 
 def analyse(scan: Scan) -> Findings:
