@@ -117,6 +117,7 @@ def test_a_dicom_series_gives_a_segment_for_each_class(
     assert dark.any()
     assert dense.any()
     save(result, tmp_path / "out")
+    assert not (tmp_path / "out" / "findings.dcm").exists()  # it would tie all lesions to the first class
     stored = hd.seg.segread(tmp_path / "out" / "lesions.dcm")
     assert [each.SegmentLabel for each in stored.SegmentSequence] == ["ground-glass", "consolidation"]
     assert result.scan.series is not None

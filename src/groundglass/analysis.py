@@ -226,7 +226,9 @@ def _write_dicom(analysis: Analysis, series: DicomSeries, folder: Path) -> None:
     masks = {name: mask.voxels for name, mask in (analysis.classes or {"lesion": analysis.lesions}).items()}
     segments = dicom_seg.segmentation(series, masks, analysis.findings)
     dicom_seg.write_dicom(segments, folder / "lesions.dcm")
-    dicom_seg.write_dicom(dicom_seg.structured_report(series, segments, analysis.findings), folder / "findings.dcm")
+    if not analysis.classes:  # the report's volumes are those of all lesions, which no segment of a class is
+        report = dicom_seg.structured_report(series, segments, analysis.findings)
+        dicom_seg.write_dicom(report, folder / "findings.dcm")
 
 
 def _reading_order(path: Path) -> tuple[bool, bool, str]:
