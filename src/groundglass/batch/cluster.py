@@ -14,13 +14,13 @@ from distributed import Client, KilledWorker, as_completed, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from groundglass.batch.cases import Case
-from groundglass.batch.process import ClosedError, Worker
 from groundglass.batch.records import Job, Record, Status
 from groundglass.batch.run import TIME_LIMIT_S, Plan, Tally, took
 from groundglass.batch.summary import Summary
 from groundglass.batch.work import Opener, hand_over, lost
 from groundglass.errors import GroundglassError
 from groundglass.inference.card import bundled_model, read_card
+from groundglass.worker import ClosedError, Worker
 
 CONNECT_S = 30
 

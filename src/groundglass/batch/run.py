@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from groundglass.batch.cases import Case, find_cases, shard
-from groundglass.batch.process import Worker
 from groundglass.batch.records import AS_USUAL, Job, Record, Status, Wish, is_done
 from groundglass.batch.summary import Summary, write_key
 from groundglass.batch.work import Opener, hand_over
 from groundglass.inference.card import bundled_model, read_card
 from groundglass.report.findings import ModelRef
+from groundglass.worker import Worker
 
 TIME_LIMIT_S = 600.0
 _LAST_FAILURES = 5

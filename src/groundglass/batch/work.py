@@ -11,7 +11,6 @@ from pathlib import Path
 
 from groundglass.analysis import save, segment
 from groundglass.batch.cases import Case, scrubbed
-from groundglass.batch.process import ClosedError, LostError, TimeLimitError, Worker
 from groundglass.batch.records import (
     Job,
     Record,
@@ -28,6 +27,7 @@ from groundglass.errors import GroundglassError, OutputError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import Scan
+from groundglass.worker import ClosedError, LostError, TimeLimitError, Worker
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stand_ins import alive, pids, until, worker
 
-from groundglass.batch.process import ClosedError, LostError, TimeLimitError, Worker
 from groundglass.errors import GroundglassError, ModelError
+from groundglass.worker import ClosedError, LostError, TimeLimitError, Worker
+from stand_ins import alive, pids, until, worker
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_what_cannot_be_opened_is_refused_in_its_own_words() -> None:
 
 
 def test_what_dies_while_it_opens_is_tried_three_times_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundglass.batch.process.time.sleep", lambda _: None)
+    monkeypatch.setattr("groundglass.worker.time.sleep", lambda _: None)
     process: Worker[str, str] = Worker(exit_at_once, 60, 1)  # type: ignore[arg-type]
     try:
         with pytest.raises(GroundglassError, match=r"could be started \(exit code 7\)"):

@@ -101,7 +101,7 @@ class Worker(Generic[Question, Answer]):
                 ended = self._end()
             except TimeLimitError:
                 ended = f"not ready after {START_LIMIT_S:g} s"
-        raise GroundglassError(f"no process of the batch could be started ({ended}): see that there is memory left")
+        raise GroundglassError(f"no worker process could be started ({ended}): see that there is memory left")
 
     def _open(self) -> None:
         with self._starting:
@@ -111,7 +111,7 @@ class Worker(Generic[Question, Answer]):
             threads = dict.fromkeys(_THREADS, str(self._threads))
             paths = os.pathsep.join(path for path in sys.path if path)
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", "from groundglass.batch.process import serve; serve()"],
+                [sys.executable, "-P", "-c", "from groundglass.worker import serve; serve()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": paths, **threads},

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundglass.batch.cases import Case
-from groundglass.batch.process import Worker
 from groundglass.batch.records import Job, Record, Status, forget, put_in_place, record_of, staging, write_record
+from groundglass.worker import Worker
 
 
 @dataclass(frozen=True)
