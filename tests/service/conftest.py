@@ -48,5 +48,5 @@ def scan_file(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def long_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scan that takes some seconds."""
     path = tmp_path_factory.mktemp("long") / "long.nii.gz"
-    nifti.write_scan(chest_phantom(shape=(160, 144, 190)).scan, path)
+    nifti.write_scan(chest_phantom(shape=(90, 144, 190)).scan, path)
     return path
