@@ -22,7 +22,7 @@ from groundglass.report.page import About, page
 from groundglass.report.preview import preview
 from groundglass.scan import nifti, picture
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import Intensity, Kind, recognise
+from groundglass.scan.intensity import HuSlices, Intensity, Kind, recognise
 from groundglass.scan.lungs import LungField, find_lungs
 from groundglass.scan.scan import DicomSeries, Mask, Scan
 
@@ -79,14 +79,14 @@ class Located:
     Attributes:
         view: From the scan's own grid to the axial view and back.
         intensity: What the numbers were taken for.
-        hu: (z, y, x) approximate HU.
+        hu: (z, y, x) approximate HU, made slice by slice.
         field: Where the lungs are, lesions counted in.
         kinds: (z, y, x): 0 where there is no lesion; else 1, or the number of its class.
     """
 
     view: AxialView
     intensity: Intensity
-    hu: NDArray[np.float32]
+    hu: HuSlices
     field: LungField
     kinds: NDArray[np.uint8]
 
@@ -178,7 +178,7 @@ def _without_lesions(scan: Scan, card: ModelCard, intensity: Kind | None, watch:
     with watch.stage("intensity"):
         view = AxialView(scan.geometry)
         recognised = recognise(scan, intensity)
-        hu = recognised.to_hu(view.turn(scan.values))
+        hu = recognised.slices(view.turn(scan.values))
     with watch.stage("lungs"):
         field = find_lungs(hu, view.geometry, scan.sizes, card.field_of_view)
     return Located(view, recognised, hu, field, np.zeros(hu.shape, dtype=np.uint8))

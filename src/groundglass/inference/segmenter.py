@@ -14,7 +14,7 @@ from groundglass.inference.card import ModelCard, bundled_model, read_card
 from groundglass.inference.engine import Engine, open_engine
 from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig
 from groundglass.scan.crop import Letterbox
-from groundglass.scan.intensity import AIR_HU
+from groundglass.scan.intensity import AIR_HU, HuVolume
 from groundglass.scan.lungs import Box, LungField
 
 BATCH = 4
@@ -55,7 +55,7 @@ class Segmenter:
         """The slices with lung, each with the letterbox of its field of view."""
         return [(z, Letterbox(box, self.card.size)) for z, box in enumerate(field.boxes) if box is not None]
 
-    def grids(self, hu: NDArray[np.float32], places: Sequence[tuple[int, Letterbox]]) -> Iterator[NDArray[np.float32]]:
+    def grids(self, hu: HuVolume, places: Sequence[tuple[int, Letterbox]]) -> Iterator[NDArray[np.float32]]:
         """Some slices through the network, a batch at a time.
 
         Args:
@@ -71,7 +71,7 @@ class Segmenter:
             crops = np.stack([letterbox.take(hu[z], AIR_HU) for z, letterbox in group])
             yield from expit(self.engine.run(window.scale(crops)[:, None]))
 
-    def planes(self, hu: NDArray[np.float32], field: LungField) -> Iterator[Plane]:
+    def planes(self, hu: HuVolume, field: LungField) -> Iterator[Plane]:
         """Every slice with lung through the network, and back on its own pixels; never more than a batch is held.
 
         Args:
@@ -84,7 +84,7 @@ class Segmenter:
 
     def lesions(
         self,
-        hu: NDArray[np.float32],
+        hu: HuVolume,
         field: LungField,
         progress: Callable[[int, int], None] = lambda *_: None,
     ) -> NDArray[np.uint8]:
