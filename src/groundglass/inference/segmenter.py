@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from groundglass.errors import ModelError
 from groundglass.inference.card import ModelCard, bundled_model, read_card
-from groundglass.inference.engine import Engine, open_engine
-from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig
+from groundglass.inference.engine import Engine, choose, open_engine
+from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig, Precision
 from groundglass.scan.crop import Letterbox
 from groundglass.scan.intensity import AIR_HU, HuVolume
 from groundglass.scan.lungs import Box, LungField
@@ -34,6 +36,21 @@ class Plane(NamedTuple):
     probability: NDArray[np.float32]
 
 
+def selected(model: Path | None = None, config: EngineConfig = ON_THIS_MACHINE) -> tuple[Path, ModelCard, EngineConfig]:
+    """The file that runs, its card, and how: of the model itself or of its int8 twin. None: the bundled model.
+
+    Raises:
+        ModelError: Model or card is missing or damaged, or the twin is another model's.
+        EngineError: int8 is asked for, and there is no twin.
+    """
+    model = model or bundled_model()
+    file, config = choose(model, config)
+    card = read_card(file)
+    if card.quantized and file != model and card.quantized.of != read_card(model).sha256:
+        raise ModelError(f"{file} was made of another model: remove it, or make it anew with groundglass quantize")
+    return file, card, replace(config, precision=Precision.INT8) if card.quantized else config
+
+
 class Segmenter:
     """A model, ready to run: its card and its engine."""
 
@@ -48,8 +65,8 @@ class Segmenter:
             ModelError: Model or card is missing or damaged.
             EngineError: No engine on this machine can run it.
         """
-        model = model or bundled_model()
-        return cls(read_card(model), open_engine(model, config))
+        file, card, config = selected(model, config)
+        return cls(card, open_engine(file, config))
 
     def places(self, field: LungField) -> list[tuple[int, Letterbox]]:
         """The slices with lung, each with the letterbox of its field of view."""
