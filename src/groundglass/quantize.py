@@ -60,7 +60,7 @@ def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard
     target = twin(model)
     unfinished = target.with_name(f".{target.stem}.part.onnx")
     try:
-        _write_int8(model, calibration, unfinished)
+        write_int8(model, calibration, unfinished)
         scored = {
             precision: _dice(OpenVINOEngine(file, EngineConfig(precision=precision)), validation, card)
             for precision, file in ((Precision.F32, model), (Precision.INT8, unfinished))
@@ -85,7 +85,14 @@ def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard
     return target, card
 
 
-def _write_int8(model: Path, images: NDArray[np.float32], target: Path) -> None:
+def write_int8(model: Path, images: NDArray[np.float32], target: Path) -> None:
+    """Write an ONNX file with the convolutions of another in int8, their ranges as these images need them.
+
+    Args:
+        model: Float32.
+        images: (n, 1, height, width) in [0, 1].
+        target: What to write.
+    """
     os.environ.setdefault("CI", "true")  # its telemetry calls nobody then
     import nncf
     import onnx
