@@ -93,7 +93,7 @@ class Located:
     @cached_property
     def lesions(self) -> NDArray[np.bool_]:
         """(z, y, x): of whatever class."""
-        return self.kinds > 0
+        return _marked(self.kinds)
 
     def mask(self, voxels: NDArray[np.bool_]) -> Mask:
         """(z, y, x) of the view -> a mask on the scan's own grid."""
@@ -112,8 +112,8 @@ def locate(
     at = _without_lesions(scan, segmenter.card, intensity, watch)
     with watch.stage("lesions"):
         kinds = segmenter.lesions(at.hu, at.field, progress)
-        kinds *= at.field.touching(kinds > 0)
-        return replace(at, kinds=kinds, field=at.field.with_lesions(kinds > 0))
+        kinds *= at.field.touching(_marked(kinds))
+        return replace(at, kinds=kinds, field=at.field.with_lesions(_marked(kinds)))
 
 
 def segment(
@@ -170,8 +170,13 @@ def correct(scan: Scan, mask: Scan, card: ModelCard) -> Analysis:
     if not np.isin(np.unique(values), np.arange(classes + 1)).all():
         raise FormatError(f"the corrected mask has values other than 0 to {classes}: draw with these alone")
     kinds = values.astype(np.uint8)
-    at = replace(at, kinds=kinds, field=at.field.with_lesions(kinds > 0))
+    at = replace(at, kinds=kinds, field=at.field.with_lesions(_marked(kinds)))
     return _measured(scan, at, card, watch, corrected=True)
+
+
+def _marked(kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where there is any: the same bytes where all are 0 or 1, as a copy takes memory."""
+    return kinds.view(np.bool_) if kinds.max(initial=0) <= 1 else kinds > 0
 
 
 def _without_lesions(scan: Scan, card: ModelCard, intensity: Kind | None, watch: Stopwatch) -> Located:
