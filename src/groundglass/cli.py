@@ -285,7 +285,8 @@ def watch(
 ) -> None:
     """Work beside a PACS: segment each CT series that arrives, and store DICOM SEG and report in its study."""
     _needs("dicomweb_client", extra="serve")
-    from groundglass.pacs.watch import Pace, Wish
+    from groundglass.pacs.loop import Pace
+    from groundglass.pacs.watch import Wish
     from groundglass.pacs.watch import watch as run
 
     wish = Wish(url, output, dicomweb, since.date() if since else None, model, credentials, ca, again)

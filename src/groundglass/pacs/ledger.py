@@ -106,6 +106,7 @@ class Ledger:
             self._db = sqlite3.connect(self._path, timeout=30)
             version = self._one("PRAGMA user_version")[0]
             if version not in (0, _VERSION):
+                self._db.close()
                 raise ConfigError(
                     f"{self._path} is of version {version}, expected {_VERSION}: another groundglass made it; "
                     "name another folder"

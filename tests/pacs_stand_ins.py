@@ -1,22 +1,25 @@
 """What segments in the tests of the watcher: quick, without a model, and as bad as an order tells; and its process."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.inference.card import ModelCard
 from groundglass.inference.segmenter import Segmenter
+from groundglass.pacs.loop import Pace, Tally
 from groundglass.pacs.segmenting import Made, Task, segment_series
-from groundglass.pacs.watch import Pace, Wish, watch
+from groundglass.pacs.watch import Wish, watch
 from made_up_engine import MadeUpEngine
-from orthanc_server import PASSWORD, USER
+from orthanc_server import PASSWORD, USER, OrthancServer
 from stand_ins import obey, until
 
 
@@ -81,7 +84,7 @@ def obedient(folder: Path, **told: str) -> Obedient:
     return Obedient(folder)
 
 
-PACE = Pace(poll_s=0.2, time_limit_s=60, pause_s=0.3, tries=3)
+PACE = Pace(poll_s=0.2, time_limit_s=60, pause_s=0.3, tries=2)
 
 
 def main(url: str, folder: str, orders: str) -> None:
@@ -127,3 +130,21 @@ class Running:
 def as_user() -> dict[str, str]:
     """An environment with the credentials of the test's Orthanc."""
     return {**os.environ, "GROUNDGLASS_PACS_USER": USER, "GROUNDGLASS_PACS_PASSWORD": PASSWORD}
+
+
+def once(orthanc: OrthancServer, folder: Path, opener: Obedient, pace: Pace = PACE, **wish: Any) -> tuple[Tally, str]:
+    """What became of what is there, and what was said."""
+    lines: list[str] = []
+    url = orthanc.url + ("/dicom-web" if wish.get("dicomweb") else "")
+    return watch(Wish(url, folder, **wish), pace, True, lines.append, opener), "\n".join(lines)
+
+
+def rows(folder: Path) -> dict[str, tuple[str, int, str]]:
+    """{UID: (state, tries, reason)} as the ledger's file has them."""
+    with sqlite3.connect(folder / "watch.sqlite") as db:
+        found = db.execute("SELECT series_uid, state, tries, coalesce(reason, '') FROM series").fetchall()
+    return {uid: (state, tries, reason) for uid, state, tries, reason in found}
+
+
+def is_empty(folder: Path) -> bool:
+    return not list((folder / "spool").iterdir())
