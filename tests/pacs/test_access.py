@@ -24,6 +24,8 @@ from groundglass.pacs.loop import Tally
 from groundglass.pacs.watch import Wish, watch
 from pacs_stand_ins import obedient
 
+NO_CHANGES = {"Changes": [], "Done": True, "Last": 0}
+
 
 def written(folder: Path, text: str, mode: int = 0o600) -> Path:
     path = folder / "pacs.toml"
@@ -142,7 +144,7 @@ def test_certificates_are_verified(serve: Callable[..., str], tmp_path: Path) ->
     words += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(words, check=True, capture_output=True)
     both.write_bytes(key.read_bytes() + certificate.read_bytes())
-    url = serve(lambda *_: (200, {"Changes": [], "Done": True, "Last": 0}), certificate=both)
+    url = serve(lambda path, _: (200, [] if "web" in path else NO_CHANGES), certificate=both)
     opener = obedient(tmp_path / "orders")
     with pytest.raises(PacsError, match=r"certificate is not trusted \(self.signed certificate.* --ca"):
         watch(Wish(url, tmp_path / "watch"), once=True, opener=opener)

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from groundglass.errors import OutputError, PacsError
+from groundglass.errors import InputError, OutputError, PacsError
 from groundglass.pacs import dicomweb
 from groundglass.pacs.access import Credentials, open_session
 from groundglass.pacs.dicomweb import DicomWeb
@@ -165,10 +165,17 @@ def test_results_that_are_left_leave_the_spool(house: House) -> None:
     assert house.state() == ("left", 1, True)
 
 
-def test_results_that_somebody_took_away_are_made_again(house: House) -> None:
+@pytest.mark.parametrize("damage", ["all", "file", "content"])
+def test_results_that_somebody_took_away_are_made_again(house: House, damage: str) -> None:
     house.server.fails["store"] = PacsError("the server answers 500 to the storing of results")
     house.once()
-    Spool(house.folder).clear("1.2.3")
+    file = Spool(house.folder).results("1.2.3") / "lesions.dcm"
+    if damage == "content":
+        file.write_bytes(b"")
+    elif damage == "file":
+        file.unlink()
+    else:
+        Spool(house.folder).clear("1.2.3")
     house.server.fails.clear()
     house.ledger.postpone(house.row, 0.0)
     assert house.once() == Tally(stored=1)
@@ -228,6 +235,20 @@ def test_a_fault_is_told_without_what_a_library_says(
     monkeypatch.setattr(house.server, "ask", lambda _: made)
     assert house.once() == Tally(failed=1)
     assert house.row.reason == made.fault
+
+
+def test_a_series_that_the_watcher_itself_died_of_does_not_hold_up_the_others(house: House) -> None:
+    house.server.news = [Arrival(f"1.2.{number}", "1.2", 3, number) for number in (3, 4, 5)]
+    house.ledger.take(house.server.news, 5)
+    house.ledger.begin(house.row)  # and never came to an end
+    assert house.once() == Tally(stored=3)
+    assert [line[:5] for line in house.lines if "stored" in line] == ["1.2.4", "1.2.5", "1.2.3"]
+
+
+def test_an_empty_series_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    with pytest.raises(InputError, match="series holds no DICOM"):
+        segment_series(Task("1.2.3", tmp_path / "series", tmp_path / "results"), grey_band())
 
 
 def test_uids_in_messages_are_cut_short() -> None:

@@ -107,6 +107,24 @@ def test_the_bookmark_stays_in_front_of_a_series_that_is_not_stable_yet(
     assert (waiting(ledger), ledger.bookmark) == (3, 5)
 
 
+def test_what_became_stable_before_a_lost_connection_is_not_forgotten(
+    serve: Callable[..., str], ledger: Ledger
+) -> None:
+    server = MadeUpOrthanc()
+    watching = source(serve(server))
+    for name in ("first", "second"):
+        server.arrive(name, ("NewSeries",), IsStable=False)
+    watching.look(ledger)
+    for name in ("first", "second"):
+        server.series[name]["IsStable"] = True
+    server.broken = "/series/second"
+    with pytest.raises(PacsError):
+        watching.look(ledger)
+    server.broken = ""
+    watching.look(ledger)
+    assert waiting(ledger) == 2
+
+
 def test_a_series_that_grows_again_waits_for_its_next_change(serve: Callable[..., str], ledger: Ledger) -> None:
     server = MadeUpOrthanc()
     watching = source(serve(server))
@@ -166,7 +184,7 @@ def test_bad_answers_of_orthanc(
 )
 def test_what_is_refused_is_told_from_what_fails(serve: Callable[..., str], status: int, denied: bool) -> None:
     with pytest.raises(PacsError) as caught:
-        source(serve(lambda *_: (status, {}))).reach()
+        DicomWeb(serve(lambda *_: (status, {})), open_session(Credentials())).reach()
     assert isinstance(caught.value, DeniedError) == denied
 
 

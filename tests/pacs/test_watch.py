@@ -179,8 +179,8 @@ def test_a_series_that_orthanc_never_called_stable_is_found(
 
 
 def test_the_command_with_the_bundled_model(orthanc: OrthancServer, tmp_path: Path) -> None:
-    files = series(tmp_path / "study")
-    orthanc.send(tmp_path / "study")
+    files = series(tmp_path / "study", PatientBirthDate=f"no date {NAME}", PatientAge="PLANTED", OperatorsName=NAME)
+    orthanc.send(tmp_path / "study")  # such values make pydicom warn, and quote them
     orthanc.wait_until_stable(1)
     command = [sys.executable, "-c", "from groundglass.cli import main; main()", "watch", orthanc.url, "--once"]
     done = subprocess.run([*command, "-o", tmp_path / "watch"], capture_output=True, text=True, env=as_user())

@@ -105,15 +105,15 @@ def test_a_server_that_is_away_or_refuses_is_told_in_one_line(
 ) -> None:
     opener = obedient(tmp_path / "orders")
     monkeypatch.setenv("GROUNDGLASS_PACS_PASSWORD", "wrong-word")
-    with pytest.raises(PacsError, match=r"401 to the question what changed: .*, credentials"):
+    with pytest.raises(PacsError, match=r"401 to a search for a study: .*the credentials"):
         once(orthanc, tmp_path / "watch", opener)
     monkeypatch.setenv("GROUNDGLASS_PACS_PASSWORD", PASSWORD)
-    with pytest.raises(PacsError, match=r"400 to a search for series; .*--dicomweb"):
+    with pytest.raises(PacsError, match=r"40\d to a search for a study.*--dicomweb"):
         watch(Wish(orthanc.url, tmp_path / "web", dicomweb=True), PACE, True, opener=opener)
     with pytest.raises(ConfigError, match="remembers Orthanc http"):
         once(orthanc, tmp_path / "watch", opener, dicomweb=True)
     orthanc.stop()
-    with pytest.raises(PacsError, match=r"the connection failed on the question what changed \(Connection refused\)"):
+    with pytest.raises(PacsError, match=r"the connection failed on a search for a study \(Connection refused\)"):
         once(orthanc, tmp_path / "watch", opener)
 
 

@@ -21,7 +21,7 @@ from urllib3 import Retry
 from groundglass.errors import ConfigError, GroundglassError, PacsError
 from groundglass.scan.dicom_find import DAMAGE, quiet
 
-TIMEOUT_S = (10.0, 60.0)  # to connect; between two pieces of an answer
+TIMEOUT_S = (10.0, 120.0)  # to connect; between two pieces of an answer
 _PREFIX = "GROUNDGLASS_PACS_"
 _KEYS = ("user", "password", "token")
 _LOUD = ("dicomweb_client", "retrying", "urllib3")  # their log lines quote URLs and what servers say

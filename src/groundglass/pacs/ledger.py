@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS series (
     state TEXT NOT NULL,
     tries INTEGER NOT NULL DEFAULT 0,
     next_try REAL NOT NULL DEFAULT 0,   -- seconds since 1970
+    begun INTEGER NOT NULL DEFAULT 0,   -- how often without an end: the watcher was killed over it
     reason TEXT,                    -- of the last failure
     results TEXT,                   -- UIDs of what was made of it, with spaces between
     changed REAL NOT NULL           -- seconds since 1970
@@ -161,8 +162,13 @@ class Ledger:
         return self._row("series_uid = ?", series_uid)
 
     def due(self, now: float) -> Row | None:
-        """The series that is to be done next; None: nothing is due."""
-        return self._row("state IN ('waiting', 'segmented') AND next_try <= ? ORDER BY next_try, rowid LIMIT 1", now)
+        """The series that is to be done next; None: nothing is due.
+
+        One that was begun and never ended comes last: the watcher may have died of it, and others should not wait.
+        """
+        return self._row(
+            "state IN ('waiting', 'segmented') AND next_try <= ? ORDER BY begun, next_try, rowid LIMIT 1", now
+        )
 
     def next_due(self) -> float | None:
         """When something will be due, in seconds since 1970; None: nothing waits."""
@@ -179,6 +185,15 @@ class Ledger:
         """How many series are in each state."""
         with self._told():
             return dict(self._db.execute("SELECT state, count(*) FROM series GROUP BY state ORDER BY state"))
+
+    def begin(self, row: Row) -> None:
+        """Note that it is worked on."""
+        with self._told(), self._db:
+            self._db.execute("UPDATE series SET begun = begun + 1 WHERE series_uid = ?", (row.series_uid,))
+
+    def rest(self, row: Row) -> None:
+        """Note that it is not worked on any more, whatever the end."""
+        self._set(row, begun=0)
 
     def segmented(self, row: Row, instances: int, results: Sequence[str]) -> None:
         """Note that its results lie in the spool, and of how many instances they are."""

@@ -9,17 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
-
-from pydicom import dcmread
 
 from groundglass.errors import InputError, OutputError, PacsError
 from groundglass.pacs.access import DeniedError
 from groundglass.pacs.dicomweb import DicomWeb
 from groundglass.pacs.ledger import Ledger, Row, State
-from groundglass.pacs.segmenting import Made, Task, plain
+from groundglass.pacs.segmenting import Made, Task, instance_uid, plain
 from groundglass.pacs.spool import Spool
+from groundglass.scan.dicom_find import DAMAGE
 from groundglass.worker import LostError, TimeLimitError, Worker
 
 _LONGEST_PAUSE_S = 60.0  # between two tries to reach a server
@@ -29,13 +27,14 @@ Say = Callable[[str], None]
 
 
 class Source(Protocol):
-    """Where news of series come from; both raise `PacsError` where the server does not play along."""
-
-    def reach(self) -> None:
-        """See that the server answers at all."""
+    """Where news of series come from."""
 
     def look(self, ledger: Ledger) -> bool:
-        """Note what is new; False: look again soon, some of it is not known to be whole."""
+        """Note what is new; False: look again soon, some of it is not known to be whole.
+
+        Raises:
+            PacsError: The server does not play along.
+        """
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,8 @@ class Watcher:
         next_look, met, is_all = 0.0, False, False
         while True:
             try:
+                if not met:
+                    self._archive.reach()
                 if time.monotonic() >= next_look:
                     is_all = self._source.look(self._ledger)
                     next_look, met = time.monotonic() + self._pace.poll_s, True
@@ -105,7 +106,8 @@ class Watcher:
             except (PacsError, OutputError) as error:
                 if isinstance(error, DeniedError) and not met:
                     raise PacsError(
-                        f"{error}; this was the first question: check URL, --dicomweb, credentials"
+                        f"{error}; this was the first question: check the URL (Orthanc's root, with its DICOMweb "
+                        "plugin at /dicom-web; another server's with --dicomweb), and the credentials"
                     ) from None
                 if once:
                     raise
@@ -135,6 +137,7 @@ class Watcher:
             OutputError: The spool cannot be written.
         """
         begun = time.monotonic()
+        self._ledger.begin(row)
         try:
             if row.state is State.WAITING or not self._has_results(row):
                 self._segment(row)
@@ -160,6 +163,7 @@ class Watcher:
         finally:
             after = self._ledger.get(row.series_uid)
             self._spool.clear(row.series_uid, after is not None and after.state is State.SEGMENTED)
+            self._ledger.rest(row)
 
     def _segment(self, row: Row) -> None:
         """Retrieve it, and have it segmented; the results lie in the spool then."""
@@ -176,7 +180,7 @@ class Watcher:
     def _store(self, row: Row) -> None:
         """Store what of the results is not in the PACS yet."""
         files = sorted(self._spool.results(row.series_uid).iterdir())
-        missing = [file for file in files if not self._archive.has(row.study_uid, _instance_uid(file))]
+        missing = [file for file in files if not self._archive.has(row.study_uid, instance_uid(file))]
         if missing:
             self._archive.store(row.study_uid, missing)
         self._ledger.done(row)
@@ -184,7 +188,10 @@ class Watcher:
     def _has_results(self, row: Row) -> bool:
         """Whether all that was made of it still lies in the spool."""
         folder = self._spool.results(row.series_uid)
-        return folder.is_dir() and {_instance_uid(file) for file in folder.iterdir()} == set(row.results)
+        try:
+            return {instance_uid(file) for file in folder.iterdir()} == set(row.results)
+        except DAMAGE:  # no folder either
+            return False
 
     def _failed(self, row: Row, reason: str) -> None:
         pause_s = self._pace.pause_s * _GROWTH**row.tries
@@ -196,7 +203,7 @@ class Watcher:
 
     def _answers(self) -> bool:
         try:
-            self._source.reach()
+            self._archive.reach()
         except PacsError:
             return False
         return True
@@ -228,10 +235,6 @@ class Trouble:
 
 class _FaultError(Exception):
     """A series failed in the worker, and nobody foresaw how."""
-
-
-def _instance_uid(file: Path) -> str:
-    return str(dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
 
 
 def _duration(seconds: float) -> str:

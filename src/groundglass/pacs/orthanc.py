@@ -28,14 +28,6 @@ class Orthanc:
         self._cursor: int | None = None
         self._unsettled: dict[str, int] = {}  # {Orthanc's own ID of a series that is not stable yet: its change}
 
-    def reach(self) -> None:
-        """See that the server answers at all.
-
-        Raises:
-            PacsError: It does not.
-        """
-        self._get("/system", "the question who it is")
-
     def look(self, ledger: Ledger) -> bool:
         """Read the changes since the last time, and note the CT series that are stable; True: that is all for now.
 
@@ -54,37 +46,32 @@ class Orthanc:
                 self._cursor = 0
                 self._unsettled.clear()
                 continue
-            stable = self._sort(changes)
-            arrivals = self._settled(stable)
+            unsettled = self._unsettled | {name: number for kind, name, number in changes if kind == "NewSeries"}
+            stable = {name: number for kind, name, number in changes if kind == "StableSeries"}
+            arrivals = self._settle(stable, unsettled)
             if is_all:
-                arrivals += self._settled(self._unsettled)
-            self._cursor = last
-            ledger.take(arrivals, bookmark=min([last, *(number - 1 for number in self._unsettled.values())]))
+                arrivals += self._settle(dict(unsettled), unsettled)
+            ledger.take(arrivals, bookmark=min([last, *(number - 1 for number in unsettled.values())]))
+            self._cursor, self._unsettled = last, unsettled
             if is_all:
                 return True
 
-    def _sort(self, changes: list[tuple[str, str, int]]) -> dict[str, int]:
-        """Those that became stable, {ID: change}; the new ones join the unsettled."""
-        stable: dict[str, int] = {}
-        for kind, identifier, number in changes:
-            if kind == "NewSeries":
-                self._unsettled[identifier] = number
-            elif kind == "StableSeries":
-                stable[identifier] = number
-        return stable
+    def _settle(self, changed: dict[str, int], unsettled: dict[str, int]) -> list[Arrival]:
+        """The news of some series: those that are stable now, CT and recent enough.
 
-    def _settled(self, changed: dict[str, int]) -> list[Arrival]:
-        """Those of some series that are stable now, CT and recent enough; none of these is unsettled any more."""
+        Args:
+            changed: {Orthanc's ID of a series: its change}.
+            unsettled: Gets those that are not stable; loses the others.
+        """
         arrivals = []
-        for identifier, number in list(changed.items()):
+        for identifier, number in changed.items():
             series = self._find(f"/series/{identifier}")
             if series is not None and not series.get("IsStable", True):
-                self._unsettled.setdefault(identifier, number)
+                unsettled.setdefault(identifier, number)
                 continue
             arrival = self._arrival(series, number) if series is not None else None
-            if arrival is not None:
-                arrivals.append(arrival)
-            self._unsettled.pop(identifier, None)
+            arrivals += [arrival] if arrival is not None else []
+            unsettled.pop(identifier, None)
         return arrivals
 
     def _arrival(self, series: dict[str, Any], number: int) -> Arrival | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import traceback
@@ -16,6 +17,7 @@ from groundglass.analysis import Analysis, segment, write_dicom_results
 from groundglass.errors import FormatError, GroundglassError, OutputError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.pacs.ledger import short
+from groundglass.scan.dicom_find import quiet
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import DicomSeries
 
@@ -92,11 +94,20 @@ def _write(analysis: Analysis, series: DicomSeries, folder: Path) -> tuple[str, 
         shutil.rmtree(staged, ignore_errors=True)  # of a process that died
         staged.mkdir(mode=0o700)
         files = write_dicom_results(analysis, series, staged)
-        uids = tuple(str(dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for file in files)
+        for file in files:
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())  # before the ledger says that they are there
+        uids = tuple(instance_uid(file) for file in files)
         staged.rename(folder)
     except OSError as error:
         raise OutputError(f"the spool cannot be written: {error.strerror or error}; make room") from None
     return uids
+
+
+def instance_uid(file: Path) -> str:
+    """The SOP instance UID of a result."""
+    with quiet():
+        return str(dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
 
 
 def plain(error: Exception) -> str:
