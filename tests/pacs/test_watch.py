@@ -154,7 +154,7 @@ def test_orthanc_restarted_in_the_middle_is_no_failure(
     until(lambda: "waiting: the connection failed on a search for an instance (Connection refused)" in running.said)
     orthanc.start()
     until(lambda: running.stored == 1)
-    assert "going on after" in running.said
+    until(lambda: "going on after" in running.said, 5)
     check_results(orthanc, tmp_path / "study", grey_band())
     assert rows(tmp_path / "watch") == {uid_of(files): ("done", 0, "")}
     assert opener.begun == [uid_of(files)]
