@@ -233,7 +233,7 @@ def save(analysis: Analysis, folder: Path) -> list[Path]:
             else:
                 nifti.write_mask(analysis.lesions, staging / "lesions.nii.gz", like=analysis.scan.source)
             if analysis.scan.series:
-                _write_dicom(analysis, analysis.scan.series, staging)
+                write_dicom_results(analysis, analysis.scan.series, staging)
             (staging / "findings.json").write_text(analysis.findings.to_json() + "\n", encoding="utf-8")
             analysis.preview.save(staging / "preview.png")
             (staging / "report.html").write_text(_report(analysis), encoding="utf-8")
@@ -264,15 +264,31 @@ def _report(analysis: Analysis) -> str:
     return page(analysis.findings, at.hu, at.view, at.field, at.lesions, analysis.preview, about, analysis.scan.sizes)
 
 
-def _write_dicom(analysis: Analysis, series: DicomSeries, folder: Path) -> None:
+def write_dicom_results(analysis: Analysis, series: DicomSeries, folder: Path) -> list[Path]:
+    """Write what a PACS reads: `lesions.dcm`, a Segmentation, and `findings.dcm`, a Structured Report.
+
+    Args:
+        analysis: Of a scan that was read from DICOM.
+        series: Where it was read from.
+        folder: That is there.
+
+    Returns:
+        The files; without the report for a model with classes.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
     from groundglass.report import dicom_seg  # highdicom takes its time, and only DICOM needs it
 
     masks = {name: mask.voxels for name, mask in (analysis.classes or {"lesion": analysis.lesions}).items()}
     segments = dicom_seg.segmentation(series, masks, analysis.findings)
-    dicom_seg.write_dicom(segments, folder / "lesions.dcm")
+    files = [folder / "lesions.dcm"]
+    dicom_seg.write_dicom(segments, files[0])
     if not analysis.classes:  # the report's volumes are those of all lesions, which no segment of a class is
         report = dicom_seg.structured_report(series, segments, analysis.findings)
-        dicom_seg.write_dicom(report, folder / "findings.dcm")
+        files.append(folder / "findings.dcm")
+        dicom_seg.write_dicom(report, files[1])
+    return files
 
 
 def _reading_order(path: Path) -> tuple[bool, bool, str]:

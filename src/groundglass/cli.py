@@ -1,7 +1,7 @@
 """The command line: words in, calls out, errors to exit codes. No logic of its own.
 
 Exit codes: 0 done; 1 the program failed or was interrupted; 2 bad usage; 3 the input was refused; 4 some scans of a
-batch failed.
+batch, or series of a PACS, failed.
 """
 
 from __future__ import annotations
@@ -253,6 +253,53 @@ def batch(
         raise BatchError(
             f"{len(tally.failed)} of {tally.total} scans failed: see why in summary.csv; the same command tries again"
         )
+
+
+@app.command()
+def watch(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Orthanc's, such as http://127.0.0.1:8042.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what is remembered; made if need be.")],
+    dicomweb: Annotated[
+        bool, typer.Option("--dicomweb", help="URL is any DICOMweb server's root: search it instead.")
+    ] = False,
+    model: Model = None,
+    since: Annotated[
+        datetime | None, typer.Option("--since", formats=["%Y-%m-%d"], help="Only studies of this day or later.")
+    ] = None,
+    poll: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between two looks for what is new.")] = 10,
+    time_limit: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="For a series; then the try has failed.")
+    ] = 600,
+    once: Annotated[bool, typer.Option("--once", help="Do what is there, and end.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Try once more what was refused or given up.")] = False,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="user and password, or token. [default: GROUNDGLASS_PACS_USER, _PASSWORD, _TOKEN, if set]",
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE.pem", help="Authorities to trust. [default: certifi's]")
+    ] = None,
+) -> None:
+    """Work beside a PACS: segment each CT series that arrives, and store DICOM SEG and report in its study."""
+    _needs("dicomweb_client", extra="serve")
+    from groundglass.pacs.loop import Pace
+    from groundglass.pacs.watch import Wish
+    from groundglass.pacs.watch import watch as run
+
+    wish = Wish(url, output, dicomweb, since.date() if since else None, model, credentials, ca, again)
+    try:
+        tally = run(wish, Pace(poll_s=poll, time_limit_s=time_limit), once, typer.echo)
+    except KeyboardInterrupt:
+        if once:
+            raise GroundglassError("interrupted; the same command goes on from there") from None
+        typer.echo("stopped; the same command goes on from there")
+        return
+    typer.echo(tally.line)
+    if tally.failed:
+        raise BatchError(f"{tally.failed} series failed: {output} remembers why, and the same command tries again")
 
 
 def _kind(intensity: str | None) -> Kind | None:
