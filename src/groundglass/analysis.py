@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from groundglass.errors import OutputError
+from groundglass.errors import FormatError, OutputError
 from groundglass.inference.card import ModelCard
 from groundglass.inference.segmenter import Segmenter
 from groundglass.report.findings import Findings, ModelRef, measure
@@ -109,17 +109,11 @@ def locate(
 ) -> Located:
     """Find the lungs of a scan, and the lesions in them. Arguments and errors are those of `segment`."""
     watch = watch or Stopwatch()
-    with watch.stage("intensity"):
-        view = AxialView(scan.geometry)
-        recognised = recognise(scan, intensity)
-        hu = recognised.to_hu(view.turn(scan.values))
-    with watch.stage("lungs"):
-        field = find_lungs(hu, view.geometry, scan.sizes, segmenter.card.field_of_view)
+    at = _without_lesions(scan, segmenter.card, intensity, watch)
     with watch.stage("lesions"):
-        kinds = segmenter.lesions(hu, field, progress)
-        kinds *= field.touching(kinds > 0)
-        field = field.with_lesions(kinds > 0)
-    return Located(view, recognised, hu, field, kinds)
+        kinds = segmenter.lesions(at.hu, at.field, progress)
+        kinds *= at.field.touching(kinds > 0)
+        return replace(at, kinds=kinds, field=at.field.with_lesions(kinds > 0))
 
 
 def segment(
@@ -148,16 +142,61 @@ def segment(
     with watch.stage("model"):
         segmenter = segmenter or Segmenter.load()
     at = locate(scan, segmenter, intensity, progress, watch)
+    return _measured(scan, at, segmenter.card, watch, with_identity)
+
+
+def correct(scan: Scan, mask: Scan, card: ModelCard) -> Analysis:
+    """Measure and draw a scan's lesions anew after a person has corrected their mask.
+
+    Args:
+        scan: The scan.
+        mask: On the scan's grid, its axes in any order and direction: 0 where there is no lesion, else 1, or of a model
+            with class maps the number of the class.
+        card: Of the model whose mask was corrected.
+
+    Raises:
+        FormatError: The mask lies on another grid, or has numbers that name no class.
+        IntensityError: The scan's numbers are no CT that is recognised.
+        LungError: No slice of it shows lung.
+    """
+    watch, turned = Stopwatch(), AxialView(mask.geometry)
+    at = _without_lesions(scan, card, None, watch)
+    if not turned.geometry.matches(at.view.geometry, tolerance_mm=0.01):
+        raise FormatError(
+            f"the corrected mask lies on {mask.geometry}, expected the scan's grid, {scan.geometry}: "
+            "draw on the scan itself"
+        )
+    values, classes = turned.turn(mask.values), max(1, len(card.classes) - 1)
+    if not np.isin(np.unique(values), np.arange(classes + 1)).all():
+        raise FormatError(f"the corrected mask has values other than 0 to {classes}: draw with these alone")
+    kinds = values.astype(np.uint8)
+    at = replace(at, kinds=kinds, field=at.field.with_lesions(kinds > 0))
+    return _measured(scan, at, card, watch, corrected=True)
+
+
+def _without_lesions(scan: Scan, card: ModelCard, intensity: Kind | None, watch: Stopwatch) -> Located:
+    with watch.stage("intensity"):
+        view = AxialView(scan.geometry)
+        recognised = recognise(scan, intensity)
+        hu = recognised.to_hu(view.turn(scan.values))
+    with watch.stage("lungs"):
+        field = find_lungs(hu, view.geometry, scan.sizes, card.field_of_view)
+    return Located(view, recognised, hu, field, np.zeros(hu.shape, dtype=np.uint8))
+
+
+def _measured(
+    scan: Scan, at: Located, card: ModelCard, watch: Stopwatch, with_identity: bool = False, corrected: bool = False
+) -> Analysis:
     with watch.stage("measure"):
-        model = ModelRef(name=segmenter.card.name, sha256=segmenter.card.sha256)
+        model = ModelRef(name=card.name, sha256=card.sha256)
         findings = measure(
-            scan, at.view, at.intensity, at.hu, at.field, at.lesions, model, watch.seconds, with_identity
+            scan, at.view, at.intensity, at.hu, at.field, at.lesions, model, watch.seconds, with_identity, corrected
         )
     findings = findings.model_copy(update={"seconds": watch.seconds})
     title = f"{scan.source.name}: {findings.summary}" if with_identity and scan.source else findings.summary
     names = scan.names if with_identity else None
     drawn = preview(at.hu, at.view, at.field, at.lesions, title, scan.sizes, names)
-    return Analysis(scan, findings, drawn, at, segmenter.card)
+    return Analysis(scan, findings, drawn, at, card)
 
 
 def analyse(scan: Scan) -> Findings:

@@ -272,6 +272,51 @@ def _part(text: str) -> tuple[int, int]:
 
 
 @app.command()
+def serve(
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where scans and results are kept.")
+    ] = Path("groundglass-scans"),
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; beyond this machine it takes a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8642,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Holds the token that clients must show.")
+    ] = None,
+    name: Annotated[list[str] | None, typer.Option(help="A host name that clients call it by; repeatable.")] = None,
+    model: Model = None,
+    keep: Annotated[float, typer.Option(min=0.01, metavar="HOURS", help="Then results are removed.")] = 168,
+    queue: Annotated[int, typer.Option(min=1, help="Scans that may wait.")] = 32,
+    time_limit: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="For a scan; then it is given up.")] = 600,
+    max_upload: Annotated[int, typer.Option(min=1, metavar="MIB", help="Of one scan.")] = 2048,
+    max_slices: Annotated[int, typer.Option(min=1, help="Of one scan.")] = 3000,
+    engine: EngineChoice = None,
+    precision: PrecisionChoice = None,
+    threads: Threads = None,
+) -> None:
+    """A page in the browser to drop scans on, and an HTTP service, on this machine."""
+    _needs("fastapi", "uvicorn", "python_multipart", "prometheus_client", extra="serve")
+    from groundglass.service.config import ServiceConfig, read_token
+    from groundglass.service.serve import serve as run
+
+    config = ServiceConfig(
+        folder=folder,
+        host=host,
+        port=port,
+        token=read_token(token_file) if token_file else None,
+        names=tuple(name or ()),
+        model=model,
+        engine=EngineConfig(engine, precision, threads),
+        time_limit_s=time_limit,
+        keep_hours=keep,
+        queue=queue,
+        upload_bytes=max_upload << 20,
+        slices=max_slices,
+    )
+    run(config, lambda address: typer.echo(f"groundglass is at {address} (Ctrl-C ends it)"))
+
+
+@app.command()
 def demo(output: Output = Path("demo")) -> None:
     """Make a chest phantom with lesions of known volume, segment it, and compare."""
     from groundglass.demo import run_demo

@@ -56,6 +56,16 @@ class Worker(Generic[Question, Answer]):
         self._starting, self._asking = threading.Lock(), threading.Lock()
         self._closed = False
 
+    def warm(self) -> None:
+        """See that the process is there, so that the first task need not wait for it.
+
+        Raises:
+            ClosedError: The worker was closed meanwhile.
+            GroundglassError: As the opener raised it; or no process can be started.
+        """
+        with self._asking:
+            self._start()
+
     def ask(self, task: Question) -> Answer:
         """Do a task; one that its process dies of is tried once more.
 

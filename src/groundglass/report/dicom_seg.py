@@ -174,12 +174,13 @@ def _whole_headers(series: DicomSeries) -> list[Dataset]:
 
 
 def _segment(number: int, name: str, findings: Findings, uid: Callable[[str], hd.UID]) -> Any:
+    kinds = hd.seg.SegmentAlgorithmTypeValues
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=SEGMENT_TYPES[name],
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=kinds.SEMIAUTOMATIC if findings.corrected_by_hand else kinds.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=findings.model.name, family=codes.DCM.ArtificialIntelligence, version=_model_version(findings)
         ),

@@ -19,7 +19,7 @@ from groundglass.scan.intensity import Intensity
 from groundglass.scan.lungs import LungField, extent
 from groundglass.scan.scan import Scan
 
-SCHEMA = 2
+SCHEMA = 3
 LARGEST = 5
 OUTSIDE_PERCENT = 5.0  # of the lesions outside the lung field: more is worth a warning
 
@@ -103,6 +103,7 @@ class Findings(Record):
         mean_intensity: In HU.
         intensity: What the numbers were taken for, and why.
         model: Name and sha256.
+        corrected_by_hand: Whether a person changed the model's mask.
         version: Of groundglass.
         warnings: In plain words.
         seconds: Of each stage.
@@ -126,6 +127,7 @@ class Findings(Record):
     mean_intensity: MeanIntensity
     intensity: IntensityFound
     model: ModelRef
+    corrected_by_hand: bool
     version: str
     warnings: tuple[str, ...]
     seconds: dict[str, float]
@@ -164,6 +166,7 @@ def measure(
     model: ModelRef,
     seconds: dict[str, float],
     with_identity: bool = False,
+    corrected: bool = False,
 ) -> Findings:
     """Turn masks into findings.
 
@@ -177,6 +180,7 @@ def measure(
         model: What found them.
         seconds: Of each stage so far.
         with_identity: Name the source and the patient.
+        corrected: A person has changed the mask.
     """
     unknown: dict[str, str] = {}
     geometry, slice_numbers = view.geometry, view.slice_numbers
@@ -187,6 +191,7 @@ def measure(
     right = _burden(on_right, on_right, lungs.right, geometry, "right_lung.", "right lung", unknown)
     left = _burden(on_left, on_left, lungs.left, geometry, "left_lung.", "left lung", unknown)
     per_slice = lesions.any((1, 2))
+    by_hand = ("the lesions were corrected by hand",) if corrected else ()
     return Findings(
         schema_number=SCHEMA,
         input=_input(scan, with_identity, unknown),
@@ -203,8 +208,9 @@ def measure(
         mean_intensity=_mean_intensity(hu, lung, lesions, intensity, unknown),
         intensity=IntensityFound(kind=intensity.kind.value, reason=intensity.reason, calibrated=intensity.calibrated),
         model=model,
+        corrected_by_hand=corrected,
         version=version("groundglass"),
-        warnings=(*scan.notes, *lungs.warnings, *_warnings(lung, lesions, intensity, geometry)),
+        warnings=(*by_hand, *scan.notes, *lungs.warnings, *_warnings(lung, lesions, intensity, geometry)),
         seconds=seconds,
         unknown=unknown,
     )
