@@ -49,11 +49,6 @@ export function correction(viewer: Viewer, unit: "mm" | "px", outcome: Outcome):
     undo,
     save,
     h("button", { type: "button", click: () => outcome.leave() }, "Leave"),
-    h(
-      "p",
-      { class: "note" },
-      "Draw on a slice. With keys, on the scan: arrows move the brush, Space paints, A adds, E erases, Ctrl+Z takes back, Page Up and Down change the slice. The right button moves the picture.",
-    ),
   );
   const ring = h("div", { class: "ring", hidden: true });
   const layer = h("div", { class: "brush-layer" }, ring);

@@ -43,7 +43,6 @@ export function result(job: Job, corrected: (job: Job) => void): Result {
     shownStage.sliceShown = chart.mark;
     shownStage.firstKey = (event) => editing?.key(event) ?? false;
     shownStage.correct.onclick = () => edit(shownStage, flat);
-    shownStage.correct.hidden = false;
     shownStage.barPlace.replaceChildren();
     const [scan, mask] = await Promise.all([api.view(job.id, "scan"), api.view(job.id, "lesions").then(gunzip)]);
     if (!place.isConnected) return;
@@ -57,12 +56,10 @@ export function result(job: Job, corrected: (job: Job) => void): Result {
   }
 
   function edit(on: Stage, flat: boolean): void {
-    if (on.viewer.layout === "3d") on.setLayout("axial");
+    on.setEditing(true);
     editing = correction(on.viewer, flat ? "px" : "mm", { save: () => void save(on), leave: () => void leave(on) });
     on.box.append(editing.layer);
     on.barPlace.replaceChildren(editing.bar);
-    on.correct.hidden = true;
-    on.element.classList.add("editing");
     on.box.querySelector("canvas")?.focus();
     announce("Correcting: the brush adds lesion.");
   }
@@ -70,8 +67,7 @@ export function result(job: Job, corrected: (job: Job) => void): Result {
   function close(on: Stage): void {
     editing?.close();
     editing = null;
-    on.correct.hidden = false;
-    on.element.classList.remove("editing");
+    on.setEditing(false);
     on.correct.focus();
   }
 

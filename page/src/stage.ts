@@ -13,6 +13,9 @@ const WINDOW_NAMES: [WindowName, string][] = [
   ["mediastinum", "Mediastinum"],
 ];
 const TURN_DEGREES = 10;
+const SIDES = "The patient’s right is on the left. ";
+const KEYS = `${SIDES}Wheel or arrow keys: slices. Ctrl and wheel, + and −: zoom. Right button: move. L hides the lesion, C draws its contour.`;
+const BRUSH_KEYS = `${SIDES}Draw on a slice; the right button moves the picture. With keys, on the scan: arrows move the brush, Shift makes them quicker, Space paints, A adds, E erases, Ctrl+Z takes back, Page Up and Down change the slice.`;
 
 export class Stage {
   readonly viewer: Viewer;
@@ -28,6 +31,8 @@ export class Stage {
   private readonly slider = h("input", { type: "range", id: "slice", min: 0, max: 0, step: 1 });
   private readonly told = h("output", { for: "slice", class: "slice-words" });
   private readonly layouts: HTMLFieldSetElement;
+  private readonly windows: HTMLFieldSetElement;
+  private readonly keys = h("p", { class: "note", id: "scan-keys" }, KEYS);
   private sliceWords: (slice: number) => string = String;
   private numberOf: number[] = [];
 
@@ -40,16 +45,17 @@ export class Stage {
     });
     this.viewer = new Viewer(canvas);
     this.viewer.moved = () => this.moved();
-    this.box = h("div", { class: "stage" }, canvas);
+    this.box = h("div", { class: "stage" }, canvas, this.zoomButtons());
     this.box.addEventListener("keydown", (event) => this.key(event), { capture: true });
     this.box.addEventListener("wheel", (event) => this.wheel(event), { capture: true, passive: false });
     this.layouts = choice("Layout", "layout", LAYOUTS, (name) => this.setLayout(name));
-    const windows = choice("Window", "window", WINDOW_NAMES, (name) => this.viewer.setWindow(name));
+    this.windows = choice("Window", "window", WINDOW_NAMES, (name) => this.viewer.setWindow(name));
     this.slider.addEventListener("input", () => this.goToFileSlice(this.slider.valueAsNumber));
     this.element = h(
       "section",
       { class: "viewer", "aria-label": "Scan" },
-      h("div", { class: "bar" }, this.layouts, windows, this.zoomButtons()),
+      h("div", { class: "bar top-bar" }, this.layouts, this.windows, this.correct),
+      this.barPlace,
       this.box,
       h(
         "div",
@@ -58,13 +64,8 @@ export class Stage {
         this.told,
       ),
       this.profilePlace,
-      h("div", { class: "bar" }, ...this.lesionControls(), this.correct),
-      this.barPlace,
-      h(
-        "p",
-        { class: "note", id: "scan-keys" },
-        "The patient’s right is on the left. Wheel or arrow keys: slices. Ctrl and wheel, + and −: zoom. Right button: move. L hides the lesion, C draws its contour.",
-      ),
+      h("div", { class: "bar" }, ...this.lesionControls()),
+      this.keys,
     );
   }
 
@@ -83,6 +84,7 @@ export class Stage {
     this.numberOf = numberOf;
     this.sliceWords = sliceWords;
     this.layouts.hidden = flat;
+    this.setEditing(false);
     if (flat) this.setLayout("axial");
     this.slider.max = String(numberOf.length - 1);
     await this.viewer.show(scan, mask);
@@ -97,7 +99,18 @@ export class Stage {
 
   setLayout(layout: Layout): void {
     (this.layouts.querySelector(`[value="${layout}"]`) as HTMLInputElement).checked = true;
+    this.windows.disabled = layout === "3d";
     this.viewer.setLayout(layout);
+  }
+
+  /** Whether a brush is at work: other keys, and no 3D, where nothing can be drawn. */
+  setEditing(editing: boolean): void {
+    this.element.classList.toggle("editing", editing);
+    this.correct.hidden = editing;
+    this.keys.textContent = editing ? BRUSH_KEYS : KEYS;
+    const solid = this.layouts.querySelector<HTMLInputElement>('[value="3d"]')!;
+    solid.disabled = editing;
+    if (editing && this.viewer.layout === "3d") this.setLayout("axial");
   }
 
   private moved(): void {

@@ -22,6 +22,7 @@ const COLOURS = [
 ] as const;
 const SOLID = { R: [0, 0, 0, 255], G: [0, 0, 0, 250], B: [0, 0, 0, 245], A: [0, 0, 10, 120], I: [0, 90, 150, 255] };
 const CONTOUR_FILL = 0.02; // NiiVue draws a rim only around what it draws
+const CONTOUR_LEAST = 0.9; // a line of one pixel needs more than an area
 const ZOOM_STEP = 1.25;
 const ZOOM_RANGE = [1, 12] as const;
 
@@ -54,6 +55,8 @@ export class Viewer {
       isRadiologicalConvention: true,
       backColor: [0, 0, 0, 1],
       fontColor: [0.85, 0.9, 0.93, 1],
+      fontMinPx: 18,
+      multiplanarPadPixels: 4,
       crosshairColor: [0.37, 0.76, 0.81, 0.55],
       crosshairGap: 8,
       dragMode: DRAG_MODE.none,
@@ -69,6 +72,7 @@ export class Viewer {
       viewModeHotKey: "",
       multiplanarShowRender: SHOW_RENDER.NEVER,
       multiplanarLayout: MULTIPLANAR_TYPE.AUTO,
+      showAllOrientationMarkers: true,
     });
     this.nv.onLocationChange = () => this.moved();
     // NiiVue's own keys and double click change what the page's controls say: the page has its own.
@@ -142,7 +146,7 @@ export class Viewer {
   setLayout(layout: Layout): void {
     this.current = layout;
     this.nv.setSliceType(SLICE_TYPES[layout]);
-    if (layout === "3d") this.nv.setRenderAzimuthElevation(200, 12);
+    if (layout === "3d") this.nv.setRenderAzimuthElevation(20, 12);
     this.setWindow(this.windowName);
   }
 
@@ -165,7 +169,7 @@ export class Viewer {
 
   private apply(): void {
     const outlined = this.contour && this.current !== "3d";
-    this.nv.drawRimOpacity = this.shown && outlined ? Math.max(0.3, this.opacity) : -1;
+    this.nv.drawRimOpacity = this.shown && outlined ? Math.max(CONTOUR_LEAST, this.opacity) : -1;
     this.nv.setDrawOpacity(!this.shown ? 0 : outlined ? CONTOUR_FILL : this.opacity);
   }
 
