@@ -21,6 +21,7 @@ const COLOURS = [
   [255, 215, 60],
 ] as const;
 const SOLID = { R: [0, 0, 0, 255], G: [0, 0, 0, 250], B: [0, 0, 0, 245], A: [0, 0, 10, 120], I: [0, 90, 150, 255] };
+const SOLID_HU = [-600, 400] as const; // of the 3D picture
 const CONTOUR_FILL = 0.02; // NiiVue draws a rim only around what it draws
 const CONTOUR_LEAST = 0.9; // a line of one pixel needs more than an area
 const ZOOM_STEP = 1.25;
@@ -58,6 +59,8 @@ export class Viewer {
       fontMinPx: 18,
       multiplanarPadPixels: 4,
       crosshairColor: [0.37, 0.76, 0.81, 0.55],
+      crosshairWidth: 0.8,
+      crosshairWidthUnit: "mm",
       crosshairGap: 8,
       dragMode: DRAG_MODE.none,
       mouseEventConfig: {
@@ -87,7 +90,7 @@ export class Viewer {
     if (!this.attached) {
       await nv.attachToCanvas(this.canvas, true);
       nv.setRadiologicalConvention(true);
-      nv.addColormap("groundglass_solid", { ...SOLID, min: -600, max: 400 });
+      nv.addColormap("groundglass_solid", { ...SOLID, min: SOLID_HU[0], max: SOLID_HU[1] });
       this.attached = true;
     }
     nv.closeDrawing();
@@ -154,9 +157,9 @@ export class Viewer {
     this.windowName = name;
     const volume = this.nv.volumes[0];
     if (!volume) return;
-    const [low, high] = this.current === "3d" ? [-600, 400] : WINDOWS[name];
+    const [low, high] = this.current === "3d" ? SOLID_HU : WINDOWS[name];
+    volume.colormap = this.current === "3d" ? "groundglass_solid" : "gray"; // which resets the window
     [volume.cal_min, volume.cal_max] = [low, high];
-    volume.colormap = this.current === "3d" ? "groundglass_solid" : "gray";
     this.nv.updateGLVolume();
   }
 
