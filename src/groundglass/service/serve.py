@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 from collections.abc import Callable
 
@@ -46,7 +47,10 @@ def serve(config: ServiceConfig, say: Callable[[str], None]) -> None:
             )
             host = f"[{config.host}]" if ":" in config.host else config.host
             say(f"http://{host}:{listener.getsockname()[1]}")
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # which uvicorn raises again at its end
             server.run(sockets=[listener])
+        except KeyboardInterrupt:  # how a server is ended
+            pass
         finally:
             service.close()
 

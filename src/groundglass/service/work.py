@@ -82,7 +82,7 @@ def _do(place: ScanFolder, segmenter: Segmenter, slices: int) -> Outcome:
     if len(scan.values) > slices:
         raise FormatError(f"the scan has {len(scan.values):,} slices, expected at most {slices:,}: cut it into parts")
     if place.mask.exists():
-        analysis = correct(scan, nifti.read_nifti(place.mask), segmenter.card)
+        analysis = correct(scan, read_scan(place.mask), segmenter.card)
     else:
         analysis = segment(scan, segmenter, progress=_every(SAY_EVERY_S, place.say))
     files = save(analysis, place.results)

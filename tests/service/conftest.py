@@ -1,0 +1,52 @@
+"""Servers and scans for their tests."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from groundglass.scan import nifti
+from groundglass.scan.phantom import Phantom, chest_phantom
+from real_server import Server
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts a server with more words of its command line; all are ended after the test."""
+    servers: list[Server] = []
+
+    def start(*words: str, folder: Path | None = None) -> Server:
+        server = Server(folder or tmp_path / "store", words, tmp_path / f"log-{len(servers)}")
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for the tests of a module that only ask."""
+    folder = tmp_path_factory.mktemp("server")
+    server = Server(folder / "store", (), folder / "log")
+    server.start()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def scan_file(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scan") / "ct.nii.gz"
+    nifti.write_scan(phantom.scan, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def long_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scan that takes some seconds."""
+    path = tmp_path_factory.mktemp("long") / "long.nii.gz"
+    nifti.write_scan(chest_phantom(shape=(90, 144, 190)).scan, path)
+    return path
