@@ -2,7 +2,7 @@
 
 import type { Findings, Zone } from "./api";
 import { h } from "./dom";
-import { rounded, unknownBurden } from "./words";
+import { rounded, sentence, unknownBurden } from "./words";
 
 export function burdenPanel(findings: Findings): HTMLElement {
   const share = findings.lesion_share_of_lung_percent;
@@ -19,7 +19,7 @@ export function burdenPanel(findings: Findings): HTMLElement {
       h("span", { class: "figure" }, h("strong", {}, rounded(volume)), " ", volume === null ? "volume" : "ml of lesion"),
     ),
     sides(findings),
-    ...unknownBurden(findings).map((reason) => h("p", { class: "note" }, capital(reason) + ".")),
+    ...unknownBurden(findings).map((reason) => h("p", { class: "note" }, sentence(reason))),
     zoneMap(findings),
   );
 }
@@ -89,8 +89,4 @@ function zoneMap(findings: Findings): HTMLElement {
 /** 0 without lesion, then the quarters that the report scores by. */
 function shade(share: number | null): number {
   return share === null ? 0 : [0, 25, 50, 75].filter((limit) => share > limit).length;
-}
-
-function capital(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }

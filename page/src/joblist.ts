@@ -25,6 +25,10 @@ export class JobList {
     });
   }
 
+  has(id: string): boolean {
+    return this.jobs.some((job) => job.id === id);
+  }
+
   label(id: string): string | null {
     return this.jobs.find((job) => job.id === id)?.label ?? null;
   }

@@ -4,12 +4,14 @@ import { api, type Job, Refusal } from "./api";
 import { announce, h } from "./dom";
 import { follow, isOver } from "./follow";
 import { type Result, result } from "./result";
-import { clock, state } from "./words";
+import { clock, sentence, state } from "./words";
 
 export interface JobView {
   element: HTMLElement;
   /** Stop following it. */
   close: () => void;
+  /** See whether the job is still there. */
+  check: () => void;
   mayLeave: () => Promise<boolean>;
   unsaved: () => boolean;
 }
@@ -21,6 +23,7 @@ export interface Hooks {
   labelOf: (id: string) => string | null;
 }
 
+const GONE = "It was deleted, or its time was up: results are not kept for ever.";
 const SAID_EVERY = 10; // percent of the slices: a screen reader need not hear each
 
 export function jobView(id: string, hooks: Hooks): JobView {
@@ -99,15 +102,13 @@ export function jobView(id: string, hooks: Hooks): JobView {
       changed(job);
       if (isOver(job)) return;
     } catch (error) {
-      if (error instanceof Refusal && error.status === 404) {
-        return missing("It was deleted, or its time was up: results are not kept for ever.");
-      }
-      if (error instanceof Refusal && error.status !== 0) return missing(error.message);
+      if (isMissing(error)) return missing(GONE);
+      if (error instanceof Refusal && error.status !== 0) return missing(sentence(error.message));
       lost.hidden = false;
     }
     stop = follow(id, {
       changed,
-      gone: () => missing("It was deleted."),
+      gone: () => missing(GONE),
       lost: (away) => {
         lost.hidden = !away;
       },
@@ -118,9 +119,20 @@ export function jobView(id: string, hooks: Hooks): JobView {
   return {
     element,
     close: () => stop(),
+    check: () => {
+      api.job(id).catch((error: unknown) => {
+        if (!isMissing(error)) return; // away, which is said elsewhere
+        stop();
+        missing(GONE);
+      });
+    },
     mayLeave: async () => (await shown?.mayLeave()) ?? true,
     unsaved: () => shown?.unsaved() ?? false,
   };
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Refusal && error.status === 404;
 }
 
 function failed(job: Job): HTMLElement {
@@ -128,15 +140,11 @@ function failed(job: Job): HTMLElement {
     "div",
     { class: "card" },
     h("p", { class: "lead" }, "This could not be read as a chest CT."),
-    h("p", { class: "refused", role: "alert" }, job.reason ?? "No reason was given."),
+    h("p", { class: "refused", role: "alert" }, sentence(job.reason ?? "no reason was given")),
     h("p", {}, h("a", { class: "button primary", href: "#" }, "Drop another scan")),
   );
 }
 
 function percent(job: Job): string {
   return job.progress ? `${Math.floor((100 * job.progress.done) / job.progress.total)} % ` : "";
-}
-
-function sentence(text: string): string {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
 }

@@ -19,7 +19,10 @@ let limits: Limits | null = null;
 let view: JobView | null = null;
 let openId: string | null = null;
 
-const list = new JobList((job) => void remove(job), (well) => void (away.hidden = well));
+const list = new JobList((job) => void remove(job), (well) => {
+  away.hidden = well;
+  if (well && openId !== null && !list.has(openId) && view && !view.unsaved()) view.check();
+});
 const uploads = new Uploads(
   () => limits,
   (job) => {

@@ -8,7 +8,7 @@ import { announce, h } from "./dom";
 import { gunzip, readMask } from "./mask";
 import { profileChart } from "./profile";
 import { Stage } from "./stage";
-import { fileInWords, lesionSize, size, sliceInWords } from "./words";
+import { fileInWords, lesionSize, sentence, size, sliceInWords } from "./words";
 
 let stage: Stage | null = null;
 
@@ -87,7 +87,7 @@ export function result(job: Job, corrected: (job: Job) => void): Result {
       corrected(next);
     } catch (error) {
       button.disabled = false;
-      told.textContent = `Not saved: ${error instanceof Error ? error.message : error}`;
+      told.textContent = `Not saved. ${sentence(error instanceof Error ? error.message : String(error))}`;
       editing.bar.append(told);
     }
   }
@@ -112,7 +112,7 @@ export function result(job: Job, corrected: (job: Job) => void): Result {
 
   load().catch((error: unknown) => {
     place.replaceChildren(
-      h("p", { class: "refused", role: "alert" }, `The result cannot be shown: ${error instanceof Error ? error.message : error}`),
+      h("p", { class: "refused", role: "alert" }, `The result cannot be shown. ${sentence(error instanceof Error ? error.message : String(error))}`),
     );
   });
   return { element: place, mayLeave, unsaved: () => editing?.unsaved() ?? false };
@@ -141,7 +141,7 @@ function facts(job: Job, findings: Findings, go: (target: Target) => void): HTML
     h(
       "p",
       { class: "note" },
-      `Taken for: ${findings.intensity.reason}. Model ${findings.model.name} (sha256 ${findings.model.sha256.slice(0, 12)}), groundglass ${findings.version}. A program marked what looks like lesions of COVID-19 to it; other disease looks alike, and it misses some. Look at the slices.`,
+      `${sentence(findings.intensity.reason)} Model ${findings.model.name} (sha256 ${findings.model.sha256.slice(0, 12)}), groundglass ${findings.version}. A program marked what looks like lesions of COVID-19 to it; other disease looks alike, and it misses some. Look at the slices.`,
     ),
   );
 }
@@ -152,7 +152,7 @@ function warnings(findings: Findings): HTMLElement | null {
     "div",
     { class: "warnings", role: "note" },
     h("strong", {}, "Before you use these numbers:"),
-    h("ul", {}, ...findings.warnings.map((text) => h("li", {}, text))),
+    h("ul", {}, ...findings.warnings.map((text) => h("li", {}, sentence(text)))),
   );
 }
 

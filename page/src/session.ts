@@ -2,6 +2,7 @@
 
 import { api, Refusal, signIn } from "./api";
 import { h } from "./dom";
+import { sentence } from "./words";
 
 let open: Promise<void> | null = null;
 
@@ -39,7 +40,7 @@ function askForToken(): Promise<void> {
           done();
         },
         (error: unknown) => {
-          told.textContent = error instanceof Refusal ? error.message : String(error);
+          told.textContent = error instanceof Refusal ? sentence(error.message) : String(error);
           token.select();
         },
       );

@@ -4,7 +4,7 @@ import { type Job, type Limits, Refusal } from "./api";
 import { announce, h } from "./dom";
 import { type Parcel, tooLarge } from "./grouping";
 import { Cancelled, upload } from "./upload";
-import { size } from "./words";
+import { sentence, size } from "./words";
 
 const PAUSE_S = 10; // where a server that is away or full names none
 
@@ -40,8 +40,8 @@ export class Uploads {
       } catch (error) {
         if (error instanceof Cancelled) return;
         const busy = error instanceof Refusal && [0, 401, 429].includes(error.status);
-        if (!busy) return card.refuse(error instanceof Error ? error.message : String(error));
-        await card.wait(error.message, error.retryAfter ?? PAUSE_S);
+        if (!busy) return card.refuse(sentence(error instanceof Error ? error.message : String(error)));
+        await card.wait(sentence(error.message), error.retryAfter ?? PAUSE_S);
       }
     }
   }

@@ -7,6 +7,12 @@ export function rounded(value: number | null, digits = 1): string {
   return value === null ? "unknown" : value.toFixed(digits);
 }
 
+/** What the server says in a line, as a sentence. */
+export function sentence(text: string): string {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}
+
 export function size(bytes: number): string {
   if (bytes < 1000) return `${bytes} B`;
   let value = bytes;

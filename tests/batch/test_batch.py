@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from stand_ins import Obedient, alive, orders, pids, rows, until
 
 from dicom_phantom import NAME, NUMBER, write_series
 from groundglass import cli
@@ -25,6 +24,7 @@ from groundglass.errors import ConfigError, OutputError
 from groundglass.scan import nifti
 from groundglass.scan.intensity import Kind
 from groundglass.scan.phantom import chest_phantom
+from stand_ins import Obedient, alive, orders, pids, rows, until
 
 COMMAND = [sys.executable, "-c", "from groundglass.cli import main; main()", "batch"]
 

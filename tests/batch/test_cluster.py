@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stand_ins import Obedient, alive, orders, pids, rows, until
 
 from groundglass.batch.cluster import run_on_cluster
 from groundglass.batch.records import Status, record_of, write_record
@@ -16,6 +15,7 @@ from groundglass.batch.run import Plan, Tally, plan
 from groundglass.errors import GroundglassError
 from groundglass.scan import nifti
 from groundglass.scan.phantom import chest_phantom
+from stand_ins import Obedient, alive, orders, pids, rows, until
 
 distributed = pytest.importorskip("distributed")
 

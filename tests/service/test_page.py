@@ -1,14 +1,10 @@
 """The page, from a dropped scan to its result."""
 
-import gzip
 import json
 import re
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from browser import SOON_MS, OnScreen, Tab
@@ -16,33 +12,7 @@ from dicom_phantom import write_series
 from groundglass.scan import nifti
 from groundglass.scan.phantom import Phantom, chest_phantom
 from real_server import Server
-
-
-@pytest.fixture(scope="module")
-def done(server: Server, scan_file: Path) -> str:
-    """A job that is done."""
-    return str(server.over(server.post(scan_file).json()["id"])["id"])
-
-
-@pytest.fixture
-def shown(tab: Tab, done: str) -> Tab:
-    """The page with a scan on it."""
-    tab.open(done)
-    tab.ready(done)
-    return tab
-
-
-def get(server: Server, path: str) -> bytes:
-    with server.client() as client:
-        return client.get(f"/api/jobs/{path}").raise_for_status().content
-
-
-def view(server: Server, job: str, name: str = "lesions") -> tuple[NDArray[np.uint8], OnScreen]:
-    """(z, y, x) of the view, from feet to head, front to back, right to left; and where a slice is on the canvas."""
-    image = nib.as_closest_canonical(nib.Nifti1Image.from_bytes(gzip.decompress(get(server, f"{job}/view/{name}.nii.gz"))))
-    values = np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1]
-    dx, dy, _ = image.header.get_zooms()
-    return values, OnScreen(values.shape[1:], (float(dy), float(dx)), (0, 0))
+from results import get, lesions, slice_numbers
 
 
 def test_the_first_screen_says_what_may_be_dropped(tab: Tab) -> None:
@@ -71,15 +41,14 @@ def test_a_dropped_scan_is_followed_to_its_result(tab: Tab, server: Server, scan
 
 
 def test_the_lesion_is_drawn_where_it_is(shown: Tab, server: Server, done: str) -> None:
-    lesions, place = view(server, done)
-    numbers = json.loads(get(server, f"{done}/view/slices.json"))["file_slice_of_view"]
-    z = int(np.argmax(lesions.any(axis=2).sum(axis=1)))
-    shown.go_to(numbers[z])
+    mask, spacing_mm = lesions(server, done)
+    z = int(np.argmax(mask.any(axis=2).sum(axis=1)))
+    shown.go_to(slice_numbers(server, done)[z])
     shown.page.fill("#opacity", "80")
     over = shown.scan()
     shown.page.uncheck("#lesion")
     under = shown.scan()
-    expected = OnScreen(place.size, place.spacing_mm, over.shape[:2]).drawn(lesions[z] > 0)
+    expected = OnScreen(mask.shape[1:], spacing_mm, over.shape[:2]).drawn(mask[z] > 0)
     seen = np.abs(over - under).max(axis=2) > 20
     assert expected.sum() > 500
     assert 2 * (seen & expected).sum() / (seen.sum() + expected.sum()) > 0.95
