@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from browser import SOON_MS, OnScreen, Tab
@@ -109,6 +110,7 @@ def test_what_is_downloaded_is_what_was_found(shown: Tab, server: Server, done: 
         assert Path(started.value.path()).read_bytes() == get(server, f"{done}/files/{name}?download=1")
 
 
+@pytest.mark.slow
 def test_a_dicom_folder_is_dropped_as_one_scan(tab: Tab, server: Server, phantom: Phantom, tmp_path: Path) -> None:
     write_series(phantom.scan, tmp_path / "study" / "series")
     (tmp_path / "study" / ".hidden").write_text("of the file manager")
@@ -164,6 +166,7 @@ def test_deleting_asks_first(tab: Tab, server: Server, scan_file: Path) -> None:
     assert "404" in tab.complaints.pop()  # which the browser says itself
 
 
+@pytest.mark.slow
 def test_many_scans_are_sent_one_after_another(tab: Tab, server: Server, tmp_path: Path) -> None:
     scan = chest_phantom(shape=(20, 96, 128)).scan
     for name in ("first.nii.gz", "second.nii.gz"):

@@ -1,6 +1,7 @@
 """Correcting a mask by hand: what is drawn is what is saved, where it was drawn."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -11,13 +12,16 @@ from browser import OnScreen, Tab
 from real_server import Server
 from results import get, image, lesions, places, slice_numbers
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Dialog
+
 DIAMETER_MM = 20
 
 
 @pytest.fixture(scope="module")
 def turned_job(server: Server, scan_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A job of an oblique scan whose file runs from head to feet, with its axes in another order."""
-    turned = nib.load(scan_file).as_reoriented(np.array([[1, -1], [2, -1], [0, 1]]))
+    turned = nib.Nifti1Image.from_filename(scan_file).as_reoriented(np.array([[1, -1], [2, -1], [0, 1]]))
     path = tmp_path_factory.mktemp("turned") / "turned.nii.gz"
     nib.save(turned, path)
     return str(server.over(server.post(path).json()["id"])["id"])
@@ -131,8 +135,13 @@ def test_unsaved_strokes_are_not_lost_without_asking(shown: Tab, server: Server,
     assert "not saved" in page.inner_text("dialog")
     page.keyboard.press("Escape")
     assert page.url.endswith(done)
-    asked = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    asked: list[str] = []
+
+    def stay(dialog: "Dialog") -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.on("dialog", stay)
     page.close(run_before_unload=True)
     page.wait_for_timeout(200)
     assert asked == ["beforeunload"]

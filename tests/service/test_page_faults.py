@@ -30,6 +30,7 @@ def test_what_is_too_large_is_not_sent(chrome: "Browser", start_server: Callable
         assert sent == []
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_waited_for(tab: Tab, scan_file: Path) -> None:
     page = tab.open()
     turned_away: list[str] = []
@@ -79,6 +80,7 @@ def test_two_tabs_see_the_same(chrome: "Browser", tab: Tab, server: Server, long
     tab.complaints.clear()  # 404, which the browser says itself
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_waited_for_and_the_scan_goes_on(
     chrome: "Browser", start_server: Callable[..., Server], long_scan: Path
 ) -> None:
