@@ -2,12 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from browser import Tab, chromium
+from browser import tab as watched_tab
 from groundglass.scan import nifti
 from groundglass.scan.phantom import Phantom, chest_phantom
 from real_server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture
@@ -50,3 +56,31 @@ def long_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("long") / "long.nii.gz"
     nifti.write_scan(chest_phantom(shape=(90, 144, 190)).scan, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def chrome() -> "Iterator[Browser]":
+    """Chromium; a test that needs it is skipped where it is not installed."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def done(server: Server, scan_file: Path) -> str:
+    """The id of a job that is done."""
+    return str(server.over(server.post(scan_file).json()["id"])["id"])
+
+
+@pytest.fixture
+def tab(chrome: "Browser", server: Server) -> Iterator[Tab]:
+    """A tab for the server of the module."""
+    with watched_tab(chrome, server.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def shown(tab: Tab, done: str) -> Tab:
+    """A tab with a scan on it."""
+    tab.open(done)
+    tab.ready(done)
+    return tab
