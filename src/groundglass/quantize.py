@@ -101,7 +101,7 @@ def write_int8(model: Path, images: NDArray[np.float32], target: Path) -> None:
     loaded = onnx.load(model)
     name = loaded.graph.input[0].name
     dataset: Any = nncf.Dataset([{name: image[None]} for image in images])
-    onnx.save(nncf.quantize(loaded, dataset, subset_size=len(images), preset=nncf.QuantizationPreset.MIXED), target)
+    onnx.save(nncf.quantize(loaded, dataset, subset_size=len(images)), target)
 
 
 def _images(slices: Slices, card: ModelCard) -> NDArray[np.float32]:

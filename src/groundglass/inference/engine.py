@@ -1,9 +1,9 @@
 """Running an ONNX model: one protocol, two engines.
 
 A model NAME.onnx may have a twin NAME-int8.onnx beside it, made by `groundglass quantize`: OpenVINO takes that by
-default, three to four times as fast as float32 on any CPU of the last years. A model without one runs in bfloat16 where
-the CPU computes in it of its own. What each costs is in docs/performance.md; in float32 the mask is the same for every
-batch and number of threads.
+default, several times as fast as float32 on any CPU of the last years. A model without one runs in bfloat16 where the
+CPU computes in it of its own, and so does the rest of an int8 one. What each costs is in docs/performance.md. In
+float32 the mask is the same for every batch and number of threads.
 """
 
 from __future__ import annotations
@@ -101,15 +101,14 @@ class OpenVINOEngine:
         precision = config.precision or (Precision.BF16 if native else Precision.F32)
         if precision is Precision.BF16 and not native:
             raise EngineError("this CPU does not compute in bfloat16: ask for --precision f32")
-        # What is not int8 in an int8 model stays float32, so that every machine computes alike.
-        rest = Precision.BF16 if precision is Precision.BF16 else Precision.F32
+        rest = Precision.BF16 if native and precision is not Precision.F32 else Precision.F32  # of an int8 model
         settings = {"INFERENCE_PRECISION_HINT": rest.value, "PERFORMANCE_HINT": "LATENCY"}
         if config.threads is not None:  # engines side by side would all be pinned to the first cores
             settings |= {"INFERENCE_NUM_THREADS": str(config.threads), "ENABLE_CPU_PINNING": "NO"}
         self._compiled = core.compile_model(core.read_model(model), "CPU", settings)
         why = "as asked" if config.precision else f"the CPU {'computes' if native else 'does not compute'} in bfloat16"
         if precision is Precision.INT8:
-            why = "the model comes in int8"
+            why = f"the model comes in int8, the rest of it in {rest}"
         self.card = EngineCard(f"OpenVINO {version('openvino')}", precision.value, config.threads, why)
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
