@@ -1,7 +1,7 @@
 """The service in this process, where a real one cannot be brought into the state: a full disk, a queue that stands."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -86,6 +86,23 @@ def test_a_full_disk_is_507_and_leaves_nothing(
     assert service.free == 3
     assert not list((service.place.folder / "incoming").iterdir())
     assert client.get("/api/jobs").json() == []
+
+
+def test_a_sender_that_stalls_loses_its_place(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundglass.service.upload.STALL_S", 0.1)
+    monkeypatch.setattr("groundglass.service.service.DRAIN_S", 0.1)
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc'
+        await anyio.sleep(30)
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post("/api/scans", content=stalling(), headers=headers)
+    assert (answer.status_code, answer.json()) == (408, {"detail": "nothing came for 0.1 s: send it again"})
+    assert service.free == 3
+    assert not list((service.place.folder / "incoming").iterdir())
 
 
 def test_the_queue_is_bounded_and_says_when_to_come_again(client: Client) -> None:
