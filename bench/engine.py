@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,12 +30,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundglass.export import write_onnx
-from groundglass.inference.card import ModelCard
-from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine
+from groundglass.inference.card import ModelCard, Quantized, write_card
+from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, twin
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.losses import LossConfig
 from groundglass.network.peers import PeerConfig
 from groundglass.network.unet import NetworkConfig
+from groundglass.quantize import write_int8
 from groundglass.scan import nifti
 from groundglass.scan.phantom import chest_phantom
 from groundglass.training.module import LesionModule, TrainingConfig
@@ -56,13 +57,16 @@ def main() -> None:
         sub.add_argument("--rounds", type=int, default=3)
         sub.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
         sub.add_argument("--slices", type=int, default=300)
+        sub.add_argument("--json", type=Path, help="Keep the figures here, for bench/plots.py.")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, {_cpu()}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
-        arguments.command(arguments, Path(folder))
+        found = arguments.command(arguments, Path(folder))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def networks(arguments: argparse.Namespace, folder: Path) -> None:
+def networks(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Every network in every engine on the same slice, the rounds interleaved; the median counts."""
     for dtype, name in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
         print(f"matrix rate {name}: {_gemm_rate(dtype) / 1e9:.0f} GFLOP/s")
@@ -82,9 +86,12 @@ def networks(arguments: argparse.Namespace, folder: Path) -> None:
             if turn:
                 seconds.setdefault((name, engine), []).append(time.perf_counter() - begun)
     print("| network | engine | s a slice | GFLOP/s | of the paper's 0.29 s |\n|---|---|---|---|---|")
+    found: dict[str, Any] = {}
     for name, engine, gflop, _ in rows:
         median = statistics.median(seconds[name, engine])
+        found.setdefault(name, {})[engine] = median
         print(f"| {name} | {engine} | {median:.3f} | {gflop / median:.0f} | {median / PAPER_SECONDS:.2f} |", flush=True)
+    return found
 
 
 def _engines(module: LesionModule, path: Path, images: np.ndarray) -> dict[str, Run]:
@@ -100,71 +107,82 @@ def _engines(module: LesionModule, path: Path, images: np.ndarray) -> dict[str, 
     if find_spec("nncf") is None:
         print("nncf is not installed: no int8")
     else:
-        engines["OpenVINO int8 + bf16"] = OpenVINOEngine(_int8(path, images)).run
+        int8 = twin(path)
+        write_int8(path, images, int8)  # its ranges are of noise, which does not change the time
+        engines["OpenVINO int8, rest f32"] = OpenVINOEngine(int8, EngineConfig(precision=Precision.INT8)).run
+        engines["OpenVINO int8, rest bf16"] = OpenVINOEngine(int8, EngineConfig(precision=Precision.BF16)).run
     return engines
 
 
-def _int8(path: Path, images: np.ndarray) -> Path:
-    """The model with its convolutions in int8; the scales are of noise, which does not change the time."""
-    import nncf
-    import openvino
-
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    small = openvino.Core().read_model(path)
-    quantized = nncf.quantize(small, nncf.Dataset([images]), subset_size=1)
-    target = path.with_name(f"{path.stem}-int8.xml")
-    openvino.save_model(quantized, target, compress_to_fp16=False)
-    return target
-
-
-def scan(arguments: argparse.Namespace, folder: Path) -> None:
+def scan(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """A phantom of many slices through `groundglass segment`, in each precision; the whole process is measured."""
-    source = folder / "ct.nii.gz"
-    nifti.write_scan(chest_phantom(shape=(arguments.slices, 512, 512), extent_mm=(300, 350, 350)).scan, source)
+    source = _write_phantom(arguments.slices, folder)
     model = _write_model(tuple(arguments.widths), folder)
+    found: dict[str, Any] = {}
     for precision in (*Precision, None):
         words = ["segment", str(source), "-o", str(folder / "out"), "--model", str(model)]
         took, peak = _command([*words, *(["--precision", precision] if precision else [])])
         stages = json.loads((folder / "out" / "findings.json").read_text())["seconds"]
         share = took / arguments.slices
-        print(f"{precision or 'default'}: {took:.1f} s, {share:.3f} s a slice, peak {peak:.0f} MiB, {stages}")
+        print(
+            f"{precision or 'default'}: {took:.1f} s, {share:.3f} s a slice, peak {peak:.0f} MiB, {stages}", flush=True
+        )
+        found[precision or "default"] = {"seconds": took, "mib": peak, "stages": stages}
+    return found
 
 
-def growth(arguments: argparse.Namespace, folder: Path) -> None:
-    """How the cost grows with slices, threads and the network's input."""
+def growth(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """How the cost grows with slices, threads, the network's input and a batch's workers."""
     model = _write_model(tuple(arguments.widths), folder)
-    for slices in (10, 75, 300, 600):
-        source = folder / f"{slices}.nii.gz"
-        nifti.write_scan(chest_phantom(shape=(slices, 512, 512), extent_mm=(300, 350, 350)).scan, source)
+    found: dict[str, Any] = {"slices": {}, "threads": {}, "size": {}, "workers": {}}
+    for slices in (10, 75, 150, 300, 600):
+        source = _write_phantom(slices, folder)
         took, peak = _command(["segment", str(source), "-o", str(folder / "out"), "--model", str(model)])
-        print(f"slices {slices}: {took:.1f} s, {took / slices:.3f} s a slice, peak {peak:.0f} MiB")
-    source = folder / "75.nii.gz"
+        found["slices"][slices] = {"seconds": took, "mib": peak}
+        print(f"slices {slices}: {took:.1f} s, {took / slices:.3f} s a slice, peak {peak:.0f} MiB", flush=True)
+    source = _write_phantom(75, folder)
     for threads in (1, 2):
         words = ["segment", str(source), "-o", str(folder / "out"), "--model", str(model), "--threads", str(threads)]
-        print(f"threads {threads}: {_command(words)[0]:.1f} s")
-    for size in (256, 384, 512, 768):
-        run = OpenVINOEngine(model).run
-        images = np.random.default_rng(0).random((1, 1, size, size), dtype=np.float32)
-        run(images)
-        begun = time.perf_counter()
-        for _ in range(arguments.rounds):
+        found["threads"][threads] = _command(words)[0]
+        print(f"threads {threads}: {found['threads'][threads]:.1f} s", flush=True)
+    for precision, file in ((Precision.BF16, model), (Precision.INT8, twin(model))):
+        run = OpenVINOEngine(file, EngineConfig(precision=precision)).run
+        for size in (256, 384, 512, 768):
+            images = np.random.default_rng(0).random((1, 1, size, size), dtype=np.float32)
             run(images)
-        print(f"input {size} x {size}: {(time.perf_counter() - begun) / arguments.rounds:.3f} s")
+            begun = time.perf_counter()
+            for _ in range(arguments.rounds):
+                run(images)
+            took = (time.perf_counter() - begun) / arguments.rounds
+            found["size"].setdefault(precision, {})[size] = took
+            print(f"input {size} x {size}, {precision}: {took:.3f} s", flush=True)
+    scans = folder / "scans"
+    scans.mkdir()
+    for number in range(8):
+        shutil.copy(source, scans / f"{number}.nii.gz")
+    for workers in (1, 2):
+        words = ["batch", str(scans), "-o", str(folder / f"batch-{workers}"), "--workers", str(workers)]
+        found["workers"][workers] = _command([*words, "--model", str(model)])[0]
+        print(f"workers {workers}: 8 scans of 75 slices in {found['workers'][workers]:.1f} s", flush=True)
+    return found
 
 
-def start(arguments: argparse.Namespace, folder: Path) -> None:
+def start(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What a person waits for: a picture with the bundled model, the help, the import."""
     from PIL import Image
 
     values = chest_phantom(shape=(48, 512, 512)).scan.values[22]
     grey = np.clip((values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
     Image.fromarray(grey).save(folder / "slice.png")
+    found = {}
     for words in (["segment", str(folder / "slice.png"), "-o", str(folder / "out")], ["--help"]):
-        times = [_command(words)[0] for _ in range(arguments.rounds)]
-        print(f"groundglass {words[0]}: {statistics.median(times):.2f} s")
+        found[words[0]] = statistics.median(_command(words)[0] for _ in range(arguments.rounds))
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import groundglass"], check=True)
-    print(f"import groundglass: {time.perf_counter() - begun:.2f} s")
+    found["import"] = time.perf_counter() - begun
+    for what, took in found.items():
+        print(f"{what}: {took:.2f} s")
+    return found
 
 
 def _modules(widths: tuple[int, ...]) -> dict[str, LesionModule]:
@@ -223,7 +241,18 @@ def _write_model(widths: tuple[int, ...], folder: Path) -> Path:
         intended_use="a benchmark",
         limits=(),
     )
-    path.with_suffix(".json").write_text(card.model_dump_json())
+    write_card(path, card)
+    if find_spec("nncf") is not None:
+        write_int8(path, np.random.default_rng(0).random((4, 1, 192, 256), dtype=np.float32), twin(path))
+        made = Quantized(of=card.sha256, slices=4, dice=0, dice_f32=0)
+        write_card(twin(path), card.model_copy(update={"sha256": digest(twin(path)), "quantized": made}))
+    return path
+
+
+def _write_phantom(slices: int, folder: Path) -> Path:
+    """A chest of that many slices of 512 x 512."""
+    path = folder / f"{slices}.nii.gz"
+    nifti.write_scan(chest_phantom(shape=(slices, 512, 512), extent_mm=(300, 350, 350)).scan, path)
     return path
 
 

@@ -1,15 +1,19 @@
 """What a training step costs, and what it is lost to: the same steps bare, with their data, and as a GEMM of that size.
 
     python bench/training.py configs/paper-4-attention-focal-tversky.toml --data PREPARED [--steps 20]
+    python bench/training.py configs/bundled.toml --data PREPARED --variants    # float32, bf16, channels last, compiled
 
 Prints one line each: the machine's measured matrix rate in the training's precision, the step's operations (forward and
 backward, two a multiply-add), milliseconds a step without and with the making of its batch, the share of the rate that
-the step reaches, and seconds an epoch. Ratios of one call can be compared, those of two machines cannot.
+the step reaches, and seconds an epoch. With --variants: the same steps on the same batches from the same weights in
+every way of computing them, in turn, and how far their losses part. Ratios of one call can be compared, those of two
+machines cannot.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,12 +36,16 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--variants", action="store_true")
     arguments = parser.parse_args()
     manifest, slices = read_prepared(arguments.data)
     config = fitted(read_config(arguments.config), manifest)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = batches_of(drawn_from(slices, config), config)
     batches.place(device)
+    if arguments.variants:
+        _variants(config, batches, device, arguments.steps)
+        return
     step, flop = _step(config, batches, device)
     rate = _gemm_rate(config, device)
     bare = _seconds(step, arguments.steps, device)
@@ -75,6 +83,54 @@ def _step(config: RunConfig, batches: Batches, device: torch.device) -> tuple[Ca
     if config.training.compile:
         trained = torch.compile(network)  # type: ignore[assignment]
     return step, counter.get_total_flops()
+
+
+def _variants(config: RunConfig, batches: Batches, device: torch.device, steps: int) -> None:
+    ways = [(half, last, compiled) for half in (False, True) for last in (False, True) for compiled in (False, True)]
+    trained = [_Variant(config, device, *way) for way in ways]
+    feed = _endless(batches)
+    for _ in range(steps):
+        batch = next(feed)
+        for each in trained:
+            each.step(batch)
+    exact = torch.tensor(trained[0].losses)
+    print("| precision | channels last | compiled | ms a step | of the first | loss apart, mean |")
+    print("|---|---|---|---|---|---|")
+    for each, (half, last, compiled) in zip(trained, ways, strict=True):
+        took = statistics.median(each.seconds[WARM_UP:])
+        ratio, apart = took / statistics.median(trained[0].seconds[WARM_UP:]), torch.tensor(each.losses) - exact
+        words = [("f32", "bf16")[half], *(("no", "yes")[way] for way in (last, compiled))]
+        print(f"| {' | '.join(words)} | {1e3 * took:.0f} | {ratio:.2f} | {apart.abs().mean():.4f} |")
+    print(f"loss of the first: {exact[0]:.3f} to {exact[-1]:.3f} in {steps} steps")
+
+
+class _Variant:
+    """A training in one way of computing it, from the same weights as the others."""
+
+    def __init__(self, config: RunConfig, device: torch.device, half: bool, last: bool, compiled: bool) -> None:
+        torch.manual_seed(0)
+        network = build_network(config.built).to(device)
+        if last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimiser = torch.optim.AdamW(network.parameters(), config.training.learning_rate)
+        self._network = torch.compile(network) if compiled else network
+        self._half, self._last, self._loss = half, last, config.loss
+        self.seconds: list[float] = []
+        self.losses: list[float] = []
+
+    def step(self, batch: Batch) -> None:
+        image, target = batch
+        begun = time.perf_counter()
+        if self._last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        self._optimiser.zero_grad()
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self._half):
+            logits = self._network(image)
+        loss = segmentation_loss(logits, target, self._loss)
+        loss.backward()
+        self._optimiser.step()
+        self.losses.append(loss.item())
+        self.seconds.append(time.perf_counter() - begun)
 
 
 def _gemm_rate(config: RunConfig, device: torch.device, side: int = 4096) -> float:

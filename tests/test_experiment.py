@@ -18,15 +18,17 @@ from groundglass.data.prepare import Settings, prepare
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import cut_case
 from groundglass.data.splits import Split
-from groundglass.errors import ConfigError, DatasetError, ModelError
+from groundglass.errors import ConfigError, DatasetError, EngineError, ModelError
 from groundglass.evaluation.evaluate import Target, evaluate
 from groundglass.evaluation.tables import write_scores
 from groundglass.evaluation.targets import find_targets, seen_in_training
 from groundglass.experiment import THRESHOLDS, score, train
-from groundglass.export import export, never_trained_on, open_run, run_segmenter, threshold_of_folds
-from groundglass.inference.card import read_card
+from groundglass.export import export, never_trained_on, open_run, real_images, run_segmenter, threshold_of_folds
+from groundglass.inference.card import read_card, write_card
+from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.segmenter import Segmenter
 from groundglass.leak import leak_table, measure_leak
+from groundglass.quantize import quantize
 from groundglass.scan import nifti
 from groundglass.scan.intensity import AIR_HU, recognise
 from groundglass.scan.lungs import FieldOfView
@@ -333,3 +335,66 @@ def test_the_command_line_prepares_splits_trains_and_scores_the_real_data(
     out = run("evaluate", tmp_path / "run", "--data", prepared, "--split", split, "-o", tmp_path / "scores")
     assert "volumes/8" in out
     assert (tmp_path / "scores" / "report.md").is_file()
+
+
+@pytest.fixture
+def copied(model: Path, tmp_path: Path) -> Path:
+    """The model with its card, in a folder of its own."""
+    for path in (model, model.with_suffix(".json")):
+        shutil.copy(path, tmp_path / path.name)
+    return tmp_path / model.name
+
+
+def test_an_int8_twin_is_made_and_then_taken(copied: Path, prepared: Path, folder: Path) -> None:
+    before = Segmenter.load(copied)
+    path, card = quantize(copied, prepared, SPLIT)
+    assert path.name == "tiny-int8.onnx"
+    assert read_card(path) == card
+    assert card.name == "tiny-int8"
+    assert card.quantized is not None
+    assert (card.quantized.of, card.threshold) == (before.card.sha256, before.card.threshold)
+    assert card.quantized.dice_f32 - card.quantized.dice <= 0.003
+    after = Segmenter.load(copied)
+    assert (after.card.sha256, after.engine.card.precision) == (card.sha256, "int8")
+    assert after.engine.card.reason.startswith("the model comes in int8, the rest of it in ")
+    assert Segmenter.load(path).engine.card.precision == "int8"
+    for precision in (Precision.F32, None):
+        engine = EngineName.ONNXRUNTIME if precision is None else None
+        other = Segmenter.load(copied, EngineConfig(engine=engine, precision=precision))
+        assert (other.card.sha256, other.engine.card.precision) == (before.card.sha256, "f32")
+    image = real_images(prepared, card.window)[:4]
+    exact = Segmenter.load(copied, EngineConfig(precision=Precision.F32)).engine.run(image)
+    difference = np.abs(1 / (1 + np.exp(-exact)) - 1 / (1 + np.exp(-after.engine.run(image))))
+    assert difference.max() > 0  # it does compute in int8
+    assert difference.mean() < 0.02
+    assert evaluate([target(folder, "volumes/4")], after).pooled
+
+
+def test_a_twin_that_is_anothers_is_refused(copied: Path, prepared: Path) -> None:
+    path, card = quantize(copied, prepared, SPLIT)
+    assert card.quantized is not None
+    write_card(path, card.model_copy(update={"quantized": card.quantized.model_copy(update={"of": "0" * 64})}))
+    with pytest.raises(ModelError, match=r"tiny-int8\.onnx was made of another model: remove it, or make it anew"):
+        Segmenter.load(copied)
+    with pytest.raises(ModelError, match="is int8 already"):
+        quantize(path, prepared, SPLIT)
+
+
+def test_a_twin_that_scores_otherwise_is_not_kept(
+    copied: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundglass.quantize.MOST_LOST", -1.0)
+    with pytest.raises(ModelError, match=r"int8 loses .* of Dice on the validation part"):
+        quantize(copied, prepared, SPLIT)
+    assert sorted(path.name for path in copied.parent.iterdir()) == ["tiny.json", "tiny.onnx"]
+
+
+def test_what_a_twin_cannot_be_made_with(copied: Path, prepared: Path) -> None:
+    with pytest.raises(EngineError, match=r"tiny-int8\.onnx is not there: make it with groundglass quantize"):
+        Segmenter.load(copied, EngineConfig(precision=Precision.INT8))
+    with pytest.raises(DatasetError, match="has no validation slices"):
+        quantize(copied, prepared, SPLIT.model_copy(update={"validation": ()}))
+    card = read_card(copied)
+    write_card(copied, card.model_copy(update={"size": (64, 64)}))
+    with pytest.raises(DatasetError, match=r"the model takes \(64, 64\) \(lungs\): prepare it so"):
+        quantize(copied, prepared, SPLIT)

@@ -27,6 +27,7 @@ FLOORS = {
     "evaluation": 5,
     "experiment": 6,
     "export": 7,
+    "quantize": 7,
     "leak": 8,
     "study": 8,
     "batch": 5,
@@ -37,7 +38,19 @@ FLOORS = {
     "info": 4,
     "cli": 9,
 }
-NEEDS_TORCH = {"network", "losses", "data", "training", "config", "evaluation", "experiment", "export", "leak", "study"}
+NEEDS_TORCH = {
+    "network",
+    "losses",
+    "data",
+    "training",
+    "config",
+    "evaluation",
+    "experiment",
+    "export",
+    "quantize",
+    "leak",
+    "study",
+}
 TORCH_FREE = set(FLOORS) - NEEDS_TORCH
 HEAVY = {"torch", "lightning", "monai", "onnx"}
 

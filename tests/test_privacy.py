@@ -1,6 +1,9 @@
 """Nothing that names a patient or a source leaves `segment`, `follow` and `info` unless it was asked for."""
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 from dicom_phantom import BIRTH, NAME, NUMBER, write_series
 from groundglass.cli import main
 from groundglass.scan import nifti
-from groundglass.scan.phantom import chest_phantom
+from groundglass.scan.phantom import Phantom, chest_phantom
 
 PLANTED = re.compile("planted|19010203|secret-folder", re.IGNORECASE)
 IDENTIFYING_RESULTS = {
@@ -90,3 +93,33 @@ def test_follow_and_info(
     said += run(monkeypatch, capfd, "info", sources[1])
     assert not PLANTED.search(said)
     assert {path.name for path in planted(out, temporary)} == IDENTIFYING_RESULTS
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace")
+@pytest.mark.parametrize("command", ["segment", "info --engine"])
+def test_no_host_is_called_or_looked_up_by_whatever_library(command: str, phantom: Phantom, tmp_path: Path) -> None:
+    nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
+    program = [sys.executable, "-c", "from groundglass.cli import main; main()", *command.split()]
+    if command == "segment":
+        program += [str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]
+    trace = tmp_path / "trace"
+    tracer = ["strace", "-f", "-qq", "--trace=connect,sendto,sendmsg,sendmmsg,openat", "-o", str(trace)]
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run([*tracer, *program], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    traced = trace.read_text()
+    assert "libopenvino" in traced  # the engine was there, and watched
+    assert "AF_INET" not in traced
+    assert "/etc/resolv.conf" not in traced
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode != 0,
+    reason="no namespaces may be made here",
+)
+def test_it_works_where_there_is_no_network(phantom: Phantom, tmp_path: Path) -> None:
+    nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
+    program = [sys.executable, "-c", "from groundglass.cli import main; main()"]
+    words = ["segment", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]
+    subprocess.run(["unshare", "-rn", *program, *words], check=True, capture_output=True)
+    assert (tmp_path / "out" / "findings.json").exists()

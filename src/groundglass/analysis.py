@@ -22,7 +22,7 @@ from groundglass.report.page import About, page
 from groundglass.report.preview import preview
 from groundglass.scan import nifti, picture
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import Intensity, Kind, recognise
+from groundglass.scan.intensity import HuSlices, Intensity, Kind, recognise
 from groundglass.scan.lungs import LungField, find_lungs
 from groundglass.scan.scan import DicomSeries, Mask, Scan
 
@@ -79,21 +79,21 @@ class Located:
     Attributes:
         view: From the scan's own grid to the axial view and back.
         intensity: What the numbers were taken for.
-        hu: (z, y, x) approximate HU.
+        hu: (z, y, x) approximate HU, made slice by slice.
         field: Where the lungs are, lesions counted in.
         kinds: (z, y, x): 0 where there is no lesion; else 1, or the number of its class.
     """
 
     view: AxialView
     intensity: Intensity
-    hu: NDArray[np.float32]
+    hu: HuSlices
     field: LungField
     kinds: NDArray[np.uint8]
 
     @cached_property
     def lesions(self) -> NDArray[np.bool_]:
         """(z, y, x): of whatever class."""
-        return self.kinds > 0
+        return _marked(self.kinds)
 
     def mask(self, voxels: NDArray[np.bool_]) -> Mask:
         """(z, y, x) of the view -> a mask on the scan's own grid."""
@@ -112,8 +112,8 @@ def locate(
     at = _without_lesions(scan, segmenter.card, intensity, watch)
     with watch.stage("lesions"):
         kinds = segmenter.lesions(at.hu, at.field, progress)
-        kinds *= at.field.touching(kinds > 0)
-        return replace(at, kinds=kinds, field=at.field.with_lesions(kinds > 0))
+        kinds *= at.field.touching(_marked(kinds))
+        return replace(at, kinds=kinds, field=at.field.with_lesions(_marked(kinds)))
 
 
 def segment(
@@ -170,15 +170,20 @@ def correct(scan: Scan, mask: Scan, card: ModelCard) -> Analysis:
     if not np.isin(np.unique(values), np.arange(classes + 1)).all():
         raise FormatError(f"the corrected mask has values other than 0 to {classes}: draw with these alone")
     kinds = values.astype(np.uint8)
-    at = replace(at, kinds=kinds, field=at.field.with_lesions(kinds > 0))
+    at = replace(at, kinds=kinds, field=at.field.with_lesions(_marked(kinds)))
     return _measured(scan, at, card, watch, corrected=True)
+
+
+def _marked(kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where there is any: the same bytes where all are 0 or 1, as a copy takes memory."""
+    return kinds.view(np.bool_) if kinds.max(initial=0) <= 1 else kinds > 0
 
 
 def _without_lesions(scan: Scan, card: ModelCard, intensity: Kind | None, watch: Stopwatch) -> Located:
     with watch.stage("intensity"):
         view = AxialView(scan.geometry)
         recognised = recognise(scan, intensity)
-        hu = recognised.to_hu(view.turn(scan.values))
+        hu = recognised.slices(view.turn(scan.values))
     with watch.stage("lungs"):
         field = find_lungs(hu, view.geometry, scan.sizes, card.field_of_view)
     return Located(view, recognised, hu, field, np.zeros(hu.shape, dtype=np.uint8))
@@ -228,7 +233,7 @@ def save(analysis: Analysis, folder: Path) -> list[Path]:
             else:
                 nifti.write_mask(analysis.lesions, staging / "lesions.nii.gz", like=analysis.scan.source)
             if analysis.scan.series:
-                _write_dicom(analysis, analysis.scan.series, staging)
+                write_dicom_results(analysis, analysis.scan.series, staging)
             (staging / "findings.json").write_text(analysis.findings.to_json() + "\n", encoding="utf-8")
             analysis.preview.save(staging / "preview.png")
             (staging / "report.html").write_text(_report(analysis), encoding="utf-8")
@@ -259,15 +264,31 @@ def _report(analysis: Analysis) -> str:
     return page(analysis.findings, at.hu, at.view, at.field, at.lesions, analysis.preview, about, analysis.scan.sizes)
 
 
-def _write_dicom(analysis: Analysis, series: DicomSeries, folder: Path) -> None:
+def write_dicom_results(analysis: Analysis, series: DicomSeries, folder: Path) -> list[Path]:
+    """Write what a PACS reads: `lesions.dcm`, a Segmentation, and `findings.dcm`, a Structured Report.
+
+    Args:
+        analysis: Of a scan that was read from DICOM.
+        series: Where it was read from.
+        folder: That is there.
+
+    Returns:
+        The files; without the report for a model with classes.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
     from groundglass.report import dicom_seg  # highdicom takes its time, and only DICOM needs it
 
     masks = {name: mask.voxels for name, mask in (analysis.classes or {"lesion": analysis.lesions}).items()}
     segments = dicom_seg.segmentation(series, masks, analysis.findings)
-    dicom_seg.write_dicom(segments, folder / "lesions.dcm")
+    files = [folder / "lesions.dcm"]
+    dicom_seg.write_dicom(segments, files[0])
     if not analysis.classes:  # the report's volumes are those of all lesions, which no segment of a class is
         report = dicom_seg.structured_report(series, segments, analysis.findings)
-        dicom_seg.write_dicom(report, folder / "findings.dcm")
+        files.append(folder / "findings.dcm")
+        dicom_seg.write_dicom(report, files[1])
+    return files
 
 
 def _reading_order(path: Path) -> tuple[bool, bool, str]:

@@ -1,7 +1,7 @@
 """The command line: words in, calls out, errors to exit codes. No logic of its own.
 
 Exit codes: 0 done; 1 the program failed or was interrupted; 2 bad usage; 3 the input was refused; 4 some scans of a
-batch failed.
+batch, or series of a PACS, failed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ EngineChoice = Annotated[
 ]
 PrecisionChoice = Annotated[
     Precision | None,
-    typer.Option("--precision", help="In what it computes. [default: bf16 where the CPU has it]"),
+    typer.Option("--precision", help="In what it computes. [default: int8 where the model has it]"),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="How many. [default: all cores]")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if need be.")]
@@ -253,6 +253,53 @@ def batch(
         raise BatchError(
             f"{len(tally.failed)} of {tally.total} scans failed: see why in summary.csv; the same command tries again"
         )
+
+
+@app.command()
+def watch(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Orthanc's, such as http://127.0.0.1:8042.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what is remembered; made if need be.")],
+    dicomweb: Annotated[
+        bool, typer.Option("--dicomweb", help="URL is any DICOMweb server's root: search it instead.")
+    ] = False,
+    model: Model = None,
+    since: Annotated[
+        datetime | None, typer.Option("--since", formats=["%Y-%m-%d"], help="Only studies of this day or later.")
+    ] = None,
+    poll: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between two looks for what is new.")] = 10,
+    time_limit: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="For a series; then the try has failed.")
+    ] = 600,
+    once: Annotated[bool, typer.Option("--once", help="Do what is there, and end.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Try once more what was refused or given up.")] = False,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="user and password, or token. [default: GROUNDGLASS_PACS_USER, _PASSWORD, _TOKEN, if set]",
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE.pem", help="Authorities to trust. [default: certifi's]")
+    ] = None,
+) -> None:
+    """Work beside a PACS: segment each CT series that arrives, and store DICOM SEG and report in its study."""
+    _needs("dicomweb_client", extra="serve")
+    from groundglass.pacs.loop import Pace
+    from groundglass.pacs.watch import Wish
+    from groundglass.pacs.watch import watch as run
+
+    wish = Wish(url, output, dicomweb, since.date() if since else None, model, credentials, ca, again)
+    try:
+        tally = run(wish, Pace(poll_s=poll, time_limit_s=time_limit), once, typer.echo)
+    except KeyboardInterrupt:
+        if once:
+            raise GroundglassError("interrupted; the same command goes on from there") from None
+        typer.echo("stopped; the same command goes on from there")
+        return
+    typer.echo(tally.line)
+    if tally.failed:
+        raise BatchError(f"{tally.failed} series failed: {output} remembers why, and the same command tries again")
 
 
 def _kind(intensity: str | None) -> Kind | None:
@@ -509,6 +556,23 @@ def export(
 
 
 @app.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="NAME.onnx, as export writes it.")],
+    data: PreparedFolder,
+    split: SplitFile,
+) -> None:
+    """Write a model's int8 twin beside it: several times as fast, kept only if it scores alike."""
+    _needs("nncf", "onnx", extra="int8")
+    from groundglass.data.splits import read_split
+    from groundglass.quantize import quantize as run
+
+    path, card = run(model, data, read_split(split))
+    assert card.quantized is not None
+    typer.echo(str(path))
+    typer.echo(f"Dice on the validation part {card.quantized.dice:.4f}, float32 {card.quantized.dice_f32:.4f}")
+
+
+@app.command()
 def evaluate(
     data: Annotated[Path, typer.Option("--data", help="A prepared folder, a dataset folder, or a CSV.")],
     model: RunOrModel = None,
@@ -529,15 +593,15 @@ def evaluate(
     from groundglass.evaluation.evaluate import evaluate as run
     from groundglass.evaluation.tables import score_table, write_scores
     from groundglass.evaluation.targets import find_targets
-    from groundglass.inference.card import bundled_model
+    from groundglass.inference.segmenter import selected
 
-    path = model or bundled_model()
-    if card and path.is_dir():
+    config = EngineConfig(engine, precision)
+    if card and model is not None and model.is_dir():
         raise typer.BadParameter("a run has no card yet: export it first", param_hint="--write-card")
     if output is not None:
         _needs("matplotlib")
     targets = find_targets(data, case or (), read_split(split) if split else None, part)
-    segmenter, warnings = _segmenter(path, targets, EngineConfig(engine, precision))
+    segmenter, warnings = _segmenter(model, targets, config)
     with _bar("cases") as progress:
         evaluation = run(targets, segmenter, progress, warnings)
     _warn(warnings)
@@ -550,7 +614,8 @@ def evaluate(
     if card:
         chosen = f" --split {split.name} --part {part}" if split is not None else ""
         named = "".join(f" --case {pattern}" for pattern in case or ())
-        write_scores(path, evaluation, f"groundglass evaluate --data DATA{named}{chosen}")
+        how = f" --precision {precision}" if precision else ""
+        write_scores(selected(model, config)[0], evaluation, f"groundglass evaluate --data DATA{named}{chosen}{how}")
 
 
 @app.command()
@@ -569,10 +634,9 @@ def robustness(
         write_robustness,
     )
     from groundglass.evaluation.targets import find_targets
-    from groundglass.inference.card import bundled_model
+    from groundglass.inference.segmenter import selected
 
-    path = model or bundled_model()
-    if card and path.is_dir():
+    if card and model is not None and model.is_dir():
         raise typer.BadParameter("a run has no card: export it first", param_hint="--write-card")
     targets = find_targets(data, case)
     segmenter, warnings = _segmenter(model, targets)
@@ -585,7 +649,7 @@ def robustness(
         for file in write_robustness(result, output, f"groundglass robustness{named}"):
             typer.echo(str(file))
     if card:
-        write_repeatability(path, result)
+        write_repeatability(selected(model)[0], result)
 
 
 def _segmenter(

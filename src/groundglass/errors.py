@@ -11,7 +11,8 @@
     ├── EngineError                exit 1: no engine can run the model on this machine
     ├── TrainingError              exit 1: a training ended early (NaN loss, no data left)
     ├── OutputError                exit 1: the results could not be written
-    └── BatchError                 exit 4: some scans of a batch failed, the others are done
+    ├── PacsError                  exit 1: a PACS cannot be reached, or does not answer as it should
+    └── BatchError                 exit 4: some scans of a batch, or series of a PACS, failed; the others are done
 
 The command line prints the message on one line and exits with `exit_code`.
 """
@@ -74,8 +75,12 @@ class OutputError(GroundglassError):
     """The results could not be written."""
 
 
+class PacsError(GroundglassError):
+    """A PACS cannot be reached, refuses what is asked of it, or does not answer as it should."""
+
+
 class BatchError(GroundglassError):
-    """Some scans of a batch failed; the others are done."""
+    """Some scans of a batch, or series of a PACS, failed; the others are done."""
 
     exit_code = 4
 

@@ -1,9 +1,13 @@
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from groundglass.analysis import locate
 from groundglass.inference.card import ModelCard
+from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.lungs import Box, LungField
+from groundglass.scan.phantom import Phantom
 from made_up_engine import MadeUpEngine
 
 WINDOW = (-1000.0, 0.0)
@@ -128,3 +132,18 @@ def test_progress_counts_the_slices_with_lung() -> None:
     boxes = field(hu.shape, dict.fromkeys(range(5), Box(0, 100, 0, 120)))
     segmenter()[0].lesions(hu, boxes, lambda done, total: calls.append((done, total)))
     assert calls == [(4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize("engine", EngineName)
+def test_in_float32_the_mask_is_the_same_for_every_batch_and_number_of_threads(
+    engine: EngineName, phantom: Phantom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = []
+    for batch, threads in ((4, None), (1, 1), (3, 2), (7, 1)):
+        monkeypatch.setattr("groundglass.inference.segmenter.BATCH", batch)
+        loaded = Segmenter.load(config=EngineConfig(engine, Precision.F32, threads))
+        assert loaded.engine.card.precision == "f32"
+        masks.append(locate(phantom.scan, loaded).kinds)
+    assert masks[0].any()
+    for other in masks[1:]:
+        assert np.array_equal(masks[0], other)

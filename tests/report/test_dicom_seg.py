@@ -124,6 +124,20 @@ def test_a_segment_for_each_class(phantom: Phantom, series: DicomSeries, finding
         assert np.array_equal(found[..., number], mask)
 
 
+def test_spoilt_values_of_a_source_are_left_empty(phantom: Phantom, findings: Findings, tmp_path: Path) -> None:
+    """Scanners and anonymisers write such; the library that makes the instances refuses them, and quotes them."""
+    values = {"PatientBirthDate": "00000000", "StudyDate": "no date", "StudyTime": "25:99", "PatientSex": "unknown"}
+    spoilt = read(write_series(phantom.scan, tmp_path / "study" / "series", **values))
+    segments = segmentation(spoilt, {"lesion": phantom.lesions.voxels}, findings)
+    stored = check(segments, tmp_path / "lesions.dcm")
+    report = check(structured_report(spoilt, segments, findings), tmp_path / "findings.dcm")
+    for name in values:
+        assert not stored[name].value
+        assert not report[name].value
+    assert stored.PatientID == NUMBER
+    assert np.array_equal(masks_of(tmp_path / "lesions.dcm", spoilt)[..., 0], phantom.lesions.voxels)
+
+
 def test_an_anonymised_source_gives_legal_instances(phantom: Phantom, findings: Findings, tmp_path: Path) -> None:
     bare = read(write_series(phantom.scan, tmp_path / "study" / "series", **ANONYMISED))
     segments = segmentation(bare, {"lesion": phantom.lesions.voxels}, findings)

@@ -14,12 +14,12 @@ from distributed import Client, KilledWorker, as_completed, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from groundglass.batch.cases import Case
-from groundglass.batch.records import Job, Record, Status
+from groundglass.batch.records import Job, Record, Status, Wish
 from groundglass.batch.run import TIME_LIMIT_S, Plan, Tally, took
 from groundglass.batch.summary import Summary
 from groundglass.batch.work import Opener, hand_over, lost
 from groundglass.errors import GroundglassError
-from groundglass.inference.card import bundled_model, read_card
+from groundglass.inference.segmenter import selected
 from groundglass.worker import ClosedError, Worker
 
 CONNECT_S = 30
@@ -144,7 +144,7 @@ def _check_sight(client: Client, job: Job) -> None:
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
         marker.touch()
-        seen = client.run(_seen, marker, job.wish.model, on_error="return")
+        seen = client.run(_seen, marker, job.wish, on_error="return")
     finally:
         marker.unlink(missing_ok=True)
     for address, told in seen.items():
@@ -153,12 +153,12 @@ def _check_sight(client: Client, job: Job) -> None:
             raise GroundglassError(f"the Dask worker {address} has {why}: expected the same files and model as here")
 
 
-def _seen(marker: Path, model: Path | None) -> str:
+def _seen(marker: Path, wish: Wish) -> str:
     """On a worker: the sha256 of its model, or what it lacks."""
     if not marker.is_file():
         return "no sight of the output folder"
     try:
-        return read_card(model or bundled_model()).sha256
+        return selected(wish.model, wish.engine)[1].sha256
     except GroundglassError:
         return "no sight of the model"
 

@@ -17,7 +17,7 @@ from groundglass.batch.cases import Case, find_cases, shard
 from groundglass.batch.records import AS_USUAL, Job, Record, Status, Wish, is_done
 from groundglass.batch.summary import Summary, write_key
 from groundglass.batch.work import Opener, hand_over
-from groundglass.inference.card import bundled_model, read_card
+from groundglass.inference.segmenter import selected
 from groundglass.report.findings import ModelRef
 from groundglass.worker import Worker
 
@@ -88,7 +88,7 @@ def plan(
         ConfigError: The folder was begun the other way, with or without identity.
         OutputError: The folder cannot be written.
     """
-    card = read_card(wish.model or bundled_model())
+    _, card, _ = selected(wish.model, wish.engine)
     wish = replace(wish, model=wish.model.absolute() if wish.model else None)
     cases = find_cases(source, wish.with_identity)
     used = ModelRef(name=card.name, sha256=card.sha256)

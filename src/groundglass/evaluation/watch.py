@@ -11,6 +11,7 @@ from groundglass.data.slices import take_labels
 from groundglass.evaluation.calibration import Histogram
 from groundglass.inference.segmenter import Plane, Segmenter
 from groundglass.scan.crop import Letterbox
+from groundglass.scan.intensity import HuVolume
 from groundglass.scan.lungs import LungField
 from groundglass.scores import Confusion
 
@@ -36,7 +37,7 @@ class Watch(Segmenter):
         self.strongest = np.zeros(truth.shape, dtype=np.uint8) if len(self.card.classes) > 1 else None
         self._truth, self._counted, self._histogram = truth, counted, histogram
 
-    def grids(self, hu: NDArray[np.float32], places: Sequence[tuple[int, Letterbox]]) -> Iterator[NDArray[np.float32]]:
+    def grids(self, hu: HuVolume, places: Sequence[tuple[int, Letterbox]]) -> Iterator[NDArray[np.float32]]:
         """See `Segmenter`; counts the crops."""
         for (z, letterbox), grid in zip(places, super().grids(hu, places), strict=True):
             if self._truth[z].any():
@@ -44,7 +45,7 @@ class Watch(Segmenter):
                 self.crops[z] = Confusion.count(grid[0] >= self.card.threshold, truth)
             yield grid
 
-    def planes(self, hu: NDArray[np.float32], field: LungField) -> Iterator[Plane]:
+    def planes(self, hu: HuVolume, field: LungField) -> Iterator[Plane]:
         """See `Segmenter`; counts the probabilities and keeps the strongest class."""
         self.field = field
         for plane in super().planes(hu, field):

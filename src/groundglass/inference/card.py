@@ -16,6 +16,24 @@ from groundglass.whole_file import digest, write_whole
 BUNDLED = "groundglass-ct"
 
 
+class Quantized(BaseModel):
+    """How an int8 model was made.
+
+    Attributes:
+        of: sha256 of the float32 model.
+        slices: How many it was calibrated on.
+        dice: Pooled, on the validation part, on the network's grid.
+        dice_f32: The same of the float32 model.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    of: str
+    slices: int
+    dice: float
+    dice_f32: float
+
+
 class ModelCard(BaseModel):
     """Everything that inference needs to know of a model, and everything that a user should.
 
@@ -34,6 +52,7 @@ class ModelCard(BaseModel):
         export_check: Each engine's largest difference from torch, in probability.
         repeatability: Coefficient of variation of a scan's lesion volume over simulated repeats of the scan (other
             kernels, doses and pixels; `evaluation.variants`); None: not measured.
+        quantized: How its int8 was made; None: it is float32.
         intended_use: What it is for.
         limits: What it is not for, and where it is known to fail.
     """
@@ -53,6 +72,7 @@ class ModelCard(BaseModel):
     scores: dict[str, Any] = {}
     export_check: dict[str, float] = {}
     repeatability: float | None = None
+    quantized: Quantized | None = None
     intended_use: str
     limits: tuple[str, ...]
 

@@ -1,7 +1,9 @@
 """Running an ONNX model: one protocol, two engines.
 
-In float32 both give the same mask, whatever the batch and the number of threads. Where a CPU computes in bfloat16 of
-its own, OpenVINO takes that by default: twice as fast, and the mask differs at a few rims (docs/performance.md).
+A model NAME.onnx may have a twin NAME-int8.onnx beside it, made by `groundglass quantize`: OpenVINO takes that by
+default, several times as fast as float32 on any CPU of the last years. A model without one runs in bfloat16 where the
+CPU computes in it of its own, and so does the rest of an int8 one. What each costs is in docs/performance.md. In
+float32 the mask is the same for every batch and number of threads.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,6 +69,27 @@ def _no_telemetry() -> Iterator[None]:
             os.environ["CI"] = before
 
 
+def twin(model: Path) -> Path:
+    """Where a model's int8 twin lies, if it has one."""
+    return model.with_name(f"{model.stem}-int8.onnx")
+
+
+def choose(model: Path, config: EngineConfig = ON_THIS_MACHINE) -> tuple[Path, EngineConfig]:
+    """The file that will run, and in what: the int8 twin where it is asked for, or nothing else is.
+
+    Raises:
+        EngineError: int8 is asked for, and there is no twin.
+    """
+    int8 = twin(model)
+    if config.precision is Precision.INT8 and not int8.is_file():
+        raise EngineError(f"{int8} is not there: make it with groundglass quantize, or ask for --precision f32")
+    # ONNX Runtime takes it too, but is slower with it than in float32.
+    unasked = config.precision is None and config.engine is not EngineName.ONNXRUNTIME
+    if config.precision is Precision.INT8 or (unasked and int8.is_file() and importlib.util.find_spec("openvino")):
+        return int8, replace(config, precision=Precision.INT8)
+    return model, config
+
+
 class OpenVINOEngine:
     """Intel's engine: the fastest on a CPU."""
 
@@ -78,11 +101,14 @@ class OpenVINOEngine:
         precision = config.precision or (Precision.BF16 if native else Precision.F32)
         if precision is Precision.BF16 and not native:
             raise EngineError("this CPU does not compute in bfloat16: ask for --precision f32")
-        settings = {"INFERENCE_PRECISION_HINT": precision.value, "PERFORMANCE_HINT": "LATENCY"}
+        rest = Precision.BF16 if native and precision is not Precision.F32 else Precision.F32  # of an int8 model
+        settings = {"INFERENCE_PRECISION_HINT": rest.value, "PERFORMANCE_HINT": "LATENCY"}
         if config.threads is not None:  # engines side by side would all be pinned to the first cores
             settings |= {"INFERENCE_NUM_THREADS": str(config.threads), "ENABLE_CPU_PINNING": "NO"}
         self._compiled = core.compile_model(core.read_model(model), "CPU", settings)
         why = "as asked" if config.precision else f"the CPU {'computes' if native else 'does not compute'} in bfloat16"
+        if precision is Precision.INT8:
+            why = f"the model comes in int8, the rest of it in {rest}"
         self.card = EngineCard(f"OpenVINO {version('openvino')}", precision.value, config.threads, why)
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -103,7 +129,8 @@ class OnnxRuntimeEngine:
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         why = "as asked" if config.engine else "OpenVINO does not run here"
-        self.card = EngineCard(f"ONNX Runtime {version('onnxruntime')}", Precision.F32.value, config.threads, why)
+        precision = config.precision or Precision.F32
+        self.card = EngineCard(f"ONNX Runtime {version('onnxruntime')}", precision.value, config.threads, why)
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, 1, height, width) in [0, 1] -> (n, classes, height, width) logits."""

@@ -18,6 +18,7 @@ class Precision(StrEnum):
 
     F32 = "f32"
     BF16 = "bf16"
+    INT8 = "int8"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class EngineConfig:
 
     Attributes:
         engine: Which; None: the first that is installed and takes the model.
-        precision: In what it computes; None: bf16 where the CPU computes in it of its own, else f32.
+        precision: In what it computes; None: int8 where the model comes in it too, else bf16 where the CPU computes in
+            it of its own, else f32.
         threads: How many; None: all cores.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from groundglass.errors import ModelError
 from groundglass.inference.card import ModelCard, bundled_model, read_card
-from groundglass.inference.engine import Engine, open_engine
-from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig
+from groundglass.inference.engine import Engine, choose, open_engine
+from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig, Precision
 from groundglass.scan.crop import Letterbox
-from groundglass.scan.intensity import AIR_HU
+from groundglass.scan.intensity import AIR_HU, HuVolume
 from groundglass.scan.lungs import Box, LungField
 
 BATCH = 4
@@ -34,6 +36,21 @@ class Plane(NamedTuple):
     probability: NDArray[np.float32]
 
 
+def selected(model: Path | None = None, config: EngineConfig = ON_THIS_MACHINE) -> tuple[Path, ModelCard, EngineConfig]:
+    """The file that runs, its card, and how: of the model itself or of its int8 twin. None: the bundled model.
+
+    Raises:
+        ModelError: Model or card is missing or damaged, or the twin is another model's.
+        EngineError: int8 is asked for, and there is no twin.
+    """
+    model = model or bundled_model()
+    file, config = choose(model, config)
+    card = read_card(file)
+    if card.quantized and file != model and card.quantized.of != read_card(model).sha256:
+        raise ModelError(f"{file} was made of another model: remove it, or make it anew with groundglass quantize")
+    return file, card, replace(config, precision=Precision.INT8) if card.quantized else config
+
+
 class Segmenter:
     """A model, ready to run: its card and its engine."""
 
@@ -48,14 +65,14 @@ class Segmenter:
             ModelError: Model or card is missing or damaged.
             EngineError: No engine on this machine can run it.
         """
-        model = model or bundled_model()
-        return cls(read_card(model), open_engine(model, config))
+        file, card, config = selected(model, config)
+        return cls(card, open_engine(file, config))
 
     def places(self, field: LungField) -> list[tuple[int, Letterbox]]:
         """The slices with lung, each with the letterbox of its field of view."""
         return [(z, Letterbox(box, self.card.size)) for z, box in enumerate(field.boxes) if box is not None]
 
-    def grids(self, hu: NDArray[np.float32], places: Sequence[tuple[int, Letterbox]]) -> Iterator[NDArray[np.float32]]:
+    def grids(self, hu: HuVolume, places: Sequence[tuple[int, Letterbox]]) -> Iterator[NDArray[np.float32]]:
         """Some slices through the network, a batch at a time.
 
         Args:
@@ -71,7 +88,7 @@ class Segmenter:
             crops = np.stack([letterbox.take(hu[z], AIR_HU) for z, letterbox in group])
             yield from expit(self.engine.run(window.scale(crops)[:, None]))
 
-    def planes(self, hu: NDArray[np.float32], field: LungField) -> Iterator[Plane]:
+    def planes(self, hu: HuVolume, field: LungField) -> Iterator[Plane]:
         """Every slice with lung through the network, and back on its own pixels; never more than a batch is held.
 
         Args:
@@ -84,7 +101,7 @@ class Segmenter:
 
     def lesions(
         self,
-        hu: NDArray[np.float32],
+        hu: HuVolume,
         field: LungField,
         progress: Callable[[int, int], None] = lambda *_: None,
     ) -> NDArray[np.uint8]:

@@ -21,6 +21,7 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.valuerep import DA, TM
 
 from groundglass.errors import OutputError
 from groundglass.report.findings import Findings
@@ -156,7 +157,7 @@ def write_dicom(dataset: Dataset, path: Path) -> None:
 
 
 def _whole_headers(series: DicomSeries) -> list[Dataset]:
-    """Copies of the headers with what an anonymised source may lack: empty text, and UIDs of our own."""
+    """Copies of the headers with what an anonymised source may lack or have spoilt: empty text, and UIDs of our own."""
     spare = {name: _uid("missing", name, series.headers[0].SOPInstanceUID) for name in _TYPE_1}
     sources = []
     for header in series.headers:
@@ -164,13 +165,23 @@ def _whole_headers(series: DicomSeries) -> list[Dataset]:
         whole.update(header)
         whole.file_meta = header.file_meta if hasattr(header, "file_meta") else FileMetaDataset()
         for name in _TYPE_2:
-            if name not in whole:
+            if name not in whole or not _is_legal(name, whole[name].value):
                 setattr(whole, name, None)
         for name, value in spare.items():
             if not whole.get(name):
                 setattr(whole, name, value)
         sources.append(whole)
     return sources
+
+
+def _is_legal(name: str, value: object) -> bool:
+    """Whether highdicom takes a value; scanners and anonymisers leave dates such as `00000000`."""
+    kinds = {"Date": DA, "Time": TM}
+    try:
+        kinds.get(name[-4:], str)(value or "")
+    except (ValueError, TypeError):
+        return False
+    return name != "PatientSex" or value in ("M", "F", "O", "", None)
 
 
 def _segment(number: int, name: str, findings: Findings, uid: Callable[[str], hd.UID]) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from groundglass.report.record import Record
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import Intensity
+from groundglass.scan.intensity import HuVolume, Intensity
 from groundglass.scan.lungs import LungField
 
 THIRDS: tuple[Literal["lower"], Literal["middle"], Literal["upper"]] = ("lower", "middle", "upper")
@@ -106,7 +106,7 @@ def profile(view: AxialView, lungs: LungField, lesions: NDArray[np.bool_]) -> Pr
     return Profile(unit="px" if voxel_ml is None else "ml", lesion=amounts(lesions), lung=amounts(lungs.mask))
 
 
-def histogram(hu: NDArray[np.float32], lungs: LungField, lesions: NDArray[np.bool_], intensity: Intensity) -> Histogram:
+def histogram(hu: HuVolume, lungs: LungField, lesions: NDArray[np.bool_], intensity: Intensity) -> Histogram:
     """How dense lung and lesions are.
 
     Args:

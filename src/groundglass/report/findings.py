@@ -15,7 +15,7 @@ from scipy import ndimage
 from groundglass.report.distribution import Histogram, Profile, Zone, histogram, profile, zones
 from groundglass.report.record import Record
 from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.intensity import Intensity
+from groundglass.scan.intensity import HuVolume, Intensity
 from groundglass.scan.lungs import LungField, extent
 from groundglass.scan.scan import Scan
 
@@ -160,7 +160,7 @@ def measure(
     scan: Scan,
     view: AxialView,
     intensity: Intensity,
-    hu: NDArray[np.float32],
+    hu: HuVolume,
     lungs: LungField,
     lesions: NDArray[np.bool_],
     model: ModelRef,
@@ -331,7 +331,7 @@ def _largest(
 
 
 def _mean_intensity(
-    hu: NDArray[np.float32],
+    hu: HuVolume,
     lung: NDArray[np.bool_],
     lesions: NDArray[np.bool_],
     intensity: Intensity,

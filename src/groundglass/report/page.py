@@ -16,6 +16,7 @@ from groundglass.report.findings import Findings
 from groundglass.report.html import document, rounded, table, warnings_box
 from groundglass.report.viewer import jpeg, viewer, viewer_slices
 from groundglass.scan.geometry import AxialView
+from groundglass.scan.intensity import HuVolume
 from groundglass.scan.lungs import LungField
 
 
@@ -44,7 +45,7 @@ class About:
 
 def page(
     findings: Findings,
-    hu: NDArray[np.float32],
+    hu: HuVolume,
     view: AxialView,
     lungs: LungField,
     lesions: NDArray[np.bool_],

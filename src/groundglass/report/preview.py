@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import Window
+from groundglass.scan.intensity import HuVolume, Window
 from groundglass.scan.lungs import LungField
 
 LUNG_WINDOW = Window(-1350, 150)
@@ -21,7 +21,7 @@ NOTE = "lesion: orange   lung: blue   lung window   research use, not a medical 
 
 
 def preview(
-    hu: NDArray[np.float32],
+    hu: HuVolume,
     view: AxialView,
     lungs: LungField,
     lesions: NDArray[np.bool_],
@@ -78,7 +78,7 @@ def _choose(lesions: NDArray[np.bool_], lungs: LungField) -> list[int]:
 
 
 def _tile(
-    hu: NDArray[np.float32],
+    hu: HuVolume,
     view: AxialView,
     lungs: LungField,
     lesions: NDArray[np.bool_],

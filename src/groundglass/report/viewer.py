@@ -14,6 +14,7 @@ from groundglass.report.charts import Chart
 from groundglass.report.findings import Findings
 from groundglass.report.preview import LESION_COLOUR, LUNG_WINDOW, outline, shown_part
 from groundglass.scan.geometry import AxialView
+from groundglass.scan.intensity import HuVolume
 from groundglass.scan.lungs import LungField
 
 SIDE = 512  # pixels of a drawn slice, at most
@@ -40,7 +41,7 @@ def viewer(lungs: LungField) -> str:
 
 def viewer_slices(
     findings: Findings,
-    hu: NDArray[np.float32],
+    hu: HuVolume,
     view: AxialView,
     lungs: LungField,
     lesions: NDArray[np.bool_],

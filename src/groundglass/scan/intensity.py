@@ -7,9 +7,10 @@ A CT is stored in Hounsfield units (HU), or in HU shifted by 1000 or 1024 so tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,49 @@ class Intensity:
         hu: NDArray[np.float32] = np.multiply(values, slope, dtype=np.float32)
         hu += intercept
         return hu
+
+    def slices(self, values: NDArray[Any]) -> HuSlices:
+        """(z, y, x) values of the whole scan -> its slices in HU, each made when it is looked at."""
+        slope, intercept = (
+            np.broadcast_to(line.astype(np.float32), len(values)) for line in (self.slope, self.intercept)
+        )
+        return HuSlices(values, slope, intercept)
+
+
+@dataclass(frozen=True, eq=False)
+class HuSlices:
+    """A scan in HU, slice by slice: all of it in float32 would be twice the scan itself.
+
+    Attributes:
+        values: (z, y, x) the scan's own numbers.
+        slope: (z,) HU = slope * value + intercept.
+        intercept: (z,) in HU.
+    """
+
+    values: NDArray[Any]
+    slope: NDArray[np.float32]
+    intercept: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(z, y, x)."""
+        return self.values.shape
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (self[z] for z in range(len(self)))
+
+    def __getitem__(self, place: int | tuple[int, slice, slice]) -> NDArray[np.float32]:
+        """(y, x) HU of a slice, or of a part of it."""
+        z = place[0] if isinstance(place, tuple) else place
+        hu: NDArray[np.float32] = np.multiply(self.values[place], self.slope[z], dtype=np.float32)
+        hu += self.intercept[z]
+        return hu
+
+
+HuVolume: TypeAlias = NDArray[np.float32] | HuSlices
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from groundglass.errors import LungError
 from groundglass.scan.geometry import Geometry
+from groundglass.scan.intensity import HuVolume
 
 Voxels = NDArray[np.bool_]
 
@@ -131,7 +132,7 @@ def _fill(mask: Voxels) -> Voxels:
 
 
 def find_lungs(
-    hu: NDArray[np.float32],
+    hu: HuVolume,
     geometry: Geometry,
     sizes: tuple[tuple[int, int], ...] | None = None,
     view: FieldOfView = FieldOfView.LUNGS,
@@ -150,11 +151,11 @@ def find_lungs(
     spacing = geometry.spacing[1:] if geometry.in_mm else (PICTURE_WIDTH_MM / hu.shape[2],) * 2
     step = max(1, int(WORKING_MM / max(spacing) + 0.25))
     coarse_spacing = (spacing[0] * step, spacing[1] * step)
-    coarse = hu[:, ::step, ::step]
-    air = np.zeros(coarse.shape, dtype=np.bool_)
-    for z, plane in enumerate(coarse):
-        height, width = coarse.shape[1:] if sizes is None else (-(-n // step) for n in sizes[z])
-        air[z, :height, :width] = _air_in_body(plane[:height, :width], coarse_spacing, sizes is not None)
+    air = np.zeros((len(hu), *(-(-n // step) for n in hu.shape[1:])), dtype=np.bool_)
+    for z, plane in enumerate(hu):
+        height, width = (-(-n // step) for n in (hu.shape[1:] if sizes is None else sizes[z]))
+        coarse = plane[::step, ::step][:height, :width]
+        air[z, :height, :width] = _air_in_body(coarse, coarse_spacing, sizes is not None)
     if sizes is None:
         air = _largest_regions(air)
     closed = np.stack([_close(plane, coarse_spacing) for plane in air])
@@ -164,7 +165,7 @@ def find_lungs(
             "intensities (--intensity hu|shifted-hu|8-bit-lung-window|unit-lung-window)"
         )
     right = _right_side(closed, sizes)
-    fine_right, fine_left = (_refine(side, hu, step) for side in (right, closed & ~right))
+    fine_right, fine_left = (_refine(side, hu.shape, step) for side in (right, closed & ~right))
     boxes = _boxes(closed, step, hu.shape, spacing, sizes)
     if view is FieldOfView.SLICE:
         extents = sizes or (hu.shape[1:],) * len(hu)
@@ -283,11 +284,11 @@ def _nearest_core(lungs: Voxels, regions: NDArray[Any], large: NDArray[np.int64]
     return np.asarray(lungs & side[owner])
 
 
-def _refine(side: Voxels, hu: NDArray[np.float32], step: int) -> Voxels:
+def _refine(side: Voxels, shape: tuple[int, ...], step: int) -> Voxels:
     """From the working grid to the scan's own."""
     if step == 1:
         return side
-    fine = side.repeat(step, axis=1).repeat(step, axis=2)[:, : hu.shape[1], : hu.shape[2]]
+    fine = side.repeat(step, axis=1).repeat(step, axis=2)[:, : shape[1], : shape[2]]
     # The sampled pixel is the block's first: half a block back and forth brings the rim to where it was seen.
     return np.roll(fine, -(step // 2), axis=(1, 2))
 

@@ -23,7 +23,7 @@ from groundglass.service.config import ServiceConfig
 from groundglass.service.guard import COOKIE, REPORT_POLICY, Guard, is_signed_in, session_of
 from groundglass.service.jobs import Job, Status
 from groundglass.service.service import Service
-from groundglass.service.upload import FIELD, Upload, UploadError, receive
+from groundglass.service.upload import FIELD, Upload, UploadError, flowing, receive
 
 LOOK_EVERY_S = 0.25  # for what is new of a job
 ALIVE_EVERY_S = 15.0  # a word, so that nobody between takes the line for dead
@@ -108,7 +108,7 @@ def _add_session(app: FastAPI, config: ServiceConfig) -> None:
 
 def _add_scans(app: FastAPI, service: Service) -> None:
     config = service.config
-    refusals: dict[int | str, dict[str, Any]] = {code: {"model": Detail} for code in (413, 429, 507)}
+    refusals: dict[int | str, dict[str, Any]] = {code: {"model": Detail} for code in (408, 413, 429, 507)}
     form = {
         "type": "object",
         "required": [FIELD],
@@ -284,7 +284,7 @@ async def _write_body(request: Request, file: Path, limit: int) -> int:
     """
     size = 0
     async with await anyio.open_file(file, "wb") as stream:
-        async for chunk in request.stream():
+        async for chunk in flowing(request.stream()):
             size += len(chunk)
             if size > limit:
                 raise UploadError(413, f"more than {limit:,} bytes, which is the limit of this server")

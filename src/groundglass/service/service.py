@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import anyio
 from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 from groundglass.service.config import ServiceConfig
 from groundglass.service.dispatch import Dispatcher
@@ -135,14 +136,15 @@ class Service:
 
 async def _drain(request: Request) -> None:
     """Read on for a while."""
-    size, begun = 0, time.monotonic()
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > DRAIN_BYTES or time.monotonic() - begun > DRAIN_S:
-                return
-    except RuntimeError:  # it was read to its end
-        return
+    size = 0
+    with anyio.move_on_after(DRAIN_S):
+        try:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > DRAIN_BYTES:
+                    return
+        except (RuntimeError, ClientDisconnect):  # it was read to its end, or nobody listens
+            return
 
 
 def _refusal(error: HTTPException | UploadError | OSError) -> HTTPException:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+import anyio
 from anyio.to_thread import run_sync
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -16,6 +17,7 @@ from groundglass.scan.picture import natural_order
 FIELD = "files"
 BUFFER = 1 << 20  # bytes gathered before they are written
 MAX_LABEL = 100  # characters
+STALL_S = 60.0  # without a byte
 
 
 class UploadError(Exception):
@@ -110,6 +112,23 @@ class _Receiver:
             self._open = None
 
 
+async def flowing(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A body, as long as some of it comes.
+
+    Raises:
+        UploadError: Nothing came for `STALL_S` seconds: who sends nothing keeps no place in the queue.
+    """
+    while True:
+        try:
+            with anyio.fail_after(STALL_S):
+                chunk = await anext(body)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise UploadError(408, f"nothing came for {STALL_S:g} s: send it again") from None
+        yield chunk
+
+
 async def receive(
     body: AsyncIterator[bytes], content_type: str, target: Path, max_bytes: int, max_files: int
 ) -> Upload:
@@ -135,7 +154,7 @@ async def receive(
     callbacks = {name: getattr(receiver, name) for name in dir(receiver) if name.startswith("on_")}
     try:
         parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
-        async for chunk in body:
+        async for chunk in flowing(body):
             parser.write(chunk)
             if receiver.size > max_bytes:
                 raise UploadError(413, f"more than {max_bytes:,} bytes, which is the limit of this server")
