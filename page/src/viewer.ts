@@ -51,6 +51,7 @@ export class Viewer {
 
   constructor(private readonly canvas: HTMLCanvasElement) {
     this.nv = new Niivue({
+      sliceType: SLICE_TYPES.axial,
       logLevel: "error",
       loadingText: "",
       dragAndDropEnabled: false,
