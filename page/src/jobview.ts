@@ -4,7 +4,7 @@ import { api, type Job, Refusal } from "./api";
 import { announce, h } from "./dom";
 import { follow, isOver } from "./follow";
 import { type Result, result } from "./result";
-import { clock, sentence, state } from "./words";
+import { capital, clock, sentence, state } from "./words";
 
 export interface JobView {
   element: HTMLElement;
@@ -77,7 +77,7 @@ export function jobView(id: string, hooks: Hooks): JobView {
       h(
         "div",
         { class: "card running" },
-        h("p", { class: "lead" }, sentence(state(job))),
+        h("p", { class: "lead" }, capital(state(job))),
         bar,
         h("p", { class: "note" }, "You can close this page: the scan goes on, and is in the list when you come back."),
       ),

@@ -21,6 +21,7 @@ const COLOURS = [
   [255, 215, 60],
 ] as const;
 const SOLID = { R: [0, 0, 0, 255], G: [0, 0, 0, 250], B: [0, 0, 0, 245], A: [0, 0, 10, 120], I: [0, 90, 150, 255] };
+const SOLID_NAME = "groundglass_solid";
 const SOLID_HU = [-600, 400] as const; // of the 3D picture
 const CONTOUR_FILL = 0.02; // NiiVue draws a rim only around what it draws
 const CONTOUR_LEAST = 0.9; // a line of one pixel needs more than an area
@@ -50,6 +51,7 @@ export class Viewer {
 
   constructor(private readonly canvas: HTMLCanvasElement) {
     this.nv = new Niivue({
+      sliceType: SLICE_TYPES.axial,
       logLevel: "error",
       loadingText: "",
       dragAndDropEnabled: false,
@@ -78,6 +80,10 @@ export class Viewer {
       showAllOrientationMarkers: true,
     });
     this.nv.onLocationChange = () => this.moved();
+    const resize = this.nv.resizeListener.bind(this.nv);
+    this.nv.resizeListener = () => {
+      if (canvas.offsetWidth > 0) resize(); // while another page is open the canvas is nowhere, and has no size
+    };
     // NiiVue's own keys and double click change what the page's controls say: the page has its own.
     for (const kind of ["keydown", "keyup", "dblclick"]) {
       canvas.addEventListener(kind, (event) => event.stopImmediatePropagation(), { capture: false });
@@ -88,26 +94,26 @@ export class Viewer {
   async show(scan: ArrayBuffer, mask: MaskFile): Promise<void> {
     const { nv } = this;
     if (!this.attached) {
-      await nv.attachToCanvas(this.canvas, true);
+      await nv.attachToCanvas(this.canvas);
       nv.setRadiologicalConvention(true);
-      nv.addColormap("groundglass_solid", { ...SOLID, min: SOLID_HU[0], max: SOLID_HU[1] });
+      nv.addColormap(SOLID_NAME, { ...SOLID, min: SOLID_HU[0], max: SOLID_HU[1] });
+      nv.drawLut = { lut: colours(), labels: Array.from({ length: 256 }, (_, i) => String(i)) };
       this.attached = true;
     }
     nv.closeDrawing();
     for (const volume of [...nv.volumes]) nv.removeVolume(volume);
-    await nv.loadFromArrayBuffer(scan, "scan.nii.gz");
+    const { colormap, low, high } = this.look();
+    await nv.addVolumeFromUrl({ url: "scan.nii.gz", buffer: scan, colormap, cal_min: low, cal_max: high });
     const volume = nv.volumes[0]!;
     const dims = volume.dimsRAS!.slice(1, 4) as Voxel;
     this.order = { dims, start: volume.img2RASstart as Voxel, step: volume.img2RASstep as Voxel };
     if (mask.voxels.length !== dims[0] * dims[1] * dims[2]) throw new Error("the mask does not fit the scan");
     this.file = mask;
-    nv.drawLut = { lut: colours(), labels: Array.from({ length: 256 }, (_, i) => String(i)) };
-    nv.createEmptyDrawing();
-    nv.drawBitmap!.set(toDrawing(mask.voxels, this.order));
-    nv.clickToSegmentGrowingBitmap = null; // as large as the drawing, for a tool that is not used
+    // What NiiVue's loadDrawing does, without its copies for an undo and a tool that are not used: a scan is large.
+    nv.drawBitmap = toDrawing(mask.voxels, this.order);
+    nv.drawTexture = nv.r8Tex(nv.drawTexture, nv.gl.TEXTURE7, [3, ...dims]);
     nv.setPan2Dxyzmm([0, 0, 0, 1]);
-    nv.refreshDrawing(false);
-    this.setLayout(this.current);
+    this.painted(0, dims[2] - 1);
     this.apply();
   }
 
@@ -157,10 +163,17 @@ export class Viewer {
     this.windowName = name;
     const volume = this.nv.volumes[0];
     if (!volume) return;
-    const [low, high] = this.current === "3d" ? SOLID_HU : WINDOWS[name];
-    volume.colormap = this.current === "3d" ? "groundglass_solid" : "gray"; // which resets the window
+    const { colormap, low, high } = this.look();
+    if (volume.colormap === colormap && volume.cal_min === low && volume.cal_max === high) return;
+    volume.colormap = colormap; // which resets the window
     [volume.cal_min, volume.cal_max] = [low, high];
     this.nv.updateGLVolume();
+  }
+
+  private look(): { colormap: string; low: number; high: number } {
+    const solid = this.current === "3d";
+    const [low, high] = solid ? SOLID_HU : WINDOWS[this.windowName];
+    return { colormap: solid ? SOLID_NAME : "gray", low, high };
   }
 
   setLesion(look: { shown?: boolean; contour?: boolean; opacity?: number }): void {

@@ -7,9 +7,13 @@ export function rounded(value: number | null, digits = 1): string {
   return value === null ? "unknown" : value.toFixed(digits);
 }
 
+export function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
 /** What the server says in a line, as a sentence. */
 export function sentence(text: string): string {
-  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  const begun = capital(text);
   return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }
 
