@@ -7,7 +7,7 @@ from groundglass.inference.card import ModelCard
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.lungs import Box, LungField
-from groundglass.scan.phantom import Phantom
+from groundglass.scan.phantom import chest_phantom
 from made_up_engine import MadeUpEngine
 
 WINDOW = (-1000.0, 0.0)
@@ -136,14 +136,14 @@ def test_progress_counts_the_slices_with_lung() -> None:
 
 @pytest.mark.parametrize("engine", EngineName)
 def test_in_float32_the_mask_is_the_same_for_every_batch_and_number_of_threads(
-    engine: EngineName, phantom: Phantom, monkeypatch: pytest.MonkeyPatch
+    engine: EngineName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    masks = []
+    scan, masks = chest_phantom(shape=(12, 96, 128)).scan, []
     for batch, threads in ((4, None), (1, 1), (3, 2), (7, 1)):
         monkeypatch.setattr("groundglass.inference.segmenter.BATCH", batch)
         loaded = Segmenter.load(config=EngineConfig(engine, Precision.F32, threads))
         assert loaded.engine.card.precision == "f32"
-        masks.append(locate(phantom.scan, loaded).kinds)
+        masks.append(locate(scan, loaded).kinds)
     assert masks[0].any()
     for other in masks[1:]:
         assert np.array_equal(masks[0], other)

@@ -298,6 +298,7 @@ def test_a_killed_server_loses_no_accepted_scan(start_server: Start, scan_file: 
     assert not list((server.folder / "incoming").iterdir())
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_in_order_goes_on_with_the_queue_later(start_server: Start, long_scan: Path) -> None:
     server = start_server()
     numbers = [server.post(long_scan).json()["id"] for _ in range(2)]

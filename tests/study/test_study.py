@@ -131,6 +131,7 @@ def test_the_report_shows_the_papers_figures_beside_ours(done: Path) -> None:
             assert np.asarray(picture).std() > 10
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(done: Path, file: Path, prepared: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in done.rglob("runs/**/*.c*") if path.suffix in (".csv", ".ckpt")}
     assert before
@@ -176,6 +177,7 @@ def test_a_training_that_fails_is_a_row_and_not_the_end(
     assert (last.run / "test.csv").is_file()
 
 
+@pytest.mark.slow
 def test_without_the_original_files_the_scoring_waits(
     done: Path, file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
