@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from onnx import TensorProto, helper, save
 
 from groundglass.errors import EngineError
 from groundglass.inference import engine as engines
-from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, open_engine
+from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, choose, open_engine, twin
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 
 
@@ -60,8 +61,44 @@ def test_the_one_that_is_asked_for_is_taken(double_plus_one: Path) -> None:
     assert isinstance(engine, OnnxRuntimeEngine)
     assert str(engine.card).startswith("ONNX Runtime ")
     assert str(engine.card).endswith(", f32, all cores: as asked")
-    with pytest.raises(EngineError, match=r"model\.onnx: onnxruntime: .* computes in float32 on a CPU"):
+    with pytest.raises(EngineError, match=r"model\.onnx: onnxruntime: .* computes in float32"):
         open_engine(double_plus_one, EngineConfig(EngineName.ONNXRUNTIME, Precision.BF16))
+
+
+def test_a_gpu_is_taken_where_the_build_for_it_is_installed(
+    double_plus_one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    class Session:
+        """Says what it was given; no GPU is needed."""
+
+        def __init__(self, _: str, options: object, providers: list[str]) -> None:
+            self.get_providers = lambda: providers
+
+        def get_inputs(self) -> list[SimpleNamespace]:
+            return [SimpleNamespace(name="x")]
+
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(engines, "version", lambda name: "1.0")  # of onnxruntime-gpu too
+    assert isinstance(open_engine(double_plus_one), OpenVINOEngine)  # it has no GPU to run on
+    monkeypatch.setattr(engines, "GPU_DEVICE", double_plus_one)  # a file that is there
+    twin(double_plus_one).touch()
+    assert choose(double_plus_one)[0] == double_plus_one  # int8 is for CPUs
+    engine = open_engine(double_plus_one)
+    assert isinstance(engine, OnnxRuntimeEngine)
+    assert vars(engine)["_session"].get_providers() == providers[1:]
+    assert engine.card.reason == "a GPU is there"
+
+
+def test_int8_is_taken_where_it_is_and_nothing_else_is_asked_for(double_plus_one: Path) -> None:
+    assert choose(double_plus_one) == (double_plus_one, EngineConfig())
+    twin(double_plus_one).touch()
+    assert choose(double_plus_one) == (twin(double_plus_one), EngineConfig(precision=Precision.INT8))
+    for asked in (EngineConfig(EngineName.ONNXRUNTIME), EngineConfig(precision=Precision.F32)):
+        assert choose(double_plus_one, asked) == (double_plus_one, asked)
 
 
 @pytest.mark.parametrize("native", [True, False])

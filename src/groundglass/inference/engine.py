@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from groundglass.errors import EngineError
 from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig, EngineName, Precision
+
+GPU_DEVICE = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def choose(model: Path, config: EngineConfig = ON_THIS_MACHINE) -> tuple[Path, E
     if config.precision is Precision.INT8 and not int8.is_file():
         raise EngineError(f"{int8} is not there: make it with groundglass quantize, or ask for --precision f32")
     # ONNX Runtime takes it too, but is slower with it than in float32.
-    unasked = config.precision is None and config.engine is not EngineName.ONNXRUNTIME
+    unasked = config.precision is None and (config.engine or _order()[0]) is EngineName.OPENVINO
     if config.precision is Precision.INT8 or (unasked and int8.is_file() and importlib.util.find_spec("openvino")):
         return int8, replace(config, precision=Precision.INT8)
     return model, config
@@ -117,18 +119,22 @@ class OpenVINOEngine:
 
 
 class OnnxRuntimeEngine:
-    """ONNX Runtime on the CPU, in float32: where OpenVINO does not run."""
+    """ONNX Runtime in float32: on an NVIDIA GPU where it was built for one, and where OpenVINO does not run."""
 
     def __init__(self, model: Path, config: EngineConfig = ON_THIS_MACHINE) -> None:
         import onnxruntime
 
         if config.precision is Precision.BF16:
-            raise EngineError("ONNX Runtime computes in float32 on a CPU: ask for --precision f32")
+            raise EngineError("ONNX Runtime computes in float32: ask for --precision f32")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = config.threads or 0
-        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        found = onnxruntime.get_available_providers()
+        providers = [each for each in ("CUDAExecutionProvider", "CPUExecutionProvider") if each in found]
+        self._session = onnxruntime.InferenceSession(str(model), options, providers=providers)
         self._input = self._session.get_inputs()[0].name
+        on_gpu = self._session.get_providers()[0] == "CUDAExecutionProvider"
         why = "as asked" if config.engine else "OpenVINO does not run here"
+        why = "a GPU is there" if on_gpu else why
         precision = config.precision or Precision.F32
         self.card = EngineCard(f"ONNX Runtime {version('onnxruntime')}", precision.value, config.threads, why)
 
@@ -144,14 +150,33 @@ def open_engine(model: Path, config: EngineConfig = ON_THIS_MACHINE) -> Engine:
         EngineError: None does; the message holds each one's reason.
     """
     reasons = []
-    for name, engine in ((EngineName.OPENVINO, OpenVINOEngine), (EngineName.ONNXRUNTIME, OnnxRuntimeEngine)):
+    engines: dict[EngineName, Callable[[Path, EngineConfig], Engine]] = {
+        EngineName.OPENVINO: OpenVINOEngine,
+        EngineName.ONNXRUNTIME: OnnxRuntimeEngine,
+    }
+    for name in _order():
         if config.engine not in (None, name):
             continue
         if importlib.util.find_spec(name) is None:
             reasons.append(f"{name} is not installed")
             continue
         try:
-            return engine(model, config)
+            return engines[name](model, config)
         except Exception as error:  # whatever an engine's library raises, the next one may do
             reasons.append(f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
     raise EngineError(f"no engine can run {model.name}: {'; '.join(reasons)}")
+
+
+def _order() -> tuple[EngineName, ...]:
+    """The engines, the fastest first."""
+    names = tuple(EngineName)
+    return names[::-1] if _has_gpu() else names
+
+
+def _has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU, and ONNX Runtime's build for it."""
+    try:
+        version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return False
+    return GPU_DEVICE.exists()
