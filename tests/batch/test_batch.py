@@ -213,8 +213,9 @@ def test_results_that_cannot_be_written_end_the_batch(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_no_process_and_no_half_case_and_says_how_to_go_on(tmp_path: Path) -> None:
     source, out = orders(tmp_path / "in", a="fine", b=f"hang {tmp_path / 'b'}"), tmp_path / "out"
     code = (
-        "import sys; from groundglass.batch import run; from stand_ins import Obedient\n"
+        "import signal; from groundglass.batch import run; from stand_ins import Obedient\n"
         "run.Opener = lambda job, threads: Obedient(job)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
         "from groundglass.cli import main; main()"
     )
     words = [sys.executable, "-c", code, "batch", str(source), "-o", str(out)]
