@@ -37,6 +37,7 @@ def on_cluster(address: str, source: Path, out: Path, time_limit_s: float = 60) 
     return planned, tally
 
 
+@pytest.mark.slow
 def test_the_bundled_model_segments_there(address: str, tmp_path: Path) -> None:
     nifti.write_scan(chest_phantom(shape=(12, 96, 128)).scan, tmp_path / "ct.nii.gz")
     (tmp_path / "bad.nii.gz").write_bytes(b"bad")

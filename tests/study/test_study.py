@@ -159,6 +159,7 @@ def test_a_run_that_was_copied_from_elsewhere_is_gone_on_with(
     assert "1 of 6 trainings done" in (tmp_path / "study.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_a_row_and_not_the_end(
     done: Path, file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
