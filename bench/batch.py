@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from groundglass.batch.records import Status
-from groundglass.batch.run import Tally, cores, plan, run
+from groundglass.batch.run import Tally, plan, run
 from groundglass.batch.work import Opener
 from groundglass.scan import nifti
 from groundglass.scan.phantom import chest_phantom
+from groundglass.worker import cores
 
 SMALL, USUAL = (12, 96, 128), (48, 288, 352)
 DIFFERENT = 4  # phantoms; the others are the same ones again

@@ -179,6 +179,11 @@ class Worker(Generic[Question, Answer]):
             self._process = None
 
 
+def cores() -> int:
+    """That this process may use: a job of a cluster often has some of a machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def serve() -> None:
     """The process's own side: open, then a task at a time, until its owner is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the owner too, who decides

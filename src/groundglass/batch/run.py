@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from groundglass.batch.summary import Summary, write_key
 from groundglass.batch.work import Opener, hand_over
 from groundglass.inference.segmenter import selected
 from groundglass.report.findings import ModelRef
-from groundglass.worker import Worker
+from groundglass.worker import Worker, cores
 
 TIME_LIMIT_S = 600.0
 _LAST_FAILURES = 5
@@ -158,11 +157,6 @@ def took(record: Record, tally: Tally, summary: Summary, said: Callable[[Record]
     tally.ended.append(record)
     summary.write(at_once=False)
     said(record)
-
-
-def cores() -> int:
-    """That this process may use: a job of a cluster often has some of a machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_words(record: Record) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from groundglass.batch.run import cores
 from groundglass.inference.card import bundled_model, read_card
 from groundglass.pacs.access import check_url, find_credentials, goes_in_clear, open_session
 from groundglass.pacs.dicomweb import DicomWeb, Searched
@@ -18,7 +17,7 @@ from groundglass.pacs.loop import USUAL_PACE, Pace, Say, Tally, Watcher
 from groundglass.pacs.orthanc import DICOM_WEB, Orthanc
 from groundglass.pacs.segmenting import Made, Opener, Task
 from groundglass.pacs.spool import Spool, lock
-from groundglass.worker import Worker
+from groundglass.worker import Worker, cores
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from groundglass.service.metrics import Metrics
 from groundglass.service.place import Place, ScanFolder
 from groundglass.service.upload import Upload, UploadError
 from groundglass.service.work import Opener
+from groundglass.worker import cores
 
 SPARE_BYTES = 1 << 30  # of the disk, left to the results
 DRAIN_BYTES, DRAIN_S = 64 << 20, 5.0  # of a refused body: a browser that may not send it on would not hear why
@@ -46,7 +46,7 @@ class Service:
         place = Place(config.folder)
         jobs, metrics = Jobs(place.database, timedelta(hours=config.keep_hours)), Metrics()
         opener = Opener(config.model, config.engine, config.slices)
-        threads = config.engine.threads or _cores()
+        threads = config.engine.threads or cores()
         dispatcher = Dispatcher(jobs, place, metrics, opener, config.time_limit_s, threads)
         service = cls(config, place, jobs, metrics, dispatcher)
         try:
@@ -153,7 +153,3 @@ def _refusal(error: HTTPException | UploadError | OSError) -> HTTPException:
     if isinstance(error, UploadError):
         return HTTPException(error.status, error.reason)
     return HTTPException(507, f"the scan cannot be written: {error.strerror}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
