@@ -19,6 +19,8 @@ The command line prints the message on one line and exits with `exit_code`.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,6 +85,12 @@ class BatchError(GroundglassError):
     """Some scans of a batch, or series of a PACS, failed; the others are done."""
 
     exit_code = 4
+
+
+def origin(error: Exception) -> str:
+    """Of an error that nobody foresaw, its kind and line: its text may quote a header. `KeyError in nifti.py:12`."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
 
 
 def first_fault(error: ValidationError) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from groundglass.analysis import save, segment
 from groundglass.batch.cases import Case, scrubbed
@@ -23,7 +21,7 @@ from groundglass.batch.records import (
     staging,
     write_record,
 )
-from groundglass.errors import GroundglassError, OutputError
+from groundglass.errors import GroundglassError, OutputError, origin
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import Scan
@@ -130,7 +128,6 @@ def _reason(error: Exception, case: Case, with_identity: bool) -> str:
     told = isinstance(error, GroundglassError)
     text = str(error) if told or with_identity else ""  # what libraries say may quote a header
     if not told:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}{': ' if text else ''}{text}"
+        text = f"{origin(error)}{': ' if text else ''}{text}"
     text = " ".join(text.split())
     return text if with_identity else scrubbed(text, case)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 from pydicom import dcmread
 
 from groundglass.analysis import Analysis, segment, write_dicom_results
-from groundglass.errors import FormatError, GroundglassError, OutputError
+from groundglass.errors import FormatError, GroundglassError, OutputError, origin
 from groundglass.inference.segmenter import Segmenter
 from groundglass.pacs.ledger import short
 from groundglass.scan.dicom_find import quiet
@@ -83,8 +82,7 @@ def segment_series(task: Task, segmenter: Segmenter) -> Made:
     except GroundglassError:
         raise
     except Exception as error:  # what libraries say may quote a header
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        return Made(fault=f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}, a fault of groundglass")
+        return Made(fault=f"{origin(error)}, a fault of groundglass")
 
 
 def _write(analysis: Analysis, series: DicomSeries, folder: Path) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from groundglass.analysis import Analysis, correct, save, segment
-from groundglass.errors import FormatError, GroundglassError
+from groundglass.errors import FormatError, GroundglassError, origin
 from groundglass.inference.engine_config import EngineConfig
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan import nifti
@@ -70,9 +69,7 @@ def do(folder: Path, segmenter: Segmenter, slices: int) -> Outcome:
     except GroundglassError:
         raise
     except Exception as error:  # what a library says may quote a header
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
-        raise GroundglassError(f"{where} (a fault of groundglass)") from None
+        raise GroundglassError(f"{origin(error)} (a fault of groundglass)") from None
 
 
 def _do(place: ScanFolder, segmenter: Segmenter, slices: int) -> Outcome:
