@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,7 +83,14 @@ def test_a_gpu_is_taken_where_the_build_for_it_is_installed(
     providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    monkeypatch.setattr(engines, "version", lambda name: "1.0")  # of onnxruntime-gpu too
+    installed = {"onnxruntime-gpu", "openvino"}  # in the place of onnxruntime
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(engines, "version", version)
     assert isinstance(open_engine(double_plus_one), OpenVINOEngine)  # it has no GPU to run on
     monkeypatch.setattr(engines, "GPU_DEVICE", double_plus_one)  # a file that is there
     twin(double_plus_one).touch()

@@ -136,7 +136,7 @@ class OnnxRuntimeEngine:
         why = "as asked" if config.engine else "OpenVINO does not run here"
         why = "a GPU is there" if on_gpu else why
         precision = config.precision or Precision.F32
-        self.card = EngineCard(f"ONNX Runtime {version('onnxruntime')}", precision.value, config.threads, why)
+        self.card = EngineCard(f"ONNX Runtime {onnxruntime.__version__}", precision.value, config.threads, why)
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, 1, height, width) in [0, 1] -> (n, classes, height, width) logits."""
