@@ -161,6 +161,19 @@ def test_no_job_is_taken_twice(service: Service) -> None:
     assert sorted(taken) == [f"{number:032x}" for number in range(40)]
 
 
+def test_what_scans_were_called_is_for_the_owner_in_anyones_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    place = Place(tmp_path)
+    jobs = Jobs(place.database, timedelta(hours=1))
+    jobs.add("a" * 32, "a name")
+    assert {path.name for path in tmp_path.glob("jobs.sqlite*")} == {
+        f"jobs.sqlite{end}" for end in ("", "-shm", "-wal")
+    }
+    assert [path.name for path in tmp_path.iterdir() if path.stat().st_mode & 0o077] == []
+    jobs.close()
+    place.close()
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"cannot be written: .*; name another with -o"):

@@ -73,6 +73,7 @@ class Place:
         try:
             for each in (folder, folder / "incoming", folder / "scans"):
                 each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.database.touch(mode=0o600)  # it holds what scans were called, whoever may read the folder
             self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise OutputError(f"{folder} cannot be written: {error.strerror}; name another with -o") from None
