@@ -56,7 +56,7 @@ def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard
     if not len(validation):
         raise DatasetError(f"split {split.name} has no validation slices: take one that has")
     spread = np.unique(np.linspace(0, len(train) - 1, CALIBRATION).astype(int))
-    calibration = _images(train, card)[spread]
+    calibration = _images(train.hu[spread], card)
     target = twin(model)
     unfinished = target.with_name(f".{target.stem}.part.onnx")
     try:
@@ -104,15 +104,15 @@ def write_int8(model: Path, images: NDArray[np.float32], target: Path) -> None:
     onnx.save(nncf.quantize(loaded, dataset, subset_size=len(images)), target)
 
 
-def _images(slices: Slices, card: ModelCard) -> NDArray[np.float32]:
-    """(n, 1, height, width) in [0, 1]."""
-    return card.window.scale(slices.hu.astype(np.float32))[:, None]
+def _images(hu: NDArray[np.int16], card: ModelCard) -> NDArray[np.float32]:
+    """(n, height, width) HU -> (n, 1, height, width) in [0, 1]."""
+    return card.window.scale(hu.astype(np.float32))[:, None]
 
 
 def _dice(engine: OpenVINOEngine, slices: Slices, card: ModelCard) -> float:
     """Pooled Dice on the network's own grid."""
     logit = np.log(card.threshold / (1 - card.threshold))
     counts = Confusion()
-    for image, labels in zip(_images(slices, card), slices.labels, strict=True):
+    for image, labels in zip(_images(slices.hu, card), slices.labels, strict=True):
         counts += Confusion.count(engine.run(image[None])[0, 0] >= logit, labels > 0)
     return counts.dice or 0.0
