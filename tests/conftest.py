@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groundglass.inference.card import ModelCard
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.phantom import Phantom, chest_phantom
-from made_up_engine import MadeUpEngine
+from made_up_engine import MadeUpEngine, made_up_segmenter
 
 
 @pytest.fixture(scope="session")
@@ -31,29 +30,10 @@ def data() -> Path:
     return path
 
 
-class GreyBand(MadeUpEngine):
-    """An engine without weights: lesion is what is brighter than lung and darker than soft tissue."""
-
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.where((images > 0.33) & (images < 0.72), 5, -5).astype(np.float32)
-
-
 @pytest.fixture(scope="session")
 def grey_band() -> Segmenter:
     """A segmenter that needs no model file: window -1250..250 HU, lesion between -750 and -170 HU."""
-    card = ModelCard(
-        name="grey-band",
-        sha256="0" * 64,
-        network={},
-        window_hu=(-1250, 250),
-        size=(192, 256),
-        threshold=0.5,
-        training_data=(),
-        never_trained_on=(),
-        intended_use="tests",
-        limits=(),
-    )
-    return Segmenter(card, GreyBand())
+    return made_up_segmenter()
 
 
 class ClassBands(MadeUpEngine):

@@ -10,40 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from groundglass.inference.card import ModelCard
 from groundglass.inference.segmenter import Segmenter
 from groundglass.pacs.loop import Pace, Tally
 from groundglass.pacs.segmenting import Made, Task, segment_series
 from groundglass.pacs.watch import Wish, watch
-from made_up_engine import MadeUpEngine
+from made_up_engine import made_up_segmenter
 from orthanc_server import PASSWORD, USER, OrthancServer
 from stand_ins import obey, until
-
-
-class GreyBand(MadeUpEngine):
-    """Lesion is what is brighter than lung and darker than soft tissue."""
-
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.where((images > 0.33) & (images < 0.72), 5, -5).astype(np.float32)
-
-
-def grey_band() -> Segmenter:
-    card = ModelCard(
-        name="grey-band",
-        sha256="0" * 64,
-        network={},
-        window_hu=(-1250, 250),
-        size=(192, 256),
-        threshold=0.5,
-        training_data=(),
-        never_trained_on=(),
-        intended_use="tests",
-        limits=(),
-    )
-    return Segmenter(card, GreyBand())
 
 
 @dataclass(frozen=True)
@@ -56,7 +29,7 @@ class Obedient:
     orders: Path
 
     def __call__(self) -> Callable[[Task], Made]:
-        return partial(self.do, segmenter=grey_band())
+        return partial(self.do, segmenter=made_up_segmenter())
 
     def do(self, task: Task, segmenter: Segmenter) -> Made:
         with (self.orders / "begun").open("a") as log:

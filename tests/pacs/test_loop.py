@@ -22,8 +22,8 @@ from groundglass.pacs.loop import Pace, Tally, Trouble, Watcher
 from groundglass.pacs.segmenting import Made, Task, plain, segment_series
 from groundglass.pacs.spool import Spool
 from groundglass.worker import TimeLimitError
+from made_up_engine import made_up_segmenter
 from orthanc_server import series, uid_of
-from pacs_stand_ins import grey_band
 
 
 @dataclass
@@ -228,7 +228,7 @@ def test_a_fault_is_told_without_what_a_library_says(
 
     files = series(tmp_path / "study")
     monkeypatch.setattr("groundglass.pacs.segmenting.segment", fault)
-    made = segment_series(Task(uid_of(files), files[0].parent, tmp_path / "results"), grey_band())
+    made = segment_series(Task(uid_of(files), files[0].parent, tmp_path / "results"), made_up_segmenter())
     assert made.fault is not None
     assert made.fault.startswith("ValueError in test_loop.py:")
     assert "PLANTED" not in made.fault
@@ -248,7 +248,7 @@ def test_a_series_that_the_watcher_itself_died_of_does_not_hold_up_the_others(ho
 def test_an_empty_series_is_refused(tmp_path: Path) -> None:
     (tmp_path / "series").mkdir()
     with pytest.raises(InputError, match="series holds no DICOM"):
-        segment_series(Task("1.2.3", tmp_path / "series", tmp_path / "results"), grey_band())
+        segment_series(Task("1.2.3", tmp_path / "series", tmp_path / "results"), made_up_segmenter())
 
 
 def test_uids_in_messages_are_cut_short() -> None:

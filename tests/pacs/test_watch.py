@@ -23,8 +23,9 @@ from groundglass.inference.segmenter import Segmenter
 from groundglass.pacs.dicomweb import DicomWeb
 from groundglass.pacs.loop import Tally
 from groundglass.scan.reader import read_scan
+from made_up_engine import made_up_segmenter
 from orthanc_server import PASSWORD, OrthancServer, series, uid_of
-from pacs_stand_ins import Obedient, Running, as_user, grey_band, is_empty, obedient, once, rows
+from pacs_stand_ins import Obedient, Running, as_user, is_empty, obedient, once, rows
 from stand_ins import alive, pids, until
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*:UserWarning:pydicom"), pytest.mark.usefixtures("credentials")]
@@ -62,7 +63,7 @@ def test_a_series_gets_its_results_once(orthanc: OrthancServer, tmp_path: Path, 
     assert once(orthanc, tmp_path / "later", opener, dicomweb=dicomweb, since=later)[0] == Tally()
     tally, said = once(orthanc, tmp_path / "watch", opener, dicomweb=dicomweb, since=early)
     assert tally == Tally(stored=1)
-    check_results(orthanc, tmp_path / "study", grey_band())
+    check_results(orthanc, tmp_path / "study", made_up_segmenter())
 
     orthanc.wait_until_stable(3)  # the results too
     again, more = once(orthanc, tmp_path / "watch", opener, dicomweb=dicomweb)
@@ -103,7 +104,7 @@ def test_killed_in_the_middle_it_goes_on(
     until(lambda: not alive(worker), 10)
     second = started(opener)
     until(lambda: second.stored == 1)
-    check_results(orthanc, tmp_path / "study", grey_band())
+    check_results(orthanc, tmp_path / "study", made_up_segmenter())
     assert opener.begun == [uid_of(files)] * 2
     assert rows(tmp_path / "watch") == {uid_of(files): ("done", 0, "")}
     until(lambda: is_empty(tmp_path / "watch"))
@@ -137,7 +138,7 @@ def test_killed_before_the_results_are_stored_it_stores_what_it_had(
     assert once(orthanc, tmp_path / "watch", opener)[0] == Tally(stored=1)
     assert stored == [["findings.dcm"]]
     assert opener.begun == [uid_of(files)]
-    check_results(orthanc, tmp_path / "study", grey_band())
+    check_results(orthanc, tmp_path / "study", made_up_segmenter())
     assert is_empty(tmp_path / "watch")
 
 
@@ -155,7 +156,7 @@ def test_orthanc_restarted_in_the_middle_is_no_failure(
     orthanc.start()
     until(lambda: running.stored == 1)
     until(lambda: "going on after" in running.said, 5)
-    check_results(orthanc, tmp_path / "study", grey_band())
+    check_results(orthanc, tmp_path / "study", made_up_segmenter())
     assert rows(tmp_path / "watch") == {uid_of(files): ("done", 0, "")}
     assert opener.begun == [uid_of(files)]
 
