@@ -14,6 +14,7 @@ FLOORS = {
     "errors": 0,
     "scores": 1,
     "whole_file": 1,
+    "folder_lock": 1,
     "worker": 1,
     "scan": 2,
     "network": 2,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from groundglass.errors import ConfigError, OutputError
+from groundglass.folder_lock import lock_folder
 
 
 class Spool:
@@ -73,18 +74,14 @@ def lock(folder: Path) -> Iterator[None]:
         ConfigError: Another process has it.
         OutputError: It cannot be made or written.
     """
-    import fcntl
-
     with _told(folder):
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        file = (folder / "lock").open("w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"another groundglass watch works in {folder}, expected one for each folder: end it, or name another"
-            ) from None
+        held = lock_folder(folder)
+    if held is None:
+        raise ConfigError(
+            f"another groundglass watch works in {folder}, expected one for each folder: end it, or name another"
+        )
+    with held:
         yield
 
 

@@ -11,13 +11,12 @@ view/        the scan and its lesions upright, for the page
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from groundglass.errors import OutputError
+from groundglass.folder_lock import lock_folder
 from groundglass.service.jobs import Progress
 
 
@@ -74,18 +73,16 @@ class Place:
             for each in (folder, folder / "incoming", folder / "scans"):
                 each.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.database.touch(mode=0o600)  # it holds what scans were called, whoever may read the folder
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            lock = lock_folder(folder)
         except OSError as error:
             raise OutputError(f"{folder} cannot be written: {error.strerror}; name another with -o") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise OutputError(f"another server uses {folder}: stop it, or name another folder with -o") from None
+        if lock is None:
+            raise OutputError(f"another server uses {folder}: stop it, or name another folder with -o")
+        self._lock = lock
 
     def close(self) -> None:
         """Let others use it."""
-        os.close(self._lock)
+        self._lock.close()
 
     @property
     def database(self) -> Path:
