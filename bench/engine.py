@@ -74,7 +74,7 @@ def networks(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rows: list[tuple[str, str, float, Run]] = []
     for name, module in _modules(tuple(arguments.widths)).items():
         path = folder / f"{name}.onnx"
-        write_onnx(module, (arguments.size, arguments.size), path)
+        write_onnx(module, (1, arguments.size, arguments.size), path)
         gflop = _flop(module, images) / 1e9
         print(f"{name}: {sum(p.numel() for p in module.parameters()) / 1e6:.1f} M parameters, {gflop:.0f} GFLOP")
         rows += [(name, engine, gflop, run) for engine, run in _engines(module, path, images).items()]
@@ -228,7 +228,7 @@ def _gemm_rate(dtype: torch.dtype, side: int = 2048, rounds: int = 10) -> float:
 def _write_model(widths: tuple[int, ...], folder: Path) -> Path:
     """An untrained model of those widths with its card, as `export` would write it."""
     config, path = NetworkConfig(widths=widths), folder / "model.onnx"
-    write_onnx(_module(config), (192, 256), path)
+    write_onnx(_module(config), (1, 192, 256), path)
     card = ModelCard(
         name="untrained",
         sha256=digest(path),

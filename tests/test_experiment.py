@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from groundglass.analysis import segment
 from groundglass.config import RunConfig, read_config
+from groundglass.data.batches import plain_batches
 from groundglass.data.catalogue import Case, find_cases
 from groundglass.data.prepare import Settings, prepare
 from groundglass.data.prepared import read_prepared
@@ -288,7 +289,7 @@ def test_the_folds_threshold_is_the_best_mean_dice_over_the_scans_that_they_held
     _, slices = read_prepared(prepared)
 
     def dice(name: str, at: float) -> float:
-        (counts,) = score(module, slices.where(slices.case == name), card.window_hu, np.array([at]))
+        (counts,) = score(module, plain_batches(slices.where(slices.case == name), card.window_hu, 8), np.array([at]))
         return counts.dice or 0.0
 
     means = [(dice("volumes/4", at) + dice("volumes/5", at)) / 2 for at in THRESHOLDS]
@@ -362,7 +363,7 @@ def test_an_int8_twin_is_made_and_then_taken(copied: Path, prepared: Path, folde
         engine = EngineName.ONNXRUNTIME if precision is None else None
         other = Segmenter.load(copied, EngineConfig(engine=engine, precision=precision))
         assert (other.card.sha256, other.engine.card.precision) == (before.card.sha256, "f32")
-    image = real_images(prepared, card.window)[:4]
+    image = real_images(prepared, card)[:4]
     exact = Segmenter.load(copied, EngineConfig(precision=Precision.F32)).engine.run(image)
     difference = np.abs(1 / (1 + np.exp(-exact)) - 1 / (1 + np.exp(-after.engine.run(image))))
     assert difference.max() > 0  # it does compute in int8

@@ -459,6 +459,9 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) that share every batch.")] = 1,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Begin with a finished run's weights: fine-tune.")
+    ] = None,
 ) -> None:
     """Train the network on a prepared folder. Needs the `train` extra."""
     _needs("torch", "lightning")
@@ -468,7 +471,7 @@ def train(
 
     configuration, parts = read_config(config), read_split(split)
     folder = output or Path("runs") / configuration.name / parts.name
-    result = run(configuration, data, parts, folder, resume, devices)
+    result = run(configuration, data, parts, folder, resume, devices, start)
     if not result:  # a further process of a training
         return
     typer.echo(f"{folder}: {result['checkpoint']} is the result, lesion from a probability of {result['threshold']} on")

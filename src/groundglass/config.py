@@ -29,6 +29,7 @@ class FieldConfig(BaseModel):
         size: (height, width) in pixels of the field of view, letterboxed; left out: what was prepared.
         view: `lungs` or `slice` (the whole one, as in the paper); left out: what was prepared.
         window_hu: Lower and upper end of the intensity window, scaled to [0, 1].
+        neighbours_mm: How far the slices lie, below and above, that it sees besides (2.5D); 0: none, as in the paper.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,6 +37,14 @@ class FieldConfig(BaseModel):
     size: tuple[int, int] | None = None
     view: FieldOfView | None = None
     window_hu: tuple[float, float] = (-1250.0, 250.0)
+    neighbours_mm: float = 0.0
+
+    @field_validator("neighbours_mm")
+    @classmethod
+    def _apart(cls, distance: float) -> float:
+        if distance < 0:
+            raise ValueError("a distance is not negative")
+        return distance
 
     @field_validator("window_hu")
     @classmethod
@@ -53,7 +62,7 @@ class RunConfig(BaseModel):
         classes: Maps besides the lesion's, of `ground-glass`, `consolidation`, `effusion`.
         peer: A network of others in the place of the paper's; it takes the widths of `network`, and nothing else.
         field: What the network sees of a slice.
-        network: The network's switches; its number of classes follows from `classes`.
+        network: The network's switches; its maps follow from `classes`, its input from `field`.
         loss: The loss.
         draw: How an epoch's slices are drawn.
         augment: How far they are changed.
@@ -86,6 +95,8 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _buildable(self) -> RunConfig:
+        if self.field.neighbours_mm and not self.draw.lesion_free:
+            raise ValueError("field.neighbours_mm wants draw.lesion_free = true: neighbours may be free of lesion")
         if self.peer and self.network != NetworkConfig(self.network.widths):
             raise ValueError(f"{self.peer} has no switches: of [network] leave widths only")
         _ = self.built
@@ -94,9 +105,10 @@ class RunConfig(BaseModel):
     @property
     def built(self) -> NetworkConfig | PeerConfig:
         """The network as it is built, with a map for each of `maps`."""
+        slices = 3 if self.field.neighbours_mm else 1
         if self.peer:
-            return PeerConfig(self.peer, self.network.widths, len(self.maps))
-        return replace(self.network, classes=len(self.maps))
+            return PeerConfig(self.peer, self.network.widths, len(self.maps), slices)
+        return replace(self.network, classes=len(self.maps), slices=slices)
 
 
 def read_config(path: Path) -> RunConfig:

@@ -27,7 +27,14 @@ from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import ConfigError, DatasetError
 from groundglass.scores import Confusion
-from groundglass.training.fit import describe_machine, fit, is_first_process, load_network
+from groundglass.training.fit import (
+    State,
+    describe_machine,
+    fit,
+    is_first_process,
+    load_network,
+    weights_from,
+)
 from groundglass.training.module import LesionModule
 from groundglass.whole_file import write_whole
 
@@ -37,7 +44,13 @@ OUTCOMES = ("result.json", "test.csv")  # of a training that is finished
 
 
 def train(
-    config: RunConfig, prepared: Path, split: Split, run: Path, resume: bool = False, devices: int = 1
+    config: RunConfig,
+    prepared: Path,
+    split: Split,
+    run: Path,
+    resume: bool = False,
+    devices: int = 1,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train as configured, choose the threshold on the validation, and write the run folder.
 
@@ -48,6 +61,7 @@ def train(
         run: The run folder; made if need be.
         resume: Go on from the run's last checkpoint.
         devices: Processes (on GPUs, one each) that share every batch.
+        start: A finished run, whose weights this one begins with; None: random ones.
 
     Returns:
         What `result.json` holds; nothing in any process but the first.
@@ -55,28 +69,29 @@ def train(
     Raises:
         ConfigError: The folder was prepared otherwise, or the run folder holds another training.
         DatasetError: The prepared folder is not whole, or the split does not fit it.
-        TrainingError: The training could not go on.
+        TrainingError: The training could not go on, or cannot begin with that run's weights.
     """
     manifest, slices = read_prepared(prepared)
     config = fitted(config, manifest)
     sides = sides_of(split, slices)
-    training, window = config.training, config.field.window_hu
+    training = config.training
     learnt_from = drawn_from(slices.where(sides.train), config)
     if not len(learnt_from):
         raise DatasetError(f"no slice of split {split.name}'s training shows lesion: set draw.lesion_free = true")
     chosen_on = slices.where(sides.validation)
+    begin_with = None if start is None else _weights_of(start, config)
     if is_first_process():
-        begin_run(run, config, split, resume)
+        begin_run(run, config, split, resume, start)
     batches = batches_of(learnt_from, config)
-    validation = plain_batches(chosen_on, window, SCORING_BATCH, config.classes) if len(chosen_on) else None
-    checkpoint = fit(config.built, config.loss, training, batches, validation, run, resume, devices)
+    validation = scored_batches(chosen_on, config) if len(chosen_on) else None
+    checkpoint = fit(config.built, config.loss, training, batches, validation, run, resume, devices, begin_with)
 
     if not is_first_process():
         return {}
     counts = {"train": len(learnt_from), "validation": len(chosen_on), "test": int(sides.test.sum())}
     result: dict[str, Any] = {"checkpoint": checkpoint.name, "slices": counts, "threshold": 0.5, "validation": None}
     if chosen_on.has_lesion.any():
-        curve = score(load_network(checkpoint, config.built), chosen_on, window, THRESHOLDS)
+        curve = score(load_network(checkpoint, config.built), scored_batches(chosen_on, config), THRESHOLDS)
         best = max(range(len(THRESHOLDS)), key=lambda i: curve[i].dice or 0.0)
         result |= {"threshold": float(THRESHOLDS[best]), "validation": curve[best].scores}
     _write(run / "result.json", json.dumps(result, indent=2))
@@ -104,8 +119,16 @@ def drawn_from(slices: Slices, config: RunConfig) -> Slices:
 
 def batches_of(slices: Slices, config: RunConfig) -> Batches:
     """The batches of a training on slices that `drawn_from` has chosen."""
-    window, seed = config.field.window_hu, config.training.seed
-    return training_batches(slices, window, config.draw, config.augment, seed, config.classes)
+    field, seed = config.field, config.training.seed
+    return training_batches(
+        slices, field.window_hu, config.draw, config.augment, seed, config.classes, field.neighbours_mm
+    )
+
+
+def scored_batches(slices: Slices, config: RunConfig) -> Batches:
+    """All of the slices, unchanged."""
+    field = config.field
+    return plain_batches(slices, field.window_hu, SCORING_BATCH, config.classes, field.neighbours_mm)
 
 
 def fitted(config: RunConfig, manifest: Manifest) -> RunConfig:
@@ -127,7 +150,22 @@ def fitted(config: RunConfig, manifest: Manifest) -> RunConfig:
     return config.model_copy(update={"field": asked.model_copy(update=has)})
 
 
-def begin_run(run: Path, config: RunConfig, split: Split, resume: bool) -> None:
+def _weights_of(start: Path, config: RunConfig) -> State:
+    """The weights of a finished run, for a training of this configuration.
+
+    Raises:
+        ConfigError: It is no finished run.
+        TrainingError: It is of another network.
+    """
+    try:
+        of = RunConfig.model_validate_json((start / "config.json").read_bytes())
+        result = json.loads((start / "result.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{start} is no finished run to begin with: name a folder that train wrote") from error
+    return weights_from(start / result["checkpoint"], of.built, config.built)
+
+
+def begin_run(run: Path, config: RunConfig, split: Split, resume: bool, start: Path | None = None) -> None:
     """Write down what is asked for, or hold it against what the run folder was begun with.
 
     Raises:
@@ -141,7 +179,8 @@ def begin_run(run: Path, config: RunConfig, split: Split, resume: bool) -> None:
         (run / outcome).unlink(missing_ok=True)
     _write(run / "config.json", config.model_dump_json(indent=2))
     _write(run / "split.json", split.model_dump_json(indent=1))
-    _write(run / "machine.json", describe_machine())
+    begun_with = {"start": str(start.resolve())} if start else {}
+    _write(run / "machine.json", json.dumps(describe_machine() | begun_with, indent=2))
 
 
 def check_begun(run: Path, config: RunConfig, split: Split) -> RunConfig:
@@ -172,13 +211,11 @@ def _but_for_epochs(config: RunConfig) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def score(
-    module: LesionModule, slices: Slices, window: tuple[float, float], thresholds: NDArray[np.float64]
-) -> list[Confusion]:
-    """Pooled lesion counts of the network over slices as they are cut, for each threshold."""
+def score(module: LesionModule, batches: Batches, thresholds: NDArray[np.float64]) -> list[Confusion]:
+    """Pooled lesion counts of the network over batches of slices as they are cut, for each threshold."""
     totals = [Confusion() for _ in thresholds]
-    for image, target in plain_batches(slices, window, SCORING_BATCH):
-        probability, truth = torch.sigmoid(module(image)[:, :1]).numpy(), target.numpy() > 0
+    for image, target in batches:
+        probability, truth = torch.sigmoid(module(image)[:, 0]).numpy(), target[:, 0].numpy() > 0
         for i, threshold in enumerate(thresholds):
             totals[i] += Confusion.count(probability >= threshold, truth)
     return totals

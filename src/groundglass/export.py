@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,12 +19,11 @@ from groundglass.config import RunConfig
 from groundglass.data.prepared import read_prepared
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError, ModelError
-from groundglass.experiment import THRESHOLDS, score
+from groundglass.experiment import THRESHOLDS, score, scored_batches
 from groundglass.inference.card import ModelCard, write_card
 from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.segmenter import Segmenter
-from groundglass.scan.intensity import Window
 from groundglass.training.fit import load_network
 from groundglass.training.module import LesionModule
 from groundglass.whole_file import digest
@@ -75,8 +75,8 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     path, unfinished = folder / f"{name}.onnx", folder / f".{name}.part.onnx"
     try:
-        write_onnx(module, card.size, unfinished)
-        images = probe_images(card.size) if prepared is None else real_images(prepared, card.window)
+        write_onnx(module, card.input_shape, unfinished)
+        images = probe_images(card) if prepared is None else real_images(prepared, card)
         differences = check_against_torch(module, unfinished, images)
         card = card.model_copy(update={"sha256": digest(unfinished), "export_check": differences})
         unfinished.replace(path)
@@ -105,11 +105,13 @@ def threshold_of_folds(folds: Sequence[Path], prepared: Path) -> tuple[float, di
     _, slices = read_prepared(prepared)
     dice: dict[str, list[float]] = {}
     for fold in folds:
-        module, card = open_run(fold, fold.name)
+        module, _ = open_run(fold, fold.name)
+        config = RunConfig.model_validate_json((fold / "config.json").read_bytes())
         split = Split.model_validate_json((fold / "split.json").read_bytes())
         held_out = slices.where(sides_of(split, slices).test)
         for case in dict.fromkeys(held_out.case.tolist()):
-            curve = score(module, held_out.where(held_out.case == case), card.window_hu, THRESHOLDS)
+            batches = scored_batches(held_out.where(held_out.case == case), config)
+            curve = score(module, batches, THRESHOLDS)
             dice[case] = [counts.dice or 0.0 for counts in curve]
     if not dice:
         raise DatasetError("the folds hold no scan out: train them on a split with a test part")
@@ -126,7 +128,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 1, height, width) in [0, 1] -> (n, classes, height, width) logits."""
+        """(n, slices, height, width) in [0, 1] -> (n, classes, height, width) logits."""
         return np.asarray(self._module(torch.from_numpy(images)).numpy(), dtype=np.float32)
 
 
@@ -168,6 +170,7 @@ def open_run(run: Path, name: str, threshold: float | None = None) -> tuple[Lesi
         window_hu=config.field.window_hu,
         field_of_view=view,
         size=size,
+        neighbours_mm=config.field.neighbours_mm,
         classes=config.maps,
         threshold=threshold,
         training_data=tuple(TERMS.get(s, f"{s}: a collection of the trainer's own") for s in _sources(split)),
@@ -189,30 +192,29 @@ def never_trained_on(split: Split) -> tuple[str, ...]:
     return tuple(sorted(test - train))
 
 
-def probe_images(size: tuple[int, int]) -> NDArray[np.float32]:
-    """(3, 1, height, width) in [0, 1]: smooth, noisy and dark; what the export is checked on where no data is."""
-    rng = np.random.default_rng(0)
-    ramp = np.linspace(0, 1, size[0] * size[1], dtype=np.float32).reshape(size)
-    noise = rng.random(size, dtype=np.float32)
-    return np.stack([ramp, noise, 0.2 * noise])[:, None]
+def probe_images(card: ModelCard) -> NDArray[np.float32]:
+    """(3, *input shape) in [0, 1]: smooth, noisy and dark; what the export is checked on where no data is."""
+    shape = card.input_shape
+    ramp = np.linspace(0, 1, math.prod(shape), dtype=np.float32).reshape(shape)
+    noise = np.random.default_rng(0).random(shape, dtype=np.float32)
+    return np.stack([ramp, noise, 0.2 * noise])
 
 
-def real_images(prepared: Path, window: Window, count: int = 48) -> NDArray[np.float32]:
-    """(n, 1, height, width) in [0, 1]: slices spread over a prepared folder."""
+def real_images(prepared: Path, card: ModelCard, count: int = 48) -> NDArray[np.float32]:
+    """(n, *input shape) in [0, 1]: slices spread over a prepared folder."""
     _, slices = read_prepared(prepared)
-    hu = slices.hu[:: max(1, len(slices) // count)].astype(np.float32)
-    return window.scale(hu)[:, None]
+    return slices.images(card.window, card.neighbours_mm, slice(None, None, max(1, len(slices) // count)))
 
 
-def write_onnx(module: LesionModule, size: tuple[int, int], path: Path) -> None:
-    """Export the network with any batch, height and width."""
+def write_onnx(module: LesionModule, shape: tuple[int, int, int], path: Path) -> None:
+    """Export the network for inputs of (slices, height, width), with any batch, height and width."""
     dynamic = torch.export.Dim.DYNAMIC
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
             module.network,
-            (torch.rand(2, 1, *size),),
+            (torch.rand(2, *shape),),
             str(path),
             dynamo=True,
             opset_version=20,

@@ -14,7 +14,7 @@ from groundglass.config import RunConfig
 from groundglass.data.prepared import read_prepared
 from groundglass.data.protocols import slice_and_patient
 from groundglass.data.splits import sides_of
-from groundglass.experiment import complete, fitted, score, train
+from groundglass.experiment import complete, fitted, score, scored_batches, train
 from groundglass.scores import Confusion
 from groundglass.training.fit import load_network
 from groundglass.whole_file import write_whole
@@ -57,7 +57,7 @@ def measure_leak(
         GroundglassError: As `train` does.
     """
     manifest, slices = read_prepared(prepared)
-    window = fitted(config, manifest).field.window_hu
+    config = fitted(config, manifest)
     counts = []
     for split in slice_and_patient(slices, config.training.seed):
         run, sides = folder / split.name, sides_of(split, slices)
@@ -65,7 +65,7 @@ def measure_leak(
         result = (complete if resume else train)(config, prepared, split, run)
         module = load_network(run / result["checkpoint"], config.built)
         threshold = np.array([result["threshold"]])
-        (confusion,) = score(module, slices.where(sides.test), window, threshold)
+        (confusion,) = score(module, scored_batches(slices.where(sides.test), config), threshold)
         counts.append(confusion)
     leak = Leak(*counts)
     summary = {

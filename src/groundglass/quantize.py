@@ -56,7 +56,7 @@ def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard
     if not len(validation):
         raise DatasetError(f"split {split.name} has no validation slices: take one that has")
     spread = np.unique(np.linspace(0, len(train) - 1, CALIBRATION).astype(int))
-    calibration = _images(train.hu[spread], card)
+    calibration = train.images(card.window, card.neighbours_mm, spread)
     target = twin(model)
     unfinished = target.with_name(f".{target.stem}.part.onnx")
     try:
@@ -90,7 +90,7 @@ def write_int8(model: Path, images: NDArray[np.float32], target: Path) -> None:
 
     Args:
         model: Float32.
-        images: (n, 1, height, width) in [0, 1].
+        images: (n, slices, height, width) in [0, 1].
         target: What to write.
     """
     os.environ.setdefault("CI", "true")  # its telemetry calls nobody then
@@ -104,15 +104,10 @@ def write_int8(model: Path, images: NDArray[np.float32], target: Path) -> None:
     onnx.save(nncf.quantize(loaded, dataset, subset_size=len(images)), target)
 
 
-def _images(hu: NDArray[np.int16], card: ModelCard) -> NDArray[np.float32]:
-    """(n, height, width) HU -> (n, 1, height, width) in [0, 1]."""
-    return card.window.scale(hu.astype(np.float32))[:, None]
-
-
 def _dice(engine: OpenVINOEngine, slices: Slices, card: ModelCard) -> float:
     """Pooled Dice on the network's own grid."""
     logit = np.log(card.threshold / (1 - card.threshold))
     counts = Confusion()
-    for image, labels in zip(_images(slices.hu, card), slices.labels, strict=True):
+    for image, labels in zip(slices.images(card.window, card.neighbours_mm), slices.labels, strict=True):
         counts += Confusion.count(engine.run(image[None])[0, 0] >= logit, labels > 0)
     return counts.dice or 0.0

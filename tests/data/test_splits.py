@@ -16,7 +16,14 @@ def slices(cases: dict[str, tuple[str, int, int]]) -> Slices:
     lesion = [i < with_lesion for _, with_lesion, without in cases.values() for i in range(with_lesion + without)]
     number = [i for _, with_lesion, without in cases.values() for i in range(with_lesion + without)]
     labels = np.array(lesion, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), dtype=np.uint8)
-    return Slices(np.zeros(labels.shape, np.int16), labels, np.array(names), np.array(number), np.array(patients))
+    return Slices(
+        np.zeros(labels.shape, np.int16),
+        labels,
+        np.array(names),
+        np.array(number),
+        np.array(patients),
+        np.full(len(number), np.nan),
+    )
 
 
 # As MedSeg is: volumes 2 and 3 of one patient, pictures 10 and 11 too, picture 12 of volume 9's patient.

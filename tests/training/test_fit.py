@@ -1,4 +1,3 @@
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -143,7 +142,7 @@ def test_the_share_of_a_step_that_data_take_is_logged(tmp_path: Path, monkeypatc
 
 
 def test_the_machine_and_the_state_of_the_code_are_told() -> None:
-    told = json.loads(describe_machine())
+    told = describe_machine()
     assert {"groundglass", "python", "torch", "lightning", "numpy", "machine", "threads", "gpu", "git"} == set(told)
     if (Path(__file__).parents[2] / ".git").exists():
         assert len(told["git"]["commit"]) == 40
@@ -152,4 +151,4 @@ def test_the_machine_and_the_state_of_the_code_are_told() -> None:
 
 def test_without_git_there_is_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert json.loads(describe_machine())["git"] is None
+    assert describe_machine()["git"] is None

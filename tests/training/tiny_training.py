@@ -46,7 +46,14 @@ def bright_squares(count: int = 16) -> Slices:
     for i, (row, column) in enumerate(rng.integers(0, 10, (count, 2))):
         labels[i, row : row + 6, column : column + 6] = (1, 2, UNSTATED)[i % 3]
     names = np.array([f"slices/{i}" for i in range(count)])
-    return Slices((hu + 600.0 * (labels > 0)).astype(np.int16), labels, names, np.zeros(count, np.int64), names)
+    return Slices(
+        (hu + 600.0 * (labels > 0)).astype(np.int16),
+        labels,
+        names,
+        np.zeros(count, np.int64),
+        names,
+        np.full(count, np.nan),
+    )
 
 
 def run(

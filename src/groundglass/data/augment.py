@@ -29,6 +29,7 @@ class AugmentConfig:
         noise: Largest standard deviation of added noise, as a share of the window.
         blur_px: Largest standard deviation of a Gaussian blur, in pixels: softer kernels, thicker slices.
         upside_down: Chance of a turn by 180 degrees: a patient who lies prone, or a wrong mark of orientation.
+        alone: Chance that a slice takes the places of its neighbours, as a picture does.
     """
 
     flip: float = 0.5
@@ -40,6 +41,7 @@ class AugmentConfig:
     noise: float = 0.0
     blur_px: float = 0.0
     upside_down: float = 0.0
+    alone: float = 0.0
 
 
 def _random(dice: Sequence[torch.Generator]) -> Tensor:
@@ -67,18 +69,18 @@ def _pose(config: AugmentConfig, aspect: float, dice: Sequence[torch.Generator])
 
 
 def _blur(image: Tensor, sigma: Tensor) -> Tensor:
-    """Each (1, H, W) slice blurred with its own Gaussian, separably."""
-    count = len(image)
+    """Each (C, H, W) slice with its neighbours blurred with its own Gaussian, separably."""
     offsets = torch.arange(-BLUR_REACH_PX, BLUR_REACH_PX + 1, dtype=image.dtype, device=image.device)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-3)[:, None]) ** 2)
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    stack = functional.pad(image.transpose(0, 1), [BLUR_REACH_PX] * 4, mode="replicate")  # (1, n, H, W): a group each
-    stack = functional.conv2d(stack, kernel.view(count, 1, 1, -1), groups=count)
-    return functional.conv2d(stack, kernel.view(count, 1, -1, 1), groups=count).transpose(0, 1)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(image.shape[1], dim=0)
+    stack = functional.pad(image.flatten(0, 1)[None], [BLUR_REACH_PX] * 4, mode="replicate")  # a group each
+    stack = functional.conv2d(stack, kernel[:, None, None, :], groups=len(kernel))
+    stack = functional.conv2d(stack, kernel[:, None, :, None], groups=len(kernel))
+    return stack.view(image.shape)
 
 
 def _noise(image: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Standard normal numbers like the (N, 1, H, W) images, drawn on their device from each slice's own seed."""
+    """Standard normal numbers like the (N, C, H, W) images, drawn on their device from each slice's own seed."""
     dice = [torch.Generator(image.device).manual_seed(seed) for seed in seeds]
     return torch.stack([torch.randn(image.shape[1:], generator=die, device=image.device) for die in dice])
 
@@ -91,14 +93,14 @@ def augment(
     The random numbers are drawn on the CPU, but for the noise; the work is done where the slices are.
 
     Args:
-        hu: (N, 1, H, W) float32, approximate HU.
+        hu: (N, 1 or 3, H, W) float32, approximate HU: slices, or each between its neighbours.
         maps: (N, C, H, W), 0 or 1.
         window: Lower and upper end in HU.
         config: How far.
         seeds: (N,) of each slice's random numbers: what becomes of it does not depend on its companions.
 
     Returns:
-        (N, 1, H, W) in [0, 1] and the maps moved alike.
+        Images like `hu` in [0, 1], and the maps moved alike.
     """
     dice = [torch.Generator().manual_seed(seed) for seed in seeds]
 
@@ -108,6 +110,9 @@ def augment(
     height, width = hu.shape[2:]
     pose = _pose(config, width / height, dice).to(hu.device)
     grid = functional.affine_grid(pose, [len(seeds), 1, height, width], align_corners=False)
+    if config.alone:
+        alone = (_random(dice) < config.alone).to(hu.device)
+        hu = torch.where(alone[:, None, None, None], hu[:, hu.shape[1] // 2, None], hu)
     low, high = (end + uniform(config.window_hu)[:, None, None, None] for end in window)
     # Above air, so that the 0 which grid_sample fills in means air, as around a letterboxed slice.
     moved = functional.grid_sample(hu - AIR_HU, grid, align_corners=False) + AIR_HU

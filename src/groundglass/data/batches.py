@@ -62,7 +62,7 @@ class _Drawn:
 
 
 class Batches:
-    """An epoch's batches: images (N, 1, H, W) in [0, 1] and targets (N, 1 + classes, H, W).
+    """An epoch's batches: images (N, 1 or 3, H, W) in [0, 1] and targets (N, 1 + classes, H, W).
 
     Targets are 1 or 0; in a map of a class also -1, where the reference states none: the loss leaves that pixel out.
     Each batch is made in a thread while the one before it is in use, on the device where it is wanted.
@@ -75,8 +75,10 @@ class Batches:
         classes: Sequence[str],
         change: AugmentConfig,
         order: _InOrder | _Drawn,
+        neighbours_mm: float,
     ) -> None:
         self.hu, self.labels = torch.from_numpy(slices.hu), torch.from_numpy(slices.labels)
+        self.seen = torch.from_numpy(slices.between_neighbours(neighbours_mm))
         self.window, self.change, self.order = window, change, order
         self.classes = [CLASS_LABELS[name] for name in classes]
         self.epoch, self.rank, self.world = 0, 0, 1
@@ -88,7 +90,7 @@ class Batches:
 
     def place(self, device: torch.device) -> None:
         """From now on keep the slices on a device, and make the batches there."""
-        self.hu, self.labels = self.hu.to(device), self.labels.to(device)
+        self.hu, self.labels, self.seen = self.hu.to(device), self.labels.to(device), self.seen.to(device)
 
     def share(self, rank: int, world: int) -> None:
         """From now on give of every batch the slices of one process: each `world`-th, from the `rank`-th on.
@@ -121,7 +123,7 @@ class Batches:
     def _make(self, key: BatchKey) -> Batch:
         places, seeds = key.T
         taken = torch.from_numpy(places).to(self.hu.device)
-        hu = self.hu[taken].float()[:, None]
+        hu = self.hu[self.seen[taken]].float()
         maps = _maps(self.labels[taken], self.classes)
         image, maps = augment(hu, maps, self.window, self.change, seeds.tolist()) if len(key) else (hu, maps)
         return image, _targets(maps)
@@ -171,6 +173,7 @@ def training_batches(
     change: AugmentConfig,
     seed: int,
     classes: Sequence[str] = (),
+    neighbours_mm: float = 0.0,
 ) -> Batches:
     """Shuffled, changed batches.
 
@@ -181,14 +184,21 @@ def training_batches(
         change: How far slices are changed.
         seed: Of order and changes.
         classes: Of `CLASS_LABELS`; a target map each, after the lesion's.
+        neighbours_mm: Images hold the slices that far below and above too; 0: the slice alone.
     """
     counts = Counter(slices.case.tolist())
     weights = np.array([counts[name] ** -draw.balance for name in slices.case.tolist()])
     drawn = _Drawn(weights, draw.samples or len(slices), draw.batch_size, seed)
-    return Batches(slices, window, classes, change, drawn)
+    return Batches(slices, window, classes, change, drawn, neighbours_mm)
 
 
-def plain_batches(slices: Slices, window: tuple[float, float], batch_size: int, classes: Sequence[str] = ()) -> Batches:
-    """All slices in order and unchanged, for scoring; `classes` as for `training_batches`."""
+def plain_batches(
+    slices: Slices,
+    window: tuple[float, float],
+    batch_size: int,
+    classes: Sequence[str] = (),
+    neighbours_mm: float = 0.0,
+) -> Batches:
+    """All slices in order and unchanged, for scoring; arguments as for `training_batches`."""
     still = AugmentConfig(flip=0, rotate_degrees=0, scale=0, shift=0)
-    return Batches(slices, window, classes, still, _InOrder(len(slices), batch_size))
+    return Batches(slices, window, classes, still, _InOrder(len(slices), batch_size), neighbours_mm)

@@ -9,6 +9,7 @@ PREPARED/
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,11 @@ class PreparedCase(_Record):
     def source(self) -> str:
         """The collection that it belongs to."""
         return self.name.split("/")[0]
+
+    @property
+    def spacing_between_slices_mm(self) -> float:
+        """NaN where the slices are no neighbours."""
+        return math.nan if self.spacing_mm is None or self.strangers else self.spacing_mm[0]
 
     @property
     def case(self) -> Case:
@@ -185,6 +191,7 @@ def read_slices(folder: Path, manifest: Manifest) -> Slices:
         np.concatenate([[case.name] * len(case.number) for case in cases]),
         np.concatenate([case.number for case in cases]),
         np.concatenate([case.group for case in cases]),
+        np.concatenate([[case.spacing_between_slices_mm] * len(case.number) for case in cases]),
     )
 
 

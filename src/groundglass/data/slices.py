@@ -6,7 +6,7 @@ The way from a file to these slices is the one that `segment` takes: intensity, 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from groundglass.data.catalogue import MEDSEG, Case
 from groundglass.errors import DatasetError
-from groundglass.scan.crop import Letterbox
+from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import AIR_HU, Kind, recognise
+from groundglass.scan.intensity import AIR_HU, Kind, Window, recognise
 from groundglass.scan.lungs import FieldOfView, find_lungs
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import Scan
@@ -38,6 +38,7 @@ class Slices:
         case: (n,) name of the case that each comes from.
         number: (n,) the slice's number in its case, from 0 at the feet (pictures: in their order).
         patient: (n,) the patient group of each.
+        spacing_mm: (n,) from slice to slice of its case; NaN for pictures.
     """
 
     hu: NDArray[np.int16]
@@ -45,6 +46,7 @@ class Slices:
     case: NDArray[np.str_]
     number: NDArray[np.int64]
     patient: NDArray[np.str_]
+    spacing_mm: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.hu)
@@ -65,9 +67,31 @@ class Slices:
         """(n,) the collection that each comes from."""
         return np.array([name.split("/")[0] for name in self.case])
 
-    def where(self, keep: NDArray[np.bool_]) -> Slices:
-        """The slices for which `keep` (n,) is true."""
-        return Slices(self.hu[keep], self.labels[keep], self.case[keep], self.number[keep], self.patient[keep])
+    def where(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Slices:
+        """The slices for which `keep` (n,) is true, or at these places."""
+        return Slices(**{part.name: getattr(self, part.name)[keep] for part in fields(self)})
+
+    def between_neighbours(self, neighbours_mm: float) -> NDArray[np.int64]:
+        """(n, 3) places of the slice that far below, of itself, and of the one that far above; with 0 (n, 1) of itself.
+
+        A neighbour that is not there, as of a picture or at the end of a scan, is the slice itself.
+        """
+        if not neighbours_mm:
+            return np.arange(len(self))[:, None]
+        at = {key: place for place, key in enumerate(zip(self.case.tolist(), self.number.tolist(), strict=True))}
+
+        def beside(place: int, way: int) -> int:
+            spacing = float(self.spacing_mm[place])
+            step = slices_apart(neighbours_mm, None if np.isnan(spacing) else spacing)
+            return at.get((str(self.case[place]), int(self.number[place]) + way * step), place)
+
+        return np.array([(beside(i, -1), i, beside(i, 1)) for i in range(len(self))]).reshape(-1, 3)
+
+    def images(
+        self, window: Window, neighbours_mm: float, places: slice | NDArray[np.int64] = slice(None)
+    ) -> NDArray[np.float32]:
+        """(n, 1 or 3, height, width) in [0, 1]: what a network sees of the slices at `places`."""
+        return window.scale(self.hu[self.between_neighbours(neighbours_mm)[places]].astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)

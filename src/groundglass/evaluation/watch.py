@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from groundglass.data.slices import take_labels
 from groundglass.evaluation.calibration import Histogram
-from groundglass.inference.segmenter import Plane, Segmenter
-from groundglass.scan.crop import Letterbox
+from groundglass.inference.segmenter import Place, Plane, Segmenter
 from groundglass.scan.intensity import HuVolume
 from groundglass.scan.lungs import LungField
 from groundglass.scores import Confusion
@@ -37,9 +36,9 @@ class Watch(Segmenter):
         self.strongest = np.zeros(truth.shape, dtype=np.uint8) if len(self.card.classes) > 1 else None
         self._truth, self._counted, self._histogram = truth, counted, histogram
 
-    def grids(self, hu: HuVolume, places: Sequence[tuple[int, Letterbox]]) -> Iterator[NDArray[np.float32]]:
+    def grids(self, hu: HuVolume, places: Sequence[Place]) -> Iterator[NDArray[np.float32]]:
         """See `Segmenter`; counts the crops."""
-        for (z, letterbox), grid in zip(places, super().grids(hu, places), strict=True):
+        for (z, letterbox, _), grid in zip(places, super().grids(hu, places), strict=True):
             if self._truth[z].any():
                 truth = take_labels(letterbox, self._truth[z].astype(np.uint8)) > 0
                 self.crops[z] = Confusion.count(grid[0] >= self.card.threshold, truth)

@@ -44,6 +44,7 @@ class ModelCard(BaseModel):
         window_hu: Lower and upper end of the intensity window, scaled to [0, 1].
         field_of_view: What of a slice is the input.
         size: (height, width) of the input: the field of view, letterboxed.
+        neighbours_mm: How far the slices lie, below and above, that are its input besides; 0: none.
         classes: What each output map means.
         threshold: A pixel is lesion from this probability on.
         training_data: What it was trained on, and on what terms.
@@ -65,6 +66,7 @@ class ModelCard(BaseModel):
     window_hu: tuple[float, float]
     field_of_view: FieldOfView = FieldOfView.LUNGS
     size: tuple[int, int]
+    neighbours_mm: float = 0.0
     classes: tuple[str, ...] = ("lesion",)
     threshold: float
     training_data: tuple[str, ...]
@@ -80,6 +82,11 @@ class ModelCard(BaseModel):
     def window(self) -> Window:
         """The intensity window that the network was trained with."""
         return Window(*self.window_hu)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(slices, height, width): the slice, or from feet to head it between its neighbours."""
+        return (3 if self.neighbours_mm else 1, *self.size)
 
 
 def bundled_model() -> Path:

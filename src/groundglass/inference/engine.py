@@ -53,7 +53,7 @@ class Engine(Protocol):
     card: EngineCard
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 1, height, width) in [0, 1] -> (n, classes, height, width) logits."""
+        """(n, slices, height, width) in [0, 1] -> (n, classes, height, width) logits."""
         ...
 
 
@@ -114,7 +114,7 @@ class OpenVINOEngine:
         self.card = EngineCard(f"OpenVINO {version('openvino')}", precision.value, config.threads, why)
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 1, height, width) in [0, 1] -> (n, classes, height, width) logits."""
+        """(n, slices, height, width) in [0, 1] -> (n, classes, height, width) logits."""
         return np.asarray(self._compiled(images)[0], dtype=np.float32)
 
 
@@ -139,7 +139,7 @@ class OnnxRuntimeEngine:
         self.card = EngineCard(f"ONNX Runtime {onnxruntime.__version__}", precision.value, config.threads, why)
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 1, height, width) in [0, 1] -> (n, classes, height, width) logits."""
+        """(n, slices, height, width) in [0, 1] -> (n, classes, height, width) logits."""
         return np.asarray(self._session.run(None, {self._input: images})[0], dtype=np.float32)
 
 

@@ -15,7 +15,7 @@ from groundglass.errors import ModelError
 from groundglass.inference.card import ModelCard, bundled_model, read_card
 from groundglass.inference.engine import Engine, choose, open_engine
 from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig, Precision
-from groundglass.scan.crop import Letterbox
+from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.intensity import AIR_HU, HuVolume
 from groundglass.scan.lungs import Box, LungField
 
@@ -34,6 +34,20 @@ class Plane(NamedTuple):
     z: int
     box: Box
     probability: NDArray[np.float32]
+
+
+class Place(NamedTuple):
+    """What the network sees of a slice.
+
+    Attributes:
+        z: Of the slice, from 0 in the upright axial view.
+        letterbox: Its field of view, and its neighbours'.
+        seen: The input's slices: itself, or from feet to head it between its neighbours.
+    """
+
+    z: int
+    letterbox: Letterbox
+    seen: tuple[int, ...]
 
 
 def selected(model: Path | None = None, config: EngineConfig = ON_THIS_MACHINE) -> tuple[Path, ModelCard, EngineConfig]:
@@ -68,11 +82,17 @@ class Segmenter:
         file, card, config = selected(model, config)
         return cls(card, open_engine(file, config))
 
-    def places(self, field: LungField) -> list[tuple[int, Letterbox]]:
-        """The slices with lung, each with the letterbox of its field of view."""
-        return [(z, Letterbox(box, self.card.size)) for z, box in enumerate(field.boxes) if box is not None]
+    def places(self, field: LungField) -> list[Place]:
+        """The slices with lung. A neighbour that is not there, or has no lung, is the slice itself."""
+        step = slices_apart(self.card.neighbours_mm, field.spacing_mm)
+        boxes = {z: box for z, box in enumerate(field.boxes) if box is not None}
+        ways = (-step, 0, step) if self.card.neighbours_mm else (0,)
+        return [
+            Place(z, Letterbox(box, self.card.size), tuple(z + way if z + way in boxes else z for way in ways))
+            for z, box in boxes.items()
+        ]
 
-    def grids(self, hu: HuVolume, places: Sequence[tuple[int, Letterbox]]) -> Iterator[NDArray[np.float32]]:
+    def grids(self, hu: HuVolume, places: Sequence[Place]) -> Iterator[NDArray[np.float32]]:
         """Some slices through the network, a batch at a time.
 
         Args:
@@ -83,10 +103,15 @@ class Segmenter:
             (classes, height, width) probability on the network's own grid, one for each place.
         """
         window = self.card.window
+        crops: dict[int, NDArray[np.float32]] = {}  # of the group and of the one before: neighbours cut each other's
         for start in range(0, len(places), BATCH):
             group = places[start : start + BATCH]
-            crops = np.stack([letterbox.take(hu[z], AIR_HU) for z, letterbox in group])
-            yield from expit(self.engine.run(window.scale(crops)[:, None]))
+            wanted = {z: place.letterbox for place in group for z in place.seen}
+            crops = {
+                z: crops[z] if z in crops else window.scale(letterbox.take(hu[z], AIR_HU))
+                for z, letterbox in wanted.items()
+            }
+            yield from expit(self.engine.run(np.stack([[crops[z] for z in place.seen] for place in group])))
 
     def planes(self, hu: HuVolume, field: LungField) -> Iterator[Plane]:
         """Every slice with lung through the network, and back on its own pixels; never more than a batch is held.
@@ -96,7 +121,7 @@ class Segmenter:
             field: Where the lungs are; slices without a box are not looked at.
         """
         places = self.places(field)
-        for (z, letterbox), grid in zip(places, self.grids(hu, places), strict=True):
+        for (z, letterbox, _), grid in zip(places, self.grids(hu, places), strict=True):
             yield Plane(z, letterbox.box, np.stack([letterbox.put_back(plane) for plane in grid]))
 
     def lesions(

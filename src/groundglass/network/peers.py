@@ -21,11 +21,13 @@ class PeerConfig:
             Oktay et al. (2018); `BasicUNet` that of Falk et al. (2019), which has five levels, no more, no fewer.
         widths: Filters of each level, finest first.
         classes: Output maps.
+        slices: Input maps.
     """
 
     architecture: Architecture
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
     classes: int = 1
+    slices: int = 1
 
     def __post_init__(self) -> None:
         if self.architecture == "BasicUNet" and len(self.widths) != 5:
@@ -33,7 +35,7 @@ class PeerConfig:
 
 
 def build_network(config: NetworkConfig | PeerConfig) -> nn.Module:
-    """A network with fresh weights: (N, 1, H, W) in [0, 1] -> (N, classes, H, W) logits.
+    """A network with fresh weights: (N, slices, H, W) in [0, 1] -> (N, classes, H, W) logits.
 
     A peer takes heights and widths that are a multiple of 2^(levels - 1).
     """
@@ -45,7 +47,7 @@ def build_network(config: NetworkConfig | PeerConfig) -> nn.Module:
 
         return DynUNet(
             spatial_dims=2,
-            in_channels=1,
+            in_channels=config.slices,
             out_channels=classes,
             kernel_size=[3] * len(widths),
             strides=[1, *[2] * halvings],
@@ -56,7 +58,7 @@ def build_network(config: NetworkConfig | PeerConfig) -> nn.Module:
     if config.architecture == "AttentionUnet":
         from monai.networks.nets.attentionunet import AttentionUnet
 
-        return AttentionUnet(2, in_channels=1, out_channels=classes, channels=widths, strides=[2] * halvings)
+        return AttentionUnet(2, config.slices, classes, channels=widths, strides=[2] * halvings)
     from monai.networks.nets.basic_unet import BasicUNet
 
-    return BasicUNet(2, in_channels=1, out_channels=classes, features=(*widths, widths[0]))
+    return BasicUNet(2, in_channels=config.slices, out_channels=classes, features=(*widths, widths[0]))

@@ -28,6 +28,7 @@ class NetworkConfig:
     Attributes:
         widths: Filters of each level, finest first.
         classes: Output maps; 1 = lesion against background.
+        slices: Input maps: the slice, or it between its neighbours.
         attention: Spatial and channel attention at every level, encoder and decoder.
         residual_dilated: Dilations 2 and 4 in the residual blocks; else 1 and 1.
         deep_supervision: Segmentation layers at the three finest decoder levels, added up; else at the finest only.
@@ -35,6 +36,7 @@ class NetworkConfig:
 
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
     classes: int = 1
+    slices: int = 1
     attention: bool = True
     residual_dilated: bool = True
     deep_supervision: bool = True
@@ -84,7 +86,7 @@ class LesionUNet(nn.Module):
         widths = config.widths
         self.encoders = nn.ModuleList(
             Encoder(channels_in, channels_out, stride=1 if level == 0 else 2, config=config)
-            for level, (channels_in, channels_out) in enumerate(zip((1, *widths), widths, strict=False))
+            for level, (channels_in, channels_out) in enumerate(zip((config.slices, *widths), widths, strict=False))
         )
         self.decoders = nn.ModuleList(Decoder(below, channels, config) for below, channels in pairwise(widths[::-1]))
         supervised = SUPERVISED_LEVELS if config.deep_supervision else 1
@@ -93,7 +95,7 @@ class LesionUNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 1, H, W) slices scaled to [0, 1], any H and W -> (N, classes, H, W) logits."""
+        """(N, slices, H, W) scaled to [0, 1], any H and W -> (N, classes, H, W) logits."""
         skips: list[Tensor] = []
         for encoder in self.encoders:
             x = encoder(x)

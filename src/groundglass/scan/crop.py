@@ -11,6 +11,13 @@ from PIL import Image
 from groundglass.scan.lungs import Box
 
 
+def slices_apart(neighbours_mm: float, spacing_mm: float | None) -> int:
+    """How many slices on a neighbour at that distance lies: one at least; 0 where there is none, as of a picture."""
+    if not neighbours_mm or spacing_mm is None:
+        return 0
+    return max(1, round(neighbours_mm / spacing_mm))
+
+
 def _resize(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Bilinear, averaging over the covered pixels when it shrinks."""
     image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))

@@ -58,12 +58,14 @@ class LungField:
         boxes: For each slice, the part to look at; None where there is no lung. Slices of a volume share one box, so
             that the scale is constant; pictures have their own.
         warnings: In plain words.
+        spacing_mm: From slice to slice; None: they are pictures, and no neighbours.
     """
 
     right: Voxels
     left: Voxels
     boxes: tuple[Box | None, ...]
     warnings: tuple[str, ...] = ()
+    spacing_mm: float | None = None
 
     @property
     def mask(self) -> Voxels:
@@ -170,7 +172,9 @@ def find_lungs(
     if view is FieldOfView.SLICE:
         extents = sizes or (hu.shape[1:],) * len(hu)
         boxes = tuple(box and Box(0, height, 0, width) for box, (height, width) in zip(boxes, extents, strict=True))
-    return LungField(fine_right, fine_left & ~fine_right, boxes, _warnings(fine_right, fine_left, closed, sizes))
+    warnings = _warnings(fine_right, fine_left, closed, sizes)
+    spacing_mm = geometry.spacing[0] if sizes is None and geometry.in_mm else None
+    return LungField(fine_right, fine_left & ~fine_right, boxes, warnings, spacing_mm)
 
 
 def _air_in_body(plane: NDArray[np.float32], spacing: tuple[float, float], picture: bool) -> Voxels:

@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from groundglass.data.batches import plain_batches
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import sides_of
@@ -71,11 +70,12 @@ def comparison(jobs: Sequence[Job], prepared: Path) -> bytes | None:
     if not jobs:
         return None
     _, slices = read_prepared(prepared)
-    test = slices.where(sides_of(jobs[0].split, slices).test & slices.has_lesion)
+    test = np.flatnonzero(sides_of(jobs[0].split, slices).test & slices.has_lesion)
     if not len(test):
         return None
-    shown = test.where(np.isin(np.arange(len(test)), _chosen(test)))
-    marked = [_marked(job, shown) for job in jobs]
+    places = test[np.sort(_chosen(slices.where(test)))]
+    shown = slices.where(places)
+    marked = [_marked(job, slices, places) for job in jobs]
     order = np.argsort(-shown.labels.astype(bool).sum((1, 2)), kind="stable")
     columns = len(jobs) + 2
     boxes = [_content(shown.hu[i]) for i in order]
@@ -134,11 +134,11 @@ def _apart(order: NDArray[np.int64], patient: NDArray[np.str_], count: int) -> l
 
 
 @torch.inference_mode()
-def _marked(job: Job, shown: Slices) -> NDArray[np.bool_]:
+def _marked(job: Job, slices: Slices, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n, height, width) of the slices at these places."""
     module, card = open_run(job.run, job.row)
-    batches = plain_batches(shown, card.window_hu, len(shown))
-    probability = [torch.sigmoid(module(image)[:, 0]).numpy() for image, _ in batches]
-    return np.asarray(np.concatenate(probability) >= card.threshold)
+    images = torch.from_numpy(slices.images(card.window, card.neighbours_mm, places))
+    return np.asarray(torch.sigmoid(module(images)[:, 0]).numpy() >= card.threshold)
 
 
 def _coloured(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import lightning
 import torch
@@ -31,6 +30,7 @@ from groundglass.network.unet import NetworkConfig
 from groundglass.training.callbacks import Checkpoint, Clock, MetricsFile, StepEnds, StopOnNaN, WholeCheckpoints
 from groundglass.training.module import LesionModule, TrainingConfig
 
+State: TypeAlias = dict[str, Tensor]
 GO_ON = "--resume goes on from the last good checkpoint"
 
 
@@ -60,6 +60,7 @@ def fit(
     run: Path,
     resume: bool = False,
     devices: int = 1,
+    start: State | None = None,
 ) -> Path:
     """Train a network into a run folder: `last.ckpt`, `best.ckpt`, `metrics.csv`, TensorBoard events.
 
@@ -76,6 +77,7 @@ def fit(
         run: The run's folder; exists.
         resume: Go on from `last.ckpt`.
         devices: Processes on this machine, a GPU each where there are any; `torchrun` has its own number.
+        start: Weights to begin with, of `weights_from`; None: random ones.
 
     Returns:
         The checkpoint to use: the best on the validation, else the last.
@@ -91,6 +93,8 @@ def fit(
     with _quiet_lightning():
         lightning.seed_everything(training.seed, verbose=False)
         module = LesionModule(network, loss, training)
+        if start is not None:
+            module.load_state_dict(start)
         try:
             trainer = _trainer(training, validation is not None, run, devices)
         except MisconfigurationException as error:
@@ -235,15 +239,37 @@ def load_network(checkpoint: Path, network: NetworkConfig | PeerConfig) -> Lesio
     return module.eval()
 
 
-def describe_machine() -> str:
-    """Versions, machine and the state of the code, as JSON, for the run folder."""
+def weights_from(checkpoint: Path, of: NetworkConfig | PeerConfig, network: NetworkConfig | PeerConfig) -> State:
+    """A trained network's weights to begin another training with, of the same network or of it between neighbours.
+
+    Where the other one sees neighbours that this one did not, their weights begin at 0: it begins as what this one is.
+
+    Raises:
+        TrainingError: The checkpoint is missing, or the networks differ in more than that.
+    """
+    if replace(of, slices=network.slices) != network or of.slices > network.slices:
+        raise TrainingError(
+            f"{checkpoint} is of another network ({of}): begin with one of the same switches ({network})"
+        )
+    state: State = load_network(checkpoint, of).state_dict()
+    if of.slices < network.slices:
+        wanted = LesionModule(network, LossConfig(), TrainingConfig()).state_dict()
+        for name, weight in state.items():
+            if weight.shape != wanted[name].shape:
+                nothing = torch.zeros_like(weight)
+                state[name] = torch.cat((nothing, weight, nothing), dim=1)
+    return state
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions, machine and the state of the code, for the run folder."""
     versions = {name: version(name) for name in ("groundglass", "torch", "lightning", "numpy")}
     machine = {
         "machine": platform.platform(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    return json.dumps({"python": platform.python_version(), **versions, **machine, "git": _git_state()}, indent=2)
+    return {"python": platform.python_version(), **versions, **machine, "git": _git_state()}
 
 
 def _git_state() -> dict[str, Any] | None:
