@@ -4,6 +4,8 @@
     python bench/engine.py scan [--widths 32 64 128 256 512] [--slices 300]    # the whole of `groundglass segment`
     python bench/engine.py growth                                # slices, threads and sizes
     python bench/engine.py start                                 # one picture from process start; --help; import
+    python bench/engine.py ways                                  # batches, streams and fixed shapes, on the lung field
+    python bench/engine.py gpu                                   # each network whole-picture on a GPU, in bfloat16
 
 Weights are random: they do not change the time. Figures of one call can be compared, those of two machines cannot.
 """
@@ -31,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from groundglass.export import write_onnx
 from groundglass.inference.card import ModelCard, Quantized, write_card
-from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, twin
+from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, no_telemetry, twin
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.losses import LossConfig
 from groundglass.network.peers import PeerConfig
@@ -50,13 +52,14 @@ Run = Callable[[np.ndarray], object]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, command in (("networks", networks), ("scan", scan), ("growth", growth), ("start", start)):
-        sub = commands.add_parser(name)
+    for command in (networks, scan, growth, start, ways, gpu):
+        sub = commands.add_parser(command.__name__)
         sub.set_defaults(command=command)
         sub.add_argument("--size", type=int, default=512)
         sub.add_argument("--rounds", type=int, default=3)
         sub.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
         sub.add_argument("--slices", type=int, default=300)
+        sub.add_argument("--device", default="cuda", help="Of gpu.")
         sub.add_argument("--json", type=Path, help="Keep the figures here, for bench/plots.py.")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, {_cpu()}, torch {torch.__version__}")
@@ -185,6 +188,77 @@ def start(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return found
 
 
+def ways(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The default on the lung field: batches, one stream of all threads or several, shapes left open or fixed."""
+    with no_telemetry():
+        import openvino
+    file = twin(_write_model(tuple(arguments.widths), folder))
+    core, rows = openvino.Core(), {}
+    for batch in (1, 2, 4, 8, 16):
+        for fixed in (False, True):
+            network = core.read_model(file)
+            if fixed:
+                network.reshape([batch, 1, 192, 256])
+            for hint in ("LATENCY", "THROUGHPUT"):
+                rows[batch, fixed, hint] = core.compile_model(network, "CPU", {"PERFORMANCE_HINT": hint})
+    seconds: dict[tuple[int, bool, str], list[float]] = {}
+    slices = np.random.default_rng(0).random((48, 1, 192, 256), dtype=np.float32)
+    for turn in range(arguments.rounds + 1):
+        for (batch, fixed, hint), compiled in rows.items():
+            queue = openvino.AsyncInferQueue(compiled)
+            begun = time.perf_counter()
+            for start in range(0, len(slices), batch):
+                queue.start_async({0: slices[start : start + batch]})
+            queue.wait_all()
+            if turn:
+                seconds.setdefault((batch, fixed, hint), []).append(time.perf_counter() - begun)
+    print("| batch | shapes | streams | ms a slice |\n|---|---|---|---|")
+    found = {}
+    for (batch, fixed, hint), times in seconds.items():
+        streams = rows[batch, fixed, hint].get_property("NUM_STREAMS")
+        took = statistics.median(times) / len(slices)
+        found[f"{batch} {'fixed' if fixed else 'open'} {streams}"] = took
+        print(f"| {batch} | {'fixed' if fixed else 'open'} | {streams} | {1000 * took:.1f} |", flush=True)
+    return found
+
+
+def gpu(arguments: argparse.Namespace, _: Path) -> dict[str, Any]:
+    """Every network on a GPU: milliseconds a slice, and the share of the measured bfloat16 matrix rate."""
+    device, dtype = torch.device(arguments.device), torch.bfloat16
+    rate = _gemm_rate(dtype, device, side=8192 if device.type == "cuda" else 512)
+    print(f"{torch.cuda.get_device_name() if device.type == 'cuda' else device}: {rate / 1e12:.2f} TFLOP/s in bf16")
+    print("| network | batch | compiled | ms a slice | TFLOP/s | share of the matrix rate |\n|---|---|---|---|---|---|")
+    found: dict[str, Any] = {}
+    for name, module in _modules(tuple(arguments.widths)).items():
+        one = np.zeros((1, 1, arguments.size, arguments.size), dtype=np.float32)
+        flop = _flop(module, one)
+        module.to(device, memory_format=torch.channels_last)
+        for compiled in (False, True):
+            network = torch.compile(module) if compiled else module
+            for batch in (1, 8):
+                images = torch.rand(batch, *one.shape[1:], device=device).to(memory_format=torch.channels_last)
+                took = _seconds(network, images, dtype, arguments.rounds) / batch
+                found[f"{name} {batch} {'compiled' if compiled else 'eager'}"] = took
+                reached = flop / took
+                row = f"| {name} | {batch} | {'yes' if compiled else 'no'} | {1000 * took:.2f} | {reached / 1e12:.2f}"
+                print(f"{row} | {100 * reached / rate:.0f} % |", flush=True)
+    return found
+
+
+def _seconds(network: Callable[[torch.Tensor], object], images: torch.Tensor, dtype: torch.dtype, rounds: int) -> float:
+    """Median of calls that are waited for; three before them do not count."""
+    times = []
+    for turn in range(rounds + 3):
+        begun = time.perf_counter()
+        with torch.inference_mode(), torch.autocast(images.device.type, dtype):
+            network(images)
+        if images.device.type == "cuda":
+            torch.cuda.synchronize()
+        if turn >= 3:
+            times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
 def _modules(widths: tuple[int, ...]) -> dict[str, LesionModule]:
     """The paper's network, nnU-Net's 2-D one for 512 x 512, and MONAI's others at the paper's widths."""
     configs: dict[str, NetworkConfig | PeerConfig] = {
@@ -215,13 +289,14 @@ def _flop(module: LesionModule, images: np.ndarray) -> int:
     return int(counter.get_total_flops())
 
 
-def _gemm_rate(dtype: torch.dtype, side: int = 2048, rounds: int = 10) -> float:
+def _gemm_rate(dtype: torch.dtype, device: torch.device | str = "cpu", side: int = 2048, rounds: int = 10) -> float:
     """Operations a second of a square matrix product."""
-    a, b = (torch.rand(side, side).to(dtype) for _ in range(2))
-    _ = a @ b
+    a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+    float((a @ b)[0, 0])  # reading a number waits for the device
     begun = time.perf_counter()
     for _ in range(rounds):
-        _ = a @ b
+        c = a @ b
+    float(c[0, 0])
     return 2 * side**3 * rounds / (time.perf_counter() - begun)
 
 

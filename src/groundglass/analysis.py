@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from PIL import Image
 
 from groundglass.errors import FormatError, OutputError
 from groundglass.inference.card import ModelCard
+from groundglass.inference.engine_config import EngineConfig
 from groundglass.inference.segmenter import Segmenter
 from groundglass.report.findings import Findings, ModelRef, measure
 from groundglass.report.page import About, page
@@ -24,6 +26,7 @@ from groundglass.scan import nifti, picture
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import HuSlices, Intensity, Kind, recognise
 from groundglass.scan.lungs import LungField, find_lungs
+from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import DicomSeries, Mask, Scan
 
 Progress = Callable[[int, int], None]
@@ -98,6 +101,16 @@ class Located:
     def mask(self, voxels: NDArray[np.bool_]) -> Mask:
         """(z, y, x) of the view -> a mask on the scan's own grid."""
         return Mask(self.view.restore(voxels), self.view.source)
+
+
+def read_and_load(
+    source: Path, series: str | None, force_modality: bool, model: Path | None, engine: EngineConfig
+) -> tuple[Scan, Segmenter]:
+    """Read a scan as `read_scan` does, and load a model as `Segmenter.load` does while it is unpacked."""
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(Segmenter.load, model, engine)
+        scan = read_scan(source, series, force_modality)
+        return scan, loading.result()
 
 
 def locate(

@@ -129,15 +129,12 @@ def segment(
     threads: Threads = None,
 ) -> None:
     """Find the lesions in a scan: mask, findings (ml, % of lung) and a picture."""
-    from groundglass.analysis import save
+    from groundglass.analysis import read_and_load, save
     from groundglass.analysis import segment as run
-    from groundglass.inference.segmenter import Segmenter
-    from groundglass.scan.reader import read_scan
 
     kind = _kind(intensity)
-    scan = read_scan(source, series, force_modality)
     with _bar("slices") as progress:
-        segmenter = Segmenter.load(model, EngineConfig(engine, precision, threads))
+        scan, segmenter = read_and_load(source, series, force_modality, model, EngineConfig(engine, precision, threads))
         result = run(scan, segmenter, kind, progress, with_identity)
     files = save(result, output)
     console = _console()

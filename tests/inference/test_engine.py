@@ -126,13 +126,23 @@ def test_bfloat16_is_taken_where_the_cpu_has_it(
             return settings
 
     monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(openvino, "AsyncInferQueue", lambda settings: settings)
     engine = OpenVINOEngine(double_plus_one)
     assert engine.card.precision == ("bf16" if native else "f32")
-    assert vars(engine)["_compiled"]["INFERENCE_PRECISION_HINT"] == engine.card.precision
+    assert vars(engine)["_queue"]["INFERENCE_PRECISION_HINT"] == engine.card.precision
     assert OpenVINOEngine(double_plus_one, EngineConfig(precision=Precision.F32)).card.precision == "f32"
     if not native:
         with pytest.raises(EngineError, match="does not compute in bfloat16: ask for --precision f32"):
             OpenVINOEngine(double_plus_one, EngineConfig(precision=Precision.BF16))
+
+
+def test_images_of_one_shape_come_back_in_their_order(double_plus_one: Path) -> None:
+    images = np.random.default_rng(0).random((11, 1, 4, 6), dtype=np.float32)
+    engine = open_engine(double_plus_one, EngineConfig(precision=Precision.F32), shape=(1, 4, 6))
+    for _ in range(3):
+        assert np.array_equal(engine.run(images), 2 * images + 1)
+    with pytest.raises(RuntimeError):
+        engine.run(images[..., :5])
 
 
 def test_a_file_that_none_takes_is_refused_with_each_reason(tmp_path: Path) -> None:

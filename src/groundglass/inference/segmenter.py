@@ -80,7 +80,7 @@ class Segmenter:
             EngineError: No engine on this machine can run it.
         """
         file, card, config = selected(model, config)
-        return cls(card, open_engine(file, config))
+        return cls(card, open_engine(file, config, card.input_shape))
 
     def places(self, field: LungField) -> list[Place]:
         """The slices with lung. A neighbour that is not there, or has no lung, is the slice itself."""
