@@ -1,0 +1,107 @@
+"""Connected regions of a volume, found slice by slice: the numbers of all voxels would take twice the scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from groundglass.scan.packed import MaskSlices, Packed, Voxels, extent
+
+Structure = NDArray[np.bool_]
+Numbers = NDArray[np.int32]
+Place = tuple[slice, ...]
+
+BY_FACES: Structure = ndimage.generate_binary_structure(3, 1)
+BY_CORNERS: Structure = ndimage.generate_binary_structure(3, 3)
+IN_SLICE: Structure = BY_CORNERS & np.array([False, True, False])[:, None, None]  # slices are strangers
+_NOWHERE = slice(0, 0), slice(0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """The connected regions of a mask, numbered from 1 as `scipy.ndimage.label` does; 0 is outside.
+
+    Attributes:
+        mask: (z, y, x).
+        connected: (3, 3, 3) which of its neighbours a voxel is connected to.
+        numbers: For each slice (parts + 1,): the region of each part that is connected within the slice; 0 of 0.
+        sizes: (regions + 1,) voxels of each; 0 of 0.
+    """
+
+    mask: MaskSlices
+    connected: Structure
+    numbers: tuple[Numbers, ...]
+    sizes: NDArray[np.int64]
+
+    def __iter__(self) -> Iterator[tuple[Place, Numbers]]:
+        """Of each slice: the smallest box around its regions, empty where there is none; (y, x) in it the regions."""
+        for plane, numbers in zip(self.mask, self.numbers, strict=True):
+            place, parts = _parts(plane, self.connected)
+            yield place, numbers[parts]
+
+    def kept(self, wanted: Voxels) -> Packed:
+        """(z, y, x): the mask without the regions that are not wanted, of (regions + 1,)."""
+        wanted = wanted & (self.sizes > 0)
+
+        def kept(place: Place, numbers: Numbers) -> Voxels:
+            plane = np.zeros(self.mask.shape[1:], dtype=np.bool_)
+            plane[place] = wanted[numbers]
+            return plane
+
+        return Packed.of(kept(*here) for here in self)
+
+
+def find_regions(mask: MaskSlices, connected: Structure) -> Regions:
+    """The connected regions of a mask.
+
+    Args:
+        mask: (z, y, x).
+        connected: (3, 3, 3) which of its neighbours a voxel is connected to; symmetric.
+    """
+    height, width = mask.shape[1:]
+    below: Numbers = np.zeros((height + 2, width + 2), dtype=np.int32)
+    sizes, pairs = [np.zeros(1, dtype=np.int64)], [np.zeros((2, 0), dtype=np.int64)]
+    ends = [0, 1]  # of each slice's parts in the list of all, which begins with the outside
+    for plane in mask:
+        place, parts = _parts(plane, connected)
+        above = np.zeros_like(below)
+        above[1:-1, 1:-1][place] = parts
+        pairs.append(_touching(below, above, connected[0]) + np.array([ends[-2:]]).T - 1)
+        sizes.append(np.bincount(parts.ravel(), minlength=1)[1:])
+        ends.append(ends[-1] + len(sizes[-1]))
+        below = above
+    ones, others = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(len(ones)), (ones, others)), shape=(ends[-1], ends[-1]))
+    region = connected_components(graph, directed=False)[1].astype(np.int32)
+    numbers = (np.append(region[:1], region[start:end]) for start, end in pairwise(ends[1:]))
+    return Regions(mask, connected, tuple(numbers), np.bincount(region, np.concatenate(sizes)).astype(np.int64))
+
+
+def _parts(plane: Voxels, connected: Structure) -> tuple[Place, Numbers]:
+    """The smallest box around a slice's mask; (y, x) in it the parts that are connected within the slice, from 1."""
+    place = extent(plane) or _NOWHERE
+    inside = plane[place]
+    parts = np.zeros(inside.shape, dtype=np.int32)
+    if inside.size:
+        ndimage.label(inside, connected[1], output=parts)
+    return place, parts
+
+
+def _touching(below: Numbers, above: Numbers, connected: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(2, pairs): the parts of two neighbouring slices, with a rim of one pixel, that touch; `connected` is (3, 3)."""
+    inside = np.flatnonzero(above)
+    part, pairs = above.ravel()[inside].astype(np.int64), [np.zeros(0, dtype=np.int64)]
+    for row, column in np.argwhere(connected).tolist():
+        beside = below.ravel()[inside + ((row - 1) * below.shape[1] + column - 1)]
+        pair = beside.astype(np.int64) << 32 | part
+        pairs.append(pair[np.flatnonzero(np.diff(pair, prepend=-1))])  # most are as the one before
+    found = np.unique(np.concatenate(pairs))
+    found = found[found >> 32 > 0]
+    return np.stack([found >> 32, found & 0xFFFFFFFF])
