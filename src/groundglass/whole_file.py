@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from groundglass.errors import OutputError
 
 
 def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Write `data` beside `path` under a temporary name and rename it into place; folders are made as needed.
+    """Write `data` in one piece; see `write_pieces`."""
+    write_pieces(path, (data,), mode)
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes], mode: int | None = None) -> None:
+    """Write pieces, each as it comes, under a temporary name beside `path`, and rename it into place.
+
+    Folders are made as needed. Where a piece cannot be had, its error goes on, and nothing is left behind either.
 
     Args:
         path: What to write, or to replace.
-        data: The whole of it.
+        pieces: The whole of it, one after the other.
         mode: Its permissions; None: those of any new file.
 
     Raises:
@@ -26,7 +34,7 @@ def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
         handle, temporary = tempfile.mkstemp(prefix=".groundglass-", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                file.writelines(pieces)
             Path(temporary).chmod(0o666 & ~_umask() if mode is None else mode)
             Path(temporary).replace(path)
         except BaseException:

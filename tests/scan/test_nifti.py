@@ -1,4 +1,5 @@
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from groundglass.errors import FormatError, OutputError
 from groundglass.scan.geometry import Geometry
-from groundglass.scan.nifti import write_mask, write_scan
+from groundglass.scan.nifti import write_mask, write_mask_slices, write_scan
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import Mask, Scan
 
@@ -152,6 +153,27 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.nii.gz", "b.nii.gz"):
         write_mask(mask, tmp_path / name)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+def test_the_bytes_are_those_of_the_voxels_packed_or_not(tmp_path: Path) -> None:
+    scan = Scan(VALUES.T, Geometry.from_ras(SHAPE_XYZ, oblique()))
+    write_scan(scan, tmp_path / "ct.nii")
+    assert (tmp_path / "ct.nii").read_bytes()[352:] == VALUES.tobytes(order="F")
+    for name in ("m.nii", "m.nii.gz"):
+        write_mask(Mask(VALUES.T > 0, scan.geometry), tmp_path / name, like=tmp_path / "ct.nii")
+    plain = (tmp_path / "m.nii").read_bytes()
+    assert plain[352:] == (VALUES > 0).astype(np.uint8).tobytes(order="F")
+    assert plain == gzip.decompress((tmp_path / "m.nii.gz").read_bytes())
+
+
+def test_a_slice_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    def slices() -> Iterator[NDArray[np.bool_]]:
+        yield VALUES.T[0] > 0
+        raise ValueError("the next one")
+
+    with pytest.raises(ValueError, match="the next one"):
+        write_mask_slices(slices(), Geometry.from_ras(SHAPE_XYZ, oblique()), tmp_path / "m.nii.gz")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -30,12 +31,13 @@ from groundglass.scan.limits import (
     shown,
 )
 from groundglass.scan.scan import Mask, Scan
-from groundglass.whole_file import write_whole
+from groundglass.whole_file import write_pieces
 
 _nibabel: Any = nib  # only half typed
 _from_file: Any = array_from_file
 _DAMAGE = (OSError, EOFError, ValueError, OverflowError, zlib.error, HeaderDataError, WrapStructError)
 _TRAILING = 65536  # bytes that may follow the voxels; more, and the header is taken to be wrong
+_PIECE = 1 << 20  # bytes unpacked at once
 _TO_MM = {1: 1e3, 3: 1e-3}  # by the unit code of the header: metres, micrometres
 _GRID_FIELDS = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -92,17 +94,23 @@ def write_mask(mask: Mask, path: Path, like: Path | None = None) -> None:
         FormatError: `like` cannot be read.
         OutputError: The file cannot be written.
     """
-    header, voxels = _new_header(mask.geometry), mask.voxels.T
+    write_mask_slices(mask.voxels, mask.geometry, path, like)
+
+
+def write_mask_slices(
+    slices: Iterable[NDArray[np.bool_]], geometry: Geometry, path: Path, like: Path | None = None
+) -> None:
+    """Write a mask's slices (y, x) along the z of its grid, each as it comes; otherwise as `write_mask`."""
+    header = _new_header(geometry)
     if like is not None and like.is_file() and is_nifti(_unpacked_head(like)):
         with _opened(like) as (stream, _):
             source = _read_header(shown(like), stream)
-        header, shape = type(source)(), source.get_data_shape()
-        header.set_data_shape(shape)
+        header = type(source)()
+        header.set_data_shape(source.get_data_shape())
         for field in _GRID_FIELDS:
             header[field] = source[field]
-        voxels = voxels.reshape(shape)
     header["cal_max"], header["descrip"] = 1, b"groundglass lesion mask"
-    _write(voxels.astype(np.uint8), header, path)
+    _write((plane.astype(np.uint8) for plane in slices), np.dtype(np.uint8), header, path)
 
 
 def write_scan(scan: Scan, path: Path) -> None:
@@ -111,7 +119,7 @@ def write_scan(scan: Scan, path: Path) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    _write(scan.values.T, _new_header(scan.geometry), path)
+    _write(scan.values, scan.values.dtype, _new_header(scan.geometry), path)
 
 
 def _new_header(geometry: Geometry) -> Any:
@@ -124,13 +132,34 @@ def _new_header(geometry: Geometry) -> Any:
     return header
 
 
-def _write(values_xyz: NDArray[Any], header: Any, path: Path) -> None:
+def _write(slices: Iterable[NDArray[Any]], dtype: np.dtype[Any], header: Any, path: Path) -> None:
     """Header, an empty list of extensions, voxels: nibabel's own writer would touch `pixdim` of a 2-D slice."""
-    header.set_data_dtype(values_xyz.dtype)
+    header.set_data_dtype(dtype)
     header.set_data_offset(header.single_vox_offset)
     header.set_slope_inter(1, 0)
-    data = header.binaryblock + bytes(header.single_vox_offset - header.sizeof_hdr) + values_xyz.tobytes(order="F")
-    write_whole(path, gzip.compress(data, compresslevel=6, mtime=0) if path.suffix.lower() == ".gz" else data)
+    head = header.binaryblock + bytes(header.single_vox_offset - header.sizeof_hdr)
+    pieces = chain((head,), (plane.tobytes() for plane in slices))
+    write_pieces(path, _gzipped(pieces) if path.suffix.lower() == ".gz" else pieces)
+
+
+def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """As gzip, with neither name nor time."""
+    packer = zlib.compressobj(6, wbits=16 + zlib.MAX_WBITS)
+    for piece in pieces:
+        yield packer.compress(piece)
+    yield packer.flush()
+
+
+class _Gunzip(gzip.GzipFile):
+    """Fills an array piece by piece: `GzipFile` makes a second one of the same size first."""
+
+    def readinto(self, buffer: Any) -> int:
+        """Bytes read."""
+        target, done = memoryview(buffer).cast("B"), 0
+        while piece := self.read(min(_PIECE, len(target) - done)):
+            target[done : done + len(piece)] = piece
+            done += len(piece)
+        return done
 
 
 @contextmanager
@@ -140,7 +169,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
     try:
         with path.open("rb") as file:
             if packed:
-                with gzip.GzipFile(fileobj=file, mode="rb") as stream:
+                with _Gunzip(fileobj=file, mode="rb") as stream:
                     yield cast(BinaryIO, stream), packed
             else:
                 yield file, packed
