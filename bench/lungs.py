@@ -15,6 +15,7 @@ from groundglass.data.slices import read_pair
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import recognise
 from groundglass.scan.lungs import Box, find_lungs
+from groundglass.scan.packed import counts
 from groundglass.scan.reader import read_scan
 
 
@@ -31,10 +32,11 @@ def measure(case: Case) -> dict[str, float]:
     field = find_lungs(hu, view.geometry, scan.sizes)
     seconds = time.perf_counter() - start
     joined = field.with_lesions(lesions)
+    whole, whole_joined = np.asarray(field.mask), np.asarray(joined.mask)
     box_pixels = sum((b.bottom - b.top) * (b.right - b.left) for b in field.boxes if b)
     row = {
         "lesion in box %": 100 * in_boxes(field.boxes, lesions) / max(1, lesions.sum()),
-        "in lung %": 100 * (field.mask & lesions).sum() / max(1, lesions.sum()),
+        "in lung %": 100 * (whole & lesions).sum() / max(1, lesions.sum()),
         "box share %": 100 * box_pixels / hu.size,
         "seconds": seconds,
     }
@@ -45,10 +47,10 @@ def measure(case: Case) -> dict[str, float]:
     )
     if lung_file.is_file():
         reference = view.turn(read_scan(lung_file).values) > 0
-        for name, mask in (("", field.mask), (" with lesions", joined.mask)):
+        for name, mask in (("", whole), (" with lesions", whole_joined)):
             row[f"ratio{name}"] = mask.sum() / reference.sum()
             row[f"Dice{name}"] = 2 * (mask & reference).sum() / (mask.sum() + reference.sum())
-        row["right/left"] = field.right.sum() / max(1, field.left.sum())
+        row["right/left"] = counts(field.right).sum() / max(1, counts(field.left).sum())
     return row
 
 

@@ -26,6 +26,7 @@ from groundglass.scan import nifti, picture
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import HuSlices, Intensity, Kind, recognise
 from groundglass.scan.lungs import LungField, find_lungs
+from groundglass.scan.packed import Packed
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import DicomSeries, Mask, Scan
 
@@ -53,12 +54,13 @@ class Analysis:
     @cached_property
     def lesions(self) -> Mask:
         """Lesion mask on the scan's own grid."""
-        return self.at.mask(self.at.lesions)
+        return self.at.mask(np.asarray(self.at.lesions))
 
     @cached_property
     def classes(self) -> dict[str, Mask]:
         """Of a model with class maps, {class: its part of the lesions}."""
-        return {name: self.at.mask(self.at.kinds == i) for i, name in enumerate(self.card.classes[1:], start=1)}
+        kinds = np.asarray(self.at.kinds)
+        return {name: self.at.mask(kinds == i) for i, name in enumerate(self.card.classes[1:], start=1)}
 
 
 class Stopwatch:
@@ -84,18 +86,18 @@ class Located:
         intensity: What the numbers were taken for.
         hu: (z, y, x) approximate HU, made slice by slice.
         field: Where the lungs are, lesions counted in.
-        kinds: (z, y, x): 0 where there is no lesion; else 1, or the number of its class.
+        kinds: (z, y, x) uint8: 0 where there is no lesion; else 1, or the number of its class.
     """
 
     view: AxialView
     intensity: Intensity
     hu: HuSlices
     field: LungField
-    kinds: NDArray[np.uint8]
+    kinds: Packed
 
     @cached_property
-    def lesions(self) -> NDArray[np.bool_]:
-        """(z, y, x): of whatever class."""
+    def lesions(self) -> Packed:
+        """(z, y, x) bool: of whatever class."""
         return _marked(self.kinds)
 
     def mask(self, voxels: NDArray[np.bool_]) -> Mask:
@@ -125,7 +127,8 @@ def locate(
     at = _without_lesions(scan, segmenter.card, intensity, watch)
     with watch.stage("lesions"):
         kinds = segmenter.lesions(at.hu, at.field, progress)
-        kinds *= at.field.touching(_marked(kinds))
+        kept = at.field.touching(_marked(kinds))
+        kinds = Packed.of(plane * near for plane, near in zip(kinds, kept, strict=True))
         return replace(at, kinds=kinds, field=at.field.with_lesions(_marked(kinds)))
 
 
@@ -182,14 +185,14 @@ def correct(scan: Scan, mask: Scan, card: ModelCard) -> Analysis:
     values, classes = turned.turn(mask.values), max(1, len(card.classes) - 1)
     if not np.isin(np.unique(values), np.arange(classes + 1)).all():
         raise FormatError(f"the corrected mask has values other than 0 to {classes}: draw with these alone")
-    kinds = values.astype(np.uint8)
+    kinds = Packed.of(plane.astype(np.uint8) for plane in values)
     at = replace(at, kinds=kinds, field=at.field.with_lesions(_marked(kinds)))
     return _measured(scan, at, card, watch, corrected=True)
 
 
-def _marked(kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where there is any: the same bytes where all are 0 or 1, as a copy takes memory."""
-    return kinds.view(np.bool_) if kinds.max(initial=0) <= 1 else kinds > 0
+def _marked(kinds: Packed) -> Packed:
+    """(z, y, x) bool: where there is any."""
+    return Packed.of(plane > 0 for plane in kinds)
 
 
 def _without_lesions(scan: Scan, card: ModelCard, intensity: Kind | None, watch: Stopwatch) -> Located:
@@ -199,7 +202,8 @@ def _without_lesions(scan: Scan, card: ModelCard, intensity: Kind | None, watch:
         hu = recognised.slices(view.turn(scan.values))
     with watch.stage("lungs"):
         field = find_lungs(hu, view.geometry, scan.sizes, card.field_of_view)
-    return Located(view, recognised, hu, field, np.zeros(hu.shape, dtype=np.uint8))
+    nothing = np.zeros(hu.shape[1:], dtype=np.uint8)
+    return Located(view, recognised, hu, field, Packed.of([nothing] * len(hu)))
 
 
 def _measured(
@@ -244,7 +248,9 @@ def save(analysis: Analysis, folder: Path) -> list[Path]:
             if analysis.scan.is_picture:
                 picture.write_mask(analysis.lesions, analysis.scan, staging)
             else:
-                nifti.write_mask(analysis.lesions, staging / "lesions.nii.gz", like=analysis.scan.source)
+                slices = analysis.at.view.restored_slices(analysis.at.lesions)
+                grid, source = analysis.scan.geometry, analysis.scan.source
+                nifti.write_mask_slices(slices, grid, staging / "lesions.nii.gz", like=source)
             if analysis.scan.series:
                 write_dicom_results(analysis, analysis.scan.series, staging)
             (staging / "findings.json").write_text(analysis.findings.to_json() + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from groundglass.evaluation.volume import ALL_LESION, PARTLY, QUANTITIES, STRANG
 from groundglass.inference.segmenter import Segmenter
 from groundglass.report.findings import NO_SPACING
 from groundglass.scan.geometry import AxialView
+from groundglass.scan.packed import Packed
 from groundglass.scan.reader import read_scan
 from groundglass.scores import Confusion
 from made_up_engine import MadeUpEngine
@@ -51,16 +52,16 @@ def test_the_reference_is_measured_as_the_prediction_is(
     scan, labels = read_pair(target.case)
 
     class Oracle(Segmenter):
-        def lesions(self, *_: object) -> NDArray[np.uint8]:
-            return (AxialView(scan.geometry).turn(labels) > 0).astype(np.uint8)
+        def lesions(self, *_: object) -> Packed:
+            return Packed.of((AxialView(scan.geometry).turn(labels) > 0).astype(np.uint8))
 
     at = locate(scan, Oracle(class_bands.card, class_bands.engine))
     volume = case_of(everything, "volumes/8").volume
     assert volume.volume_ml is not None
     assert volume.volume_ml.reference == pytest.approx((labels > 0).sum() * scan.geometry.voxel_ml)
     assert volume.burden_percent is not None
-    lung = at.field.mask
-    assert volume.burden_percent.reference == pytest.approx(100 * (at.lesions & lung).sum() / lung.sum())
+    lesions, lung = np.asarray(at.lesions), np.asarray(at.field.mask)
+    assert volume.burden_percent.reference == pytest.approx(100 * (lesions & lung).sum() / lung.sum())
 
 
 def test_the_network_runs_once_over_every_slice(targets: Targets, grey_band: Segmenter) -> None:
@@ -82,11 +83,11 @@ def test_surfaces_and_false_positives_of_a_volume(
     score, target = case_of(everything, "volumes/8"), targets["volumes/8"]
     scan, labels = read_pair(target.case)
     at = locate(scan, class_bands)
-    truth = at.view.turn(labels) > 0
-    expected = surface_scores(at.lesions, truth, at.view.geometry.spacing)
+    lesions, truth = np.asarray(at.lesions), at.view.turn(labels) > 0
+    expected = surface_scores(lesions, truth, at.view.geometry.spacing)
     assert (score.volume.hd95_mm, score.volume.surface_dice) == (expected.hd95_mm, expected.surface_dice)
     free = ~truth.any((1, 2))
-    assert score.volume.false_positive_ml == pytest.approx(at.lesions[free].sum() * scan.geometry.voxel_ml)
+    assert score.volume.false_positive_ml == pytest.approx(lesions[free].sum() * scan.geometry.voxel_ml)
     assert score.lesion_free == free.sum() > 0
     assert score.false_positive_ml_per_slice == pytest.approx((score.volume.false_positive_ml or 0) / free.sum())
     marked = [case for case in everything.cases if case.volume.false_positive_ml is not None]
@@ -112,20 +113,20 @@ def test_only_selected_slices_count(everything: Evaluation, targets: Targets, cl
 def test_classes(everything: Evaluation, targets: Targets, class_bands: Segmenter) -> None:
     scan, labels = read_pair(targets["volumes/4"].case)
     at = locate(scan, class_bands)
-    labels = at.view.turn(labels)
+    labels, lesions = at.view.turn(labels), np.asarray(at.lesions)
     probability = {plane.z: plane for plane in class_bands.planes(at.hu, at.field)}
     score = case_of(everything, "volumes/4")
     for number, name in enumerate(("ground-glass", "consolidation"), start=1):
         predicted = np.zeros(labels.shape, dtype=np.bool_)
         for z, box, maps in probability.values():
             predicted[z, box.top : box.bottom, box.left : box.right] = maps[1:].argmax(0) == number - 1
-        predicted &= at.lesions
+        predicted &= lesions
         known = labels != UNSTATED
         assert score.pooled_class(name) == Confusion.count(predicted[known], labels[known] == number)
         assert score.pooled_class(name).true_positive > 0
         assert everything.class_scores(name)["pooled"]["dice"].value is not None
     assert (labels == UNSTATED).any()
-    assert score.pooled["whole"] == Confusion.count(at.lesions, labels > 0)
+    assert score.pooled["whole"] == Confusion.count(lesions, labels > 0)
 
 
 def test_what_states_no_class_is_left_out_of_the_classes(everything: Evaluation) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from groundglass.scan.geometry import AxialView, Geometry
+from groundglass.scan.packed import Packed
 
 AXES = [
     (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1.0, -1.0), repeat=3)
@@ -96,8 +97,9 @@ def test_refused_affines(affine: NDArray[np.float64], message: str) -> None:
 @pytest.mark.parametrize("tilt", [0.0, 20.0], ids=["upright", "tilted"])
 @pytest.mark.parametrize(("order", "signs"), AXES)
 def test_axial_view_of_every_permutation_and_flip(
-    order: tuple[int, ...], signs: tuple[float, ...], tilt: float
+    order: tuple[int, ...], signs: tuple[float, ...], tilt: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("groundglass.scan.geometry.SLICES_AT_ONCE", 2)
     geometry = turned(order, signs, tilt)
     view = AxialView(geometry)
     array = np.random.default_rng(0).integers(0, 1000, SHAPE)
@@ -105,6 +107,9 @@ def test_axial_view_of_every_permutation_and_flip(
 
     assert upright.shape == view.geometry.shape
     np.testing.assert_array_equal(view.restore(upright), array)
+    bright = array > 500
+    for slices in (view.turn(bright), Packed.of(view.turn(bright))):
+        np.testing.assert_array_equal(np.stack(list(view.restored_slices(slices))), bright)
     # Every voxel is still at its place in the patient.
     for index in [(0, 0, 0), (1, 2, 3), (3, 4, 5)]:
         marked = np.zeros(SHAPE)

@@ -47,7 +47,7 @@ def test_each_kind_is_recognised_and_gives_the_same_lungs(phantom: Phantom, kind
     assert hu.dtype == np.float32
     inside = np.abs(view.turn(phantom.scan.values)) < 200
     assert np.abs(hu - view.turn(phantom.scan.values))[inside].mean() < 40
-    found, truth = find_lungs(hu, view.geometry).mask, view.turn(phantom.lungs.voxels)
+    found, truth = np.asarray(find_lungs(hu, view.geometry).mask), view.turn(phantom.lungs.voxels)
     assert found.sum() == pytest.approx(truth.sum(), rel=0.05)
 
 

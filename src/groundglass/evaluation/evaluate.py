@@ -86,6 +86,7 @@ def _score(target: Target, segmenter: Segmenter, histogram: Histogram) -> tuple[
     truth, counted = labels > 0, _counted(target, len(labels))
     watch = Watch(segmenter, truth, counted, histogram)
     at = locate(scan, watch)
+    lesions = np.asarray(at.lesions)
     strangers = target.case.strangers or scan.is_picture
     alone = f"{target.patient}-{{}}" if target.case.strangers else target.patient
     patients = [target.groups.get(z, alone.format(z)) for z in range(len(labels))]
@@ -96,17 +97,17 @@ def _score(target: Target, segmenter: Segmenter, histogram: Histogram) -> tuple[
             number=z,
             number_in_file=int(view.slice_numbers[z]),
             box=at.field.boxes[z],
-            whole=Confusion.count(*(mask[z, : sizes[z][0], : sizes[z][1]] for mask in (at.lesions, truth))),
+            whole=Confusion.count(*(mask[z, : sizes[z][0], : sizes[z][1]] for mask in (lesions, truth))),
             crop=watch.crops.get(z),
             classes=classes,
         )
-        for z, classes in _class_counts(labels, at.lesions, watch, counted)
+        for z, classes in _class_counts(labels, lesions, watch, counted)
     )
     volume = volume_scores(at, watch.field, truth, counted, strangers)
     voxel_ml = view.geometry.voxel_ml if volume.volume_ml else None
     inside = counted[:, None, None]
-    regions = match(at.lesions & inside, truth & inside, voxel_ml, target.case.name, patients)
-    return CaseScore(target.case.name, target.patient, strangers, slices, regions, volume), at.lesions
+    regions = match(lesions & inside, truth & inside, voxel_ml, target.case.name, patients)
+    return CaseScore(target.case.name, target.patient, strangers, slices, regions, volume), lesions
 
 
 def _counted(target: Target, count: int) -> NDArray[np.bool_]:

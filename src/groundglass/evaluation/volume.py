@@ -58,17 +58,18 @@ def volume_scores(
     if voxel_ml is None or strangers:
         reason = NO_SPACING if voxel_ml is None else STRANGERS
         return VolumeScores(None, None, None, None, None, dict.fromkeys(QUANTITIES, reason))
+    lesions = np.asarray(at.lesions)
     free = counted & ~truth.any((1, 2))
-    false_ml = float(at.lesions[free].sum()) * voxel_ml if free.any() else None
+    false_ml = float(lesions[free].sum()) * voxel_ml if free.any() else None
     unknown = {} if free.any() else {"false_positive_ml": ALL_LESION}
     if not counted.all():
         return VolumeScores(None, None, None, None, false_ml, dict.fromkeys(QUANTITIES[:-1], PARTLY) | unknown)
-    surface = surface_scores(at.lesions, truth, at.view.geometry.spacing)
+    surface = surface_scores(lesions, truth, at.view.geometry.spacing)
     return VolumeScores(
         surface.hd95_mm,
         surface.surface_dice,
-        Pair(*(float(mask.sum()) * voxel_ml for mask in (at.lesions, truth))),
-        Pair(_burden(at.lesions, at.field), _burden(truth, field.with_lesions(truth))),
+        Pair(*(float(mask.sum()) * voxel_ml for mask in (lesions, truth))),
+        Pair(_burden(lesions, at.field), _burden(truth, field.with_lesions(truth))),
         false_ml,
         surface.unknown | unknown,
     )
@@ -76,5 +77,5 @@ def volume_scores(
 
 def _burden(lesions: NDArray[np.bool_], field: LungField) -> float:
     """As the findings give it: lesion inside the lung, in percent of the lung."""
-    lung = field.mask
+    lung = np.asarray(field.mask)
     return 100 * float((lesions & lung).sum()) / float(lung.sum())

@@ -18,6 +18,7 @@ from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig, P
 from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.intensity import AIR_HU, HuVolume
 from groundglass.scan.lungs import Box, LungField
+from groundglass.scan.packed import Packed, pack
 
 BATCH = 4
 
@@ -129,7 +130,7 @@ class Segmenter:
         hu: HuVolume,
         field: LungField,
         progress: Callable[[int, int], None] = lambda *_: None,
-    ) -> NDArray[np.uint8]:
+    ) -> Packed:
         """Find the lesions of a scan.
 
         Args:
@@ -138,13 +139,17 @@ class Segmenter:
             progress: Called with the slices done and their number.
 
         Returns:
-            (z, y, x): 0 where there is none; else 1, or of a model with class maps the number of the strongest class.
+            (z, y, x) uint8: 0 where there is none; else 1, or of a model with class maps the number of the strongest
+            class.
         """
-        found = np.zeros(hu.shape, dtype=np.uint8)
+        nothing = np.zeros(hu.shape[1:], dtype=np.uint8)
+        found = [pack(nothing)] * len(hu)
         total = sum(box is not None for box in field.boxes)
         for done, (z, box, probability) in enumerate(self.planes(hu, field), start=1):
+            plane = nothing.copy()
             kind = 1 + probability[1:].argmax(0) if len(probability) > 1 else 1
-            found[z, box.top : box.bottom, box.left : box.right] = (probability[0] >= self.card.threshold) * kind
+            plane[box.top : box.bottom, box.left : box.right] = (probability[0] >= self.card.threshold) * kind
+            found[z] = pack(plane)
             if done % BATCH == 0 or done == total:
                 progress(done, total)
-        return found
+        return Packed(tuple(found))

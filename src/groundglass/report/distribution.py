@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from groundglass.report.record import Record
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import HuVolume, Intensity
 from groundglass.scan.lungs import LungField
+from groundglass.scan.packed import MaskSlices, counts
 
 THIRDS: tuple[Literal["lower"], Literal["middle"], Literal["upper"]] = ("lower", "middle", "upper")
 QUARTERS_PERCENT = (0.0, 25.0, 50.0, 75.0)  # a zone's score is how many of them its share is above
@@ -59,7 +59,7 @@ class Histogram(Record):
     estimated: bool
 
 
-def zones(view: AxialView, lungs: LungField, lesions: NDArray[np.bool_]) -> tuple[Zone, ...]:
+def zones(view: AxialView, lungs: LungField, lesions: MaskSlices) -> tuple[Zone, ...]:
     """Each lung by thirds of the height that the scan shows of it, the upper right one first.
 
     Args:
@@ -71,7 +71,7 @@ def zones(view: AxialView, lungs: LungField, lesions: NDArray[np.bool_]) -> tupl
     assert voxel_ml is not None, "pictures have no zones"
     found = []
     for side, lung in (("right", lungs.right), ("left", lungs.left)):
-        per_slice = lung.sum((1, 2))
+        per_slice = counts(lung)
         lesion_per_slice = np.array([np.count_nonzero(a & b) for a, b in zip(lung, lesions, strict=True)])
         shown = np.flatnonzero(per_slice)
         if not len(shown):
@@ -94,19 +94,18 @@ def zones(view: AxialView, lungs: LungField, lesions: NDArray[np.bool_]) -> tupl
     return tuple(found)
 
 
-def profile(view: AxialView, lungs: LungField, lesions: NDArray[np.bool_]) -> Profile:
+def profile(view: AxialView, lungs: LungField, lesions: MaskSlices) -> Profile:
     """Lesion and lung of every slice; arguments as for `zones`, pictures too."""
     voxel_ml = view.geometry.voxel_ml
     in_file = np.argsort(view.slice_numbers)
 
-    def amounts(mask: NDArray[np.bool_]) -> tuple[float, ...]:
-        counts = mask.sum((1, 2))[in_file]
-        return tuple(float(n) if voxel_ml is None else round(float(n) * voxel_ml, 4) for n in counts)
+    def amounts(mask: MaskSlices) -> tuple[float, ...]:
+        return tuple(float(n) if voxel_ml is None else round(float(n) * voxel_ml, 4) for n in counts(mask)[in_file])
 
     return Profile(unit="px" if voxel_ml is None else "ml", lesion=amounts(lesions), lung=amounts(lungs.mask))
 
 
-def histogram(hu: HuVolume, lungs: LungField, lesions: NDArray[np.bool_], intensity: Intensity) -> Histogram:
+def histogram(hu: HuVolume, lungs: LungField, lesions: MaskSlices, intensity: Intensity) -> Histogram:
     """How dense lung and lesions are.
 
     Args:
@@ -117,16 +116,15 @@ def histogram(hu: HuVolume, lungs: LungField, lesions: NDArray[np.bool_], intens
     """
     start, stop, width = HISTOGRAM_HU
     bins = (stop - start) // width
-    counts = np.zeros((2, bins), dtype=np.int64)
-    for z, plane in enumerate(hu):
-        lung = (lungs.right[z] | lungs.left[z]) & ~lesions[z]
-        for i, mask in enumerate((lung, lesions[z])):
+    voxels = np.zeros((2, bins), dtype=np.int64)
+    for plane, lung, lesion in zip(hu, lungs.mask, lesions, strict=True):
+        for i, mask in enumerate((lung & ~lesion, lesion)):
             places = np.clip((plane[mask] - start) // width, 0, bins - 1).astype(np.int64)
-            counts[i] += np.bincount(places, minlength=bins)
+            voxels[i] += np.bincount(places, minlength=bins)
     return Histogram(
         start_hu=start,
         width_hu=width,
-        lung=tuple(counts[0].tolist()),
-        lesion=tuple(counts[1].tolist()),
+        lung=tuple(voxels[0].tolist()),
+        lesion=tuple(voxels[1].tolist()),
         estimated=not intensity.calibrated,
     )

@@ -10,13 +10,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from groundglass.report.distribution import Histogram, Profile, Zone, histogram, profile, zones
 from groundglass.report.record import Record
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import HuVolume, Intensity
-from groundglass.scan.lungs import LungField, extent
+from groundglass.scan.lungs import LungField
+from groundglass.scan.packed import MaskSlices, counts
+from groundglass.scan.regions import BY_CORNERS, IN_SLICE, Regions, find_regions
 from groundglass.scan.scan import Scan
 
 SCHEMA = 3
@@ -162,7 +163,7 @@ def measure(
     intensity: Intensity,
     hu: HuVolume,
     lungs: LungField,
-    lesions: NDArray[np.bool_],
+    lesions: MaskSlices,
     model: ModelRef,
     seconds: dict[str, float],
     with_identity: bool = False,
@@ -176,7 +177,7 @@ def measure(
         intensity: What the numbers were taken for.
         hu: HU or estimated HU.
         lungs: The lung field, lesions counted in.
-        lesions: The lesions.
+        lesions: The lesions, bool.
         model: What found them.
         seconds: Of each stage so far.
         with_identity: Name the source and the patient.
@@ -184,13 +185,13 @@ def measure(
     """
     unknown: dict[str, str] = {}
     geometry, slice_numbers = view.geometry, view.slice_numbers
-    lung = lungs.mask
-    everywhere = int(np.count_nonzero(lesions))
-    whole = _burden(everywhere, _both(lesions, lung), lung, geometry, "", "lung", unknown)
+    lung, per_slice = lungs.mask, counts(lesions)
+    everywhere, inside = int(per_slice.sum()), _both(lesions, lung)
+    whole = _burden(everywhere, inside, lung, geometry, "", "lung", unknown)
     on_right, on_left = _both(lesions, lungs.right), _both(lesions, lungs.left)
     right = _burden(on_right, on_right, lungs.right, geometry, "right_lung.", "right lung", unknown)
     left = _burden(on_left, on_left, lungs.left, geometry, "left_lung.", "left lung", unknown)
-    per_slice = lesions.any((1, 2))
+    shown = per_slice > 0
     by_hand = ("the lesions were corrected by hand",) if corrected else ()
     return Findings(
         schema_number=SCHEMA,
@@ -202,15 +203,20 @@ def measure(
         profile=profile(view, lungs, lesions),
         histogram=histogram(hu, lungs, lesions, intensity),
         slices=len(lesions),
-        lesion_slices=int(per_slice.sum()),
-        lesion_slice_indices=tuple(sorted(int(n) for n in slice_numbers[per_slice])),
+        lesion_slices=int(shown.sum()),
+        lesion_slice_indices=tuple(sorted(int(n) for n in slice_numbers[shown])),
         largest_lesions=_largest(lesions, geometry, slice_numbers, unknown),
         mean_intensity=_mean_intensity(hu, lung, lesions, intensity, unknown),
         intensity=IntensityFound(kind=intensity.kind.value, reason=intensity.reason, calibrated=intensity.calibrated),
         model=model,
         corrected_by_hand=corrected,
         version=version("groundglass"),
-        warnings=(*by_hand, *scan.notes, *lungs.warnings, *_warnings(lung, lesions, intensity, geometry)),
+        warnings=(
+            *by_hand,
+            *scan.notes,
+            *lungs.warnings,
+            *_warnings(everywhere, everywhere - inside, intensity, geometry),
+        ),
         seconds=seconds,
         unknown=unknown,
     )
@@ -247,36 +253,34 @@ def _identity(scan: Scan) -> Identity:
     )
 
 
-def _zones(
-    view: AxialView, lungs: LungField, lesions: NDArray[np.bool_], unknown: dict[str, str]
-) -> tuple[Zone, ...] | None:
+def _zones(view: AxialView, lungs: LungField, lesions: MaskSlices, unknown: dict[str, str]) -> tuple[Zone, ...] | None:
     slices = len(lesions)
     if not view.geometry.in_mm:
         unknown["zones"] = "a picture is one slice of a lung, whose height is not known"
     elif slices < 3:
         unknown["zones"] = f"{slices} slice{'s are' if slices > 1 else ' is'} too few for thirds"
-    elif not lungs.mask.any():
+    elif not counts(lungs.mask).any():
         unknown["zones"] = "no lung was found in the scan"
     else:
         return zones(view, lungs, lesions)
     return None
 
 
-def _both(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> int:
-    """Voxels of both, counted slice by slice: a mask of both takes memory."""
+def _both(one: MaskSlices, other: MaskSlices) -> int:
+    """Voxels of both."""
     return sum(int(np.count_nonzero(a & b)) for a, b in zip(one, other, strict=True))
 
 
 def _burden(
     lesion_voxels: int,
     lesion_in_lung: int,
-    lung: NDArray[np.bool_],
+    lung: MaskSlices,
     geometry: Geometry,
     path: str,
     name: str,
     unknown: dict[str, str],
 ) -> Burden:
-    lung_voxels = int(np.count_nonzero(lung))
+    lung_voxels = int(counts(lung).sum())
     values: dict[str, float | None] = dict.fromkeys(Burden.model_fields)
     if not lung_voxels:
         reasons = dict.fromkeys(values, f"no {name} was found in the scan")
@@ -294,27 +298,14 @@ def _burden(
 
 
 def _largest(
-    lesions: NDArray[np.bool_], geometry: Geometry, slice_numbers: NDArray[np.int64], unknown: dict[str, str]
+    lesions: MaskSlices, geometry: Geometry, slice_numbers: NDArray[np.int64], unknown: dict[str, str]
 ) -> tuple[Lesion, ...]:
-    connected = np.ones((3, 3, 3), dtype=np.int8)
-    if not geometry.in_mm:
-        connected[[0, 2]] = 0  # pictures are strangers: a lesion ends with its slice
-    whole = extent(lesions)
-    if whole is None:
-        return ()
-    regions, count = ndimage.label(lesions[whole], connected)
-    boxes = ndimage.find_objects(regions)
-    sizes = np.zeros(count + 1, dtype=np.int64)
-    for plane in regions:
-        sizes += np.bincount(plane.ravel(), minlength=count + 1)
-    sizes = sizes[1:]
+    regions = find_regions(lesions, BY_CORNERS if geometry.in_mm else IN_SLICE)
+    sizes = regions.sizes[1:]
     largest = np.argsort(-sizes, kind="stable")[:LARGEST] + 1
     found = []
-    for rank, number in enumerate(largest):
-        box = boxes[number - 1]
-        starts = [outer.start + inner.start for outer, inner in zip(whole, box, strict=True)]
-        centre = np.argwhere(regions[box] == number).mean(0) + starts
-        size = int(sizes[number - 1])
+    for rank, (number, centre) in enumerate(zip(largest, _centres(regions, largest), strict=True)):
+        size = int(regions.sizes[number])
         volume_ml, centre_mm, area_px = None, None, None
         if geometry.voxel_ml is not None:
             volume_ml = round(size * geometry.voxel_ml, 3)
@@ -330,10 +321,22 @@ def _largest(
     return tuple(found)
 
 
+def _centres(regions: Regions, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(wanted, 3) the mean (z, y, x) of some regions."""
+    total = np.zeros((len(wanted), 3), dtype=np.int64)
+    for z, ((rows, columns), plane) in enumerate(regions):
+        for rank, number in enumerate(wanted if plane.size else ()):
+            here = plane == number
+            in_row, in_column = here.sum(1), here.sum(0)
+            y, x = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
+            total[rank] += in_row.sum() * z, in_row @ y, in_column @ x
+    return np.asarray(total / regions.sizes[wanted, None])
+
+
 def _mean_intensity(
     hu: HuVolume,
-    lung: NDArray[np.bool_],
-    lesions: NDArray[np.bool_],
+    lung: MaskSlices,
+    lesions: MaskSlices,
     intensity: Intensity,
     unknown: dict[str, str],
 ) -> MeanIntensity:
@@ -354,14 +357,11 @@ def _mean_intensity(
     return MeanIntensity(**means)
 
 
-def _warnings(
-    lung: NDArray[np.bool_], lesions: NDArray[np.bool_], intensity: Intensity, geometry: Geometry
-) -> tuple[str, ...]:
+def _warnings(everywhere: int, outside: int, intensity: Intensity, geometry: Geometry) -> tuple[str, ...]:
+    """Of the lesions' voxels, and of those outside the lung field, too."""
     warnings = []
     if not intensity.calibrated:
         warnings.append(f"the intensities are {intensity.kind.value}: HU are estimated, lesions are less certain")
-    everywhere = int(np.count_nonzero(lesions))
-    outside = everywhere - _both(lesions, lung)
     if outside > OUTSIDE_PERCENT / 100 * max(1, everywhere):
         amount = f"{outside} pixels" if geometry.voxel_ml is None else f"{outside * geometry.voxel_ml:.1f} ml"
         warnings.append(f"{amount} of lesion lie outside the lung field: look at the mask")

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from groundglass.report.charts import HEIGHT, Chart
@@ -18,6 +16,7 @@ from groundglass.report.viewer import jpeg, viewer, viewer_slices
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import HuVolume
 from groundglass.scan.lungs import LungField
+from groundglass.scan.packed import MaskSlices
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def page(
     hu: HuVolume,
     view: AxialView,
     lungs: LungField,
-    lesions: NDArray[np.bool_],
+    lesions: MaskSlices,
     montage: Image.Image,
     about: About,
     sizes: tuple[tuple[int, int], ...] | None = None,

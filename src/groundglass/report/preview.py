@@ -10,6 +10,7 @@ from scipy import ndimage
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import HuVolume, Window
 from groundglass.scan.lungs import LungField
+from groundglass.scan.packed import MaskSlices, counts
 
 LUNG_WINDOW = Window(-1350, 150)
 TILE = 360  # pixels a side
@@ -24,7 +25,7 @@ def preview(
     hu: HuVolume,
     view: AxialView,
     lungs: LungField,
-    lesions: NDArray[np.bool_],
+    lesions: MaskSlices,
     title: str,
     sizes: tuple[tuple[int, int], ...] | None = None,
     names: tuple[str, ...] | None = None,
@@ -65,12 +66,12 @@ def preview(
     return sheet
 
 
-def _choose(lesions: NDArray[np.bool_], lungs: LungField) -> list[int]:
-    area = lesions.sum((1, 2))
+def _choose(lesions: MaskSlices, lungs: LungField) -> list[int]:
+    area = counts(lesions)
     if area.any():
         order = np.argsort(-area, kind="stable")[:SHOWN]
         return sorted(int(z) for z in order if area[z])
-    with_lung = np.flatnonzero(lungs.mask.any((1, 2)))
+    with_lung = np.flatnonzero(counts(lungs.mask))
     if not len(with_lung):
         with_lung = np.array([z for z, box in enumerate(lungs.boxes) if box is not None])
     steps = np.linspace(0, len(with_lung) - 1, min(SHOWN, len(with_lung))).round().astype(int)
@@ -81,7 +82,7 @@ def _tile(
     hu: HuVolume,
     view: AxialView,
     lungs: LungField,
-    lesions: NDArray[np.bool_],
+    lesions: MaskSlices,
     z: int,
     size: tuple[int, ...],
     name: str,
@@ -95,7 +96,7 @@ def _tile(
     grey = (LUNG_WINDOW.scale(hu[z, rows, columns]) * 255).astype(np.uint8)
     image = Image.fromarray(grey).resize(drawn_size, Image.Resampling.BICUBIC).convert("RGB")
     pixels = np.asarray(image).copy()
-    lung, lesion = lungs.right[z] | lungs.left[z], lesions[z]
+    lung, lesion = lungs.mask[z], lesions[z]
     for mask, colour, strength in ((lung, LUNG_COLOUR, 0.55), (lesion, LESION_COLOUR, 1.0)):
         line = outline(mask[rows, columns], drawn_size)[..., None] * strength
         pixels = (pixels * (1 - line) + np.array(colour) * line).astype(np.uint8)

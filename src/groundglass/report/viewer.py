@@ -16,6 +16,7 @@ from groundglass.report.preview import LESION_COLOUR, LUNG_WINDOW, outline, show
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import HuVolume
 from groundglass.scan.lungs import LungField
+from groundglass.scan.packed import MaskSlices
 
 SIDE = 512  # pixels of a drawn slice, at most
 QUALITY = 72  # of its JPEG
@@ -44,7 +45,7 @@ def viewer_slices(
     hu: HuVolume,
     view: AxialView,
     lungs: LungField,
-    lesions: NDArray[np.bool_],
+    lesions: MaskSlices,
     sizes: tuple[tuple[int, int], ...] | None,
     chart: Chart,
 ) -> list[dict[str, Any]]:

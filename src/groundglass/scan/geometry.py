@@ -7,16 +7,21 @@ and `affine_ras` are the only bridge.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
+from groundglass.scan.packed import MaskSlices
+
 # An affine column order (z, y, x) <-> (x, y, z), and a sign change of the first two axes: LPS <-> RAS.
 _REVERSE = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SLICES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +110,7 @@ class AxialView:
 
     source: Geometry
 
-    @property
+    @cached_property
     def geometry(self) -> Geometry:
         """The grid of the view: the same voxels at the same places, in another order."""
         to_source = inv_ornt_aff(self._steps, self.source.shape)
@@ -113,13 +118,13 @@ class AxialView:
         shape = tuple(int(n) for n in np.array(self.source.shape)[np.argsort(steps)])
         return Geometry((shape[0], shape[1], shape[2]), self.source.affine_lps @ to_source, self.source.in_mm)
 
-    @property
+    @cached_property
     def _steps(self) -> NDArray[np.float64]:
         # nibabel names directions in RAS+; seen from LPS, "R" is the patient's left and "A" the back.
         steps = ornt_transform(io_orientation(self.source.affine_lps), axcodes2ornt(("S", "A", "R")))
         return np.asarray(steps, dtype=np.float64)
 
-    @property
+    @cached_property
     def slice_numbers(self) -> NDArray[np.int64]:
         """(z,) for each slice of the view, its number along the source's own axis."""
         axis = int(np.flatnonzero(self._steps[:, 0] == 0)[0])
@@ -134,3 +139,14 @@ class AxialView:
         """Upright axial slices -> the source's own (z, y, x)."""
         back = ornt_transform(axcodes2ornt(("S", "A", "R")), io_orientation(self.source.affine_lps))
         return np.asarray(apply_orientation(array, back))
+
+    def restored_slices(self, slices: MaskSlices) -> Iterator[NDArray[Any]]:
+        """Upright axial slices -> the source's own slices (y, x) along its z, never more than some at once."""
+        axis, way = self._steps[0].astype(int)
+        count = self.source.shape[0]
+        for start in range(0, count, SLICES_AT_ONCE):
+            stop = min(count, start + SLICES_AT_ONCE)
+            part = [slice(0, n) for n in slices.shape]
+            part[axis] = slice(start, stop) if way > 0 else slice(count - stop, count - start)
+            z, rows, columns = part
+            yield from self.restore(np.stack([slices[place, rows, columns] for place in range(z.start, z.stop)]))

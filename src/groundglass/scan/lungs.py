@@ -6,8 +6,10 @@ lesions leave are closed slice by slice. No learning: it holds for any scanner, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +19,8 @@ from scipy import ndimage
 from groundglass.errors import LungError
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import HuVolume
-
-Voxels = NDArray[np.bool_]
+from groundglass.scan.packed import MaskSlices, Packed, Voxels, counts, extent, pack
+from groundglass.scan.regions import BY_CORNERS, BY_FACES, find_regions
 
 AIR_LIKE_HU = -400.0  # below it: lung or gas
 GAS_HU = -950.0  # a region of which half is below it is airway or bowel gas, or air outside
@@ -61,65 +63,56 @@ class LungField:
         spacing_mm: From slice to slice; None: they are pictures, and no neighbours.
     """
 
-    right: Voxels
-    left: Voxels
+    right: MaskSlices
+    left: MaskSlices
     boxes: tuple[Box | None, ...]
     warnings: tuple[str, ...] = ()
     spacing_mm: float | None = None
 
-    @property
-    def mask(self) -> Voxels:
+    @cached_property
+    def mask(self) -> Packed:
         """(z, y, x) both lungs."""
-        return self.right | self.left
+        return Packed.of(right | left for right, left in zip(self.right, self.left, strict=True))
 
-    def touching(self, found: Voxels) -> Voxels:
+    def touching(self, found: MaskSlices) -> Packed:
         """(z, y, x): what was found, without the regions that touch no lung: table, bowel, skin."""
-        kept = np.zeros_like(found)
-        place = extent(found)
-        if place is None:
-            return kept
-        inside = found[place]
-        regions, count = ndimage.label(inside, np.ones((3, 3, 3), dtype=np.int8))
-        near = np.zeros(count + 1, dtype=np.bool_)
-        for plane, right, left in zip(regions, self.right[place], self.left[place], strict=True):
-            near[plane[ndimage.binary_dilation(right | left, iterations=RIM_PIXELS)]] = True
-        for z, plane in enumerate(regions):
-            kept[place][z] = near[plane] & inside[z]
-        return kept
+        regions = find_regions(found, BY_CORNERS)
+        near = np.zeros(len(regions.sizes), dtype=np.bool_)
+        whole = extent(reduce(np.logical_or, found))
+        for (place, numbers), lung in zip(regions, self.mask, strict=True):
+            if numbers.size:
+                lung[whole] = ndimage.binary_dilation(lung[whole], iterations=RIM_PIXELS)
+                near[numbers[lung[place]]] = True
+        return regions.kept(near)
 
-    def with_lesions(self, lesions: Voxels) -> LungField:
+    def with_lesions(self, lesions: MaskSlices) -> LungField:
         """The field with the lesions in it or at its rim counted as lung.
 
         A threshold takes a dense lesion for chest wall. Lesions that touch no lung do not count.
         """
-        right, left = self.right.copy(), self.left.copy()
-        for z in range(len(lesions)):
-            if not (lesions[z] & ~right[z] & ~left[z]).any():
-                continue
-            place = extent(right[z] | left[z] | lesions[z])
-            on_right, on_left, lesion = right[z][place], left[z][place], lesions[z][place]
-            near = ndimage.binary_dilation(on_right | on_left, iterations=RIM_PIXELS)
-            regions, _ = ndimage.label(lesion)
-            touching = np.unique(regions[near & lesion])
-            joined = np.isin(regions, touching[touching > 0])
-            if not joined.any():
-                continue
-            nearer_right = _distance(on_right) <= _distance(on_left)
-            on_right[...] = _fill(on_right | (joined & nearer_right & ~on_left))
-            on_left[...] = _fill(on_left | (joined & ~on_right))
-            on_right &= ~on_left
-        return replace(self, right=right, left=left)
+        joined = (_with_lesion(*planes) for planes in zip(self.right, self.left, lesions, strict=True))
+        right, left = zip(*((pack(right), pack(left)) for right, left in joined), strict=True)
+        return replace(self, right=Packed(right), left=Packed(left))
 
 
-def extent(mask: Voxels) -> tuple[slice, ...] | None:
-    """The smallest box around what is true, along each axis; None where nothing is."""
-    found = []
-    for axis in range(mask.ndim):
-        places = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
-        if not len(places):
-            return None
-        found.append(slice(int(places[0]), int(places[-1]) + 1))
-    return tuple(found)
+def _with_lesion(right: Voxels, left: Voxels, lesion: Voxels) -> tuple[Voxels, Voxels]:
+    """(y, x) the right and the left lung of a slice, with the parts of the lesion in them or at their rim."""
+    if not (lesion & ~right & ~left).any():
+        return right, left
+    place = extent(right | left | lesion) or ()
+    on_right, on_left, inside = right[place], left[place], lesion[place]
+    near = ndimage.binary_dilation(on_right | on_left, iterations=RIM_PIXELS)
+    regions, _ = ndimage.label(inside)
+    touching = np.unique(regions[near & inside])
+    joined = np.isin(regions, touching[touching > 0])
+    if not joined.any():
+        return right, left
+    right, left = right.copy(), left.copy()
+    nearer_right = _distance(on_right) <= _distance(on_left)
+    right[place] = _fill(on_right | (joined & nearer_right & ~on_left))
+    left[place] = _fill(on_left | (joined & ~right[place]))
+    right[place] &= ~left[place]
+    return right, left
 
 
 def _distance(mask: Voxels) -> NDArray[np.float64]:
@@ -153,28 +146,37 @@ def find_lungs(
     spacing = geometry.spacing[1:] if geometry.in_mm else (PICTURE_WIDTH_MM / hu.shape[2],) * 2
     step = max(1, int(WORKING_MM / max(spacing) + 0.25))
     coarse_spacing = (spacing[0] * step, spacing[1] * step)
-    air = np.zeros((len(hu), *(-(-n // step) for n in hu.shape[1:])), dtype=np.bool_)
-    for z, plane in enumerate(hu):
-        height, width = (-(-n // step) for n in (hu.shape[1:] if sizes is None else sizes[z]))
-        coarse = plane[::step, ::step][:height, :width]
-        air[z, :height, :width] = _air_in_body(coarse, coarse_spacing, sizes is not None)
+    air = Packed.of(_air_slices(hu, step, coarse_spacing, sizes))
     if sizes is None:
         air = _largest_regions(air)
-    closed = np.stack([_close(plane, coarse_spacing) for plane in air])
-    if not closed.any():
+    closed = Packed.of(_close(plane, coarse_spacing) for plane in air)
+    if not counts(closed).any():
         raise LungError(
             "no lung was found: expected air-filled lung inside a body; check that it is a chest CT, and its "
             "intensities (--intensity hu|shifted-hu|8-bit-lung-window|unit-lung-window)"
         )
-    right = _right_side(closed, sizes)
-    fine_right, fine_left = (_refine(side, hu.shape, step) for side in (right, closed & ~right))
+    right = _right_side(np.asarray(closed), sizes)
+    left = (lung & ~side for lung, side in zip(closed, right, strict=True))
+    fine_right, fine_left = (Packed.of(_refine(plane, hu.shape[1:], step) for plane in side) for side in (right, left))
     boxes = _boxes(closed, step, hu.shape, spacing, sizes)
     if view is FieldOfView.SLICE:
         extents = sizes or (hu.shape[1:],) * len(hu)
         boxes = tuple(box and Box(0, height, 0, width) for box, (height, width) in zip(boxes, extents, strict=True))
     warnings = _warnings(fine_right, fine_left, closed, sizes)
     spacing_mm = geometry.spacing[0] if sizes is None and geometry.in_mm else None
-    return LungField(fine_right, fine_left & ~fine_right, boxes, warnings, spacing_mm)
+    return LungField(fine_right, fine_left, boxes, warnings, spacing_mm)
+
+
+def _air_slices(
+    hu: HuVolume, step: int, spacing: tuple[float, float], sizes: tuple[tuple[int, int], ...] | None
+) -> Iterator[Voxels]:
+    """(y, x) on the working grid, slice by slice."""
+    for z, plane in enumerate(hu):
+        air = np.zeros([-(-n // step) for n in hu.shape[1:]], dtype=np.bool_)
+        height, width = (-(-n // step) for n in (hu.shape[1:] if sizes is None else sizes[z]))
+        coarse = plane[::step, ::step][:height, :width]
+        air[:height, :width] = _air_in_body(coarse, spacing, sizes is not None)
+        yield air
 
 
 def _air_in_body(plane: NDArray[np.float32], spacing: tuple[float, float], picture: bool) -> Voxels:
@@ -201,14 +203,10 @@ def _share_below(plane: NDArray[np.float32], hu: float, regions: NDArray[Any], c
     return np.asarray(below / np.bincount(regions.ravel(), minlength=count + 1)[1:])
 
 
-def _largest_regions(air: Voxels) -> Voxels:
+def _largest_regions(air: Packed) -> Packed:
     """(z, y, x): without the small regions of a volume."""
-    regions, count = ndimage.label(air)
-    if not count:
-        return air
-    sizes = np.bincount(regions.ravel())
-    sizes[0] = 0
-    return np.asarray((sizes >= SMALLEST_REGION * sizes.max())[regions])
+    regions = find_regions(air, BY_FACES)
+    return regions.kept(regions.sizes >= SMALLEST_REGION * regions.sizes.max())
 
 
 def _close(plane: Voxels, spacing: tuple[float, float]) -> Voxels:
@@ -288,17 +286,17 @@ def _nearest_core(lungs: Voxels, regions: NDArray[Any], large: NDArray[np.int64]
     return np.asarray(lungs & side[owner])
 
 
-def _refine(side: Voxels, shape: tuple[int, ...], step: int) -> Voxels:
-    """From the working grid to the scan's own."""
+def _refine(plane: Voxels, shape: tuple[int, ...], step: int) -> Voxels:
+    """(y, x) from the working grid to the scan's own."""
     if step == 1:
-        return side
-    fine = side.repeat(step, axis=1).repeat(step, axis=2)[:, : shape[1], : shape[2]]
+        return plane
+    fine = plane.repeat(step, axis=0).repeat(step, axis=1)[: shape[0], : shape[1]]
     # The sampled pixel is the block's first: half a block back and forth brings the rim to where it was seen.
-    return np.roll(fine, -(step // 2), axis=(1, 2))
+    return np.roll(fine, -(step // 2), axis=(0, 1))
 
 
 def _boxes(
-    lungs: Voxels,
+    lungs: Packed,
     step: int,
     shape: tuple[int, ...],
     spacing: tuple[float, float],
@@ -315,14 +313,14 @@ def _boxes(
             min(width, int(columns[-1]) + step + margin[1]),
         )
 
-    shown: Voxels = np.asarray(lungs.any((1, 2)))
+    shown = counts(lungs) > 0
     if sizes is not None:
         return tuple(
             _whole_if_cut(box(plane, *size), *size) if any_lung else None
             for plane, size, any_lung in zip(lungs, sizes, shown, strict=True)
         )
     first, last = np.flatnonzero(shown)[[0, -1]]
-    common = box(np.asarray(lungs.any(0)), shape[1], shape[2])
+    common = box(reduce(np.logical_or, lungs), shape[1], shape[2])
     return tuple(common if first - 1 <= z <= last + 1 else None for z in range(shape[0]))
 
 
@@ -332,11 +330,11 @@ def _whole_if_cut(box: Box, height: int, width: int) -> Box:
     return Box(0, height, 0, width) if fills else box
 
 
-def _warnings(right: Voxels, left: Voxels, lungs: Voxels, sizes: tuple[tuple[int, int], ...] | None) -> tuple[str, ...]:
+def _warnings(right: Packed, left: Packed, lungs: Packed, sizes: tuple[tuple[int, int], ...] | None) -> tuple[str, ...]:
     warnings = []
     if sizes is not None:
         warnings.append("a picture states no sides: right and left follow the radiological convention by assumption")
-    areas = lungs.sum((1, 2))
+    areas = counts(lungs)
     if sizes is None and len(areas) > 1:
         cut = [name for name, area in (("lowest", areas[0]), ("highest", areas[-1])) if area > 0.25 * areas.max()]
         if cut:
@@ -344,7 +342,6 @@ def _warnings(right: Voxels, left: Voxels, lungs: Voxels, sizes: tuple[tuple[int
                 f"the lungs reach the {' and the '.join(cut)} slice: the scan does not cover them whole, and volumes "
                 "are of the covered part"
             )
-    for name, side in (("right", right), ("left", left)):
-        if side.sum() < 0.02 * (right.sum() + left.sum()):
-            warnings.append(f"no {name} lung was found")
+    voxels = {"right": counts(right).sum(), "left": counts(left).sum()}
+    warnings += [f"no {name} lung was found" for name, n in voxels.items() if n < 0.02 * sum(voxels.values())]
     return tuple(warnings)

@@ -99,7 +99,7 @@ def write_view(analysis: Analysis, folder: Path) -> None:
     for plane, values in zip(hu, at.hu, strict=True):
         plane[...] = np.rint(values.clip(-32768, 32767))
     nifti.write_scan(Scan(hu, at.view.geometry), folder / "scan.nii.gz")
-    nifti.write_scan(Scan(at.kinds, at.view.geometry), folder / "lesions.nii.gz")
+    nifti.write_scan(Scan(np.asarray(at.kinds), at.view.geometry), folder / "lesions.nii.gz")
     numbers = {"file_slice_of_view": at.view.slice_numbers.tolist()}
     (folder / "slices.json").write_text(json.dumps(numbers))
 
