@@ -3,16 +3,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from groundglass.data.catalogue import find_cases, select
 from groundglass.data.slices import read_pair
 from groundglass.errors import LungError
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import recognise
-from groundglass.scan.lungs import Box, LungField, find_lungs
-from groundglass.scan.packed import MaskSlices, counts
+from groundglass.scan.lungs import Box, LungField, _nearest_core, find_lungs
+from groundglass.scan.packed import MaskSlices, Packed, counts
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.reader import read_scan
+from groundglass.scan.regions import BY_FACES, find_regions
 
 GRID = Geometry((1, 200, 280), np.diag([5.0, 1.25, 1.25, 1.0])[:, [2, 1, 0, 3]])
 
@@ -119,6 +121,24 @@ def test_touching_lungs_are_parted() -> None:
     hu[0, 60:75, 110:170] = -860  # an anterior junction
     field = find_lungs(hu, GRID)
     assert counts(field.right).sum() == pytest.approx(counts(field.left).sum(), rel=0.15)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_touching_lungs_are_parted_as_in_the_whole_volume(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each voxel goes to the nearest core, in however many slices it is looked for; of two as near to the same one."""
+    rng = np.random.default_rng(seed)
+    cores = np.zeros((40, 12, 30), dtype=np.bool_)
+    cores[rng.integers(0, 8) :: 9, 3:9, 3:9] = cores[rng.integers(0, 15) :: 16, 3:9, 20:26] = True
+    lungs = cores | (rng.random(cores.shape) < 0.2)
+    regions = find_regions(cores, BY_FACES)
+    large = np.arange(1, len(regions.sizes))
+    is_right = regions.centres(large)[:, 2] < 15
+    sampling = (4.0, 1.0, 1.0)
+    nearest = ndimage.distance_transform_edt(~cores, sampling, return_distances=False, return_indices=True)
+    for at_once in (1, 4, 100):
+        monkeypatch.setattr("groundglass.scan.lungs.SLICES_AT_ONCE", at_once)
+        found = _nearest_core(Packed.of(lungs), regions, large, is_right, (slice(0, 12), slice(0, 30)))
+        assert np.array_equal(found, lungs & (np.asarray(nearest)[2] < 15))
 
 
 def test_one_lung_is_no_reason_to_stop() -> None:

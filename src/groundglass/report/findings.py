@@ -17,7 +17,7 @@ from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import HuVolume, Intensity
 from groundglass.scan.lungs import LungField
 from groundglass.scan.packed import MaskSlices, counts
-from groundglass.scan.regions import BY_CORNERS, IN_SLICE, Regions, find_regions
+from groundglass.scan.regions import BY_CORNERS, IN_SLICE, find_regions
 from groundglass.scan.scan import Scan
 
 SCHEMA = 3
@@ -304,7 +304,7 @@ def _largest(
     sizes = regions.sizes[1:]
     largest = np.argsort(-sizes, kind="stable")[:LARGEST] + 1
     found = []
-    for rank, (number, centre) in enumerate(zip(largest, _centres(regions, largest), strict=True)):
+    for rank, (number, centre) in enumerate(zip(largest, regions.centres(largest), strict=True)):
         size = int(regions.sizes[number])
         volume_ml, centre_mm, area_px = None, None, None
         if geometry.voxel_ml is not None:
@@ -319,18 +319,6 @@ def _largest(
         place = int(slice_numbers[round(float(centre[0]))])
         found.append(Lesion(volume_ml=volume_ml, area_px=area_px, centre_lps_mm=centre_mm, slice=place))
     return tuple(found)
-
-
-def _centres(regions: Regions, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(wanted, 3) the mean (z, y, x) of some regions."""
-    total = np.zeros((len(wanted), 3), dtype=np.int64)
-    for z, ((rows, columns), plane) in enumerate(regions):
-        for rank, number in enumerate(wanted if plane.size else ()):
-            here = plane == number
-            in_row, in_column = here.sum(1), here.sum(0)
-            y, x = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
-            total[rank] += in_row.sum() * z, in_row @ y, in_column @ x
-    return np.asarray(total / regions.sizes[wanted, None])
 
 
 def _mean_intensity(
@@ -358,7 +346,7 @@ def _mean_intensity(
 
 
 def _warnings(everywhere: int, outside: int, intensity: Intensity, geometry: Geometry) -> tuple[str, ...]:
-    """Of the lesions' voxels, and of those outside the lung field, too."""
+    """`everywhere` and `outside` are the lesions' voxels, and those of them outside the lung field."""
     warnings = []
     if not intensity.calibrated:
         warnings.append(f"the intensities are {intensity.kind.value}: HU are estimated, lesions are less certain")

@@ -19,8 +19,8 @@ from scipy import ndimage
 from groundglass.errors import LungError
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import HuVolume
-from groundglass.scan.packed import MaskSlices, Packed, Voxels, counts, extent, pack
-from groundglass.scan.regions import BY_CORNERS, BY_FACES, find_regions
+from groundglass.scan.packed import MaskSlices, Packed, PackedPlane, Voxels, counts, extent, pack
+from groundglass.scan.regions import BY_CORNERS, BY_FACES, Regions, find_regions
 
 AIR_LIKE_HU = -400.0  # below it: lung or gas
 GAS_HU = -950.0  # a region of which half is below it is airway or bowel gas, or air outside
@@ -31,6 +31,7 @@ MARGIN_MM = 8.0
 SMALLEST_SLICE_MM2 = 150.0  # less lung than this in a slice is none
 RIM_PIXELS = 3  # a lesion this near to the field is at its rim
 CUT_PICTURE = 0.6  # of a picture: a box that covers more shows that it was cut to the lungs
+SLICES_AT_ONCE = 32
 SMALLEST_REGION = 0.04  # of the largest region, in a volume: less is no lung
 
 
@@ -155,7 +156,7 @@ def find_lungs(
             "no lung was found: expected air-filled lung inside a body; check that it is a chest CT, and its "
             "intensities (--intensity hu|shifted-hu|8-bit-lung-window|unit-lung-window)"
         )
-    right = _right_side(np.asarray(closed), sizes)
+    right = _right_of(closed) if sizes is None else Packed.of(_right_of(Packed.of([plane]))[0] for plane in closed)
     left = (lung & ~side for lung, side in zip(closed, right, strict=True))
     fine_right, fine_left = (Packed.of(_refine(plane, hu.shape[1:], step) for plane in side) for side in (right, left))
     boxes = _boxes(closed, step, hu.shape, spacing, sizes)
@@ -225,65 +226,84 @@ def _close(plane: Voxels, spacing: tuple[float, float]) -> Voxels:
     return closed
 
 
-def _right_side(lungs: Voxels, sizes: tuple[tuple[int, int], ...] | None) -> Voxels:
-    """(z, y, x): the patient's right lung, at small x, split from the left one where they touch."""
-    if sizes is not None:
-        return np.stack([_right_of(plane) for plane in lungs])
-    right = np.zeros_like(lungs)
-    place = extent(lungs)
-    if place is not None:
-        right[place] = _right_of(lungs[place], lungs.shape[-1] / 2 - place[-1].start)
-    return right
+def _right_of(lungs: Packed) -> Packed:
+    """(z, y, x): the patient's right lung, at small x, split from the left one where they touch.
 
-
-def _right_of(lungs: Voxels, centre: float | None = None) -> Voxels:
-    """Erode until two large regions part; each voxel then belongs to the side of the nearest core.
-
-    Where they never part, a lone lung belongs to its side of `centre`, a column; None: the middle one.
+    Erode until two large regions part; each voxel then belongs to the side of the nearest core. Where they never part,
+    a lone lung belongs to its side of the middle column.
     """
-    if not lungs.any():
+    whole = extent(reduce(np.logical_or, lungs))
+    if whole is None:
         return lungs
-    columns = np.flatnonzero(lungs.any(tuple(range(lungs.ndim - 1))))
-    middle = (columns[0] + columns[-1]) / 2
-    across = ndimage.generate_binary_structure(2, 1)
-    if lungs.ndim == 3:
-        across = across[None]
+    middle = (whole[1].start + whole[1].stop - 1) / 2
     core = lungs
     for _ in range(12):
-        regions, count = ndimage.label(core)
-        if not count:
+        regions = find_regions(core, BY_FACES)
+        size = regions.sizes[1:]
+        if not len(size):
             break
-        size = np.bincount(regions.ravel(), minlength=count + 1)[1:]
         large = np.flatnonzero(size > 0.15 * size.sum()) + 1
-        centres = _columns(regions, count)[large - 1]
+        centres = regions.centres(large)[:, 2]
         if len(large) >= 2 and centres.min() < middle < centres.max():
-            return _nearest_core(lungs, regions, large, centres < middle)
-        core = ndimage.binary_erosion(core, across)
-    left_of_centre = np.arange(lungs.shape[-1]) < (lungs.shape[-1] / 2 if centre is None else centre)
-    share = float((lungs & left_of_centre).sum() / lungs.sum())
+            return _nearest_core(lungs, regions, large, centres < middle, whole)
+        core = Packed.of(_eroded(plane) for plane in core)
+    column = np.arange(lungs.shape[2])
+    share = counts(Packed.of(plane & (column < len(column) / 2) for plane in lungs)).sum() / counts(lungs).sum()
     if not 0.15 < share < 0.85:  # there is one lung only
-        return lungs if share > 0.5 else np.zeros_like(lungs)
-    return np.asarray(lungs & (np.arange(lungs.shape[-1]) < middle))
+        return lungs if share > 0.5 else Packed.of(np.zeros_like(plane) for plane in lungs)
+    return Packed.of(plane & (column < middle) for plane in lungs)
 
 
-def _columns(regions: NDArray[Any], count: int) -> NDArray[np.float64]:
-    """(count,) the mean column of each region."""
-    total, size = np.zeros(count + 1), np.zeros(count + 1)
-    for column in range(regions.shape[-1]):
-        here = np.bincount(regions[..., column].ravel(), minlength=count + 1)
-        total += here * float(column)
-        size += here
-    return np.asarray(total[1:] / size[1:])
+def _eroded(plane: Voxels) -> Voxels:
+    """(y, x): without the pixels at its rim."""
+    eroded, place = np.zeros_like(plane), extent(plane)
+    if place is not None:
+        eroded[place] = ndimage.binary_erosion(plane[place])
+    return eroded
 
 
-def _nearest_core(lungs: Voxels, regions: NDArray[Any], large: NDArray[np.int64], is_right: Voxels) -> Voxels:
-    core, side = (np.zeros(int(regions.max()) + 1, dtype=np.bool_) for _ in range(2))
+def _nearest_core(
+    lungs: Packed, regions: Regions, large: NDArray[np.int64], is_right: Voxels, whole: tuple[slice, ...]
+) -> Packed:
+    """(z, y, x): what of the lungs is nearest to a right one of the large regions, the cores; some slices at once."""
+    core, side = (np.zeros(len(regions.sizes), dtype=np.bool_) for _ in range(2))
     core[large], side[large[is_right]] = True, True
-    cores = core[regions]
-    sampling = (4.0, 1.0, 1.0)[-lungs.ndim :]
-    where = ndimage.distance_transform_edt(~cores, sampling=sampling, return_distances=False, return_indices=True)
-    owner = regions[tuple(np.asarray(where))]
-    return np.asarray(lungs & side[owner])
+    cores, rights = regions.kept(core), regions.kept(side)
+    planes: list[PackedPlane] = []
+    for start in range(0, len(lungs), SLICES_AT_ONCE):
+        stop = min(len(lungs), start + SLICES_AT_ONCE)
+        owned = rights.stack(start, stop)
+        apart = lungs.stack(start, stop) & ~cores.stack(start, stop)
+        if apart.any():
+            owned[apart] = _by_nearest(np.argwhere(apart) + np.array([start, 0, 0]), cores, rights, whole)
+        planes += map(pack, owned)
+    return Packed(tuple(planes))
+
+
+def _by_nearest(
+    voxels: NDArray[np.int64], cores: Packed, rights: Packed, place: tuple[slice, ...]
+) -> NDArray[np.bool_]:
+    """(voxels,) whether the core that is nearest to each is a right one, a slice counting as four pixels.
+
+    Args:
+        voxels: (voxels, 3) z, y, x, in order.
+        cores: (z, y, x).
+        rights: Those of them on the right.
+        place: Rows and columns that hold voxels and cores.
+    """
+    sampling = np.array([4.0, 1.0, 1.0])
+    reach = 8
+    while True:  # a core beyond the slices that are looked at is farther than they reach
+        start, stop = max(0, int(voxels[0, 0]) - reach), min(len(cores), int(voxels[-1, 0]) + reach + 1)
+        near = cores.stack(start, stop)[:, place[0], place[1]]
+        if near.any():
+            where = ndimage.distance_transform_edt(~near, sampling, return_distances=False, return_indices=True)
+            corner = np.array([start, place[0].start, place[1].start])
+            nearest = np.asarray(where)[(slice(None), *(voxels - corner).T)].T
+            away = (nearest + corner - voxels) * sampling
+            if len(near) == len(cores) or (away**2).sum(1).max() <= (sampling[0] * reach) ** 2:
+                return np.asarray(rights.stack(start, stop)[:, place[0], place[1]][tuple(nearest.T)])
+        reach *= 2
 
 
 def _refine(plane: Voxels, shape: tuple[int, ...], step: int) -> Voxels:

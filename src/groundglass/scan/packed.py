@@ -80,11 +80,15 @@ class Packed:
             return self.planes[z].unpacked()[tuple(part)]
         return self.planes[place].unpacked()
 
+    def stack(self, start: int, stop: int) -> NDArray[Any]:
+        """(stop - start, y, x): some slices as an array."""
+        return np.stack([plane.unpacked() for plane in self.planes[start:stop]])
+
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """(z, y, x); always new."""
         if copy is False:
             raise ValueError("a packed mask has no array to share")
-        return np.stack(list(self)).astype(dtype or self.planes[0].dtype, copy=False)
+        return self.stack(0, len(self)).astype(dtype or self.planes[0].dtype, copy=False)
 
 
 MaskSlices: TypeAlias = Voxels | Packed

@@ -46,6 +46,17 @@ class Regions:
             place, parts = _parts(plane, self.connected)
             yield place, numbers[parts]
 
+    def centres(self, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(wanted, 3) the mean (z, y, x) of the regions of these numbers."""
+        total = np.zeros((len(wanted), 3), dtype=np.int64)
+        for z, ((rows, columns), plane) in enumerate(self):
+            for rank, number in enumerate(wanted if plane.size else ()):
+                here = plane == number
+                in_row, in_column = here.sum(1), here.sum(0)
+                y, x = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
+                total[rank] += in_row.sum() * z, in_row @ y, in_column @ x
+        return np.asarray(total / self.sizes[wanted, None])
+
     def kept(self, wanted: Voxels) -> Packed:
         """(z, y, x): the mask without the regions that are not wanted, of (regions + 1,)."""
         wanted = wanted & (self.sizes > 0)
