@@ -252,14 +252,14 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(scan_file: Path, tmp_path: Path) 
     slow = (
         # A test started in the background inherits a shell's ignored Ctrl-C.
         "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from groundglass.inference.segmenter import Segmenter; from groundglass.cli import main\n"
-        "def load(*_): print('loading', flush=True); time.sleep(60)\n"
-        "Segmenter.load = load; main()"
+        "from groundglass import analysis; from groundglass.cli import main\n"
+        "def read(*_): print('reading', flush=True); time.sleep(60)\n"
+        "analysis.read_scan = read; main()"
     )
     words = [sys.executable, "-c", slow, "segment", str(scan_file), "-o", str(tmp_path / "out")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "loading\n"
+        assert process.stdout.readline() == "reading\n"
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)

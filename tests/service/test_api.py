@@ -355,7 +355,7 @@ def test_limits_are_said_and_held(start_server: Start, scan_file: Path, long_sca
         small = gzip.compress(nifti_of(101))
         too_many = server.over(server.post(("many.nii.gz", small)).json()["id"])
         assert "101 slices, expected at most 100" in too_many["reason"]
-        running = server.post(("90.nii.gz", gzip.compress(nifti_of(90, 512), 1))).json()["id"]
+        running = server.post(("100.nii.gz", gzip.compress(nifti_of(100, 1024), 1))).json()["id"]
         server.wait(lambda _: server.job(running)["status"] != "queued")
         server.post(scan_file)
         answer = server.post(scan_file)
