@@ -33,10 +33,10 @@ from groundglass.quantize import quantize
 from groundglass.scan import nifti
 from groundglass.scan.intensity import AIR_HU, recognise
 from groundglass.scan.lungs import FieldOfView
-from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.reader import read_scan
 from groundglass.scan.scan import Scan
 from made_up_engine import MadeUpEngine
+from medseg_phantoms import write_phantoms
 
 CONFIG = """
 name = "tiny"
@@ -57,16 +57,7 @@ SPLIT = Split(name="apart", protocol="B", rule="", train=("volumes/1",), validat
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three phantoms in the publisher's layout, as 8-bit lung windows."""
-    root = tmp_path_factory.mktemp("data")
-    for directory in ("rp_im", "rp_msk"):
-        (root / directory).mkdir()
-    for seed, name in enumerate(("1", "4", "5")):
-        phantom = chest_phantom(seed, (24, 96, 128))
-        grey = np.clip((phantom.scan.values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
-        for directory, values in (("rp_im", grey), ("rp_msk", phantom.lesions.voxels.astype(np.uint8))):
-            nifti.write_scan(Scan(values, phantom.scan.geometry), root / directory / f"{name}.nii.gz")
-    return root
+    return write_phantoms(tmp_path_factory.mktemp("data"), grey=True)
 
 
 @pytest.fixture(scope="module")

@@ -20,14 +20,12 @@ from groundglass.errors import ConfigError, TrainingError
 from groundglass.experiment import train
 from groundglass.export import export
 from groundglass.inference.segmenter import Segmenter
-from groundglass.scan import nifti
 from groundglass.scan.intensity import HuVolume
 from groundglass.scan.lungs import Box, LungField
-from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.reader import read_scan
-from groundglass.scan.scan import Scan
 from groundglass.training.fit import load_network
 from made_up_engine import MadeUpEngine, made_up_segmenter
+from medseg_phantoms import write_phantoms
 
 WINDOW = (-1000.0, 0.0)
 STILL = AugmentConfig(flip=0, rotate_degrees=0, scale=0, shift=0)
@@ -146,15 +144,7 @@ def test_a_segmenter_looks_at_slices_between_their_neighbours_with_lung(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three phantoms in the publisher's layout, in HU; of 24 slices over 300 mm."""
-    root = tmp_path_factory.mktemp("data")
-    for directory in ("rp_im", "rp_msk"):
-        (root / directory).mkdir()
-    for seed, name in enumerate(("1", "4", "5")):
-        phantom = chest_phantom(seed, (24, 96, 128))
-        for directory, values in (("rp_im", phantom.scan.values), ("rp_msk", phantom.lesions.voxels.astype(np.uint8))):
-            nifti.write_scan(Scan(values, phantom.scan.geometry), root / directory / f"{name}.nii.gz")
-    return root
+    return write_phantoms(tmp_path_factory.mktemp("data"), grey=False)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from groundglass.data.augment import AugmentConfig, augment
 from groundglass.data.batches import DrawConfig, plain_batches, training_batches
@@ -16,6 +17,12 @@ def slices(count: int = 12) -> Slices:
     labels = (np.arange(count) % 2 == 0).astype(np.uint8)[:, None, None] * np.ones((1, 8, 10), np.uint8)
     names = np.array(["volumes/1"] * (count - 2) + ["slices/1", "slices/2"])
     return Slices(hu.astype(np.int16), labels, names, np.zeros(count, np.int64), names, np.full(count, np.nan))
+
+
+def picture(labels: NDArray[np.uint8]) -> Slices:
+    """One slice with these labels."""
+    name = np.array(["a"])
+    return Slices(np.zeros(labels.shape, np.int16), labels, name, np.zeros(1, np.int64), name, np.array([np.nan]))
 
 
 def test_without_change_a_batch_is_the_windowed_slice() -> None:
@@ -84,15 +91,7 @@ def test_a_share_of_the_last_plain_batch_may_be_empty() -> None:
 
 def test_a_map_for_each_class_and_no_statement_where_the_reference_makes_none() -> None:
     labels = np.array([0, 1, 2, 3, UNSTATED], np.uint8).repeat(2)[None, None] * np.ones((1, 8, 1), np.uint8)
-    given = Slices(
-        np.zeros(labels.shape, np.int16),
-        labels,
-        np.array(["a"]),
-        np.zeros(1, np.int64),
-        np.array(["a"]),
-        np.array([np.nan]),
-    )
-    ((_, target),) = plain_batches(given, WINDOW, 1, ("consolidation", "ground-glass"))
+    ((_, target),) = plain_batches(picture(labels), WINDOW, 1, ("consolidation", "ground-glass"))
     expected = [[0, 1, 1, 1, 1], [0, 0, 1, 0, -1], [0, 1, 0, 0, -1]]  # lesion, consolidation, ground-glass
     assert target[0, :, 4, ::2].tolist() == expected
     assert torch.equal(target[..., ::2], target[..., 1::2])
@@ -102,25 +101,19 @@ def test_maps_of_classes_move_with_the_lesion() -> None:
     labels = np.zeros((1, 32, 32), np.uint8)
     for label, column in zip((1, 2, UNSTATED), (4, 13, 22), strict=True):
         labels[0, 12:20, column : column + 8] = label
-    given = Slices(
-        np.zeros(labels.shape, np.int16),
-        labels,
-        np.array(["a"]),
-        np.zeros(1, np.int64),
-        np.array(["a"]),
-        np.array([np.nan]),
-    )
     change = AugmentConfig(flip=1.0, rotate_degrees=30, scale=0.1, shift=0.05)
-    loader = training_batches(given, WINDOW, DrawConfig(1), change, seed=1, classes=("ground-glass", "consolidation"))
+    loader = training_batches(
+        picture(labels), WINDOW, DrawConfig(1), change, seed=1, classes=("ground-glass", "consolidation")
+    )
     ((_, target),) = loader
-    lesion, *classes = target[0]
+    lesion, *maps = target[0]
     assert set(target.unique().tolist()) == {-1.0, 0.0, 1.0}
-    unstated = classes[0] < 0
-    assert torch.equal(unstated, classes[1] < 0)
-    assert torch.equal(lesion > 0, unstated | (classes[0] > 0) | (classes[1] > 0))  # apart, so that none meet
-    for part in (unstated, classes[0] > 0, classes[1] > 0):
+    unstated = maps[0] < 0
+    assert torch.equal(unstated, maps[1] < 0)
+    assert torch.equal(lesion > 0, unstated | (maps[0] > 0) | (maps[1] > 0))  # apart, so that none meet
+    for part in (unstated, maps[0] > 0, maps[1] > 0):
         assert 40 < part.sum() < 90
-    places = [part.nonzero()[:, 1].float().mean() for part in (classes[0] > 0, classes[1] > 0, unstated)]
+    places = [part.nonzero()[:, 1].float().mean() for part in (maps[0] > 0, maps[1] > 0, unstated)]
     assert places == sorted(places, reverse=True)  # mirrored
 
 
