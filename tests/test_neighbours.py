@@ -204,7 +204,7 @@ def test_neighbours_want_slices_without_lesion() -> None:
         run_config(field={"neighbours_mm": -1})
 
 
-@pytest.mark.parametrize("peer", [None, "DynUNet"])
+@pytest.mark.parametrize("peer", [None, pytest.param("DynUNet", marks=pytest.mark.slow)])
 def test_it_is_exported_and_its_neighbours_count(
     peer: str | None, folder: Path, prepared: Path, tmp_path: Path
 ) -> None:

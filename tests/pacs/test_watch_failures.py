@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore:.*:UserWarning:pydicom"), pytes
 PLANTED = re.compile(f"{re.escape(NAME)}|{NUMBER}|{BIRTH}|{PASSWORD}")
 
 
+@pytest.mark.slow
 def test_of_several_at_once_each_gets_its_own_and_one_that_fails_is_tried_and_left(
     orthanc: OrthancServer, started: Callable[[Obedient], Running], tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FULL = '{"detail": "the queue is full: 32 scans wait"}'
 
 
+@pytest.mark.slow
 def test_what_is_too_large_is_not_sent(chrome: "Browser", start_server: Callable[..., Server], tmp_path: Path) -> None:
     (tmp_path / "large.nii.gz").write_bytes(bytes(2 << 20))
     server = start_server("--max-upload", "1")
@@ -54,6 +55,7 @@ def test_a_full_queue_is_waited_for(tab: Tab, scan_file: Path) -> None:
     tab.complaints.clear()
 
 
+@pytest.mark.slow
 def test_waiting_for_a_full_queue_can_be_given_up(tab: Tab, scan_file: Path) -> None:
     page = tab.open()
     page.route("**/api/scans", lambda route: route.fulfill(status=429, body=FULL, headers={"Retry-After": "60"}))
