@@ -207,8 +207,8 @@ def ways(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for (batch, fixed, hint), compiled in rows.items():
             queue = openvino.AsyncInferQueue(compiled)
             begun = time.perf_counter()
-            for start in range(0, len(slices), batch):
-                queue.start_async({0: slices[start : start + batch]})
+            for first in range(0, len(slices), batch):
+                queue.start_async({0: slices[first : first + batch]})
             queue.wait_all()
             if turn:
                 seconds.setdefault((batch, fixed, hint), []).append(time.perf_counter() - begun)

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from groundglass.config import RunConfig
+from groundglass.data.batches import plain_batches
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
-from groundglass.experiment import scored_batches
+from groundglass.experiment import SCORING_BATCH
 from groundglass.export import open_run
 from groundglass.scores import Confusion
 
@@ -61,10 +61,9 @@ def _print_scans(runs: Sequence[Path], slices: Slices, mirrored: bool) -> None:
 
 @torch.inference_mode()
 def _probability(run: Path, slices: Slices, mirrored: bool) -> NDArray[np.float32]:
-    module, _ = open_run(run, run.name)
-    config = RunConfig.model_validate_json((run / "config.json").read_bytes())
+    module, card = open_run(run, run.name)
     found = []
-    for image, _ in scored_batches(slices, config):
+    for image, _ in plain_batches(slices, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm):
         probability = torch.sigmoid(module(image)[:, 0])
         if mirrored:
             probability = (probability + torch.sigmoid(module(image.flip(3))[:, 0]).flip(2)) / 2

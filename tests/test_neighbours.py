@@ -182,7 +182,10 @@ def test_a_training_begins_with_the_weights_of_one_without_neighbours(prepared: 
     ):
         with torch.inference_mode():
             assert torch.allclose(before(first[0]), after(other[0]), atol=1e-5)
-    assert f'"start": "{tmp_path / "alone"}"' in (tmp_path / "between" / "machine.json").read_text()
+    began = f'"start": "{tmp_path / "alone"}"'
+    assert began in (tmp_path / "between" / "machine.json").read_text()
+    train(still, prepared, SPLIT, tmp_path / "between", resume=True)
+    assert began in (tmp_path / "between" / "machine.json").read_text()
 
 
 def test_a_training_begins_with_nothing_else(prepared: Path, tmp_path: Path) -> None:

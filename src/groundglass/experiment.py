@@ -179,8 +179,10 @@ def begin_run(run: Path, config: RunConfig, split: Split, resume: bool, start: P
         (run / outcome).unlink(missing_ok=True)
     _write(run / "config.json", config.model_dump_json(indent=2))
     _write(run / "split.json", split.model_dump_json(indent=1))
-    begun_with = {"start": str(start.resolve())} if start else {}
-    _write(run / "machine.json", json.dumps(describe_machine() | begun_with, indent=2))
+    machine = run / "machine.json"
+    before = json.loads(machine.read_bytes()) if resume and machine.is_file() else {}
+    began = str(start.resolve()) if start else before.get("start")
+    _write(machine, json.dumps(describe_machine() | ({"start": began} if began else {}), indent=2))
 
 
 def check_begun(run: Path, config: RunConfig, split: Split) -> RunConfig:

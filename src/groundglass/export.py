@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from groundglass.config import RunConfig
+from groundglass.data.batches import plain_batches
 from groundglass.data.prepared import read_prepared
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError, ModelError
-from groundglass.experiment import THRESHOLDS, score, scored_batches
+from groundglass.experiment import SCORING_BATCH, THRESHOLDS, score
 from groundglass.inference.card import ModelCard, write_card
 from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.engine_config import EngineConfig, Precision
@@ -105,12 +106,12 @@ def threshold_of_folds(folds: Sequence[Path], prepared: Path) -> tuple[float, di
     _, slices = read_prepared(prepared)
     dice: dict[str, list[float]] = {}
     for fold in folds:
-        module, _ = open_run(fold, fold.name)
-        config = RunConfig.model_validate_json((fold / "config.json").read_bytes())
+        module, card = open_run(fold, fold.name)
         split = Split.model_validate_json((fold / "split.json").read_bytes())
         held_out = slices.where(sides_of(split, slices).test)
         for case in dict.fromkeys(held_out.case.tolist()):
-            batches = scored_batches(held_out.where(held_out.case == case), config)
+            scan = held_out.where(held_out.case == case)
+            batches = plain_batches(scan, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm)
             curve = score(module, batches, THRESHOLDS)
             dice[case] = [counts.dice or 0.0 for counts in curve]
     if not dice:
