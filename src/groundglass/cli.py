@@ -457,7 +457,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     devices: Annotated[int, typer.Option(min=1, help="Processes (GPUs) that share every batch.")] = 1,
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="RUN", help="Begin with a finished run's weights: fine-tune.")
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Fine-tune: begin with a finished run, an exported NAME.onnx, or groundglass-ct, the bundled model.",
+        ),
     ] = None,
 ) -> None:
     """Train the network on a prepared folder. Needs the `train` extra."""
@@ -655,17 +660,18 @@ def robustness(
 def _segmenter(
     model: Path | None, targets: Sequence[Target], config: EngineConfig = ON_THIS_MACHINE
 ) -> tuple[Segmenter, tuple[str, ...]]:
-    """A run's or a model file's segmenter, and warnings where the run was trained on what is scored."""
+    """A run's or a model file's segmenter, and warnings where it was trained on what is scored."""
     from groundglass.evaluation.targets import seen_in_training
     from groundglass.inference.segmenter import Segmenter
 
     if model is None or not model.is_dir():
-        return Segmenter.load(model, config), ()
-    _needs("torch", "lightning")
-    from groundglass.export import run_segmenter
+        segmenter = Segmenter.load(model, config)
+    else:
+        _needs("torch", "lightning")
+        from groundglass.export import run_segmenter
 
-    segmenter, trained = run_segmenter(model)
-    return segmenter, seen_in_training(targets, trained)
+        segmenter = run_segmenter(model)
+    return segmenter, seen_in_training(targets, segmenter.card.trained_on)
 
 
 def _needs(*modules: str, extra: str = "train") -> None:

@@ -20,13 +20,13 @@ from groundglass.data.batches import plain_batches
 from groundglass.data.prepared import read_prepared
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError, ModelError
-from groundglass.experiment import SCORING_BATCH, THRESHOLDS, score
+from groundglass.experiment import SCORING_BATCH, THRESHOLDS, score, trained_on
 from groundglass.inference.card import ModelCard, write_card
 from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.segmenter import Segmenter
-from groundglass.training.fit import load_network
 from groundglass.training.module import LesionModule
+from groundglass.training.weights import load_network
 from groundglass.whole_file import digest
 
 # Largest difference from torch in probability. ONNX Runtime shows that the file computes what torch does, but rounds
@@ -133,14 +133,14 @@ class TorchEngine:
         return np.asarray(self._module(torch.from_numpy(images)).numpy(), dtype=np.float32)
 
 
-def run_segmenter(run: Path) -> tuple[Segmenter, Split]:
-    """A finished run, ready to segment, and what it was trained on.
+def run_segmenter(run: Path) -> Segmenter:
+    """A finished run, ready to segment.
 
     Raises:
         ModelError: The run is not finished.
     """
     module, card = open_run(run, run.resolve().name)
-    return Segmenter(card, TorchEngine(module)), Split.model_validate_json((run / "split.json").read_bytes())
+    return Segmenter(card, TorchEngine(module))
 
 
 def open_run(run: Path, name: str, threshold: float | None = None) -> tuple[LesionModule, ModelCard]:
@@ -175,6 +175,7 @@ def open_run(run: Path, name: str, threshold: float | None = None) -> tuple[Lesi
         classes=config.maps,
         threshold=threshold,
         training_data=tuple(TERMS.get(s, f"{s}: a collection of the trainer's own") for s in _sources(split)),
+        trained_on=trained_on(run, split),
         never_trained_on=never_trained_on(split),
         scores={"validation": result["validation"]},
         intended_use=INTENDED_USE,

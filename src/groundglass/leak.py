@@ -16,7 +16,7 @@ from groundglass.data.protocols import slice_and_patient
 from groundglass.data.splits import sides_of
 from groundglass.experiment import complete, fitted, score, scored_batches, train
 from groundglass.scores import Confusion
-from groundglass.training.fit import load_network
+from groundglass.training.weights import load_network
 from groundglass.whole_file import write_whole
 
 

@@ -10,8 +10,9 @@ from groundglass.data.batches import Batches, plain_batches
 from groundglass.errors import ConfigError, TrainingError
 from groundglass.network.unet import NetworkConfig
 from groundglass.training.callbacks import Checkpoint
-from groundglass.training.fit import describe_machine, load_network
+from groundglass.training.fit import describe_machine
 from groundglass.training.module import LesionModule, TrainingConfig
+from groundglass.training.weights import load_network
 
 
 def dice(network: LesionModule) -> float:

@@ -40,6 +40,14 @@ class Target:
     slices: frozenset[int] | None = None
     groups: Mapping[int, str] = field(default_factory=dict)
 
+    @property
+    def patients(self) -> frozenset[str]:
+        """Of the slices that count."""
+        if not self.groups:
+            return frozenset({self.patient})
+        chosen = self.groups.keys() if self.slices is None else self.slices & self.groups.keys()
+        return frozenset(self.groups[number] for number in chosen)
+
 
 def evaluate(
     targets: Sequence[Target],

@@ -11,6 +11,7 @@ from groundglass.data.prepared import PreparedCase, read_complete, read_slices
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError
 from groundglass.evaluation.evaluate import Target
+from groundglass.inference.card import TrainedOn
 from groundglass.whole_file import digest
 
 
@@ -87,22 +88,21 @@ def _members(members: Sequence[str]) -> dict[str, frozenset[int] | None]:
     return {name: None if chosen is None else frozenset(chosen) for name, chosen in found.items()}
 
 
-def seen_in_training(targets: Sequence[Target], trained: Split) -> tuple[str, ...]:
-    """Warnings where targets, or their patients, trained a run or chose its epoch and threshold.
+def seen_in_training(targets: Sequence[Target], trained_on: TrainedOn) -> tuple[str, ...]:
+    """Warnings where targets, or their patients, trained a model or chose its epoch and threshold.
 
     Args:
         targets: What is scored.
-        trained: The split that the run was trained with.
+        trained_on: Of the model's card.
     """
-    seen = _members((*trained.train, *trained.validation))
-    patients = {group for name in seen for group in trained.groups.get(name, ())}
+    seen, patients = _members(trained_on.members), set(trained_on.patients)
     same, kin = [], []
     for target in targets:
         name, here = target.case.name, target.slices
         there = seen.get(name, frozenset())
         if name in seen and (here is None or there is None or here & there):
             same.append(name)
-        elif patients & set(trained.groups.get(name, ())):
+        elif patients & target.patients:
             kin.append(name)
     warnings = []
     for names, what in (

@@ -34,6 +34,27 @@ class Quantized(BaseModel):
     dice_f32: float
 
 
+class TrainedOn(BaseModel):
+    """What a model has learnt from, in all trainings that led to it; what chose an epoch or a threshold counts too.
+
+    Attributes:
+        members: CASE, or CASE:NUMBER for a single slice of it, as in a split file.
+        patients: Their patient groups.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    members: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
+
+    def __or__(self, other: TrainedOn) -> TrainedOn:
+        """What either has learnt from."""
+        return TrainedOn(
+            members=tuple(sorted({*self.members, *other.members})),
+            patients=tuple(sorted({*self.patients, *other.patients})),
+        )
+
+
 class ModelCard(BaseModel):
     """Everything that inference needs to know of a model, and everything that a user should.
 
@@ -48,6 +69,7 @@ class ModelCard(BaseModel):
         classes: What each output map means.
         threshold: A pixel is lesion from this probability on.
         training_data: What it was trained on, and on what terms.
+        trained_on: Case by case: `evaluate` warns of them.
         never_trained_on: The public test part.
         scores: What it scored, on what, by which command.
         export_check: Each engine's largest difference from torch, in probability.
@@ -70,6 +92,7 @@ class ModelCard(BaseModel):
     classes: tuple[str, ...] = ("lesion",)
     threshold: float
     training_data: tuple[str, ...]
+    trained_on: TrainedOn = TrainedOn()
     never_trained_on: tuple[str, ...]
     scores: dict[str, Any] = {}
     export_check: dict[str, float] = {}

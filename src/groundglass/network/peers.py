@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -32,6 +32,12 @@ class PeerConfig:
     def __post_init__(self) -> None:
         if self.architecture == "BasicUNet" and len(self.widths) != 5:
             raise ValueError(f"BasicUNet has five levels, network.widths names {len(self.widths)}")
+
+
+def network_of(described: dict[str, Any]) -> NetworkConfig | PeerConfig:
+    """The network that a model's card describes, by `asdict`, which JSON has made lists of tuples in."""
+    switches = described | {"widths": tuple(described["widths"])}
+    return PeerConfig(**switches) if "architecture" in switches else NetworkConfig(**switches)
 
 
 def build_network(config: NetworkConfig | PeerConfig) -> nn.Module:

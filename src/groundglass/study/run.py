@@ -39,8 +39,7 @@ def run_job(job: Job, prepared: Path) -> None:
     """
     complete(job.config, prepared, job.split, job.run)
     if not job.done and any(case.image.is_file() for case in read_manifest(prepared).cases):
-        segmenter, _ = run_segmenter(job.run)
-        evaluation = evaluate(find_targets(prepared, split=job.split), segmenter)
+        evaluation = evaluate(find_targets(prepared, split=job.split), run_segmenter(job.run))
         write_whole(job.run / "test.csv", slices_csv(evaluation).encode())
 
 

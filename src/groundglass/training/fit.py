@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import lightning
 import torch
@@ -29,8 +29,8 @@ from groundglass.network.peers import PeerConfig
 from groundglass.network.unet import NetworkConfig
 from groundglass.training.callbacks import Checkpoint, Clock, MetricsFile, StepEnds, StopOnNaN, WholeCheckpoints
 from groundglass.training.module import LesionModule, TrainingConfig
+from groundglass.training.weights import State
 
-State: TypeAlias = dict[str, Tensor]
 GO_ON = "--resume goes on from the last good checkpoint"
 
 
@@ -77,7 +77,7 @@ def fit(
         run: The run's folder; exists.
         resume: Go on from `last.ckpt`.
         devices: Processes on this machine, a GPU each where there are any; `torchrun` has its own number.
-        start: Weights to begin with, of `weights_from`; None: random ones.
+        start: Weights to begin with, of `weights`; None: random ones.
 
     Returns:
         The checkpoint to use: the best on the validation, else the last.
@@ -219,46 +219,6 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for log, level in zip(logs, levels, strict=True):
             log.setLevel(level)
-
-
-def load_network(checkpoint: Path, network: NetworkConfig | PeerConfig) -> LesionModule:
-    """The network of a checkpoint, in evaluation mode; only tensors are unpickled.
-
-    Raises:
-        TrainingError: The checkpoint is missing, or of another network.
-    """
-    if not checkpoint.is_file():
-        raise TrainingError(f"{checkpoint} is not there: train first")
-    module = LesionModule(network, LossConfig(), TrainingConfig())
-    try:
-        module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-    except RuntimeError as error:
-        raise TrainingError(
-            f"{checkpoint} does not fit the configuration beside it: {str(error).splitlines()[0]}"
-        ) from error
-    return module.eval()
-
-
-def weights_from(checkpoint: Path, of: NetworkConfig | PeerConfig, network: NetworkConfig | PeerConfig) -> State:
-    """A trained network's weights to begin another training with, of the same network or of it between neighbours.
-
-    Where the other one sees neighbours that this one did not, their weights begin at 0: it begins as what this one is.
-
-    Raises:
-        TrainingError: The checkpoint is missing, or the networks differ in more than that.
-    """
-    if replace(of, slices=network.slices) != network or of.slices > network.slices:
-        raise TrainingError(
-            f"{checkpoint} is of another network ({of}): begin with one of the same switches ({network})"
-        )
-    state: State = load_network(checkpoint, of).state_dict()
-    if of.slices < network.slices:
-        wanted = LesionModule(network, LossConfig(), TrainingConfig()).state_dict()
-        for name, weight in state.items():
-            if weight.shape != wanted[name].shape:
-                nothing = torch.zeros_like(weight)
-                state[name] = torch.cat((nothing, weight, nothing), dim=1)
-    return state
 
 
 def describe_machine() -> dict[str, Any]:
