@@ -464,6 +464,10 @@ def train(
             help="Fine-tune: begin with a finished run, an exported NAME.onnx, or groundglass-ct, the bundled model.",
         ),
     ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option("--teacher", metavar="RUN", help="Distil: learn from this run or NAME.onnx too; repeatable."),
+    ] = None,
 ) -> None:
     """Train the network on a prepared folder. Needs the `train` extra."""
     _needs("torch", "lightning")
@@ -473,7 +477,7 @@ def train(
 
     configuration, parts = read_config(config), read_split(split)
     folder = output or Path("runs") / configuration.name / parts.name
-    result = run(configuration, data, parts, folder, resume, devices, start)
+    result = run(configuration, data, parts, folder, resume, devices, start, teacher or ())
     if not result:  # a further process of a training
         return
     typer.echo(f"{folder}: {result['checkpoint']} is the result, lesion from a probability of {result['threshold']} on")

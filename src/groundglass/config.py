@@ -54,6 +54,26 @@ class FieldConfig(BaseModel):
         return window
 
 
+class TeachersConfig(BaseModel):
+    """How far a training believes its teachers (`train --teacher`): ensembles distilled into one network.
+
+    Attributes:
+        weight: Of the teachers' mean probability in the lesion map's target, the reader's mask having the rest; 0:
+            there are no teachers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: float = 0.0
+
+    @field_validator("weight")
+    @classmethod
+    def _share(cls, weight: float) -> float:
+        if not 0 <= weight <= 1:
+            raise ValueError("a weight of teachers is from 0 to 1")
+        return weight
+
+
 class RunConfig(BaseModel):
     """Everything that decides a training but its data; one section of the file each.
 
@@ -66,6 +86,7 @@ class RunConfig(BaseModel):
         loss: The loss.
         draw: How an epoch's slices are drawn.
         augment: How far they are changed.
+        teachers: How far other models are believed.
         training: Optimiser, schedule, length, seed.
     """
 
@@ -79,6 +100,7 @@ class RunConfig(BaseModel):
     loss: LossConfig = LossConfig()
     draw: DrawConfig = DrawConfig()
     augment: AugmentConfig = AugmentConfig()
+    teachers: TeachersConfig = TeachersConfig()
     training: TrainingConfig = TrainingConfig()
 
     @field_validator("classes")

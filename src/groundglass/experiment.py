@@ -3,7 +3,7 @@
 RUN/
     config.json  split.json           what was asked for; the parts, by case
     machine.json                      versions, git state, and on what it ran
-    start.json                        where its weights come from, if not from chance, and what those were trained on
+    lineage.json                      other models that it began with or was taught by, and what those learnt from
     metrics.csv  events.out.*         per epoch, as CSV and for TensorBoard
     last.ckpt  best.ckpt              to resume from; to export
     result.json                       the threshold chosen on the validation (0.5 without one), and the scores there
@@ -13,14 +13,14 @@ RUN/
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from groundglass.config import RunConfig
 from groundglass.data.batches import Batches, plain_batches, training_batches
@@ -28,18 +28,15 @@ from groundglass.data.prepared import Manifest, read_manifest, read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import ConfigError, DatasetError
-from groundglass.inference.card import BUNDLED, TrainedOn, bundled_model, read_card
-from groundglass.network.peers import PeerConfig, network_of
-from groundglass.network.unet import NetworkConfig
+from groundglass.lineage import LINEAGE, Lineage, ancestor, remembered, taught
 from groundglass.scores import Confusion
 from groundglass.training.fit import describe_machine, fit, is_first_process
 from groundglass.training.module import LesionModule
-from groundglass.training.weights import State, exported_weights, load_network, widened
+from groundglass.training.weights import load_network, widened
 from groundglass.whole_file import write_whole
 
 THRESHOLDS = np.array([0.02, 0.05, *np.round(np.arange(0.1, 0.95, 0.05), 2), 0.95, 0.98])
 SCORING_BATCH = 8
-START = "start.json"
 OUTCOMES = ("result.json", "test.csv")  # of a training that is finished
 
 
@@ -51,6 +48,7 @@ def train(
     resume: bool = False,
     devices: int = 1,
     start: Path | None = None,
+    teachers: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Train as configured, choose the threshold on the validation, and write the run folder.
 
@@ -62,15 +60,17 @@ def train(
         resume: Go on from the run's last checkpoint.
         devices: Processes (on GPUs, one each) that share every batch.
         start: A finished run or an exported model, whose weights this one begins with; None: random ones.
+        teachers: Finished runs or exported models, whose mean probability is part of the target (`config.teachers`);
+            none while resuming: those that the run began with.
 
     Returns:
         What `result.json` holds; nothing in any process but the first.
 
     Raises:
-        ConfigError: The folder was prepared otherwise, the run folder holds another training, or what to begin with
-            was trained on what this split tests on.
+        ConfigError: The folder was prepared otherwise, the run folder holds another training, teachers are wanted and
+            not named or named and not wanted, or start or teacher was trained on what this split tests on.
         DatasetError: The prepared folder is not whole, or the split does not fit it.
-        ModelError: The model to begin with is missing or damaged.
+        ModelError: A model to begin with or to be taught by is missing or damaged.
         TrainingError: The training could not go on, or cannot begin with those weights.
     """
     manifest, slices = read_prepared(prepared)
@@ -81,11 +81,20 @@ def train(
     if not len(learnt_from):
         raise DatasetError(f"no slice of split {split.name}'s training shows lesion: set draw.lesion_free = true")
     chosen_on = slices.where(sides.validation)
-    begun = None if start is None else _begun_with(start, split)
-    begin_with = None if begun is None else widened(begun.weights, begun.network, config.built)
+    if resume and not teachers:
+        teachers = remembered(run).teachers
+    if bool(teachers) != bool(config.teachers.weight):
+        raise ConfigError(
+            f"{config.name} has teachers.weight = {config.teachers.weight:g}, and {len(teachers)} teachers are named: "
+            "name them with --teacher, or leave both out"
+        )
+    begun = ancestor(start, split) if start else None
+    taught_by = [ancestor(teacher, split) for teacher in teachers]
+    begin_with = widened(begun.weights, begun.network, config.built) if begun else None
     if is_first_process():
-        begin_run(run, config, split, resume, begun.record if begun else None)
-    batches = batches_of(learnt_from, config)
+        begin_run(run, config, split, resume, Lineage.of(begun, taught_by))
+    soft = taught(taught_by, learnt_from, config.teachers.weight) if taught_by else None
+    batches = batches_of(learnt_from, config, soft)
     validation = scored_batches(chosen_on, config) if len(chosen_on) else None
     checkpoint = fit(config.built, config.loss, training, batches, validation, run, resume, devices, begin_with)
 
@@ -101,7 +110,9 @@ def train(
     return result
 
 
-def complete(config: RunConfig, prepared: Path, split: Split, run: Path) -> dict[str, Any]:
+def complete(
+    config: RunConfig, prepared: Path, split: Split, run: Path, teachers: Sequence[Path] = ()
+) -> dict[str, Any]:
     """`train`, going on with what the run folder holds; a run that is finished, and of this training, is left as it is.
 
     Raises:
@@ -112,7 +123,7 @@ def complete(config: RunConfig, prepared: Path, split: Split, run: Path) -> dict
         if begun.training.epochs == config.training.epochs:
             result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
             return result
-    return train(config, prepared, split, run, resume=(run / "last.ckpt").is_file())
+    return train(config, prepared, split, run, resume=(run / "last.ckpt").is_file(), teachers=teachers)
 
 
 def drawn_from(slices: Slices, config: RunConfig) -> Slices:
@@ -120,11 +131,11 @@ def drawn_from(slices: Slices, config: RunConfig) -> Slices:
     return slices.where(slices.has_lesion | config.draw.lesion_free)
 
 
-def batches_of(slices: Slices, config: RunConfig) -> Batches:
-    """The batches of a training on slices that `drawn_from` has chosen."""
+def batches_of(slices: Slices, config: RunConfig, soft: NDArray[np.float16] | None = None) -> Batches:
+    """The batches of a training on slices that `drawn_from` has chosen, with soft targets where it is taught."""
     field, seed = config.field, config.training.seed
     return training_batches(
-        slices, field.window_hu, config.draw, config.augment, seed, config.classes, field.neighbours_mm
+        slices, field.window_hu, config.draw, config.augment, seed, config.classes, field.neighbours_mm, soft
     )
 
 
@@ -153,80 +164,7 @@ def fitted(config: RunConfig, manifest: Manifest) -> RunConfig:
     return config.model_copy(update={"field": asked.model_copy(update=has)})
 
 
-class Start(BaseModel):
-    """Where a run's first weights come from.
-
-    Attributes:
-        path: The run or the model.
-        trained_on: What those weights have learnt from.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str
-    trained_on: TrainedOn
-
-
-@dataclass(frozen=True, eq=False)
-class _Begun:
-    weights: State
-    network: NetworkConfig | PeerConfig
-    record: Start
-
-
-def _begun_with(start: Path, split: Split) -> _Begun:
-    """What a training of this split begins with.
-
-    Raises:
-        ConfigError: It is no finished run, or was trained on what the split tests on.
-        ModelError: It is no exported model.
-        TrainingError: Its weights are not there.
-    """
-    if start == Path(BUNDLED) and not start.exists():
-        start = bundled_model()
-    begun = _of_model(start) if start.suffix == ".onnx" else _of_run(start)
-    known = begun.record.trained_on
-    tested = {member: member.partition(":")[0] for member in split.test}
-    for member, case in tested.items():
-        if {member, case} & set(known.members) or set(split.groups.get(case, ())) & set(known.patients):
-            raise ConfigError(
-                f"{start} was trained on {member} or its patient, which split {split.name} tests on: "
-                "its scores would be no test; begin with another model, or choose another split"
-            )
-    return begun
-
-
-def _of_model(model: Path) -> _Begun:
-    card = read_card(model)
-    if card.quantized:
-        raise ConfigError(f"{model} is int8: begin with the float32 model that it was made of")
-    network = network_of(card.network)
-    return _Begun(
-        exported_weights(model, network), network, Start(path=str(model.resolve()), trained_on=card.trained_on)
-    )
-
-
-def _of_run(run: Path) -> _Begun:
-    try:
-        network = RunConfig.model_validate_json((run / "config.json").read_bytes()).built
-        result = json.loads((run / "result.json").read_bytes())
-        split = Split.model_validate_json((run / "split.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{run} is no finished run to begin with: name a folder that train wrote, or a model, NAME.onnx"
-        ) from error
-    weights = load_network(run / result["checkpoint"], network).state_dict()
-    return _Begun(weights, network, Start(path=str(run.resolve()), trained_on=trained_on(run, split)))
-
-
-def trained_on(run: Path, split: Split) -> TrainedOn:
-    """What a run has learnt from: its own split's part, and what it began with."""
-    own = TrainedOn(members=(*split.train, *split.validation), patients=tuple(split.patients_learnt_from))
-    before = run / START
-    return own | (Start.model_validate_json(before.read_bytes()).trained_on if before.is_file() else TrainedOn())
-
-
-def begin_run(run: Path, config: RunConfig, split: Split, resume: bool, start: Start | None = None) -> None:
+def begin_run(run: Path, config: RunConfig, split: Split, resume: bool, lineage: Lineage | None = None) -> None:
     """Write down what is asked for, or hold it against what the run folder was begun with.
 
     Raises:
@@ -241,10 +179,10 @@ def begin_run(run: Path, config: RunConfig, split: Split, resume: bool, start: S
     _write(run / "config.json", config.model_dump_json(indent=2))
     _write(run / "split.json", split.model_dump_json(indent=1))
     _write(run / "machine.json", json.dumps(describe_machine(), indent=2))
-    if start is not None:
-        _write(run / START, start.model_dump_json(indent=2))
+    if lineage is not None:
+        _write(run / LINEAGE, lineage.model_dump_json(indent=2))
     elif not resume:
-        (run / START).unlink(missing_ok=True)
+        (run / LINEAGE).unlink(missing_ok=True)
 
 
 def check_begun(run: Path, config: RunConfig, split: Split) -> RunConfig:

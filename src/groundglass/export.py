@@ -20,11 +20,12 @@ from groundglass.data.batches import plain_batches
 from groundglass.data.prepared import read_prepared
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError, ModelError
-from groundglass.experiment import SCORING_BATCH, THRESHOLDS, score, trained_on
+from groundglass.experiment import SCORING_BATCH, THRESHOLDS, score
 from groundglass.inference.card import ModelCard, write_card
 from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.segmenter import Segmenter
+from groundglass.lineage import trained_on
 from groundglass.training.module import LesionModule
 from groundglass.training.weights import load_network
 from groundglass.whole_file import digest

@@ -58,6 +58,30 @@ def test_recipes_are_chosen_apart_from_the_public_test_part() -> None:
     assert study.protocols == tuple(f"ship-fold-{fold}" for fold in range(1, RECIPE_FOLDS + 1))
 
 
+def test_each_row_of_the_recipe_changes_one_thing() -> None:
+    rows = {row.name: row.config.model_dump(exclude={"name"}) for row in read_study(CONFIGS / "study-recipe.toml").rows}
+    common = rows.pop("every-slice")
+    changed = {name: [part for part in common if row[part] != common[part]] for name, row in rows.items()}
+    assert changed.pop("lesion-slices") == ["loss", "draw"]  # the paper's
+    assert changed.pop("between") == ["field", "augment"]  # "scanners", between neighbours
+    assert {name: len(parts) for name, parts in changed.items()} == dict.fromkeys(changed, 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ('teachers = ["one"]\n', "teachers and change.teachers.weight come together"),
+        ("change.teachers.weight = 0.5\n", "teachers and change.teachers.weight come together"),
+        ('teachers = ["two"]\nchange.teachers.weight = 0.5\n', "teachers are rows that have none themselves: one"),
+        ('teachers = ["one"]\nchange.teachers.weight = 1.5\n', "a weight of teachers is from 0 to 1"),
+    ],
+)
+def test_teachers_are_rows_without_teachers(tmp_path: Path, changed: str, expected: str) -> None:
+    text = f'name = "s"\nprotocols = ["A-slice"]\n{ROW}[[rows]]\nname = "two"\nconfig = "base.toml"\n{changed}'
+    with pytest.raises(ConfigError, match=expected):
+        read_study(study_file(tmp_path, text))
+
+
 def test_the_papers_scale_is_the_papers() -> None:
     for row in read_study(CONFIGS / "study-paper.toml").rows:
         training, field = row.config.training, row.config.field
@@ -86,7 +110,7 @@ def test_changes_lie_over_each_other(tmp_path: Path) -> None:
 
 
 def test_what_is_wanted_most_comes_first() -> None:
-    row = {name: Row(name, None, None) for name in ("a", "b", "c")}  # type: ignore[arg-type]
+    row = {name: Row(name, None, (), None) for name in ("a", "b", "c")}  # type: ignore[arg-type]
     study = Study("s", ("A", "B"), (0, 1), ("c",), tuple(row.values()))
     assert ["".join(map(str, job)) for job in _order(study)] == (
         ["cA0", "cB0", "aA0", "bA0", "aB0", "bB0", "cA1", "cB1", "aA1", "bA1", "aB1", "bB1"]

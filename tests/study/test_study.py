@@ -14,6 +14,7 @@ from PIL import Image
 from groundglass import cli
 from groundglass.data.prepare import Settings, prepare
 from groundglass.experiment import train
+from groundglass.lineage import remembered
 from groundglass.scan import nifti
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
@@ -42,6 +43,11 @@ paper = { dice = 83.1, sensitivity = 86.7, specificity = 99.3 }
 name = "peer"
 config = "base.toml"
 change.peer = "AttentionUnet"
+[[rows]]
+name = "distilled"
+config = "base.toml"
+change.teachers.weight = 0.5
+teachers = ["plain", "attention"]
 """
 BASE = 'name = "base"\n[network]\nwidths = [4, 8, 8]\n[draw]\nbatch_size = 4\nsamples = 16\n'
 
@@ -99,7 +105,7 @@ def table(folder: Path, name: str = "table.csv") -> list[dict[str, str]]:
 
 def test_every_row_is_trained_and_scored_under_every_protocol(done: Path, file: Path, prepared: Path) -> None:
     _, jobs = planned(file, prepared, done)
-    assert len(jobs) == 6
+    assert len(jobs) == 8
     for job in jobs:
         counts = read_counts(job.run)
         parts = {member.split(":")[0] for member in job.split.test}
@@ -117,18 +123,31 @@ def test_every_row_is_trained_and_scored_under_every_protocol(done: Path, file: 
 
 def test_the_report_shows_the_papers_figures_beside_ours(done: Path) -> None:
     text = (done / "study.md").read_text()
-    assert "6 of 6 trainings done" in text
+    assert "8 of 8 trainings done" in text
     assert "| 83.1 | 86.7 | 99.3 |" in text
     assert "**Leaks" in text.split("## B-patient")[0]
     assert "**Leaks" not in text.split("## B-patient")[1]
-    assert {(each["row"], each["against"]) for each in table(done, "differences.csv")} == {
-        ("attention", "plain"),
-        ("peer", "plain"),
-        ("peer", "attention"),
-    }
+    rows = ("plain", "attention", "peer", "distilled")
+    pairs = {(each["row"], each["against"]) for each in table(done, "differences.csv")}
+    assert pairs == {(row, before) for i, row in enumerate(rows) for before in rows[:i]}
     for name in ("figure-6.png", "learning-curves.png"):
         with Image.open(done / name) as picture:
             assert np.asarray(picture).std() > 10
+
+
+def test_a_row_is_taught_by_the_trainings_of_its_protocol(done: Path, file: Path, prepared: Path) -> None:
+    _, jobs = planned(file, prepared, done)
+    assert [job.row for job in jobs[-2:]] == ["distilled", "distilled"]
+    for job in jobs:
+        if job.row == "distilled":
+            lineage = remembered(job.run)
+            assert lineage.teachers == job.teachers
+            assert [path.parts[-3:-1] for path in job.teachers] == [
+                (row, job.protocol) for row in ("plain", "attention")
+            ]
+            assert set(lineage.trained_on.members) == {*job.split.train, *job.split.validation}
+        else:
+            assert not (job.run / "lineage.json").exists()
 
 
 @pytest.mark.slow
@@ -156,7 +175,7 @@ def test_a_run_that_was_copied_from_elsewhere_is_gone_on_with(
     assert len(table(job.run, "metrics.csv")) == 2
     assert json.loads((job.run / "result.json").read_text())["checkpoint"]
     write_study(study, jobs, prepared, tmp_path)
-    assert "1 of 6 trainings done" in (tmp_path / "study.md").read_text()
+    assert "1 of 8 trainings done" in (tmp_path / "study.md").read_text()
 
 
 @pytest.mark.slow
@@ -210,7 +229,7 @@ def test_a_dry_run_trains_nothing(
 def test_the_table_of_progress_is_read_from_the_folders(done: Path, file: Path, prepared: Path) -> None:
     _, jobs = planned(file, prepared, done)
     states = list(progress_table(jobs, {jobs[0].run: "no power"}).columns[-1].cells)
-    assert states == ["failed: no power", *["done"] * 5]
+    assert states == ["failed: no power", *["done"] * 7]
     _, jobs = planned(file, prepared, done / "nowhere")
     assert set(progress_table(jobs).columns[-1].cells) == {""}
 

@@ -94,7 +94,7 @@ def augment(
 
     Args:
         hu: (N, 1 or 3, H, W) float32, approximate HU: slices, or each between its neighbours.
-        maps: (N, C, H, W), 0 or 1.
+        maps: (N, C, H, W) in [0, 1].
         window: Lower and upper end in HU.
         config: How far.
         seeds: (N,) of each slice's random numbers: what becomes of it does not depend on its companions.
@@ -116,7 +116,7 @@ def augment(
     low, high = (end + uniform(config.window_hu)[:, None, None, None] for end in window)
     # Above air, so that the 0 which grid_sample fills in means air, as around a letterboxed slice.
     moved = functional.grid_sample(hu - AIR_HU, grid, align_corners=False) + AIR_HU
-    maps = functional.grid_sample(maps.float(), grid, align_corners=False).round()
+    maps = functional.grid_sample(maps.float(), grid, align_corners=False)
     if config.blur_px:
         moved = _blur(moved, uniform(config.blur_px).clamp(min=0))
     image = ((moved - low) / (high - low)).clamp(0, 1)

@@ -65,6 +65,7 @@ class Batches:
     """An epoch's batches: images (N, 1 or 3, H, W) in [0, 1] and targets (N, 1 + classes, H, W).
 
     Targets are 1 or 0; in a map of a class also -1, where the reference states none: the loss leaves that pixel out.
+    Soft targets, (n, H, W) in [0, 1], take the place of the lesion map.
     Each batch is made in a thread while the one before it is in use, on the device where it is wanted.
     """
 
@@ -76,7 +77,9 @@ class Batches:
         change: AugmentConfig,
         order: _InOrder | _Drawn,
         neighbours_mm: float,
+        soft: NDArray[np.float16] | None = None,
     ) -> None:
+        self.soft = None if soft is None else torch.from_numpy(soft)
         self.hu, self.labels = torch.from_numpy(slices.hu), torch.from_numpy(slices.labels)
         self.seen = torch.from_numpy(slices.between_neighbours(neighbours_mm))
         self.window, self.change, self.order = window, change, order
@@ -91,6 +94,7 @@ class Batches:
     def place(self, device: torch.device) -> None:
         """From now on keep the slices on a device, and make the batches there."""
         self.hu, self.labels, self.seen = self.hu.to(device), self.labels.to(device), self.seen.to(device)
+        self.soft = None if self.soft is None else self.soft.to(device)
 
     def share(self, rank: int, world: int) -> None:
         """From now on give of every batch the slices of one process: each `world`-th, from the `rank`-th on.
@@ -125,8 +129,10 @@ class Batches:
         taken = torch.from_numpy(places).to(self.hu.device)
         hu = self.hu[self.seen[taken]].float()
         maps = _maps(self.labels[taken], self.classes)
+        if self.soft is not None:
+            maps[:, 0] = self.soft[taken].float()
         image, maps = augment(hu, maps, self.window, self.change, seeds.tolist()) if len(key) else (hu, maps)
-        return image, _targets(maps)
+        return image, _targets(maps, soft=self.soft is not None)
 
 
 def _maps(labels: Tensor, classes: Sequence[int]) -> Tensor:
@@ -138,9 +144,10 @@ def _maps(labels: Tensor, classes: Sequence[int]) -> Tensor:
     return torch.stack([labels > 0, *(labels == kind for kind in kinds)], dim=1).float()
 
 
-def _targets(maps: Tensor) -> Tensor:
+def _targets(maps: Tensor, soft: bool) -> Tensor:
     """`_maps` -> (N, 1 + classes, H, W): 1, 0, or in a class -1 where none is stated, which the loss leaves out."""
-    lesion, classes, unstated = maps[:, :1], maps[:, 1:-1], maps[:, -1:]
+    whole = maps.round()
+    lesion, classes, unstated = (maps if soft else whole)[:, :1], whole[:, 1:-1], whole[:, -1:]
     return torch.cat((lesion, torch.where(unstated > 0, -1.0, classes)), dim=1)
 
 
@@ -174,6 +181,7 @@ def training_batches(
     seed: int,
     classes: Sequence[str] = (),
     neighbours_mm: float = 0.0,
+    soft: NDArray[np.float16] | None = None,
 ) -> Batches:
     """Shuffled, changed batches.
 
@@ -185,11 +193,12 @@ def training_batches(
         seed: Of order and changes.
         classes: Of `CLASS_LABELS`; a target map each, after the lesion's.
         neighbours_mm: Images hold the slices that far below and above too; 0: the slice alone.
+        soft: (n, height, width) in [0, 1], in the place of the lesion map; None: the reader's mask.
     """
     counts = Counter(slices.case.tolist())
     weights = np.array([counts[name] ** -draw.balance for name in slices.case.tolist()])
     drawn = _Drawn(weights, draw.samples or len(slices), draw.batch_size, seed)
-    return Batches(slices, window, classes, change, drawn, neighbours_mm)
+    return Batches(slices, window, classes, change, drawn, neighbours_mm, soft)
 
 
 def plain_batches(

@@ -44,12 +44,14 @@ class RowFile(_Section):
         name: Of the row and of its folder.
         config: A training's configuration; its path is taken from the study file on.
         change: What the row has otherwise, section by section.
+        teachers: Rows whose trainings under the same protocol, with the same seed, teach this one's.
         paper: What the paper reports.
     """
 
     name: Name
     config: Path
     change: dict[str, Any] = {}
+    teachers: tuple[Name, ...] = ()
     paper: PaperScores | None = None
 
 
@@ -80,6 +82,9 @@ class StudyFile(_Section):
                 raise ValueError(f"{what} are named once each")
         if not set(self.first) <= set(names):
             raise ValueError(f"first names rows of {', '.join(names)}")
+        untaught = {row.name for row in self.rows if not row.teachers}
+        if not {teacher for row in self.rows for teacher in row.teachers} <= untaught:
+            raise ValueError(f"teachers are rows that have none themselves: {', '.join(sorted(untaught))}")
         return self
 
 
@@ -90,11 +95,13 @@ class Row:
     Attributes:
         name: Of the row.
         config: Its training; the seed is the job's.
+        teachers: Names of the rows that teach it.
         paper: What the paper reports.
     """
 
     name: str
     config: RunConfig
+    teachers: tuple[str, ...]
     paper: PaperScores | None
 
 
@@ -124,6 +131,7 @@ class Job:
         config: As it is trained.
         split: The parts.
         run: The run folder.
+        teachers: Run folders of the jobs that teach this one, and come before it.
     """
 
     row: str
@@ -132,6 +140,7 @@ class Job:
     config: RunConfig
     split: Split
     run: Path
+    teachers: tuple[Path, ...]
 
     @property
     def done(self) -> bool:
@@ -156,7 +165,10 @@ def read_study(path: Path) -> Study:
         changed = read_toml(path.parent / row.config)
         for change in (content.change, row.change, {"name": row.name}):
             changed = _over(changed, change)
-        rows.append(Row(row.name, checked(RunConfig, changed, f"{path}, row {row.name}"), row.paper))
+        config = checked(RunConfig, changed, f"{path}, row {row.name}")
+        if bool(row.teachers) != bool(config.teachers.weight):
+            raise ConfigError(f"{path}, row {row.name}: teachers and change.teachers.weight come together")
+        rows.append(Row(row.name, config, row.teachers, row.paper))
     return Study(content.name, content.protocols, content.seeds, content.first, tuple(rows))
 
 
@@ -172,7 +184,7 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def plan(study: Study, prepared: Path, folder: Path) -> tuple[Job, ...]:
     """The trainings of a study, the most wanted first: seed by seed `first`, then the other rows protocol by protocol.
 
-    The splits are written into the study's folder.
+    Those that are taught come last. The splits are written into the study's folder.
 
     Args:
         study: What is asked for.
@@ -184,16 +196,21 @@ def plan(study: Study, prepared: Path, folder: Path) -> tuple[Job, ...]:
         DatasetError: The prepared folder is not whole, or allows no split.
     """
     manifest = read_complete(prepared)
-    rows = {row.name: fitted(row.config, manifest) for row in study.rows}
+    rows = {row.name: row for row in study.rows}
+    configs = {row.name: fitted(row.config, manifest) for row in study.rows}
     splits = {split.name: split for split in write_splits(prepared, folder / "splits")}
     for protocol in study.protocols:
         if protocol not in splits:
             raise ConfigError(f"{prepared} allows no protocol {protocol!r}: expected of {', '.join(splits)}")
+
+    def run(row: str, protocol: str, seed: int) -> Path:
+        return folder / "runs" / row / protocol / f"seed-{seed}"
+
     jobs = []
-    for row, protocol, seed in _order(study):
-        config = rows[row].model_copy(update={"training": replace(rows[row].training, seed=seed)})
-        run = folder / "runs" / row / protocol / f"seed-{seed}"
-        jobs.append(Job(row, protocol, seed, config, splits[protocol], run))
+    for row, protocol, seed in sorted(_order(study), key=lambda wanted: bool(rows[wanted[0]].teachers)):
+        config = configs[row].model_copy(update={"training": replace(configs[row].training, seed=seed)})
+        teachers = tuple(run(teacher, protocol, seed) for teacher in rows[row].teachers)
+        jobs.append(Job(row, protocol, seed, config, splits[protocol], run(row, protocol, seed), teachers))
     return tuple(jobs)
 
 

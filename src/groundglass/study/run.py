@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,7 +37,7 @@ def run_job(job: Job, prepared: Path) -> None:
     Raises:
         GroundglassError: The training could not go on, or the run folder holds another one.
     """
-    complete(job.config, prepared, job.split, job.run)
+    complete(job.config, prepared, job.split, job.run, job.teachers)
     if not job.done and any(case.image.is_file() for case in read_manifest(prepared).cases):
         evaluation = evaluate(find_targets(prepared, split=job.split), run_segmenter(job.run))
         write_whole(job.run / "test.csv", slices_csv(evaluation).encode())
@@ -65,20 +65,25 @@ def run_jobs(
     # A fresh process for each: what a training leaves behind (memory, seeds, a log) is of no other's concern.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1)
     try:
-        begun = {pool.submit(_in_its_process, job, prepared, threads): job for job in jobs}
-        for future in as_completed(begun):
-            job = begun[future]
-            try:
-                future.result()
-                said(job, f"Dice {percent(_pooled(job.run).dice)}" if job.done else UNSCORED)
-            except (GroundglassError, OSError) as error:
-                failed[job.run] = str(error)
-                said(job, f"failed: {error}")
-            except BrokenProcessPool:
-                failed[job.run] = "a process of the study was killed (out of memory?); call it again to go on"
-                said(job, f"failed: {failed[job.run]}")
+        for taught in (False, True):  # teachers first
+            wanted = [job for job in jobs if bool(job.teachers) == taught]
+            begun = {pool.submit(_in_its_process, job, prepared, threads): job for job in wanted}
+            for future in as_completed(begun):
+                _hear(future, begun[future], failed, said)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _hear(future: Future[None], job: Job, failed: dict[Path, str], said: Callable[[Job, str], None]) -> None:
+    try:
+        future.result()
+        said(job, f"Dice {percent(_pooled(job.run).dice)}" if job.done else UNSCORED)
+    except (GroundglassError, OSError) as error:
+        failed[job.run] = str(error)
+        said(job, f"failed: {error}")
+    except BrokenProcessPool:
+        failed[job.run] = "a process of the study was killed (out of memory?); call it again to go on"
+        said(job, f"failed: {failed[job.run]}")
 
 
 def _in_its_process(job: Job, prepared: Path, threads: int) -> None:

@@ -1,21 +1,25 @@
-"""Trainings that begin with the weights of a finished run or of an exported model."""
+"""Trainings that build on finished runs and exported models: that begin with their weights, or are taught by them."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from groundglass.cli import app
 from groundglass.config import RunConfig, checked
+from groundglass.data.batches import plain_batches
 from groundglass.data.prepare import Settings, prepare
+from groundglass.data.prepared import read_prepared
 from groundglass.data.splits import Split
 from groundglass.errors import ConfigError, ModelError, TrainingError
 from groundglass.experiment import train
 from groundglass.export import export, open_run
 from groundglass.inference.card import BUNDLED, bundled_model, read_card
+from groundglass.lineage import ancestor, remembered, taught
 from groundglass.network.peers import PeerConfig, network_of
 from groundglass.training.weights import exported_weights
 from medseg_phantoms import write_phantoms
@@ -84,15 +88,14 @@ def test_what_it_began_with_is_remembered_and_counts_as_trained_on(
         folder = tmp_path / start.name
         train(still(), prepared, other, folder, start=start)
         train(still(), prepared, other, folder, resume=True)
-        began = json.loads((folder / "start.json").read_text())
-        assert began["path"] == str(start)
+        assert remembered(folder).start == start
         card = open_run(folder, "next")[1]
         assert card.trained_on.members == card.trained_on.patients == ("volumes/1", "volumes/5")
         again = read_card(export(folder, "next", folder / "models")[0])
         assert again.trained_on == card.trained_on
     (folder / "last.ckpt").unlink()
     train(still(), prepared, other, folder)
-    assert not (folder / "start.json").exists()
+    assert not (folder / "lineage.json").exists()
     assert open_run(folder, "new")[1].trained_on.members == ("volumes/5",)
 
 
@@ -153,8 +156,67 @@ def test_the_bundled_cards_tell_case_by_case_what_trained_them() -> None:
     assert "volumes/2+3" in known.patients
 
 
+def learner(weight: float = 1.0) -> RunConfig:
+    return config(teachers={"weight": weight})
+
+
+def test_soft_targets_are_between_the_reader_and_the_teachers(run: Path, model: Path, prepared: Path) -> None:
+    teachers = [ancestor(path, SPLIT) for path in (run, model)]
+    _, slices = read_prepared(prepared)
+    (image, _), *_ = plain_batches(slices, (-1250.0, 250.0), len(slices))
+    with torch.inference_mode():
+        said = torch.sigmoid(open_run(run, "")[0](image)[:, 0]).numpy()
+    assert np.allclose(taught(teachers, slices, 1.0), said, atol=2e-3)
+    assert np.array_equal(taught(teachers, slices, 0.0), slices.labels > 0)
+    assert np.allclose(taught(teachers, slices, 0.25), 0.25 * said + 0.75 * (slices.labels > 0), atol=2e-3)
+
+
+def test_a_taught_run_remembers_its_teachers_and_goes_on_with_them(
+    run: Path, model: Path, prepared: Path, tmp_path: Path
+) -> None:
+    folder, own = tmp_path / "pupil", SPLIT.model_copy(update={"validation": ()})
+    train(learner(), prepared, own, folder, teachers=[run, model])
+    assert remembered(folder).teachers == (run, model)
+    assert open_run(folder, "pupil")[1].trained_on.members == ("volumes/1", "volumes/5")
+    alone = tmp_path / "alone"
+    train(config(), prepared, own, alone)
+    assert not same(folder, alone)
+
+    whole, halves = learner(), tmp_path / "halves"
+    twice = whole.model_copy(update={"training": replace(whole.training, optimiser="adam", epochs=2)})
+    once = whole.model_copy(update={"training": replace(twice.training, epochs=1)})
+    train(once, prepared, own, halves, teachers=[run])
+    train(twice, prepared, own, halves, resume=True)
+    train(twice, prepared, own, tmp_path / "whole", teachers=[run])
+    assert same(halves, tmp_path / "whole")
+    assert remembered(halves).teachers == (run,)
+
+
+def test_teachers_and_their_weight_come_together(run: Path, prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"teachers.weight = 0.5, and 0 teachers are named: name them with --teacher"):
+        train(learner(0.5), prepared, SPLIT, tmp_path / "x")
+    with pytest.raises(ConfigError, match=r"teachers.weight = 0, and 1 teachers are named"):
+        train(config(), prepared, SPLIT, tmp_path / "x", teachers=[run])
+    swapped = SPLIT.model_copy(update={"train": ("volumes/4",), "validation": (), "test": ("volumes/1",)})
+    with pytest.raises(ConfigError, match="was trained on volumes/1 or its patient"):
+        train(learner(), prepared, swapped, tmp_path / "x", teachers=[run])
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_leaky_split_is_gone_on_with_but_not_on_the_slices_that_it_tests(prepared: Path, tmp_path: Path) -> None:
+    leaky = SPLIT.model_copy(
+        update={"train": ("volumes/4:9",), "validation": (), "test": ("volumes/4:10",), "leaky": True}
+    )
+    train(config(), prepared, leaky, tmp_path / "first")
+    assert ancestor(tmp_path / "first", leaky).trained_on.patients == ("volumes/4",)
+    with pytest.raises(ConfigError, match="was trained on volumes/4:9 or its patient"):
+        ancestor(tmp_path / "first", leaky.model_copy(update={"test": ("volumes/4:9",)}))
+    with pytest.raises(ConfigError, match="was trained on volumes/4 or its patient"):
+        ancestor(tmp_path / "first", SPLIT.model_copy(update={"groups": {"volumes/4": ("volumes/4",)}}))
+
+
 def test_what_cannot_be_begun_with_is_refused_in_a_line(model: Path, prepared: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is int8: begin with the float32 model"):
+    with pytest.raises(ConfigError, match="is int8: take the float32 model"):
         train(config(), prepared, SPLIT, tmp_path / "x", start=bundled_model().with_name(f"{BUNDLED}-int8.onnx"))
     with pytest.raises(ModelError, match=r"none\.onnx is not there"):
         train(config(), prepared, SPLIT, tmp_path / "x", start=tmp_path / "none.onnx")
@@ -177,4 +239,4 @@ def test_the_command_says_what_is_wrong(prepared: Path, tmp_path: Path) -> None:
     words = ["train", str(tmp_path / "tiny.toml"), "--data", str(prepared), "--split", str(tmp_path / "split.json")]
     done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "x"), "--from", str(tmp_path / "nothing")])
     assert isinstance(done.exception, ConfigError)
-    assert "no finished run to begin with: name a folder that train wrote, or a model, NAME.onnx" in str(done.exception)
+    assert "no finished run to build on: name a folder that train wrote, or a model, NAME.onnx" in str(done.exception)
