@@ -24,7 +24,7 @@ from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
 from groundglass.experiment import SCORING_BATCH
-from groundglass.export import open_run
+from groundglass.lineage import open_run
 from groundglass.scores import Confusion
 from groundglass.study.plan import read_study
 

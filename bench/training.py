@@ -41,7 +41,7 @@ def main() -> None:
     manifest, slices = read_prepared(arguments.data)
     config = fitted(read_config(arguments.config), manifest)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = batches_of(drawn_from(slices, config), config)
+    batches = batches_of(slices.where(drawn_from(slices, config)), config)
     batches.place(device)
     if arguments.variants:
         _variants(config, batches, device, arguments.steps)

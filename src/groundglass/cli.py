@@ -466,7 +466,11 @@ def train(
     ] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option("--teacher", metavar="RUN", help="Distil: learn from this run or NAME.onnx too; repeatable."),
+        typer.Option(
+            "--teacher",
+            metavar="RUN",
+            help="Distil: be taught by this run or model too; repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Train the network on a prepared folder. Needs the `train` extra."""
@@ -553,12 +557,13 @@ def export(
 
     if fold and (threshold is not None or data is None):
         raise typer.BadParameter("takes --data PREPARED, and no --threshold", param_hint="--fold")
+    chosen_on = None
     if fold and data:
-        threshold, held_out = threshold_of_folds(fold, data)
+        threshold, held_out, chosen_on = threshold_of_folds(fold, data)
         typer.echo(f"threshold {threshold:g}, by the mean Dice of {len(held_out)} held-out scans:")
         for case, dice in held_out.items():
             typer.echo(f"  {case} {100 * dice:.1f}")
-    path, differences = write(run, name, output, threshold, data)
+    path, differences = write(run, name, output, threshold, data, chosen_on)
     typer.echo(f"{path}; largest difference from torch in probability:")
     for engine, difference in differences.items():
         typer.echo(f"  {engine} {difference:.1e}")

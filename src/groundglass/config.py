@@ -119,6 +119,8 @@ class RunConfig(BaseModel):
     def _buildable(self) -> RunConfig:
         if self.field.neighbours_mm and not self.draw.lesion_free:
             raise ValueError("field.neighbours_mm wants draw.lesion_free = true: neighbours may be free of lesion")
+        if self.teachers.weight and not self.loss.cross_entropy:
+            raise ValueError("teachers.weight wants loss.cross_entropy above 0: a Tversky index rounds soft targets")
         if self.peer and self.network != NetworkConfig(self.network.widths):
             raise ValueError(f"{self.peer} has no switches: of [network] leave widths only")
         _ = self.built

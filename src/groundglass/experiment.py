@@ -3,7 +3,7 @@
 RUN/
     config.json  split.json           what was asked for; the parts, by case
     machine.json                      versions, git state, and on what it ran
-    lineage.json                      other models that it began with or was taught by, and what those learnt from
+    lineage.json                      what it builds on, and what it and all of that have learnt from
     metrics.csv  events.out.*         per epoch, as CSV and for TensorBoard
     last.ckpt  best.ckpt              to resume from; to export
     result.json                       the threshold chosen on the validation (0.5 without one), and the scores there
@@ -28,11 +28,20 @@ from groundglass.data.prepared import Manifest, read_manifest, read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import ConfigError, DatasetError
-from groundglass.lineage import LINEAGE, Lineage, ancestor, remembered, taught
+from groundglass.lineage import (
+    LINEAGE,
+    Lineage,
+    ancestors,
+    check_teachers,
+    learnt_from,
+    open_run,
+    read_lineage,
+    refuse_tested,
+)
 from groundglass.scores import Confusion
 from groundglass.training.fit import describe_machine, fit, is_first_process
 from groundglass.training.module import LesionModule
-from groundglass.training.weights import load_network, widened
+from groundglass.training.weights import load_network
 from groundglass.whole_file import write_whole
 
 THRESHOLDS = np.array([0.02, 0.05, *np.round(np.arange(0.1, 0.95, 0.05), 2), 0.95, 0.98])
@@ -67,40 +76,35 @@ def train(
         What `result.json` holds; nothing in any process but the first.
 
     Raises:
-        ConfigError: The folder was prepared otherwise, the run folder holds another training, teachers are wanted and
-            not named or named and not wanted, or start or teacher was trained on what this split tests on.
+        ConfigError: The folder was prepared otherwise, the run folder holds another training, or start or teachers
+            (`lineage`) do not go with it, or were trained on what this split tests on.
         DatasetError: The prepared folder is not whole, or the split does not fit it.
-        ModelError: A model to begin with or to be taught by is missing or damaged.
+        ModelError: Start or teacher is missing or damaged.
         TrainingError: The training could not go on, or cannot begin with those weights.
     """
     manifest, slices = read_prepared(prepared)
     config = fitted(config, manifest)
     sides = sides_of(split, slices)
     training = config.training
-    learnt_from = drawn_from(slices.where(sides.train), config)
-    if not len(learnt_from):
+    trained_on = slices.where(sides.train)
+    drawn = drawn_from(trained_on, config)
+    if not drawn.any():
         raise DatasetError(f"no slice of split {split.name}'s training shows lesion: set draw.lesion_free = true")
     chosen_on = slices.where(sides.validation)
-    if resume and not teachers:
-        teachers = remembered(run).teachers
-    if bool(teachers) != bool(config.teachers.weight):
-        raise ConfigError(
-            f"{config.name} has teachers.weight = {config.teachers.weight:g}, and {len(teachers)} teachers are named: "
-            "name them with --teacher, or leave both out"
-        )
-    begun = ancestor(start, split) if start else None
-    taught_by = [ancestor(teacher, split) for teacher in teachers]
-    begin_with = widened(begun.weights, begun.network, config.built) if begun else None
+    builds_on = ancestors(start, teachers, config, run, resume)
+    refuse_tested(builds_on, split, sides.test, slices)
+    first_weights = builds_on.begin_with(config)
+    soft = builds_on.soft_targets(trained_on, config)
     if is_first_process():
-        begin_run(run, config, split, resume, Lineage.of(begun, taught_by))
-    soft = taught(taught_by, learnt_from, config.teachers.weight) if taught_by else None
-    batches = batches_of(learnt_from, config, soft)
+        learnt = learnt_from((*split.train, *split.validation), sides.train | sides.validation, slices, manifest)
+        begin_run(run, config, split, resume, builds_on.lineage(learnt))
+    batches = batches_of(trained_on.where(drawn), config, None if soft is None else soft[drawn])
     validation = scored_batches(chosen_on, config) if len(chosen_on) else None
-    checkpoint = fit(config.built, config.loss, training, batches, validation, run, resume, devices, begin_with)
+    checkpoint = fit(config.built, config.loss, training, batches, validation, run, resume, devices, first_weights)
 
     if not is_first_process():
         return {}
-    counts = {"train": len(learnt_from), "validation": len(chosen_on), "test": int(sides.test.sum())}
+    counts = {"train": int(drawn.sum()), "validation": len(chosen_on), "test": int(sides.test.sum())}
     result: dict[str, Any] = {"checkpoint": checkpoint.name, "slices": counts, "threshold": 0.5, "validation": None}
     if chosen_on.has_lesion.any():
         curve = score(load_network(checkpoint, config.built), scored_batches(chosen_on, config), THRESHOLDS)
@@ -120,15 +124,18 @@ def complete(
     """
     if (run / "result.json").is_file():
         begun = check_begun(run, fitted(config, read_manifest(prepared)), split)
+        lineage = read_lineage(run)
+        if lineage and all((teacher / "result.json").is_file() for teacher in teachers):
+            check_teachers(lineage, [open_run(teacher, teacher.name)[1].sha256 for teacher in teachers], run)
         if begun.training.epochs == config.training.epochs:
             result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
             return result
     return train(config, prepared, split, run, resume=(run / "last.ckpt").is_file(), teachers=teachers)
 
 
-def drawn_from(slices: Slices, config: RunConfig) -> Slices:
-    """Those slices that a training draws: all, or the ones with lesion."""
-    return slices.where(slices.has_lesion | config.draw.lesion_free)
+def drawn_from(slices: Slices, config: RunConfig) -> NDArray[np.bool_]:
+    """(n,) which slices a training draws: all, or the ones with lesion."""
+    return slices.has_lesion | config.draw.lesion_free
 
 
 def batches_of(slices: Slices, config: RunConfig, soft: NDArray[np.float16] | None = None) -> Batches:
@@ -164,7 +171,7 @@ def fitted(config: RunConfig, manifest: Manifest) -> RunConfig:
     return config.model_copy(update={"field": asked.model_copy(update=has)})
 
 
-def begin_run(run: Path, config: RunConfig, split: Split, resume: bool, lineage: Lineage | None = None) -> None:
+def begin_run(run: Path, config: RunConfig, split: Split, resume: bool, lineage: Lineage) -> None:
     """Write down what is asked for, or hold it against what the run folder was begun with.
 
     Raises:
@@ -179,10 +186,8 @@ def begin_run(run: Path, config: RunConfig, split: Split, resume: bool, lineage:
     _write(run / "config.json", config.model_dump_json(indent=2))
     _write(run / "split.json", split.model_dump_json(indent=1))
     _write(run / "machine.json", json.dumps(describe_machine(), indent=2))
-    if lineage is not None:
+    if not resume:  # what it began with stays
         _write(run / LINEAGE, lineage.model_dump_json(indent=2))
-    elif not resume:
-        (run / LINEAGE).unlink(missing_ok=True)
 
 
 def check_begun(run: Path, config: RunConfig, split: Split) -> RunConfig:

@@ -1,12 +1,18 @@
-"""What a training builds on: weights that it begins with, teachers, and what all of those have learnt from."""
+"""What is trained already, opened again, and what a training that builds on it keeps of that.
+
+A finished run opens as its network and its card; so does an exported model. A training may begin with the weights of
+one and be taught by several. Its folder remembers which, and all that they and it have learnt from, so that nothing of
+it is ever scored as a test without a word.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,149 +21,316 @@ from pydantic import BaseModel, ConfigDict
 
 from groundglass.config import RunConfig
 from groundglass.data.batches import plain_batches
+from groundglass.data.prepared import Manifest
 from groundglass.data.slices import Slices
-from groundglass.data.splits import Split
-from groundglass.errors import ConfigError
-from groundglass.inference.card import BUNDLED, TrainedOn, bundled_model, read_card
-from groundglass.losses import LossConfig
-from groundglass.network.peers import PeerConfig, network_of
-from groundglass.network.unet import NetworkConfig
-from groundglass.training.module import LesionModule, TrainingConfig
-from groundglass.training.weights import State, exported_weights, load_network
+from groundglass.data.splits import Members, Split
+from groundglass.errors import ConfigError, ModelError
+from groundglass.inference.card import BUNDLED, ModelCard, TrainedOn, bundled_model, read_card
+from groundglass.network.peers import network_of
+from groundglass.training.module import LesionModule
+from groundglass.training.weights import State, exported_weights, fresh, load_network, widened
+from groundglass.whole_file import digest
 
-LINEAGE = "lineage.json"  # in a run folder, where there is anything to say
+LINEAGE = "lineage.json"
 TEACHING_BATCH = 8
+INTENDED_USE = (
+    "Research on COVID-19 lung disease in chest CT of adults: lesion masks and burden for study cohorts. "
+    "Not a medical device; not for diagnosis or treatment of a patient."
+)
+LIMITS = (
+    "Trained on few patients of few scanners, most of them with lesions; other pneumonias, tumours, fibrosis, "
+    "effusion and motion look alike and may be marked.",
+    "Two radiologists agree to a Dice of about 0.70 on such lesions; expect no more.",
+    "8-bit pictures carry no HU: their intensities are estimated from two tissues.",
+)
+TERMS = {
+    "slices": "MedSeg COVID-19 CT dataset 1, as single slices (Italian Society of Medical and Interventional "
+    "Radiology; segmented by MedSeg; one copy used is for non-commercial purposes only)",
+    "stack": "MedSeg COVID-19 CT dataset 1 (Italian Society of Medical and Interventional Radiology; "
+    "segmented by MedSeg)",
+    "volumes": "MedSeg COVID-19 CT dataset 2 (Radiopaedia cases; segmented by MedSeg; one copy used is for "
+    "non-commercial purposes only)",
+    "coronacases": "coronacases.org via Ma et al., Zenodo 3757476 (CC BY), approximate HU",
+}
 
 
-@dataclass(frozen=True, eq=False)
-class Ancestor:
-    """A finished run or an exported model that another training builds on.
+class Origin(BaseModel):
+    """A run's checkpoint or a model's ONNX file that another training builds on."""
 
-    Attributes:
-        path: The run folder or the ONNX file.
-        weights: By name.
-        network: What they are of.
-        window_hu: Lower and upper end of what it sees.
-        neighbours_mm: How far the slices lie that it sees besides; 0: none.
-        trained_on: What it has learnt from.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path
-    weights: State
-    network: NetworkConfig | PeerConfig
-    window_hu: tuple[float, float]
-    neighbours_mm: float
-    trained_on: TrainedOn
-
-    def __repr__(self) -> str:
-        return f"Ancestor({self.path})"
+    sha256: str
 
 
 class Lineage(BaseModel):
     """What a run builds on, as its folder keeps it.
 
     Attributes:
-        start: The run or model that it began with; None: random weights.
-        teachers: The runs or models that it was taught by.
-        trained_on: What those have learnt from.
+        start: What its first weights came from; None: from chance.
+        teachers: What it was taught by.
+        trained_on: What the run and all of those have learnt from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    start: Path | None = None
-    teachers: tuple[Path, ...] = ()
-    trained_on: TrainedOn = TrainedOn()
+    start: Origin | None = None
+    teachers: tuple[Origin, ...] = ()
+    trained_on: TrainedOn
 
-    @classmethod
-    def of(cls, start: Ancestor | None, teachers: Sequence[Ancestor]) -> Lineage | None:
-        """The lineage of a training; None where it builds on nothing."""
-        everyone = [*([start] if start else []), *teachers]
-        if not everyone:
-            return None
-        return cls(
-            start=start.path if start else None,
-            teachers=tuple(teacher.path for teacher in teachers),
-            trained_on=reduce(TrainedOn.__or__, (each.trained_on for each in everyone)),
+
+@dataclass(frozen=True, eq=False)
+class Ancestor:
+    """A finished run or an exported model that another training builds on: where it lies, its weights, its card."""
+
+    path: Path
+    weights: State
+    card: ModelCard
+
+    def __repr__(self) -> str:
+        return f"Ancestor({self.path})"
+
+    @property
+    def origin(self) -> Origin:
+        """As a run remembers it."""
+        return Origin(path=self.path, sha256=self.card.sha256)
+
+
+@dataclass(frozen=True)
+class Ancestors:
+    """What a training builds on: at most one to begin with, and any number of teachers."""
+
+    start: Ancestor | None = None
+    teachers: tuple[Ancestor, ...] = ()
+
+    def lineage(self, own: TrainedOn) -> Lineage:
+        """What is kept of them in the folder of a run that learns from `own` besides."""
+        everyone = [*([self.start] if self.start else []), *self.teachers]
+        return Lineage(
+            start=self.start.origin if self.start else None,
+            teachers=tuple(teacher.origin for teacher in self.teachers),
+            trained_on=reduce(TrainedOn.__or__, (_known(each) for each in everyone), own),
         )
 
+    def begin_with(self, config: RunConfig) -> State | None:
+        """The first weights of a training; None: random ones.
 
-def remembered(run: Path) -> Lineage:
-    """What a run folder says that the run builds on; nothing where it says nothing."""
-    path = run / LINEAGE
-    return Lineage.model_validate_json(path.read_bytes()) if path.is_file() else Lineage()
+        Raises:
+            ConfigError: The maps mean something else.
+            TrainingError: They are of another network.
+        """
+        if self.start is None:
+            return None
+        if self.start.card.classes != config.maps:
+            raise ConfigError(
+                f"{self.start.path} has maps of {', '.join(self.start.card.classes)}, {config.name} of "
+                f"{', '.join(config.maps)}: begin with a model of the same classes"
+            )
+        return widened(self.start.weights, network_of(self.start.card.network), config.built)
+
+    @torch.inference_mode()
+    def soft_targets(self, slices: Slices, config: RunConfig) -> NDArray[np.float16] | None:
+        """The teachers' mean probability of lesion with `teachers.weight`, the reader's mask with the rest.
+
+        Hinton, Vinyals and Dean (2015), arXiv 1503.02531: an ensemble distilled into one network.
+
+        Args:
+            slices: Unchanged, lesion-free ones among them: a teacher may see neighbours.
+            config: Of the training.
+
+        Returns:
+            (n, height, width) in [0, 1]; None: there are no teachers.
+
+        Raises:
+            ConfigError: A teacher sees other slices.
+        """
+        if not self.teachers:
+            return None
+        weight = config.teachers.weight
+        soft = np.where(slices.labels > 0, np.float32(1 - weight), np.float32(0))
+        for teacher in self.teachers:
+            card = teacher.card
+            if (card.size, card.field_of_view) != (config.field.size, config.field.view):
+                raise ConfigError(
+                    f"{teacher.path} sees {card.size} ({card.field_of_view}), {config.name} {config.field.size} "
+                    f"({config.field.view}): a teacher sees the same"
+                )
+            module, at = fresh(network_of(card.network)).eval(), 0
+            module.load_state_dict(teacher.weights)
+            for image, _ in plain_batches(slices, card.window_hu, TEACHING_BATCH, neighbours_mm=card.neighbours_mm):
+                said = torch.sigmoid(module(image)[:, 0]).numpy()
+                soft[at : at + len(said)] += said * np.float32(weight / len(self.teachers))
+                at += len(said)
+        return soft.astype(np.float16)
 
 
-def trained_on(run: Path, split: Split) -> TrainedOn:
-    """What a run has learnt from: its own split's parts, and what it builds on."""
-    own = TrainedOn(members=(*split.train, *split.validation), patients=tuple(split.patients_learnt_from))
-    return own | remembered(run).trained_on
-
-
-def ancestor(path: Path, split: Split) -> Ancestor:
-    """A finished run, an exported model, or by its name the bundled one, for a training of this split to build on.
+def ancestors(start: Path | None, teachers: Sequence[Path], config: RunConfig, run: Path, resume: bool) -> Ancestors:
+    """What a training is to build on; when it is resumed, what it began with.
 
     Raises:
-        ConfigError: It is no finished run, or was trained on what the split tests on.
-        ModelError: It is no exported model.
+        ConfigError: Teachers are wanted and not named, or named and not wanted; or a resumed training is to build on
+            something else than it began with, or on what is no longer there.
+        ModelError: One is no finished run and no exported model.
+        TrainingError: Its weights are not there.
+    """
+    before = read_lineage(run) if resume else None
+    if resume and start is not None:
+        raise ConfigError("--from begins a training, --resume goes on with its own weights: leave --from out")
+    if before and not teachers:
+        teachers = [teacher.path for teacher in before.teachers]
+        for path in teachers:
+            if not path.exists():
+                raise ConfigError(f"{path} taught {run} and is not there any more: name where it is with --teacher")
+    if bool(teachers) != bool(config.teachers.weight):
+        raise ConfigError(
+            f"{config.name} has teachers.weight = {config.teachers.weight:g}, and {len(teachers)} teachers teach it: "
+            "name them with --teacher, or leave both out"
+        )
+    found = Ancestors(ancestor(start) if start else None, tuple(ancestor(teacher) for teacher in teachers))
+    if before:
+        check_teachers(before, [teacher.card.sha256 for teacher in found.teachers], run)
+    return found
+
+
+def check_teachers(lineage: Lineage, sha256: Sequence[str], run: Path) -> None:
+    """Hold teachers against those that a run began with.
+
+    Raises:
+        ConfigError: They are others.
+    """
+    if sorted(teacher.sha256 for teacher in lineage.teachers) != sorted(sha256):
+        raise ConfigError(f"{run} was begun with other teachers, or they were trained anew: name another folder")
+
+
+def ancestor(path: Path) -> Ancestor:
+    """A finished run, an exported model, or by its name the bundled one.
+
+    Raises:
+        ConfigError: The model is int8.
+        ModelError: It is no finished run and no exported model, or what it has learnt from is not known.
         TrainingError: Its weights are not there.
     """
     if path == Path(BUNDLED) and not path.exists():
         path = bundled_model()
-    found = _model(path.resolve()) if path.suffix == ".onnx" else _run(path.resolve())
-    known = found.trained_on
-    for member in split.test:
-        case = member.partition(":")[0]
-        kin = not split.leaky and set(split.groups.get(case, ())) & set(known.patients)
-        if kin or {member, case} & set(known.members):
-            raise ConfigError(
-                f"{path} was trained on {member} or its patient, which split {split.name} tests on: "
-                "the scores would be no test; take another model, or another split"
-            )
+    path = path.resolve()
+    if path.suffix == ".onnx":
+        card = read_card(path)
+        if card.quantized:
+            raise ConfigError(f"{path} is int8: take the float32 model that it was made of")
+        found = Ancestor(path, exported_weights(path, network_of(card.network)), card)
+    else:
+        module, card = open_run(path, path.name)
+        found = Ancestor(path, module.state_dict(), card)
+    _known(found)
     return found
 
 
-def _model(path: Path) -> Ancestor:
-    card = read_card(path)
-    if card.quantized:
-        raise ConfigError(f"{path} is int8: take the float32 model that it was made of")
-    network = network_of(card.network)
-    weights = exported_weights(path, network)
-    return Ancestor(path, weights, network, card.window_hu, card.neighbours_mm, card.trained_on)
+def _known(found: Ancestor) -> TrainedOn:
+    if found.card.trained_on is None:
+        raise ModelError(
+            f"what {found.path} was trained on is not known, it is of an older version: train or export it again"
+        )
+    return found.card.trained_on
 
 
-def _run(path: Path) -> Ancestor:
-    try:
-        config = RunConfig.model_validate_json((path / "config.json").read_bytes())
-        result = json.loads((path / "result.json").read_bytes())
-        split = Split.model_validate_json((path / "split.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} is no finished run to build on: name a folder that train wrote, or a model, NAME.onnx"
-        ) from error
-    weights = load_network(path / result["checkpoint"], config.built).state_dict()
-    field, learnt = config.field, trained_on(path, split)
-    return Ancestor(path, weights, config.built, field.window_hu, field.neighbours_mm, learnt)
-
-
-@torch.inference_mode()
-def taught(teachers: Sequence[Ancestor], slices: Slices, weight: float) -> NDArray[np.float16]:
-    """Soft targets: the teachers' mean probability of lesion with a weight, the reader's mask with the rest.
-
-    Hinton, Vinyals and Dean (2015), arXiv 1503.02531: an ensemble distilled into one network.
+def refuse_tested(builds_on: Ancestors, split: Split, tested: Members, slices: Slices) -> None:
+    """Keep what a training builds on apart from what its split tests on.
 
     Args:
-        teachers: One or more.
-        slices: What is trained on, unchanged.
-        weight: In [0, 1].
+        builds_on: Start and teachers.
+        split: Where it is leaky, other slices of a patient may be on both sides.
+        tested: (n,) which slices are its test part.
+        slices: Of the prepared folder.
 
-    Returns:
-        (n, height, width) in [0, 1].
+    Raises:
+        ConfigError: One was trained on a slice of the test part, or on its patient.
     """
-    told = np.zeros(slices.labels.shape, np.float32)
-    for teacher in teachers:
-        module = LesionModule(teacher.network, LossConfig(), TrainingConfig()).eval()
-        module.load_state_dict(teacher.weights)
-        batches = plain_batches(slices, teacher.window_hu, TEACHING_BATCH, neighbours_mm=teacher.neighbours_mm)
-        found = [torch.sigmoid(module(image)[:, 0]).numpy() for image, _ in batches]
-        told += np.concatenate(found) / len(teachers)
-    return (weight * told + (1 - weight) * (slices.labels > 0)).astype(np.float16)
+    cases = {str(case): set(slices.number[tested & (slices.case == case)].tolist()) for case in slices.case[tested]}
+    for each in (*([builds_on.start] if builds_on.start else []), *builds_on.teachers):
+        known = _known(each)
+        # Near-duplicates found here may have joined a patient that it knows by another name.
+        numbered = zip(slices.case.tolist(), slices.number.tolist(), strict=True)
+        learnt = np.array([known.holds(case, {number}) for case, number in numbered], dtype=bool)
+        patients = set() if split.leaky else {*known.patients, *slices.patient[learnt].tolist()}
+        for case, numbers in cases.items():
+            of_case = tested & (slices.case == case)
+            if known.holds(case, numbers) or {case, *slices.patient[of_case].tolist()} & patients:
+                raise ConfigError(
+                    f"{each.path} was trained on {case} or its patient, which split {split.name} tests on: "
+                    "the scores would be no test; take another model, or another split"
+                )
+
+
+def learnt_from(members: Sequence[str], where: Members, slices: Slices, manifest: Manifest) -> TrainedOn:
+    """Parts of a split as cards and runs remember them.
+
+    Args:
+        members: As the split names them.
+        where: (n,) which slices they are.
+        slices: Of the prepared folder.
+        manifest: Its manifest.
+    """
+    cases = set(slices.case[where].tolist())
+    stated = {case.patient for case in manifest.cases if case.name in cases and not case.strangers}
+    return TrainedOn(members=tuple(sorted(members)), patients=tuple(sorted({*slices.patient[where].tolist(), *stated})))
+
+
+def read_lineage(run: Path) -> Lineage | None:
+    """What a run folder says that the run builds on; None: it is of an older version.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    path = run / LINEAGE
+    if not path.is_file():
+        return None
+    try:
+        return Lineage.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged: train the run anew") from error
+
+
+def open_run(run: Path, name: str, threshold: float | None = None) -> tuple[LesionModule, ModelCard]:
+    """A finished run's network and its card, whose sha256 is the checkpoint's.
+
+    Raises:
+        ModelError: The run is not finished, or damaged.
+    """
+    try:
+        config = RunConfig.model_validate_json((run / "config.json").read_bytes())
+        result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
+        split = Split.model_validate_json((run / "split.json").read_bytes())
+        lineage = read_lineage(run)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{error.filename} is not there: {run} is no finished run; go on with train --resume"
+        ) from error
+    except ValueError as error:  # of pydantic and json
+        raise ModelError(f"{run} is damaged or of an older version: train it anew") from error
+    threshold = threshold if threshold is not None else float(result["threshold"])
+    size, view = config.field.size, config.field.view
+    assert size is not None, "a run's configuration states what was prepared"
+    assert view is not None, "a run's configuration states what was prepared"
+    checkpoint = run / result["checkpoint"]
+    known = lineage.trained_on if lineage else None
+    seen = known or TrainedOn(members=(*split.train, *split.validation))
+    sources = sorted({member.split("/")[0] for member in seen.members})
+    tested = {member.partition(":")[0] for member in split.test}
+    card = ModelCard(
+        name=name,
+        sha256=digest(checkpoint),
+        network=asdict(config.built),
+        window_hu=config.field.window_hu,
+        field_of_view=view,
+        size=size,
+        neighbours_mm=config.field.neighbours_mm,
+        classes=config.maps,
+        threshold=threshold,
+        training_data=tuple(TERMS.get(s, f"{s}: a collection of the trainer's own") for s in sources),
+        trained_on=known,
+        never_trained_on=tuple(sorted(case for case in tested if not seen.holds(case))),
+        scores={"validation": result["validation"]},
+        intended_use=INTENDED_USE,
+        limits=LIMITS,
+    )
+    return load_network(checkpoint, config.built), card

@@ -4,7 +4,9 @@ Zhou, Canu and Ruan (2020), eqs. 8-11. The deep supervision of the network needs
 added up before the sigmoid (Fig. 2). The paper does not say over what an index is taken; here over all pixels of a
 batch, so that a slice without lesion is neither 0/0 nor a loss of 1 for one wrong pixel.
 
-A target below 0 means "not stated": its pixel is left out of every sum of that class, and of that class alone.
+A target below 0 means "not stated": its pixel is left out of every sum of that class, and of that class alone. A target
+between 0 and 1, of a training that is taught by others, is learnt as it is by the cross-entropy alone: the least of a
+Tversky loss lies at 0 or 1.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def tversky_index(
 
     Args:
         probability: (N, C, H, W) in [0, 1].
-        target: (N, C, H, W), 0 or 1; below 0: left out.
+        target: (N, C, H, W) in [0, 1]; below 0: left out.
         fn_weight: alpha.
         fp_weight: beta.
         smooth: Pixels; makes an empty batch without a false alarm count as 1.
@@ -89,13 +91,13 @@ def segmentation_loss(
 
     Args:
         logits: (N, C, H, W).
-        target: (N, C, H, W), 0 or 1; below 0: left out.
+        target: (N, C, H, W) in [0, 1]; below 0: left out.
         config: Weights and exponent.
         sum_over: Adds up the sums of a batch that is shared among processes, and passes gradients through; each
             process then gets the loss of the whole batch.
 
     Returns:
-        A scalar, 0 for a perfect prediction.
+        A scalar, 0 for a perfect prediction of 0 and 1.
 
     Raises:
         ValueError: There is not one target map for each map of logits.

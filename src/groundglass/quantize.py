@@ -20,6 +20,7 @@ from groundglass.errors import DatasetError, ModelError
 from groundglass.inference.card import ModelCard, Quantized, read_card, write_card
 from groundglass.inference.engine import OpenVINOEngine, twin
 from groundglass.inference.engine_config import EngineConfig, Precision
+from groundglass.lineage import learnt_from
 from groundglass.scores import Confusion
 from groundglass.whole_file import digest
 
@@ -76,8 +77,16 @@ def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard
             dice=round(scored[Precision.INT8], 4),
             dice_f32=round(scored[Precision.F32], 4),
         )
-        changes = {"name": f"{card.name}-int8", "sha256": digest(unfinished), "scores": {}, "quantized": made}
-        card = card.model_copy(update={**changes, "export_check": {}})
+        known = learnt_from((*split.train, *split.validation), sides.train | sides.validation, slices, manifest)
+        changes: dict[str, Any] = {
+            "name": f"{card.name}-int8",
+            "sha256": digest(unfinished),
+            "trained_on": card.trained_on and card.trained_on | known,
+            "scores": {},
+            "quantized": made,
+            "export_check": {},
+        }
+        card = card.model_copy(update=changes)
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ ROW = """
 name = "one"
 config = "base.toml"
 """
+TAUGHT = "change.teachers.weight = 0.5\nchange.loss.cross_entropy = 0.5\n"
 
 
 def study_file(folder: Path, text: str) -> Path:
@@ -71,15 +72,22 @@ def test_each_row_of_the_recipe_changes_one_thing() -> None:
     ("changed", "expected"),
     [
         ('teachers = ["one"]\n', "teachers and change.teachers.weight come together"),
-        ("change.teachers.weight = 0.5\n", "teachers and change.teachers.weight come together"),
-        ('teachers = ["two"]\nchange.teachers.weight = 0.5\n', "teachers are rows that have none themselves: one"),
+        (TAUGHT, "teachers and change.teachers.weight come together"),
+        (f'teachers = ["two"]\n{TAUGHT}', "teachers are rows that have none themselves: one"),
         ('teachers = ["one"]\nchange.teachers.weight = 1.5\n', "a weight of teachers is from 0 to 1"),
+        ('teachers = ["one"]\nchange.teachers.weight = 0.5\n', "wants loss.cross_entropy above 0"),
     ],
 )
 def test_teachers_are_rows_without_teachers(tmp_path: Path, changed: str, expected: str) -> None:
     text = f'name = "s"\nprotocols = ["A-slice"]\n{ROW}[[rows]]\nname = "two"\nconfig = "base.toml"\n{changed}'
     with pytest.raises(ConfigError, match=expected):
         read_study(study_file(tmp_path, text))
+
+
+def test_what_is_taught_does_not_come_first(tmp_path: Path) -> None:
+    rows = f'{ROW}[[rows]]\nname = "two"\nconfig = "base.toml"\nteachers = ["one"]\n{TAUGHT}'
+    with pytest.raises(ConfigError, match="first names rows of one"):
+        read_study(study_file(tmp_path, f'name = "s"\nprotocols = ["A-slice"]\nfirst = ["two"]\n{rows}'))
 
 
 def test_the_papers_scale_is_the_papers() -> None:

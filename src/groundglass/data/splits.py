@@ -63,20 +63,6 @@ class Split(BaseModel):
         members: tuple[str, ...] = getattr(self, name)
         return members
 
-    @property
-    def patients_learnt_from(self) -> frozenset[str]:
-        """Patient groups of what trains and of what chooses.
-
-        Of a stack of several patients that is only partly among it, they are not told apart here: they count where
-        the split is leaky, and not where it keeps patients apart.
-        """
-        learnt = {*self.train, *self.validation}
-        cases = {member.partition(":")[0] for member in learnt}
-        of = {case: self.groups.get(case, (case,)) for case in cases}
-        return frozenset(
-            group for case, groups in of.items() if self.leaky or case in learnt or len(groups) == 1 for group in groups
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class Sides:

@@ -42,9 +42,9 @@ class Target:
 
     @property
     def patients(self) -> frozenset[str]:
-        """Of the slices that count."""
+        """Of the slices that count; of a case of one patient also as the dataset states it."""
         if not self.groups:
-            return frozenset({self.patient})
+            return frozenset({self.patient, self.case.patient})
         chosen = self.groups.keys() if self.slices is None else self.slices & self.groups.keys()
         return frozenset(self.groups[number] for number in chosen)
 

@@ -88,28 +88,24 @@ def _members(members: Sequence[str]) -> dict[str, frozenset[int] | None]:
     return {name: None if chosen is None else frozenset(chosen) for name, chosen in found.items()}
 
 
-def seen_in_training(targets: Sequence[Target], trained_on: TrainedOn) -> tuple[str, ...]:
+def seen_in_training(targets: Sequence[Target], trained_on: TrainedOn | None) -> tuple[str, ...]:
     """Warnings where targets, or their patients, trained a model or chose its epoch and threshold.
 
     Args:
         targets: What is scored.
-        trained_on: Of the model's card.
+        trained_on: Of the model's card; None: not known.
     """
-    seen, patients = _members(trained_on.members), set(trained_on.patients)
-    same, kin = [], []
-    for target in targets:
-        name, here = target.case.name, target.slices
-        there = seen.get(name, frozenset())
-        if name in seen and (here is None or there is None or here & there):
-            same.append(name)
-        elif patients & target.patients:
-            kin.append(name)
+    if trained_on is None:
+        return ("what this model was trained on is not known: these scores may be no test; export it again",)
+    same = [target for target in targets if trained_on.holds(target.case.name, target.slices)]
+    patients = set(trained_on.patients)
+    kin = [target for target in targets if target not in same and patients & target.patients]
     warnings = []
-    for names, what in (
+    for found, what in (
         (same, "trained this model or chose its threshold: these scores are no test"),
         (kin, "are of patients that trained this model: these scores leak"),
     ):
-        if names:
-            shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-            warnings.append(f"{len(names)} of {len(targets)} cases ({shown}) {what}")
+        if found:
+            shown = ", ".join(target.case.name for target in found[:4]) + (", …" if len(found) > 4 else "")
+            warnings.append(f"{len(found)} of {len(targets)} cases ({shown}) {what}")
     return tuple(warnings)

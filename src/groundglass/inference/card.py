@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class TrainedOn(BaseModel):
 
     Attributes:
         members: CASE, or CASE:NUMBER for a single slice of it, as in a split file.
-        patients: Their patient groups.
+        patients: Their patients: near-duplicate groups, and as the dataset states them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +54,12 @@ class TrainedOn(BaseModel):
             members=tuple(sorted({*self.members, *other.members})),
             patients=tuple(sorted({*self.patients, *other.patients})),
         )
+
+    def holds(self, case: str, numbers: Collection[int] | None = None) -> bool:
+        """Whether a case, or any of these slices of it, is among the members."""
+        if numbers is None:
+            return any(member == case or member.startswith(f"{case}:") for member in self.members)
+        return bool({case, *(f"{case}:{number}" for number in numbers)} & set(self.members))
 
 
 class ModelCard(BaseModel):
@@ -69,7 +76,7 @@ class ModelCard(BaseModel):
         classes: What each output map means.
         threshold: A pixel is lesion from this probability on.
         training_data: What it was trained on, and on what terms.
-        trained_on: Case by case: `evaluate` warns of them.
+        trained_on: Case by case; None: not known, the card is of an older version.
         never_trained_on: The public test part.
         scores: What it scored, on what, by which command.
         export_check: Each engine's largest difference from torch, in probability.
@@ -92,7 +99,7 @@ class ModelCard(BaseModel):
     classes: tuple[str, ...] = ("lesion",)
     threshold: float
     training_data: tuple[str, ...]
-    trained_on: TrainedOn = TrainedOn()
+    trained_on: TrainedOn | None = None
     never_trained_on: tuple[str, ...]
     scores: dict[str, Any] = {}
     export_check: dict[str, float] = {}

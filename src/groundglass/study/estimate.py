@@ -21,8 +21,8 @@ STEPS = 4
 def estimate(jobs: Sequence[Job], prepared: Path) -> dict[Path, float]:
     """{run folder: seconds that its training may still take on this machine, 0 where it is done}.
 
-    A few steps of each row that is not done are timed. Validation and scoring are left out, and so is what an early
-    stop saves.
+    A few steps of each row that is not done are timed. Validation, scoring and teachers are left out, and so is what
+    an early stop saves.
 
     Args:
         jobs: Of a study.
@@ -39,7 +39,8 @@ def estimate(jobs: Sequence[Job], prepared: Path) -> dict[Path, float]:
         left = config.training.epochs - len(read_metrics(job.run / "metrics.csv"))
         seconds[job.run] = 0.0
         if left > 0 and not (job.run / "result.json").is_file():
-            batches = batches_of(drawn_from(slices.where(sides_of(job.split, slices).train), config), config)
+            train = slices.where(sides_of(job.split, slices).train)
+            batches = batches_of(train.where(drawn_from(train, config)), config)
             if job.row not in step:
                 step[job.row] = seconds_per_step(config.built, config.loss, config.training, batches, STEPS)
             seconds[job.run] = left * len(batches) * step[job.row]

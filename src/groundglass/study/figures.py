@@ -17,7 +17,7 @@ from groundglass.data.slices import Slices
 from groundglass.data.splits import sides_of
 from groundglass.evaluation.examples import LUNG_WINDOW
 from groundglass.evaluation.figures import BLUE, GREEN, ORANGE, SKY, VERMILLION, as_png, label_axes
-from groundglass.export import open_run
+from groundglass.lineage import open_run
 from groundglass.scores import Confusion
 from groundglass.study.plan import Job
 from groundglass.training.callbacks import read_metrics

@@ -80,9 +80,9 @@ class StudyFile(_Section):
         for what, values in (("rows", names), ("protocols", self.protocols), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{what} are named once each")
-        if not set(self.first) <= set(names):
-            raise ValueError(f"first names rows of {', '.join(names)}")
         untaught = {row.name for row in self.rows if not row.teachers}
+        if not set(self.first) <= untaught:
+            raise ValueError(f"first names rows of {', '.join(sorted(untaught))}")
         if not {teacher for row in self.rows for teacher in row.teachers} <= untaught:
             raise ValueError(f"teachers are rows that have none themselves: {', '.join(sorted(untaught))}")
         return self
@@ -184,7 +184,7 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def plan(study: Study, prepared: Path, folder: Path) -> tuple[Job, ...]:
     """The trainings of a study, the most wanted first: seed by seed `first`, then the other rows protocol by protocol.
 
-    Those that are taught come last. The splits are written into the study's folder.
+    The splits are written into the study's folder.
 
     Args:
         study: What is asked for.
@@ -207,7 +207,7 @@ def plan(study: Study, prepared: Path, folder: Path) -> tuple[Job, ...]:
         return folder / "runs" / row / protocol / f"seed-{seed}"
 
     jobs = []
-    for row, protocol, seed in sorted(_order(study), key=lambda wanted: bool(rows[wanted[0]].teachers)):
+    for row, protocol, seed in _order(study):
         config = configs[row].model_copy(update={"training": replace(configs[row].training, seed=seed)})
         teachers = tuple(run(teacher, protocol, seed) for teacher in rows[row].teachers)
         jobs.append(Job(row, protocol, seed, config, splits[protocol], run(row, protocol, seed), teachers))

@@ -50,7 +50,7 @@ def run_jobs(
     workers: int = 1,
     said: Callable[[Job, str], None] = lambda *_: None,
 ) -> None:
-    """Run all jobs, the first ones first; one that fails does not keep the others from running.
+    """Run all jobs, the first ones first, those that are taught last; one that fails does not keep others from running.
 
     What a job prints goes to `log.txt` in its run folder.
 
@@ -62,16 +62,16 @@ def run_jobs(
         said: Called with each job as it ends, and how it did.
     """
     threads = max(1, torch.get_num_threads() // workers)
-    # A fresh process for each: what a training leaves behind (memory, seeds, a log) is of no other's concern.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1)
-    try:
-        for taught in (False, True):  # teachers first
-            wanted = [job for job in jobs if bool(job.teachers) == taught]
+    for taught in (False, True):  # teachers first
+        wanted = [job for job in jobs if bool(job.teachers) == taught]
+        # A fresh process for each: what a training leaves behind (memory, seeds, a log) is of no other's concern.
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1)
+        try:
             begun = {pool.submit(_in_its_process, job, prepared, threads): job for job in wanted}
             for future in as_completed(begun):
                 _hear(future, begun[future], failed, said)
-    finally:
-        pool.shutdown(cancel_futures=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _hear(future: Future[None], job: Job, failed: dict[Path, str], said: Callable[[Job, str], None]) -> None:

@@ -77,7 +77,7 @@ def fit(
         run: The run's folder; exists.
         resume: Go on from `last.ckpt`.
         devices: Processes on this machine, a GPU each where there are any; `torchrun` has its own number.
-        start: Weights to begin with, of `weights`; None: random ones.
+        start: Weights to begin with, as `widened` gives them; None: random ones.
 
     Returns:
         The checkpoint to use: the best on the validation, else the last.

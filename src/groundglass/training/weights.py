@@ -26,7 +26,7 @@ def load_network(checkpoint: Path, network: NetworkConfig | PeerConfig) -> Lesio
     """
     if not checkpoint.is_file():
         raise TrainingError(f"{checkpoint} is not there: train first")
-    module = _fresh(network)
+    module = fresh(network)
     try:
         module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     except RuntimeError as error:
@@ -37,19 +37,19 @@ def load_network(checkpoint: Path, network: NetworkConfig | PeerConfig) -> Lesio
 
 
 def exported_weights(model: Path, network: NetworkConfig | PeerConfig) -> State:
-    """The weights of an ONNX file that `export` wrote: it keeps their names.
+    """The weights of an ONNX file that `export` wrote: it keeps the names of the paper's network.
 
     Raises:
-        TrainingError: A weight is not in it, as where an optimiser or a quantiser has rewritten the file.
+        TrainingError: A weight is not in it, as of some peers, or where a quantiser has rewritten the file.
     """
     import onnx
     from onnx.numpy_helper import to_array
 
     stored = {weight.name: weight for weight in onnx.load(model).graph.initializer}
-    wanted = _fresh(network).state_dict()
+    wanted = fresh(network).state_dict()
     for name in wanted:
         if name.removeprefix("network.") not in stored:
-            raise TrainingError(f"{model} does not hold {name}: begin with a float32 model as export writes it")
+            raise TrainingError(f"{model} does not hold {name} under its name: take the run that it was exported from")
     return {name: torch.from_numpy(to_array(stored[name.removeprefix("network.")]).copy()) for name in wanted}
 
 
@@ -67,7 +67,7 @@ def widened(weights: State, of: NetworkConfig | PeerConfig, network: NetworkConf
         )
     if of.slices == network.slices:
         return weights
-    wanted, wider = _fresh(network).state_dict(), dict(weights)
+    wanted, wider = fresh(network).state_dict(), dict(weights)
     for name, weight in weights.items():
         if weight.shape != wanted[name].shape:
             nothing = torch.zeros_like(weight)
@@ -75,5 +75,6 @@ def widened(weights: State, of: NetworkConfig | PeerConfig, network: NetworkConf
     return wider
 
 
-def _fresh(network: NetworkConfig | PeerConfig) -> LesionModule:
+def fresh(network: NetworkConfig | PeerConfig) -> LesionModule:
+    """A network with random weights, to load others into."""
     return LesionModule(network, LossConfig(), TrainingConfig())
