@@ -288,13 +288,10 @@ def test_the_folds_threshold_is_the_best_mean_dice_over_the_scans_that_they_held
         (counts,) = score(module, plain_batches(slices.where(slices.case == name), card.window_hu, 8), np.array([at]))
         return counts.dice or 0.0
 
-    everything = ("volumes/1", "volumes/4", "volumes/5")
     means = [(dice("volumes/4", at) + dice("volumes/5", at)) / 2 for at in THRESHOLDS]
     assert threshold == THRESHOLDS[int(np.argmax(means))]
     assert held_out == {name: dice(name, threshold) for name in ("volumes/4", "volumes/5")}
     assert chosen_on == TrainedOn(members=("volumes/4", "volumes/5"), patients=("volumes/4", "volumes/5"))
-    path, _ = export(run, "chosen", tmp_path / "models", threshold, prepared, chosen_on)
-    assert read_card(path).trained_on == TrainedOn(members=everything, patients=everything)
 
 
 def test_folds_that_hold_nothing_out_choose_nothing(run: Path, prepared: Path, tmp_path: Path) -> None:

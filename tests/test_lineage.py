@@ -119,9 +119,9 @@ def test_what_it_began_with_is_remembered_and_counts_as_learnt_from(
         train(lasting(still(), 2), prepared, OTHER, folder, resume=True)
         assert lineage(folder) == began
         assert learnt(folder).members == learnt(folder).patients == ("volumes/1", "volumes/5")
-        exported = read_card(export(folder, "next", folder / "models")[0])
-        assert exported.trained_on == learnt(folder)
-        assert "dataset 2" in exported.training_data[0]
+    chosen_on = TrainedOn(members=("volumes/9",), patients=("volumes/9",))
+    exported = read_card(export(folder, "next", folder / "models", 0.5, chosen_on=chosen_on)[0])
+    assert exported.trained_on == learnt(folder) | chosen_on
     (folder / "last.ckpt").unlink()
     train(still(), prepared, OTHER, folder)
     assert lineage(folder).start is None
