@@ -19,11 +19,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from groundglass.data.batches import plain_batches
+from groundglass.data.batches import SCORING_BATCH, plain_batches
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
-from groundglass.experiment import SCORING_BATCH
 from groundglass.lineage import open_run
 from groundglass.scores import Confusion
 from groundglass.study.plan import read_study
@@ -41,6 +40,8 @@ def main() -> None:
     parser.add_argument("--together", action="store_true")
     parser.add_argument("--study", type=Path, nargs=2, metavar=("STUDY.toml", "STUDY"))
     arguments = parser.parse_args()
+    if bool(arguments.runs) == bool(arguments.study):
+        parser.error("name runs, or a study with --study")
     _, slices = read_prepared(arguments.prepared)
     if arguments.study:
         file, folder = arguments.study

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from groundglass.config import RunConfig
-from groundglass.data.batches import Batches, plain_batches, training_batches
+from groundglass.data.batches import SCORING_BATCH, Batches, plain_batches, training_batches
 from groundglass.data.prepared import Manifest, read_manifest, read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
@@ -45,7 +45,6 @@ from groundglass.training.weights import load_network
 from groundglass.whole_file import write_whole
 
 THRESHOLDS = np.array([0.02, 0.05, *np.round(np.arange(0.1, 0.95, 0.05), 2), 0.95, 0.98])
-SCORING_BATCH = 8
 OUTCOMES = ("result.json", "test.csv")  # of a training that is finished
 
 

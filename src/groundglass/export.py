@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from groundglass.data.batches import plain_batches
+from groundglass.data.batches import SCORING_BATCH, plain_batches
 from groundglass.data.prepared import read_prepared
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError, ModelError
-from groundglass.experiment import SCORING_BATCH, THRESHOLDS, score
+from groundglass.experiment import THRESHOLDS, score
 from groundglass.inference.card import ModelCard, TrainedOn, write_card
 from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.engine_config import EngineConfig, Precision

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from groundglass.config import RunConfig
-from groundglass.data.batches import plain_batches
+from groundglass.data.batches import SCORING_BATCH, plain_batches
 from groundglass.data.prepared import Manifest
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Members, Split
@@ -32,7 +32,6 @@ from groundglass.training.weights import State, exported_weights, fresh, load_ne
 from groundglass.whole_file import digest
 
 LINEAGE = "lineage.json"
-TEACHING_BATCH = 8
 INTENDED_USE = (
     "Research on COVID-19 lung disease in chest CT of adults: lesion masks and burden for study cohorts. "
     "Not a medical device; not for diagnosis or treatment of a patient."
@@ -103,13 +102,17 @@ class Ancestors:
     start: Ancestor | None = None
     teachers: tuple[Ancestor, ...] = ()
 
+    @property
+    def everyone(self) -> tuple[Ancestor, ...]:
+        """Start and teachers."""
+        return (*((self.start,) if self.start else ()), *self.teachers)
+
     def lineage(self, own: TrainedOn) -> Lineage:
         """What is kept of them in the folder of a run that learns from `own` besides."""
-        everyone = [*([self.start] if self.start else []), *self.teachers]
         return Lineage(
             start=self.start.origin if self.start else None,
             teachers=tuple(teacher.origin for teacher in self.teachers),
-            trained_on=reduce(TrainedOn.__or__, (_known(each) for each in everyone), own),
+            trained_on=reduce(TrainedOn.__or__, (_known(each) for each in self.everyone), own),
         )
 
     def begin_with(self, config: RunConfig) -> State | None:
@@ -157,7 +160,7 @@ class Ancestors:
                 )
             module, at = fresh(network_of(card.network)).eval(), 0
             module.load_state_dict(teacher.weights)
-            for image, _ in plain_batches(slices, card.window_hu, TEACHING_BATCH, neighbours_mm=card.neighbours_mm):
+            for image, _ in plain_batches(slices, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm):
                 said = torch.sigmoid(module(image)[:, 0]).numpy()
                 soft[at : at + len(said)] += said * np.float32(weight / len(self.teachers))
                 at += len(said)
@@ -245,16 +248,18 @@ def refuse_tested(builds_on: Ancestors, split: Split, tested: Members, slices: S
     Raises:
         ConfigError: One was trained on a slice of the test part, or on its patient.
     """
-    cases = {str(case): set(slices.number[tested & (slices.case == case)].tolist()) for case in slices.case[tested]}
-    for each in (*([builds_on.start] if builds_on.start else []), *builds_on.teachers):
+    for each in builds_on.everyone:
         known = _known(each)
         # Near-duplicates found here may have joined a patient that it knows by another name.
         numbered = zip(slices.case.tolist(), slices.number.tolist(), strict=True)
         learnt = np.array([known.holds(case, {number}) for case, number in numbered], dtype=bool)
         patients = set() if split.leaky else {*known.patients, *slices.patient[learnt].tolist()}
-        for case, numbers in cases.items():
+        for case in dict.fromkeys(slices.case[tested].tolist()):
             of_case = tested & (slices.case == case)
-            if known.holds(case, numbers) or {case, *slices.patient[of_case].tolist()} & patients:
+            if (
+                known.holds(case, slices.number[of_case].tolist())
+                or {case, *slices.patient[of_case].tolist()} & patients
+            ):
                 raise ConfigError(
                     f"{each.path} was trained on {case} or its patient, which split {split.name} tests on: "
                     "the scores would be no test; take another model, or another split"

@@ -20,6 +20,7 @@ from groundglass.data.augment import AugmentConfig, augment
 from groundglass.data.slices import CLASS_LABELS, UNSTATED, Slices
 from groundglass.errors import ConfigError
 
+SCORING_BATCH = 8  # slices, where nothing is learnt from them
 Batch = tuple[Tensor, Tensor]
 BatchKey = NDArray[np.int64]  # (n, 2): of each slice its place and the seed of its changes
 
