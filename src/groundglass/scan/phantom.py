@@ -141,9 +141,9 @@ def _airway(z: Field, y: Field, x: Field) -> NDArray[np.bool_]:
 
 def _vessels(hu: Field, lungs: NDArray[np.bool_], z: Field, y: Field, x: Field, rng: np.random.Generator) -> Field:
     """Tubes from the hila to the rim, thinner as they branch."""
-    density = np.zeros(hu.shape, dtype=np.float32)
     spacing = [abs(float(axis.ravel()[1] - axis.ravel()[0])) for axis in (z, y, x)]
     origin = np.array([float(axis.ravel()[0]) for axis in (z, y, x)])
+    centres: dict[float, list[NDArray[np.float64]]] = {}  # of balls of each radius
     for side in (-1, 1):
         stems = [(np.array([4.0, 12.0, side * 34.0]), _direction(rng, side), 4.2) for _ in range(9)]
         while stems:
@@ -152,10 +152,13 @@ def _vessels(hu: Field, lungs: NDArray[np.bool_], z: Field, y: Field, x: Field, 
                 place = place + heading * 2.2
                 heading = heading + rng.normal(0, 0.12, 3)
                 heading /= np.linalg.norm(heading)
-                _stamp(density, (place - origin) / spacing, radius, spacing)
+                centres.setdefault(radius, []).append(place)
             if radius > 0.9:
                 turns = rng.normal(0, 0.5, (2, 3))
                 stems += [(place, (heading + turn) / np.linalg.norm(heading + turn), radius * 0.74) for turn in turns]
+    density = np.zeros(hu.shape, dtype=np.float32)
+    for radius, places in centres.items():
+        _stamp(density, (np.array(places) - origin) / spacing, radius, spacing)
     return np.where(lungs, hu + (VESSEL - hu) * np.clip(density, 0, 1), hu)
 
 
@@ -164,18 +167,19 @@ def _direction(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
     return np.asarray(heading / np.linalg.norm(heading))
 
 
-def _stamp(density: Field, centre: NDArray[np.float64], radius: float, spacing: list[float]) -> None:
-    """A ball with a soft rim of half a voxel."""
-    reach = [int(np.ceil((radius + s) / s)) for s in spacing]
-    low = [max(0, int(c) - r) for c, r in zip(centre, reach, strict=True)]
-    high = [min(n, int(c) + r + 2) for n, c, r in zip(density.shape, centre, reach, strict=True)]
-    if any(a >= b for a, b in zip(low, high, strict=True)):
-        return
-    grids = np.ogrid[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    distance = np.sqrt(sum(((grid - c) * s) ** 2 for grid, c, s in zip(grids, centre, spacing, strict=True)))
+def _stamp(density: Field, centres: NDArray[np.float64], radius: float, spacing: list[float]) -> None:
+    """Balls with a soft rim of half a voxel; `centres` (balls, 3) are in voxels."""
+    near, squares = [], []  # (balls, voxels along the axis): where, and how far from the centre
+    for axis, (n, s) in enumerate(zip(density.shape, spacing, strict=True)):
+        reach = int(np.ceil((radius + s) / s))
+        place = centres[:, axis : axis + 1]
+        index = place.astype(np.int64) + np.arange(-reach, reach + 2)
+        near.append(index.clip(0, n - 1))
+        squares.append(np.where((index >= 0) & (index < n), ((index - place) * s) ** 2, np.inf))
+    (iz, iy, ix), (z, y, x) = near, squares
+    distance = np.sqrt(z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :])
     ball = np.clip((radius - distance) / spacing[2] + 0.5, 0, 1).astype(np.float32)
-    part = density[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    np.maximum(part, ball, out=part)
+    np.maximum.at(density, (iz[:, :, None, None], iy[:, None, :, None], ix[:, None, None, :]), ball)
 
 
 def _lesions(
