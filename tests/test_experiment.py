@@ -50,7 +50,7 @@ lesion_free = true
 [training]
 optimiser = "adamw"
 learning_rate = 5e-3
-epochs = 20
+epochs = 12
 stop_after = 0
 """
 SPLIT = Split(name="apart", protocol="B", rule="", train=("volumes/1",), validation=("volumes/5",), test=("volumes/4",))

@@ -82,6 +82,7 @@ def test_a_series_gets_its_results_once(orthanc: OrthancServer, tmp_path: Path, 
     assert is_empty(tmp_path / "watch")
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(
     orthanc: OrthancServer, started: Callable[[Obedient], Running], tmp_path: Path
 ) -> None:
@@ -142,6 +143,7 @@ def test_killed_before_the_results_are_stored_it_stores_what_it_had(
     assert is_empty(tmp_path / "watch")
 
 
+@pytest.mark.slow
 def test_orthanc_restarted_in_the_middle_is_no_failure(
     orthanc: OrthancServer, started: Callable[[Obedient], Running], tmp_path: Path
 ) -> None:

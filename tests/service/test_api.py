@@ -308,6 +308,7 @@ def test_a_server_that_ends_in_order_goes_on_with_the_queue_later(start_server: 
     assert [server.over(number)["status"] for number in numbers] == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_takes_neither_server_nor_scan_along(
     start_server: Start, scan_file: Path, long_scan: Path
 ) -> None:

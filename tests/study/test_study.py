@@ -91,8 +91,11 @@ def call(*words: object) -> int:
 
 @pytest.fixture(scope="module")
 def done(file: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole study by the command line, two trainings at a time."""
+    """The whole study: two rows one training after another, then the command does what is left, two at a time."""
     folder = tmp_path_factory.mktemp("study")
+    _, jobs = planned(file, prepared, folder)
+    for job in of_rows(jobs, ["plain", "attention"]):
+        run_job(job, prepared)
     assert call(file, "--data", prepared, "-o", folder, "--workers", "2") == 0
     return folder
 
