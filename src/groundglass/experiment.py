@@ -32,10 +32,8 @@ from groundglass.lineage import (
     LINEAGE,
     Lineage,
     ancestors,
-    check_teachers,
+    check_builds_on,
     learnt_from,
-    open_run,
-    read_lineage,
     refuse_tested,
 )
 from groundglass.scores import Confusion
@@ -114,22 +112,26 @@ def train(
 
 
 def complete(
-    config: RunConfig, prepared: Path, split: Split, run: Path, teachers: Sequence[Path] = ()
+    config: RunConfig,
+    prepared: Path,
+    split: Split,
+    run: Path,
+    start: Path | None = None,
+    teachers: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """`train`, going on with what the run folder holds; a run that is finished, and of this training, is left as it is.
 
     Raises:
         GroundglassError: As `train` does.
     """
+    check_builds_on(run, start, teachers)
     if (run / "result.json").is_file():
         begun = check_begun(run, fitted(config, read_manifest(prepared)), split)
-        lineage = read_lineage(run)
-        if lineage and all((teacher / "result.json").is_file() for teacher in teachers):
-            check_teachers(lineage, [open_run(teacher, teacher.name)[1].sha256 for teacher in teachers], run)
         if begun.training.epochs == config.training.epochs:
             result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
             return result
-    return train(config, prepared, split, run, resume=(run / "last.ckpt").is_file(), teachers=teachers)
+    resume = (run / "last.ckpt").is_file()
+    return train(config, prepared, split, run, resume, start=None if resume else start, teachers=teachers)
 
 
 def drawn_from(slices: Slices, config: RunConfig) -> NDArray[np.bool_]:

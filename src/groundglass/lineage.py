@@ -205,6 +205,22 @@ def check_teachers(lineage: Lineage, sha256: Sequence[str], run: Path) -> None:
         raise ConfigError(f"{run} was begun with other teachers, or they were trained anew: name another folder")
 
 
+def check_builds_on(run: Path, start: Path | None, teachers: Sequence[Path]) -> None:
+    """Hold runs against those that a run folder, if it is there, was begun with; where one is gone nothing is compared.
+
+    Raises:
+        ConfigError: They are others.
+        ModelError: One is damaged.
+    """
+    begun, named = read_lineage(run), (*([start] if start else ()), *teachers)
+    if begun is None or not all((each / "result.json").is_file() for each in named):
+        return
+    sha256 = {each: open_run(each, each.name)[1].sha256 for each in named}
+    if (begun.start.sha256 if begun.start else None) != (sha256[start] if start else None):
+        raise ConfigError(f"{run} was begun with other weights, or they were trained anew: name another folder")
+    check_teachers(begun, [sha256[teacher] for teacher in teachers], run)
+
+
 def ancestor(path: Path) -> Ancestor:
     """A finished run, an exported model, or by its name the bundled one.
 

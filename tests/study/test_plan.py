@@ -73,21 +73,17 @@ def test_each_row_of_the_recipe_changes_one_thing() -> None:
     [
         ('teachers = ["one"]\n', "teachers and change.teachers.weight come together"),
         (TAUGHT, "teachers and change.teachers.weight come together"),
-        (f'teachers = ["two"]\n{TAUGHT}', "teachers are rows that have none themselves: one"),
+        (f'teachers = ["two"]\n{TAUGHT}', "begin and teachers of row two are rows above it: one"),
+        ('begin = "two"\n', "begin and teachers of row two are rows above it: one"),
+        ('begin = "three"\n', "begin and teachers of row two are rows above it: one"),
         ('teachers = ["one"]\nchange.teachers.weight = 1.5\n', "a weight of teachers is from 0 to 1"),
         ('teachers = ["one"]\nchange.teachers.weight = 0.5\n', "wants loss.cross_entropy above 0"),
     ],
 )
-def test_teachers_are_rows_without_teachers(tmp_path: Path, changed: str, expected: str) -> None:
+def test_a_row_builds_on_rows_above_it(tmp_path: Path, changed: str, expected: str) -> None:
     text = f'name = "s"\nprotocols = ["A-slice"]\n{ROW}[[rows]]\nname = "two"\nconfig = "base.toml"\n{changed}'
     with pytest.raises(ConfigError, match=expected):
         read_study(study_file(tmp_path, text))
-
-
-def test_what_is_taught_does_not_come_first(tmp_path: Path) -> None:
-    rows = f'{ROW}[[rows]]\nname = "two"\nconfig = "base.toml"\nteachers = ["one"]\n{TAUGHT}'
-    with pytest.raises(ConfigError, match="first names rows of one"):
-        read_study(study_file(tmp_path, f'name = "s"\nprotocols = ["A-slice"]\nfirst = ["two"]\n{rows}'))
 
 
 def test_the_papers_scale_is_the_papers() -> None:
@@ -118,7 +114,7 @@ def test_changes_lie_over_each_other(tmp_path: Path) -> None:
 
 
 def test_what_is_wanted_most_comes_first() -> None:
-    row = {name: Row(name, None, (), None) for name in ("a", "b", "c")}  # type: ignore[arg-type]
+    row = {name: Row(name, None, None, (), None) for name in ("a", "b", "c")}  # type: ignore[arg-type]
     study = Study("s", ("A", "B"), (0, 1), ("c",), tuple(row.values()))
     assert ["".join(map(str, job)) for job in _order(study)] == (
         ["cA0", "cB0", "aA0", "bA0", "aB0", "bB0", "cA1", "cB1", "aA1", "bA1", "aB1", "bB1"]

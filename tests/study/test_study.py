@@ -52,6 +52,10 @@ config = "base.toml"
 change.teachers.weight = 0.5
 change.loss.cross_entropy = 0.5
 teachers = ["plain", "attention"]
+[[rows]]
+name = "further"
+config = "base.toml"
+begin = "distilled"
 """
 BASE = 'name = "base"\n[network]\nwidths = [4, 8, 8]\n[draw]\nbatch_size = 4\nsamples = 16\n'
 
@@ -150,17 +154,19 @@ def test_a_row_is_taught_by_the_trainings_of_its_protocol(
     taught.write_text(STUDY + TAUGHT)
     assert call(taught, "--data", prepared, "-o", folder, "--workers", "2") == 0
     _, jobs = planned(taught, prepared, folder)
-    assert "8 of 8 trainings done" in (folder / "study.md").read_text()
+    assert "10 of 10 trainings done" in (folder / "study.md").read_text()
     for job in jobs:
         lineage = read_lineage(job.run)
         assert lineage is not None
         rows = ("plain", "attention") if job.row == "distilled" else ()
         assert [teacher.path.parts[-3:-1] for teacher in lineage.teachers] == [(row, job.protocol) for row in rows]
+        start = lineage.start.path.parts[-3:-1] if lineage.start else None
+        assert start == (("distilled", job.protocol) if job.row == "further" else None)
         assert set(lineage.trained_on.members) == {*job.split.train, *job.split.validation}
     job = next(job for job in jobs if job.teachers)
-    complete(job.config, prepared, job.split, job.run, job.teachers)
+    complete(job.config, prepared, job.split, job.run, None, job.teachers)
     with pytest.raises(ConfigError, match="was begun with other teachers, or they were trained anew"):
-        complete(job.config, prepared, job.split, job.run, job.teachers[:1])
+        complete(job.config, prepared, job.split, job.run, None, job.teachers[:1])
 
 
 @pytest.mark.slow
@@ -229,6 +235,24 @@ def test_without_the_original_files_the_scoring_waits(
     assert not job.done
     assert call(file, "--data", prepared, "-o", folder, "--only", "plain") == 0
     assert job.done
+
+
+def test_a_row_begins_with_the_training_of_another(done: Path, file: Path, prepared: Path, tmp_path: Path) -> None:
+    further = file.with_name("further.toml")
+    row = '[[rows]]\nname = "further"\nconfig = "base.toml"\nbegin = "plain"\nchange.network.attention = false\n'
+    further.write_text(STUDY + row)
+    _, jobs = planned(further, prepared, done)
+    job = next(job for job in jobs if job.row == "further")
+    own = replace(job, run=tmp_path / "further")
+    run_job(own, prepared)
+    run_job(own, prepared)  # is done
+    lineage = read_lineage(own.run)
+    assert lineage is not None
+    assert lineage.start is not None
+    assert lineage.start.path == job.start == done / "runs" / "plain" / job.protocol / "seed-0"
+    for start in (None, done / "runs" / "attention" / job.protocol / "seed-0"):
+        with pytest.raises(ConfigError, match="was begun with other weights, or they were trained anew"):
+            run_job(replace(own, start=start), prepared)
 
 
 def test_a_dry_run_trains_nothing(

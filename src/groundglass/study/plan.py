@@ -44,13 +44,15 @@ class RowFile(_Section):
         name: Of the row and of its folder.
         config: A training's configuration; its path is taken from the study file on.
         change: What the row has otherwise, section by section.
-        teachers: Rows whose trainings under the same protocol, with the same seed, teach this one's.
+        begin: A row above this one: with its training under the same protocol, with the same seed, this one's begins.
+        teachers: Rows above this one, whose trainings teach it likewise.
         paper: What the paper reports.
     """
 
     name: Name
     config: Path
     change: dict[str, Any] = {}
+    begin: Name | None = None
     teachers: tuple[Name, ...] = ()
     paper: PaperScores | None = None
 
@@ -80,11 +82,12 @@ class StudyFile(_Section):
         for what, values in (("rows", names), ("protocols", self.protocols), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{what} are named once each")
-        untaught = {row.name for row in self.rows if not row.teachers}
-        if not set(self.first) <= untaught:
-            raise ValueError(f"first names rows of {', '.join(sorted(untaught))}")
-        if not {teacher for row in self.rows for teacher in row.teachers} <= untaught:
-            raise ValueError(f"teachers are rows that have none themselves: {', '.join(sorted(untaught))}")
+        if not set(self.first) <= set(names):
+            raise ValueError(f"first names rows of {', '.join(names)}")
+        for i, row in enumerate(self.rows):
+            above = names[:i]
+            if not {*([row.begin] if row.begin else ()), *row.teachers} <= set(above):
+                raise ValueError(f"begin and teachers of row {row.name} are rows above it: {', '.join(above) or '-'}")
         return self
 
 
@@ -95,12 +98,14 @@ class Row:
     Attributes:
         name: Of the row.
         config: Its training; the seed is the job's.
+        begin: Name of the row that it begins with; None: by chance.
         teachers: Names of the rows that teach it.
         paper: What the paper reports.
     """
 
     name: str
     config: RunConfig
+    begin: str | None
     teachers: tuple[str, ...]
     paper: PaperScores | None
 
@@ -131,7 +136,8 @@ class Job:
         config: As it is trained.
         split: The parts.
         run: The run folder.
-        teachers: Run folders of the jobs that teach this one, and come before it.
+        start: Run folder of the job that this one begins with; None: it begins by chance.
+        teachers: Run folders of the jobs that teach this one.
     """
 
     row: str
@@ -140,12 +146,18 @@ class Job:
     config: RunConfig
     split: Split
     run: Path
+    start: Path | None
     teachers: tuple[Path, ...]
 
     @property
     def done(self) -> bool:
         """Whether it is trained and scored."""
         return (self.run / "test.csv").is_file()
+
+    @property
+    def builds_on(self) -> set[Path]:
+        """Run folders of the jobs that come before it."""
+        return {*([self.start] if self.start else ()), *self.teachers}
 
     @property
     def name(self) -> str:
@@ -168,7 +180,7 @@ def read_study(path: Path) -> Study:
         config = checked(RunConfig, changed, f"{path}, row {row.name}")
         if bool(row.teachers) != bool(config.teachers.weight):
             raise ConfigError(f"{path}, row {row.name}: teachers and change.teachers.weight come together")
-        rows.append(Row(row.name, config, row.teachers, row.paper))
+        rows.append(Row(row.name, config, row.begin, row.teachers, row.paper))
     return Study(content.name, content.protocols, content.seeds, content.first, tuple(rows))
 
 
@@ -209,8 +221,10 @@ def plan(study: Study, prepared: Path, folder: Path) -> tuple[Job, ...]:
     jobs = []
     for row, protocol, seed in _order(study):
         config = configs[row].model_copy(update={"training": replace(configs[row].training, seed=seed)})
+        begin, own = rows[row].begin, run(row, protocol, seed)
+        start = run(begin, protocol, seed) if begin else None
         teachers = tuple(run(teacher, protocol, seed) for teacher in rows[row].teachers)
-        jobs.append(Job(row, protocol, seed, config, splits[protocol], run(row, protocol, seed), teachers))
+        jobs.append(Job(row, protocol, seed, config, splits[protocol], own, start, teachers))
     return tuple(jobs)
 
 

@@ -37,7 +37,7 @@ def run_job(job: Job, prepared: Path) -> None:
     Raises:
         GroundglassError: The training could not go on, or the run folder holds another one.
     """
-    complete(job.config, prepared, job.split, job.run, job.teachers)
+    complete(job.config, prepared, job.split, job.run, job.start, job.teachers)
     if not job.done and any(case.image.is_file() for case in read_manifest(prepared).cases):
         evaluation = evaluate(find_targets(prepared, split=job.split), run_segmenter(job.run))
         write_whole(job.run / "test.csv", slices_csv(evaluation).encode())
@@ -50,7 +50,7 @@ def run_jobs(
     workers: int = 1,
     said: Callable[[Job, str], None] = lambda *_: None,
 ) -> None:
-    """Run all jobs, the first ones first, those that are taught last; one that fails does not keep others from running.
+    """Run all jobs, the first ones first, after what they build on; one that fails does not keep others from running.
 
     What a job prints goes to `log.txt` in its run folder.
 
@@ -62,8 +62,11 @@ def run_jobs(
         said: Called with each job as it ends, and how it did.
     """
     threads = max(1, torch.get_num_threads() // workers)
-    for taught in (False, True):  # teachers first
-        wanted = [job for job in jobs if bool(job.teachers) == taught]
+    waiting = list(jobs)
+    while waiting:
+        later = {job.run for job in waiting}
+        wanted = [job for job in waiting if not job.builds_on & later]
+        waiting = [job for job in waiting if job.builds_on & later]
         # A fresh process for each: what a training leaves behind (memory, seeds, a log) is of no other's concern.
         pool = ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1)
         try:
