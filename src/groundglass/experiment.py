@@ -119,19 +119,38 @@ def complete(
     start: Path | None = None,
     teachers: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """`train`, going on with what the run folder holds; a run that is finished, and of this training, is left as it is.
+    """`train`, going on with what the run folder holds; a run that is `finished` is left as it is.
 
     Raises:
         GroundglassError: As `train` does.
     """
-    check_builds_on(run, start, teachers)
-    if (run / "result.json").is_file():
-        begun = check_begun(run, fitted(config, read_manifest(prepared)), split)
-        if begun.training.epochs == config.training.epochs:
-            result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
-            return result
+    result = finished(config, prepared, split, run, start, teachers)
+    if result is not None:
+        return result
     resume = (run / "last.ckpt").is_file()
     return train(config, prepared, split, run, resume, start=None if resume else start, teachers=teachers)
+
+
+def finished(
+    config: RunConfig,
+    prepared: Path,
+    split: Split,
+    run: Path,
+    start: Path | None = None,
+    teachers: Sequence[Path] = (),
+) -> dict[str, Any] | None:
+    """What `train` returned, if the run folder holds this training to its last epoch; None: something is left to do.
+
+    Raises:
+        ConfigError: The folder holds another training.
+        ModelError: What it builds on is damaged.
+    """
+    check_builds_on(run, start, teachers)
+    if not (run / "result.json").is_file():
+        return None
+    begun = check_begun(run, fitted(config, read_manifest(prepared)), split)
+    result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
+    return result if begun.training.epochs == config.training.epochs else None
 
 
 def drawn_from(slices: Slices, config: RunConfig) -> NDArray[np.bool_]:

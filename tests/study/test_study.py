@@ -169,7 +169,6 @@ def test_a_row_is_taught_by_the_trainings_of_its_protocol(
         complete(job.config, prepared, job.split, job.run, None, job.teachers[:1])
 
 
-@pytest.mark.slow
 def test_what_is_done_is_not_done_again(done: Path, file: Path, prepared: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in done.rglob("runs/**/*.c*") if path.suffix in (".csv", ".ckpt")}
     assert before

@@ -18,7 +18,7 @@ from groundglass.errors import GroundglassError
 from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import percent, slices_csv
 from groundglass.evaluation.targets import find_targets
-from groundglass.experiment import complete
+from groundglass.experiment import complete, finished
 from groundglass.export import run_segmenter
 from groundglass.scores import Confusion
 from groundglass.study.plan import Job
@@ -65,8 +65,9 @@ def run_jobs(
     waiting = list(jobs)
     while waiting:
         later = {job.run for job in waiting}
-        wanted = [job for job in waiting if not job.builds_on & later]
+        ready = [job for job in waiting if not job.builds_on & later]
         waiting = [job for job in waiting if job.builds_on & later]
+        wanted = [job for job in ready if not _is_over(job, prepared, said)]
         # A fresh process for each: what a training leaves behind (memory, seeds, a log) is of no other's concern.
         pool = ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1)
         try:
@@ -77,16 +78,31 @@ def run_jobs(
             pool.shutdown(cancel_futures=True)
 
 
+def _is_over(job: Job, prepared: Path, said: Callable[[Job, str], None]) -> bool:
+    """Whether nothing is left to do; where that cannot be told, the job's own process fails and says why."""
+    try:
+        over = job.done and finished(job.config, prepared, job.split, job.run, job.start, job.teachers) is not None
+    except GroundglassError:
+        return False
+    if over:
+        said(job, _outcome(job))
+    return over
+
+
 def _hear(future: Future[None], job: Job, failed: dict[Path, str], said: Callable[[Job, str], None]) -> None:
     try:
         future.result()
-        said(job, f"Dice {percent(_pooled(job.run).dice)}" if job.done else UNSCORED)
+        said(job, _outcome(job))
     except (GroundglassError, OSError) as error:
         failed[job.run] = str(error)
         said(job, f"failed: {error}")
     except BrokenProcessPool:
         failed[job.run] = "a process of the study was killed (out of memory?); call it again to go on"
         said(job, f"failed: {failed[job.run]}")
+
+
+def _outcome(job: Job) -> str:
+    return f"Dice {percent(_pooled(job.run).dice)}" if job.done else UNSCORED
 
 
 def _in_its_process(job: Job, prepared: Path, threads: int) -> None:
