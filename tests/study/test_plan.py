@@ -34,7 +34,13 @@ def study_file(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("name", ["small", "paper"])
 def test_the_rows_of_table_1_differ_by_attention_and_loss_alone(name: str) -> None:
-    rows = [row for row in read_study(CONFIGS / f"study-{name}.toml").rows if row.paper]
+    study = read_study(CONFIGS / f"study-{name}.toml")
+    assert study.figure == (
+        "baseline-dice",
+        "baseline-focal-tversky",
+        "attention-focal-tversky",
+    )
+    rows = [row for row in study.rows if row.paper]
     assert {row.name: row.paper for row in rows} == TABLE_1
     for row in rows:
         attention, loss = row.name.split("-", 1)
@@ -115,7 +121,7 @@ def test_changes_lie_over_each_other(tmp_path: Path) -> None:
 
 def test_what_is_wanted_most_comes_first() -> None:
     row = {name: Row(name, None, None, (), None) for name in ("a", "b", "c")}  # type: ignore[arg-type]
-    study = Study("s", ("A", "B"), (0, 1), ("c",), tuple(row.values()))
+    study = Study("s", ("A", "B"), (0, 1), ("c",), (), tuple(row.values()))
     assert ["".join(map(str, job)) for job in _order(study)] == (
         ["cA0", "cB0", "aA0", "bA0", "aB0", "bB0", "cA1", "cB1", "aA1", "bA1", "aB1", "bB1"]
     )
@@ -129,7 +135,8 @@ def test_what_is_wanted_most_comes_first() -> None:
         ('name = "s"\nprotocols = ["A"]\n', "rows"),
         ('name = "s"\nprotocols = ["A", "A"]\n' + ROW, "once"),
         ('name = "s"\nprotocols = ["A"]\nseeds = [-1]\n' + ROW, "seeds"),
-        ('name = "s"\nprotocols = ["A"]\nfirst = ["two"]\n' + ROW, "first"),
+        ('name = "s"\nprotocols = ["A"]\nfirst = ["two"]\n' + ROW, "first names rows of one"),
+        ('name = "s"\nprotocols = ["A"]\nfigure = ["two"]\n' + ROW, "figure names rows of one"),
         ('name = "s"\nprotocols = ["A"]\n' + ROW.replace('"one"', '"../one"'), "name"),
         ('name = "s"\nprotocols = ["A"]\n' + ROW + "[rows.change.training]\nepoch = 1\n", "row one: .*epoch"),
         ('name = "s"\nprotocols = ["A"]\n' + ROW.replace("base", "other"), "other.toml cannot be read"),

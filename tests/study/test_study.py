@@ -141,6 +141,10 @@ def test_the_report_shows_the_papers_figures_beside_ours(done: Path) -> None:
     rows = ("plain", "attention", "peer")
     pairs = {(each["row"], each["against"]) for each in table(done, "differences.csv")}
     assert pairs == {(row, before) for i, row in enumerate(rows) for before in rows[:i]}
+    beside = {
+        (row["row"], row["score"]): row["paper_percent"] for row in table(done) if row["counted"] == "lesion slices"
+    }
+    assert (beside["attention", "sensitivity"], beside["plain", "sensitivity"]) == ("86.7", "")
     for name in ("figure-6.png", "learning-curves.png"):
         with Image.open(done / name) as picture:
             assert np.asarray(picture).std() > 10
@@ -239,8 +243,9 @@ def test_without_the_original_files_the_scoring_waits(
 def test_a_row_begins_with_the_training_of_another(done: Path, file: Path, prepared: Path, tmp_path: Path) -> None:
     further = file.with_name("further.toml")
     row = '[[rows]]\nname = "further"\nconfig = "base.toml"\nbegin = "plain"\nchange.network.attention = false\n'
+    row += "change.field.neighbours_mm = 5.0\nchange.draw.lesion_free = true\n"
     further.write_text(STUDY + row)
-    _, jobs = planned(further, prepared, done)
+    study, jobs = planned(further, prepared, done)
     job = next(job for job in jobs if job.row == "further")
     own = replace(job, run=tmp_path / "further")
     run_job(own, prepared)
@@ -252,6 +257,8 @@ def test_a_row_begins_with_the_training_of_another(done: Path, file: Path, prepa
     for start in (None, done / "runs" / "attention" / job.protocol / "seed-0"):
         with pytest.raises(ConfigError, match="was begun with other weights, or they were trained anew"):
             run_job(replace(own, start=start), prepared)
+    write_study(study, [own], prepared, tmp_path)
+    assert "| further | " in (tmp_path / "study.md").read_text()
 
 
 def test_a_dry_run_trains_nothing(

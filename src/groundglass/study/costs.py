@@ -35,7 +35,7 @@ class Cost:
 def measure_costs(configs: Sequence[RunConfig]) -> tuple[Cost, ...]:
     """The cost of each configuration's network, all in one go: their ratios can be compared, other machines' cannot."""
     networks = [build_network(config.built).eval() for config in configs]
-    slices = [torch.rand(1, 1, *(config.field.size or (512, 512))) for config in configs]
+    slices = [torch.rand(1, config.built.slices, *(config.field.size or (512, 512))) for config in configs]
     gflop = []
     for network, image in zip(networks, slices, strict=True):
         with FlopCounterMode(display=False) as counter:

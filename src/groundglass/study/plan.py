@@ -65,6 +65,7 @@ class StudyFile(_Section):
         protocols: Names of splits, the most telling first; the first one's slices are shown.
         seeds: Of the trainings.
         first: Rows that are trained before the others, under every protocol.
+        figure: Rows of Figure 6, each coloured by what it won and lost against the one before; none: all.
         change: What every row has otherwise, section by section; a row's own change counts for more.
         rows: In the order of the table: what is changed step by step.
     """
@@ -73,6 +74,7 @@ class StudyFile(_Section):
     protocols: tuple[Name, ...] = Field(min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     first: tuple[Name, ...] = ()
+    figure: tuple[Name, ...] = ()
     change: dict[str, Any] = {}
     rows: tuple[RowFile, ...] = Field(min_length=1)
 
@@ -82,8 +84,9 @@ class StudyFile(_Section):
         for what, values in (("rows", names), ("protocols", self.protocols), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{what} are named once each")
-        if not set(self.first) <= set(names):
-            raise ValueError(f"first names rows of {', '.join(names)}")
+        for what, some in (("first", self.first), ("figure", self.figure)):
+            if not set(some) <= set(names):
+                raise ValueError(f"{what} names rows of {', '.join(names)}")
         for i, row in enumerate(self.rows):
             above = names[:i]
             if not {*([row.begin] if row.begin else ()), *row.teachers} <= set(above):
@@ -112,12 +115,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """A study: `rows` under each of `protocols` with each of `seeds`, those of `first` before the others."""
+    """A study: `rows` under each of `protocols` with each of `seeds`, those of `first` earlier; Figure 6 shows `figure`."""
 
     name: str
     protocols: tuple[str, ...]
     seeds: tuple[int, ...]
     first: tuple[str, ...]
+    figure: tuple[str, ...]
     rows: tuple[Row, ...]
 
     def __repr__(self) -> str:
@@ -181,7 +185,8 @@ def read_study(path: Path) -> Study:
         if bool(row.teachers) != bool(config.teachers.weight):
             raise ConfigError(f"{path}, row {row.name}: teachers and change.teachers.weight come together")
         rows.append(Row(row.name, config, row.begin, row.teachers, row.paper))
-    return Study(content.name, content.protocols, content.seeds, content.first, tuple(rows))
+    figure = content.figure or tuple(row.name for row in rows)
+    return Study(content.name, content.protocols, content.seeds, content.first, figure, tuple(rows))
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

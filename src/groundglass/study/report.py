@@ -4,13 +4,13 @@ STUDY/
     study.md                      tables: scores, differences between rows, costs
     table.csv  differences.csv    the same for programs
     learning-curves.png
-    figure-6.png                  of the rows that the paper has; shows real slices: keep it where the data is kept
+    figure-6.png                  shows real slices: keep it where the data is kept
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from groundglass.evaluation.intervals import Estimate
 from groundglass.evaluation.tables import HEADINGS, as_csv, percent, percent_interval
 from groundglass.study.costs import Cost, measure_costs
 from groundglass.study.figures import comparison, learning_curves
-from groundglass.study.plan import Job, Row, Study
+from groundglass.study.plan import Job, PaperScores, Row, Study
 from groundglass.study.results import KINDS, Comparison, RowResult, compare, gather
 from groundglass.whole_file import write_whole
 
@@ -74,8 +74,7 @@ def write_study(study: Study, jobs: Sequence[Job], prepared: Path, folder: Path)
     rows = [row for row in study.rows if any(result.row == row.name for result in results)]
     configs = {job.row: job.config for job in jobs}
     costs = dict(zip((row.name for row in rows), measure_costs([configs[row.name] for row in rows]), strict=True))
-    in_paper = [row for row in rows if row.paper] or rows
-    shown = [_run_of(jobs, study.protocols[0], row.name) for row in in_paper]
+    shown = [_run_of(jobs, study.protocols[0], row) for row in study.figure]
     figures = {
         "learning-curves.png": learning_curves(jobs),
         "figure-6.png": comparison([job for job in shown if job is not None], prepared),
@@ -83,7 +82,7 @@ def write_study(study: Study, jobs: Sequence[Job], prepared: Path, folder: Path)
     drawn = {name: figure for name, figure in figures.items() if figure is not None}
     texts = {
         "study.md": "\n".join(_markdown(study, jobs, rows, results, differences, costs, list(drawn))),
-        "table.csv": as_csv(_score_rows(results)),
+        "table.csv": as_csv(_score_rows(results, {row.name: row.paper for row in rows})),
         "differences.csv": as_csv(_difference_rows(differences)),
     }
     contents = {name: text.encode() for name, text in texts.items()} | drawn
@@ -167,13 +166,13 @@ def _made_at(jobs: Sequence[Job]) -> str:
     return "; ".join(sorted(states)).capitalize() + ("." if states else "")
 
 
-def _score_row(result: RowResult, paper: Any) -> tuple[str, ...]:
+def _score_row(result: RowResult, paper: PaperScores | None) -> tuple[str, ...]:
     lesion = result.pooled("lesion_slices")
     return (
         result.row,
         percent_interval(lesion["dice"]),
-        percent(lesion["sensitivity"].value),
-        percent(lesion["specificity"].value),
+        percent_interval(lesion["sensitivity"]),
+        percent_interval(lesion["specificity"]),
         percent_interval(result.mean_of_slices()["dice"]),
         percent_interval(result.pooled("whole")["dice"]),
         " ".join(percent(dice) for dice in result.dice_of_seeds("lesion_slices")),
@@ -197,8 +196,10 @@ def _table(heading: Sequence[str], rows: Iterable[Sequence[str]], above: str = "
         yield "\n".join([above, f"| {' | '.join(heading)} |", "|---" * len(heading) + "|", *lines]).strip() + "\n"
 
 
-def _score_rows(results: Sequence[RowResult]) -> Iterator[dict[str, Any]]:
+def _score_rows(results: Sequence[RowResult], paper: Mapping[str, PaperScores | None]) -> Iterator[dict[str, Any]]:
     for result in results:
+        theirs = paper[result.row]
+        reported = theirs.model_dump() if theirs else {}
         counted = {title: result.pooled(kind) for kind, title in KINDS.items()}
         for title, scores in (counted | {"mean of lesion slices": result.mean_of_slices()}).items():
             for name, estimate in scores.items():
@@ -209,6 +210,7 @@ def _score_rows(results: Sequence[RowResult]) -> Iterator[dict[str, Any]]:
                     "score": name,
                     **_value(estimate),
                     "seeds": len(result.seeds),
+                    "paper_percent": reported.get(name) if title == KINDS["lesion_slices"] else None,
                 }
 
 
