@@ -115,7 +115,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """A study: `rows` under each of `protocols` with each of `seeds`, those of `first` earlier; Figure 6 shows `figure`."""
+    """A study: `rows` under each of `protocols` with each of `seeds`; `first` come first, Figure 6 shows `figure`."""
 
     name: str
     protocols: tuple[str, ...]
