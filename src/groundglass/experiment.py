@@ -112,34 +112,24 @@ def train(
 
 
 def complete(
-    config: RunConfig,
-    prepared: Path,
-    split: Split,
-    run: Path,
-    start: Path | None = None,
-    teachers: Sequence[Path] = (),
+    config: RunConfig, prepared: Path, split: Split, run: Path, start: Path | None = None, teachers: Sequence[Path] = ()
 ) -> dict[str, Any]:
-    """`train`, going on with what the run folder holds; a run that is `finished` is left as it is.
+    """`train`, going on with what the run folder holds; a run that `is_finished` is left as it is.
 
     Raises:
         GroundglassError: As `train` does.
     """
-    result = finished(config, prepared, split, run, start, teachers)
-    if result is not None:
+    if is_finished(config, prepared, split, run, start, teachers):
+        result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
         return result
     resume = (run / "last.ckpt").is_file()
     return train(config, prepared, split, run, resume, start=None if resume else start, teachers=teachers)
 
 
-def finished(
-    config: RunConfig,
-    prepared: Path,
-    split: Split,
-    run: Path,
-    start: Path | None = None,
-    teachers: Sequence[Path] = (),
-) -> dict[str, Any] | None:
-    """What `train` returned, if the run folder holds this training to its last epoch; None: something is left to do.
+def is_finished(
+    config: RunConfig, prepared: Path, split: Split, run: Path, start: Path | None, teachers: Sequence[Path]
+) -> bool:
+    """Whether a run folder holds this training to its last epoch.
 
     Raises:
         ConfigError: The folder holds another training.
@@ -147,10 +137,9 @@ def finished(
     """
     check_builds_on(run, start, teachers)
     if not (run / "result.json").is_file():
-        return None
+        return False
     begun = check_begun(run, fitted(config, read_manifest(prepared)), split)
-    result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
-    return result if begun.training.epochs == config.training.epochs else None
+    return begun.training.epochs == config.training.epochs
 
 
 def drawn_from(slices: Slices, config: RunConfig) -> NDArray[np.bool_]:

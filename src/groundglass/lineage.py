@@ -212,7 +212,7 @@ def check_builds_on(run: Path, start: Path | None, teachers: Sequence[Path]) -> 
         ConfigError: They are others.
         ModelError: One is damaged.
     """
-    begun, named = read_lineage(run), (*([start] if start else ()), *teachers)
+    begun, named = read_lineage(run), [each for each in (start, *teachers) if each]
     if begun is None or not all((each / "result.json").is_file() for each in named):
         return
     sha256 = {each: open_run(each, each.name)[1].sha256 for each in named}

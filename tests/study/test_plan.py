@@ -35,11 +35,7 @@ def study_file(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("name", ["small", "paper"])
 def test_the_rows_of_table_1_differ_by_attention_and_loss_alone(name: str) -> None:
     study = read_study(CONFIGS / f"study-{name}.toml")
-    assert study.figure == (
-        "baseline-dice",
-        "baseline-focal-tversky",
-        "attention-focal-tversky",
-    )
+    assert study.figure == ("baseline-dice", "baseline-focal-tversky", "attention-focal-tversky")
     rows = [row for row in study.rows if row.paper]
     assert {row.name: row.paper for row in rows} == TABLE_1
     for row in rows:

@@ -14,7 +14,7 @@ from PIL import Image
 from groundglass import cli
 from groundglass.data.prepare import Settings, prepare
 from groundglass.errors import ConfigError
-from groundglass.experiment import complete, train
+from groundglass.experiment import train
 from groundglass.lineage import read_lineage
 from groundglass.scan import nifti
 from groundglass.scan.phantom import chest_phantom
@@ -22,7 +22,7 @@ from groundglass.scan.scan import Scan
 from groundglass.study.plan import Job, Study, of_rows, plan, read_study
 from groundglass.study.report import write_study
 from groundglass.study.results import read_counts
-from groundglass.study.run import progress_table, run_job
+from groundglass.study.run import _is_over, progress_table, run_job
 
 STUDY = """
 name = "tiny"
@@ -168,9 +168,9 @@ def test_a_row_is_taught_by_the_trainings_of_its_protocol(
         assert start == (("distilled", job.protocol) if job.row == "further" else None)
         assert set(lineage.trained_on.members) == {*job.split.train, *job.split.validation}
     job = next(job for job in jobs if job.teachers)
-    complete(job.config, prepared, job.split, job.run, None, job.teachers)
+    run_job(job, prepared)
     with pytest.raises(ConfigError, match="was begun with other teachers, or they were trained anew"):
-        complete(job.config, prepared, job.split, job.run, None, job.teachers[:1])
+        run_job(replace(job, teachers=job.teachers[:1]), prepared)
 
 
 def test_what_is_done_is_not_done_again(done: Path, file: Path, prepared: Path) -> None:
@@ -238,6 +238,19 @@ def test_without_the_original_files_the_scoring_waits(
     assert not job.done
     assert call(file, "--data", prepared, "-o", folder, "--only", "plain") == 0
     assert job.done
+
+
+def test_damaged_scores_are_left_to_the_jobs_own_process(
+    done: Path, file: Path, prepared: Path, tmp_path: Path
+) -> None:
+    _, jobs = planned(file, prepared, done)
+    job = replace(jobs[0], run=shutil.copytree(jobs[0].run, tmp_path / "run"))
+    said: list[str] = []
+    assert _is_over(job, prepared, lambda _, how: said.append(how))
+    assert len(said) == 1
+    (job.run / "test.csv").write_text("case\nvolumes/4\n")
+    assert not _is_over(job, prepared, lambda _, how: said.append(how))
+    assert len(said) == 1
 
 
 def test_a_row_begins_with_the_training_of_another(done: Path, file: Path, prepared: Path, tmp_path: Path) -> None:

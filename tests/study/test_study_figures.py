@@ -20,7 +20,7 @@ def lesions(*pixels: int) -> Slices:
 
 
 def test_three_slices_with_much_lesion_and_two_with_little() -> None:
-    assert sorted(_chosen(lesions(60, 1, 30, 50, 5, 40, 3, 20)).tolist()) == sorted([0, 3, 5, 1, 6])
+    assert sorted(_chosen(lesions(60, 1, 30, 50, 5, 40, 3, 20)).tolist()) == [0, 1, 3, 5, 6]
 
 
 def test_patients_are_different_while_there_are_enough() -> None:

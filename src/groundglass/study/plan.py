@@ -89,7 +89,7 @@ class StudyFile(_Section):
                 raise ValueError(f"{what} names rows of {', '.join(names)}")
         for i, row in enumerate(self.rows):
             above = names[:i]
-            if not {*([row.begin] if row.begin else ()), *row.teachers} <= set(above):
+            if not {row.begin, *row.teachers} <= {None, *above}:
                 raise ValueError(f"begin and teachers of row {row.name} are rows above it: {', '.join(above) or '-'}")
         return self
 
@@ -161,7 +161,7 @@ class Job:
     @property
     def builds_on(self) -> set[Path]:
         """Run folders of the jobs that come before it."""
-        return {*([self.start] if self.start else ()), *self.teachers}
+        return {each for each in (self.start, *self.teachers) if each}
 
     @property
     def name(self) -> str:

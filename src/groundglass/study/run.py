@@ -18,7 +18,7 @@ from groundglass.errors import GroundglassError
 from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import percent, slices_csv
 from groundglass.evaluation.targets import find_targets
-from groundglass.experiment import complete, finished
+from groundglass.experiment import complete, is_finished
 from groundglass.export import run_segmenter
 from groundglass.scores import Confusion
 from groundglass.study.plan import Job
@@ -81,11 +81,11 @@ def run_jobs(
 def _is_over(job: Job, prepared: Path, said: Callable[[Job, str], None]) -> bool:
     """Whether nothing is left to do; where that cannot be told, the job's own process fails and says why."""
     try:
-        over = job.done and finished(job.config, prepared, job.split, job.run, job.start, job.teachers) is not None
-    except GroundglassError:
+        over = job.done and is_finished(job.config, prepared, job.split, job.run, job.start, job.teachers)
+        if over:
+            said(job, _outcome(job))
+    except (GroundglassError, OSError):
         return False
-    if over:
-        said(job, _outcome(job))
     return over
 
 
