@@ -1,5 +1,5 @@
 # make demo    install, make a phantom, segment it          make test      the fast tests
-# make lint    ruff                                          make test-all  the slow ones too
+# make lint    ruff, import-linter                           make test-all  the slow ones too
 # make types   mypy --strict                                 make bench     engines and whole scans, side by side
 VENV ?= .venv
 PYTHON ?= python3
@@ -19,6 +19,7 @@ test-all: $(VENV)/.develops
 lint: $(VENV)/.develops
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/.develops
 	$(BIN)/mypy

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from groundglass.batch.records import Status
-from groundglass.batch.run import Tally, plan, run
-from groundglass.batch.work import Opener
-from groundglass.scan import nifti
+from groundglass.apps.batch.processing import BatchWorkerFactory
+from groundglass.apps.batch.records import CaseStatus
+from groundglass.apps.batch.run import BatchProgress, plan, run
+from groundglass.io import nifti
 from groundglass.scan.phantom import chest_phantom
-from groundglass.worker import cores
+from groundglass.workers import cores
 
 SMALL, USUAL = (12, 96, 128), (48, 288, 352)
 DIFFERENT = 4  # phantoms; the others are the same ones again
@@ -45,10 +45,10 @@ def throughput(folder: Path, scans: int, rounds: int, workers: list[int]) -> Non
     for number in range(rounds):
         for count in workers:  # side by side, so that what else the machine does weighs on both alike
             planned = plan(str(source), folder / f"out-{number}-{count}")
-            tally, begun = Tally(planned), time.perf_counter()
-            run(planned, tally, count)
+            progress, begun = BatchProgress(planned), time.perf_counter()
+            run(planned, progress, count)
             seconds = time.perf_counter() - begun
-            assert not tally.failed
+            assert not progress.failed
             rates[count].append(3600 * scans / seconds)
             print(
                 f"round {number + 1}, workers {count}: {seconds:.1f} s, {rates[count][-1]:.0f} scans an hour",
@@ -62,10 +62,10 @@ def throughput(folder: Path, scans: int, rounds: int, workers: list[int]) -> Non
 def memory(folder: Path, scans: int, growth_mib: float | None) -> int:
     source = make_scans(folder, scans, SMALL)
     planned = plan(str(source), folder / "out")
-    do = Opener(planned.job, cores())()
+    do = BatchWorkerFactory(planned.settings, cores())()
     resident = []
     for case in planned.cases:
-        assert do(case).status is Status.DONE
+        assert do(case).status is CaseStatus.DONE
         resident.append(resident_mib())
     warm = min(WARM_UP, scans // 2)
     growth = resident[-1] - resident[warm]

@@ -31,18 +31,18 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from groundglass.export import write_onnx
-from groundglass.inference.card import ModelCard, Quantized, write_card
-from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, no_telemetry, twin
+from groundglass.files import sha256_of
+from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, int8_model_path, no_telemetry
 from groundglass.inference.engine_config import EngineConfig, Precision
-from groundglass.losses import LossConfig
-from groundglass.network.peers import PeerConfig
+from groundglass.inference.model_card import ModelCard, Quantized, write_card
+from groundglass.io import nifti
+from groundglass.network.baselines import BaselineConfig
+from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
-from groundglass.quantize import write_int8
-from groundglass.scan import nifti
 from groundglass.scan.phantom import chest_phantom
+from groundglass.training.export import write_onnx
 from groundglass.training.module import LesionModule, TrainingConfig
-from groundglass.whole_file import digest
+from groundglass.training.quantize import write_int8
 
 PAPER_SECONDS = 0.29  # a 512 x 512 slice on a Quadro P5000
 WIDTHS = (32, 64, 128, 256, 512)
@@ -110,7 +110,7 @@ def _engines(module: LesionModule, path: Path, images: np.ndarray) -> dict[str, 
     if find_spec("nncf") is None:
         print("nncf is not installed: no int8")
     else:
-        int8 = twin(path)
+        int8 = int8_model_path(path)
         write_int8(path, images, int8)  # its ranges are of noise, which does not change the time
         engines["OpenVINO int8, rest f32"] = OpenVINOEngine(int8, EngineConfig(precision=Precision.INT8)).run
         engines["OpenVINO int8, rest bf16"] = OpenVINOEngine(int8, EngineConfig(precision=Precision.BF16)).run
@@ -148,7 +148,7 @@ def growth(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         words = ["segment", str(source), "-o", str(folder / "out"), "--model", str(model), "--threads", str(threads)]
         found["threads"][threads] = _command(words)[0]
         print(f"threads {threads}: {found['threads'][threads]:.1f} s", flush=True)
-    for precision, file in ((Precision.BF16, model), (Precision.INT8, twin(model))):
+    for precision, file in ((Precision.BF16, model), (Precision.INT8, int8_model_path(model))):
         run = OpenVINOEngine(file, EngineConfig(precision=precision)).run
         for size in (256, 384, 512, 768):
             images = np.random.default_rng(0).random((1, 1, size, size), dtype=np.float32)
@@ -192,7 +192,7 @@ def ways(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The default on the lung field: batches, one stream of all threads or several, shapes left open or fixed."""
     with no_telemetry():
         import openvino
-    file = twin(_write_model(tuple(arguments.widths), folder))
+    file = int8_model_path(_write_model(tuple(arguments.widths), folder))
     core, rows = openvino.Core(), {}
     for batch in (1, 2, 4, 8, 16):
         for fixed in (False, True):
@@ -261,16 +261,16 @@ def _seconds(network: Callable[[torch.Tensor], object], images: torch.Tensor, dt
 
 def _modules(widths: tuple[int, ...]) -> dict[str, LesionModule]:
     """The paper's network, nnU-Net's 2-D one for 512 x 512, and MONAI's others at the paper's widths."""
-    configs: dict[str, NetworkConfig | PeerConfig] = {
+    configs: dict[str, NetworkConfig | BaselineConfig] = {
         "paper": NetworkConfig(widths=widths),
-        "DynUNet": PeerConfig("DynUNet", (*widths, *(widths[-1],) * 3)),
-        "AttentionUnet": PeerConfig("AttentionUnet", widths),
-        "BasicUNet": PeerConfig("BasicUNet", widths),
+        "DynUNet": BaselineConfig("DynUNet", (*widths, *(widths[-1],) * 3)),
+        "AttentionUnet": BaselineConfig("AttentionUnet", widths),
+        "BasicUNet": BaselineConfig("BasicUNet", widths),
     }
     return {name: _module(config) for name, config in configs.items()}
 
 
-def _module(config: NetworkConfig | PeerConfig) -> LesionModule:
+def _module(config: NetworkConfig | BaselineConfig) -> LesionModule:
     torch.manual_seed(0)
     return LesionModule(config, LossConfig(), TrainingConfig()).eval()
 
@@ -306,7 +306,7 @@ def _write_model(widths: tuple[int, ...], folder: Path) -> Path:
     write_onnx(_module(config), (1, 192, 256), path)
     card = ModelCard(
         name="untrained",
-        sha256=digest(path),
+        sha256=sha256_of(path),
         network=asdict(config),
         window_hu=(-1250, 250),
         size=(192, 256),
@@ -318,9 +318,12 @@ def _write_model(widths: tuple[int, ...], folder: Path) -> Path:
     )
     write_card(path, card)
     if find_spec("nncf") is not None:
-        write_int8(path, np.random.default_rng(0).random((4, 1, 192, 256), dtype=np.float32), twin(path))
+        write_int8(path, np.random.default_rng(0).random((4, 1, 192, 256), dtype=np.float32), int8_model_path(path))
         made = Quantized(of=card.sha256, slices=4, dice=0, dice_f32=0)
-        write_card(twin(path), card.model_copy(update={"sha256": digest(twin(path)), "quantized": made}))
+        write_card(
+            int8_model_path(path),
+            card.model_copy(update={"sha256": sha256_of(int8_model_path(path)), "quantized": made}),
+        )
     return path
 
 

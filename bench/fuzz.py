@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from groundglass.errors import InputError
-from groundglass.scan.reader import read_scan
+from groundglass.io.reader import read_scan
 
 SECONDS, MEMORY = 10, 2 << 30
 HEADER = 600  # bytes: half of all changes go there
@@ -195,7 +195,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("fuzz-failures"))
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from fuzz_seeds import write_seeds
+    from helpers.fuzz_seeds import write_seeds
 
     with tempfile.TemporaryDirectory() as folder:
         seeds = write_seeds(Path(folder))

@@ -5,7 +5,7 @@
     python bench/held_out.py PREPARED RUN... --together      # the mean of the runs, which were trained on one split
     python bench/held_out.py PREPARED --study STUDY.toml STUDY   # each row of a study, beside its first row
 
-What a recipe is chosen by: runs on `ship-fold-N`, in whose parts the public test volumes are not.
+What a recipe is chosen by: runs on `final-fold-N`, in whose parts the public test volumes are not.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from groundglass.data.batches import SCORING_BATCH, plain_batches
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, sides_of
-from groundglass.lineage import open_run
-from groundglass.scores import Confusion
-from groundglass.study.plan import read_study
+from groundglass.metrics import Confusion
+from groundglass.training.batches import SCORING_BATCH, plain_batches
+from groundglass.training.provenance import open_run
+from groundglass.training.study.plan import read_study
 
 THRESHOLDS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
 HALF = 1 + THRESHOLDS.index(0.5)

@@ -12,11 +12,12 @@ import numpy as np
 
 from groundglass.data.catalogue import Case, find_cases
 from groundglass.data.slices import read_pair
+from groundglass.inference.lungs import find_lungs
+from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import recognise
-from groundglass.scan.lungs import Box, find_lungs
-from groundglass.scan.packed import counts
-from groundglass.scan.reader import read_scan
+from groundglass.scan.lung_field import Box
+from groundglass.scan.packed_mask import counts
 
 
 def in_boxes(boxes: tuple[Box | None, ...], lesions: np.ndarray) -> int:
@@ -29,9 +30,9 @@ def measure(case: Case) -> dict[str, float]:
     lesions = view.turn(labels) > 0
     start = time.perf_counter()
     hu = recognise(scan).to_hu(view.turn(scan.values))
-    field = find_lungs(hu, view.geometry, scan.sizes)
+    field = find_lungs(scan, hu, view.geometry)
     seconds = time.perf_counter() - start
-    joined = field.with_lesions(lesions)
+    joined = field.including_lesions(lesions)
     whole, whole_joined = np.asarray(field.mask), np.asarray(joined.mask)
     box_pixels = sum((b.bottom - b.top) * (b.right - b.left) for b in field.boxes if b)
     row = {

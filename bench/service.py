@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from groundglass.scan import nifti
+from groundglass.io import nifti
 from groundglass.scan.phantom import chest_phantom
 
 QUEUE = 16

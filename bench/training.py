@@ -21,12 +21,12 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from groundglass.config import RunConfig, read_config
-from groundglass.data.batches import Batch, Batches
 from groundglass.data.prepared import read_prepared
-from groundglass.experiment import batches_of, drawn_from, fitted
-from groundglass.losses import segmentation_loss
-from groundglass.network.peers import build_network
+from groundglass.network.baselines import build_network
+from groundglass.network.losses import segmentation_loss
+from groundglass.training.batches import Batch, Batches
+from groundglass.training.config import RunConfig, read_config
+from groundglass.training.run import batches_of, select_training_slices, with_prepared_settings
 
 WARM_UP = 3
 
@@ -39,9 +39,9 @@ def main() -> None:
     parser.add_argument("--variants", action="store_true")
     arguments = parser.parse_args()
     manifest, slices = read_prepared(arguments.data)
-    config = fitted(read_config(arguments.config), manifest)
+    config = with_prepared_settings(read_config(arguments.config), manifest)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = batches_of(slices.where(drawn_from(slices, config)), config)
+    batches = batches_of(slices.where(select_training_slices(slices, config)), config)
     batches.place(device)
     if arguments.variants:
         _variants(config, batches, device, arguments.steps)
@@ -54,7 +54,7 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"machine            {name}, torch {torch.__version__}, {config.training.precision}")
     print(f"matrix rate        {rate / 1e12:.3f} TFLOP/s, measured")
-    print(f"a step             {flop / 1e9:.1f} GFLOP, {config.draw.batch_size} slices of {config.field.size}")
+    print(f"a step             {flop / 1e9:.1f} GFLOP, {config.sampling.batch_size} slices of {config.field.size}")
     print(f"without data       {1e3 * bare:.1f} ms, {100 * flop / bare / rate:.0f} % of the rate")
     print(f"with data          {1e3 * fed:.1f} ms, {100 * flop / fed / rate:.0f} % of the rate")
     print(f"an epoch           {len(batches) * fed:.1f} s of {len(batches)} steps, without validation")

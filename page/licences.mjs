@@ -1,7 +1,7 @@
 // Writes the licences of what the built page contains beside it. `npm run build` calls it.
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 
-const OUT = "../src/groundglass/service/page/LICENSES.txt";
+const OUT = "../src/groundglass/apps/service/page/LICENSES.txt";
 const lock = JSON.parse(readFileSync("package-lock.json", "utf8"));
 
 /** The packages that the page is built from: what is needed at run time, each once. */

@@ -4,7 +4,7 @@ export default defineConfig({
   base: "./",
   resolve: { alias: [{ find: /^numcodecs\/.*/, replacement: new URL("src/no-codec.ts", import.meta.url).pathname }] },
   build: {
-    outDir: "../src/groundglass/service/page",
+    outDir: "../src/groundglass/apps/service/page",
     emptyOutDir: true,
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.phantom import Phantom, chest_phantom
-from made_up_engine import MadeUpEngine, made_up_segmenter
+from helpers.fake_engine import MadeUpEngine, made_up_segmenter
 
 
 @pytest.fixture(scope="session")

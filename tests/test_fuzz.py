@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuzz_seeds import write_seeds
-from groundglass.scan.reader import read_scan
+from groundglass.io.reader import read_scan
+from helpers.fuzz_seeds import write_seeds
 
 ONCE_FAILED = sorted((Path(__file__).parent / "fuzz").iterdir())
 sys.path.append(str(Path(__file__).parent.parent / "bench"))

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundglass.analysis import save, segment
 from groundglass.inference.segmenter import Segmenter
+from groundglass.report.analysis import save, segment
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dicom_phantom import BIRTH, NAME, NUMBER, write_series
 from groundglass.cli import main
-from groundglass.scan import nifti
+from groundglass.io import nifti
 from groundglass.scan.phantom import Phantom, chest_phantom
+from helpers.dicom_phantom import BIRTH, NAME, NUMBER, write_series
 
 PLANTED = re.compile("planted|19010203|secret-folder", re.IGNORECASE)
 IDENTIFYING_RESULTS = {

@@ -21,10 +21,6 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
 
 class GroundglassError(Exception):
@@ -88,12 +84,6 @@ class BatchError(GroundglassError):
 
 
 def origin(error: Exception) -> str:
-    """Of an error that nobody foresaw, its kind and line: its text may quote a header. `KeyError in nifti.py:12`."""
+    """Type and line of an unforeseen error, without its text, which may quote a header: `KeyError in nifti.py:12`."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
-
-
-def first_fault(error: ValidationError) -> str:
-    """Where a record is wrong first, and why: `training.epochs: Input should be a valid integer`."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

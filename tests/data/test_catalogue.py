@@ -24,7 +24,7 @@ def test_the_publishers_layout_is_found(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{folder}/{n}.nii.gz" for folder in ("rp_im", "rp_msk", "rp_lung_msk") for n in range(1, 10)))
     cases = find_cases(tmp_path)
     assert [case.name for case in cases] == ["stack/tr", *(f"volumes/{n}" for n in range(1, 10))]
-    assert [case.strangers for case in cases] == [True] + [False] * 9
+    assert [case.unrelated_slices for case in cases] == [True] + [False] * 9
 
 
 def test_two_series_of_one_patient_are_one_patient(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from groundglass.data.catalogue import Case, find_cases
-from groundglass.data.duplicates import SAME_ANATOMY, Pair, closest_pairs, join
+from groundglass.data.duplicates import SAME_ANATOMY, SimilarSlices, closest_pairs, join
 from groundglass.data.slices import cut_case
 from groundglass.scan.phantom import chest_phantom
 
 SIZE = (160, 192)
-STRANGERS = 5
+UNRELATED = 5
 COPIED = 2
 
 
@@ -72,13 +72,13 @@ def cut(pictures: Sequence[Image.Image], folder: Path) -> NDArray[np.int16]:
 @pytest.fixture(scope="module")
 def pictures() -> list[Image.Image]:
     """A slice through the hila of each of five phantoms, in a lung window."""
-    phantoms = (chest_phantom(seed, (3, 240, 300), (12.0, 288.0, 380.0)) for seed in range(STRANGERS))
+    phantoms = (chest_phantom(seed, (3, 240, 300), (12.0, 288.0, 380.0)) for seed in range(UNRELATED))
     planes = (phantom.scan.values[1].astype(np.float32) for phantom in phantoms)
     return [Image.fromarray(np.clip((plane + 1250) / 1500 * 255, 0, 255).astype(np.uint8)) for plane in planes]
 
 
 @pytest.fixture(scope="module")
-def strangers(pictures: list[Image.Image], tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.int16]:
+def unrelated_slices(pictures: list[Image.Image], tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.int16]:
     return cut(pictures, tmp_path_factory.mktemp("strangers"))
 
 
@@ -88,50 +88,50 @@ def numbered(count: int) -> NDArray[np.str_]:
 
 @pytest.mark.parametrize("name", COPIES)
 def test_a_copy_is_found_among_strangers(
-    name: str, pictures: list[Image.Image], strangers: NDArray[np.int16], tmp_path: Path
+    name: str, pictures: list[Image.Image], unrelated_slices: NDArray[np.int16], tmp_path: Path
 ) -> None:
     copy = cut([COPIES[name](pictures[COPIED])], tmp_path)
-    pairs = closest_pairs(np.concatenate([strangers, copy]), numbered(STRANGERS + 1))
+    pairs = closest_pairs(np.concatenate([unrelated_slices, copy]), numbered(UNRELATED + 1))
     same = [(pair.first, pair.second, pair.mirrored) for pair in pairs if pair.similarity >= SAME_ANATOMY]
-    assert same == [(COPIED, STRANGERS, name.startswith("mirrored"))]
+    assert same == [(COPIED, UNRELATED, name.startswith("mirrored"))]
 
 
-def test_strangers_are_not_paired(strangers: NDArray[np.int16]) -> None:
-    pairs = closest_pairs(strangers, numbered(STRANGERS))
-    assert len(pairs) == STRANGERS * (STRANGERS - 1) // 2
+def test_strangers_are_not_paired(unrelated_slices: NDArray[np.int16]) -> None:
+    pairs = closest_pairs(unrelated_slices, numbered(UNRELATED))
+    assert len(pairs) == UNRELATED * (UNRELATED - 1) // 2
     assert max(pair.similarity for pair in pairs) < SAME_ANATOMY - 0.03
     assert [pair.similarity for pair in pairs] == sorted((pair.similarity for pair in pairs), reverse=True)
     assert all(pair.first < pair.second for pair in pairs)
 
 
-def test_two_groups_have_one_pair_and_a_group_none_of_its_own(strangers: NDArray[np.int16]) -> None:
-    hu = np.concatenate([strangers[:3], strangers[:3]])
+def test_two_groups_have_one_pair_and_a_group_none_of_its_own(unrelated_slices: NDArray[np.int16]) -> None:
+    hu = np.concatenate([unrelated_slices[:3], unrelated_slices[:3]])
     pairs = closest_pairs(hu, np.array(["a", "a", "a", "b", "b", "a"]))
     assert [(pair.first, pair.second) for pair in pairs] in ([(0, 3)], [(1, 4)])
     assert closest_pairs(hu, np.array(["a"] * 6)) == ()
 
 
-def test_all_that_are_taken_for_one_patient_are_given(strangers: NDArray[np.int16]) -> None:
-    pairs = closest_pairs(np.concatenate([strangers, strangers]), numbered(2 * STRANGERS), most=2)
-    assert {(pair.first, pair.second) for pair in pairs} == {(k, k + STRANGERS) for k in range(STRANGERS)}
+def test_all_that_are_taken_for_one_patient_are_given(unrelated_slices: NDArray[np.int16]) -> None:
+    pairs = closest_pairs(np.concatenate([unrelated_slices, unrelated_slices]), numbered(2 * UNRELATED), most=2)
+    assert {(pair.first, pair.second) for pair in pairs} == {(k, k + UNRELATED) for k in range(UNRELATED)}
 
 
 @pytest.mark.parametrize("fill", [-1000, 40])
-def test_slices_without_lung_are_not_compared(fill: int, strangers: NDArray[np.int16]) -> None:
+def test_slices_without_lung_are_not_compared(fill: int, unrelated_slices: NDArray[np.int16]) -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(fill, 20, (2, *SIZE)).astype(np.int16)
     flat = np.full((2, *SIZE), fill, np.int16)
-    pairs = closest_pairs(np.concatenate([strangers[:1], noise, flat]), numbered(5))
+    pairs = closest_pairs(np.concatenate([unrelated_slices[:1], noise, flat]), numbered(5))
     assert pairs == ()
 
 
-def test_slices_too_coarse_to_show_vessels_are_not_compared(strangers: NDArray[np.int16]) -> None:
-    coarse = strangers[:, ::3, ::3]
-    assert closest_pairs(np.concatenate([coarse, coarse]), numbered(2 * STRANGERS)) == ()
+def test_slices_too_coarse_to_show_vessels_are_not_compared(unrelated_slices: NDArray[np.int16]) -> None:
+    coarse = unrelated_slices[:, ::3, ::3]
+    assert closest_pairs(np.concatenate([coarse, coarse]), numbered(2 * UNRELATED)) == ()
 
 
-def alike(first: int, second: int, above: float = 0.1) -> Pair:
-    return Pair(first, second, SAME_ANATOMY + above, mirrored=False)
+def alike(first: int, second: int, above: float = 0.1) -> SimilarSlices:
+    return SimilarSlices(first, second, SAME_ANATOMY + above, mirrored=False)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def alike(first: int, second: int, above: float = 0.1) -> Pair:
         ([alike(3, 4), alike(0, 2)], "a+b a+b a+b c+d c+d"),
     ],
 )
-def test_join_connects_groups_through_any_of_their_slices(pairs: list[Pair], expected: str) -> None:
+def test_join_connects_groups_through_any_of_their_slices(pairs: list[SimilarSlices], expected: str) -> None:
     joined = join(np.array(["a", "b", "b", "c", "d"]), pairs)
     assert joined.tolist() == expected.split()
 

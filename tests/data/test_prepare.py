@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from groundglass.data import prepare as room
-from groundglass.data.duplicates import Pair
+from groundglass.data.duplicates import SimilarSlices
 from groundglass.data.overview import (
     case_table,
     draw_examples,
@@ -16,16 +16,16 @@ from groundglass.data.overview import (
     split_table,
     write_examples,
 )
-from groundglass.data.prepare import Settings, prepare
+from groundglass.data.prepare import PreparationSettings, prepare
 from groundglass.data.prepared import png_of, read_manifest, read_prepared
 from groundglass.data.protocols import write_splits
 from groundglass.data.slices import cut_case
 from groundglass.errors import DatasetError
-from groundglass.scan import nifti
+from groundglass.io import nifti
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
 
-SMALL = Settings((72, 96))
+SMALL = PreparationSettings((72, 96))
 
 
 def as_text(table: object) -> str:
@@ -124,7 +124,7 @@ def test_an_interrupted_call_goes_on(folder: Path, tmp_path: Path) -> None:
 
 def test_other_settings_want_another_folder(folder: Path, prepared: Path) -> None:
     with pytest.raises(DatasetError, match="name another folder"):
-        prepare([folder], prepared, Settings((64, 64)))
+        prepare([folder], prepared, PreparationSettings((64, 64)))
 
 
 def test_only_an_empty_or_a_prepared_folder_is_written_into(folder: Path, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_bad_cases_are_all_named_and_can_be_left_out(folder: Path, tmp_path: Pat
     with pytest.raises(DatasetError, match=r"2 of 7 cases are refused: .*--leave-out-bad") as caught:
         prepare([folder, tmp_path], tmp_path / "out", SMALL)
     assert all(f"pairs/{name}: " in str(caught.value) for name in ("no_ct", "bad_mask"))
-    outcome = prepare([folder, tmp_path], tmp_path / "out", SMALL, leave_out_bad=True)
+    outcome = prepare([folder, tmp_path], tmp_path / "out", SMALL, skip_invalid=True)
     assert set(outcome.refused) == {"pairs/no_ct", "pairs/bad_mask"}
     assert outcome.cut == 0
     assert len(outcome.manifest.cases) == 5
@@ -210,9 +210,9 @@ def test_tables_tell_what_was_found(prepared: Path, tmp_path: Path) -> None:
 def test_the_closest_pairs_are_drawn_and_those_of_one_patient_framed(prepared: Path) -> None:
     assert (prepared / "closest-pairs.png").is_file()
     _, slices = read_prepared(prepared)
-    same, apart = Pair(0, 2, 0.9, mirrored=False), Pair(0, 3, 0.2, mirrored=True)
+    same, apart = SimilarSlices(0, 2, 0.9, mirrored=False), SimilarSlices(0, 3, 0.2, mirrored=True)
 
-    def framed(*pairs: Pair) -> int:
+    def framed(*pairs: SimilarSlices) -> int:
         return int((np.abs(np.asarray(draw_pairs(slices, pairs)).astype(int) - (230, 159, 0)).sum(-1) == 0).sum())
 
     assert framed(apart) == 0
@@ -236,7 +236,7 @@ def test_examples_are_drawn_with_a_colour_for_each_class(prepared: Path, tmp_pat
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_medseg_is_what_its_publisher_says_and_fits_40_mib(data: Path, tmp_path: Path) -> None:
-    outcome = prepare([data / "medseg"], tmp_path, Settings((352, 352), lesion_slices_only=True))
+    outcome = prepare([data / "medseg"], tmp_path, PreparationSettings((352, 352), lesion_slices_only=True))
     _, slices = read_prepared(tmp_path)
     by_source = {source: int((slices.source == source).sum()) for source in ("slices", "volumes")}
     assert by_source == {"slices": 98, "volumes": 373}

@@ -6,10 +6,11 @@ import pytest
 from groundglass.data.catalogue import Case, find_cases
 from groundglass.data.slices import cut_case, read_pair, take_labels
 from groundglass.errors import DatasetError
-from groundglass.scan import nifti
+from groundglass.io import nifti
 from groundglass.scan.crop import Letterbox
 from groundglass.scan.geometry import Geometry
-from groundglass.scan.lungs import Box, FieldOfView
+from groundglass.scan.kinds import FieldOfView
+from groundglass.scan.lung_field import Box
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
 
@@ -129,9 +130,9 @@ def test_a_letterbox_gives_back_what_it_took(size: tuple[int, int]) -> None:
     plane[50:80, 60:100] = 1
     box = Box(20, 100, 30, 140)
     letterbox = Letterbox(box, size)
-    taken = letterbox.take(plane, -7.0)
+    taken = letterbox.apply(plane, -7.0)
     assert taken.shape == size
-    back = letterbox.put_back(taken)
+    back = letterbox.invert(taken)
     assert back.shape == (80, 110)
     assert np.abs((back > 0.5).astype(float) - plane[20:100, 30:140]).mean() < 0.02
 

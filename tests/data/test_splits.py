@@ -51,8 +51,8 @@ def test_every_protocol_is_there() -> None:
     assert set(SPLITS) == {
         "A-slice",
         *(f"B-patient-fold-{fold}" for fold in range(1, 6)),
-        *(f"ship-fold-{fold}" for fold in range(1, 4)),
-        *("B-patient", "B-pictures", "C-pictures-to-volumes", "C-volumes-to-pictures", "D-external", "ship"),
+        *(f"final-fold-{fold}" for fold in range(1, 4)),
+        *("B-patient", "B-pictures", "C-pictures-to-volumes", "C-volumes-to-pictures", "D-external", "final"),
     }
 
 
@@ -61,11 +61,11 @@ def test_no_slice_has_two_parts_and_each_part_is_there(name: str) -> None:
     sides = sides_of(SPLITS[name], MEDSEG)
     masks = np.stack([sides.train, sides.validation, sides.test])
     assert masks.sum(0).max() == 1
-    assert masks.any(1).tolist() == [True, name != "ship", True]
+    assert masks.any(1).tolist() == [True, name != "final", True]
 
 
 def test_a_recipe_is_chosen_without_the_public_test_part() -> None:
-    folds = [SPLITS[f"ship-fold-{fold}"] for fold in range(1, 4)]
+    folds = [SPLITS[f"final-fold-{fold}"] for fold in range(1, 4)]
     public = {"volumes/4", "volumes/5", "volumes/8"}
     for fold in folds:
         assert not public & {member.split(":")[0] for member in (*fold.train, *fold.validation, *fold.test)}
@@ -98,9 +98,9 @@ def test_the_papers_split_takes_a_fifth_of_medsegs_lesion_slices_and_is_called_l
 
 
 def test_the_public_test_part_is_tested_on_and_nothing_else() -> None:
-    for name in ("B-patient", "ship"):
+    for name in ("B-patient", "final"):
         assert SPLITS[name].test == ("volumes/4", "volumes/5", "volumes/8")
-    assert any(member.startswith("coronacases") for member in SPLITS["ship"].train)
+    assert any(member.startswith("coronacases") for member in SPLITS["final"].train)
     assert not any(member.startswith("coronacases") for member in SPLITS["B-patient"].train)
 
 
@@ -151,8 +151,8 @@ def test_anybodys_data_is_split_by_slice_and_by_patient() -> None:
     assert set(splits) == {
         "A-slice",
         "B-patient",
-        "ship",
-        *(f"{name}-fold-{i}" for name in ("B-patient", "ship") for i in (1, 2, 3)),
+        "final",
+        *(f"{name}-fold-{i}" for name in ("B-patient", "final") for i in (1, 2, 3)),
     }
     assert splits["B-patient"].test == ("mine/0", "mine/1")
 

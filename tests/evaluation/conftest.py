@@ -10,7 +10,7 @@ from groundglass.data.catalogue import find_cases
 from groundglass.evaluation.evaluate import Target, evaluate
 from groundglass.evaluation.results import Evaluation
 from groundglass.inference.segmenter import Segmenter
-from groundglass.scan import nifti
+from groundglass.io import nifti
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan

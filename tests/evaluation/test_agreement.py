@@ -1,10 +1,14 @@
 import pytest
 
-from groundglass.evaluation.agreement import Pair, agreement
+from groundglass.evaluation.agreement import PairedMeasurement, agreement
 
 
 def test_by_hand() -> None:
-    pairs = [Pair(12, 10), Pair(5, 6), Pair(30, 25)]  # errors 2, -1, 5: mean 2, standard deviation 3
+    pairs = [
+        PairedMeasurement(12, 10),
+        PairedMeasurement(5, 6),
+        PairedMeasurement(30, 25),
+    ]  # errors 2, -1, 5: mean 2, standard deviation 3
     found = agreement(pairs, ["a", "b", "c"])
     assert (found.volumes, found.bias.value) == (3, 2)
     assert found.mean_absolute_error.value == pytest.approx(8 / 3)
@@ -14,7 +18,7 @@ def test_by_hand() -> None:
 
 
 def test_one_volume_has_a_bias_and_no_limits() -> None:
-    found = agreement([Pair(12, 10)], ["a"])
+    found = agreement([PairedMeasurement(12, 10)], ["a"])
     assert (found.volumes, found.bias.value, found.bias.interval, found.limits) == (1, 2, None, None)
 
 

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from groundglass.evaluation.calibration import (
     BINS,
     THRESHOLDS,
-    Histogram,
+    CalibrationHistogram,
     expected_calibration_error,
     precision_recall,
     reliability,
@@ -22,8 +22,8 @@ def sample(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     return THRESHOLDS[place].astype(np.float32), truth
 
 
-def histogram(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> Histogram:
-    counted = Histogram()
+def histogram(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> CalibrationHistogram:
+    counted = CalibrationHistogram()
     for part in np.array_split(np.arange(len(truth)), 3):  # as slices come
         counted.add(probability[part], truth[part])
     return counted
@@ -80,7 +80,7 @@ def test_the_ends_are_counted() -> None:
 
 
 def test_without_lesion_or_pixels() -> None:
-    nothing = Histogram()
+    nothing = CalibrationHistogram()
     assert expected_calibration_error(reliability(nothing)) is None
     assert precision_recall(nothing) is None
     assert precision_recall(histogram(np.zeros(3, np.float32), np.zeros(3, np.bool_))) is None

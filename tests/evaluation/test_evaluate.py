@@ -4,21 +4,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groundglass.analysis import locate, segment
 from groundglass.data.slices import UNSTATED, read_pair
 from groundglass.errors import DatasetError, ModelError
 from groundglass.evaluation.evaluate import Target, evaluate
 from groundglass.evaluation.examples import ranks
 from groundglass.evaluation.results import CaseScore, Evaluation
 from groundglass.evaluation.surface import BOTH_EMPTY, EMPTY_MASK, surface_scores
-from groundglass.evaluation.volume import ALL_LESION, PARTLY, QUANTITIES, STRANGERS
+from groundglass.evaluation.volume import ALL_LESION, PARTLY, QUANTITIES, UNRELATED
+from groundglass.inference.pipeline import segment_scan
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.reader import read_scan
+from groundglass.metrics import Confusion
+from groundglass.report.analysis import segment
 from groundglass.report.findings import NO_SPACING
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.packed import Packed
-from groundglass.scan.reader import read_scan
-from groundglass.scores import Confusion
-from made_up_engine import MadeUpEngine
+from groundglass.scan.packed_mask import PackedMask
+from helpers.fake_engine import MadeUpEngine
 
 Targets = dict[str, Target]
 
@@ -52,15 +53,15 @@ def test_the_reference_is_measured_as_the_prediction_is(
     scan, labels = read_pair(target.case)
 
     class Oracle(Segmenter):
-        def lesions(self, *_: object) -> Packed:
-            return Packed.of((AxialView(scan.geometry).turn(labels) > 0).astype(np.uint8))
+        def class_map(self, *_: object) -> PackedMask:
+            return PackedMask.from_slices((AxialView(scan.geometry).turn(labels) > 0).astype(np.uint8))
 
-    at = locate(scan, Oracle(class_bands.card, class_bands.engine))
+    at = segment_scan(scan, Oracle(class_bands.card, class_bands.engine))
     volume = case_of(everything, "volumes/8").volume
     assert volume.volume_ml is not None
     assert volume.volume_ml.reference == pytest.approx((labels > 0).sum() * scan.geometry.voxel_ml)
     assert volume.burden_percent is not None
-    lesions, lung = np.asarray(at.lesions), np.asarray(at.field.mask)
+    lesions, lung = np.asarray(at.lesions), np.asarray(at.lung_field.mask)
     assert volume.burden_percent.reference == pytest.approx(100 * (lesions & lung).sum() / lung.sum())
 
 
@@ -82,7 +83,7 @@ def test_surfaces_and_false_positives_of_a_volume(
 ) -> None:
     score, target = case_of(everything, "volumes/8"), targets["volumes/8"]
     scan, labels = read_pair(target.case)
-    at = locate(scan, class_bands)
+    at = segment_scan(scan, class_bands)
     lesions, truth = np.asarray(at.lesions), at.view.turn(labels) > 0
     expected = surface_scores(lesions, truth, at.view.geometry.spacing)
     assert (score.volume.hd95_mm, score.volume.surface_dice) == (expected.hd95_mm, expected.surface_dice)
@@ -112,9 +113,9 @@ def test_only_selected_slices_count(everything: Evaluation, targets: Targets, cl
 
 def test_classes(everything: Evaluation, targets: Targets, class_bands: Segmenter) -> None:
     scan, labels = read_pair(targets["volumes/4"].case)
-    at = locate(scan, class_bands)
+    at = segment_scan(scan, class_bands)
     labels, lesions = at.view.turn(labels), np.asarray(at.lesions)
-    probability = {plane.z: plane for plane in class_bands.planes(at.hu, at.field)}
+    probability = {plane.z: plane for plane in class_bands.slice_predictions(at.hu, at.lung_field)}
     score = case_of(everything, "volumes/4")
     for number, name in enumerate(("ground-glass", "consolidation"), start=1):
         predicted = np.zeros(labels.shape, dtype=np.bool_)
@@ -154,7 +155,7 @@ def test_strangers_are_a_patient_each(everything: Evaluation) -> None:
     stack, picture = case_of(everything, "stack/tr"), case_of(everything, "slices/000")
     assert [each.patient for each in stack.slices] == [f"stack/tr-{z}" for z in range(4)]
     assert [each.patient for each in picture.slices] == ["slices/000"]
-    assert stack.volume.unknown == dict.fromkeys(QUANTITIES, STRANGERS)
+    assert stack.volume.unknown == dict.fromkeys(QUANTITIES, UNRELATED)
     assert picture.volume.unknown == dict.fromkeys(QUANTITIES, NO_SPACING)
     assert {region.unit for region in (*stack.regions, *picture.regions)} == {"px"}
     assert [case.case for case in everything.volumes] == ["volumes/1", "volumes/4", "volumes/5", "volumes/8"]

@@ -17,9 +17,9 @@ from groundglass.evaluation.results import Evaluation
 from groundglass.evaluation.rules import EMPTY_MASKS, RULES
 from groundglass.evaluation.summary import to_json
 from groundglass.evaluation.tables import score_table, write_scores
-from groundglass.inference.card import read_card
+from groundglass.files import sha256_of
+from groundglass.inference.model_card import read_card
 from groundglass.inference.segmenter import Segmenter
-from groundglass.whole_file import digest
 
 FIGURES = {"slices.png", "bland-altman.png", "lesion-size.png", "precision-recall.png", "reliability.png"}
 
@@ -165,7 +165,7 @@ def test_scores_go_into_the_card_and_leave_the_rest(
 ) -> None:
     model = tmp_path / "m.onnx"
     model.write_bytes(b"weights")
-    card = grey_band.card.model_copy(update={"sha256": digest(model), "scores": {"validation": {"dice": 0.5}}})
+    card = grey_band.card.model_copy(update={"sha256": sha256_of(model), "scores": {"validation": {"dice": 0.5}}})
     model.with_suffix(".json").write_text(card.model_dump_json())
     write_scores(model, everything, "groundglass evaluate m.onnx --data DATA")
     after = read_card(model)

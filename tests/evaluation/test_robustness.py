@@ -17,22 +17,23 @@ from groundglass.errors import DatasetError, IntensityError, LungError, OutputEr
 from groundglass.evaluation.evaluate import Target, evaluate
 from groundglass.evaluation.robustness import (
     LARGEST_LOSS,
-    Outcome,
     Robustness,
+    VariantResult,
     measure_robustness,
     robustness_table,
     write_repeatability,
     write_robustness,
 )
 from groundglass.evaluation.variants import PADDING_HU, VARIANTS, Variant, Volume
-from groundglass.inference.card import bundled_model, read_card
+from groundglass.inference.model_card import bundled_model, read_card
 from groundglass.inference.segmenter import Segmenter
+from groundglass.metrics import Confusion
 from groundglass.report.findings import ModelRef
 from groundglass.scan.geometry import Geometry
-from groundglass.scan.intensity import Kind, recognise
+from groundglass.scan.intensity import recognise
+from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
-from groundglass.scores import Confusion
 
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 CASE = "volumes/4"
@@ -80,7 +81,7 @@ def test_a_variant_is_the_same_every_time_and_stays_a_ct(variant: Variant, volum
     eight_bit = variant.name.startswith("8-bit")
     shifted = variant.name == "HU + 1024"
     assert one.scan.values.dtype == (np.uint8 if eight_bit else np.uint16 if shifted else np.int16)
-    kind = Kind.LUNG_WINDOW_8BIT if eight_bit else Kind.SHIFTED_HU if shifted else Kind.HU
+    kind = IntensityKind.LUNG_WINDOW_8BIT if eight_bit else IntensityKind.SHIFTED_HU if shifted else IntensityKind.HU
     assert recognise(one.scan).kind is kind
     assert lesion_ml(one) == pytest.approx(lesion_ml(volume), rel=0.03)
 
@@ -141,9 +142,11 @@ def test_rescaling_keeps_places_and_millilitres(volume: Volume) -> None:
         assert rescaled.scan.geometry.spacing[0] == pytest.approx(volume.scan.geometry.spacing[0])
         assert lesion_ml(rescaled) == pytest.approx(lesion_ml(volume), rel=0.02)
         assert centre(rescaled) == pytest.approx(centre(volume), abs=0.2)
-        grids = volume.upright.scan.geometry, rescaled.scan.geometry
+        network_probabilities = volume.upright.scan.geometry, rescaled.scan.geometry
         for end in (0, 1):  # the outer faces stay where they are
-            before, after = (grid.position(np.array([0, *(end * n - 0.5 for n in grid.shape[1:])])) for grid in grids)
+            before, after = (
+                grid.position(np.array([0, *(end * n - 0.5 for n in grid.shape[1:])])) for grid in network_probabilities
+            )
             assert before == pytest.approx(after, abs=1e-6)
 
 
@@ -256,7 +259,7 @@ def test_only_whole_volumes(targets: dict[str, Target], grey_band: Segmenter) ->
 
 def made_up(*dice: tuple[int, int, int]) -> Robustness:
     outcomes = [
-        Outcome(VARIANTS[number], {"a/1": Confusion(*counts, 100), "a/2": Confusion(*counts, 200)})
+        VariantResult(VARIANTS[number], {"a/1": Confusion(*counts, 100), "a/2": Confusion(*counts, 200)})
         for number, counts in enumerate(dice)
     ]
     return Robustness(ModelRef(name="m", sha256="f" * 64), 0.5, tuple(outcomes))
@@ -277,8 +280,8 @@ def test_the_repeatability_by_hand() -> None:
         {"a/1": Confusion(180, 0, 0, 1820), "a/2": Confusion(100, 0, 0, 1900)},  # twice the voxels
     )
     variants = (VARIANTS[0], *repeats)
-    outcomes = tuple(Outcome(variant, of) for variant, of in zip(variants, counts, strict=True))
-    other = Outcome(BY_NAME["mirrored"], {"a/1": Confusion(1, 0, 0, 999), "a/2": Confusion(1, 0, 0, 999)})
+    outcomes = tuple(VariantResult(variant, of) for variant, of in zip(variants, counts, strict=True))
+    other = VariantResult(BY_NAME["mirrored"], {"a/1": Confusion(1, 0, 0, 999), "a/2": Confusion(1, 0, 0, 999)})
     found = Robustness(ModelRef(name="m", sha256="f" * 64), 0.5, (*outcomes, other))
     first = np.log([100, 110, 90]).std(ddof=1)
     assert found.repeatability == pytest.approx(np.sqrt((first**2 + 0) / 2))
@@ -294,7 +297,7 @@ def test_the_repeatability_goes_into_the_card(tmp_path: Path) -> None:
         shutil.copy(bundled_model().with_suffix(suffix), tmp_path / f"model{suffix}")
     repeats = [VARIANTS[0], next(variant for variant in VARIANTS if variant.repeat)]
     counts = [Confusion(100, 0, 0, 900), Confusion(120, 0, 0, 880)]
-    outcomes = tuple(Outcome(variant, {"a/1": of}) for variant, of in zip(repeats, counts, strict=True))
+    outcomes = tuple(VariantResult(variant, {"a/1": of}) for variant, of in zip(repeats, counts, strict=True))
     found = Robustness(ModelRef(name="m", sha256="f" * 64), 0.5, outcomes)
     write_repeatability(tmp_path / "model.onnx", found)
     assert read_card(tmp_path / "model.onnx").repeatability == pytest.approx(np.log(1.2) / np.sqrt(2), abs=1e-4)
@@ -364,7 +367,7 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Segmenter, "load", lambda *_: grey_band)
+    monkeypatch.setattr("groundglass.inference.open_model.open_model", lambda *_: grey_band)
     words = ("m.onnx", "--data", folder, "--case", CASE)
     short = partial(measure_robustness, variants=VARIANTS[:2])
     monkeypatch.setattr("groundglass.evaluation.robustness.measure_robustness", short)

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, save
 
 from groundglass.errors import EngineError
 from groundglass.inference import engine as engines
-from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, choose, open_engine, twin
+from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, choose, int8_model_path, open_engine
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 
 
@@ -93,7 +93,7 @@ def test_a_gpu_is_taken_where_the_build_for_it_is_installed(
     monkeypatch.setattr(engines, "version", version)
     assert isinstance(open_engine(double_plus_one), OpenVINOEngine)  # it has no GPU to run on
     monkeypatch.setattr(engines, "GPU_DEVICE", double_plus_one)  # a file that is there
-    twin(double_plus_one).touch()
+    int8_model_path(double_plus_one).touch()
     assert choose(double_plus_one)[0] == double_plus_one  # int8 is for CPUs
     engine = open_engine(double_plus_one)
     assert isinstance(engine, OnnxRuntimeEngine)
@@ -103,8 +103,8 @@ def test_a_gpu_is_taken_where_the_build_for_it_is_installed(
 
 def test_int8_is_taken_where_it_is_and_nothing_else_is_asked_for(double_plus_one: Path) -> None:
     assert choose(double_plus_one) == (double_plus_one, EngineConfig())
-    twin(double_plus_one).touch()
-    assert choose(double_plus_one) == (twin(double_plus_one), EngineConfig(precision=Precision.INT8))
+    int8_model_path(double_plus_one).touch()
+    assert choose(double_plus_one) == (int8_model_path(double_plus_one), EngineConfig(precision=Precision.INT8))
     for asked in (EngineConfig(EngineName.ONNXRUNTIME), EngineConfig(precision=Precision.F32)):
         assert choose(double_plus_one, asked) == (double_plus_one, asked)
 

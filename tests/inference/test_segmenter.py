@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groundglass.analysis import locate
-from groundglass.inference.card import ModelCard
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
+from groundglass.inference.model_card import ModelCard
+from groundglass.inference.open_model import open_model
+from groundglass.inference.pipeline import segment_scan
 from groundglass.inference.segmenter import Segmenter
-from groundglass.scan.lungs import Box, LungField
-from groundglass.scan.packed import counts
+from groundglass.scan.lung_field import Box, LungField
+from groundglass.scan.packed_mask import counts
 from groundglass.scan.phantom import chest_phantom
-from made_up_engine import MadeUpEngine
+from helpers.fake_engine import MadeUpEngine
 
 WINDOW = (-1000.0, 0.0)
 
@@ -55,7 +56,7 @@ def lung_with_square() -> NDArray[np.float32]:
 
 def test_a_lesion_comes_back_where_it_is() -> None:
     hu = lung_with_square()
-    found = np.asarray(segmenter()[0].lesions(hu, field(hu.shape, dict.fromkeys(range(6), Box(10, 90, 10, 110)))))
+    found = np.asarray(segmenter()[0].class_map(hu, field(hu.shape, dict.fromkeys(range(6), Box(10, 90, 10, 110)))))
     truth = hu > -500
     assert set(np.unique(found)) == {0, 1}
     both = (found & truth).sum()
@@ -66,14 +67,14 @@ def test_a_lesion_comes_back_where_it_is() -> None:
 def test_slices_without_lung_are_not_looked_at() -> None:
     hu = lung_with_square()
     one, engine = segmenter()
-    found = np.asarray(one.lesions(hu, field(hu.shape, {2: Box(10, 90, 10, 110)})))
+    found = np.asarray(one.class_map(hu, field(hu.shape, {2: Box(10, 90, 10, 110)})))
     assert found.any((1, 2)).tolist() == [False, False, True, False, False, False]
     assert sum(len(batch) for batch in engine.seen) == 1
 
 
 def test_nothing_is_found_outside_the_box() -> None:
     hu = lung_with_square()
-    found = np.asarray(segmenter()[0].lesions(hu, field(hu.shape, {0: Box(50, 90, 10, 110)})))
+    found = np.asarray(segmenter()[0].class_map(hu, field(hu.shape, {0: Box(50, 90, 10, 110)})))
     assert not found[0, :50].any()
     assert found[0, 50:60, 30:50].mean() > 0.9
 
@@ -82,12 +83,12 @@ def test_the_card_decides_size_window_and_threshold() -> None:
     hu = lung_with_square()
     boxes = field(hu.shape, {0: Box(10, 90, 10, 110)})
     one, engine = segmenter(size=(24, 36))
-    one.lesions(hu, boxes)
+    one.class_map(hu, boxes)
     assert engine.seen[0].shape == (1, 1, 24, 36)
     assert (engine.seen[0][..., 0, 0] == 0).all()  # the letterbox is air, -1000 HU
     assert np.isclose(np.median(engine.seen[0][engine.seen[0] > 0.05]), 0.1, atol=0.01)  # -900 HU in -1000..0
     strict, _ = segmenter(threshold=0.9)
-    assert counts(strict.lesions(hu, boxes)).sum() < counts(one.lesions(hu, boxes)).sum()
+    assert counts(strict.class_map(hu, boxes)).sum() < counts(one.class_map(hu, boxes)).sum()
 
 
 def test_planes_hold_every_class_on_the_pixels_of_the_box() -> None:
@@ -99,9 +100,9 @@ def test_planes_hold_every_class_on_the_pixels_of_the_box() -> None:
     hu = lung_with_square()
     boxes = field(hu.shape, dict.fromkeys((1, 2, 3, 4, 5), Box(10, 90, 10, 110)))
     one = Segmenter(segmenter()[0].card, TwoMaps())
-    planes = list(one.planes(hu, boxes))
+    planes = list(one.slice_predictions(hu, boxes))
     assert [plane.z for plane in planes] == [1, 2, 3, 4, 5]
-    found = one.lesions(hu, boxes)
+    found = one.class_map(hu, boxes)
     for z, box, probability in planes:
         assert box == Box(10, 90, 10, 110)
         assert probability.shape == (2, 80, 100)
@@ -119,9 +120,9 @@ def test_a_lesion_is_of_the_class_that_is_strongest_there() -> None:
 
     hu = lung_with_square()
     boxes = field(hu.shape, {0: Box(10, 90, 0, 80)})
-    found = Segmenter(segmenter()[0].card, Classes()).lesions(hu, boxes)[0]
+    found = Segmenter(segmenter()[0].card, Classes()).class_map(hu, boxes)[0]
     truth = hu[0] > -500
-    assert ((found > 0) == (segmenter()[0].lesions(hu, boxes)[0] > 0)).all()
+    assert ((found > 0) == (segmenter()[0].class_map(hu, boxes)[0] > 0)).all()
     assert set(found[truth & (np.arange(120) < 38)]) <= {0, 1}
     assert set(found[truth & (np.arange(120) >= 42)]) <= {0, 2}
     assert {1, 2} <= set(found[truth])
@@ -131,7 +132,7 @@ def test_progress_counts_the_slices_with_lung() -> None:
     hu = lung_with_square()
     calls: list[tuple[int, int]] = []
     boxes = field(hu.shape, dict.fromkeys(range(5), Box(0, 100, 0, 120)))
-    segmenter()[0].lesions(hu, boxes, lambda done, total: calls.append((done, total)))
+    segmenter()[0].class_map(hu, boxes, lambda done, total: calls.append((done, total)))
     assert calls == [(4, 5), (5, 5)]
 
 
@@ -142,9 +143,9 @@ def test_in_float32_the_mask_is_the_same_for_every_batch_and_number_of_threads(
     scan, masks = chest_phantom(shape=(12, 96, 128)).scan, []
     for batch, threads in ((4, None), (1, 1), (3, 2), (7, 1)):
         monkeypatch.setattr("groundglass.inference.segmenter.BATCH", batch)
-        loaded = Segmenter.load(config=EngineConfig(engine, Precision.F32, threads))
+        loaded = open_model(config=EngineConfig(engine, Precision.F32, threads))
         assert loaded.engine.card.precision == "f32"
-        masks.append(locate(scan, loaded).kinds)
+        masks.append(segment_scan(scan, loaded).class_map)
     assert counts(masks[0]).any()
     for other in masks[1:]:
         assert np.array_equal(masks[0], other)

@@ -11,13 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from dicom_phantom import NAME, NUMBER, write_enhanced, write_series
-from groundglass.analysis import segment
 from groundglass.inference.segmenter import Segmenter
-from groundglass.report.dicom_seg import segmentation, structured_report, write_dicom
+from groundglass.report.analysis import segment
+from groundglass.report.dicom_seg import segmentation, write_dicom
+from groundglass.report.dicom_sr import structured_report
 from groundglass.report.findings import Findings
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import DicomSeries
+from helpers.dicom_phantom import NAME, NUMBER, write_enhanced, write_series
 
 ANONYMISED = dict.fromkeys(
     (

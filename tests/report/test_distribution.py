@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from groundglass.report.distribution import HISTOGRAM_HU, histogram, profile, zones
-from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.intensity import Intensity, Kind
-from groundglass.scan.lungs import LungField
+from groundglass.scan.geometry import Geometry
+from groundglass.scan.lung_field import LungField
+from helpers.segmented import segmented_scan
 
 MM = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])  # x left, y back, z up; 2 mm^3 a voxel
-HU = Intensity(Kind.HU, np.ones(1), np.zeros(1), "", calibrated=True)
 
 
 def lungs(depth: int = 9) -> LungField:
@@ -29,7 +28,7 @@ def test_zones_are_thirds_of_each_lungs_own_height() -> None:
     lesions[3, 1, 10:] = True  # 10 of 20 of the lower left one
     lesions[8, 0, 0] = True  # outside the lung
     found = {
-        (each.side, each.third): each for each in zones(AxialView(Geometry(field.right.shape, MM)), field, lesions)
+        (each.side, each.third): each for each in zones(segmented_scan(Geometry(field.right.shape, MM), field, lesions))
     }
     assert list(found) == [(side, third) for side in ("right", "left") for third in ("upper", "middle", "lower")]
     shares = [each.lesion_share_of_lung_percent for each in found.values()]
@@ -46,7 +45,7 @@ def test_a_score_is_in_quarters(voxels: int, score: int) -> None:
     lesions = np.zeros_like(right)
     lesions[1, :, :10] = (np.arange(100) < voxels).reshape(10, 10)
     field = LungField(right, np.zeros_like(right), (None,) * 3)
-    found = zones(AxialView(Geometry(right.shape, MM)), field, lesions)
+    found = zones(segmented_scan(Geometry(right.shape, MM), field, lesions))
     assert [(each.third, each.score) for each in found] == [("upper", 0), ("middle", score), ("lower", 0)]
 
 
@@ -55,11 +54,11 @@ def test_the_profile_is_in_the_files_order() -> None:
     lesions = np.zeros_like(field.right)
     lesions[1, 1, :4] = True
     upside_down = Geometry(field.right.shape, MM * [-1, 1, 1, 1])
-    found = profile(AxialView(upside_down), field, lesions)
+    found = profile(segmented_scan(upside_down, field, lesions))
     assert found.unit == "ml"
     assert found.lesion == pytest.approx([0] * 7 + [0.008, 0])
     assert found.lung == pytest.approx([0.04] * 6 + [0.02] * 3)
-    pixels = profile(AxialView(Geometry.pixels(field.right.shape)), field, lesions)
+    pixels = profile(segmented_scan(Geometry.pixels(field.right.shape), field, lesions))
     assert (pixels.unit, pixels.lesion[1]) == ("px", 4)
 
 
@@ -70,7 +69,7 @@ def test_the_histogram_by_hand() -> None:
     lesions = np.zeros_like(field.right)
     lesions[0, 1, :4] = True
     hu[0, 1, :4] = -5000, -1100, -590, 500
-    found = histogram(hu, field, lesions, HU)
+    found = histogram(segmented_scan(Geometry(field.right.shape, MM), field, lesions, hu))
     start, stop, width = HISTOGRAM_HU
     assert (found.start_hu, found.width_hu, len(found.lung)) == (start, width, (stop - start) // width)
     expected = np.zeros(len(found.lung), dtype=int)

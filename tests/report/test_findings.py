@@ -6,10 +6,11 @@ import pytest
 from numpy.typing import NDArray
 
 from groundglass.report.findings import Findings, ModelRef, measure
-from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.intensity import Intensity, Kind
-from groundglass.scan.lungs import LungField
-from groundglass.scan.scan import Scan
+from groundglass.scan.geometry import Geometry
+from groundglass.scan.intensity import Intensity
+from groundglass.scan.kinds import IntensityKind
+from groundglass.scan.lung_field import LungField
+from helpers.segmented import segmented_scan
 
 SHAPE = (10, 20, 30)
 # 5 x 0.8 x 0.5 mm: a voxel is 2 mm3. Upright: the view is the array itself.
@@ -35,13 +36,11 @@ def findings(
     geometry: Geometry = GEOMETRY,
     calibrated: bool = True,
 ) -> Findings:
-    sizes = None if geometry.in_mm else (SHAPE[1:],) * SHAPE[0]
-    scan = Scan(np.zeros(SHAPE, np.int16), geometry, sizes=sizes)
     hu = np.where(lesions, -500, -900).astype(np.float32)
-    kind = Kind.HU if calibrated else Kind.LUNG_WINDOW_8BIT
+    kind = IntensityKind.HU if calibrated else IntensityKind.LUNG_WINDOW_8BIT
     intensity = Intensity(kind, np.ones(1), np.zeros(1), "because", calibrated)
     lungs = LungField(right, left, (None,) * SHAPE[0])
-    return measure(scan, AxialView(geometry), intensity, hu, lungs, lesions, MODEL, {"lungs": 0.5})
+    return measure(segmented_scan(geometry, lungs, lesions, hu, intensity), MODEL)
 
 
 def test_volumes_and_shares_by_hand() -> None:

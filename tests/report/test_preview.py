@@ -4,8 +4,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from groundglass.report.preview import LESION_COLOUR, LUNG_COLOUR, TILE, preview
-from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.lungs import Box, LungField
+from groundglass.scan.geometry import Geometry
+from groundglass.scan.lung_field import Box, LungField
+from helpers.segmented import segmented_scan
 
 
 def draw(
@@ -19,7 +20,7 @@ def draw(
         lesions[z, side * 2 // 5 : side // 2, side * 2 // 5 : side // 2] = True
     field = LungField(lung, np.zeros_like(lung), (Box(0, side, 0, side),) * slices)
     hu = np.where(lung, -850, 40).astype(np.float32)
-    return preview(hu, AxialView(geometry), field, lesions, "a title")
+    return preview(segmented_scan(geometry, field, lesions, hu), "a title")
 
 
 def near(image: Image.Image, colour: tuple[int, int, int]) -> NDArray[np.bool_]:

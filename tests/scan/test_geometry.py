@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.packed import Packed
+from groundglass.scan.packed_mask import PackedMask
 
 AXES = [
     (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1.0, -1.0), repeat=3)
@@ -108,7 +108,7 @@ def test_axial_view_of_every_permutation_and_flip(
     assert upright.shape == view.geometry.shape
     np.testing.assert_array_equal(view.restore(upright), array)
     bright = array > 500
-    for slices in (view.turn(bright), Packed.of(view.turn(bright))):
+    for slices in (view.turn(bright), PackedMask.from_slices(view.turn(bright))):
         np.testing.assert_array_equal(np.stack(list(view.restored_slices(slices))), bright)
     # Every voxel is still at its place in the patient.
     for index in [(0, 0, 0), (1, 2, 3), (3, 4, 5)]:

@@ -6,12 +6,13 @@ from numpy.typing import NDArray
 
 from groundglass.data.catalogue import find_cases
 from groundglass.errors import IntensityError
+from groundglass.inference.lungs import find_lungs_in_volume
+from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.intensity import Kind, Window, recognise
-from groundglass.scan.lungs import find_lungs
+from groundglass.scan.intensity import Window, recognise
+from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.phantom import Phantom
-from groundglass.scan.reader import read_scan
-from groundglass.scan.scan import Scan
+from groundglass.scan.scan import ImageStack, Scan
 
 
 def like(phantom: Phantom, values: NDArray[np.generic]) -> Scan:
@@ -25,29 +26,29 @@ def lung_window(hu: NDArray[np.int16], low: float = -1250, high: float = 250) ->
     return grey
 
 
-def stored_as(phantom: Phantom, kind: Kind) -> NDArray[np.generic]:
+def stored_as(phantom: Phantom, kind: IntensityKind) -> NDArray[np.generic]:
     hu = phantom.scan.values
-    kinds: dict[Kind, NDArray[np.generic]] = {
-        Kind.HU: hu,
-        Kind.SHIFTED_HU: (np.maximum(hu, -1024) + 1024).astype(np.uint16),
-        Kind.LUNG_WINDOW_8BIT: lung_window(hu),
-        Kind.UNIT: lung_window(hu).astype(np.float32) / 255,
+    kinds: dict[IntensityKind, NDArray[np.generic]] = {
+        IntensityKind.HU: hu,
+        IntensityKind.SHIFTED_HU: (np.maximum(hu, -1024) + 1024).astype(np.uint16),
+        IntensityKind.LUNG_WINDOW_8BIT: lung_window(hu),
+        IntensityKind.UNIT: lung_window(hu).astype(np.float32) / 255,
     }
     return kinds[kind]
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_each_kind_is_recognised_and_gives_the_same_lungs(phantom: Phantom, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", IntensityKind)
+def test_each_kind_is_recognised_and_gives_the_same_lungs(phantom: Phantom, kind: IntensityKind) -> None:
     scan = like(phantom, stored_as(phantom, kind))
     intensity = recognise(scan)
     assert intensity.kind is kind
-    assert intensity.calibrated is (kind in {Kind.HU, Kind.SHIFTED_HU})
+    assert intensity.calibrated is (kind in {IntensityKind.HU, IntensityKind.SHIFTED_HU})
     view = AxialView(scan.geometry)
     hu = intensity.to_hu(view.turn(scan.values))
     assert hu.dtype == np.float32
     inside = np.abs(view.turn(phantom.scan.values)) < 200
     assert np.abs(hu - view.turn(phantom.scan.values))[inside].mean() < 40
-    found, truth = np.asarray(find_lungs(hu, view.geometry).mask), view.turn(phantom.lungs.voxels)
+    found, truth = np.asarray(find_lungs_in_volume(hu, view.geometry).mask), view.turn(phantom.lungs.voxels)
     assert found.sum() == pytest.approx(truth.sum(), rel=0.05)
 
 
@@ -85,17 +86,17 @@ def test_black_corners_around_a_reconstructions_circle_are_not_taken_for_air(pha
 def test_hu_with_deep_padding_is_hu(phantom: Phantom) -> None:
     values = phantom.scan.values.copy()
     values[:, :20] = -3024
-    assert recognise(like(phantom, values)).kind is Kind.HU
+    assert recognise(like(phantom, values)).kind is IntensityKind.HU
 
 
 def test_hu_clipped_to_a_window_is_hu(phantom: Phantom) -> None:
-    assert recognise(like(phantom, np.clip(phantom.scan.values, -1000, 400))).kind is Kind.HU
+    assert recognise(like(phantom, np.clip(phantom.scan.values, -1000, 400))).kind is IntensityKind.HU
 
 
 def test_pictures_have_a_window_each(phantom: Phantom) -> None:
     hu = phantom.scan.values[14:16]
     pictures = np.stack([lung_window(hu[0], -1250, 250), lung_window(hu[1], -1500, 400)])
-    scan = Scan(pictures, Geometry.pixels(pictures.shape), sizes=((144, 190),) * 2, names=("a.png", "b.png"))
+    scan = ImageStack(pictures, Geometry.pixels(pictures.shape), sizes=((144, 190),) * 2, names=("a.png", "b.png"))
     intensity = recognise(scan)
     assert intensity.slope.shape == (2,)
     assert intensity.slope[1] > 1.1 * intensity.slope[0]
@@ -127,7 +128,7 @@ def test_a_kind_can_be_forced(phantom: Phantom) -> None:
     scan = like(phantom, (phantom.scan.values // 4).astype(np.int16))
     with pytest.raises(IntensityError):
         recognise(scan)
-    forced = recognise(scan, Kind.HU)
+    forced = recognise(scan, IntensityKind.HU)
     assert forced.reason.startswith("taken as told for HU")
 
 
@@ -149,5 +150,7 @@ def test_the_windows_of_the_real_volumes_are_those_that_were_measured(data: Path
 @pytest.mark.slow
 def test_the_kinds_of_the_real_data(data: Path) -> None:
     kinds = {case.name: recognise(read_scan(case.image)).kind for case in find_cases(data)}
-    assert {kind for name, kind in kinds.items() if name.startswith("coronacases")} == {Kind.HU}
-    assert {kind for name, kind in kinds.items() if not name.startswith("coronacases")} == {Kind.LUNG_WINDOW_8BIT}
+    assert {kind for name, kind in kinds.items() if name.startswith("coronacases")} == {IntensityKind.HU}
+    assert {kind for name, kind in kinds.items() if not name.startswith("coronacases")} == {
+        IntensityKind.LUNG_WINDOW_8BIT
+    }

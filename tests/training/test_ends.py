@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_training
 import torch
-from tiny_training import SHORT, no_number, run, same_weights, without_times
 
 from groundglass.errors import TrainingError
 from groundglass.training.module import TrainingConfig
+from helpers import tiny_training
+from helpers.tiny_training import SHORT, no_number, run, same_weights, without_times
 
-ONE = TrainingConfig(learning_rate=1e-3, epochs=1, stop_after=0)
+ONE = TrainingConfig(learning_rate=1e-3, epochs=1, early_stopping_patience=0)
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import CLASSES, NETWORK, SHORT, WINDOW, bright_squares, metrics, run, same_weights, without_times
 
-from groundglass.data.batches import Batches, plain_batches
 from groundglass.errors import ConfigError, TrainingError
 from groundglass.network.unet import NetworkConfig
+from groundglass.training.batches import Batches, plain_batches
 from groundglass.training.callbacks import Checkpoint
 from groundglass.training.fit import describe_machine
 from groundglass.training.module import LesionModule, TrainingConfig
 from groundglass.training.weights import load_network
+from helpers.tiny_training import (
+    CLASSES,
+    NETWORK,
+    SHORT,
+    WINDOW,
+    bright_squares,
+    metrics,
+    run,
+    same_weights,
+    without_times,
+)
 
 
 def dice(network: LesionModule) -> float:
@@ -23,14 +33,16 @@ def dice(network: LesionModule) -> float:
 
 
 def test_it_learns_what_is_plain_to_see(tmp_path: Path) -> None:
-    checkpoint = run(tmp_path / "run", TrainingConfig("adamw", learning_rate=2e-2, epochs=30, stop_after=0))
+    checkpoint = run(
+        tmp_path / "run", TrainingConfig("adamw", learning_rate=2e-2, epochs=30, early_stopping_patience=0)
+    )
     assert dice(load_network(checkpoint, NETWORK)) > 0.9
     assert len(metrics(tmp_path / "run")) == 30
     assert {"last.ckpt", "best.ckpt"} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
 def test_it_learns_a_map_per_class_and_the_lesion_of_those_without_one(tmp_path: Path) -> None:
-    training = TrainingConfig("adamw", learning_rate=2e-2, epochs=30, stop_after=0)
+    training = TrainingConfig("adamw", learning_rate=2e-2, epochs=30, early_stopping_patience=0)
     checkpoint = run(tmp_path / "run", training, classes=CLASSES)
     network = load_network(checkpoint, NetworkConfig(NETWORK.widths, classes=3))
     assert dice(network) > 0.9
@@ -80,7 +92,7 @@ def test_the_papers_schedule_halves_and_stops(tmp_path: Path, monkeypatch: pytes
         module.log_dict({"validation_loss": 1.0, "validation_dice": 0.0})
 
     monkeypatch.setattr(LesionModule, "on_validation_epoch_end", no_better)
-    run(tmp_path / "run", TrainingConfig(learning_rate=1e-3, epochs=30, halve_after=2, stop_after=5))
+    run(tmp_path / "run", TrainingConfig(learning_rate=1e-3, epochs=30, lr_patience=2, early_stopping_patience=5))
     rates = [float(row["learning_rate"]) for row in metrics(tmp_path / "run")]
     # The first epoch improves on nothing; halved for the one after the third without, stopped after the fifth.
     assert rates == [1e-3, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4]
@@ -93,7 +105,7 @@ def test_without_a_validation_the_last_epoch_is_the_result(tmp_path: Path) -> No
 
 
 def test_averaged_weights_are_what_is_scored_and_kept(tmp_path: Path) -> None:
-    config = TrainingConfig("adamw", learning_rate=1e-2, epochs=3, stop_after=0, ema_decay=0.9)
+    config = TrainingConfig("adamw", learning_rate=1e-2, epochs=3, early_stopping_patience=0, ema_decay=0.9)
     checkpoint = run(tmp_path / "run", config)
     stored = torch.load(checkpoint, weights_only=True)
     averaged, current = stored["state_dict"], stored["current_model_state"]
@@ -116,7 +128,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_bfloat16_trains(tmp_path: Path) -> None:
-    config = TrainingConfig("adamw", learning_rate=2e-2, epochs=30, stop_after=0, precision="bf16-mixed")
+    config = TrainingConfig("adamw", learning_rate=2e-2, epochs=30, early_stopping_patience=0, precision="bf16-mixed")
     run(tmp_path / "run", config)
     assert float(metrics(tmp_path / "run")[-1]["validation_dice"]) > 0.9
 

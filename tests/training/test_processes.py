@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_training
 import torch
-from tiny_training import STILL, WINDOW, bright_squares, gradient, run, run_shared, weights, without_times
 
-from groundglass.data.batches import DrawConfig, training_batches
 from groundglass.errors import ConfigError
+from groundglass.training.batches import SamplingConfig, training_batches
 from groundglass.training.fit import is_first_process
+from helpers import tiny_training
+from helpers.tiny_training import STILL, WINDOW, bright_squares, gradient, run, run_shared, weights, without_times
 
 NAMES = ("still", "lively")
 
@@ -64,7 +64,7 @@ def test_the_gradient_is_that_of_one(two: Path) -> None:
 
 
 def test_more_processes_than_a_batch_has_slices_are_refused() -> None:
-    batches = training_batches(bright_squares(), WINDOW, DrawConfig(4), STILL, seed=0)
+    batches = training_batches(bright_squares(), WINDOW, SamplingConfig(4), STILL, seed=0)
     with pytest.raises(ConfigError, match="a batch of 4 cannot be shared by 5 processes: choose a larger"):
         batches.share(0, 5)
 

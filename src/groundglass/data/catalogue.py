@@ -56,7 +56,7 @@ class Case:
     patient: str
     image: Path
     lesion: Path
-    strangers: bool = False
+    unrelated_slices: bool = False
 
     @property
     def source(self) -> str:
@@ -113,7 +113,7 @@ def _cases_at(folder: Path) -> Iterator[Case]:
         image, lesion = folder / "tr_im.nii.gz", folder / "tr_mask.nii.gz"
         if not lesion.is_file():
             raise DatasetError(f"{image} has no mask: expected {lesion}")
-        yield Case("stack/tr", "stack/tr", image, lesion, strangers=True)
+        yield Case("stack/tr", "stack/tr", image, lesion, unrelated_slices=True)
     for images, masks, source in FOLDERS:
         if (folder / images).is_dir() and (folder / masks).is_dir():
             yield from _pairs(folder, images, masks, source)

@@ -26,7 +26,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 SAME_ANATOMY = 0.49
-Plane = NDArray[np.float32]
+FloatImage = NDArray[np.float32]
 WORKING_WIDTH = 192  # pixels: slices are brought to it before anything else
 FLAT_HU = 10  # margins vary by less
 SMALLEST_LUNGS, LEAST_CONTRAST_HU = 0.07, 200  # of a slice: with less lung, or none, it is not compared
@@ -36,7 +36,7 @@ SCALES = (1.0, 1.12, 1.25)  # of one of the two slices, beyond what their lungs'
 REACH = 2  # pixels of the outline canvas that slices are shifted by
 CELL, CELLS = 9, (11, 13)  # pixels a side; a block is 2 x 2 cells, half a block from the next
 VESSEL_CANVAS = (CELL * CELLS[0], CELL * CELLS[1])
-STRANGERS = 0.3  # correlation of the blocks of strangers
+UNRELATED_CORRELATION = 0.3  # correlation of the blocks of strangers
 DOUBT = 6  # blocks of strangers that are counted in: a few alike blocks prove little
 VESSELS = 0.87  # weight of the vessels in the similarity; the rest is the outlines'
 CANDIDATES, CANDIDATES_A_GROUP = 400, 4  # pairs of slices that are looked at closely, and how many more for each group
@@ -44,7 +44,7 @@ CANDIDATES_A_PAIR = 3  # of them, of any two groups
 
 
 @dataclass(frozen=True)
-class Pair:
+class SimilarSlices:
     """Two slices of different groups that show the same anatomy, or might.
 
     Attributes:
@@ -64,8 +64,8 @@ class Pair:
 class _Lungs(NamedTuple):
     """A slice whose lung is about 0 and soft tissue about 1, and where its lungs are."""
 
-    picture: Plane
-    mask: Plane
+    picture: FloatImage
+    mask: FloatImage
     centre: NDArray[np.float64]  # (y, x)
     radius: float  # of gyration, in pixels
 
@@ -78,7 +78,7 @@ class _Alignment(NamedTuple):
     shift: tuple[int, int]
 
 
-def closest_pairs(hu: NDArray[np.int16], apart: NDArray[np.str_], most: int = 60) -> tuple[Pair, ...]:
+def closest_pairs(hu: NDArray[np.int16], apart: NDArray[np.str_], most: int = 60) -> tuple[SimilarSlices, ...]:
     """Find the slices of different groups that are most alike: of any two groups their closest pair.
 
     Args:
@@ -94,20 +94,20 @@ def closest_pairs(hu: NDArray[np.int16], apart: NDArray[np.str_], most: int = 60
         return ()
     index, lungs = zip(*found, strict=True)
     vessels = [_vessels(one, _Alignment(1.0, False, (0, 0))) for one in lungs]
-    closest: dict[tuple[str, ...], Pair] = {}
+    closest: dict[tuple[str, ...], SimilarSlices] = {}
     for i, j, alignment, outlines in _candidates(lungs, apart[list(index)]):
         alike = _correlate(vessels[i], _vessels(lungs[j], alignment)[0])
         similarity = VESSELS * alike + (1 - VESSELS) * outlines
         first, second = sorted((index[i], index[j]))
         groups = tuple(sorted((str(apart[first]), str(apart[second]))))
         if similarity > (closest[groups].similarity if groups in closest else 0):
-            closest[groups] = Pair(first, second, similarity, alignment.mirrored)
+            closest[groups] = SimilarSlices(first, second, similarity, alignment.mirrored)
     pairs = sorted(closest.values(), key=lambda pair: (-pair.similarity, pair.first, pair.second))
     same = sum(pair.similarity >= SAME_ANATOMY for pair in pairs)
     return tuple(pairs[: max(same, most)])
 
 
-def join(groups: NDArray[np.str_], pairs: Sequence[Pair]) -> NDArray[np.str_]:
+def join(groups: NDArray[np.str_], pairs: Sequence[SimilarSlices]) -> NDArray[np.str_]:
     """Groups that a pair from `SAME_ANATOMY` on connects become one, named after its members: `a+b`.
 
     Args:
@@ -166,13 +166,13 @@ def _margin(hu: NDArray[np.int16]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_dilation(margin))
 
 
-def _widen(plane: NDArray[Any]) -> Plane:
+def _widen(plane: NDArray[Any]) -> FloatImage:
     image = Image.fromarray(plane.astype(np.float32))
     height = max(8, round(image.height * WORKING_WIDTH / image.width))
     return np.asarray(image.resize((WORKING_WIDTH, height), Image.Resampling.BILINEAR))
 
 
-def _threshold(plane: Plane) -> float:
+def _threshold(plane: FloatImage) -> float:
     """Between air and tissue: halfway between the means of what is darker and what is brighter (isodata)."""
     threshold = float(plane.mean())
     for _ in range(10):
@@ -195,7 +195,7 @@ def _lung_mask(air: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_opening(ndimage.binary_fill_holes(closed), iterations=3))
 
 
-def _lay(lungs: _Lungs, canvas: tuple[int, int], scale: float) -> tuple[Plane, Plane]:
+def _lay(lungs: _Lungs, canvas: tuple[int, int], scale: float) -> tuple[FloatImage, FloatImage]:
     """Picture and mask on a canvas that the lungs fill."""
     step = CANVAS_WIDTH * lungs.radius / canvas[1] / scale
     corner = lungs.centre - step * (np.array(canvas) - 1) / 2
@@ -206,10 +206,10 @@ def _lay(lungs: _Lungs, canvas: tuple[int, int], scale: float) -> tuple[Plane, P
     return picture, mask
 
 
-def _even_out(picture: Plane, weight: Plane, finest: float, coarsest: float) -> Plane:
+def _even_out(picture: FloatImage, weight: FloatImage, finest: float, coarsest: float) -> FloatImage:
     """Structures between two sizes (Gaussian sigmas in pixels) at a contrast that is about equal everywhere."""
 
-    def mean(plane: Plane, sigma: float) -> Plane:
+    def mean(plane: FloatImage, sigma: float) -> FloatImage:
         near = ndimage.gaussian_filter(weight, sigma, mode="constant")
         return np.asarray(ndimage.gaussian_filter(plane * weight, sigma, mode="constant") / np.maximum(near, 1e-3))
 
@@ -217,7 +217,7 @@ def _even_out(picture: Plane, weight: Plane, finest: float, coarsest: float) -> 
     return np.asarray(detail / (np.sqrt(np.maximum(mean(detail**2, coarsest), 0)) + 0.06), dtype=np.float32)
 
 
-def _outlines(lungs: _Lungs, scale: float) -> Plane:
+def _outlines(lungs: _Lungs, scale: float) -> FloatImage:
     """The whole lung and its rim, of unit norm."""
     picture, mask = _lay(lungs, OUTLINE_CANVAS, scale)
     even = _even_out(picture, ndimage.grey_dilation(mask, (3, 3)), 0, 3)
@@ -240,7 +240,7 @@ def _candidates(lungs: Sequence[_Lungs], apart: NDArray[np.str_]) -> Iterator[tu
             yield first, second, alignment[first][second], float(best[i, j])
 
 
-def _compare_outlines(lungs: Sequence[_Lungs]) -> tuple[Plane, list[list[_Alignment]]]:
+def _compare_outlines(lungs: Sequence[_Lungs]) -> tuple[FloatImage, list[list[_Alignment]]]:
     """(n, n) the best correlation of every slice with every moved one, and the alignment that gives it."""
     n, (height, width) = len(lungs), OUTLINE_CANVAS
     still = np.stack([_outlines(one, 1.0) for one in lungs]).reshape(n, -1)
@@ -258,7 +258,7 @@ def _compare_outlines(lungs: Sequence[_Lungs]) -> tuple[Plane, list[list[_Alignm
     return likeness, [[alignments[k] for k in row] for row in chosen]
 
 
-def _vessels(lungs: _Lungs, alignment: _Alignment) -> tuple[Plane, Plane]:
+def _vessels(lungs: _Lungs, alignment: _Alignment) -> tuple[FloatImage, FloatImage]:
     """Vessels within the lungs, and the lungs without their rim."""
     picture, mask = _lay(lungs, VESSEL_CANVAS, alignment.scale)
     inside = ndimage.binary_erosion(mask > 0.5).astype(np.float32)
@@ -271,12 +271,12 @@ def _vessels(lungs: _Lungs, alignment: _Alignment) -> tuple[Plane, Plane]:
     return vessels, inside
 
 
-def _correlate(still: tuple[Plane, Plane], moved: Plane) -> float:
+def _correlate(still: tuple[FloatImage, FloatImage], moved: FloatImage) -> float:
     """Mean correlation of the blocks, once an affine map through their shifts has brought the two together."""
     vessels, inside = still
     used = _block_sums(inside) > 0.3 * (2 * CELL) ** 2
     if not used.any():
-        return STRANGERS
+        return UNRELATED_CORRELATION
     correlation, shifts = _match(vessels, moved, 5)
     weight = np.clip(correlation[used], 0.01, None) ** 2
     centre = (np.array(VESSEL_CANVAS) - 1) / 2
@@ -287,10 +287,10 @@ def _correlate(still: tuple[Plane, Plane], moved: Plane) -> float:
     matrix = np.eye(2) + line[1:].T
     moved = ndimage.affine_transform(moved, matrix, centre + line[0] - matrix @ centre, order=1)
     blocks = _match(vessels, moved, 2)[0][used]
-    return float((blocks.sum() + DOUBT * STRANGERS) / (len(blocks) + DOUBT))
+    return float((blocks.sum() + DOUBT * UNRELATED_CORRELATION) / (len(blocks) + DOUBT))
 
 
-def _match(still: Plane, moved: Plane, reach: int) -> tuple[Plane, NDArray[np.int64]]:
+def _match(still: FloatImage, moved: FloatImage, reach: int) -> tuple[FloatImage, NDArray[np.int64]]:
     """Of each block its best correlation over all shifts up to `reach` pixels, and (..., 2) that shift."""
     height, width = still.shape
     around = np.pad(moved, reach)
@@ -305,7 +305,7 @@ def _match(still: Plane, moved: Plane, reach: int) -> tuple[Plane, NDArray[np.in
     return best, shifts
 
 
-def _block_sums(plane: Plane) -> Plane:
+def _block_sums(plane: FloatImage) -> FloatImage:
     """Sums over blocks of 2 x 2 cells that overlap by half."""
     cells = plane.reshape(CELLS[0], CELL, CELLS[1], CELL).sum((1, 3))
     rows = cells[1:] + cells[:-1]

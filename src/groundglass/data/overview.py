@@ -12,15 +12,15 @@ from PIL import Image, ImageDraw, ImageFont
 from rich import box
 from rich.table import Table
 
-from groundglass.data.duplicates import SAME_ANATOMY, Pair
+from groundglass.data.duplicates import SAME_ANATOMY, SimilarSlices
 from groundglass.data.prepared import Manifest, PreparedCase, read_prepared
 from groundglass.data.slices import CLASS_LABELS, UNSTATED, Slices
 from groundglass.data.splits import PARTS, Split
 from groundglass.errors import DatasetError
-from groundglass.scan.intensity import Kind, Window
-from groundglass.whole_file import write_whole
+from groundglass.files import write_atomic
+from groundglass.scan.intensity import LUNG_WINDOW
+from groundglass.scan.kinds import IntensityKind
 
-LUNG_WINDOW = Window(-1350, 150)
 NAMES = {**{label: name for name, label in CLASS_LABELS.items()}, UNSTATED: "class not stated"}
 COLOURS = {1: (86, 180, 233), 2: (230, 159, 0), 3: (0, 158, 115), UNSTATED: (204, 121, 167)}  # Okabe and Ito's
 TILE, GAP, COLUMNS, HEADER, FOOTER = 300, 8, 4, 8, 34
@@ -97,7 +97,7 @@ def _counted(members: Sequence[str]) -> str:
 
 def _window(cases: Sequence[PreparedCase]) -> str:
     """The HU that grey levels 0 and 255 stand for; over several pictures, the mean of each."""
-    if cases[0].kind is not Kind.LUNG_WINDOW_8BIT:
+    if cases[0].kind is not IntensityKind.LUNG_WINDOW_8BIT:
         return "-"
     low = np.concatenate([case.intercept for case in cases])
     high = low + 255 * np.concatenate([case.slope for case in cases])
@@ -116,7 +116,7 @@ def write_examples(prepared: Path, path: Path, count: int = 12) -> None:
         raise DatasetError(f"{prepared} holds no slice with lesion: there is nothing to show")
     buffer = io.BytesIO()
     draw_examples(slices, count).save(buffer, "PNG")
-    write_whole(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
 
 
 def draw_examples(slices: Slices, count: int = 12) -> Image.Image:
@@ -140,7 +140,7 @@ def draw_examples(slices: Slices, count: int = 12) -> Image.Image:
     return sheet
 
 
-def draw_pairs(slices: Slices, pairs: Sequence[Pair], most: int = 24) -> Image.Image:
+def draw_pairs(slices: Slices, pairs: Sequence[SimilarSlices], most: int = 24) -> Image.Image:
     """The closest pairs of slices of different patients, side by side; those taken for one patient framed.
 
     Args:
@@ -189,7 +189,7 @@ def _spread(slices: Slices, count: int) -> NDArray[np.int64]:
 
 
 def _example(hu: NDArray[np.int16], labels: NDArray[np.uint8], size: tuple[int, int], name: str) -> Image.Image:
-    grey = Image.fromarray((LUNG_WINDOW.scale(hu.astype(np.float32)) * 255).astype(np.uint8))
+    grey = Image.fromarray(LUNG_WINDOW.to_grey(hu.astype(np.float32)))
     pixels = np.asarray(grey.resize(size, Image.Resampling.BICUBIC).convert("RGB")).astype(np.float32)
     drawn = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
     for label, colour in COLOURS.items():

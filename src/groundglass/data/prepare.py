@@ -16,27 +16,19 @@ import numpy as np
 from PIL import Image
 
 from groundglass.data.catalogue import Case, find_cases
-from groundglass.data.duplicates import Pair, closest_pairs, join
+from groundglass.data.duplicates import SimilarSlices, closest_pairs, join
 from groundglass.data.overview import draw_pairs
-from groundglass.data.prepared import (
-    FORMAT,
-    LikePair,
-    Manifest,
-    PreparedCase,
-    png_of,
-    read_manifest,
-    read_slices,
-)
+from groundglass.data.prepared import FORMAT, Manifest, PreparedCase, SimilarCases, png_of, read_manifest, read_slices
 from groundglass.data.slices import Levels, Slices, cut_case
 from groundglass.errors import DatasetError, InputError
-from groundglass.scan.lungs import FieldOfView
-from groundglass.whole_file import digest, write_whole
+from groundglass.files import sha256_of, write_atomic
+from groundglass.scan.kinds import FieldOfView
 
 KEEP_SECONDS = 20  # between two writings of the manifest, so that a killed call has little to do again
 
 
 @dataclass(frozen=True)
-class Settings:
+class PreparationSettings:
     """How slices are cut.
 
     Attributes:
@@ -68,8 +60,8 @@ class Prepared:
 def prepare(
     places: Sequence[Path],
     folder: Path,
-    settings: Settings,
-    leave_out_bad: bool = False,
+    settings: PreparationSettings,
+    skip_invalid: bool = False,
     progress: Callable[[int, int], None] = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
@@ -118,7 +110,7 @@ def prepare(
         whole = len(done) + len(refused) == len(cases)
         if not whole or fresh or set(done) != set(known):
             keep()
-    if refused and not leave_out_bad:
+    if refused and not skip_invalid:
         raise DatasetError(
             f"{len(refused)} of {len(cases)} cases are refused: {'; '.join(f'{k}: {v}' for k, v in refused.items())}; "
             "mend them, or go on without them with --leave-out-bad"
@@ -142,7 +134,7 @@ def _refuse_foreign(folder: Path, places: Sequence[Path]) -> None:
         raise DatasetError(f"{folder} holds something else: name an empty folder with -o")
 
 
-def _known(folder: Path, settings: Settings) -> dict[str, PreparedCase]:
+def _known(folder: Path, settings: PreparationSettings) -> dict[str, PreparedCase]:
     """What an earlier call left in the folder.
 
     Raises:
@@ -151,13 +143,13 @@ def _known(folder: Path, settings: Settings) -> dict[str, PreparedCase]:
     if not (folder / "manifest.json").is_file():
         return {}
     manifest = read_manifest(folder)
-    found = Settings(manifest.size, manifest.field_of_view, manifest.lesion_slices_only)
+    found = PreparationSettings(manifest.size, manifest.field_of_view, manifest.lesion_slices_only)
     if found != settings:
         raise DatasetError(f"{folder} was prepared with {found}, now asked for {settings}: name another folder")
     return {case.name: case for case in manifest.cases}
 
 
-def _manifest(settings: Settings, cases: Sequence[PreparedCase], whole: bool) -> Manifest:
+def _manifest(settings: PreparationSettings, cases: Sequence[PreparedCase], whole: bool) -> Manifest:
     return Manifest(
         format=FORMAT,
         version=version("groundglass"),
@@ -170,14 +162,16 @@ def _manifest(settings: Settings, cases: Sequence[PreparedCase], whole: bool) ->
 
 
 def _write(folder: Path, manifest: Manifest) -> None:
-    write_whole(folder / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())
+    write_atomic(folder / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())
 
 
-def _prepare_case(case: Case, folder: Path, settings: Settings, known: dict[str, PreparedCase]) -> PreparedCase | str:
+def _prepare_case(
+    case: Case, folder: Path, settings: PreparationSettings, known: dict[str, PreparedCase]
+) -> PreparedCase | str:
     """The case's entry, cut afresh where its files or what is kept of them changed; or why it is refused."""
     try:
         case = replace(case, image=case.image.resolve(), lesion=case.lesion.resolve())
-        image_sha256, mask_sha256 = digest(case.image), digest(case.lesion)
+        image_sha256, mask_sha256 = sha256_of(case.image), sha256_of(case.lesion)
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
     before = known.get(case.name)
@@ -196,8 +190,8 @@ def _prepare_case(case: Case, folder: Path, settings: Settings, known: dict[str,
     for part, planes in (("levels", cut.levels), ("labels", cut.labels)):
         path = png_of(folder, part, case.name)
         if len(planes):
-            write_whole(path, _column(planes))
-        sums[part] = digest(path) if len(planes) else ""
+            write_atomic(path, _column(planes))
+        sums[part] = sha256_of(path) if len(planes) else ""
     return PreparedCase(
         name=case.name,
         image=case.image,
@@ -206,7 +200,7 @@ def _prepare_case(case: Case, folder: Path, settings: Settings, known: dict[str,
         mask_sha256=mask_sha256,
         content_sha256=cut.content_sha256,
         patient=case.patient,
-        strangers=case.strangers,
+        unrelated_slices=case.unrelated_slices,
         kind=cut.kind,
         calibrated=cut.calibrated,
         spacing_mm=cut.spacing_mm,
@@ -225,7 +219,7 @@ def _prepare_case(case: Case, folder: Path, settings: Settings, known: dict[str,
 def _is_kept(folder: Path, case: PreparedCase) -> bool:
     kept = {"levels": case.levels_sha256, "labels": case.labels_sha256} if case.number else {}
     paths = {png_of(folder, part, case.name): expected for part, expected in kept.items()}
-    return all(path.is_file() and digest(path) == expected for path, expected in paths.items())
+    return all(path.is_file() and sha256_of(path) == expected for path, expected in paths.items())
 
 
 def _column(planes: Levels) -> bytes:
@@ -254,19 +248,21 @@ def _group(folder: Path, manifest: Manifest) -> None:
     )
     names = [f"{case}:{number}" for case, number in zip(slices.case, slices.number, strict=True)]
     like = tuple(
-        LikePair(first=names[p.first], second=names[p.second], similarity=round(p.similarity, 4), mirrored=p.mirrored)
+        SimilarCases(
+            first=names[p.first], second=names[p.second], similarity=round(p.similarity, 4), mirrored=p.mirrored
+        )
         for p in pairs
     )
     if pairs:
         buffer = io.BytesIO()
         draw_pairs(slices, pairs).save(buffer, "PNG")
-        write_whole(folder / "closest-pairs.png", buffer.getvalue())
+        write_atomic(folder / "closest-pairs.png", buffer.getvalue())
     _write(folder, manifest.model_copy(update={"cases": cases, "pairs": like, "complete": True}))
 
 
 def _stated_groups(case: Case, numbers: Sequence[int]) -> tuple[str, ...]:
     """The patient of each slice, as the dataset states it: each of a stack of strangers is one."""
-    return tuple(f"{case.patient}-{z}" if case.strangers else case.patient for z in numbers)
+    return tuple(f"{case.patient}-{z}" if case.unrelated_slices else case.patient for z in numbers)
 
 
 _SAME = "the same image as"
@@ -281,6 +277,6 @@ def _identical(cases: Sequence[PreparedCase]) -> list[tuple[str, str]]:
     return [(names[0], other) for names in by_content.values() for other in names[1:]]
 
 
-def _first_slices(slices: Slices, first: str, second: str) -> Pair:
+def _first_slices(slices: Slices, first: str, second: str) -> SimilarSlices:
     i, j = (int(np.flatnonzero(slices.case == name)[0]) for name in (first, second))
-    return Pair(i, j, 1.0, mirrored=False)
+    return SimilarSlices(i, j, 1.0, mirrored=False)

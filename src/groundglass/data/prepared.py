@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groundglass.data.catalogue import Case
 from groundglass.data.slices import Levels, Slices, levels_to_hu
-from groundglass.errors import DatasetError, first_fault
-from groundglass.scan.intensity import Kind
-from groundglass.scan.lungs import FieldOfView
-from groundglass.whole_file import digest
+from groundglass.errors import DatasetError
+from groundglass.files import sha256_of
+from groundglass.scan.kinds import FieldOfView, IntensityKind
+from groundglass.strict_model import first_error
 
 FORMAT = 1  # raise it when what is stored, or how it is cut, changes
 
@@ -63,8 +63,8 @@ class PreparedCase(_Record):
     mask_sha256: str
     content_sha256: str
     patient: str
-    strangers: bool
-    kind: Kind
+    unrelated_slices: bool
+    kind: IntensityKind
     calibrated: bool
     spacing_mm: tuple[float, float, float] | None
     lesion_slices: int
@@ -85,15 +85,15 @@ class PreparedCase(_Record):
     @property
     def spacing_between_slices_mm(self) -> float:
         """NaN where the slices are no neighbours."""
-        return math.nan if self.spacing_mm is None or self.strangers else self.spacing_mm[0]
+        return math.nan if self.spacing_mm is None or self.unrelated_slices else self.spacing_mm[0]
 
     @property
     def case(self) -> Case:
         """The case with its original files."""
-        return Case(self.name, self.patient, self.image, self.mask, self.strangers)
+        return Case(self.name, self.patient, self.image, self.mask, self.unrelated_slices)
 
 
-class LikePair(_Record):
+class SimilarCases(_Record):
     """Two slices of different patients, as CASE:NUMBER, and how alike they are."""
 
     first: str
@@ -123,7 +123,7 @@ class Manifest(_Record):
     lesion_slices_only: bool
     complete: bool = True
     cases: tuple[PreparedCase, ...]
-    pairs: tuple[LikePair, ...] = ()
+    pairs: tuple[SimilarCases, ...] = ()
 
 
 def png_of(folder: Path, part: str, case: str) -> Path:
@@ -143,7 +143,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise DatasetError(f"{path} is damaged: {first_fault(error)}; remove {folder} and prepare again") from error
+        raise DatasetError(f"{path} is damaged: {first_error(error)}; remove {folder} and prepare again") from error
     if manifest.format != FORMAT:
         raise DatasetError(f"{folder} is of format {manifest.format}, expected {FORMAT}: remove it and prepare again")
     return manifest
@@ -197,7 +197,7 @@ def read_slices(folder: Path, manifest: Manifest) -> Slices:
 
 def _read(folder: Path, part: str, case: PreparedCase, size: tuple[int, int], expected: str) -> Levels:
     path = png_of(folder, part, case.name)
-    if not path.is_file() or digest(path) != expected:
+    if not path.is_file() or sha256_of(path) != expected:
         raise DatasetError(
             f"{path} {'does not fit the manifest' if path.is_file() else 'is not there'}: "
             f"remove {folder} and prepare again"

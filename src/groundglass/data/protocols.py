@@ -4,10 +4,10 @@
     B  patient    patients apart: fixed test volumes, grouped folds, and near-duplicate groups of single pictures
     C  source     one dataset trains, the other tests
     D  external   MedSeg trains, coronacases test
-    -  ship       everything trains but the public test volumes; ship-fold-N are folds over the patients of that, to
+    -  final      everything trains but the public test volumes; final-fold-N are folds over the patients of that, to
                   choose recipe and threshold by: the public test volumes are in no part of them
 
-Each but `ship` holds out an inner validation part of the training by its own rule.
+Each but `final` holds out an inner validation part of the training by its own rule.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Members, Split, sides_of
 from groundglass.errors import ConfigError, DatasetError
-from groundglass.whole_file import write_whole
+from groundglass.files import write_atomic
 
 PUBLIC_TEST = ("volumes/4", "volumes/5", "volumes/8")
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
@@ -61,7 +61,7 @@ class _Protocols:
     def everything_but(self, test: Members, rule: str) -> Split:
         """All other patients train, and none is left to choose by."""
         train = ~np.isin(self.slices.patient, self.slices.patient[test])
-        return self._split("ship", rule, train, np.zeros_like(train), ~train)
+        return self._split("final", rule, train, np.zeros_like(train), ~train)
 
     def hold_out(self, among: Members, share: float) -> Members:
         """Whole patients of each source, in random order, until `share` of its lesion slices is reached."""
@@ -159,7 +159,7 @@ def make_splits(slices: Slices, test: Sequence[str] = (), folds: int | None = No
         splits.append(make.everything_but(fixed, f"everything but {named} trains; recipe and threshold are the folds'"))
         scans = shipped & ~pictures
         if len(set(slices.patient[scans & make.lesion].tolist())) >= RECIPE_FOLDS:
-            splits += make.folds("ship-fold", shipped, scans, RECIPE_FOLDS)
+            splits += make.folds("final-fold", shipped, scans, RECIPE_FOLDS)
     if pictures.any() and volumes.any():
         splits.append(make.pictures(among, pictures))
         splits.append(make.by_patient("C-pictures-to-volumes", "single pictures train, volumes test", medseg, volumes))
@@ -181,7 +181,7 @@ def write_splits(
     for stale in folder.glob("*-fold-*.json"):
         stale.unlink()
     for split in splits:
-        write_whole(folder / f"{split.name}.json", (split.model_dump_json(indent=1) + "\n").encode())
+        write_atomic(folder / f"{split.name}.json", (split.model_dump_json(indent=1) + "\n").encode())
     return splits
 
 

@@ -6,7 +6,7 @@ The way from a file to these slices is the one that `segment` takes: intensity, 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from groundglass.data.catalogue import MEDSEG, Case
 from groundglass.errors import DatasetError
+from groundglass.inference.lungs import find_lungs
+from groundglass.io.reader import read_scan
 from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import AIR_HU, Kind, Window, recognise
-from groundglass.scan.lungs import FieldOfView, find_lungs
-from groundglass.scan.reader import read_scan
-from groundglass.scan.scan import Scan
+from groundglass.scan.intensity import AIR_HU, Window, recognise
+from groundglass.scan.kinds import FieldOfView, IntensityKind
+from groundglass.scan.scan import ImageStack, Scan
 
 OFFSET_HU = 2048  # added to HU where they are kept as unsigned numbers
 CLASS_LABELS = {"ground-glass": 1, "consolidation": 2, "effusion": 3}
@@ -119,7 +120,7 @@ class Cut:
     number: NDArray[np.int64]
     slope: NDArray[np.float64]
     intercept: NDArray[np.float64]
-    kind: Kind
+    kind: IntensityKind
     calibrated: bool
     spacing_mm: tuple[float, float, float] | None
     lesion_slices: int
@@ -156,9 +157,9 @@ def read_pair(case: Case) -> tuple[Scan, NDArray[np.uint8]]:
             f"{case.lesion} lies elsewhere than its image ({mask.geometry} and {scan.geometry}, corners more than "
             "0.1 mm apart): expected the same grid; save the mask with the image's affine"
         )
-    if case.strangers and not scan.is_picture:
+    if case.unrelated_slices and not isinstance(scan, ImageStack):
         count, height, width = scan.geometry.shape
-        scan = replace(scan, sizes=((height, width),) * count)
+        scan = ImageStack(scan.values, scan.geometry, scan.source, scan.notes, sizes=((height, width),) * count)
     return scan, _labels(case, mask)
 
 
@@ -193,21 +194,21 @@ def cut_case(
     intensity = recognise(scan)
     values, labels = axial.turn(scan.values), axial.turn(labels)
     hu = intensity.to_hu(values)
-    field = find_lungs(hu, axial.geometry, scan.sizes, view)
+    field = find_lungs(scan, hu, axial.geometry, view)
     places = [
         (z, Letterbox(box, size))
         for z, box in enumerate(field.boxes)
         if box is not None and (labels[z].any() or not lesion_slices_only)
     ]
     number = np.array([z for z, _ in places], dtype=np.int64)
-    windowed = intensity.kind is Kind.LUNG_WINDOW_8BIT
+    windowed = intensity.kind is IntensityKind.LUNG_WINDOW_8BIT
     slope, intercept = (
         np.broadcast_to(line, len(values))[number] if windowed else np.full(len(number), nominal)
         for line, nominal in ((intensity.slope, 1.0), (intensity.intercept, float(-OFFSET_HU)))
     )
     air = (AIR_HU - intercept) / slope
     cut = [
-        letterbox.take((values if windowed else hu + OFFSET_HU)[z].astype(np.float32), fill)
+        letterbox.apply((values if windowed else hu + OFFSET_HU)[z].astype(np.float32), fill)
         for (z, letterbox), fill in zip(places, air, strict=True)
     ]
     rounded = np.rint(np.array(cut).reshape(-1, *size))
@@ -254,7 +255,7 @@ def take_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.u
     kinds = [int(label) for label in np.unique(labels) if label]
     if not kinds:
         return np.zeros(letterbox.size, dtype=np.uint8)
-    share = np.stack([letterbox.take((labels == label).astype(np.float32), 0.0) for label in kinds])
+    share = np.stack([letterbox.apply((labels == label).astype(np.float32), 0.0) for label in kinds])
     winner = np.array(kinds, dtype=np.uint8)[share.argmax(0)]
     covered = share.sum(0)
     return np.where((covered > 0) & (covered >= min(0.5, covered.max())), winner, 0).astype(np.uint8)

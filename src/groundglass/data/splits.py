@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from groundglass.data.slices import Slices
-from groundglass.errors import ConfigError, DatasetError, first_fault
+from groundglass.errors import ConfigError, DatasetError
+from groundglass.strict_model import first_error
 
 PARTS = ("train", "validation", "test")
 Members = NDArray[np.bool_]
@@ -84,7 +85,7 @@ def read_split(path: Path) -> Split:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; write splits with groundglass split") from error
     except ValidationError as error:
-        raise ConfigError(f"{path} is no split: {first_fault(error)}") from error
+        raise ConfigError(f"{path} is no split: {first_error(error)}") from error
 
 
 def sides_of(split: Split, slices: Slices) -> Sides:

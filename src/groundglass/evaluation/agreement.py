@@ -13,7 +13,7 @@ FEWEST_VOLUMES = 2
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedMeasurement:
     """One quantity of one volume, measured twice."""
 
     predicted: float
@@ -42,7 +42,7 @@ class Agreement:
     limits: tuple[float, float] | None
 
 
-def agreement(pairs: Sequence[Pair], patients: Sequence[str]) -> Agreement:
+def agreement(pairs: Sequence[PairedMeasurement], patients: Sequence[str]) -> Agreement:
     """Compare the pairs; `patients` names whose each is."""
     errors, ones = np.array([pair.error for pair in pairs]), np.ones(len(pairs))
     limits = None

@@ -15,7 +15,7 @@ _EDGES = THRESHOLDS.astype(np.float32)  # as a float32 probability is compared w
 _FIRST_OF_BIN = np.searchsorted(THRESHOLDS, np.arange(BINS) / BINS)
 
 
-class Histogram:
+class CalibrationHistogram:
     """Pixels by probability and truth; it grows as planes are added.
 
     Attributes:
@@ -60,7 +60,7 @@ class Bin:
     lesion_share: float | None
 
 
-def reliability(histogram: Histogram) -> tuple[Bin, ...]:
+def reliability(histogram: CalibrationHistogram) -> tuple[Bin, ...]:
     """Twenty bins of equal width."""
     parts = histogram.lesion, histogram.other, histogram.total
     lesion, other, total = (np.add.reduceat(part, _FIRST_OF_BIN) for part in parts)
@@ -101,7 +101,7 @@ class PrecisionRecall:
         return None if np.isnan(precision) else precision, float(self.recall[k])
 
 
-def precision_recall(histogram: Histogram) -> PrecisionRecall | None:
+def precision_recall(histogram: CalibrationHistogram) -> PrecisionRecall | None:
     """None where no lesion pixel was counted."""
     hits, marked = (part[::-1].cumsum()[::-1] for part in (histogram.lesion, histogram.lesion + histogram.other))
     if not hits[0]:

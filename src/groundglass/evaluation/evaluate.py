@@ -8,20 +8,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.analysis import locate
 from groundglass.data.catalogue import Case
 from groundglass.data.slices import CLASS_LABELS, UNSTATED, read_pair
 from groundglass.errors import DatasetError, InputError, ModelError
-from groundglass.evaluation.calibration import Histogram
-from groundglass.evaluation.examples import Shelf
+from groundglass.evaluation.calibration import CalibrationHistogram
+from groundglass.evaluation.examples import ExampleCollector
 from groundglass.evaluation.lesions import match
+from groundglass.evaluation.recording import RecordingSegmenter
 from groundglass.evaluation.results import CaseScore, Evaluation, SliceScore
 from groundglass.evaluation.volume import volume_scores
-from groundglass.evaluation.watch import Watch
+from groundglass.inference.pipeline import segment_scan
 from groundglass.inference.segmenter import Segmenter
+from groundglass.metrics import Confusion
 from groundglass.report.findings import ModelRef
 from groundglass.scan.geometry import AxialView
-from groundglass.scores import Confusion
+from groundglass.scan.scan import ImageStack
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def evaluate(
             raise ModelError(
                 f"{card.name} maps {name!r}, which no reference states: expected {', '.join(CLASS_LABELS)}"
             )
-    histogram, shelf, cases = Histogram(), Shelf(), []
+    histogram, shelf, cases = CalibrationHistogram(), ExampleCollector(), []
     for target in targets:
         try:
             score, lesions = _score(target, segmenter, histogram)
@@ -86,36 +87,38 @@ def evaluate(
     return Evaluation(model, card.threshold, card.classes[1:], tuple(cases), histogram, shelf.examples(), warnings)
 
 
-def _score(target: Target, segmenter: Segmenter, histogram: Histogram) -> tuple[CaseScore, NDArray[np.bool_]]:
+def _score(
+    target: Target, segmenter: Segmenter, histogram: CalibrationHistogram
+) -> tuple[CaseScore, NDArray[np.bool_]]:
     """The scores of a case, and what was found in it: (z, y, x) in the axial view."""
     scan, labels = read_pair(target.case)
     view = AxialView(scan.geometry)
     labels = view.turn(labels)
     truth, counted = labels > 0, _counted(target, len(labels))
-    watch = Watch(segmenter, truth, counted, histogram)
-    at = locate(scan, watch)
-    lesions = np.asarray(at.lesions)
-    strangers = target.case.strangers or scan.is_picture
-    alone = f"{target.patient}-{{}}" if target.case.strangers else target.patient
+    recorder = RecordingSegmenter(segmenter, truth, counted, histogram)
+    segmented = segment_scan(scan, recorder)
+    lesions = np.asarray(segmented.lesions)
+    unrelated_slices = isinstance(scan, ImageStack)
+    alone = f"{target.patient}-{{}}" if target.case.unrelated_slices else target.patient
     patients = [target.groups.get(z, alone.format(z)) for z in range(len(labels))]
-    sizes = scan.sizes or (labels.shape[1:],) * len(labels)
+    sizes = [segmented.slice_size(z) for z in range(len(labels))]
     slices = tuple(
         SliceScore(
             patient=patients[z],
             number=z,
             number_in_file=int(view.slice_numbers[z]),
-            box=at.field.boxes[z],
+            box=segmented.lung_field.boxes[z],
             whole=Confusion.count(*(mask[z, : sizes[z][0], : sizes[z][1]] for mask in (lesions, truth))),
-            crop=watch.crops.get(z),
+            crop=recorder.crops.get(z),
             classes=classes,
         )
-        for z, classes in _class_counts(labels, lesions, watch, counted)
+        for z, classes in _class_counts(labels, lesions, recorder, counted)
     )
-    volume = volume_scores(at, watch.field, truth, counted, strangers)
+    volume = volume_scores(segmented, recorder.lung_field, truth, counted, unrelated_slices)
     voxel_ml = view.geometry.voxel_ml if volume.volume_ml else None
     inside = counted[:, None, None]
     regions = match(lesions & inside, truth & inside, voxel_ml, target.case.name, patients)
-    return CaseScore(target.case.name, target.patient, strangers, slices, regions, volume), lesions
+    return CaseScore(target.case.name, target.patient, unrelated_slices, slices, regions, volume), lesions
 
 
 def _counted(target: Target, count: int) -> NDArray[np.bool_]:
@@ -129,7 +132,7 @@ def _counted(target: Target, count: int) -> NDArray[np.bool_]:
 
 
 def _class_counts(
-    labels: NDArray[np.uint8], lesions: NDArray[np.bool_], watch: Watch, counted: NDArray[np.bool_]
+    labels: NDArray[np.uint8], lesions: NDArray[np.bool_], watch: RecordingSegmenter, counted: NDArray[np.bool_]
 ) -> Iterator[tuple[int, dict[str, Confusion]]]:
     """Each counted slice with {class: counts}; empty where the whole reference states no class of its lesions."""
     stated = not (labels == UNSTATED).any() or np.isin(labels, list(CLASS_LABELS.values())).any()

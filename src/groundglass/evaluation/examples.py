@@ -12,15 +12,15 @@ from groundglass.data.catalogue import Case
 from groundglass.data.slices import read_pair
 from groundglass.evaluation.results import Example, SliceScore
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import Window, recognise
-from groundglass.scan.lungs import Box
+from groundglass.scan.intensity import LUNG_WINDOW, recognise
+from groundglass.scan.lung_field import Box
+from groundglass.scan.scan import ImageStack
 
 EACH = 3
 MARGIN = 0.04  # of the box's width, shown around it
-LUNG_WINDOW = Window(-1350, 150)
 
 
-class Shelf:
+class ExampleCollector:
     """Every case's lesions, packed, until it is known which slices to show; the CT is then read again for those."""
 
     def __init__(self) -> None:
@@ -70,10 +70,10 @@ def _cut(case: Case, packed: bytes, chosen: Sequence[tuple[str, SliceScore]]) ->
     _, dy, dx = view.geometry.spacing
     for rank, each in chosen:
         z = each.number
-        size = labels.shape[1:] if scan.sizes is None else scan.sizes[z]
+        size = scan.sizes[z] if isinstance(scan, ImageStack) else labels.shape[1:]
         place = (z, *_shown(each.box, size))
         title = f"{case.name}, slice {each.number_in_file}" if len(labels) > 1 else case.name
-        grey = (255 * LUNG_WINDOW.scale(hu[place])).astype(np.uint8)
+        grey = LUNG_WINDOW.to_grey(hu[place])
         yield Example(rank, title, each.whole.dice or 0.0, grey, labels[place] > 0, lesions[place], dy / dx)
 
 

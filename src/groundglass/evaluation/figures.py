@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from groundglass.evaluation.agreement import Agreement, Pair
+from groundglass.evaluation.agreement import Agreement, PairedMeasurement
 from groundglass.evaluation.calibration import expected_calibration_error, precision_recall, reliability
 from groundglass.evaluation.intervals import Estimate
 from groundglass.evaluation.lesions import ALL_SIZES, EDGES, HIT_PERCENT, Region, by_size
@@ -90,7 +90,7 @@ def _bland_altman(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def _agreement(axes: Axes, pairs: dict[str, Pair], found: Agreement) -> None:
+def _agreement(axes: Axes, pairs: dict[str, PairedMeasurement], found: Agreement) -> None:
     across = [(pair.predicted + pair.reference) / 2 for pair in pairs.values()]
     errors = [pair.error for pair in pairs.values()]
     axes.axhline(0, color=GREY, linewidth=0.8)

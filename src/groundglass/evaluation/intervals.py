@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from groundglass.scores import RATIOS
+from groundglass.metrics import RATIOS
 
 RESAMPLES = 2000
 SEED = 0

@@ -9,7 +9,7 @@ FOLDER/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from groundglass.evaluation.agreement import Agreement
@@ -30,8 +30,9 @@ from groundglass.evaluation.tables import (
     percent_interval,
     slices_csv,
 )
-from groundglass.scores import RATIOS
-from groundglass.whole_file import write_whole
+from groundglass.files import write_atomic
+from groundglass.metrics import RATIOS
+from groundglass.tables import markdown_table
 
 CAPTIONS = {
     "slices.png": "Best, median and worst slices with lesion, by Dice",
@@ -62,7 +63,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
     files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     files |= {f"figures/{name}": png for name, png in figures.items()}
     for name, data in files.items():
-        write_whole(folder / name, data)
+        write_atomic(folder / name, data)
     return [folder / name for name in files]
 
 
@@ -95,21 +96,13 @@ def _opening(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """First column to the left, the others to the right."""
-    yield f"| {' | '.join(head)} |"
-    yield f"|---|{'---:|' * (len(head) - 1)}"
-    for row in rows:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
-
-
 def _headline(evaluation: Evaluation) -> list[str]:
     head = ["counted on", *(HEADINGS[name] for name in RATIOS), "Dice over", "left out"]
     rows = [
         [title, *(percent_interval(scores[name]) for name in RATIOS), *_units(scores["dice"], title)]
         for title, scores in headline(evaluation).items()
     ]
-    return ["## Scores", "", *_table(head, rows)]
+    return ["## Scores", "", *markdown_table(head, rows)]
 
 
 def _units(dice: Estimate, title: str) -> tuple[str, str]:
@@ -121,7 +114,7 @@ def _class(evaluation: Evaluation, name: str) -> list[str]:
     titles = {"pooled": "pooled, every slice", "slices": "mean of slices", "volumes": "mean of volumes"}
     scores = evaluation.class_scores(name)
     rows = [[title, *(percent_interval(scores[unit][each]) for each in RATIOS)] for unit, title in titles.items()]
-    return [f"## Class: {name}", "", *_table(["counted on", *(HEADINGS[each] for each in RATIOS)], rows)]
+    return [f"## Class: {name}", "", *markdown_table(["counted on", *(HEADINGS[each] for each in RATIOS)], rows)]
 
 
 def _cases(evaluation: Evaluation) -> list[str]:
@@ -142,7 +135,7 @@ def _cases(evaluation: Evaluation) -> list[str]:
     if surface["hd95_mm"].rows or surface["surface_dice"].rows:
         hd95 = _with_interval(surface["hd95_mm"])
         rows.append(["mean of volumes", *blank, hd95, percent_interval(surface["surface_dice"])])
-    return [f"## Cases, every slice (surface Dice within {TOLERANCE_MM:g} mm)", "", *_table(head, rows)]
+    return [f"## Cases, every slice (surface Dice within {TOLERANCE_MM:g} mm)", "", *markdown_table(head, rows)]
 
 
 def _number(value: float | None, digits: int = 1) -> str:
@@ -174,7 +167,7 @@ def _lesions(evaluation: Evaluation) -> list[str]:
         if rows:
             where = "whole volumes, by ml" if unit == "ml" else "slices that stand alone, by pixels"
             head = [f"size ({where})", "lesions found", "recall", "marked regions right", "precision"]
-            lines += ["", *_table(head, rows)]
+            lines += ["", *markdown_table(head, rows)]
     return ["## Lesions by size", *lines] if lines else []
 
 
@@ -195,9 +188,9 @@ def _volumes(evaluation: Evaluation) -> list[str]:
     return [
         "## Volume and burden",
         "",
-        *_table(head, rows),
+        *markdown_table(head, rows),
         "",
-        *_table(
+        *markdown_table(
             ["prediction - reference", "volumes", "bias", "mean absolute error", "95 % limits of agreement"],
             [_agreement(title, found) for title, found in agreements.items()],
         ),

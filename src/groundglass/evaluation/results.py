@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.evaluation.agreement import Agreement, Pair, agreement
-from groundglass.evaluation.calibration import Histogram
+from groundglass.evaluation.agreement import Agreement, PairedMeasurement, agreement
+from groundglass.evaluation.calibration import CalibrationHistogram
 from groundglass.evaluation.intervals import Estimate, estimate, mean, mean_of, pooled
 from groundglass.evaluation.lesions import Region
 from groundglass.evaluation.volume import VolumeScores
+from groundglass.metrics import Confusion
 from groundglass.report.findings import ModelRef
-from groundglass.scan.lungs import Box
-from groundglass.scores import Confusion
+from groundglass.scan.lung_field import Box
 
 Scores = dict[str, Estimate]
 
@@ -63,7 +63,7 @@ class CaseScore:
 
     case: str
     patient: str
-    strangers: bool
+    unrelated_slices: bool
     slices: tuple[SliceScore, ...]
     regions: tuple[Region, ...]
     volume: VolumeScores
@@ -130,7 +130,7 @@ class Evaluation:
     threshold: float
     classes: tuple[str, ...]
     cases: tuple[CaseScore, ...]
-    histogram: Histogram
+    histogram: CalibrationHistogram
     examples: tuple[Example, ...]
     warnings: tuple[str, ...] = ()
 
@@ -147,7 +147,7 @@ class Evaluation:
     @property
     def volumes(self) -> tuple[CaseScore, ...]:
         """The cases whose slices belong together."""
-        return tuple(case for case in self.cases if not case.strangers)
+        return tuple(case for case in self.cases if not case.unrelated_slices)
 
     @property
     def pooled(self) -> dict[str, Confusion]:
@@ -198,7 +198,7 @@ class Evaluation:
             "surface_dice": mean_of([case.volume.surface_dice for case in volumes], patients),
         }
 
-    def pairs(self, quantity: str) -> dict[str, Pair]:
+    def pairs(self, quantity: str) -> dict[str, PairedMeasurement]:
         """{case: pair} of `volume_ml` or `burden_percent`, where known."""
         return {case.case: pair for case in self.cases if (pair := getattr(case.volume, quantity)) is not None}
 

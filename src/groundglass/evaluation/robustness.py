@@ -19,20 +19,22 @@ from groundglass.data.catalogue import Case
 from groundglass.data.slices import read_pair
 from groundglass.errors import DatasetError, InputError
 from groundglass.evaluation.evaluate import Target, evaluate
-from groundglass.evaluation.tables import COUNTS, as_csv, percent
+from groundglass.evaluation.tables import COUNTS, DIGITS, percent
 from groundglass.evaluation.variants import VARIANTS, Variant, Volume
-from groundglass.inference.card import read_card, write_card
+from groundglass.files import write_atomic
+from groundglass.inference.model_card import read_card, write_card
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.nifti import write_scan
+from groundglass.metrics import Confusion
 from groundglass.report.findings import ModelRef
-from groundglass.scan.nifti import write_scan
-from groundglass.scores import Confusion
-from groundglass.whole_file import write_whole
+from groundglass.scan.scan import ImageStack
+from groundglass.tables import csv_text, markdown_table
 
 LARGEST_LOSS = 0.05  # of Dice: what loses more is marked
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VariantResult:
     """What became of the volumes under one variant.
 
     Attributes:
@@ -64,7 +66,7 @@ class Robustness:
 
     model: ModelRef
     threshold: float
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[VariantResult, ...]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -73,7 +75,7 @@ class Robustness:
         return tuple(self.outcomes[0].counts)
 
     @property
-    def losing(self) -> tuple[Outcome, ...]:
+    def losing(self) -> tuple[VariantResult, ...]:
         """Those whose pooled Dice is lower by more than `LARGEST_LOSS`."""
         return tuple(outcome for outcome in self.outcomes if (self.difference(outcome) or 0.0) < -LARGEST_LOSS)
 
@@ -92,7 +94,7 @@ class Robustness:
             return None
         return float(np.sqrt(np.log(found).var(axis=0, ddof=1).mean()))
 
-    def difference(self, outcome: Outcome, case: str | None = None) -> float | None:
+    def difference(self, outcome: VariantResult, case: str | None = None) -> float | None:
         """Dice less that of the first outcome, of one case or pooled; None where either is undefined or refused."""
         dice = [_dice(each.pooled if case is None else each.counts.get(case)) for each in (outcome, self.outcomes[0])]
         return None if dice[0] is None or dice[1] is None else dice[0] - dice[1]
@@ -133,7 +135,7 @@ def measure_robustness(
         raise DatasetError("there is nothing to score: name whole volumes, such as --case 'volumes/*'")
     for target in targets:  # all are looked at before hours are spent on the first
         _whole(target)
-    outcomes = tuple(Outcome(variant) for variant in variants)
+    outcomes = tuple(VariantResult(variant) for variant in variants)
     done, total = 0, len(targets) * len(variants)
     for target in targets:
         volume = _whole(target)
@@ -152,12 +154,12 @@ def measure_robustness(
 
 def _whole(target: Target) -> Volume:
     case = target.case
-    if case.strangers:
+    if case.unrelated_slices:
         raise DatasetError(f"{case.name} is a stack of slices of different patients, expected whole volumes")
     if target.slices is not None:
         raise DatasetError(f"{case.name} is to be scored in part, expected whole volumes")
     scan, labels = read_pair(case)
-    if scan.is_picture:
+    if isinstance(scan, ImageStack):
         raise DatasetError(f"{case.name} is a picture, expected whole volumes of known spacing: leave it out")
     return Volume(scan, labels)
 
@@ -190,7 +192,7 @@ def _caption() -> str:
     return f"percent, pooled; ! more than {100 * LARGEST_LOSS:g} points of Dice lost; a column a volume: its Dice"
 
 
-def _row(robustness: Robustness, outcome: Outcome) -> list[str]:
+def _row(robustness: Robustness, outcome: VariantResult) -> list[str]:
     """Cells of `_HEAD`, and the Dice of every case; a refusal stands with the name."""
     reasons = "; ".join(f"{case}: {reason}" for case, reason in outcome.refused.items())
     difference, pooled = robustness.difference(outcome), outcome.pooled
@@ -230,9 +232,12 @@ def write_robustness(robustness: Robustness, folder: Path, command: str) -> list
     Raises:
         OutputError: The folder cannot be written.
     """
-    texts = {"robustness.md": _markdown(robustness, command), "robustness.csv": as_csv(_csv_rows(robustness))}
+    texts = {
+        "robustness.md": _markdown(robustness, command),
+        "robustness.csv": csv_text(_csv_rows(robustness), digits=DIGITS),
+    }
     for name, text in texts.items():
-        write_whole(folder / name, text.encode(errors="backslashreplace"))
+        write_atomic(folder / name, text.encode(errors="backslashreplace"))
     return [folder / name for name in texts]
 
 
@@ -252,9 +257,7 @@ def _markdown(robustness: Robustness, command: str) -> str:
         f"Coefficient of variation of a volume's lesions over simulated repeats of its scan: "
         f"{percent(robustness.repeatability)} %.",
         "",
-        f"| {' | '.join(head)} |",
-        f"|---|{'---:|' * (len(head) - 2)}---|",
-        *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
+        *markdown_table(head, rows, left=(0, -1)),
     ]
     return "\n".join(lines) + "\n"
 

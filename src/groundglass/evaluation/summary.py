@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from groundglass.evaluation.agreement import FEWEST_VOLUMES, Agreement, Pair
+from groundglass.evaluation.agreement import FEWEST_VOLUMES, Agreement, PairedMeasurement
 from groundglass.evaluation.calibration import expected_calibration_error, precision_recall, reliability
 from groundglass.evaluation.intervals import FEWEST_PATIENTS, Estimate
 from groundglass.evaluation.lesions import EDGES, BySize, by_size
@@ -15,41 +14,27 @@ from groundglass.evaluation.results import CaseScore, Evaluation, Scores
 from groundglass.evaluation.rules import RULES
 from groundglass.evaluation.surface import TOLERANCE_MM
 from groundglass.evaluation.volume import QUANTITIES
-from groundglass.scores import Confusion
+from groundglass.metrics import Confusion
+from groundglass.unknown import known, resolve
 
 SCHEMA = 1
 DIGITS = 4
 NOTHING = "there is nothing to count: the denominator is 0"
 
 
-@dataclass(frozen=True)
-class Unknown:
-    """Stands for a null, and says why it is one."""
-
-    reason: str
-
-
 def to_json(evaluation: Evaluation) -> str:
     """The text of `scores.json`, rounded to four digits."""
-    unknown: dict[str, str] = {}
-    tree = _resolve(_tree(evaluation), "", unknown)
-    return json.dumps(tree | {"unknown": unknown}, indent=2, allow_nan=False) + "\n"
+    values, unknown = resolve(_tree(evaluation))
+    return json.dumps(_rounded(values) | {"unknown": unknown}, indent=2, allow_nan=False) + "\n"
 
 
-def _resolve(node: Any, path: str, unknown: dict[str, str]) -> Any:
-    """Plain values in place of tuples and `Unknown`, whose reasons are collected by path."""
-    if isinstance(node, Unknown):
-        unknown[path] = node.reason
-        return None
+def _rounded(node: Any) -> Any:
+    """The same tree with every float rounded."""
     if isinstance(node, dict):
-        return {key: _resolve(value, f"{path}.{key}".strip("."), unknown) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_resolve(value, f"{path}.{index}", unknown) for index, value in enumerate(node)]
+        return {key: _rounded(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_rounded(value) for value in node]
     return round(node, DIGITS) if isinstance(node, float) else node
-
-
-def _known(value: Any, reason: str) -> Any:
-    return Unknown(reason) if value is None else value
 
 
 def _tree(evaluation: Evaluation) -> dict[str, Any]:
@@ -86,7 +71,7 @@ def _tree(evaluation: Evaluation) -> dict[str, Any]:
 def _estimate(value: Estimate, means: bool = False) -> dict[str, Any]:
     why = NOTHING if value.value is None else f"{value.patients} of at least {FEWEST_PATIENTS} patients"
     rows = {"counted": value.rows, "left_out": value.undefined} if means else {}
-    return {"value": _known(value.value, NOTHING), "interval_95": _known(value.interval, why)} | rows
+    return {"value": known(value.value, NOTHING), "interval_95": known(value.interval, why)} | rows
 
 
 def _scores(scores: Scores, means: bool = False) -> dict[str, Any]:
@@ -118,7 +103,7 @@ def _agreement(found: Agreement) -> dict[str, Any]:
         "volumes": found.volumes,
         "bias": _estimate(found.bias),
         "mean_absolute_error": _estimate(found.mean_absolute_error),
-        "limits_of_agreement_95": _known(found.limits, f"{found.volumes} of at least {FEWEST_VOLUMES} volumes"),
+        "limits_of_agreement_95": known(found.limits, f"{found.volumes} of at least {FEWEST_VOLUMES} volumes"),
     }
 
 
@@ -130,19 +115,19 @@ def _calibration(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "pixels": histogram.pixels,
         "lesion_pixels": int(histogram.lesion.sum()),
-        "ece": _known(expected_calibration_error(bins), "no pixel was looked at"),
-        "average_precision": _known(curve.average_precision if curve else None, none),
+        "ece": known(expected_calibration_error(bins), "no pixel was looked at"),
+        "average_precision": known(curve.average_precision if curve else None, none),
         "at_threshold": {
-            "precision": _known(precision, empty if curve else none),
-            "recall": _known(recall, none),
+            "precision": known(precision, empty if curve else none),
+            "recall": known(recall, none),
         },
         "bins": [
             {
                 "from": each.low,
                 "to": each.high,
                 "pixels": each.pixels,
-                "mean_probability": _known(each.mean_probability, empty),
-                "lesion_share": _known(each.lesion_share, empty),
+                "mean_probability": known(each.mean_probability, empty),
+                "lesion_share": known(each.lesion_share, empty),
             }
             for each in bins
         ],
@@ -151,22 +136,22 @@ def _calibration(evaluation: Evaluation) -> dict[str, Any]:
 
 def _case(case: CaseScore, classes: tuple[str, ...]) -> dict[str, Any]:
     why = case.volume.unknown
-    quantities = {name: _known(getattr(case.volume, name), why.get(name, "")) for name in QUANTITIES}
-    false_per_slice = _known(case.false_positive_ml_per_slice, why.get("false_positive_ml", ""))
+    quantities = {name: known(getattr(case.volume, name), why.get(name, "")) for name in QUANTITIES}
+    false_per_slice = known(case.false_positive_ml_per_slice, why.get("false_positive_ml", ""))
     return {
         "patient": case.patient,
         "slices": len(case.slices),
         "lesion_slices": len(case.slices) - case.lesion_free,
         "pooled": {kind: _confusion(confusion) for kind, confusion in case.pooled.items()},
         "classes": {name: _confusion(case.pooled_class(name)) for name in classes},
-        **{name: _pair(value) if isinstance(value, Pair) else value for name, value in quantities.items()},
+        **{name: _pair(value) if isinstance(value, PairedMeasurement) else value for name, value in quantities.items()},
         "false_positive_ml_per_lesion_free_slice": false_per_slice,
     }
 
 
 def _confusion(confusion: Confusion) -> dict[str, Any]:
-    return {name: _known(value, NOTHING) for name, value in confusion.scores.items()}
+    return {name: known(value, NOTHING) for name, value in confusion.scores.items()}
 
 
-def _pair(pair: Pair) -> dict[str, float]:
+def _pair(pair: PairedMeasurement) -> dict[str, float]:
     return {"predicted": pair.predicted, "reference": pair.reference, "error": pair.error}

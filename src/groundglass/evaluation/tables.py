@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from groundglass.evaluation.agreement import Pair
+from groundglass.evaluation.agreement import PairedMeasurement
 from groundglass.evaluation.intervals import Estimate
 from groundglass.evaluation.results import CaseScore, Evaluation, Scores, SliceScore
 from groundglass.evaluation.volume import QUANTITIES
-from groundglass.inference.card import read_card, write_card
-from groundglass.scores import RATIOS, Confusion
+from groundglass.inference.model_card import read_card, write_card
+from groundglass.metrics import RATIOS, Confusion
+from groundglass.tables import csv_text
 
 HEADINGS = {"dice": "Dice", "iou": "IoU"} | {name: name for name in ("sensitivity", "specificity", "precision")}
 POOLED = {
@@ -67,6 +66,21 @@ def score_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def command_line(command: str, model: Path | None = None, **options: Sequence[str] | Path | str | None) -> str:
+    """The command that repeats a scoring, without the folders of this machine.
+
+    Args:
+        command: Name of the command.
+        model: Its model; None: the bundled one.
+        **options: The values of its options; None is left out, a sequence repeats the option.
+    """
+    words = ["groundglass", command, *([model.name] if model else []), "--data", "DATA"]
+    for name, value in options.items():
+        values = (value,) if isinstance(value, str | Path) else value or ()
+        words += [f"--{name} {each.name if isinstance(each, Path) else each}" for each in values]
+    return " ".join(words)
+
+
 def write_scores(model: Path, evaluation: Evaluation, command: str) -> None:
     """Put scores into the card beside a model, in place of the test scores that it holds.
 
@@ -87,10 +101,11 @@ def _rounded(confusion: Confusion) -> dict[str, float | None]:
 
 
 def slices_csv(evaluation: Evaluation) -> str:
-    """A row a slice; an empty cell is undefined."""
-    return as_csv(
+    """One row for each slice; an empty cell is undefined."""
+    rows = (
         {"case": case.case, **_slice_row(each, evaluation.classes)} for case in evaluation.cases for each in case.slices
     )
+    return csv_text(rows, digits=DIGITS)
 
 
 def _slice_row(each: SliceScore, classes: Sequence[str]) -> dict[str, Any]:
@@ -113,8 +128,8 @@ def _counts_and_scores(confusion: Confusion, prefix: str = "") -> dict[str, Any]
 
 
 def cases_csv(evaluation: Evaluation) -> str:
-    """A row a case; an empty cell is undefined or unknown (see scores.json)."""
-    return as_csv(_case_row(case, evaluation.classes) for case in evaluation.cases)
+    """One row for each case; an empty cell is undefined or unknown (see scores.json)."""
+    return csv_text((_case_row(case, evaluation.classes) for case in evaluation.cases), digits=DIGITS)
 
 
 def _case_row(case: CaseScore, classes: Sequence[str]) -> dict[str, Any]:
@@ -129,7 +144,7 @@ def _case_row(case: CaseScore, classes: Sequence[str]) -> dict[str, Any]:
         value = getattr(case.volume, name)
         if name in ("volume_ml", "burden_percent"):
             for part in ("predicted", "reference", "error"):
-                row[f"{part}_{name}"] = getattr(value, part) if isinstance(value, Pair) else None
+                row[f"{part}_{name}"] = getattr(value, part) if isinstance(value, PairedMeasurement) else None
         else:
             row[name] = value
     row["false_positive_ml_per_lesion_free_slice"] = case.false_positive_ml_per_slice
@@ -139,8 +154,8 @@ def _case_row(case: CaseScore, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def lesions_csv(evaluation: Evaluation) -> str:
-    """A row a lesion of the reference (hit: found) and a marked region (hit: right)."""
-    return as_csv(
+    """One row for each lesion of the reference (hit: found) and each marked region (hit: right)."""
+    rows = (
         {
             "case": region.case,
             "patient": region.patient,
@@ -154,16 +169,4 @@ def lesions_csv(evaluation: Evaluation) -> str:
         }
         for region in evaluation.regions
     )
-
-
-def as_csv(rows: Iterable[dict[str, Any]]) -> str:
-    """Rows of the same keys as CSV; None is an empty cell."""
-    rows = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0] if rows else [], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()}
-        )
-    return text.getvalue()
+    return csv_text(rows, digits=DIGITS)

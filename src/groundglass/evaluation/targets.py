@@ -11,8 +11,8 @@ from groundglass.data.prepared import PreparedCase, read_complete, read_slices
 from groundglass.data.splits import Split, sides_of
 from groundglass.errors import DatasetError
 from groundglass.evaluation.evaluate import Target
-from groundglass.inference.card import TrainedOn
-from groundglass.whole_file import digest
+from groundglass.files import sha256_of
+from groundglass.inference.model_card import TrainedOn
 
 
 def find_targets(
@@ -52,7 +52,7 @@ def find_targets(
 
 def _target(prepared: PreparedCase) -> Target:
     groups = dict(zip(prepared.number, prepared.group, strict=True))
-    if prepared.strangers or not groups:
+    if prepared.unrelated_slices or not groups:
         return Target(prepared.case, prepared.patient, groups=groups)
     return Target(prepared.case, prepared.group[0])
 
@@ -61,7 +61,7 @@ def _refuse_changed(targets: Sequence[Target], prepared: dict[str, PreparedCase]
     for target in targets:
         case, known = target.case, prepared[target.case.name]
         for file, expected in ((case.image, known.image_sha256), (case.lesion, known.mask_sha256)):
-            if not file.is_file() or digest(file) != expected:
+            if not file.is_file() or sha256_of(file) != expected:
                 raise DatasetError(f"{file} is gone or changed since {data} was prepared: prepare it again")
 
 
@@ -88,7 +88,7 @@ def _members(members: Sequence[str]) -> dict[str, frozenset[int] | None]:
     return {name: None if chosen is None else frozenset(chosen) for name, chosen in found.items()}
 
 
-def seen_in_training(targets: Sequence[Target], trained_on: TrainedOn | None) -> tuple[str, ...]:
+def training_warnings(targets: Sequence[Target], trained_on: TrainedOn | None) -> tuple[str, ...]:
     """Warnings where targets, or their patients, trained a model or chose its epoch and threshold.
 
     Args:

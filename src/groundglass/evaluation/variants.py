@@ -55,7 +55,7 @@ class Volume:
         return replace(self, scan=Scan(values, self.scan.geometry))
 
 
-Change = Callable[[Volume, np.random.Generator], Volume]
+VolumeTransform = Callable[[Volume, np.random.Generator], Volume]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Variant:
 
     name: str
     stands_for: str
-    change: Change
+    change: VolumeTransform
     repeat: bool = False
 
     def __call__(self, volume: Volume, case: str) -> Volume:
@@ -101,7 +101,7 @@ def _padded(volume: Volume, _: np.random.Generator) -> Volume:
     return _as_hu(volume.holding(np.where(y[:, None] ** 2 + x**2 <= 1, volume.scan.values, PADDING_HU)))
 
 
-def _windowed(low_hu: float, high_hu: float) -> Change:
+def _windowed(low_hu: float, high_hu: float) -> VolumeTransform:
     def change(volume: Volume, _: np.random.Generator) -> Volume:
         levels = 255 * Window(low_hu, high_hu).scale(volume.hu.scan.values)
         return volume.holding(np.rint(levels).astype(np.uint8))
@@ -141,7 +141,7 @@ def _thick(volume: Volume, _: np.random.Generator) -> Volume:
     return _as_hu(volume.holding(ndimage.correlate1d(volume.scan.values, weights / weights.sum(), 0, mode="nearest")))
 
 
-def _noisy(sigma_hu: float) -> Change:
+def _noisy(sigma_hu: float) -> VolumeTransform:
     def change(volume: Volume, rng: np.random.Generator) -> Volume:
         hu = volume.hu.scan.values
         return _as_hu(volume.holding(hu + sigma_hu * rng.standard_normal(hu.shape, np.float32)))
@@ -149,7 +149,7 @@ def _noisy(sigma_hu: float) -> Change:
     return change
 
 
-def _rescaled(share: float) -> Change:
+def _rescaled(share: float) -> VolumeTransform:
     """`share` x the pixels along each side of a slice; a pixel is lesion, of an unstated class, where half of it is."""
 
     def change(volume: Volume, _: np.random.Generator) -> Volume:
@@ -172,7 +172,7 @@ def _resized(values: NDArray[Any], height: int, width: int) -> NDArray[np.float3
     return np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes])
 
 
-def _flipped(*axes: int) -> Change:
+def _flipped(*axes: int) -> VolumeTransform:
     """Voxels the other way round along some axes of (z, y, x), on a grid that does not tell so."""
 
     def change(volume: Volume, _: np.random.Generator) -> Volume:

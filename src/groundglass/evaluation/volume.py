@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.analysis import Located
-from groundglass.evaluation.agreement import Pair
+from groundglass.evaluation.agreement import PairedMeasurement
 from groundglass.evaluation.surface import surface_scores
+from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.findings import NO_SPACING
-from groundglass.scan.lungs import LungField
+from groundglass.scan.lung_field import LungField
 
-STRANGERS = "its slices are of different patients"
+UNRELATED = "its slices are of different patients"
 PARTLY = "only some of its slices count"
 ALL_LESION = "every slice that counts shows lesion"
 
@@ -33,8 +33,8 @@ class VolumeScores:
 
     hd95_mm: float | None
     surface_dice: float | None
-    volume_ml: Pair | None
-    burden_percent: Pair | None
+    volume_ml: PairedMeasurement | None
+    burden_percent: PairedMeasurement | None
     false_positive_ml: float | None
     unknown: dict[str, str]
 
@@ -43,7 +43,7 @@ QUANTITIES = tuple(field.name for field in fields(VolumeScores) if field.name !=
 
 
 def volume_scores(
-    at: Located, field: LungField, truth: NDArray[np.bool_], counted: NDArray[np.bool_], strangers: bool
+    at: SegmentedScan, field: LungField, truth: NDArray[np.bool_], counted: NDArray[np.bool_], unrelated_slices: bool
 ) -> VolumeScores:
     """Measure a case in its axial view.
 
@@ -55,8 +55,8 @@ def volume_scores(
         strangers: Whether its slices stand alone.
     """
     voxel_ml = at.view.geometry.voxel_ml
-    if voxel_ml is None or strangers:
-        reason = NO_SPACING if voxel_ml is None else STRANGERS
+    if voxel_ml is None or unrelated_slices:
+        reason = NO_SPACING if voxel_ml is None else UNRELATED
         return VolumeScores(None, None, None, None, None, dict.fromkeys(QUANTITIES, reason))
     lesions = np.asarray(at.lesions)
     free = counted & ~truth.any((1, 2))
@@ -68,8 +68,8 @@ def volume_scores(
     return VolumeScores(
         surface.hd95_mm,
         surface.surface_dice,
-        Pair(*(float(mask.sum()) * voxel_ml for mask in (lesions, truth))),
-        Pair(_burden(lesions, at.field), _burden(truth, field.with_lesions(truth))),
+        PairedMeasurement(*(float(mask.sum()) * voxel_ml for mask in (lesions, truth))),
+        PairedMeasurement(_burden(lesions, at.lung_field), _burden(truth, field.including_lesions(truth))),
         false_ml,
         surface.unknown | unknown,
     )

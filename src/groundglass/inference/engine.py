@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import EngineError
-from groundglass.inference.engine_config import ON_THIS_MACHINE, EngineConfig, EngineName, Precision
+from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig, EngineName, Precision
 
 GPU_DEVICE = Path("/dev/nvidiactl")
 
@@ -72,18 +72,18 @@ def no_telemetry() -> Iterator[None]:
             os.environ["CI"] = before
 
 
-def twin(model: Path) -> Path:
+def int8_model_path(model: Path) -> Path:
     """Where a model's int8 twin lies, if it has one."""
     return model.with_name(f"{model.stem}-int8.onnx")
 
 
-def choose(model: Path, config: EngineConfig = ON_THIS_MACHINE) -> tuple[Path, EngineConfig]:
+def choose(model: Path, config: EngineConfig = DEFAULT_ENGINE_CONFIG) -> tuple[Path, EngineConfig]:
     """The file that will run, and in what: the int8 twin where it is asked for, or nothing else is.
 
     Raises:
         EngineError: int8 is asked for, and there is no twin.
     """
-    int8 = twin(model)
+    int8 = int8_model_path(model)
     if config.precision is Precision.INT8 and not int8.is_file():
         raise EngineError(f"{int8} is not there: make it with groundglass quantize, or ask for --precision f32")
     # ONNX Runtime takes it too, but is slower with it than in float32.
@@ -101,7 +101,7 @@ class OpenVINOEngine:
     """
 
     def __init__(
-        self, model: Path, config: EngineConfig = ON_THIS_MACHINE, shape: tuple[int, int, int] | None = None
+        self, model: Path, config: EngineConfig = DEFAULT_ENGINE_CONFIG, shape: tuple[int, int, int] | None = None
     ) -> None:
         with no_telemetry():
             import openvino
@@ -143,7 +143,7 @@ class OpenVINOEngine:
 class OnnxRuntimeEngine:
     """ONNX Runtime in float32: on an NVIDIA GPU where it was built for one, and where OpenVINO does not run."""
 
-    def __init__(self, model: Path, config: EngineConfig = ON_THIS_MACHINE) -> None:
+    def __init__(self, model: Path, config: EngineConfig = DEFAULT_ENGINE_CONFIG) -> None:
         import onnxruntime
 
         if config.precision is Precision.BF16:
@@ -166,7 +166,7 @@ class OnnxRuntimeEngine:
 
 
 def open_engine(
-    model: Path, config: EngineConfig = ON_THIS_MACHINE, shape: tuple[int, int, int] | None = None
+    model: Path, config: EngineConfig = DEFAULT_ENGINE_CONFIG, shape: tuple[int, int, int] | None = None
 ) -> Engine:
     """The engine that is asked for, or the first that is installed and takes the model.
 

@@ -37,4 +37,4 @@ class EngineConfig:
     threads: int | None = None
 
 
-ON_THIS_MACHINE = EngineConfig()  # all of it left to the machine
+DEFAULT_ENGINE_CONFIG = EngineConfig()  # all of it left to the machine

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
 
 WIDTH, HEIGHT = 480, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 16, 40
@@ -11,49 +13,60 @@ TICKS = 4
 
 
 class Chart:
-    """A chart that is drawn into: `x` and `y` bring values to places."""
+    """A chart to draw into. Every text and attribute is escaped."""
 
     def __init__(self, x_range: tuple[float, float], top: float) -> None:
-        """Axes from `x_range`, and from 0 to at least `top`."""
+        """Draw the axes: along `x_range`, and from 0 to a round number that is at least `top`."""
         self.x_range, self.top = x_range, round_up(top)
-        self.parts: list[str] = []
+        self._elements: list[Markup] = []
         for tick in range(TICKS + 1):
             value = self.top * tick / TICKS
             height = self.y(value)
-            self.parts.append(
-                f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>'
-                f'<text x="{LEFT - 8}" y="{height + 4:.1f}" text-anchor="end">{value:g}</text>'
+            self.add(
+                "line", {"class": "axis", "x1": LEFT, "x2": WIDTH - RIGHT, "y1": f"{height:.1f}", "y2": f"{height:.1f}"}
             )
+            self.text(LEFT - 8, f"{height + 4:.1f}", f"{value:g}", "end")
 
     def x(self, value: float) -> float:
-        """Where a value lies along the chart."""
+        """The horizontal position of a value."""
         low, high = self.x_range
         return LEFT + (value - low) / (high - low) * (WIDTH - RIGHT - LEFT)
 
     def y(self, value: float) -> float:
-        """Where a value lies above the chart's foot."""
+        """The vertical position of a value."""
         return HEIGHT - BOTTOM - value / self.top * (HEIGHT - TOP - BOTTOM)
 
-    def add(self, part: str) -> None:
-        """Draw an element of SVG."""
-        self.parts.append(part)
+    def add(self, tag: str, attributes: Mapping[str, object], text: str = "") -> None:
+        """Add an SVG element with its attributes and text."""
+        written = Markup(" ").join(Markup('{}="{}"').format(name, value) for name, value in attributes.items())
+        self._elements.append(Markup("<{0} {1}>{2}</{0}>").format(tag, written, text))
 
-    def line(self, points: Sequence[tuple[float, float]], name: str) -> None:
-        """A line through (x, y) values, of a class of the style sheet."""
-        places = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
-        self.add(f'<polyline class="{name}" points="{places}"/>')
+    def text(self, x: object, y: object, text: str, anchor: str = "middle") -> None:
+        """Add a text at a position of the drawing."""
+        self.add("text", {"x": x, "y": y, "text-anchor": anchor}, text)
+
+    def line(self, points: Sequence[tuple[float, float]], css_class: str) -> None:
+        """Draw a line through (x, y) values, in a class of the style sheet."""
+        positions = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
+        self.add("polyline", {"class": css_class, "points": positions})
 
     def x_label(self, value: float, text: str) -> None:
-        """A word below the axis."""
-        self.add(f'<text x="{self.x(value):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{text}</text>')
+        """Write a label below the axis, at a value."""
+        self.text(f"{self.x(value):.1f}", HEIGHT - BOTTOM + 20, text)
 
-    def svg(self, spoken: str) -> str:
-        """The whole chart; `spoken` tells it to who cannot see it."""
-        return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{spoken}">{"".join(self.parts)}</svg>'
+    def x_title(self, value: float, text: str) -> None:
+        """Write the title of the axis below its labels, centred at a value."""
+        self.text(f"{self.x(value):.0f}", HEIGHT - 4, text)
+
+    def svg(self, description: str) -> Markup:
+        """The whole chart; screen readers read out `description`."""
+        return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+            WIDTH, HEIGHT, description, Markup("").join(self._elements)
+        )
 
 
 def round_up(value: float) -> float:
-    """The next 1, 2 or 5 times a power of ten; 1 for nothing."""
+    """The smallest of 1, 2 and 5 times a power of ten that is not below `value`; 1 for 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -11,18 +11,16 @@ from typing import Literal
 
 import numpy as np
 
-from groundglass.report.record import Record
-from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import HuVolume, Intensity
-from groundglass.scan.lungs import LungField
-from groundglass.scan.packed import MaskSlices, counts
+from groundglass.inference.pipeline import SegmentedScan
+from groundglass.scan.packed_mask import MaskSlices, counts
+from groundglass.strict_model import StrictModel
 
 THIRDS: tuple[Literal["lower"], Literal["middle"], Literal["upper"]] = ("lower", "middle", "upper")
 QUARTERS_PERCENT = (0.0, 25.0, 50.0, 75.0)  # a zone's score is how many of them its share is above
 HISTOGRAM_HU = (-1100, 200, 20)  # from, to, and the width of a bin
 
 
-class Zone(Record):
+class Zone(StrictModel):
     """A third of a lung's height: its burden, and the score of its extent, 0 to 4."""
 
     side: Literal["right", "left"]
@@ -33,7 +31,7 @@ class Zone(Record):
     score: int
 
 
-class Profile(Record):
+class Profile(StrictModel):
     """Lesion and lung of every slice, in the order of the file, each in `unit`."""
 
     unit: Literal["ml", "px"]
@@ -41,7 +39,7 @@ class Profile(Record):
     lung: tuple[float, ...]
 
 
-class Histogram(Record):
+class Histogram(StrictModel):
     """Voxels by their HU; the first and the last bin hold what lies beyond.
 
     Attributes:
@@ -59,20 +57,18 @@ class Histogram(Record):
     estimated: bool
 
 
-def zones(view: AxialView, lungs: LungField, lesions: MaskSlices) -> tuple[Zone, ...]:
-    """Each lung by thirds of the height that the scan shows of it, the upper right one first.
+def zones(segmented: SegmentedScan) -> tuple[Zone, ...]:
+    """Divide the height that the scan shows of each lung into thirds, the upper right one first.
 
     Args:
-        view: The upright axial view, in mm; slices run from feet to head.
-        lungs: The lung field, lesions counted in.
-        lesions: (z, y, x) bool.
+        segmented: A volume with a spacing in mm.
     """
-    voxel_ml = view.geometry.voxel_ml
+    voxel_ml = segmented.view.geometry.voxel_ml
     assert voxel_ml is not None, "pictures have no zones"
     found = []
-    for side, lung in (("right", lungs.right), ("left", lungs.left)):
+    for side, lung in (("right", segmented.lung_field.right), ("left", segmented.lung_field.left)):
         per_slice = counts(lung)
-        lesion_per_slice = np.array([np.count_nonzero(a & b) for a, b in zip(lung, lesions, strict=True)])
+        lesion_per_slice = np.array([np.count_nonzero(a & b) for a, b in zip(lung, segmented.lesions, strict=True)])
         shown = np.flatnonzero(per_slice)
         if not len(shown):
             continue
@@ -94,37 +90,31 @@ def zones(view: AxialView, lungs: LungField, lesions: MaskSlices) -> tuple[Zone,
     return tuple(found)
 
 
-def profile(view: AxialView, lungs: LungField, lesions: MaskSlices) -> Profile:
-    """Lesion and lung of every slice; arguments as for `zones`, pictures too."""
-    voxel_ml = view.geometry.voxel_ml
-    in_file = np.argsort(view.slice_numbers)
+def profile(segmented: SegmentedScan) -> Profile:
+    """Lesion and lung of every slice of a volume or an image stack."""
+    voxel_ml = segmented.view.geometry.voxel_ml
+    in_file = np.argsort(segmented.view.slice_numbers)
 
     def amounts(mask: MaskSlices) -> tuple[float, ...]:
         return tuple(float(n) if voxel_ml is None else round(float(n) * voxel_ml, 4) for n in counts(mask)[in_file])
 
-    return Profile(unit="px" if voxel_ml is None else "ml", lesion=amounts(lesions), lung=amounts(lungs.mask))
+    lesion, lung = amounts(segmented.lesions), amounts(segmented.lung_field.mask)
+    return Profile(unit="px" if voxel_ml is None else "ml", lesion=lesion, lung=lung)
 
 
-def histogram(hu: HuVolume, lungs: LungField, lesions: MaskSlices, intensity: Intensity) -> Histogram:
-    """How dense lung and lesions are.
-
-    Args:
-        hu: (z, y, x) HU or estimated HU.
-        lungs: The lung field, lesions counted in.
-        lesions: (z, y, x) bool.
-        intensity: What the numbers were taken for.
-    """
+def histogram(segmented: SegmentedScan) -> Histogram:
+    """Count the voxels of lung and lesions by their HU."""
     start, stop, width = HISTOGRAM_HU
     bins = (stop - start) // width
     voxels = np.zeros((2, bins), dtype=np.int64)
-    for plane, lung, lesion in zip(hu, lungs.mask, lesions, strict=True):
+    for hu, lung, lesion in zip(segmented.hu, segmented.lung_field.mask, segmented.lesions, strict=True):
         for i, mask in enumerate((lung & ~lesion, lesion)):
-            places = np.clip((plane[mask] - start) // width, 0, bins - 1).astype(np.int64)
+            places = np.clip((hu[mask] - start) // width, 0, bins - 1).astype(np.int64)
             voxels[i] += np.bincount(places, minlength=bins)
     return Histogram(
         start_hu=start,
         width_hu=width,
         lung=tuple(voxels[0].tolist()),
         lesion=tuple(voxels[1].tolist()),
-        estimated=not intensity.calibrated,
+        estimated=not segmented.intensity.calibrated,
     )

@@ -6,26 +6,26 @@ What is unknown is None, with its reason in `unknown`; it is never 0.
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.distribution import Histogram, Profile, Zone, histogram, profile, zones
-from groundglass.report.record import Record
+from groundglass.scan.components import CONNECTIVITY_8_IN_SLICE, CONNECTIVITY_26, find_components
 from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.intensity import HuVolume, Intensity
-from groundglass.scan.lungs import LungField
-from groundglass.scan.packed import MaskSlices, counts
-from groundglass.scan.regions import BY_CORNERS, IN_SLICE, find_regions
-from groundglass.scan.scan import Scan
+from groundglass.scan.intensity import Intensity
+from groundglass.scan.packed_mask import MaskSlices, counts
+from groundglass.scan.scan import ImageStack, Scan
+from groundglass.strict_model import StrictModel
+from groundglass.unknown import Unknown, known, resolve
 
 SCHEMA = 3
 LARGEST = 5
 OUTSIDE_PERCENT = 5.0  # of the lesions outside the lung field: more is worth a warning
 
 
-class Identity(Record):
+class Identity(StrictModel):
     """Whose scan it is: the name of what was read, and what DICOM states of the patient. Left out unless asked for."""
 
     source: str | None
@@ -34,7 +34,7 @@ class Identity(Record):
     birth_date: str | None
 
 
-class Input(Record):
+class Input(StrictModel):
     """The scan that was read: `shape` is (z, y, x) of the file, `spacing_mm` along the same axes."""
 
     identity: Identity | None
@@ -43,7 +43,7 @@ class Input(Record):
     spacing_mm: tuple[float, float, float] | None
 
 
-class Burden(Record):
+class Burden(StrictModel):
     """Lesion and lung of one side or of both; the share counts lesion inside the lung field."""
 
     lesion_volume_ml: float | None
@@ -51,7 +51,7 @@ class Burden(Record):
     lesion_share_of_lung_percent: float | None
 
 
-class Lesion(Record):
+class Lesion(StrictModel):
     """A connected lesion: its volume, its centre (L, P, S) in mm, and the slice of its centre, counted in the file."""
 
     volume_ml: float | None
@@ -60,14 +60,14 @@ class Lesion(Record):
     slice: int
 
 
-class MeanIntensity(Record):
+class MeanIntensity(StrictModel):
     """Mean HU of the lesions, and of the lung without them."""
 
     lesion_hu: float | None
     lung_hu: float | None
 
 
-class IntensityFound(Record):
+class IntensityFound(StrictModel):
     """What the numbers were taken for; `calibrated` is false where HU are only estimated."""
 
     kind: str
@@ -75,14 +75,14 @@ class IntensityFound(Record):
     calibrated: bool
 
 
-class ModelRef(Record):
+class ModelRef(StrictModel):
     """The model that was used."""
 
     name: str
     sha256: str
 
 
-class Findings(Record):
+class Findings(StrictModel):
     """Everything that is known of a scan's lesions; `to_json` gives the text of `findings.json`.
 
     Attributes:
@@ -158,88 +158,66 @@ class Findings(Record):
 
 
 def measure(
-    scan: Scan,
-    view: AxialView,
-    intensity: Intensity,
-    hu: HuVolume,
-    lungs: LungField,
-    lesions: MaskSlices,
-    model: ModelRef,
-    seconds: dict[str, float],
-    with_identity: bool = False,
-    corrected: bool = False,
+    segmented: SegmentedScan, model: ModelRef, with_identity: bool = False, corrected: bool = False
 ) -> Findings:
-    """Turn masks into findings.
+    """Measure a segmented scan.
 
     Args:
-        scan: The scan.
-        view: The upright axial view, on whose (z, y, x) the arrays below lie.
-        intensity: What the numbers were taken for.
-        hu: HU or estimated HU.
-        lungs: The lung field, lesions counted in.
-        lesions: The lesions, bool.
-        model: What found them.
-        seconds: Of each stage so far.
+        segmented: The scan with its lungs and lesions.
+        model: The model that found the lesions.
         with_identity: Name the source and the patient.
-        corrected: A person has changed the mask.
+        corrected: A person has changed the model's mask.
     """
-    unknown: dict[str, str] = {}
-    geometry, slice_numbers = view.geometry, view.slice_numbers
-    lung, per_slice = lungs.mask, counts(lesions)
-    everywhere, inside = int(per_slice.sum()), _both(lesions, lung)
-    whole = _burden(everywhere, inside, lung, geometry, "", "lung", unknown)
-    on_right, on_left = _both(lesions, lungs.right), _both(lesions, lungs.left)
-    right = _burden(on_right, on_right, lungs.right, geometry, "right_lung.", "right lung", unknown)
-    left = _burden(on_left, on_left, lungs.left, geometry, "left_lung.", "left lung", unknown)
-    shown = per_slice > 0
+    scan, view, intensity = segmented.scan, segmented.view, segmented.intensity
+    lungs, lesions = segmented.lung_field, segmented.lesions
+    voxels = counts(lesions)
+    in_lung = _overlap(lesions, lungs.mask)
+    on_right, on_left = _overlap(lesions, lungs.right), _overlap(lesions, lungs.left)
+    has_lesion = voxels > 0
     by_hand = ("the lesions were corrected by hand",) if corrected else ()
-    return Findings(
-        schema_number=SCHEMA,
-        input=_input(scan, with_identity, unknown),
-        **whole.model_dump(),
-        right_lung=right,
-        left_lung=left,
-        zones=_zones(view, lungs, lesions, unknown),
-        profile=profile(view, lungs, lesions),
-        histogram=histogram(hu, lungs, lesions, intensity),
-        slices=len(lesions),
-        lesion_slices=int(shown.sum()),
-        lesion_slice_indices=tuple(sorted(int(n) for n in slice_numbers[shown])),
-        largest_lesions=_largest(lesions, geometry, slice_numbers, unknown),
-        mean_intensity=_mean_intensity(hu, lung, lesions, intensity, unknown),
-        intensity=IntensityFound(kind=intensity.kind.value, reason=intensity.reason, calibrated=intensity.calibrated),
-        model=model,
-        corrected_by_hand=corrected,
-        version=version("groundglass"),
-        warnings=(
+    total = int(voxels.sum())
+    tree = {
+        "schema_number": SCHEMA,
+        **_burden(total, in_lung, lungs.mask, view.geometry, "lung"),
+        "right_lung": _burden(on_right, on_right, lungs.right, view.geometry, "right lung"),
+        "left_lung": _burden(on_left, on_left, lungs.left, view.geometry, "left lung"),
+        "input": _input(scan, with_identity),
+        "zones": _zones(segmented),
+        "profile": profile(segmented),
+        "histogram": histogram(segmented),
+        "slices": len(lesions),
+        "lesion_slices": int(has_lesion.sum()),
+        "lesion_slice_indices": sorted(int(n) for n in view.slice_numbers[has_lesion]),
+        "largest_lesions": _largest(lesions, view),
+        "mean_intensity": _mean_intensity(segmented),
+        "intensity": {"kind": intensity.kind.value, "reason": intensity.reason, "calibrated": intensity.calibrated},
+        "model": model,
+        "corrected_by_hand": corrected,
+        "version": version("groundglass"),
+        "warnings": (
             *by_hand,
             *scan.notes,
             *lungs.warnings,
-            *_warnings(everywhere, everywhere - inside, intensity, geometry),
+            *_warnings(total, total - in_lung, intensity, view.geometry),
         ),
-        seconds=seconds,
-        unknown=unknown,
-    )
+        "seconds": {},
+    }
+    values, unknown = resolve(tree)
+    return Findings.model_validate(values | {"unknown": unknown})
 
 
 NO_SPACING = "a picture states no spacing"
 
 
-def _input(scan: Scan, with_identity: bool, unknown: dict[str, str]) -> Input:
-    spacing = None
-    if scan.geometry.in_mm:
-        z, y, x = (round(s, 4) for s in scan.geometry.spacing)
-        spacing = (z, y, x)
-    else:
-        unknown["input.spacing_mm"] = NO_SPACING
-    if not with_identity:
-        unknown["input.identity"] = "left out, so that findings can be passed on: ask for it (--with-identity)"
-    return Input(
-        identity=_identity(scan) if with_identity else None,
-        kind="pictures" if scan.is_picture else "volume",
-        shape=scan.geometry.shape,
-        spacing_mm=spacing,
-    )
+def _input(scan: Scan, with_identity: bool) -> dict[str, Any]:
+    spacing = tuple(round(mm, 4) for mm in scan.geometry.spacing) if scan.geometry.in_mm else None
+    left_out = Unknown("left out, so that findings can be passed on: ask for it (--with-identity)")
+    return {
+        "kind": "pictures" if isinstance(scan, ImageStack) else "volume",
+        "shape": scan.geometry.shape,
+        "spacing_mm": known(spacing, NO_SPACING),
+        "identity": _identity(scan) if with_identity else left_out,
+    }
 
 
 def _identity(scan: Scan) -> Identity:
@@ -253,104 +231,86 @@ def _identity(scan: Scan) -> Identity:
     )
 
 
-def _zones(view: AxialView, lungs: LungField, lesions: MaskSlices, unknown: dict[str, str]) -> tuple[Zone, ...] | None:
-    slices = len(lesions)
-    if not view.geometry.in_mm:
-        unknown["zones"] = "a picture is one slice of a lung, whose height is not known"
-    elif slices < 3:
-        unknown["zones"] = f"{slices} slice{'s are' if slices > 1 else ' is'} too few for thirds"
-    elif not counts(lungs.mask).any():
-        unknown["zones"] = "no lung was found in the scan"
-    else:
-        return zones(view, lungs, lesions)
-    return None
+def _zones(segmented: SegmentedScan) -> tuple[Zone, ...] | Unknown:
+    slices = len(segmented.lesions)
+    if not segmented.view.geometry.in_mm:
+        return Unknown("a picture is one slice of a lung, whose height is not known")
+    if slices < 3:
+        return Unknown(f"{slices} slice{'s are' if slices > 1 else ' is'} too few for thirds")
+    if not counts(segmented.lung_field.mask).any():
+        return Unknown("no lung was found in the scan")
+    return zones(segmented)
 
 
-def _both(one: MaskSlices, other: MaskSlices) -> int:
-    """Voxels of both."""
+def _overlap(one: MaskSlices, other: MaskSlices) -> int:
+    """The number of voxels that two masks share."""
     return sum(int(np.count_nonzero(a & b)) for a, b in zip(one, other, strict=True))
 
 
 def _burden(
-    lesion_voxels: int,
-    lesion_in_lung: int,
-    lung: MaskSlices,
-    geometry: Geometry,
-    path: str,
-    name: str,
-    unknown: dict[str, str],
-) -> Burden:
-    lung_voxels = int(counts(lung).sum())
-    values: dict[str, float | None] = dict.fromkeys(Burden.model_fields)
+    lesion_voxels: int, lesion_in_lung: int, lung: MaskSlices, geometry: Geometry, name: str
+) -> dict[str, float | Unknown]:
+    """The fields of a `Burden`; `name` is what the lung is called where there is none."""
+    lung_voxels, voxel_ml = int(counts(lung).sum()), geometry.voxel_ml
     if not lung_voxels:
-        reasons = dict.fromkeys(values, f"no {name} was found in the scan")
-    else:
-        reasons = {}
-        values["lesion_share_of_lung_percent"] = round(100 * lesion_in_lung / lung_voxels, 2)
-        voxel_ml = geometry.voxel_ml
-        for key, voxels in (("lesion_volume_ml", lesion_voxels), ("lung_volume_ml", lung_voxels)):
-            if voxel_ml is None:
-                reasons[key] = NO_SPACING
-            else:
-                values[key] = round(voxels * voxel_ml, 3)
-    unknown.update({path + key: reason for key, reason in reasons.items()})
-    return Burden(**values)
+        return dict.fromkeys(Burden.model_fields, Unknown(f"no {name} was found in the scan"))
+
+    def volume(voxels: int) -> float | Unknown:
+        return Unknown(NO_SPACING) if voxel_ml is None else round(voxels * voxel_ml, 3)
+
+    return {
+        "lesion_volume_ml": volume(lesion_voxels),
+        "lung_volume_ml": volume(lung_voxels),
+        "lesion_share_of_lung_percent": round(100 * lesion_in_lung / lung_voxels, 2),
+    }
 
 
-def _largest(
-    lesions: MaskSlices, geometry: Geometry, slice_numbers: NDArray[np.int64], unknown: dict[str, str]
-) -> tuple[Lesion, ...]:
-    regions = find_regions(lesions, BY_CORNERS if geometry.in_mm else IN_SLICE)
-    sizes = regions.sizes[1:]
-    largest = np.argsort(-sizes, kind="stable")[:LARGEST] + 1
-    found = []
-    for rank, (number, centre) in enumerate(zip(largest, regions.centres(largest), strict=True)):
-        size = int(regions.sizes[number])
-        volume_ml, centre_mm, area_px = None, None, None
-        if geometry.voxel_ml is not None:
-            volume_ml = round(size * geometry.voxel_ml, 3)
-            left, back, up = (round(float(c), 1) for c in geometry.position(centre))
-            centre_mm = (left, back, up)
-            unknown[f"largest_lesions.{rank}.area_px"] = "given for pictures only"
+def _largest(lesions: MaskSlices, view: AxialView) -> list[dict[str, Any]]:
+    """The fields of the largest lesions, largest first."""
+    geometry = view.geometry
+    regions = find_components(lesions, CONNECTIVITY_26 if geometry.in_mm else CONNECTIVITY_8_IN_SLICE)
+    largest = np.argsort(-regions.sizes[1:], kind="stable")[:LARGEST] + 1
+    found: list[dict[str, Any]] = []
+    for number, centre in zip(largest, regions.centroids(largest), strict=True):
+        voxels, index = int(regions.sizes[number]), int(view.slice_numbers[round(float(centre[0]))])
+        if geometry.voxel_ml is None:
+            size: dict[str, Any] = {
+                "area_px": voxels,
+                "volume_ml": Unknown(NO_SPACING),
+                "centre_lps_mm": Unknown(NO_SPACING),
+            }
         else:
-            area_px = size
-            unknown[f"largest_lesions.{rank}.volume_ml"] = NO_SPACING
-            unknown[f"largest_lesions.{rank}.centre_lps_mm"] = NO_SPACING
-        place = int(slice_numbers[round(float(centre[0]))])
-        found.append(Lesion(volume_ml=volume_ml, area_px=area_px, centre_lps_mm=centre_mm, slice=place))
-    return tuple(found)
+            size = {
+                "area_px": Unknown("given for pictures only"),
+                "volume_ml": round(voxels * geometry.voxel_ml, 3),
+                "centre_lps_mm": tuple(round(float(mm), 1) for mm in geometry.position(centre)),
+            }
+        found.append({**size, "slice": index})
+    return found
 
 
-def _mean_intensity(
-    hu: HuVolume,
-    lung: MaskSlices,
-    lesions: MaskSlices,
-    intensity: Intensity,
-    unknown: dict[str, str],
-) -> MeanIntensity:
-    means: dict[str, float | None] = {}
+def _mean_intensity(segmented: SegmentedScan) -> dict[str, float | Unknown]:
+    """The fields of a `MeanIntensity`, summed slice by slice to spare memory."""
+    if not segmented.intensity.calibrated:
+        return dict.fromkeys(MeanIntensity.model_fields, Unknown("the file holds no HU, only a lung window"))
     total, voxels = np.zeros(2), np.zeros(2)
-    for plane, lesion, inside in zip(hu, lesions, lung, strict=True):  # slice by slice: a copy of all takes memory
-        for i, mask in enumerate((lesion, inside & ~lesion)):
-            total[i] += plane[mask].sum(dtype=np.float64)
+    for hu, lesion, lung in zip(segmented.hu, segmented.lesions, segmented.lung_field.mask, strict=True):
+        for i, mask in enumerate((lesion, lung & ~lesion)):
+            total[i] += hu[mask].sum(dtype=np.float64)
             voxels[i] += np.count_nonzero(mask)
-    for i, (key, name) in enumerate((("lesion_hu", "lesion"), ("lung_hu", "lung without lesion"))):
-        means[key] = None
-        if not intensity.calibrated:
-            unknown[f"mean_intensity.{key}"] = "the file holds no HU, only a lung window"
-        elif not voxels[i]:
-            unknown[f"mean_intensity.{key}"] = f"no {name} was found"
-        else:
-            means[key] = round(float(total[i] / voxels[i]), 1)
-    return MeanIntensity(**means)
+    names = {"lesion_hu": "lesion", "lung_hu": "lung without lesion"}
+    return {
+        key: round(float(total[i] / voxels[i]), 1) if voxels[i] else Unknown(f"no {name} was found")
+        for i, (key, name) in enumerate(names.items())
+    }
 
 
-def _warnings(everywhere: int, outside: int, intensity: Intensity, geometry: Geometry) -> tuple[str, ...]:
-    """`everywhere` and `outside` are the lesions' voxels, and those of them outside the lung field."""
+def _warnings(lesion_voxels: int, outside: int, intensity: Intensity, geometry: Geometry) -> tuple[str, ...]:
+    """Warnings about the intensities, and about the `outside` of the lesion voxels that lie outside the lungs."""
     warnings = []
     if not intensity.calibrated:
         warnings.append(f"the intensities are {intensity.kind.value}: HU are estimated, lesions are less certain")
-    if outside > OUTSIDE_PERCENT / 100 * max(1, everywhere):
+    if outside > OUTSIDE_PERCENT / 100 * max(1, lesion_voxels):
         amount = f"{outside} pixels" if geometry.voxel_ml is None else f"{outside * geometry.voxel_ml:.1f} ml"
         warnings.append(f"{amount} of lesion lie outside the lung field: look at the mask")
     return tuple(warnings)

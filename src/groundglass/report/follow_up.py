@@ -14,9 +14,9 @@ from importlib.metadata import version
 from itertools import pairwise
 
 from groundglass.report.findings import Findings, ModelRef
-from groundglass.report.record import Record
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import Scan
+from groundglass.strict_model import StrictModel
 
 SCHEMA = 1
 Z_95 = 1.96
@@ -26,7 +26,7 @@ THICKNESS_RATIO = 1.5  # of slice distances: more, and partial volumes differ
 Interval = tuple[float, float]
 
 
-class Visit(Record):
+class Visit(StrictModel):
     """One scan of a series in time.
 
     Attributes:
@@ -54,7 +54,7 @@ class Visit(Record):
     warnings: tuple[str, ...]
 
 
-class Change(Record):
+class VolumeChange(StrictModel):
     """Scan `later` less scan `earlier` (numbered from 1), with 95 % of what repeats of both would give."""
 
     earlier: int
@@ -87,7 +87,7 @@ class Change(Record):
         return "more" if value > 0 else "less"
 
 
-class FollowUp(Record):
+class FollowUp(StrictModel):
     """A patient's scans in the order of time; `to_json` gives the text of `follow.json`.
 
     Attributes:
@@ -103,7 +103,7 @@ class FollowUp(Record):
 
     schema_number: int
     visits: tuple[Visit, ...]
-    changes: tuple[Change, ...]
+    changes: tuple[VolumeChange, ...]
     repeatability: float | None
     model: ModelRef
     version: str
@@ -165,7 +165,7 @@ def _repeats(value: float | None, variation: float | None) -> Interval | None:
     return round(value / factor, 3), round(value * factor, 3)
 
 
-def _change(visits: Sequence[Visit], i: int, j: int, variation: float | None) -> Change:
+def _change(visits: Sequence[Visit], i: int, j: int, variation: float | None) -> VolumeChange:
     def difference(before: float | None, after: float | None) -> tuple[float | None, Interval | None]:
         if before is None or after is None:
             return None, None
@@ -178,7 +178,7 @@ def _change(visits: Sequence[Visit], i: int, j: int, variation: float | None) ->
     earlier, later = visits[i], visits[j]
     volume, volume_interval = difference(earlier.lesion_volume_ml, later.lesion_volume_ml)
     share, share_interval = difference(earlier.lesion_share_of_lung_percent, later.lesion_share_of_lung_percent)
-    return Change(
+    return VolumeChange(
         earlier=i + 1,
         later=j + 1,
         lesion_volume_ml=volume,

@@ -7,12 +7,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import HuVolume, Window
-from groundglass.scan.lungs import LungField
-from groundglass.scan.packed import MaskSlices, counts
+from groundglass.inference.pipeline import SegmentedScan
+from groundglass.scan.intensity import LUNG_WINDOW
+from groundglass.scan.packed_mask import counts
+from groundglass.scan.scan import ImageStack
 
-LUNG_WINDOW = Window(-1350, 150)
 TILE = 360  # pixels a side
 COLUMNS, SHOWN = 3, 9
 GAP, HEADER, FOOTER = 8, 40, 28
@@ -21,38 +20,25 @@ PAPER, INK, FAINT = (16, 18, 22), (235, 238, 240), (150, 156, 162)
 NOTE = "lesion: orange   lung: blue   lung window   research use, not a medical device"
 
 
-def preview(
-    hu: HuVolume,
-    view: AxialView,
-    lungs: LungField,
-    lesions: MaskSlices,
-    title: str,
-    sizes: tuple[tuple[int, int], ...] | None = None,
-    names: tuple[str, ...] | None = None,
-) -> Image.Image:
-    """Draw a montage of up to nine slices, from head to feet.
+def preview(segmented: SegmentedScan, title: str, with_names: bool = False) -> Image.Image:
+    """Draw a montage of up to nine slices: those with most lesion, or lung slices evenly apart where there is none.
 
-    Those with most lesion; where there is none, lung slices evenly apart.
+    Slices of a volume run from head to feet, images in their own order.
 
     Args:
-        hu: (z, y, x) upright axial slices, HU or estimated HU.
-        view: The view that they are in.
-        lungs: The lung field; each tile shows its box and a margin.
-        lesions: (z, y, x) bool.
-        title: Written on top.
-        sizes: For pictures, the true (height, width) of each slice.
-        names: For pictures, what each is called; other slices are called by their number in the file.
+        segmented: The scan with its lungs and lesions.
+        title: Text at the top.
+        with_names: Label the images of a stack by their file names; other slices are labelled by their number.
     """
-    chosen = _choose(lesions, lungs)
-    if sizes is None:
+    scan, chosen = segmented.scan, _choose(segmented)
+    labels = [f"slice {number}" for number in segmented.view.slice_numbers]
+    if isinstance(scan, ImageStack):
+        labels = list(scan.names) if with_names and scan.names else labels
+    else:
         chosen = chosen[::-1]
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
-    called = names or tuple(f"slice {number}" for number in view.slice_numbers)
-    tiles = [
-        _tile(hu, view, lungs, lesions, z, hu.shape[1:] if sizes is None else sizes[z], _fit(called[z], TILE // 2, 14))
-        for z in chosen
-    ]
+    tiles = [_tile(segmented, z, _fit(labels[z], TILE // 2, 14)) for z in chosen]
     height = max(tile.height for tile in tiles)
     width = max(columns * (TILE + GAP) + GAP, 560)
     sheet = Image.new("RGB", (width, HEADER + rows * (height + GAP) + FOOTER), PAPER)
@@ -66,37 +52,31 @@ def preview(
     return sheet
 
 
-def _choose(lesions: MaskSlices, lungs: LungField) -> list[int]:
-    area = counts(lesions)
+def _choose(segmented: SegmentedScan) -> list[int]:
+    """The slices to draw, from feet to head."""
+    area = counts(segmented.lesions)
     if area.any():
         order = np.argsort(-area, kind="stable")[:SHOWN]
         return sorted(int(z) for z in order if area[z])
-    with_lung = np.flatnonzero(counts(lungs.mask))
+    with_lung = np.flatnonzero(counts(segmented.lung_field.mask))
     if not len(with_lung):
-        with_lung = np.array([z for z, box in enumerate(lungs.boxes) if box is not None])
+        with_lung = np.array([z for z, box in enumerate(segmented.lung_field.boxes) if box is not None])
     steps = np.linspace(0, len(with_lung) - 1, min(SHOWN, len(with_lung))).round().astype(int)
     return [int(z) for z in with_lung[steps]]
 
 
-def _tile(
-    hu: HuVolume,
-    view: AxialView,
-    lungs: LungField,
-    lesions: MaskSlices,
-    z: int,
-    size: tuple[int, ...],
-    name: str,
-) -> Image.Image:
-    rows, columns = shown_part(lungs, z, size)
-    _, dy, dx = view.geometry.spacing
+def _tile(segmented: SegmentedScan, z: int, label: str) -> Image.Image:
+    """Slice `z` around its lungs, with contours, its label and the patient's sides."""
+    rows, columns = shown_part(segmented, z)
+    _, dy, dx = segmented.view.geometry.spacing
     height, width = (rows.stop - rows.start) * dy, (columns.stop - columns.start) * dx
     scale = TILE / max(height, width)
     drawn_size = (max(1, round(width * scale)), max(1, round(height * scale)))
 
-    grey = (LUNG_WINDOW.scale(hu[z, rows, columns]) * 255).astype(np.uint8)
+    grey = LUNG_WINDOW.to_grey(segmented.hu[z, rows, columns])
     image = Image.fromarray(grey).resize(drawn_size, Image.Resampling.BICUBIC).convert("RGB")
     pixels = np.asarray(image).copy()
-    lung, lesion = lungs.mask[z], lesions[z]
+    lung, lesion = segmented.lung_field.mask[z], segmented.lesions[z]
     for mask, colour, strength in ((lung, LUNG_COLOUR, 0.55), (lesion, LESION_COLOUR, 1.0)):
         line = outline(mask[rows, columns], drawn_size)[..., None] * strength
         pixels = (pixels * (1 - line) + np.array(colour) * line).astype(np.uint8)
@@ -104,7 +84,7 @@ def _tile(
     tile = Image.new("RGB", (TILE, drawn_size[1]), (0, 0, 0))
     tile.paste(Image.fromarray(pixels), ((TILE - drawn_size[0]) // 2, 0))
     draw = ImageDraw.Draw(tile)
-    _label(draw, (6, 4), name, "la")
+    _label(draw, (6, 4), label, "la")
     _label(draw, (6, tile.height // 2), "R", "lm", 18)
     _label(draw, (TILE - 6, tile.height // 2), "L", "rm", 18)
     if lesion.any():
@@ -113,9 +93,9 @@ def _tile(
     return tile
 
 
-def shown_part(lungs: LungField, z: int, size: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of a slice around its lungs, with a margin; all of it where there is no lung."""
-    box = lungs.boxes[z]
+def shown_part(segmented: SegmentedScan, z: int) -> tuple[slice, slice]:
+    """Rows and columns of slice `z` around its lungs with a margin; the whole slice where there is no lung."""
+    box, size = segmented.lung_field.boxes[z], segmented.slice_size(z)
     if box is None:
         return slice(0, size[0]), slice(0, size[1])
     margin = round(0.06 * (box.right - box.left))
@@ -126,7 +106,7 @@ def shown_part(lungs: LungField, z: int, size: tuple[int, ...]) -> tuple[slice, 
 
 
 def outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.float32]:
-    """(height, width) in [0, 1]: a smooth line of about two pixels along the mask's rim, on the drawn size."""
+    """(height, width) in [0, 1]: a smooth line about two pixels wide along the mask's rim, at the drawn size."""
     if not mask.any():
         return np.zeros((size[1], size[0]), dtype=np.float32)
     padded = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
@@ -144,7 +124,7 @@ def _label(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, anchor:
 
 
 def _fit(text: str, width: int, size: int) -> str:
-    """The text, cut in its middle if it is too long."""
+    """The text, shortened in its middle if it is too long."""
     font, whole = _font(size), text
     while font.getlength(text) > width and len(whole) > 8:
         whole = whole[: len(whole) // 2 - 1] + whole[len(whole) // 2 + 1 :]

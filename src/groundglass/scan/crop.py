@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from groundglass.scan.lungs import Box
+from groundglass.scan.lung_field import Box
 
 
 def slices_apart(neighbours_mm: float, spacing_mm: float | None) -> int:
@@ -45,7 +45,7 @@ class Letterbox:
         top, left = ((full - n) // 2 for n, full in zip(inner, self.size, strict=True))
         return slice(top, top + inner[0]), slice(left, left + inner[1])
 
-    def take(self, plane: NDArray[np.float32], fill: float) -> NDArray[np.float32]:
+    def apply(self, plane: NDArray[np.float32], fill: float) -> NDArray[np.float32]:
         """(H, W) of a slice -> (height, width), with `fill` around the box's content."""
         box, (rows, columns) = self.box, self._inside
         out = np.full(self.size, fill, dtype=np.float32)
@@ -53,6 +53,6 @@ class Letterbox:
         out[rows, columns] = _resize(content, rows.stop - rows.start, columns.stop - columns.start)
         return out
 
-    def put_back(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    def invert(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
         """(height, width) of the network -> the box's own pixels."""
         return _resize(plane[self._inside], self.box.bottom - self.box.top, self.box.right - self.box.left)

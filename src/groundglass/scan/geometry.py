@@ -16,7 +16,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
-from groundglass.scan.packed import MaskSlices
+from groundglass.scan.packed_mask import MaskSlices
 
 # An affine column order (z, y, x) <-> (x, y, z), and a sign change of the first two axes: LPS <-> RAS.
 _REVERSE = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import IntensityError
-from groundglass.scan.scan import Scan
+from groundglass.scan.kinds import IntensityKind
+from groundglass.scan.scan import ImageStack, Scan
 
 AIR_HU, SOFT_TISSUE_HU = -1000.0, 50.0
 DARKEST_LUNG_HU = -960.0  # airways and emphysema: the darkest hundredth of a picture that is cut to the lungs
@@ -24,15 +24,6 @@ NOMINAL_WINDOW_HU = (-1250.0, 250.0)  # of a lung-window picture, where no tissu
 SHIFTS_HU = (1024.0, 1000.0)
 NEARLY_BLACK = 8  # grey levels up to here: the corners outside a reconstruction's circle, and what a resampling smears
 SAMPLES = 2_000_000  # voxels looked at to recognise a kind
-
-
-class Kind(StrEnum):
-    """The kinds of intensity that are recognised."""
-
-    HU = "hu"
-    SHIFTED_HU = "shifted-hu"
-    LUNG_WINDOW_8BIT = "8-bit-lung-window"
-    UNIT = "unit-lung-window"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +38,7 @@ class Intensity:
         calibrated: True where the result is HU as the scanner meant it; False where it is estimated from tissues.
     """
 
-    kind: Kind
+    kind: IntensityKind
     slope: NDArray[np.float64]
     intercept: NDArray[np.float64]
     reason: str
@@ -116,8 +107,15 @@ class Window:
         scaled = (hu - np.float32(self.low_hu)) / np.float32(self.high_hu - self.low_hu)
         return np.clip(scaled, 0, 1, out=scaled)
 
+    def to_grey(self, hu: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """HU -> grey levels 0 to 255 for display."""
+        return (self.scale(hu) * 255).astype(np.uint8)
 
-def recognise(scan: Scan, kind: Kind | None = None) -> Intensity:
+
+LUNG_WINDOW = Window(-1350, 150)  # in which every picture of a scan is drawn
+
+
+def recognise(scan: Scan, kind: IntensityKind | None = None) -> Intensity:
     """Tell what a scan's numbers are.
 
     Args:
@@ -136,19 +134,19 @@ def recognise(scan: Scan, kind: Kind | None = None) -> Intensity:
         raise IntensityError(
             f"the values run from {low:g} to {high:g} with {len(np.unique(sample[:100_000]))} different ones: no CT in "
             "HU, shifted HU, 8-bit or 0..1 lung window; if it is one, say which with "
-            f"--intensity {'|'.join(Kind)}"
+            f"--intensity {'|'.join(IntensityKind)}"
         )
     why = f"{'taken as told for' if forced else 'recognised as'} {{}}: values run from {low:g} to {high:g}"
-    if kind is Kind.HU:
+    if kind is IntensityKind.HU:
         return Intensity(kind, np.ones(1), np.zeros(1), why.format("HU"), calibrated=True)
-    if kind is Kind.SHIFTED_HU:
+    if kind is IntensityKind.SHIFTED_HU:
         shift = _shift(sample)
         reason = why.format(f"HU shifted by {shift:.0f}")
         return Intensity(kind, np.ones(1), np.array([-shift]), reason, calibrated=True)
-    levels = 255.0 if kind is Kind.LUNG_WINDOW_8BIT else 1.0
+    levels = 255.0 if kind is IntensityKind.LUNG_WINDOW_8BIT else 1.0
     lines, anchored = zip(*[_line_of_tissues(part * (255.0 / levels), cut) for part, cut in _parts(scan)], strict=True)
     slope, intercept = np.array(lines).T
-    name = "an 8-bit lung window" if kind is Kind.LUNG_WINDOW_8BIT else "a lung window scaled to 0..1"
+    name = "an 8-bit lung window" if kind is IntensityKind.LUNG_WINDOW_8BIT else "a lung window scaled to 0..1"
     how = (
         "by air and soft tissue" if all(anchored) else f"by a nominal window of {NOMINAL_WINDOW_HU} HU, no tissue told"
     )
@@ -166,16 +164,16 @@ def _looks_like_ct(hu: NDArray[np.float32]) -> bool:
     return _share(hu, -1100, -400) > 0.02 and _share(hu, -200, 300) > 0.02
 
 
-def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> Kind | None:
+def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> IntensityKind | None:
     if low < -300 and high > 0 and _looks_like_ct(sample):
-        return Kind.HU
+        return IntensityKind.HU
     if low >= -100 and high > 700 and _looks_like_ct(sample - _shift(sample)):
-        return Kind.SHIFTED_HU
+        return IntensityKind.SHIFTED_HU
     shades = len(np.unique(sample[:100_000]))
     if low >= 0 and 1 < high <= 255 and high - low > 100 and shades >= 32:
-        return Kind.LUNG_WINDOW_8BIT
+        return IntensityKind.LUNG_WINDOW_8BIT
     if low >= 0 and 0.4 < high <= 1 and shades >= 32:
-        return Kind.UNIT
+        return IntensityKind.UNIT
     return None
 
 
@@ -187,10 +185,10 @@ def _shift(sample: NDArray[np.float32]) -> float:
 
 def _parts(scan: Scan) -> list[tuple[NDArray[np.float32], bool]]:
     """What shares one window: each picture on its own, or the volume; and whether it may be cut to the lungs."""
-    if scan.sizes is None:
-        step = max(1, len(scan.values) // 40)
-        return [(scan.values[::step].astype(np.float32), False)]
-    return [(scan.values[z : z + 1, :h, :w].astype(np.float32), True) for z, (h, w) in enumerate(scan.sizes)]
+    if isinstance(scan, ImageStack):
+        return [(scan.values[z : z + 1, :h, :w].astype(np.float32), True) for z, (h, w) in enumerate(scan.sizes)]
+    step = max(1, len(scan.values) // 40)
+    return [(scan.values[::step].astype(np.float32), False)]
 
 
 def _line_of_tissues(levels: NDArray[np.float32], cut: bool) -> tuple[tuple[float, float], bool]:

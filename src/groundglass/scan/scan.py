@@ -1,8 +1,8 @@
-"""A CT scan and a mask, each on its grid."""
+"""A CT scan, a stack of unrelated images and a mask, each on its grid."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,18 +55,13 @@ class Scan:
         values: (z, y, x), the file's numbers after its own slope and intercept; any integer or float type.
         geometry: The grid, of the same shape.
         source: The file or folder it was read from; None for an array made in memory.
-        sizes: For pictures, the (height, width) of each slice, whose pixels stand top left in `values`;
-            None where every slice fills its plane. Pictures are slices on their own: neighbours may be strangers.
-        names: For pictures, the file name of each slice.
-        notes: What was met on the way in that its reader should know (a gap, a tilt, other series), in plain words.
+        notes: Sentences for the user about what was found while reading: a gap, a tilt, other series.
         series: The DICOM series that it was read from.
     """
 
     values: NDArray[Any]
     geometry: Geometry
     source: Path | None = None
-    sizes: tuple[tuple[int, int], ...] | None = None
-    names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     series: DicomSeries | None = None
 
@@ -78,10 +73,18 @@ class Scan:
         name = self.source.name if self.source else "in memory"
         return f"Scan({name}: {self.values.dtype} on {self.geometry})"
 
-    @property
-    def is_picture(self) -> bool:
-        """Whether the slices are pictures: spacing unknown, each slice on its own."""
-        return self.sizes is not None
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageStack(Scan):
+    """Single slices without spacing, such as PNG or JPEG files: neighbours in the array may be of different patients.
+
+    Attributes:
+        sizes: (height, width) of each slice. Its pixels lie at the top left of `values`; the rest is padding.
+        names: File name of each slice; None if the slices come from one file.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = field(kw_only=True)
+    names: tuple[str, ...] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
 from groundglass.errors import TrainingError
-from groundglass.whole_file import write_whole
+from groundglass.files import write_atomic
+from groundglass.tables import csv_text
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -29,7 +30,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write it; Lightning calls this on the first process only."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        write_whole(Path(path), content.getvalue())
+        write_atomic(Path(path), content.getvalue())
 
 
 class Checkpoint(ModelCheckpoint):
@@ -112,7 +113,7 @@ class MetricsFile(Callback):
                 *(earlier for earlier in read_metrics(self.path) if int(earlier["epoch"]) < trainer.current_epoch),
                 row,
             ]
-            write_whole(self.path, _as_csv(rows).encode())
+            write_atomic(self.path, csv_text(rows).encode())
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
@@ -121,11 +122,3 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-def _as_csv(rows: list[dict[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

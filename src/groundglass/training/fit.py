@@ -24,8 +24,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, distributed
 
 from groundglass.errors import ConfigError, OutputError, TrainingError
-from groundglass.losses import LossConfig
-from groundglass.network.peers import PeerConfig
+from groundglass.network.baselines import BaselineConfig
+from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
 from groundglass.training.callbacks import Checkpoint, Clock, MetricsFile, StepEnds, StopOnNaN, WholeCheckpoints
 from groundglass.training.module import LesionModule, TrainingConfig
@@ -34,7 +34,7 @@ from groundglass.training.weights import State
 GO_ON = "--resume goes on from the last good checkpoint"
 
 
-class Batches(Protocol):
+class BatchSource(Protocol):
     """What a training takes: an epoch of (image (N, 1, H, W), target (N, C, H, W)), each time it is gone through."""
 
     def set_epoch(self, epoch: int) -> None:
@@ -52,11 +52,11 @@ class Batches(Protocol):
 
 
 def fit(
-    network: NetworkConfig | PeerConfig,
+    network: NetworkConfig | BaselineConfig,
     loss: LossConfig,
     training: TrainingConfig,
-    batches: Batches,
-    validation: Batches | None,
+    batches: BatchSource,
+    validation: BatchSource | None,
     run: Path,
     resume: bool = False,
     devices: int = 1,
@@ -110,7 +110,11 @@ def fit(
 
 
 def seconds_per_step(
-    network: NetworkConfig | PeerConfig, loss: LossConfig, training: TrainingConfig, batches: Batches, steps: int
+    network: NetworkConfig | BaselineConfig,
+    loss: LossConfig,
+    training: TrainingConfig,
+    batches: BatchSource,
+    steps: int,
 ) -> float:
     """How long a step takes on this machine, as `fit` takes it but uncompiled; a first one warms up and does not count.
 
@@ -199,8 +203,8 @@ def _callbacks(run: Path, training: TrainingConfig, validates: bool) -> list[Cal
     callbacks += [Clock(), MetricsFile(run / "metrics.csv"), Checkpoint(run, "last", save_on_train_epoch_end=True)]
     if validates:
         callbacks.append(Checkpoint(run, "best", monitor="validation_dice", mode="max"))
-        if training.stop_after:
-            callbacks.append(EarlyStopping("validation_loss", patience=training.stop_after))
+        if training.early_stopping_patience:
+            callbacks.append(EarlyStopping("validation_loss", patience=training.early_stopping_patience))
     return callbacks
 
 

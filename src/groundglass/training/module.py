@@ -11,8 +11,8 @@ from torch import Tensor, distributed
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from groundglass.errors import TrainingError
-from groundglass.losses import LossConfig, segmentation_loss
-from groundglass.network.peers import PeerConfig, build_network
+from groundglass.network.baselines import BaselineConfig, build_network
+from groundglass.network.losses import LossConfig, segmentation_loss
 from groundglass.network.unet import NetworkConfig
 
 
@@ -25,9 +25,9 @@ class TrainingConfig:
         learning_rate: At the start (adam) or at the peak (adamw).
         weight_decay: Of adamw.
         epochs: At most.
-        halve_after: Epochs without improvement before the learning rate is halved (adam): of the validation loss, or
+        lr_patience: Epochs without improvement before the learning rate is halved (adam): of the validation loss, or
             of the training's where there is no validation.
-        stop_after: Epochs without improvement of the validation loss before the training stops; 0: never.
+        early_stopping_patience: Epochs without improvement of the validation loss before the training stops; 0: never.
         ema_decay: Of an exponential moving average of the weights, per step; 0: none.
         precision: Lightning's: `32-true` or `bf16-mixed`.
         compile: Compile the network for the training (wants a C++ compiler): a minute once, then a third faster.
@@ -38,8 +38,8 @@ class TrainingConfig:
     learning_rate: float = 5e-5
     weight_decay: float = 0.0
     epochs: int = 500
-    halve_after: int = 10
-    stop_after: int = 50
+    lr_patience: int = 10
+    early_stopping_patience: int = 50
     ema_decay: float = 0.0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
@@ -76,7 +76,7 @@ class LesionModule(lightning.LightningModule):
     of the whole batch.
     """
 
-    def __init__(self, network: NetworkConfig | PeerConfig, loss: LossConfig, training: TrainingConfig) -> None:
+    def __init__(self, network: NetworkConfig | BaselineConfig, loss: LossConfig, training: TrainingConfig) -> None:
         super().__init__()
         self.loss_config, self.training_config = loss, training
         self.network = build_network(network)
@@ -151,7 +151,7 @@ class LesionModule(lightning.LightningModule):
         config = self.training_config
         if config.optimiser == "adam":
             adam = torch.optim.Adam(self.parameters(), lr=config.learning_rate)
-            plateau = ReduceLROnPlateau(adam, factor=0.5, patience=config.halve_after)
+            plateau = ReduceLROnPlateau(adam, factor=0.5, patience=config.lr_patience)
             watched = "validation_loss" if self.trainer.enable_validation else "loss"
             return {"optimizer": adam, "lr_scheduler": {"scheduler": plateau, "monitor": watched}}
         adamw = torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from groundglass.errors import TrainingError
-from groundglass.losses import LossConfig
-from groundglass.network.peers import PeerConfig
+from groundglass.network.baselines import BaselineConfig
+from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
 from groundglass.training.module import LesionModule, TrainingConfig
 
 State: TypeAlias = dict[str, Tensor]
 
 
-def load_network(checkpoint: Path, network: NetworkConfig | PeerConfig) -> LesionModule:
+def load_network(checkpoint: Path, network: NetworkConfig | BaselineConfig) -> LesionModule:
     """The network of a checkpoint, in evaluation mode; only tensors are unpickled.
 
     Raises:
@@ -36,7 +36,7 @@ def load_network(checkpoint: Path, network: NetworkConfig | PeerConfig) -> Lesio
     return module.eval()
 
 
-def exported_weights(model: Path, network: NetworkConfig | PeerConfig) -> State:
+def exported_weights(model: Path, network: NetworkConfig | BaselineConfig) -> State:
     """The weights of an ONNX file that `export` wrote: it keeps the names of the paper's network.
 
     Raises:
@@ -53,7 +53,7 @@ def exported_weights(model: Path, network: NetworkConfig | PeerConfig) -> State:
     return {name: torch.from_numpy(to_array(stored[name.removeprefix("network.")]).copy()) for name in wanted}
 
 
-def widened(weights: State, of: NetworkConfig | PeerConfig, network: NetworkConfig | PeerConfig) -> State:
+def widened(weights: State, of: NetworkConfig | BaselineConfig, network: NetworkConfig | BaselineConfig) -> State:
     """A trained network's weights for another one: the same network, or it between neighbours.
 
     Where the other one sees neighbours that this one did not, their weights begin at 0: it begins as what this one is.
@@ -75,6 +75,6 @@ def widened(weights: State, of: NetworkConfig | PeerConfig, network: NetworkConf
     return wider
 
 
-def fresh(network: NetworkConfig | PeerConfig) -> LesionModule:
+def fresh(network: NetworkConfig | BaselineConfig) -> LesionModule:
     """A network with random weights, to load others into."""
     return LesionModule(network, LossConfig(), TrainingConfig())

@@ -1,0 +1,111 @@
+"""Commands for single scans and single patients: segment, info, follow, demo."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from groundglass.cli import options
+from groundglass.cli.console import print_lines, print_warnings, progress_bar
+from groundglass.inference.engine_config import EngineConfig
+
+commands = typer.Typer()
+
+
+@commands.command()
+def segment(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="DICOM (file, folder or ZIP), NIfTI, MHA, NRRD, a PNG or JPEG slice, or a folder of such slices.",
+        ),
+    ],
+    output: options.OutputFolder,
+    model: options.Model = None,
+    series: options.Series = None,
+    force_modality: options.ForceModality = False,
+    intensity: options.Intensity = None,
+    with_identity: options.WithIdentity = False,
+    engine: options.Engine = None,
+    precision: options.NumberFormat = None,
+    threads: options.Threads = None,
+) -> None:
+    """Find the lesions in a scan and write mask, findings (ml, % of lung), preview and report."""
+    from groundglass.report.analysis import read_and_load, save
+    from groundglass.report.analysis import segment as run
+
+    with progress_bar("slices") as progress:
+        config = EngineConfig(engine, precision, threads)
+        scan, segmenter = read_and_load(source, series, force_modality, model, config)
+        result = run(scan, segmenter, intensity, progress, with_identity)
+    files = save(result, output)
+    print_lines([result.findings.summary])
+    print_warnings(result.findings.warnings)
+    print_lines(files)
+
+
+@commands.command()
+def info(
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[INPUT]", help="Any input that `groundglass segment` takes.")
+    ] = None,
+    series: options.Series = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    with_identity: Annotated[
+        bool, typer.Option("--with-identity", help="Print series descriptions, which may name the patient.")
+    ] = False,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Print which engine would run the bundled model here, and why.")
+    ] = False,
+) -> None:
+    """Describe an input without segmenting it: series, grid, intensities, and why segment would refuse it."""
+    if engine:
+        from groundglass.inference.open_model import open_model
+
+        print_lines([open_model().engine.card])
+        return
+    if source is None:
+        raise typer.BadParameter("name an input, or ask for --engine", param_hint="INPUT")
+    from groundglass.apps.info import describe
+
+    described = describe(source, series, with_identity)
+    print_lines([described.model_dump_json(indent=2)] if as_json else described.lines)
+
+
+@commands.command()
+def follow(
+    sources: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="Two or more scans of one patient.")],
+    output: options.OutputFolder,
+    date: Annotated[
+        list[datetime] | None,
+        typer.Option(
+            "--date",
+            help="Date of each scan, in the order of the scans; repeat the option. [default: from the DICOM headers]",
+        ),
+    ] = None,
+    model: options.Model = None,
+    with_identity: options.WithIdentity = False,
+) -> None:
+    """Compare several scans of one patient: change in ml and % of lung, as table and figure."""
+    from groundglass.apps.follow import follow as run
+    from groundglass.inference.open_model import open_model
+
+    with progress_bar("scans") as progress:
+        result = run(sources, output, open_model(model), date or (), progress=progress, with_identity=with_identity)
+    print_lines([f"scan {change.earlier} to {change.later}: {change.in_words}" for change in result.changes])
+    print_warnings(result.warnings)
+    print_lines([output / "follow.html"])
+
+
+@commands.command()
+def demo(output: options.OutputFolder = Path("demo")) -> None:
+    """Make a chest phantom with lesions of known volume, segment it, and compare the volumes."""
+    from groundglass.apps.demo import run_demo
+
+    with progress_bar("slices") as progress:
+        lines = run_demo(output, progress)
+    print_lines(lines)

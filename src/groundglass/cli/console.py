@@ -1,0 +1,69 @@
+"""What the commands print with: consoles, progress bars, live tables, and the check for optional packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from groundglass.errors import GroundglassError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console(stderr: bool = False) -> Console:
+    """A console for stdout or stderr that neither highlights nor wraps."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def print_lines(lines: Sequence[object]) -> None:
+    """Print each item on a line of its own, without markup."""
+    printer = console()
+    for line in lines:
+        printer.print(str(line), markup=False)
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """Print each warning on a line of its own."""
+    print_lines([f"warning: {warning}" for warning in warnings])
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, nothing in a pipe; what `with` gives is called with done and total."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    printer = console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=printer, disable=not printer.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def live_table(table: Callable[[], Any]) -> Iterator[None]:
+    """A table that is redrawn every two seconds on a terminal, nothing in a pipe."""
+    from rich.live import Live
+
+    printer = console(stderr=True)
+    if not printer.is_terminal:
+        yield
+        return
+    with Live(get_renderable=table, console=printer, refresh_per_second=0.5, transient=True):
+        yield
+
+
+def require(*modules: str, extra: str = "train") -> None:
+    """Check that optional packages are installed.
+
+    Raises:
+        GroundglassError: One is missing; the message names the extra that installs it.
+    """
+    from importlib.util import find_spec
+
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise GroundglassError(f"{', '.join(missing)} is not installed: pip install 'groundglass[{extra}]'")

@@ -1,0 +1,150 @@
+"""From a scan to its lungs and lesions: intensity, lungs, network. Everything else measures or draws the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundglass.errors import FormatError
+from groundglass.inference.lungs import find_lungs
+from groundglass.inference.model_card import ModelCard
+from groundglass.inference.segmenter import Segmenter
+from groundglass.scan.geometry import AxialView
+from groundglass.scan.intensity import HuSlices, Intensity, recognise
+from groundglass.scan.kinds import IntensityKind
+from groundglass.scan.lung_field import LungField
+from groundglass.scan.packed_mask import PackedMask
+from groundglass.scan.scan import ImageStack, Mask, Scan
+
+Progress = Callable[[int, int], None]
+
+
+class StageTimer:
+    """Seconds that each stage took, in the order of the stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block inside `with`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedScan:
+    """A scan with its lungs and lesions, in upright axial slices: what findings measure and `evaluate` scores.
+
+    Attributes:
+        scan: The scan as it was read.
+        view: The turn from the scan's own grid to upright axial slices and back.
+        intensity: What the scan's numbers were taken for.
+        hu: (z, y, x) HU or estimated HU, computed slice by slice.
+        lung_field: The lungs, lesions included.
+        class_map: (z, y, x) uint8: 0 without lesion; otherwise 1, or the number of the lesion's class.
+    """
+
+    scan: Scan
+    view: AxialView
+    intensity: Intensity
+    hu: HuSlices
+    lung_field: LungField
+    class_map: PackedMask
+
+    @cached_property
+    def lesions(self) -> PackedMask:
+        """(z, y, x) bool: lesion of any class."""
+        return foreground(self.class_map)
+
+    def slice_size(self, z: int) -> tuple[int, int]:
+        """(height, width) of slice `z` of the view, without the padding of an image stack."""
+        return self.scan.sizes[z] if isinstance(self.scan, ImageStack) else (self.hu.shape[1], self.hu.shape[2])
+
+    def mask(self, voxels: NDArray[np.bool_]) -> Mask:
+        """A mask on the scan's own grid, from (z, y, x) voxels of the view."""
+        return Mask(self.view.restore(voxels), self.view.source)
+
+
+def segment_scan(
+    scan: Scan,
+    segmenter: Segmenter,
+    intensity: IntensityKind | None = None,
+    progress: Progress = lambda *_: None,
+    timer: StageTimer | None = None,
+) -> SegmentedScan:
+    """Find the lungs of a scan and the lesions in them.
+
+    Args:
+        scan: Any orientation; image stacks too.
+        segmenter: A loaded model.
+        intensity: What the scan's numbers are; None: recognise it.
+        progress: Called with the number of slices done and the number of all.
+        timer: Gets the seconds of each stage.
+
+    Raises:
+        IntensityError: The numbers are not recognised as CT.
+        LungError: No slice shows lung.
+    """
+    timer = timer or StageTimer()
+    segmented = _without_lesions(scan, segmenter.card, intensity, timer)
+    with timer.stage("lesions"):
+        class_map = segmenter.class_map(segmented.hu, segmented.lung_field, progress)
+        kept = segmented.lung_field.remove_extrapulmonary(foreground(class_map))
+        class_map = PackedMask.from_slices(classes * near for classes, near in zip(class_map, kept, strict=True))
+        return _with_lesions(segmented, class_map)
+
+
+def segment_by_mask(scan: Scan, mask: Scan, card: ModelCard, timer: StageTimer | None = None) -> SegmentedScan:
+    """Find the lungs of a scan and take its lesions from a mask that a person has corrected.
+
+    Args:
+        scan: The scan.
+        mask: A mask on the scan's grid, its axes in any order and direction: 0 without lesion; otherwise 1, or for a
+            model with class maps the number of the class.
+        card: The card of the model whose mask was corrected.
+        timer: Gets the seconds of each stage.
+
+    Raises:
+        FormatError: The mask lies on another grid, or holds numbers that name no class.
+        IntensityError: The scan's numbers are not recognised as CT.
+        LungError: No slice of the scan shows lung.
+    """
+    segmented, view = _without_lesions(scan, card, None, timer or StageTimer()), AxialView(mask.geometry)
+    if not view.geometry.matches(segmented.view.geometry, tolerance_mm=0.01):
+        raise FormatError(
+            f"the corrected mask lies on {mask.geometry}, expected the scan's grid, {scan.geometry}: "
+            "draw on the scan itself"
+        )
+    values, classes = view.turn(mask.values), max(1, len(card.classes) - 1)
+    if not np.isin(np.unique(values), np.arange(classes + 1)).all():
+        raise FormatError(f"the corrected mask has values other than 0 to {classes}: draw with these alone")
+    return _with_lesions(segmented, PackedMask.from_slices(plane.astype(np.uint8) for plane in values))
+
+
+def foreground(class_map: PackedMask) -> PackedMask:
+    """(z, y, x) bool: True where a class map is not 0."""
+    return PackedMask.from_slices(plane > 0 for plane in class_map)
+
+
+def _without_lesions(scan: Scan, card: ModelCard, intensity: IntensityKind | None, timer: StageTimer) -> SegmentedScan:
+    with timer.stage("intensity"):
+        view = AxialView(scan.geometry)
+        recognised = recognise(scan, intensity)
+        hu = recognised.slices(view.turn(scan.values))
+    with timer.stage("lungs"):
+        lung_field = find_lungs(scan, hu, view.geometry, card.field_of_view)
+    empty = np.zeros(hu.shape[1:], dtype=np.uint8)
+    return SegmentedScan(scan, view, recognised, hu, lung_field, PackedMask.from_slices([empty] * len(hu)))
+
+
+def _with_lesions(segmented: SegmentedScan, class_map: PackedMask) -> SegmentedScan:
+    lung_field = segmented.lung_field.including_lesions(foreground(class_map))
+    return replace(segmented, class_map=class_map, lung_field=lung_field)

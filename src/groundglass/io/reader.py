@@ -1,0 +1,173 @@
+"""The one door in: a path, whatever it holds, becomes a `Scan` or a refusal that says why."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import zlib
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from groundglass.errors import FormatError
+from groundglass.io.dicom import read_dicom
+from groundglass.io.dicom_series import BARE_STARTS, NoDicomError
+from groundglass.io.image_slices import natural_order, read_pictures
+from groundglass.io.limits import read_bytes, shown
+from groundglass.io.metaimage import read_mha
+from groundglass.io.nifti import is_nifti, read_nifti
+from groundglass.io.nrrd import read_nrrd
+from groundglass.scan.scan import Scan
+
+_EXPECTED = (
+    "expected a CT as DICOM (a file, folder or ZIP), NIfTI (.nii, .nii.gz), MHA, NRRD, a PNG or JPEG slice, or a "
+    "folder of such slices"
+)
+_VOLUMES = {"NIfTI": read_nifti, "MHA": read_mha, "NRRD": read_nrrd}
+_PICTURES = ("PNG", "JPEG")
+_DICOM = ("DICOM", "ZIP")
+_KIND_BY_SUFFIX = {
+    **{".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "MHA", ".nrrd": "NRRD"},
+    **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"},
+}
+_SIGNATURES = (
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"NRRD000", "NRRD"),
+    (128, b"DICM", "DICOM"),
+    *((0, start, "DICOM") for start in BARE_STARTS),
+    (344, b"ni1\0", "a NIfTI header without its voxels (.hdr)"),
+    (0, b"PK\x03\x04", "ZIP"),
+    (0, b"PK\x05\x06", "an empty ZIP archive"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"II*\0", "a TIFF picture"),
+    (0, b"MM\0*", "a TIFF picture"),
+    (0, b"GIF8", "a GIF picture"),
+    (0, b"BM", "a BMP picture"),
+    (0, b"\x89HDF", "an HDF5 file"),
+)
+
+
+def read_scan(path: str | os.PathLike[str], series: str | None = None, force_modality: bool = False) -> Scan:
+    """Read a CT scan: DICOM, NIfTI, MHA, NRRD, one PNG or JPEG slice, or a folder of them.
+
+    What a file is decides its content; a name that says otherwise is refused, a missing extension is not.
+
+    Args:
+        path: A file, a ZIP archive or folder of DICOM (deep), or a folder of pictures and no DICOM (in natural order);
+            other and hidden files are passed over.
+        series: Of several DICOM series the UID, or how it ends; None: chosen by the rule of `dicom_find`.
+        force_modality: Take a DICOM series that is no CT by its header for one.
+
+    Returns:
+        The scan as its file states it: (z, y, x) on its grid, values after the file's own slope and intercept.
+
+    Raises:
+        FormatError: There is nothing to read, it is damaged, or of a kind that is not read; the message says which.
+    """
+    path = Path(path)
+    mode = _mode(path)
+    if stat.S_ISDIR(mode):
+        return _read_folder(path, series, force_modality)
+    if not stat.S_ISREG(mode):
+        raise FormatError(f"{shown(path)} is no regular file (a pipe, socket or device), {_EXPECTED}")
+    kind = _kind(read_bytes(path, 4096))
+    _check_kind(path, kind)
+    if kind in _DICOM:
+        return read_dicom(path, series, force_modality)
+    return read_pictures([path], path) if kind in _PICTURES else _VOLUMES[kind](path)
+
+
+def kind_of(path: Path) -> str:
+    """What a path holds by its first bytes: `DICOM`, `NIfTI`, `ZIP`, ...; `folder` for a folder.
+
+    Raises:
+        FormatError: There is nothing that can be read.
+    """
+    if stat.S_ISDIR(_mode(path)):
+        return "folder"
+    return _kind(read_bytes(path, 4096))
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "its name is no path"
+        if isinstance(error, FileNotFoundError):
+            reason = "its link leads nowhere" if path.is_symlink() else "there is no such file or folder"
+        elif isinstance(error, OSError) and error.errno == errno.ELOOP:
+            reason = "its links go in a circle"
+        raise FormatError(f"{shown(path)} cannot be read: {reason}; check the path") from None
+
+
+def _check_kind(path: Path, kind: str) -> None:
+    """Refuse what is not read, and a name that belongs to something else."""
+    name, said = shown(path), _kind_by_name(path)
+    if kind not in (*_VOLUMES, *_PICTURES, *_DICOM):
+        raise FormatError(f"{name} is {kind}, {_EXPECTED if said is None else f'expected {said} as its name says'}")
+    if said is not None and (said in _PICTURES) != (kind in _PICTURES):
+        raise FormatError(f"{name} is {kind} by its content, expected {said} as its name says: rename it if it is a CT")
+
+
+def _kind_by_name(path: Path) -> str | None:
+    name = path.name.lower()
+    return next((kind for suffix, kind in _KIND_BY_SUFFIX.items() if name.endswith(suffix)), None)
+
+
+def _kind(head: bytes) -> str:
+    """What a file's first bytes say that it is."""
+    if not head:
+        return "empty (0 bytes)"
+    if head[:2] == b"\x1f\x8b":
+        try:
+            inside = _kind(zlib.decompressobj(wbits=31).decompress(head, 1024))
+        except zlib.error:
+            return "a damaged gzip file"
+        return inside if inside == "NIfTI" else f"a gzip file with no NIfTI inside ({inside})"
+    if is_nifti(head):
+        return "NIfTI"
+    for offset, signature, kind in _SIGNATURES:
+        if head.startswith(signature, offset):
+            return kind
+    if b"ElementDataFile" in head and b"NDims" in head:
+        return "MHA"
+    return "text" if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head) else "of an unknown kind"
+
+
+def _read_folder(folder: Path, series: str | None, force_modality: bool) -> Scan:
+    """The DICOM in it, however deep; where there is none, the pictures that lie in it."""
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise FormatError(f"{shown(folder)} cannot be read: {error.strerror}; check its permissions") from None
+    try:
+        scan = read_dicom(folder, series, force_modality)
+    except NoDicomError as error:
+        return _read_pictures(folder, entries, error)
+    beside = sum(_kind_by_name(entry) in _PICTURES for entry in entries)
+    note = f"{beside} PNG or JPEG picture{'s' if beside != 1 else ''} beside the DICOM passed over"
+    return replace(scan, notes=(*scan.notes, note)) if beside else scan
+
+
+def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) -> Scan:
+    files = [entry for entry in entries if entry.is_file()]
+    kinds = {file: _kind(read_bytes(file, 4096)) for file in files}
+    pictures = [file for file, kind in kinds.items() if kind in _PICTURES or _kind_by_name(file) in _PICTURES]
+    for picture in pictures:
+        _check_kind(picture, kinds[picture])
+    if pictures:
+        return read_pictures(sorted(pictures, key=natural_order), folder)
+    if "DICOM" in kinds.values():
+        raise no_dicom
+    raise FormatError(f"{shown(folder)} holds no DICOM, PNG or JPEG slice but {_listed(entries)}: {_EXPECTED}")
+
+
+def _listed(entries: list[Path]) -> str:
+    """What a folder holds, as extensions and counts: `3 .nii.gz, 1 folder`."""
+    counts = Counter(
+        "folder" if e.is_dir() else (".nii.gz" if e.name.lower().endswith(".nii.gz") else e.suffix.lower() or "bare")
+        for e in entries
+    )
+    return ", ".join(f"{n} {what}" for what, n in counts.most_common(6)) or "nothing"

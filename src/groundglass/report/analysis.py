@@ -1,0 +1,148 @@
+"""What the command line, batches and services call: a scan in, its findings and files out. Composition only."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from groundglass.inference.engine_config import EngineConfig
+from groundglass.inference.model_card import ModelCard
+from groundglass.inference.open_model import open_model
+from groundglass.inference.pipeline import Progress, SegmentedScan, StageTimer, segment_by_mask, segment_scan
+from groundglass.inference.segmenter import Segmenter
+from groundglass.io.reader import read_scan
+from groundglass.report.findings import Findings, ModelRef, measure
+from groundglass.report.preview import preview
+from groundglass.report.results_folder import write_results
+from groundglass.scan.kinds import IntensityKind
+from groundglass.scan.scan import Mask, Scan
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A segmented scan with its findings.
+
+    Attributes:
+        segmented: The scan with its lungs and lesions.
+        findings: Volumes, shares and what is unknown.
+        preview: A montage of the slices with most lesion.
+        card: The card of the model that was used.
+    """
+
+    segmented: SegmentedScan
+    findings: Findings
+    preview: Image.Image
+    card: ModelCard
+
+    @property
+    def scan(self) -> Scan:
+        """The scan as it was read."""
+        return self.segmented.scan
+
+    @cached_property
+    def lesions(self) -> Mask:
+        """Lesion mask on the scan's own grid."""
+        return self.segmented.mask(np.asarray(self.segmented.lesions))
+
+    @cached_property
+    def classes(self) -> dict[str, Mask]:
+        """{class: its part of the lesions} for a model with class maps, else empty."""
+        numbers = np.asarray(self.segmented.class_map)
+        names = enumerate(self.card.classes[1:], start=1)
+        return {name: self.segmented.mask(numbers == number) for number, name in names}
+
+
+def segment(
+    scan: Scan,
+    segmenter: Segmenter | None = None,
+    intensity: IntensityKind | None = None,
+    progress: Progress = lambda *_: None,
+    with_identity: bool = False,
+) -> Analysis:
+    """Find the lesions of a scan, measure them and draw them.
+
+    Args:
+        scan: Any orientation; image stacks too.
+        segmenter: A loaded model; None: the bundled one.
+        intensity: What the scan's numbers are; None: recognise it.
+        progress: Called with the number of slices done and the number of all.
+        with_identity: Name the source and the patient in findings and preview.
+
+    Raises:
+        IntensityError: The numbers are not recognised as CT.
+        LungError: No slice shows lung.
+        ModelError: The model is missing or damaged.
+        EngineError: No engine on this machine can run the model.
+    """
+    timer = StageTimer()
+    with timer.stage("model"):
+        segmenter = segmenter or open_model()
+    segmented = segment_scan(scan, segmenter, intensity, progress, timer)
+    return _analysis(segmented, segmenter.card, timer, with_identity)
+
+
+def correct(scan: Scan, mask: Scan, card: ModelCard) -> Analysis:
+    """Measure and draw a scan's lesions after a person has corrected their mask.
+
+    Args:
+        scan: The scan.
+        mask: The corrected mask: see `segment_by_mask`.
+        card: The card of the model whose mask was corrected.
+
+    Raises:
+        FormatError: The mask lies on another grid, or holds numbers that name no class.
+        IntensityError: The scan's numbers are not recognised as CT.
+        LungError: No slice of the scan shows lung.
+    """
+    timer = StageTimer()
+    return _analysis(segment_by_mask(scan, mask, card, timer), card, timer, corrected=True)
+
+
+def read_and_load(
+    source: Path, series: str | None, force_modality: bool, model: Path | None, engine: EngineConfig
+) -> tuple[Scan, Segmenter]:
+    """Read a scan (see `read_scan`) while a model is loaded beside it (see `open_model`)."""
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(open_model, model, engine)
+        scan = read_scan(source, series, force_modality)
+        return scan, loading.result()
+
+
+def analyse(scan: Scan) -> Findings:
+    """The findings of a scan by the bundled model: burden in ml and % of lung, and what is unknown and why.
+
+    Raises:
+        InputError: The scan is refused.
+    """
+    return segment(scan).findings
+
+
+def save(analysis: Analysis, folder: Path) -> list[Path]:
+    """Write mask, findings, preview and report into a folder: all of them, or none.
+
+    Files of an earlier result in the folder are replaced; other files stay.
+
+    Returns:
+        The files: masks, findings, preview, report.
+
+    Raises:
+        OutputError: The folder cannot be written; it is as it was before.
+    """
+    return write_results(analysis.segmented, analysis.findings, analysis.preview, analysis.card, folder)
+
+
+def _analysis(
+    segmented: SegmentedScan, card: ModelCard, timer: StageTimer, with_identity: bool = False, corrected: bool = False
+) -> Analysis:
+    with timer.stage("measure"):
+        model = ModelRef(name=card.name, sha256=card.sha256)
+        findings = measure(segmented, model, with_identity, corrected)
+    findings = findings.model_copy(update={"seconds": timer.seconds})
+    source = segmented.scan.source
+    title = f"{source.name}: {findings.summary}" if with_identity and source else findings.summary
+    return Analysis(segmented, findings, preview(segmented, title, with_identity), card)

@@ -1,0 +1,90 @@
+"""The burden as a DICOM Structured Report (TID 1500, PS3.16) that refers to the Segmentation."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import highdicom as hd
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from groundglass.report.dicom_seg import SEGMENT_TYPES, SERIES_NUMBER, complete_headers, derived_uids, model_version
+from groundglass.report.findings import Findings
+from groundglass.scan.scan import DicomSeries
+
+_ML = Code("ml", "UCUM", "milliliter")
+_SHARE = Code("lesion-share", "99GROUNDGLASS", "Lesion share of lung volume")
+_LUNG = Code("lung-volume", "99GROUNDGLASS", "Lung volume, lesions included")
+
+
+def structured_report(series: DicomSeries, segments: Dataset, findings: Findings) -> Dataset:
+    """Report lesion volume, lung volume and the lesion's share, for both lungs together and for each.
+
+    Values that are unknown (null in the findings) are left out.
+
+    Args:
+        series: The series that the scan was read from.
+        segments: Its Segmentation, in which segment 1 is the lesions.
+        findings: The scan's findings.
+    """
+    sources = complete_headers(series)
+    uid = derived_uids(sources[0], findings, segments.SOPInstanceUID)
+    device = hd.sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=uid("device"),
+            name="groundglass",
+            model_name=findings.model.name,
+            serial_number=findings.model.sha256[:16],
+        ),
+    )
+    group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid("lesions"), "COVID-19 lesions"),
+        referenced_segment=hd.sr.ReferencedSegment(
+            sop_class_uid=segments.SOPClassUID,
+            sop_instance_uid=segments.SOPInstanceUID,
+            segment_number=1,
+            source_series=hd.sr.SourceSeriesForSegmentation(sources[0].SeriesInstanceUID),
+        ),
+        finding_type=SEGMENT_TYPES["lesion"],
+        finding_sites=[hd.sr.FindingSite(codes.SCT.Lung)],
+        algorithm_id=hd.sr.AlgorithmIdentification(
+            name=findings.model.name, version=model_version(findings), parameters=["research use only"]
+        ),
+        measurements=_measurements(findings) or None,
+    )
+    content = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=device),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        imaging_measurements=[group],
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return hd.sr.Comprehensive3DSR(
+            evidence=[*sources, segments],
+            content=content,
+            series_instance_uid=uid("report series"),
+            series_number=SERIES_NUMBER + 1,
+            sop_instance_uid=uid("report"),
+            instance_number=1,
+            manufacturer="groundglass",
+            is_complete=True,
+            series_description="groundglass findings",
+        )
+
+
+def _measurements(findings: Findings) -> list[Any]:
+    sides = ((findings.both_lungs, None), (findings.right_lung, codes.SCT.Right), (findings.left_lung, codes.SCT.Left))
+    return [
+        hd.sr.Measurement(name, value, unit, finding_sites=[hd.sr.FindingSite(codes.SCT.Lung, side)])
+        for burden, side in sides
+        for name, value, unit in (
+            (codes.SCT.Volume, burden.lesion_volume_ml, _ML),
+            (_SHARE, burden.lesion_share_of_lung_percent, codes.UCUM.Percent),
+            (_LUNG, burden.lung_volume_ml, _ML),
+        )
+        if value is not None
+    ]

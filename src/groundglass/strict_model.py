@@ -1,0 +1,17 @@
+"""The base of every record that is read from or written to a file: frozen, and strict about its keys."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class StrictModel(BaseModel):
+    """A frozen pydantic model that refuses unknown keys, NaN and infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def first_error(error: ValidationError) -> str:
+    """The first validation error on one line: `training.epochs: Input should be a valid integer`."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -1,0 +1,44 @@
+"""Tables as text: CSV for programs, Markdown for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = (), digits: int | None = None) -> str:
+    r"""Rows as CSV with lines that end in `\n`; None is an empty cell.
+
+    Args:
+        rows: One mapping for each row.
+        columns: The header; by default every key in the order of its first appearance.
+        digits: Decimal places to which floats are rounded; None leaves them as they are.
+    """
+    rows = list(rows)
+    text = io.StringIO()
+    header = columns or list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        if digits is not None:
+            row = {key: round(value, digits) if isinstance(value, float) else value for key, value in row.items()}
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> Iterator[str]:
+    """The lines of a Markdown table; `|` inside a cell is escaped.
+
+    Args:
+        header: A title for each column.
+        rows: Cells as text.
+        left: Numbers of the columns that are aligned left; the others are aligned right.
+    """
+    columns = range(len(header))
+    aligned_left = {number % len(header) for number in left}
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'|'.join('---' if column in aligned_left else '---:' for column in columns)}|"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"

@@ -1,0 +1,86 @@
+"""Servers and scans for their tests."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from groundglass.io import nifti
+from groundglass.scan.phantom import Phantom, chest_phantom
+from helpers.browser import Tab, chromium
+from helpers.browser import tab as watched_tab
+from helpers.server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts a server with more words of its command line; all are ended after the test."""
+    servers: list[Server] = []
+
+    def start(*words: str, folder: Path | None = None) -> Server:
+        server = Server(folder or tmp_path / "store", words, tmp_path / f"log-{len(servers)}")
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for the tests of a module that only ask."""
+    folder = tmp_path_factory.mktemp("server")
+    server = Server(folder / "store", (), folder / "log")
+    server.start()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def scan_file(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scan") / "ct.nii.gz"
+    nifti.write_scan(phantom.scan, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def long_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scan that takes some seconds."""
+    path = tmp_path_factory.mktemp("long") / "long.nii.gz"
+    nifti.write_scan(chest_phantom(shape=(90, 144, 190)).scan, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def chrome() -> "Iterator[Browser]":
+    """Chromium; a test that needs it is skipped where it is not installed."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def done(server: Server, scan_file: Path) -> str:
+    """The id of a job that is done."""
+    return str(server.over(server.post(scan_file).json()["id"])["id"])
+
+
+@pytest.fixture
+def tab(chrome: "Browser", server: Server) -> Iterator[Tab]:
+    """A tab for the server of the module."""
+    with watched_tab(chrome, server.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def shown(tab: Tab, done: str) -> Tab:
+    """A tab with a scan on it."""
+    tab.open(done)
+    tab.ready(done)
+    return tab

@@ -1,0 +1,226 @@
+"""What keeps others out: Host, Origin, token, policies; and what a server refuses to start with."""
+
+import hmac
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.datastructures import Headers
+
+from groundglass.apps.service import guard
+from groundglass.apps.service.config import ServiceConfig, is_loopback, read_token
+from groundglass.errors import ConfigError
+from helpers.server import TOKEN, Server
+
+Start = Callable[..., Server]
+NOBODY = "0" * 32
+
+
+def token_file(folder: Path, text: str = TOKEN) -> Path:
+    path = folder / "token"
+    path.write_text(f"{text}\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a token, that has a scan's job."""
+    folder = tmp_path_factory.mktemp("locked")
+    server = Server(folder / "store", ("--token-file", str(token_file(folder)), "--name", "ct.example"), folder / "log")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost.evil:80", "ct.example"])
+def test_a_name_that_is_not_its_own_is_refused(server: Server, host: str) -> None:
+    with server.client() as client:
+        for path in ("/", "/api/jobs", "/healthz", "/api/session"):
+            answer = client.get(path, headers={"Host": host})
+            assert answer.status_code == 421
+            assert "--name" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8642", "127.0.0.1", "[::1]:8642", "LOCALHOST"])
+def test_its_own_names_are_taken(server: Server, host: str) -> None:
+    with server.client() as client:
+        assert client.get("/api/jobs", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_what_another_sites_page_sends_is_refused(server: Server, headers: dict[str, str], scan_file: Path) -> None:
+    with server.client() as client:
+        files = {"files": ("ct.nii.gz", scan_file.read_bytes())}
+        assert client.post("/api/scans", files=files, headers=headers).status_code == 403
+        assert client.delete(f"/api/jobs/{NOBODY}", headers=headers).status_code == 403
+        assert client.get("/api/jobs", headers=headers).status_code == 403
+        assert client.get("/api/jobs").json() == []
+
+
+def test_its_own_page_is_let_in(server: Server) -> None:
+    with server.client() as client:
+        own = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}
+        assert client.delete(f"/api/jobs/{NOBODY}", headers=own).status_code == 404
+
+
+def test_no_other_origin_may_ever_read(server: Server) -> None:
+    with server.client() as client:
+        asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+        answers = [client.options("/api/scans", headers=asked), client.get("/api/jobs"), client.get("/healthz")]
+    for answer in answers:
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_every_answer_says_what_a_browser_may_do_with_it(server: Server) -> None:
+    with server.client() as client:
+        for path in ("/", "/api/jobs", "/healthz", f"/api/jobs/{NOBODY}", "/nothing"):
+            headers = client.get(path).headers
+            policy = headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "frame-ancestors 'none'" in policy
+            assert "unsafe" not in policy
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert headers["cross-origin-resource-policy"] == "same-origin"
+            assert "server" not in headers
+
+
+def routes(server: Server) -> list[tuple[str, str]]:
+    with server.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        paths: dict[str, Any] = client.get("/api/openapi.json").json()["paths"]
+    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
+
+
+def test_without_the_token_no_route_tells_anything(locked: Server) -> None:
+    free = {"/healthz", "/readyz", "/api/session"}
+    asked = routes(locked)
+    assert len(asked) > 12
+    for method, path in [*asked, ("GET", "/api/openapi.json"), ("GET", "/metrics")]:
+        place = path.replace("{id}", NOBODY).replace("{name}", "report.html")
+        with locked.client() as client:
+            for headers in (
+                {},
+                {"Authorization": "Bearer wrong"},
+                {"Authorization": f"Basic {TOKEN}"},
+                {"Authorization": "Bearer"},
+                {"Cookie": f"{guard.COOKIE}={TOKEN}"},
+                {"Cookie": f"{guard.COOKIE}="},
+                {"Cookie": "a=b; [broken"},
+            ):
+                answer = client.request(method, place, headers=headers)
+                assert (answer.status_code == 401) == (path not in free), (method, path, headers)
+
+
+def test_with_the_token_a_scan_is_taken_and_read(locked: Server, scan_file: Path) -> None:
+    with locked.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        sent = client.post("/api/scans", files={"files": ("ct.nii.gz", scan_file.read_bytes())})
+        assert sent.status_code == 202
+        url = f"/api/jobs/{sent.json()['id']}"
+        with client.stream("GET", f"{url}/events") as stream:
+            last = [line for line in stream.iter_lines() if line.startswith("data: ")][-1]
+        assert json.loads(last.removeprefix("data: "))["status"] == "done"
+        assert client.get(f"{url}/files/report.html").status_code == 200
+    with locked.client() as other:
+        for path in ("", "/findings", "/events", "/files/report.html", "/view/scan.nii.gz"):
+            assert other.get(f"{url}{path}").status_code == 401
+
+
+def test_the_cookie_stands_for_the_token_and_does_not_tell_it(locked: Server) -> None:
+    with locked.client() as client:
+        assert client.get("/api/session").json() == {"needs_token": True, "signed_in": False}
+        assert client.post("/api/session", json={"token": "wrong"}).status_code == 401
+        answer = client.post("/api/session", json={"token": TOKEN})
+        assert answer.status_code == 204
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "samesite=strict" in cookie.lower()
+        assert TOKEN not in cookie
+        assert client.get("/api/session").json() == {"needs_token": True, "signed_in": True}
+        assert client.get("/api/jobs").status_code == 200
+        assert client.get("/api/jobs", headers={"Origin": "http://evil.example"}).status_code == 403
+        assert client.delete("/api/session").status_code == 204
+        assert client.get("/api/jobs").status_code == 401
+
+
+def test_its_further_names_are_taken(locked: Server) -> None:
+    with locked.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        assert client.get("/api/jobs", headers={"Host": "ct.example"}).status_code == 200
+
+
+def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared, compare = [], hmac.compare_digest
+
+    def spy(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return compare(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    assert guard.is_signed_in(Headers({"Authorization": f"Bearer {TOKEN}"}), TOKEN)
+    assert not guard.is_signed_in(Headers({"Authorization": "Bearer x"}), TOKEN)
+    assert not guard.is_signed_in(Headers({"Cookie": f"{guard.COOKIE}=x"}), TOKEN)
+    assert [a for a, _ in compared] == [TOKEN.encode(), b"x", b"x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--host", "0.0.0.0"], "there is no token"),
+        (["--host", "192.0.2.1"], "there is no token"),
+        (["--token-file", "SHORT"], "has 5 characters, expected at least 16"),
+        (["--token-file", "OPEN"], "chmod 600"),
+        (["--token-file", "MISSING"], "cannot be read"),
+        (["--port", "TAKEN"], "name another with --port"),
+        (["--model", "MISSING"], "MISSING"),
+    ],
+)
+def test_what_it_refuses_to_start_with(tmp_path: Path, words: list[str], reason: str) -> None:
+    token_file(tmp_path, "short").rename(tmp_path / "SHORT")
+    token_file(tmp_path).rename(tmp_path / "OPEN")
+    (tmp_path / "OPEN").chmod(0o644)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = [word.replace("TAKEN", str(taken.getsockname()[1])) for word in words]
+        code = "from groundglass.cli import main; main()"
+        command = [sys.executable, "-c", code, "serve", "-o", "store", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (1, 2)
+    assert reason in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert TOKEN not in done.stderr
+
+
+def test_a_folder_serves_one_server(server: Server, tmp_path: Path) -> None:
+    code = "from groundglass.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", "-o", str(server.folder), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert re.match("groundglass: another server uses .*: stop it, or name another folder with -o$", done.stderr)
+
+
+def test_what_is_loopback() -> None:
+    assert all(map(is_loopback, ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"]))
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.1.1", "localhost.example", ""]))
+
+
+def test_the_token_is_in_no_repr(tmp_path: Path) -> None:
+    assert read_token(token_file(tmp_path)) == TOKEN
+    config = ServiceConfig(tmp_path, host="0.0.0.0", token=TOKEN)
+    assert TOKEN not in repr(config)
+    with pytest.raises(ConfigError, match="there is no token"):
+        ServiceConfig(tmp_path, host="0.0.0.0")

@@ -1,0 +1,174 @@
+"""The page for everyone: keys, names, contrast, a phone, the dark, less motion."""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from helpers.browser import Tab
+from helpers.browser import tab as watched_tab
+from helpers.server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+# The least contrast of any text that is seen, with the text: WCAG 2 asks for 4.5, for large text 3.
+CONTRAST = """() => {
+  const numbers = (colour) => {
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const light = ([r, g, b]) => [r, g, b]
+    .map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const found = numbers(getComputedStyle(at).backgroundColor);
+      if (found[3] > 0.99) return found;
+    }
+    return [255, 255, 255, 1];
+  };
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    const element = text.parentElement;
+    if (!text.textContent.trim() || !element.checkVisibility()) continue;
+    if (element.closest(".spoken, noscript, :disabled")) continue;
+    const style = getComputedStyle(element);
+    const svg = element instanceof SVGElement;
+    const [one, other] = [light(numbers(svg ? style.fill : style.color)), light(behind(element))];
+    found.push([(Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05), text.textContent.trim()]);
+  }
+  return found.sort((a, b) => a[0] - b[0])[0];
+}"""
+
+# What can have the focus but has no name that a screen reader could say.
+NAMELESS = """() => [...document.querySelectorAll("a, button, input, [tabindex='0']")]
+  .filter((each) => each.checkVisibility())
+  .filter((each) => !(each.getAttribute("aria-label") || each.getAttribute("aria-labelledby")
+    || each.labels?.length || each.innerText?.trim()))
+  .map((each) => each.outerHTML)"""
+
+FOCUSED = """() => {
+  const at = document.activeElement;
+  if (at === document.body) return ["", true];
+  const style = getComputedStyle(at.matches(".choice input, .spoken") ? at.nextElementSibling : at);
+  return [at.id || at.getAttribute("aria-label") || at.innerText || at.tagName, style.outlineStyle !== "none"];
+}"""
+
+
+MOVING = """() => [...document.querySelectorAll("*")]
+  .filter((each) => getComputedStyle(each).transitionDuration !== "0s").length"""
+
+
+def assert_fits(page: "Page", width: int) -> None:
+    assert page.evaluate("() => document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read(chrome: "Browser", server: Server, done: str, scheme: Any) -> None:
+    with watched_tab(chrome, server.url, color_scheme=scheme) as tab:
+        page = tab.open()
+        least, text = page.evaluate(CONTRAST)
+        assert least >= 4.5, text
+        tab.open(done)
+        tab.ready(done)
+        least, text = page.evaluate(CONTRAST)
+        assert least >= 4.5, text
+        page.click("text=Correct the mask")
+        least, text = page.evaluate(CONTRAST)
+        assert least >= 4.5, text
+
+
+def test_a_phone_is_wide_enough(chrome: "Browser", server: Server, done: str) -> None:
+    with watched_tab(chrome, server.url, viewport={"width": 390, "height": 844}, has_touch=True) as tab:
+        page = tab.open()
+        assert_fits(page, 390)
+        tab.open(done)
+        tab.ready(done)
+        assert_fits(page, 390)
+        assert "not a medical device" in page.inner_text("header")
+        page.click("text=Correct the mask")
+        assert_fits(page, 390)
+        box = page.locator(".stage canvas").bounding_box()
+        assert box is not None
+        page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 3)
+        assert page.get_by_role("button", name="Save correction").is_enabled()
+        page.click("text=Undo")
+        page.click("text=Leave")
+
+
+def test_everything_has_a_name_and_a_place(shown: Tab) -> None:
+    page = shown.page
+    assert page.evaluate(NAMELESS) == []
+    page.click("text=Correct the mask")
+    assert page.evaluate(NAMELESS) == []
+    assert page.locator("h1").count() == page.locator("main").count() == page.locator("header.top").count() == 1
+    assert page.get_by_role("navigation", name="Scans").is_visible()
+    assert page.get_attribute("html", "lang") == "en"
+    assert page.locator("[aria-live]").count() == 1
+    tree = page.locator("body").aria_snapshot()
+    wanted = ['radio "Axial" [checked]', 'radio "Lung" [checked]', 'slider "Slice"', 'slider "Size', 'table "Burden by']
+    for words in wanted:
+        assert words in tree, words
+
+
+def test_the_tab_key_reaches_everything_in_order_and_shows_where_it_is(shown: Tab) -> None:
+    page = shown.page
+    page.evaluate("() => document.activeElement.blur()")
+    walked = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        name, outlined = page.evaluate(FOCUSED)
+        if not name:
+            break
+        assert outlined, name
+        walked.append(name)
+    assert walked[0].startswith("Skip")
+    wanted = [
+        "New scan",
+        "Delete",
+        "layout-axial",
+        "window-lung",
+        "Correct the mask",
+        "Scan with the lesion drawn over it",
+    ]
+    wanted += ["Zoom in", "slice", "Lesion of each slice: go to a slice", "lesion", "contour", "opacity"]
+    at = [walked.index(name) for name in wanted]
+    assert at == sorted(at)
+    assert any("Mask, NIfTI" in name for name in walked)
+
+
+def test_keys_alone_do_it(tab: Tab, done: str) -> None:
+    page = tab.open()
+    link = page.locator(f".jobs a[href='#{done}']")
+    link.focus()
+    page.keyboard.press("Enter")
+    tab.ready(done)
+    page.focus(".stage canvas")
+    before = tab.slice_shown()
+    for key, step in (("ArrowUp", 1), ("ArrowDown", -1), ("PageUp", 10), ("PageDown", -10)):
+        page.keyboard.press(key)
+        assert tab.slice_shown() == before + step
+        before += step
+    page.keyboard.press("l")
+    assert not page.is_checked("#lesion")
+    page.keyboard.press("c")
+    assert page.is_checked("#contour")
+    page.focus("#layout-axial")
+    page.keyboard.press("ArrowRight")
+    assert page.is_checked("#layout-multiplanar")
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.id") == "main"
+    assert page.url.endswith(done)
+
+
+def test_progress_is_told_and_nothing_moves_unasked(chrome: "Browser", server: Server, done: str) -> None:
+    with watched_tab(chrome, server.url, reduced_motion="reduce") as tab:
+        page = tab.open(done)
+        tab.ready(done)
+        assert page.inner_text("#announcer") == "The scan is shown."
+        assert page.evaluate(MOVING) == 0

@@ -1,0 +1,179 @@
+"""The page, from a dropped scan to its result."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from groundglass.io import nifti
+from groundglass.scan.phantom import Phantom, chest_phantom
+from helpers.browser import SOON_MS, OnScreen, Tab
+from helpers.dicom_phantom import write_series
+from helpers.served_results import get, lesions, slice_numbers
+from helpers.server import Server
+
+
+def test_the_first_screen_says_what_may_be_dropped(tab: Tab) -> None:
+    page = tab.open()
+    assert page.locator("h1").count() == 1
+    assert "Up to 2.1 GB, 5,000 files and 3,000 slices a scan. Results are kept for 7 days." in page.inner_text(
+        "#limits"
+    )
+    assert "not a medical device" in page.inner_text("header")
+
+
+def test_a_dropped_scan_is_followed_to_its_result(tab: Tab, server: Server, scan_file: Path) -> None:
+    page = tab.open()
+    tab.drop(scan_file)
+    job = tab.ready()
+    findings = json.loads(get(server, f"{job}/findings"))
+    words = page.inner_text(".facts")
+    for value in (findings["lesion_volume_ml"], findings["right_lung"]["lesion_volume_ml"]):
+        assert f"{value:.1f}" in words
+    assert f"{findings['lesion_share_of_lung_percent']:.1f}" in words
+    assert page.inner_text("h1") == "ct.nii.gz"
+    assert page.title() == "ct.nii.gz - groundglass"
+    page.reload()
+    assert tab.ready() == job
+    assert page.inner_text(".facts") == words
+
+
+def test_the_lesion_is_drawn_where_it_is(shown: Tab, server: Server, done: str) -> None:
+    mask, spacing_mm = lesions(server, done)
+    z = int(np.argmax(mask.any(axis=2).sum(axis=1)))
+    shown.go_to(slice_numbers(server, done)[z])
+    shown.page.fill("#opacity", "80")
+    over = shown.scan()
+    shown.page.uncheck("#lesion")
+    under = shown.scan()
+    expected = OnScreen(mask.shape[1:], spacing_mm, over.shape[:2]).drawn(mask[z] > 0)
+    seen = np.abs(over - under).max(axis=2) > 20
+    assert expected.sum() > 500
+    assert 2 * (seen & expected).sum() / (seen.sum() + expected.sum()) > 0.95
+    red, _, blue = over[seen].mean(axis=0)
+    assert red > blue + 60
+    red, _, blue = under[seen].mean(axis=0)
+    assert abs(red - blue) < 12
+    shown.page.check("#lesion")
+    shown.page.check("#contour")
+    line = np.abs(shown.scan() - under).max(axis=2) > 20
+    assert 0 < line.sum() < 0.5 * seen.sum()
+    assert (line & seen).sum() > 0.9 * line.sum()
+
+
+def test_windows_and_layouts_change_the_picture(shown: Tab) -> None:
+    lung = shown.scan()
+    shown.page.click("label[for=window-mediastinum]")
+    mediastinum = shown.scan()
+    assert mediastinum.mean() < lung.mean() - 10
+    shown.page.click("label[for=window-lung]")
+    assert np.abs(shown.scan() - lung).mean() < 1
+    for layout in ("multiplanar", "3d"):
+        shown.page.click(f"label[for=layout-{layout}]")
+        assert np.abs(shown.scan() - lung).mean() > 5
+        assert shown.scan().max() > 100
+    shown.page.click("label[for=layout-axial]")
+    assert np.abs(shown.scan() - lung).mean() < 1
+
+
+def test_a_lesion_and_the_profile_lead_to_their_slices(shown: Tab, server: Server, done: str) -> None:
+    findings = json.loads(get(server, f"{done}/findings"))
+    largest = findings["largest_lesions"]
+    assert 1 < shown.page.locator(".lesions button").count() == len(largest) <= 5
+    for i in (1, 0):
+        shown.page.locator(".lesions button").nth(i).click()
+        assert abs(shown.slice_shown() - largest[i]["slice"]) <= 1
+        assert f"slice {shown.slice_shown()}: lesion" in shown.page.inner_text(".slice-words")
+    box = shown.page.locator(".profile").bounding_box()
+    assert box is not None
+    shown.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert abs(shown.slice_shown() - findings["slices"] / 2) < 2
+    before = shown.slice_shown()
+    for key, step in (("ArrowRight", 1), ("ArrowLeft", -1), ("PageUp", 10), ("PageDown", -10)):
+        shown.page.keyboard.press(key)
+        assert shown.slice_shown() == before + step
+        before += step
+        assert shown.page.get_attribute(".profile", "aria-valuenow") == str(before)
+
+
+def test_what_is_downloaded_is_what_was_found(shown: Tab, server: Server, done: str) -> None:
+    names = [file["name"] for file in server.job(done)["files"]]
+    links = shown.page.locator(".downloads a[download]")
+    assert links.count() == len(names)
+    for i, name in enumerate(names):
+        with shown.page.expect_download() as started:
+            links.nth(i).click()
+        assert started.value.suggested_filename == name
+        assert Path(started.value.path()).read_bytes() == get(server, f"{done}/files/{name}?download=1")
+
+
+@pytest.mark.slow
+def test_a_dicom_folder_is_dropped_as_one_scan(tab: Tab, server: Server, phantom: Phantom, tmp_path: Path) -> None:
+    write_series(phantom.scan, tmp_path / "study" / "series")
+    (tmp_path / "study" / ".hidden").write_text("of the file manager")
+    page = tab.open()
+    tab.drop(tmp_path / "study")
+    job = tab.ready()
+    assert server.job(job)["label"] == page.inner_text("h1") == "32 files"
+    assert "Mask, DICOM SEG" in page.inner_text(".downloads")
+    page.goto(f"{tab.url}/#")
+    page.set_input_files("#choose-folder", tmp_path / "study")
+    page.wait_for_url(lambda address: "#" in address and not address.endswith(("#", job)))
+    assert tab.ready() != job
+
+
+def test_what_a_picture_does_not_say_is_unknown(tab: Tab, phantom: Phantom, tmp_path: Path) -> None:
+    plane = phantom.scan.values[12].astype(float)
+    grey = Image.fromarray((np.clip((plane + 1250) / 1500, 0, 1) * 255).astype(np.uint8))
+    grey.save(tmp_path / "slice.png")
+    page = tab.open()
+    tab.drop(tmp_path / "slice.png")
+    tab.ready()
+    words = page.inner_text(".facts")
+    assert re.search("Unknown: a picture states no spacing", words)
+    assert page.locator(".figure strong").nth(1).inner_text() == "unknown"
+    assert "Zones unknown: " in words
+    assert "HU are estimated" in page.inner_text(".warnings >> visible=true")
+    assert not page.is_visible("label[for=layout-3d]")
+
+
+def test_a_file_that_is_no_scan_is_refused_in_plain_words(tab: Tab, tmp_path: Path) -> None:
+    (tmp_path / "letter.nii.gz").write_bytes(b"Dear colleague, " * 100)
+    page = tab.open()
+    tab.drop(tmp_path / "letter.nii.gz")
+    page.wait_for_selector(".job .refused")
+    assert len(page.inner_text(".job .refused")) > 20
+    assert "Traceback" not in page.inner_text("main")
+
+
+def test_deleting_asks_first(tab: Tab, server: Server, scan_file: Path) -> None:
+    job = server.over(server.post(scan_file).json()["id"])["id"]
+    page = tab.open(job)
+    tab.ready(job)
+    page.click(".job-head button")
+    page.keyboard.press("Escape")
+    assert server.job(job)["status"] == "done"
+    page.click(".job-head button")
+    page.click("dialog button.danger")
+    page.wait_for_selector(".welcome")
+    with server.client() as client:
+        assert client.get(f"/api/jobs/{job}").status_code == 404
+    page.go_back()
+    page.wait_for_selector("text=No such scan")
+    assert "404" in tab.complaints.pop()  # which the browser says itself
+
+
+@pytest.mark.slow
+def test_many_scans_are_sent_one_after_another(tab: Tab, server: Server, tmp_path: Path) -> None:
+    scan = chest_phantom(shape=(20, 96, 128)).scan
+    for name in ("first.nii.gz", "second.nii.gz"):
+        nifti.write_scan(scan, tmp_path / name)
+    page = tab.open()
+    tab.drop(tmp_path / "first.nii.gz", tmp_path / "second.nii.gz")
+    tab.ready()
+    page.locator(".jobs .dot.done").nth(1).wait_for(timeout=SOON_MS)
+    names = page.locator(".jobs .name").all_inner_texts()
+    assert names[:2] == ["second.nii.gz", "first.nii.gz"]

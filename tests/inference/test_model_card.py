@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from groundglass.errors import ModelError
+from groundglass.files import sha256_of
+from groundglass.inference.model_card import ModelCard, read_card
+from groundglass.scan.intensity import Window
+
+CARD = ModelCard(
+    name="test",
+    sha256="",
+    network={"widths": [4, 8]},
+    window_hu=(-1250, 250),
+    size=(32, 48),
+    threshold=0.5,
+    training_data=("phantoms",),
+    never_trained_on=(),
+    intended_use="tests",
+    limits=(),
+)
+
+
+def write_model(folder: Path, **changes: object) -> Path:
+    model = folder / "test.onnx"
+    model.write_bytes(b"weights")
+    card = json.loads(CARD.model_copy(update={"sha256": sha256_of(model)}).model_dump_json()) | changes
+    model.with_suffix(".json").write_text(json.dumps(card))
+    return model
+
+
+def test_a_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    card = read_card(write_model(tmp_path))
+    assert card.model_copy(update={"sha256": ""}) == CARD
+    assert card.window == Window(-1250, 250)
+
+
+def test_sha256_is_the_files() -> None:
+    assert sha256_of(Path("/dev/null")) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_weights_that_are_not_the_cards_are_refused(tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    model.write_bytes(b"other weights")
+    with pytest.raises(ModelError, match=r"has sha256 .*its card says .*take both from one export"):
+        read_card(model)
+
+
+def test_a_missing_model_or_card_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"test\.onnx is not there"):
+        read_card(tmp_path / "test.onnx")
+    write_model(tmp_path).with_suffix(".json").unlink()
+    with pytest.raises(ModelError, match=r"test\.json is not there"):
+        read_card(tmp_path / "test.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"size": [32]}, "size"), ({"threshold": "high"}, "threshold"), ({"colour": 1}, "colour")]
+)
+def test_a_card_with_a_wrong_or_unknown_key_is_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ModelError, match=f"no model card: {message}"):
+        read_card(write_model(tmp_path, **changes))

@@ -1,0 +1,276 @@
+import gzip
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+from PIL import Image
+
+from groundglass.errors import FormatError
+from groundglass.io.nifti import write_scan
+from groundglass.io.reader import read_scan
+from groundglass.scan.geometry import Geometry
+from groundglass.scan.scan import Scan
+
+sitk: Any = SimpleITK
+VALUES = np.random.default_rng(3).integers(-1000, 1000, (5, 24, 20)).astype(np.int16)
+# Columns (x, y, z) in LPS: turned about the patient's long axis, the slices from head to feet.
+DIRECTION = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, -1.0)
+SPACING, ORIGIN = (0.7, 0.8, 5.0), (-100.0, -80.0, 30.0)
+
+
+def write(path: Path, values: Any = VALUES, packed: bool = False) -> Path:
+    image = sitk.GetImageFromArray(values, isVector=False)
+    if values.ndim == 3:
+        image.SetDirection(DIRECTION)
+        image.SetSpacing(SPACING)
+        image.SetOrigin(ORIGIN)
+    sitk.WriteImage(image, str(path), packed)
+    return path
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["-a scan ü.mha", "A.NRRD", "b.nii", "c.nii.gz"])
+def test_every_format_puts_a_voxel_at_the_same_place(tmp_path: Path, name: str, packed: bool) -> None:
+    path = write(tmp_path / name.lower(), packed=packed).rename(tmp_path / name)
+    scan = read_scan(path)
+    assert scan.values.dtype == np.int16
+    np.testing.assert_array_equal(scan.values, VALUES)
+    # By hand: origin + direction @ (spacing * (x, y, z)) with (x, y, z) = (4, 3, 2), so steps of (2.8, 2.4, 10).
+    expected = (-100 + 0.8 * 2.8 - 0.6 * 2.4, -80 + 0.6 * 2.8 + 0.8 * 2.4, 30 - 10)
+    np.testing.assert_allclose(scan.geometry.position((2, 3, 4)), expected, atol=1e-4)
+    assert scan.geometry.voxel_ml == pytest.approx(0.7 * 0.8 * 5 / 1000, rel=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd", ".nii.gz", ".png"])
+def test_a_missing_extension_is_no_matter(tmp_path: Path, suffix: str) -> None:
+    values = VALUES if suffix != ".png" else np.zeros((24, 20), np.uint8)
+    shutil.move(write(tmp_path / f"x{suffix}", values), tmp_path / "IM0001")
+    assert read_scan(str(tmp_path / "IM0001")).values.shape[1:] == (24, 20)
+
+
+def test_a_plain_nifti_called_gz_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "x.nii").rename(tmp_path / "x.nii.gz")
+    np.testing.assert_array_equal(read_scan(tmp_path / "x.nii.gz").values, VALUES)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_one_slice_and_floats(tmp_path: Path, suffix: str) -> None:
+    scan = read_scan(write(tmp_path / f"x{suffix}", VALUES[0].astype(np.float64)))
+    assert scan.values.dtype == np.float32
+    np.testing.assert_array_equal(scan.values, VALUES[:1])
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("part", [0.01, 0.3, 0.999])
+def test_cut_short(tmp_path: Path, suffix: str, packed: bool, part: float, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / f"x{suffix}", packed=packed)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part) if part > 0.1 else 60])
+    with pytest.raises(FormatError, match=r"cut short|of an unknown kind|is text") as caught:
+        read_scan(path)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")  # ITK's own complaints stay off the terminal
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_a_flipped_bit_in_packed_voxels_is_seen(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / f"x{suffix}", packed=True)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="damaged"):
+        read_scan(path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("slices", "found"), [(3, r"2,880 were found"), (500, "more were found")])
+def test_an_mha_with_more_or_less_inside_than_it_says(tmp_path: Path, slices: int, found: str) -> None:
+    path = write(tmp_path / "x.mha", packed=True)
+    header, _, body = path.read_bytes().partition(b"LOCAL\n")
+    other = zlib.compress(bytes(slices * 24 * 20 * 2))
+    header = header.replace(f"DataSize = {len(body)}".encode(), f"DataSize = {len(other)}".encode())
+    path.write_bytes(header + b"LOCAL\n" + other)
+    with pytest.raises(FormatError, match=found):
+        read_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "old", "new", "message"),
+    [
+        (".mha", b"DimSize = 20 24 5", b"DimSize = 20000 24000 5000", "voxels, more than"),
+        (".nrrd", b"sizes: 20 24 5", b"sizes: 20000 24000 5000", "voxels, more than"),
+        (".mha", b"DimSize = 20 24 5", b"DimSize = 20 -24 5", "x.mha"),
+        (".nrrd", b"sizes: 20 24 5", b"sizes: 20 0 5", "x.nrrd"),
+        (".mha", b"DimSize = 20 24 5", b"DimSize = 20 24 50", "cut short: its header states 48,000 bytes"),
+        (".nrrd", b"sizes: 20 24 5", b"sizes: 20 24 50", "cut short: its header states 48,000 bytes"),
+        (".mha", b"ElementSpacing = ", b"ElementSpacing = 0 1 1\nWas = ", "no usable grid"),
+        (".mha", b"MET_SHORT", b"MET_OTHER", "damaged header"),
+        (".mha", b"ElementSpacing = 0.", b"ElementSpacing = 0 0.", "damaged header"),
+        (".mha", b"LOCAL", b"/etc/hostname", r"keeps its voxels in another file \(/etc/hostname\)"),
+        (".nrrd", b"\n\n", b"\ndata file: /etc/hostname\n\n", r"keeps its voxels in another file \(/etc/hostname\)"),
+        (".mha", b"BinaryData = True", b"BinaryData = False", "holds its voxels as text"),
+    ],
+)
+def test_refused_headers(
+    tmp_path: Path, suffix: str, old: bytes, new: bytes, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / f"x{suffix}")
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+    with pytest.raises(FormatError, match=message):
+        read_scan(path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_values_that_are_no_ct(tmp_path: Path, suffix: str) -> None:
+    colour = sitk.GetImageFromArray(np.zeros((4, 20, 20, 3), np.uint8), isVector=True)
+    sitk.WriteImage(colour, str(tmp_path / f"c{suffix}"))
+    with pytest.raises(FormatError, match="3 numbers per voxel, expected one grey value"):
+        read_scan(tmp_path / f"c{suffix}")
+    with pytest.raises(FormatError, match="20 x 20 x 4 x 2, expected one volume: take one"):
+        read_scan(write(tmp_path / f"t{suffix}", np.zeros((2, 4, 20, 20), np.float32)))
+    values = VALUES.astype(np.float32)
+    values[0, 0, 0] = np.nan
+    with pytest.raises(FormatError, match="1 of 2,400 voxels that are NaN"):
+        read_scan(write(tmp_path / f"n{suffix}", values))
+    with pytest.raises(FormatError, match="8 x 20 pixels, expected at least 16 x 16"):
+        read_scan(write(tmp_path / f"s{suffix}", VALUES[:, :8]))
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd", ".png", ""])
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", r"is empty \(0 bytes\)"),
+        (b"patient,volume\n1,2\n", "is text"),
+        (b"PK\x03\x04....", "is a damaged ZIP archive|is ZIP by its content, expected PNG"),
+        (gzip.compress(b"hello", mtime=0), r"is a gzip file with no NIfTI inside \(text\)"),
+        (b"\x1f\x8b garbage", "is a damaged gzip file"),
+        (
+            bytes(128) + b"DICM" + bytes(200),
+            "no DICOM image but 1 damaged|is DICOM by its content, expected PNG",
+        ),
+        (bytes(range(256)), "is of an unknown kind"),
+    ],
+)
+def test_what_a_file_is_instead(tmp_path: Path, suffix: str, content: bytes, found: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=found):
+        read_scan(path)
+
+
+def test_a_picture_in_a_volumes_clothes_and_the_other_way_round(tmp_path: Path) -> None:
+    write(tmp_path / "x.png", np.zeros((20, 20), np.uint8)).rename(tmp_path / "x.nii.gz")
+    write(tmp_path / "y.nii.gz").rename(tmp_path / "y.png")
+    with pytest.raises(FormatError, match=r"x\.nii\.gz is PNG by its content, expected NIfTI as its name says"):
+        read_scan(tmp_path / "x.nii.gz")
+    with pytest.raises(FormatError, match=r"y\.png is NIfTI by its content, expected PNG as its name says"):
+        read_scan(tmp_path / "y.png")
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "broken.nii").symlink_to(tmp_path / "gone.nii")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(FormatError, match=r"no\.nii cannot be read: there is no such file or folder; check the path"):
+        read_scan(tmp_path / "no.nii")
+    with pytest.raises(FormatError, match=r"broken\.nii cannot be read: its link leads nowhere"):
+        read_scan(tmp_path / "broken.nii")
+    with pytest.raises(FormatError, match="circle cannot be read: its links go in a circle"):
+        read_scan(tmp_path / "circle")
+    with pytest.raises(FormatError, match="cannot be read: its name is no path"):
+        read_scan("a\0b")
+    with pytest.raises(FormatError, match="cannot be read: File name too long"):
+        read_scan("x" * 5000)
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_or_socket_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nii")
+    with pytest.raises(FormatError, match=r"pipe\.nii is no regular file"):
+        read_scan(tmp_path / "pipe.nii")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s.nii"))
+        with pytest.raises(FormatError, match=r"s\.nii is no regular file"):
+            read_scan(tmp_path / "s.nii")
+    with pytest.raises(FormatError, match=r"holds no DICOM, PNG or JPEG slice but 2 \.nii"):
+        read_scan(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_no_permission(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.nii")
+    path.chmod(0)
+    with pytest.raises(FormatError, match=r"x\.nii cannot be read: Permission denied; check its permissions"):
+        read_scan(path)
+
+
+def test_no_permission_as_any_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = write(tmp_path / "x.nii")
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(FormatError, match=r"x\.nii cannot be read: Permission denied; check its permissions"):
+        read_scan(path)
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(FormatError, match="cannot be read: Permission denied"):
+        read_scan(tmp_path)
+
+
+def test_folders_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="holds no DICOM, PNG or JPEG slice but nothing: expected"):
+        read_scan(tmp_path)
+    for name in ("a.nii.gz", "b.nii.gz", "c.txt", "bare"):
+        (tmp_path / name).touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    with pytest.raises(FormatError, match=r"but 2 \.nii\.gz, (1 \.txt|1 bare|1 folder)"):
+        read_scan(tmp_path)
+    with pytest.raises(FormatError, match="but 1 folder"):
+        read_scan(tmp_path / "sub")
+    (tmp_path / "IM1").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(FormatError, match="holds no DICOM image but 1 damaged DICOM file, 4 other file"):
+        read_scan(tmp_path)
+
+
+def test_a_folder_with_a_picture_that_is_none(tmp_path: Path) -> None:
+    Image.new("L", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("oh")
+    with pytest.raises(FormatError, match=r"b\.png is text, expected PNG as its name says"):
+        read_scan(tmp_path)
+
+
+def test_a_name_with_a_line_break_stays_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "two\nlines.nii").touch()
+    with pytest.raises(FormatError, match=r"two\?lines\.nii is empty"):
+        read_scan(tmp_path / "two\nlines.nii")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has file names that are not UTF-8")
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.nrrd"))
+    write(tmp_path / "x.nrrd").rename(odd)
+    with pytest.raises(FormatError, match=r"not UTF-8.*rename it"):
+        read_scan(odd)
+    write(tmp_path / "x.mha").rename(odd.with_suffix(".mha"))
+    np.testing.assert_array_equal(read_scan(odd.with_suffix(".mha")).values, VALUES)
+    nifti = odd.with_suffix(".nii")
+    write_scan(Scan(VALUES, Geometry.pixels(VALUES.shape)), nifti)
+    np.testing.assert_array_equal(read_scan(nifti).values, VALUES)
+
+
+def test_the_door_opens_without_simpleitk() -> None:
+    code = "import sys, groundglass.io.reader; sys.exit('SimpleITK' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,144 @@
+"""ZIP archives in: DICOM inside them, and what an archive may not do."""
+
+import io
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groundglass.errors import FormatError
+from groundglass.io import zip_file
+from groundglass.io.reader import read_scan
+from groundglass.scan.phantom import chest_phantom
+from groundglass.scan.scan import Scan
+from helpers.dicom_phantom import write_series
+
+
+@pytest.fixture(scope="module")
+def scan() -> Scan:
+    return chest_phantom(shape=(6, 40, 48)).scan
+
+
+@pytest.fixture(scope="module")
+def files(scan: Scan, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_series(scan, tmp_path_factory.mktemp("dicom") / "series")
+
+
+def pack(path: Path, files: list[Path], names: list[str] | None = None) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file, name in zip(files, names or [f"a/{file.name}" for file in files], strict=True):
+            archive.write(file, name)
+    return path
+
+
+def test_names_never_become_paths(scan: Scan, files: list[Path], tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    names = ["../../up.dcm", "/etc/absolute.dcm", "C:\\drive.dcm", "same", "same ", "a/b/c/d/e/f/deep"]
+    found = read_scan(pack(inside / "a.zip", files, names))
+    assert np.array_equal(found.values, scan.values)
+    assert found.source == inside / "a.zip"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "inside"]
+
+
+def test_links_folders_and_hidden_files_are_passed_over(scan: Scan, files: list[Path], tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", files)
+    with zipfile.ZipFile(path, "a") as archive:
+        link = zipfile.ZipInfo("link.dcm")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.mkdir("folder")
+        archive.writestr("__MACOSX/._x.dcm", files[0].read_bytes())
+        archive.writestr("a/.hidden.dcm", files[0].read_bytes())
+        archive.writestr("a/readme.txt", "other files may be there")
+        archive.writestr("nested.zip", pack(tmp_path / "b.zip", files).read_bytes())
+    assert np.array_equal(read_scan(path).values, scan.values)
+
+
+def test_bombs_are_refused_before_they_unpack(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(10):
+            archive.writestr(f"{number}.dcm", bytes(1 << 20))
+    monkeypatch.setattr(zip_file, "MAX_UNPACKED", 5 << 20)
+    with pytest.raises(FormatError, match=r"a\.zip claims 10,485,760 bytes unpacked"):
+        read_scan(path)
+    monkeypatch.setattr(zip_file, "MAX_UNPACKED", 1 << 40)
+    monkeypatch.setattr(zip_file, "FREE", 5 << 20)  # it is packed by 1000
+    with pytest.raises(FormatError, match="more than a scan can be"):
+        read_scan(path)
+    monkeypatch.setattr(zip_file, "FREE", 1 << 40)
+    with pytest.raises(FormatError, match="holds no DICOM image but 10 other file"):
+        read_scan(path)
+    monkeypatch.setattr(zip_file, "MAX_MEMBER", 1000)
+    with pytest.raises(FormatError, match="more than a scan can be"):
+        read_scan(path)
+
+
+def test_an_archive_that_lies_about_its_sizes_is_refused(tmp_path: Path) -> None:
+    """The directory says 200 bytes, the member unpacks to a mebibyte."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.dcm", bytes(128) + b"DICM" + bytes(1 << 20))
+    data = bytearray(content.getvalue())
+    size = struct.pack("<I", 132 + (1 << 20))
+    for _ in range(2):  # in the member's own header, and in the directory
+        data[data.index(size) : data.index(size) + 4] = struct.pack("<I", 200)
+    path = tmp_path / "a.zip"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"a\.zip (is a damaged ZIP archive|holds)"):
+        read_scan(path)
+
+
+def test_thousands_of_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zip_file, "MAX_MEMBERS", 50)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(51):
+            archive.writestr(str(number), b"")
+    with pytest.raises(FormatError, match="holds 51 files, expected at most 50"):
+        read_scan(tmp_path / "a.zip")
+
+
+def test_an_encrypted_archive_is_refused(files: list[Path], tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", files)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"PK\x01\x02")
+    data[start + 8] |= 1
+    data[6] |= 1
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="is encrypted, expected a plain ZIP archive"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.9, 0.999])
+def test_a_cut_archive_is_refused(cut: float, files: list[Path], tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", files)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
+    with pytest.raises(FormatError, match=r"a\.zip is a damaged ZIP archive"):
+        read_scan(path)
+
+
+def test_an_archive_without_dicom_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "hello")
+    with pytest.raises(FormatError, match=r"a\.zip holds no DICOM image but 1 other file"):
+        read_scan(tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w"):
+        pass
+    with pytest.raises(FormatError, match="is an empty ZIP archive"):
+        read_scan(tmp_path / "b.zip")
+
+
+def test_nothing_is_written_anywhere(
+    scan: Scan, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    read_scan(pack(tmp_path / "a.zip", files))
+    assert not list((tmp_path / "tmp").iterdir())

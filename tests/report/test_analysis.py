@@ -1,0 +1,159 @@
+import errno
+import itertools
+import json
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from nibabel.nifti1 import Nifti1Image
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+from PIL import Image
+
+from groundglass.errors import OutputError
+from groundglass.inference.segmenter import Segmenter
+from groundglass.io import nifti
+from groundglass.io.reader import read_scan
+from groundglass.report.analysis import save, segment
+from groundglass.scan.geometry import Geometry
+from groundglass.scan.phantom import Phantom
+from groundglass.scan.scan import Mask, Scan
+from helpers.dicom_phantom import write_series
+
+
+def centre_mm(mask: Mask) -> np.ndarray:
+    return np.asarray(mask.geometry.position(np.argwhere(mask.voxels).mean(0)))
+
+
+def test_the_phantoms_lesions_are_found_where_they_are(phantom: Phantom, grey_band: Segmenter) -> None:
+    result = segment(phantom.scan, grey_band)
+    found, truth = result.lesions, phantom.lesions
+    assert found.geometry is phantom.scan.geometry
+    both = (found.voxels & truth.voxels).sum()
+    assert both > 0.9 * truth.voxels.sum()  # grey levels alone: the engine is no network, and takes vessels too
+    assert result.findings.lung_volume_ml == pytest.approx(phantom.lungs.volume_ml, rel=0.05)
+    assert set(result.findings.seconds) == {"model", "intensity", "lungs", "lesions", "measure"}
+
+
+ORIENTATIONS = [
+    np.stack([np.array(axes), np.array(flips)], axis=1)
+    for axes in itertools.permutations(range(3))
+    for flips in itertools.product((1, -1), repeat=3)
+]
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::7], ids=lambda o: "".join(map(str, o.ravel())))
+def test_however_the_file_has_its_axes_the_lesion_is_in_the_same_place(
+    phantom: Phantom, grey_band: Segmenter, orientation: np.ndarray
+) -> None:
+    plain = segment(phantom.scan, grey_band)
+    values = apply_orientation(phantom.scan.values, orientation)
+    affine = phantom.scan.geometry.affine_lps @ inv_ornt_aff(orientation, phantom.scan.values.shape)
+    turned = segment(Scan(values, Geometry(values.shape, affine)), grey_band)
+    assert np.abs(centre_mm(turned.lesions) - centre_mm(plain.lesions)).max() < 1e-6
+    assert turned.findings.lesion_volume_ml == plain.findings.lesion_volume_ml
+    assert turned.findings.right_lung == plain.findings.right_lung
+
+
+def test_a_scans_files(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+    source = tmp_path / "a scan.nii.gz"
+    nifti.write_scan(phantom.scan, source)
+    result = segment(read_scan(source), grey_band)
+    files = save(result, tmp_path / "out")
+    assert [file.name for file in files] == ["lesions.nii.gz", "findings.json", "preview.png", "report.html"]
+    mask, ct = Nifti1Image.from_filename(files[0]), Nifti1Image.from_filename(source)
+    assert mask.shape == ct.shape
+    assert np.array_equal(mask.affine, ct.affine)
+    assert mask.get_data_dtype() == np.uint8
+    assert set(np.unique(mask.dataobj)) == {0, 1}
+    findings = json.loads(files[1].read_text())
+    voxel_ml = abs(np.linalg.det(ct.affine[:3, :3])) / 1000
+    assert findings["lesion_volume_ml"] == pytest.approx(np.asarray(mask.dataobj).sum() * voxel_ml, abs=1e-3)
+    assert findings["input"]["identity"] is None
+    assert "a scan" not in files[1].read_text()
+    named = segment(read_scan(source), grey_band, with_identity=True).findings
+    assert named.input.identity is not None
+    assert named.input.identity.source == "a scan.nii.gz"
+    with Image.open(files[2]) as picture:
+        assert picture.width > 500
+
+
+def test_pictures_of_different_sizes_give_a_mask_each(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+    folder = tmp_path / "slices"
+    folder.mkdir()
+    grey = np.clip((phantom.scan.values[..., ::1].astype(float) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+    view = grey[12:14]
+    Image.fromarray(view[0]).save(folder / "1.png")
+    Image.fromarray(view[1, 5:, 10:]).save(folder / "2.png")
+    result = segment(read_scan(folder), grey_band)
+    files = save(result, tmp_path / "out")
+    masks = []
+    for file in files:
+        if file.parent.name == "lesions":
+            with Image.open(file) as picture:
+                masks.append(np.asarray(picture))
+    assert [mask.shape for mask in masks] == [view[0].shape, view[1, 5:, 10:].shape]
+    assert all(set(np.unique(mask)) == {0, 255} for mask in masks)
+    assert result.findings.lesion_volume_ml is None
+    assert (result.findings.lesion_share_of_lung_percent or 0) > 0
+
+
+def test_one_slice_is_a_scan(phantom: Phantom, grey_band: Segmenter) -> None:
+    geometry = Geometry((1, *phantom.scan.geometry.shape[1:]), phantom.scan.geometry.affine_lps)
+    one = segment(Scan(phantom.scan.values[13:14], geometry), grey_band)
+    assert one.findings.slices == 1
+    assert one.findings.lesion_slices == 1
+
+
+def test_a_dicom_series_gives_a_segment_for_each_class(
+    phantom: Phantom, class_bands: Segmenter, tmp_path: Path
+) -> None:
+    write_series(phantom.scan, tmp_path / "ct")
+    result = segment(read_scan(tmp_path / "ct"), class_bands)
+    assert list(result.classes) == ["ground-glass", "consolidation"]
+    dark, dense = (mask.voxels for mask in result.classes.values())
+    assert np.array_equal(dark | dense, result.lesions.voxels)
+    assert not (dark & dense).any()
+    assert dark.any()
+    assert dense.any()
+    save(result, tmp_path / "out")
+    assert not (tmp_path / "out" / "findings.dcm").exists()  # it would tie all lesions to the first class
+    stored = hd.seg.segread(tmp_path / "out" / "lesions.dcm")
+    assert [each.SegmentLabel for each in stored.SegmentSequence] == ["ground-glass", "consolidation"]
+    assert result.scan.series is not None
+    uids = [header.SOPInstanceUID for header in result.scan.series.headers]
+    pixels = stored.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+    assert np.array_equal(pixels[..., 0], dark)
+    assert np.array_equal(pixels[..., 1], dense)
+
+
+def test_a_second_run_replaces_the_first(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+    result = segment(phantom.scan, grey_band)
+    first = [file.read_bytes() for file in save(result, tmp_path)[:1]]
+    assert [file.read_bytes() for file in save(result, tmp_path)[:1]] == first
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "lesions.nii.gz",
+        "findings.json",
+        "preview.png",
+        "report.html",
+    }
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    phantom: Phantom, grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = segment(phantom.scan, grey_band)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)  # the last of the files
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        save(result, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_refused(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written: File exists"):
+        save(segment(phantom.scan, grey_band), tmp_path / "out")

@@ -1,0 +1,209 @@
+"""The report: what it says, and that it needs nothing else."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from groundglass.inference.segmenter import Segmenter
+from groundglass.io import nifti
+from groundglass.io.reader import read_scan
+from groundglass.report.analysis import Analysis, save, segment
+from groundglass.report.charts import round_up
+from groundglass.scan.phantom import Phantom
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ("--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking")
+
+
+@pytest.fixture(scope="module")
+def analysis(phantom: Phantom, grey_band: Segmenter) -> Analysis:
+    return segment(phantom.scan, grey_band)
+
+
+@pytest.fixture(scope="module")
+def report(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    save(analysis, folder)
+    return folder / "report.html"
+
+
+class Words(HTMLParser):
+    """The text of a page, and what it would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self._hidden = "", False
+        self.fetched: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._hidden = tag in ("style", "script")
+        self.fetched += [value for name, value in attrs if name in ("src", "href") and value]
+
+    def handle_endtag(self, _: str) -> None:
+        self._hidden = False
+
+    def handle_data(self, data: str) -> None:
+        self.text += "" if self._hidden else f"{data} "
+
+
+def test_it_says_the_numbers_and_needs_nothing_else(report: Path, analysis: Analysis) -> None:
+    page = Words(report.read_text())
+    found = analysis.findings
+    for value in (found.lesion_volume_ml, found.right_lung.lesion_volume_ml, found.left_lung.lesion_volume_ml):
+        assert f"{value:.1f}" in page.text
+    assert found.zones is not None
+    for zone in found.zones:
+        assert f"{zone.side} {zone.third}" in page.text
+    assert f"{sum(zone.score for zone in found.zones)} of 24" in page.text
+    assert "lobes are not segmented" in " ".join(page.text.split())
+    assert "Not a medical device" in page.text
+    assert "grey-band" in page.text
+    assert all(address.startswith("data:image/") for address in page.fetched)
+    assert "default-src 'none'" in report.read_text()
+
+
+def test_zones_and_profile_add_up_to_the_lungs(analysis: Analysis) -> None:
+    found = analysis.findings
+    assert found.zones is not None
+    for side, burden in (("right", found.right_lung), ("left", found.left_lung)):
+        mine = [zone for zone in found.zones if zone.side == side]
+        assert sum(zone.lung_volume_ml for zone in mine) == pytest.approx(burden.lung_volume_ml, rel=1e-4)
+        assert sum(zone.lesion_volume_ml for zone in mine) <= (burden.lesion_volume_ml or 0) * (1 + 1e-6)
+    assert sum(found.profile.lesion) == pytest.approx(found.lesion_volume_ml, rel=1e-4)
+    assert sum(found.profile.lung) == pytest.approx(found.lung_volume_ml, rel=1e-4)
+    assert [i for i, ml in enumerate(found.profile.lesion) if ml] == list(found.lesion_slice_indices)
+    assert sum(found.histogram.lesion) == analysis.lesions.voxels.sum()
+
+
+def test_warnings_stand_first_and_everything_is_escaped(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+    source = tmp_path / "<b>&x.nii"
+    nifti.write_scan(phantom.scan, source)
+    scan = replace(read_scan(source), notes=("a <script>note</script> of the reader",))
+    save(segment(scan, grey_band, with_identity=True), tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<script>note" not in page
+    assert "a &lt;script&gt;note" in page
+    assert "&lt;b&gt;&amp;x.nii" in page
+    assert "<b>&x" not in page
+    assert page.index("Before you use these numbers") < page.index("<h2>Burden")
+
+
+def test_a_picture_says_what_it_cannot_know(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+    grey = np.clip((phantom.scan.values[16].astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    analysis = segment(read_scan(tmp_path / "a.png"), grey_band)
+    save(analysis, tmp_path / "out")
+    words = " ".join(Words((tmp_path / "out" / "report.html").read_text()).text.split())
+    assert analysis.findings.zones is None
+    assert "Unknown: a picture is one slice of a lung, whose height is not known." in words
+    assert "a picture states no spacing" in words
+    assert "HU are estimated from a lung window" in words
+
+
+@pytest.mark.parametrize(
+    ("value", "top"), [(0, 1), (0.03, 0.05), (0.9, 1), (1, 1), (1.1, 2), (4.9, 5), (51, 100), (100, 100), (101, 200)]
+)
+def test_axes_end_at_round_numbers(value: float, top: float) -> None:
+    assert round_up(value) == pytest.approx(top)
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not installed (Debian: chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+
+
+@pytest.fixture
+def opened(browser: Any, report: Path) -> Iterator["Page"]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.faults = []
+    page.on("console", lambda message: page.faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("request", lambda request: page.faults.append(request.url) if request.url.startswith("http") else None)
+    page.goto(report.as_uri())
+    yield page
+    assert page.faults == []
+    page.close()
+
+
+def shown(page: "Page") -> int:
+    match = re.match(r"slice (\d+)", page.inner_text("#words"))
+    assert match
+    return int(match[1])
+
+
+def test_the_viewer_starts_at_the_most_lesion_and_moves(opened: "Page", analysis: Analysis) -> None:
+    most = int(np.argmax(analysis.findings.profile.lesion))
+    assert shown(opened) == most
+    opened.focus("#stage")
+    for key, step in (("ArrowUp", 1), ("ArrowRight", 1), ("ArrowDown", -1), ("PageDown", -10), ("PageUp", 10)):
+        before = shown(opened)
+        image = opened.get_attribute("#slice", "src")
+        opened.keyboard.press(key)
+        assert shown(opened) == before + step
+        assert opened.get_attribute("#slice", "src") != image
+    opened.fill("#slider", "0")
+    first = shown(opened)
+    opened.keyboard.press("ArrowDown")
+    opened.click("#most")
+    assert shown(opened) == most != first
+    opened.mouse.move(400, 500)
+    opened.locator("#stage").hover()
+    opened.mouse.wheel(0, -100)
+    opened.wait_for_function(f"document.getElementById('words').textContent.startsWith('slice {most + 1}')")
+
+
+def test_the_contour_goes_and_comes(opened: "Page") -> None:
+    assert opened.is_visible("#contour")
+    with_contour = opened.locator("#stage").screenshot()
+    opened.uncheck("#shown")
+    assert not opened.is_visible("#contour")
+    assert opened.locator("#stage").screenshot() != with_contour
+    opened.focus("#stage")
+    opened.keyboard.press("c")
+    assert opened.locator("#stage").screenshot() == with_contour
+
+
+def test_a_click_on_the_profile_shows_its_slice(opened: "Page", analysis: Analysis) -> None:
+    number = analysis.findings.lesion_slice_indices[0]
+    opened.locator(f"[data-slice='{number}']").dispatch_event("click")
+    assert shown(opened) == number
+
+
+def test_a_phone_is_wide_enough(opened: "Page") -> None:
+    opened.set_viewport_size({"width": 390, "height": 800})
+    assert opened.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_on_paper_there_are_pictures_and_no_viewer(opened: "Page") -> None:
+    assert not opened.is_visible("figure.print")
+    opened.emulate_media(media="print")
+    assert opened.is_visible("figure.print img")
+    assert not opened.is_visible("#stage")
+    assert opened.pdf()[:5] == b"%PDF-"
+
+
+def test_without_script_the_numbers_and_pictures_are_there(browser: Any, report: Path, analysis: Analysis) -> None:
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(report.as_uri())
+    assert page.is_visible("figure.print img")
+    assert f"{analysis.findings.lesion_volume_ml:.1f}" in page.inner_text("main")
+    page.close()

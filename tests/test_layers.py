@@ -1,0 +1,70 @@
+"""What stays unloaded: import-linter (see pyproject.toml) holds the layers, these tests what really is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import groundglass
+from groundglass.io import nifti
+from groundglass.scan.phantom import Phantom
+from helpers.medseg_phantoms import write_phantoms
+
+HEAVY = {"torch", "lightning", "monai", "onnx"}
+
+
+def loaded_after(code: str) -> set[str]:
+    """The top-level modules that a fresh process has loaded after `code`."""
+    code += "\nimport sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_package_loads_next_to_nothing() -> None:
+    assert not {"numpy", "nibabel", "typer", "scipy", "pydantic"} & loaded_after("import groundglass")
+
+
+def test_using_every_public_name_leaves_the_heavy_modules_unloaded() -> None:
+    code = "import groundglass; [getattr(groundglass, name) for name in groundglass.__all__]"
+    assert not HEAVY & loaded_after(code)
+
+
+def test_segment_leaves_the_heavy_modules_unloaded(phantom: Phantom, tmp_path: Path) -> None:
+    nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
+    command = ["segment", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]
+    code = f"""
+import sys
+from groundglass.cli import main
+sys.argv = ["groundglass", *{command}]
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code"""
+    loaded = loaded_after(code)
+    assert "openvino" in loaded
+    assert not HEAVY & loaded
+    assert (tmp_path / "out" / "findings.json").is_file()
+
+
+@pytest.mark.slow
+def test_evaluate_with_an_exported_model_leaves_the_heavy_modules_unloaded(tmp_path: Path) -> None:
+    data = write_phantoms(tmp_path, grey=False)
+    command = ["evaluate", "--data", str(data), "--case", "volumes/1", "--precision", "f32"]
+    code = f"""
+import sys
+from groundglass.cli import main
+sys.argv = ["groundglass", *{command}]
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code"""
+    loaded = loaded_after(code)
+    assert "openvino" in loaded
+    assert not HEAVY & loaded
+
+
+def test_the_public_names_are_sorted_and_resolve() -> None:
+    assert groundglass.__all__ == sorted(groundglass.__all__)
+    for name in groundglass.__all__:
+        assert getattr(groundglass, name).__name__ == name

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from groundglass.errors import ConfigError
+from groundglass.network.baselines import BaselineConfig
+from groundglass.network.unet import NetworkConfig
+from groundglass.training.config import RunConfig, read_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+ROWS = {
+    "paper-1-baseline-dice": (False, 0.5, 0.5, 1.0),
+    "paper-2-baseline-focal-tversky": (False, 0.7, 0.3, 4 / 3),
+    "paper-3-attention-dice": (True, 0.5, 0.5, 1.0),
+    "paper-4-attention-focal-tversky": (True, 0.7, 0.3, 4 / 3),
+}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(CONFIGS.glob("*.toml")) - set(CONFIGS.glob("study-*.toml"))), ids=lambda path: path.stem
+)
+def test_every_shipped_configuration_is_valid_and_comes_back_from_json(path: Path) -> None:
+    config = read_config(path)
+    assert config.name == path.stem
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_rows_of_the_papers_table_differ_in_what_the_table_says(name: str) -> None:
+    config = read_config(CONFIGS / f"{name}.toml")
+    loss = config.loss
+    attention, *weights = ROWS[name]
+    assert config.network.attention is attention
+    assert [loss.fn_weight, loss.fp_weight, loss.gamma] == pytest.approx(weights)
+    assert loss.cross_entropy == 0
+    assert config.network.widths == (32, 64, 128, 256, 512)
+    training = config.training
+    assert (training.optimiser, training.learning_rate) == ("adam", 5e-5)
+    assert (training.lr_patience, training.early_stopping_patience) == (10, 50)
+
+
+def test_a_peer_takes_widths_and_no_switches(tmp_path: Path) -> None:
+    path = tmp_path / "peer.toml"
+    path.write_text('name = "peer"\nbaseline = "DynUNet"\n[network]\nwidths = [8, 16]\n')
+    assert read_config(path).built == BaselineConfig("DynUNet", (8, 16), 1)
+    path.write_text(path.read_text() + "attention = false\n")
+    with pytest.raises(ConfigError, match="DynUNet has no switches"):
+        read_config(path)
+
+
+def test_classes_make_a_map_each_after_the_lesions(tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text('name = "two"\nclasses = ["consolidation", "effusion"]\n')
+    config = read_config(path)
+    assert config.maps == ("lesion", "consolidation", "effusion")
+    assert config.built == NetworkConfig(classes=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "x"\n[network]\nwidth = [8]\n', "network.width: Unexpected keyword argument"),
+        ('name = "x"\n[lossy]\n', "lossy: Extra inputs are not permitted"),
+        ("[network]\n", "name: Field required"),
+        ('name = "x"\n[training]\nepochs = "many"\n', "training.epochs: "),
+        ('name = "x"\n[training]\nlearning_rate = -1.0\n', "training: Value error, learning_rate is above 0"),
+        ('name = "x"\n[field]\nwindow_hu = [250.0, -1250.0]\n', "field.window_hu: .*lower end comes first"),
+        ('name = "x"\n[network]\nwidths = [8]\n', "network: Value error, a network has two levels"),
+        ('name = "x"\n[training]\noptimiser = "sgd"\n', "training.optimiser: "),
+        ('name = "x"\n[field]\nview = "heart"\n', "field.view: "),
+        ('name = "x"\nclasses = ["lesion"]\n', "classes: Value error, classes are of ground-glass, consolidation"),
+        ("name = \n", "is no TOML"),
+    ],
+)
+def test_an_unknown_key_or_a_bad_value_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        read_config(tmp_path / "none.toml")

@@ -1,0 +1,403 @@
+"""The whole life of a model on made-up data: folder, preparation, split, training, export, segmentation, scores."""
+
+import json
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from groundglass.data.catalogue import Case, find_cases
+from groundglass.data.prepare import PreparationSettings, prepare
+from groundglass.data.prepared import read_prepared
+from groundglass.data.slices import cut_case
+from groundglass.data.splits import Split
+from groundglass.errors import ConfigError, DatasetError, EngineError, ModelError
+from groundglass.evaluation.evaluate import Target, evaluate
+from groundglass.evaluation.tables import write_scores
+from groundglass.evaluation.targets import find_targets, training_warnings
+from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
+from groundglass.inference.model_card import TrainedOn, read_card, write_card
+from groundglass.inference.open_model import open_model
+from groundglass.inference.segmenter import Segmenter
+from groundglass.io import nifti
+from groundglass.io.reader import read_scan
+from groundglass.report.analysis import segment
+from groundglass.scan.intensity import AIR_HU, recognise
+from groundglass.scan.kinds import FieldOfView
+from groundglass.scan.scan import Scan
+from groundglass.training.batches import plain_batches
+from groundglass.training.config import RunConfig, read_config
+from groundglass.training.export import export, open_run_segmenter, real_images
+from groundglass.training.provenance import open_run
+from groundglass.training.quantize import MOST_LOST, quantize
+from groundglass.training.run import THRESHOLDS, score, train
+from groundglass.training.study.leakage import estimate_leakage, leakage_table
+from groundglass.training.threshold import threshold_of_folds
+from helpers.fake_engine import MadeUpEngine
+from helpers.medseg_phantoms import write_phantoms
+
+CONFIG = """
+name = "tiny"
+classes = ["ground-glass", "consolidation"]
+[network]
+widths = [8, 16, 32]
+[sampling]
+batch_size = 4
+lesion_free = true
+[training]
+optimiser = "adamw"
+learning_rate = 5e-3
+epochs = 12
+early_stopping_patience = 0
+"""
+SPLIT = Split(name="apart", protocol="B", rule="", train=("volumes/1",), validation=("volumes/5",), test=("volumes/4",))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantoms(tmp_path_factory.mktemp("data"), grey=True)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    path = tmp_path_factory.mktemp("config") / "tiny.toml"
+    path.write_text(CONFIG)
+    return read_config(path)
+
+
+@pytest.fixture(scope="module")
+def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prepared") / "all"
+    prepare([folder], path, PreparationSettings((72, 96)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(prepared: Path, config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    train(config, prepared, SPLIT, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(run: Path, prepared: Path) -> Path:
+    path, differences = export(run, "tiny", run.parent / "models", prepared=prepared)
+    assert differences["OnnxRuntimeEngine"] < 1e-4
+    return path
+
+
+def target(folder: Path, name: str) -> Target:
+    (found,) = find_targets(folder, [name])
+    return found
+
+
+def test_a_run_folder_tells_what_was_done(run: Path, config: RunConfig) -> None:
+    assert {"config.json", "machine.json", "split.json", "metrics.csv", "last.ckpt", "best.ckpt", "result.json"} <= {
+        path.name for path in run.iterdir()
+    }
+    written = RunConfig.model_validate_json((run / "config.json").read_text())
+    assert (written.field.size, written.field.view) == ((72, 96), FieldOfView.LUNGS)
+    assert (written.network, written.training, written.classes) == (config.network, config.training, config.classes)
+    assert Split.model_validate_json((run / "split.json").read_text()) == SPLIT
+    result = json.loads((run / "result.json").read_text())
+    assert 0 < result["threshold"] < 1
+    assert result["validation"]["dice"] > 0.3
+    assert set(result["slices"]) == {"train", "validation", "test"}
+
+
+def test_a_second_training_into_the_same_folder_is_refused(run: Path, prepared: Path, config: RunConfig) -> None:
+    with pytest.raises(ConfigError, match="holds a training already: go on with --resume"):
+        train(config, prepared, SPLIT, run)
+
+
+def test_a_run_goes_on_only_as_it_was_begun(run: Path, prepared: Path, config: RunConfig) -> None:
+    other = config.model_copy(update={"classes": ()})
+    with pytest.raises(ConfigError, match="begun with another configuration"):
+        train(other, prepared, SPLIT, run, resume=True)
+    with pytest.raises(ConfigError, match="begun with another split"):
+        train(config, prepared, SPLIT.model_copy(update={"seed": 7}), run, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"), [("size = [64, 64]", "--size 64 64"), ('view = "slice"', "--view slice")]
+)
+def test_a_folder_prepared_otherwise_is_refused(prepared: Path, tmp_path: Path, field: str, message: str) -> None:
+    (tmp_path / "other.toml").write_text(f'name = "other"\n[field]\n{field}\n')
+    with pytest.raises(ConfigError, match=message):
+        train(read_config(tmp_path / "other.toml"), prepared, SPLIT, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_sees_what_segment_sees(folder: Path, model: Path) -> None:
+    seen = []
+
+    class Recorder(MadeUpEngine):
+        def run(self, images: np.ndarray) -> np.ndarray:
+            seen.append(images)
+            return np.zeros_like(images)
+
+    case = find_cases(folder)[0]
+    card = read_card(model)
+    segment(read_scan(case.image), Segmenter(card, Recorder()))
+    cut = card.window.scale(cut_case(case, card.size).hu.astype(np.float32))
+    segmented = np.concatenate(seen)[:, 0]
+    inside = (cut > 0.2) | (segmented > 0.2)  # the letterbox is air in one, the window's lower end in the other
+    assert np.abs(cut - segmented)[inside].max() < 0.003  # whole grey levels are kept
+
+
+def test_the_exported_model_segments_and_is_scored_through_the_same_code(model: Path, folder: Path) -> None:
+    segmenter, chosen = open_model(model), target(folder, "volumes/4")
+    score = evaluate([chosen], segmenter).pooled["whole"]
+    result = segment(read_scan(chosen.case.image), segmenter)
+    truth = read_scan(chosen.case.lesion).values > 0
+    assert score.true_positive == (result.lesions.voxels & truth).sum()
+    assert score.false_positive == (result.lesions.voxels & ~truth).sum()
+    assert (score.dice or 0) > 0.3
+
+
+@pytest.mark.parametrize("kind", ["8-bit", "HU"])
+def test_a_network_is_asked_about_what_it_was_trained_on(kind: str, folder: Path, run: Path, tmp_path: Path) -> None:
+    """The slices of a scan as `segment` gives them to the network are those of the prepared folder, bars included."""
+    seen: list[NDArray[np.float32]] = []
+
+    class Eye(MadeUpEngine):
+        def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            seen.append(images)
+            return np.zeros_like(images)
+
+    image = folder / "rp_im" / "4.nii.gz"
+    if kind == "HU":
+        image, grey = tmp_path / "4.nii.gz", read_scan(image)
+        nifti.write_scan(Scan(np.rint(recognise(grey).to_hu(grey.values)).astype(np.int16), grey.geometry), image)
+    size = (72, 72)  # not the lungs' shape: there are bars
+    cut = cut_case(Case("volumes/4", "4", image, folder / "rp_msk" / "4.nii.gz"), size)
+    card = open_run_segmenter(run).card.model_copy(update={"size": size})
+    assert card.window_hu[0] != AIR_HU
+    segment(read_scan(image), Segmenter(card, Eye()))
+    trained_on = card.window.scale(cut.hu.astype(np.float32))
+    given = np.concatenate(seen)[:, 0]
+    assert given.shape == trained_on.shape
+    assert np.abs(given - trained_on).max() < 4 / 1500  # a grey level is 6 HU
+
+
+def test_a_run_is_scored_as_its_export_is(run: Path, model: Path, folder: Path) -> None:
+    chosen = target(folder, "volumes/4")
+    of_run, of_model = (
+        evaluate([chosen], s).pooled["whole"].dice for s in (open_run_segmenter(run), open_model(model))
+    )
+    assert of_run == pytest.approx(of_model, abs=0.002)
+    assert open_run_segmenter(run).card.classes == ("lesion", "ground-glass", "consolidation")
+
+
+def test_a_part_of_a_split_is_scored_slice_by_slice(model: Path, folder: Path, prepared: Path) -> None:
+    split = SPLIT.model_copy(update={"test": ("volumes/4:9", "volumes/4:10")})
+    (chosen,) = find_targets(prepared, (), split)
+    assert (chosen.case.name, chosen.slices) == ("volumes/4", frozenset({9, 10}))
+    assert [each.number for each in evaluate([chosen], open_model(model)).slices] == [9, 10]
+
+
+def test_what_a_model_was_trained_on_is_no_test(run: Path, model: Path, prepared: Path) -> None:
+    for card in (open_run_segmenter(run).card, read_card(model)):
+        assert training_warnings(find_targets(prepared, (), SPLIT), card.trained_on) == ()
+        (warning,) = training_warnings(find_targets(prepared), card.trained_on)
+        assert warning.startswith("2 of 3 cases (volumes/1, volumes/5) trained this model or chose its threshold")
+
+
+def test_other_slices_of_a_patient_that_trained_are_no_test_either(prepared: Path) -> None:
+    (chosen,) = find_targets(prepared, (), SPLIT.model_copy(update={"test": ("volumes/4:9",)}))
+    learnt = TrainedOn(members=("volumes/4:3",), patients=("volumes/4",))
+    (warning,) = training_warnings([chosen], learnt)
+    assert "of patients that trained this model: these scores leak" in warning
+    (warning,) = training_warnings([replace(chosen, slices=frozenset({3, 9}))], learnt)
+    assert "trained this model or chose its threshold" in warning
+    (warning,) = training_warnings([chosen], None)
+    assert warning.startswith("what this model was trained on is not known")
+
+
+def test_patients_of_a_stack_are_told_apart() -> None:
+    case = Case("stack/tr", "stack/tr", Path("i"), Path("m"), unrelated_slices=True)
+    stack = Target(case, "stack/tr", groups={0: "p", 1: "q"})
+    learnt = TrainedOn(members=("stack/tr:0",), patients=("p",))
+    assert training_warnings([replace(stack, slices=frozenset({1}))], learnt) == ()
+    assert training_warnings([stack], learnt) != ()
+
+
+def test_a_split_that_mixes_patients_is_not_scored(prepared: Path, tmp_path: Path) -> None:
+    twice = SPLIT.model_copy(update={"train": ("volumes/1", "volumes/4:9"), "test": ("volumes/4:10",)})
+    with pytest.raises(DatasetError, match="volumes/4 is in train and volumes/4 in test"):
+        find_targets(prepared, (), twice)
+
+
+def test_original_files_that_changed_are_not_scored(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(folder, copy)
+    prepare([copy], tmp_path / "out", PreparationSettings((72, 96)))
+    mask = copy / "rp_msk" / "4.nii.gz"
+    mask.write_bytes((copy / "rp_msk" / "1.nii.gz").read_bytes())
+    with pytest.raises(DatasetError, match=r"4\.nii\.gz is gone or changed since"):
+        find_targets(tmp_path / "out", ["volumes/4"])
+
+
+def test_scores_go_into_the_card_and_leave_the_rest(model: Path, folder: Path) -> None:
+    before = read_card(model)
+    write_scores(model, evaluate([target(folder, "volumes/4")], open_model(model)), "groundglass evaluate …")
+    after = read_card(model)
+    assert after.scores["test"]["pooled"]["whole"]["dice"] > 0.3
+    assert after.scores["command"] == "groundglass evaluate …"
+    assert after.scores["validation"] == before.scores["validation"]
+    assert after.model_copy(update={"scores": {}}) == before.model_copy(update={"scores": {}})
+
+
+def test_the_card_says_what_it_was_trained_on(model: Path) -> None:
+    card = read_card(model)
+    assert card.never_trained_on == ("volumes/4",)
+    assert len(card.training_data) == 1
+    assert "MedSeg COVID-19 CT dataset 2" in card.training_data[0]
+    assert (card.size, card.window_hu) == ((72, 96), (-1250, 250))
+
+
+def test_the_leak_is_the_difference_of_two_trainings(prepared: Path, config: RunConfig, tmp_path: Path) -> None:
+    short = config.model_copy(update={"training": replace(config.training, epochs=1)})
+    said: list[str] = []
+    leak = estimate_leakage(short, prepared, tmp_path, say=said.append)
+    assert [line.split(":")[0] for line in said] == ["A-slice", "B-patient"]
+    stored = json.loads((tmp_path / "leakage.json").read_text())
+    assert stored["difference"] == leak.difference
+    assert leak.by_slice.scores == stored["by_slice"]
+    assert leakage_table(leak).row_count == 3
+    assert estimate_leakage(short, prepared, tmp_path, resume=True) == leak  # what is done is not trained again
+    with pytest.raises(ConfigError, match="holds a training already"):
+        estimate_leakage(short, prepared, tmp_path)
+    other = short.model_copy(update={"classes": ()})
+    with pytest.raises(ConfigError, match="begun with another configuration"):
+        estimate_leakage(other, prepared, tmp_path, resume=True)
+
+
+def test_the_folds_threshold_is_the_best_mean_dice_over_the_scans_that_they_held_out(
+    run: Path, prepared: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    swapped = SPLIT.model_copy(update={"validation": SPLIT.test, "test": SPLIT.validation})
+    (other / "split.json").write_text(swapped.model_dump_json())
+    chosen = threshold_of_folds([run, other], prepared)
+    module, card = open_run(run, "tiny")
+    _, slices = read_prepared(prepared)
+
+    def dice(name: str, at: float) -> float:
+        (counts,) = score(module, plain_batches(slices.where(slices.case == name), card.window_hu, 8), np.array([at]))
+        return counts.dice or 0.0
+
+    means = [(dice("volumes/4", at) + dice("volumes/5", at)) / 2 for at in THRESHOLDS]
+    assert chosen.threshold == THRESHOLDS[int(np.argmax(means))]
+    assert chosen.dice == {name: dice(name, chosen.threshold) for name in ("volumes/4", "volumes/5")}
+    assert chosen.exposure == TrainedOn(members=("volumes/4", "volumes/5"), patients=("volumes/4", "volumes/5"))
+
+
+def test_folds_that_hold_nothing_out_choose_nothing(run: Path, prepared: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "split.json").write_text(SPLIT.model_copy(update={"test": ()}).model_dump_json())
+    with pytest.raises(DatasetError, match="hold no scan out"):
+        threshold_of_folds([other], prepared)
+
+
+def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no finished run"):
+        export(tmp_path, "x", tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_command_line_prepares_splits_trains_and_scores_the_real_data(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from groundglass.cli import main
+
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["groundglass", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        assert not caught.value.code, captured.err
+        return captured.out
+
+    debug = Path(__file__).parents[2] / "configs" / "debug.toml"
+    prepared, split = tmp_path / "prepared", tmp_path / "splits" / "B-patient.json"
+    run("prepare", data, "-o", prepared, "--size", 64, 64)
+    assert "nothing to do" in run("prepare", data, "-o", prepared, "--size", 64, 64)
+    run("split", prepared, "-o", tmp_path / "splits")
+    start = time.monotonic()
+    run("train", debug, "--data", prepared, "--split", split, "-o", tmp_path / "run")
+    assert time.monotonic() - start < 60
+    out = run("evaluate", tmp_path / "run", "--data", prepared, "--split", split, "-o", tmp_path / "scores")
+    assert "volumes/8" in out
+    assert (tmp_path / "scores" / "report.md").is_file()
+
+
+@pytest.fixture
+def copied(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model with its card, in a folder of its own; so small a one may lose more by int8 than a real one."""
+    monkeypatch.setattr("groundglass.training.quantize.MOST_LOST", 0.02)
+    for path in (model, model.with_suffix(".json")):
+        shutil.copy(path, tmp_path / path.name)
+    return tmp_path / model.name
+
+
+def test_an_int8_twin_is_made_and_then_taken(copied: Path, prepared: Path, folder: Path) -> None:
+    before = open_model(copied)
+    path, card = quantize(copied, prepared, SPLIT)
+    assert path.name == "tiny-int8.onnx"
+    assert read_card(path) == card
+    assert card.name == "tiny-int8"
+    assert card.quantized is not None
+    assert (card.quantized.of, card.threshold) == (before.card.sha256, before.card.threshold)
+    after = open_model(copied)
+    assert (after.card.sha256, after.engine.card.precision) == (card.sha256, "int8")
+    assert after.engine.card.reason.startswith("the model comes in int8, the rest of it in ")
+    assert open_model(path).engine.card.precision == "int8"
+    for precision in (Precision.F32, None):
+        engine = EngineName.ONNXRUNTIME if precision is None else None
+        other = open_model(copied, EngineConfig(engine=engine, precision=precision))
+        assert (other.card.sha256, other.engine.card.precision) == (before.card.sha256, "f32")
+    image = real_images(prepared, card)[:4]
+    exact = open_model(copied, EngineConfig(precision=Precision.F32)).engine.run(image)
+    difference = np.abs(1 / (1 + np.exp(-exact)) - 1 / (1 + np.exp(-after.engine.run(image))))
+    assert difference.max() > 0  # it does compute in int8
+    assert difference.mean() < 0.02
+    assert evaluate([target(folder, "volumes/4")], after).pooled
+
+
+def test_a_twin_that_is_anothers_is_refused(copied: Path, prepared: Path) -> None:
+    path, card = quantize(copied, prepared, SPLIT)
+    assert card.quantized is not None
+    write_card(path, card.model_copy(update={"quantized": card.quantized.model_copy(update={"of": "0" * 64})}))
+    with pytest.raises(ModelError, match=r"tiny-int8\.onnx was made of another model: remove it, or make it anew"):
+        open_model(copied)
+    with pytest.raises(ModelError, match="is int8 already"):
+        quantize(path, prepared, SPLIT)
+
+
+def test_a_twin_that_scores_otherwise_is_not_kept(
+    copied: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundglass.training.quantize.MOST_LOST", -1.0)
+    assert MOST_LOST == 0.003
+    with pytest.raises(ModelError, match=r"int8 loses .* of Dice on the validation part"):
+        quantize(copied, prepared, SPLIT)
+    assert sorted(path.name for path in copied.parent.iterdir()) == ["tiny.json", "tiny.onnx"]
+
+
+def test_what_a_twin_cannot_be_made_with(copied: Path, prepared: Path) -> None:
+    with pytest.raises(EngineError, match=r"tiny-int8\.onnx is not there: make it with groundglass quantize"):
+        open_model(copied, EngineConfig(precision=Precision.INT8))
+    with pytest.raises(DatasetError, match="has no validation slices"):
+        quantize(copied, prepared, SPLIT.model_copy(update={"validation": ()}))
+    card = read_card(copied)
+    write_card(copied, card.model_copy(update={"size": (64, 64)}))
+    with pytest.raises(DatasetError, match=r"the model takes \(64, 64\) \(lungs\): prepare it so"):
+        quantize(copied, prepared, SPLIT)
