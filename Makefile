@@ -1,6 +1,6 @@
-# make demo    install, make a phantom, segment it          make test      the fast tests
-# make lint    ruff, import-linter                           make test-all  the slow ones too
-# make types   mypy --strict                                 make bench     engines and whole scans, side by side
+# make demo    install, then segment a phantom          make test      run the fast tests
+# make lint    ruff and import-linter                   make test-all  run all tests
+# make types   mypy --strict                            make bench     time the engines and whole scans
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
@@ -27,12 +27,12 @@ types: $(VENV)/.develops
 bench: $(VENV)/.develops
 	$(BIN)/python bench/engine.py networks
 	$(BIN)/python bench/engine.py scan
-	$(BIN)/python bench/engine.py start
+	$(BIN)/python bench/engine.py startup
 
 clean:
 	rm -rf $(VENV) demo build dist
 
-# Debian's Python makes no pip in a new environment unless python3-venv is there; pip itself can.
+# Debian's Python puts no pip into a new environment unless python3-venv is installed; pip itself can.
 $(BIN)/pip:
 	$(PYTHON) -m venv --without-pip $(VENV)
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --upgrade pip

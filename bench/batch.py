@@ -1,7 +1,7 @@
-"""A batch's throughput by the number of workers, and its memory over many scans; on phantoms.
+"""Measure the throughput of a batch by the number of workers, and its memory over many scans, on phantoms.
 
 python bench/batch.py throughput [--scans 8] [--rounds 2] [--workers 1 --workers 2]
-python bench/batch.py memory [--scans 200] [--growth-mib MIB]     more growth after the warm-up is exit 1
+python bench/batch.py memory [--scans 200] [--growth-mib MIB]     exit code 1 if memory grows more after the warm-up
 """
 
 import argparse
@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from groundglass.apps.batch.processing import BatchWorkerFactory
-from groundglass.apps.batch.records import CaseStatus
-from groundglass.apps.batch.run import BatchProgress, plan, run
+from groundglass.apps.batch.records import ItemStatus
+from groundglass.apps.batch.run import BatchProgress, plan_batch, run_batch
 from groundglass.io import nifti
 from groundglass.scan.phantom import chest_phantom
-from groundglass.workers import cores
+from groundglass.workers import available_cores
 
-SMALL, USUAL = (12, 96, 128), (48, 288, 352)
-DIFFERENT = 4  # phantoms; the others are the same ones again
-WARM_UP = 20
+SMALL, LARGE = (12, 96, 128), (48, 288, 352)  # (z, y, x)
+UNIQUE_PHANTOMS = 4  # the other scans are copies of these
+WARM_UP_SCANS = 20
 
 
 def make_scans(folder: Path, count: int, shape: tuple[int, int, int]) -> Path:
@@ -31,22 +31,23 @@ def make_scans(folder: Path, count: int, shape: tuple[int, int, int]) -> Path:
     source.mkdir()
     for number in range(count):
         path = source / f"{number}.nii.gz"
-        if number < DIFFERENT:
+        if number < UNIQUE_PHANTOMS:
             nifti.write_scan(chest_phantom(number, shape).scan, path)
         else:
-            shutil.copy(source / f"{number % DIFFERENT}.nii.gz", path)
+            shutil.copy(source / f"{number % UNIQUE_PHANTOMS}.nii.gz", path)
     return source
 
 
 def throughput(folder: Path, scans: int, rounds: int, workers: list[int]) -> None:
-    source = make_scans(folder, scans, USUAL)
-    print(f"{scans} phantoms of {' x '.join(map(str, USUAL))}, {cores()} cores, load {os.getloadavg()[0]:.1f} before")
+    source = make_scans(folder, scans, LARGE)
+    shape = " x ".join(map(str, LARGE))
+    print(f"{scans} phantoms of {shape}, {available_cores()} cores, load {os.getloadavg()[0]:.1f} before")
     rates: dict[int, list[float]] = {count: [] for count in workers}
     for number in range(rounds):
-        for count in workers:  # side by side, so that what else the machine does weighs on both alike
-            planned = plan(str(source), folder / f"out-{number}-{count}")
+        for count in workers:  # in turns, so that other load on the machine affects all counts alike
+            planned = plan_batch(str(source), folder / f"out-{number}-{count}")
             progress, begun = BatchProgress(planned), time.perf_counter()
-            run(planned, progress, count)
+            run_batch(planned, progress, count)
             seconds = time.perf_counter() - begun
             assert not progress.failed
             rates[count].append(3600 * scans / seconds)
@@ -61,13 +62,13 @@ def throughput(folder: Path, scans: int, rounds: int, workers: list[int]) -> Non
 
 def memory(folder: Path, scans: int, growth_mib: float | None) -> int:
     source = make_scans(folder, scans, SMALL)
-    planned = plan(str(source), folder / "out")
-    do = BatchWorkerFactory(planned.settings, cores())()
+    planned = plan_batch(str(source), folder / "out")
+    process_item = BatchWorkerFactory(planned.settings, available_cores())()
     resident = []
-    for case in planned.cases:
-        assert do(case).status is CaseStatus.DONE
+    for item in planned.items:
+        assert process_item(item).status is ItemStatus.DONE
         resident.append(resident_mib())
-    warm = min(WARM_UP, scans // 2)
+    warm = min(WARM_UP_SCANS, scans // 2)
     growth = resident[-1] - resident[warm]
     print(
         f"{scans} scans in one process: {resident[0]:.0f} MiB after the first, {resident[warm]:.0f} after "
@@ -83,16 +84,16 @@ def resident_mib() -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("throughput", "memory"))
+    parser.add_argument("measure", choices=("throughput", "memory"))
     parser.add_argument("--scans", type=int)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, action="append")
     parser.add_argument("--growth-mib", type=float)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="groundglass-") as folder:
-        if asked.what == "memory":
-            return memory(Path(folder), asked.scans or 200, asked.growth_mib)
-        throughput(Path(folder), asked.scans or 8, asked.rounds, asked.workers or [1, 2])
+        if arguments.measure == "memory":
+            return memory(Path(folder), arguments.scans or 200, arguments.growth_mib)
+        throughput(Path(folder), arguments.scans or 8, arguments.rounds, arguments.workers or [1, 2])
     return 0
 
 

@@ -1,13 +1,13 @@
-"""Seconds a slice of the paper's network and its peers, by engine and precision; and of whole scans through `segment`.
+"""Measure the paper's network and its baselines by engine and precision, and whole scans through `groundglass segment`.
 
-    python bench/engine.py networks [--size 512] [--rounds 3]    # each network whole-picture, every engine, interleaved
+    python bench/engine.py networks [--size 512] [--rounds 3]    # each network on whole slices, in every engine
     python bench/engine.py scan [--widths 32 64 128 256 512] [--slices 300]    # the whole of `groundglass segment`
-    python bench/engine.py growth                                # slices, threads and sizes
-    python bench/engine.py start                                 # one picture from process start; --help; import
-    python bench/engine.py ways                                  # batches, streams and fixed shapes, on the lung field
-    python bench/engine.py gpu                                   # each network whole-picture on a GPU, in bfloat16
+    python bench/engine.py growth                                # cost by slices, threads, input size and workers
+    python bench/engine.py startup                               # one picture from process start; --help; import
+    python bench/engine.py batching                              # batches, streams and fixed shapes, on the lung field
+    python bench/engine.py gpu                                   # each network on whole slices on a GPU, in bfloat16
 
-Weights are random: they do not change the time. Figures of one call can be compared, those of two machines cannot.
+Weights are random: they do not change the time. Only times of one call can be compared with each other.
 """
 
 from __future__ import annotations
@@ -52,27 +52,27 @@ Run = Callable[[np.ndarray], object]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for command in (networks, scan, growth, start, ways, gpu):
-        sub = commands.add_parser(command.__name__)
+    for command in (networks, scan, growth, startup, batching, gpu):
+        sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         sub.set_defaults(command=command)
-        sub.add_argument("--size", type=int, default=512)
-        sub.add_argument("--rounds", type=int, default=3)
-        sub.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
-        sub.add_argument("--slices", type=int, default=300)
-        sub.add_argument("--device", default="cuda", help="Of gpu.")
-        sub.add_argument("--json", type=Path, help="Keep the figures here, for bench/plots.py.")
+        sub.add_argument("--size", type=int, default=512, help="Height and width of the network's input in pixels.")
+        sub.add_argument("--rounds", type=int, default=3, help="Number of repetitions whose median counts.")
+        sub.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="Channels of each level of the network.")
+        sub.add_argument("--slices", type=int, default=300, help="Number of slices of the phantom.")
+        sub.add_argument("--device", default="cuda", help="Device for the command gpu.")
+        sub.add_argument("--json", type=Path, help="JSON file for the results, for bench/plots.py.")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, {_cpu()}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
-        found = arguments.command(arguments, Path(folder))
+        results = arguments.command(arguments, Path(folder))
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def networks(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Every network in every engine on the same slice, the rounds interleaved; the median counts."""
+    """Time every network in every engine on the same slice, with interleaved rounds."""
     for dtype, name in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
-        print(f"matrix rate {name}: {_gemm_rate(dtype) / 1e9:.0f} GFLOP/s")
+        print(f"matrix product, {name}: {_matmul_rate(dtype) / 1e9:.0f} GFLOP/s")
     images = np.random.default_rng(0).random((1, 1, arguments.size, arguments.size), dtype=np.float32)
     rows: list[tuple[str, str, float, Run]] = []
     for name, module in _modules(tuple(arguments.widths)).items():
@@ -81,24 +81,24 @@ def networks(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         gflop = _flop(module, images) / 1e9
         print(f"{name}: {sum(p.numel() for p in module.parameters()) / 1e6:.1f} M parameters, {gflop:.0f} GFLOP")
         rows += [(name, engine, gflop, run) for engine, run in _engines(module, path, images).items()]
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for turn in range(arguments.rounds + 1):  # the first is for warming up
+    times: dict[tuple[str, str], list[float]] = {}
+    for turn in range(arguments.rounds + 1):  # the first round warms up
         for name, engine, _, run in rows:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             run(images)
             if turn:
-                seconds.setdefault((name, engine), []).append(time.perf_counter() - begun)
-    print("| network | engine | s a slice | GFLOP/s | of the paper's 0.29 s |\n|---|---|---|---|---|")
-    found: dict[str, Any] = {}
+                times.setdefault((name, engine), []).append(time.perf_counter() - start)
+    print("| network | engine | s per slice | GFLOP/s | share of the paper's 0.29 s |\n|---|---|---|---|---|")
+    results: dict[str, Any] = {}
     for name, engine, gflop, _ in rows:
-        median = statistics.median(seconds[name, engine])
-        found.setdefault(name, {})[engine] = median
+        median = statistics.median(times[name, engine])
+        results.setdefault(name, {})[engine] = median
         print(f"| {name} | {engine} | {median:.3f} | {gflop / median:.0f} | {median / PAPER_SECONDS:.2f} |", flush=True)
-    return found
+    return results
 
 
 def _engines(module: LesionModule, path: Path, images: np.ndarray) -> dict[str, Run]:
-    """One network in each engine and precision; int8 where nncf is installed."""
+    """Load a network into each engine and precision; int8 if nncf is installed."""
     engines: dict[str, Run] = {
         "torch eager f32": _torch(module),
         "torch.compile f32": _torch(torch.compile(module)),
@@ -108,88 +108,89 @@ def _engines(module: LesionModule, path: Path, images: np.ndarray) -> dict[str, 
         "OpenVINO bf16": OpenVINOEngine(path, EngineConfig(precision=Precision.BF16)).run,
     }
     if find_spec("nncf") is None:
-        print("nncf is not installed: no int8")
+        print("nncf is not installed: int8 is not measured")
     else:
         int8 = int8_model_path(path)
-        write_int8(path, images, int8)  # its ranges are of noise, which does not change the time
+        write_int8(path, images, int8)  # calibrated on noise, which does not change the time
         engines["OpenVINO int8, rest f32"] = OpenVINOEngine(int8, EngineConfig(precision=Precision.INT8)).run
         engines["OpenVINO int8, rest bf16"] = OpenVINOEngine(int8, EngineConfig(precision=Precision.BF16)).run
     return engines
 
 
 def scan(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """A phantom of many slices through `groundglass segment`, in each precision; the whole process is measured."""
+    """Measure the whole process of `groundglass segment` on a phantom of many slices, in each precision."""
     source = _write_phantom(arguments.slices, folder)
     model = _write_model(tuple(arguments.widths), folder)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for precision in (*Precision, None):
-        words = ["segment", str(source), "-o", str(folder / "out"), "--model", str(model)]
-        took, peak = _command([*words, *(["--precision", precision] if precision else [])])
+        argv = ["segment", str(source), "-o", str(folder / "out"), "--model", str(model)]
+        seconds, peak = _measure_command([*argv, *(["--precision", precision] if precision else [])])
         stages = json.loads((folder / "out" / "findings.json").read_text())["seconds"]
-        share = took / arguments.slices
+        share = seconds / arguments.slices
         print(
-            f"{precision or 'default'}: {took:.1f} s, {share:.3f} s a slice, peak {peak:.0f} MiB, {stages}", flush=True
+            f"{precision or 'default'}: {seconds:.1f} s, {share:.3f} s per slice, peak {peak:.0f} MiB, {stages}",
+            flush=True,
         )
-        found[precision or "default"] = {"seconds": took, "mib": peak, "stages": stages}
-    return found
+        results[precision or "default"] = {"seconds": seconds, "mib": peak, "stages": stages}
+    return results
 
 
 def growth(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """How the cost grows with slices, threads, the network's input and a batch's workers."""
+    """Measure how the cost grows with slices, threads, the size of the network's input and the workers of a batch."""
     model = _write_model(tuple(arguments.widths), folder)
-    found: dict[str, Any] = {"slices": {}, "threads": {}, "size": {}, "workers": {}}
+    results: dict[str, Any] = {"slices": {}, "threads": {}, "size": {}, "workers": {}}
     for slices in (10, 75, 150, 300, 600):
         source = _write_phantom(slices, folder)
-        took, peak = _command(["segment", str(source), "-o", str(folder / "out"), "--model", str(model)])
-        found["slices"][slices] = {"seconds": took, "mib": peak}
-        print(f"slices {slices}: {took:.1f} s, {took / slices:.3f} s a slice, peak {peak:.0f} MiB", flush=True)
+        seconds, peak = _measure_command(["segment", str(source), "-o", str(folder / "out"), "--model", str(model)])
+        results["slices"][slices] = {"seconds": seconds, "mib": peak}
+        print(f"slices {slices}: {seconds:.1f} s, {seconds / slices:.3f} s per slice, peak {peak:.0f} MiB", flush=True)
     source = _write_phantom(75, folder)
     for threads in (1, 2):
-        words = ["segment", str(source), "-o", str(folder / "out"), "--model", str(model), "--threads", str(threads)]
-        found["threads"][threads] = _command(words)[0]
-        print(f"threads {threads}: {found['threads'][threads]:.1f} s", flush=True)
+        argv = ["segment", str(source), "-o", str(folder / "out"), "--model", str(model), "--threads", str(threads)]
+        results["threads"][threads] = _measure_command(argv)[0]
+        print(f"threads {threads}: {results['threads'][threads]:.1f} s", flush=True)
     for precision, file in ((Precision.BF16, model), (Precision.INT8, int8_model_path(model))):
         run = OpenVINOEngine(file, EngineConfig(precision=precision)).run
         for size in (256, 384, 512, 768):
             images = np.random.default_rng(0).random((1, 1, size, size), dtype=np.float32)
             run(images)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(arguments.rounds):
                 run(images)
-            took = (time.perf_counter() - begun) / arguments.rounds
-            found["size"].setdefault(precision, {})[size] = took
-            print(f"input {size} x {size}, {precision}: {took:.3f} s", flush=True)
+            seconds = (time.perf_counter() - start) / arguments.rounds
+            results["size"].setdefault(precision, {})[size] = seconds
+            print(f"input {size} x {size}, {precision}: {seconds:.3f} s", flush=True)
     scans = folder / "scans"
     scans.mkdir()
     for number in range(8):
         shutil.copy(source, scans / f"{number}.nii.gz")
     for workers in (1, 2):
-        words = ["batch", str(scans), "-o", str(folder / f"batch-{workers}"), "--workers", str(workers)]
-        found["workers"][workers] = _command([*words, "--model", str(model)])[0]
-        print(f"workers {workers}: 8 scans of 75 slices in {found['workers'][workers]:.1f} s", flush=True)
-    return found
+        argv = ["batch", str(scans), "-o", str(folder / f"batch-{workers}"), "--workers", str(workers)]
+        results["workers"][workers] = _measure_command([*argv, "--model", str(model)])[0]
+        print(f"workers {workers}: 8 scans of 75 slices in {results['workers'][workers]:.1f} s", flush=True)
+    return results
 
 
-def start(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What a person waits for: a picture with the bundled model, the help, the import."""
+def startup(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Time what a user waits for: segmenting a picture with the bundled model, the help, and the import."""
     from PIL import Image
 
     values = chest_phantom(shape=(48, 512, 512)).scan.values[22]
     grey = np.clip((values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
     Image.fromarray(grey).save(folder / "slice.png")
-    found = {}
-    for words in (["segment", str(folder / "slice.png"), "-o", str(folder / "out")], ["--help"]):
-        found[words[0]] = statistics.median(_command(words)[0] for _ in range(arguments.rounds))
-    begun = time.perf_counter()
+    results = {}
+    for argv in (["segment", str(folder / "slice.png"), "-o", str(folder / "out")], ["--help"]):
+        results[argv[0]] = statistics.median(_measure_command(argv)[0] for _ in range(arguments.rounds))
+    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import groundglass"], check=True)
-    found["import"] = time.perf_counter() - begun
-    for what, took in found.items():
-        print(f"{what}: {took:.2f} s")
-    return found
+    results["import"] = time.perf_counter() - start
+    for name, seconds in results.items():
+        print(f"{name}: {seconds:.2f} s")
+    return results
 
 
-def ways(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The default on the lung field: batches, one stream of all threads or several, shapes left open or fixed."""
+def batching(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Time the default network on the lung field by batch size, number of streams, and open or fixed shapes."""
     with no_telemetry():
         import openvino
     file = int8_model_path(_write_model(tuple(arguments.widths), folder))
@@ -201,34 +202,36 @@ def ways(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 network.reshape([batch, 1, 192, 256])
             for hint in ("LATENCY", "THROUGHPUT"):
                 rows[batch, fixed, hint] = core.compile_model(network, "CPU", {"PERFORMANCE_HINT": hint})
-    seconds: dict[tuple[int, bool, str], list[float]] = {}
+    times: dict[tuple[int, bool, str], list[float]] = {}
     slices = np.random.default_rng(0).random((48, 1, 192, 256), dtype=np.float32)
     for turn in range(arguments.rounds + 1):
         for (batch, fixed, hint), compiled in rows.items():
             queue = openvino.AsyncInferQueue(compiled)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             for first in range(0, len(slices), batch):
                 queue.start_async({0: slices[first : first + batch]})
             queue.wait_all()
             if turn:
-                seconds.setdefault((batch, fixed, hint), []).append(time.perf_counter() - begun)
-    print("| batch | shapes | streams | ms a slice |\n|---|---|---|---|")
-    found = {}
-    for (batch, fixed, hint), times in seconds.items():
+                times.setdefault((batch, fixed, hint), []).append(time.perf_counter() - start)
+    print("| batch | shapes | streams | ms per slice |\n|---|---|---|---|")
+    results = {}
+    for (batch, fixed, hint), measured in times.items():
         streams = rows[batch, fixed, hint].get_property("NUM_STREAMS")
-        took = statistics.median(times) / len(slices)
-        found[f"{batch} {'fixed' if fixed else 'open'} {streams}"] = took
-        print(f"| {batch} | {'fixed' if fixed else 'open'} | {streams} | {1000 * took:.1f} |", flush=True)
-    return found
+        seconds = statistics.median(measured) / len(slices)
+        results[f"{batch} {'fixed' if fixed else 'open'} {streams}"] = seconds
+        print(f"| {batch} | {'fixed' if fixed else 'open'} | {streams} | {1000 * seconds:.1f} |", flush=True)
+    return results
 
 
 def gpu(arguments: argparse.Namespace, _: Path) -> dict[str, Any]:
-    """Every network on a GPU: milliseconds a slice, and the share of the measured bfloat16 matrix rate."""
+    """Time every network on a GPU, and state its share of the measured rate of bfloat16 matrix products."""
     device, dtype = torch.device(arguments.device), torch.bfloat16
-    rate = _gemm_rate(dtype, device, side=8192 if device.type == "cuda" else 512)
+    rate = _matmul_rate(dtype, device, side=8192 if device.type == "cuda" else 512)
     print(f"{torch.cuda.get_device_name() if device.type == 'cuda' else device}: {rate / 1e12:.2f} TFLOP/s in bf16")
-    print("| network | batch | compiled | ms a slice | TFLOP/s | share of the matrix rate |\n|---|---|---|---|---|---|")
-    found: dict[str, Any] = {}
+    print(
+        "| network | batch | compiled | ms per slice | TFLOP/s | share of the matrix rate |\n|---|---|---|---|---|---|"
+    )
+    results: dict[str, Any] = {}
     for name, module in _modules(tuple(arguments.widths)).items():
         one = np.zeros((1, 1, arguments.size, arguments.size), dtype=np.float32)
         flop = _flop(module, one)
@@ -237,30 +240,34 @@ def gpu(arguments: argparse.Namespace, _: Path) -> dict[str, Any]:
             network = torch.compile(module) if compiled else module
             for batch in (1, 8):
                 images = torch.rand(batch, *one.shape[1:], device=device).to(memory_format=torch.channels_last)
-                took = _seconds(network, images, dtype, arguments.rounds) / batch
-                found[f"{name} {batch} {'compiled' if compiled else 'eager'}"] = took
-                reached = flop / took
-                row = f"| {name} | {batch} | {'yes' if compiled else 'no'} | {1000 * took:.2f} | {reached / 1e12:.2f}"
+                seconds = _median_seconds(network, images, dtype, arguments.rounds) / batch
+                results[f"{name} {batch} {'compiled' if compiled else 'eager'}"] = seconds
+                reached = flop / seconds
+                row = (
+                    f"| {name} | {batch} | {'yes' if compiled else 'no'} | {1000 * seconds:.2f} | {reached / 1e12:.2f}"
+                )
                 print(f"{row} | {100 * reached / rate:.0f} % |", flush=True)
-    return found
+    return results
 
 
-def _seconds(network: Callable[[torch.Tensor], object], images: torch.Tensor, dtype: torch.dtype, rounds: int) -> float:
-    """Median of calls that are waited for; three before them do not count."""
+def _median_seconds(
+    network: Callable[[torch.Tensor], object], images: torch.Tensor, dtype: torch.dtype, rounds: int
+) -> float:
+    """Time single calls, each until it has finished, after three to warm up; return the median in seconds."""
     times = []
     for turn in range(rounds + 3):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         with torch.inference_mode(), torch.autocast(images.device.type, dtype):
             network(images)
         if images.device.type == "cuda":
             torch.cuda.synchronize()
         if turn >= 3:
-            times.append(time.perf_counter() - begun)
+            times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
 def _modules(widths: tuple[int, ...]) -> dict[str, LesionModule]:
-    """The paper's network, nnU-Net's 2-D one for 512 x 512, and MONAI's others at the paper's widths."""
+    """Build the paper's network, nnU-Net's 2-D network for 512 x 512, and others of MONAI at the paper's widths."""
     configs: dict[str, NetworkConfig | BaselineConfig] = {
         "paper": NetworkConfig(widths=widths),
         "DynUNet": BaselineConfig("DynUNet", (*widths, *(widths[-1],) * 3)),
@@ -289,19 +296,19 @@ def _flop(module: LesionModule, images: np.ndarray) -> int:
     return int(counter.get_total_flops())
 
 
-def _gemm_rate(dtype: torch.dtype, device: torch.device | str = "cpu", side: int = 2048, rounds: int = 10) -> float:
-    """Operations a second of a square matrix product."""
+def _matmul_rate(dtype: torch.dtype, device: torch.device | str = "cpu", side: int = 2048, rounds: int = 10) -> float:
+    """Measure a square matrix product in operations per second."""
     a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-    float((a @ b)[0, 0])  # reading a number waits for the device
-    begun = time.perf_counter()
+    float((a @ b)[0, 0])  # reading a number waits until the device has finished
+    start = time.perf_counter()
     for _ in range(rounds):
         c = a @ b
     float(c[0, 0])
-    return 2 * side**3 * rounds / (time.perf_counter() - begun)
+    return 2 * side**3 * rounds / (time.perf_counter() - start)
 
 
 def _write_model(widths: tuple[int, ...], folder: Path) -> Path:
-    """An untrained model of those widths with its card, as `export` would write it."""
+    """Write an untrained model with its card, as `groundglass export` does."""
     config, path = NetworkConfig(widths=widths), folder / "model.onnx"
     write_onnx(_module(config), (1, 192, 256), path)
     card = ModelCard(
@@ -328,22 +335,25 @@ def _write_model(widths: tuple[int, ...], folder: Path) -> Path:
 
 
 def _write_phantom(slices: int, folder: Path) -> Path:
-    """A chest of that many slices of 512 x 512."""
+    """Write a chest phantom of that many slices of 512 x 512 pixels."""
     path = folder / f"{slices}.nii.gz"
     nifti.write_scan(chest_phantom(shape=(slices, 512, 512), extent_mm=(300, 350, 350)).scan, path)
     return path
 
 
-def _command(words: list[str]) -> tuple[float, float]:
-    """Seconds of a command, and the peak of its memory in MiB (its own: `getrusage` would count this process too)."""
+def _measure_command(arguments: list[str]) -> tuple[float, float]:
+    """Run a command; return its seconds and its peak memory in MiB.
+
+    The command reads its own peak, because `getrusage` would include this process.
+    """
     code = (
         "from groundglass.cli import main\n"
         "try: main()\n"
         "finally: print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
     )
-    begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, check=True)
-    return time.perf_counter() - begun, int(done.stdout.split("VmHWM:")[1].split()[0]) / 1024
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - start, int(done.stdout.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def _cpu() -> str:

@@ -1,10 +1,10 @@
-"""Mutated files at every door of `read_scan`: each must end as a scan or as one refusal, soon, and in little memory.
+"""Read damaged files of every format: each must give a scan or a one-line error, quickly and in little memory.
 
-    python bench/fuzz.py [--count 20000] [--seed 0] [--workers 2] [-o failures]
+    python bench/fuzz.py [--count 20000] [--seed 0] [--workers 2] [--only nrrd] [-o failures]
 
-Every file follows from the seed and its number, and that of a failure is kept in the folder. A failure is any exception
-but `InputError`, a warning, a dead process, more than 10 s, more than 2 GiB. Exit code 1 if there was one. Put what
-failed, once mended, into tests/fuzz/.
+Every file follows from the seed and its number; files that fail are kept in the output folder. A failure is any
+exception but `InputError`, a warning, a dead process, more than 10 s or more than 2 GiB. The exit code is 1 if there
+was one. Once the reader is fixed, put the file into tests/fuzz/.
 """
 
 from __future__ import annotations
@@ -32,111 +32,110 @@ from groundglass.errors import InputError
 from groundglass.io.reader import read_scan
 
 SECONDS, MEMORY = 10, 2 << 30
-HEADER = 600  # bytes: half of all changes go there
-ODD = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-Dice = np.random.Generator
+HEADER = 600  # bytes at the start that get half of all changes
+ODD_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
-def mutate(data: bytes, dice: Dice) -> bytes:
-    """One to eight small changes: bits, numbers, holes, repeats, cuts."""
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """Make one to eight small changes: bits, numbers, holes, repeats, cuts."""
     content = bytearray(data)
-    for _ in range(dice.integers(1, 9)):
+    for _ in range(rng.integers(1, 9)):
         if not content:
             break
-        reach = min(HEADER, len(content)) if dice.random() < 0.5 else len(content)
-        at = int(dice.integers(reach))
-        length = int(dice.integers(1, 64))
-        match dice.integers(7):
+        reach = min(HEADER, len(content)) if rng.random() < 0.5 else len(content)
+        offset = int(rng.integers(reach))
+        length = int(rng.integers(1, 64))
+        match rng.integers(7):
             case 0:
-                content[at] ^= 1 << int(dice.integers(8))
+                content[offset] ^= 1 << int(rng.integers(8))
             case 1:
-                content[at] = int(dice.integers(256))
+                content[offset] = int(rng.integers(256))
             case 2:
-                size = int(dice.choice((1, 2, 4, 8)))
-                value = int(dice.choice(ODD)).to_bytes(8, str(dice.choice(("little", "big"))))[:size]  # type: ignore[arg-type]
-                content[at : at + size] = value
+                size = int(rng.choice((1, 2, 4, 8)))
+                value = int(rng.choice(ODD_NUMBERS)).to_bytes(8, str(rng.choice(("little", "big"))))[:size]  # type: ignore[arg-type]
+                content[offset : offset + size] = value
             case 3:
-                del content[at : at + length]
+                del content[offset : offset + length]
             case 4:
-                content[at:at] = content[at : at + length]
+                content[offset:offset] = content[offset : offset + length]
             case 5:
-                content[at : at + length] = dice.bytes(length)
+                content[offset : offset + length] = rng.bytes(length)
             case 6:
-                if dice.random() < 0.2:
-                    del content[at:]
+                if rng.random() < 0.2:
+                    del content[offset:]
     return bytes(content)
 
 
-def repacked(name: str, data: bytes, dice: Dice) -> bytes:
-    """A packed file is mutated as it is, or inside and packed again: its checksum would hide most changes."""
-    if dice.random() < 0.5 or not name.endswith((".gz", ".zip")):
-        return mutate(data, dice)
+def mutate_file(name: str, data: bytes, rng: np.random.Generator) -> bytes:
+    """Mutate a file; half of the packed ones inside, and pack them again, as their checksum reveals other changes."""
+    if rng.random() < 0.5 or not name.endswith((".gz", ".zip")):
+        return mutate(data, rng)
     if name.endswith(".gz"):
-        return gzip.compress(mutate(gzip.decompress(data), dice), 1)
+        return gzip.compress(mutate(gzip.decompress(data), rng), 1)
     packed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
-        chosen = int(dice.integers(len(old.namelist())))
+        chosen = int(rng.integers(len(old.namelist())))
         for i, member in enumerate(old.namelist()):
             content = old.read(member)
-            new.writestr(member, mutate(content, dice) if i == chosen else content)
+            new.writestr(member, mutate(content, rng) if i == chosen else content)
     return packed.getvalue()
 
 
 def outcome(path: Path) -> str:
-    """Open a file as `segment` does: `read`, `refused`, or the traceback."""
+    """Read a file as `segment` does, and return `read`, `refused`, or the traceback."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             read_scan(path)
     except InputError as error:
-        return "refused" if len(str(error).splitlines()) == 1 else f"a refusal of several lines: {error}"
+        return "refused" if len(str(error).splitlines()) == 1 else f"an error of several lines: {error}"
     except BaseException:
         return traceback.format_exc()
     return "read"
 
 
 def work(numbers: range, seed: int, seeds: list[Path], pipe: Connection) -> None:
-    """One process: says which file it begins, and what became of it."""
+    """Read the files of these numbers, and send (number, None) before and (number, outcome) after each."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory(prefix="groundglass-fuzz-") as folder:
         for number in numbers:
-            path = made(number, seed, seeds, Path(folder))
+            path = write_mutated(number, seed, seeds, Path(folder))
             pipe.send((number, None))
             pipe.send((number, outcome(path)))
             path.unlink()
 
 
-def made(number: int, seed: int, seeds: list[Path], folder: Path) -> Path:
-    """The file of that number."""
-    dice = np.random.default_rng((seed, number))
+def write_mutated(number: int, seed: int, seeds: list[Path], folder: Path) -> Path:
+    """Write the file of that number."""
+    rng = np.random.default_rng((seed, number))
     origin = seeds[number % len(seeds)]
     path = folder / f"{number}-{origin.name}"
-    path.write_bytes(repacked(origin.name, origin.read_bytes(), dice))
+    path.write_bytes(mutate_file(origin.name, origin.read_bytes(), rng))
     return path
 
 
 class Worker:
-    """A process at its share of the numbers; begun anew behind a file that it died or hung on."""
+    """A process that reads its share of the files; after one that it dies or hangs on, another process goes on."""
 
-    def __init__(self, numbers: range, begin: Callable[[range, Connection], BaseProcess]) -> None:
-        self.numbers, self.begin = numbers, begin
+    def __init__(self, numbers: range, start: Callable[[range, Connection], BaseProcess]) -> None:
+        self.numbers, self.start = numbers, start
         self.busy: tuple[int, float] | None = None
         self._start()
 
     def _start(self) -> None:
         self.pipe, other = multiprocessing.Pipe()
-        self.process = self.begin(self.numbers, other)
+        self.process = self.start(self.numbers, other)
         other.close()
 
     def poll(self) -> tuple[int, str] | None:
-        """What became of a file, if that is known by now."""
+        """Return the number and the outcome of a file, if there is a new one."""
         try:
             while self.pipe.poll(0.01):
-                number, what = self.pipe.recv()
-                if what is not None:
+                number, result = self.pipe.recv()
+                if result is not None:
                     self._done(number)
-                    return number, what
+                    return number, result
                 self.busy = number, time.monotonic()
         except (EOFError, ConnectionError):
             self.process.join()
@@ -151,37 +150,37 @@ class Worker:
         step, stop = self.numbers.step, self.numbers.stop
         self.busy, self.numbers = None, range(number + step, stop, step)
 
-    def _failed(self, why: str) -> tuple[int, str]:
+    def _failed(self, reason: str) -> tuple[int, str]:
         number = self.busy[0] if self.busy else self.numbers.start
         self.process.kill()
         self.process.join()
         self._done(number)
         self._start()
-        return number, why
+        return number, reason
 
 
-def fuzz(seeds: list[Path], count: int, seed: int, workers: int, kept: Path) -> tuple[Counter[str], list[str]]:
-    """Open `count` mutated files; the files of failures go into `kept`."""
+def fuzz(seeds: list[Path], count: int, seed: int, workers: int, output: Path) -> tuple[Counter[str], list[str]]:
+    """Read `count` mutated files; those that fail are kept in the folder `output`."""
     context = multiprocessing.get_context("fork")
 
-    def begin(numbers: range, pipe: Connection) -> BaseProcess:
+    def start(numbers: range, pipe: Connection) -> BaseProcess:
         process = context.Process(target=work, args=(numbers, seed, seeds, pipe), daemon=True)
         process.start()
         return process
 
-    running = [Worker(range(first, count, workers), begin) for first in range(workers)]
+    running = [Worker(range(first, count, workers), start) for first in range(workers)]
     counts: Counter[str] = Counter()
     failures = []
     while any(worker.numbers for worker in running):
         for worker in running:
             if not worker.numbers or (found := worker.poll()) is None:
                 continue
-            number, what = found
-            fine = what in ("read", "refused")
-            counts[f"{seeds[number % len(seeds)].name}: {what if fine else 'FAILED'}"] += 1
-            if not fine:
-                kept.mkdir(parents=True, exist_ok=True)
-                failures.append(f"{made(number, seed, seeds, kept).name}: {what}")
+            number, result = found
+            passed = result in ("read", "refused")
+            counts[f"{seeds[number % len(seeds)].name}: {result if passed else 'FAILED'}"] += 1
+            if not passed:
+                output.mkdir(parents=True, exist_ok=True)
+                failures.append(f"{write_mutated(number, seed, seeds, output).name}: {result}")
     for worker in running:
         worker.process.join()
     return counts, failures
@@ -192,20 +191,21 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="", help="damage only the intact files whose names contain this")
     parser.add_argument("-o", "--output", type=Path, default=Path("fuzz-failures"))
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from helpers.fuzz_seeds import write_seeds
 
     with tempfile.TemporaryDirectory() as folder:
-        seeds = write_seeds(Path(folder))
-        began = time.monotonic()
+        seeds = [path for path in write_seeds(Path(folder)) if arguments.only in path.name]
+        started = time.monotonic()
         counts, failures = fuzz(seeds, arguments.count, arguments.seed, arguments.workers, arguments.output)
     for name, number in sorted(counts.items()):
         print(f"{number:7} {name}")
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{sum(counts.values())} files, {len(failures)} failures, {time.monotonic() - began:.0f} s")
-    print(f"peak memory of a process {children:.0f} MiB, of {MEMORY >> 20} allowed")
+    print(f"{sum(counts.values())} files, {len(failures)} failures, {time.monotonic() - started:.0f} s")
+    print(f"peak memory of a process {children:.0f} MiB of {MEMORY >> 20} MiB allowed")
     for failure in failures:
         print(failure)
     return bool(failures)

@@ -1,6 +1,6 @@
-"""The lung field against reference lungs and lesions, volume by volume.
+"""Compare the lung field with reference lungs and lesions, volume by volume.
 
-python bench/lungs.py [DATA]        DATA: a folder with medseg/ in it; default $GROUNDGLASS_DATA, else ../shared/data
+python bench/lungs.py [DATA]    # a folder that holds medseg/; default: $GROUNDGLASS_DATA, else ../shared/data
 """
 
 import os
@@ -11,32 +11,34 @@ from pathlib import Path
 import numpy as np
 
 from groundglass.data.catalogue import Case, find_cases
-from groundglass.data.slices import read_pair
+from groundglass.data.slices import read_case
 from groundglass.inference.lungs import find_lungs
 from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import recognise
+from groundglass.scan.intensity import recognise_intensity
 from groundglass.scan.lung_field import Box
-from groundglass.scan.packed_mask import counts
+from groundglass.scan.packed_mask import voxels_per_slice
 
 
-def in_boxes(boxes: tuple[Box | None, ...], lesions: np.ndarray) -> int:
+def lesion_in_boxes(boxes: tuple[Box | None, ...], lesions: np.ndarray) -> int:
+    """Count the voxels of (z, y, x) lesions inside the box of each slice."""
     return sum(int(lesions[z, b.top : b.bottom, b.left : b.right].sum()) for z, b in enumerate(boxes) if b)
 
 
 def measure(case: Case) -> dict[str, float]:
-    scan, labels = read_pair(case)
+    """Measure the lung field of a case: {name of a column: value}."""
+    scan, labels = read_case(case)
     view = AxialView(scan.geometry)
-    lesions = view.turn(labels) > 0
+    lesions = view.to_axial(labels) > 0
     start = time.perf_counter()
-    hu = recognise(scan).to_hu(view.turn(scan.values))
+    hu = recognise_intensity(scan).to_hu(view.to_axial(scan.values))
     field = find_lungs(scan, hu, view.geometry)
     seconds = time.perf_counter() - start
     joined = field.including_lesions(lesions)
     whole, whole_joined = np.asarray(field.mask), np.asarray(joined.mask)
     box_pixels = sum((b.bottom - b.top) * (b.right - b.left) for b in field.boxes if b)
     row = {
-        "lesion in box %": 100 * in_boxes(field.boxes, lesions) / max(1, lesions.sum()),
+        "lesion in box %": 100 * lesion_in_boxes(field.boxes, lesions) / max(1, lesions.sum()),
         "in lung %": 100 * (whole & lesions).sum() / max(1, lesions.sum()),
         "box share %": 100 * box_pixels / hu.size,
         "seconds": seconds,
@@ -47,11 +49,11 @@ def measure(case: Case) -> dict[str, float]:
         / case.image.name
     )
     if lung_file.is_file():
-        reference = view.turn(read_scan(lung_file).values) > 0
+        reference = view.to_axial(read_scan(lung_file).values) > 0
         for name, mask in (("", whole), (" with lesions", whole_joined)):
             row[f"ratio{name}"] = mask.sum() / reference.sum()
             row[f"Dice{name}"] = 2 * (mask & reference).sum() / (mask.sum() + reference.sum())
-        row["right/left"] = counts(field.right).sum() / max(1, counts(field.left).sum())
+        row["right/left"] = voxels_per_slice(field.right).sum() / max(1, voxels_per_slice(field.left).sum())
     return row
 
 

@@ -1,4 +1,4 @@
-"""Whether two versions of the program give the same results, bit for bit.
+"""Compare the results of two versions of the program bit for bit.
 
     python bench/same_results.py record INPUT... -o before.json     # with one version installed
     python bench/same_results.py record INPUT... -o after.json      # with the other
@@ -6,7 +6,7 @@
 
 `record` segments every input with `groundglass segment` and keeps one entry for each part of the result: voxels and
 affine of the mask, findings without times and version, pixels of the preview, text and pictures of the report, and the
-datasets of DICOM SEG and SR without the UIDs, dates and versions that are new at every run.
+datasets of DICOM SEG and SR without the UIDs, dates and versions that change with every run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import pydicom
 from PIL import Image
 
 PROGRAM = "from groundglass.cli import main; main()"
-NEW_AT_EVERY_RUN = re.compile(
+CHANGES_WITH_EVERY_RUN = re.compile(
     r"UID$|Date$|Time$|DateTime$|SoftwareVersions$|ManufacturerModelName$|DeviceSerialNumber$"
 )
 
@@ -51,6 +51,7 @@ def main() -> None:
 
 
 def record_results(inputs: list[Path], output: Path) -> None:
+    """Segment every input and write the digests of its results."""
     results = {}
     for source in inputs:
         with tempfile.TemporaryDirectory() as folder:
@@ -66,19 +67,20 @@ def record_results(inputs: list[Path], output: Path) -> None:
 
 
 def compare_results(before: Path, after: Path) -> int:
+    """Print the parts that differ between two recordings; return the exit code."""
     old, new = (json.loads(path.read_text()) for path in (before, after))
     differing = 0
     for name in sorted(old.keys() | new.keys()):
-        mine, its = old.get(name, {}), new.get(name, {})
-        parts = [part for part in sorted(mine.keys() | its.keys()) if mine.get(part) != its.get(part)]
+        old_parts, new_parts = old.get(name, {}), new.get(name, {})
+        parts = [part for part in sorted(old_parts | new_parts) if old_parts.get(part) != new_parts.get(part)]
         differing += bool(parts)
-        print(f"{name}: {'differs in ' + ', '.join(parts) if parts else f'{len(mine)} parts equal'}")
+        print(f"{name}: {'differs in ' + ', '.join(parts) if parts else f'{len(old_parts)} parts equal'}")
     print(f"{len(old)} inputs, {differing} differ")
     return int(differing > 0)
 
 
 def digests(folder: Path) -> Iterator[tuple[str, Any]]:
-    """(part, sha256 or text) of everything that `segment` wrote."""
+    """Yield (part, sha256 or value) of everything that `segment` wrote."""
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.name.endswith(".nii.gz"):
@@ -92,7 +94,7 @@ def digests(folder: Path) -> Iterator[tuple[str, Any]]:
             pixels = dataset.PixelData if "PixelData" in dataset else None
             if pixels is not None:
                 del dataset.PixelData
-            yield f"{name} header", text_digest("\n".join(lines(dataset)))
+            yield f"{name} header", text_digest("\n".join(attribute_lines(dataset)))
             if pixels is not None:
                 yield f"{name} pixels", hashlib.sha256(pixels).hexdigest()
         elif path.name == "findings.json":
@@ -104,7 +106,7 @@ def digests(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def report_digests(name: str, html: str) -> Iterator[tuple[str, str]]:
-    """Visible words, pictures and charts of a report, whatever tags they stand in."""
+    """Yield digests of the visible words, the pictures and the charts of a report, whatever their tags."""
     parser = ReportParser()
     parser.feed(html)
     yield f"{name} words", text_digest(" ".join(" ".join(parser.words).split()))
@@ -113,7 +115,7 @@ def report_digests(name: str, html: str) -> Iterator[tuple[str, str]]:
 
 
 class ReportParser(HTMLParser):
-    """Collects what a reader sees."""
+    """Collects the words, pictures and charts that a reader sees."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,38 +125,40 @@ class ReportParser(HTMLParser):
         self._inside = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self._inside = "slices" if given.get("type") == "application/json" else tag
+        """Collect a picture or a part of a chart."""
+        attributes = dict(attrs)
+        self._inside = "slices" if attributes.get("type") == "application/json" else tag
         if tag in ("img", "rect", "polyline", "line"):
-            self.pictures.append(f"{tag} {sorted((key, value or '') for key, value in given.items())}")
+            self.pictures.append(f"{tag} {sorted((key, value or '') for key, value in attributes.items())}")
 
     def handle_data(self, data: str) -> None:
+        """Collect visible words and the slices of the viewer."""
         if self._inside == "slices":
             self.slices += data
         elif self._inside not in ("style", "script"):
             self.words.append(data)
 
 
-def lines(dataset: pydicom.Dataset, depth: int = 0) -> Iterator[str]:
-    """Each attribute of a dataset and of its sequences, but for what is new at every run."""
+def attribute_lines(dataset: pydicom.Dataset, depth: int = 0) -> Iterator[str]:
+    """Yield the attributes of a dataset and of its sequences, except for those that change with every run."""
     for element in dataset:
-        if NEW_AT_EVERY_RUN.search(element.keyword) and element.keyword != "ReferencedSOPInstanceUID":
+        if CHANGES_WITH_EVERY_RUN.search(element.keyword) and element.keyword != "ReferencedSOPInstanceUID":
             continue
         if element.VR == "SQ":
             for item in element.value:
                 yield f"{depth} {element.keyword}"
-                yield from lines(item, depth + 1)
+                yield from attribute_lines(item, depth + 1)
         else:
             yield f"{depth} {element.keyword} {element.value!r}"
 
 
 def array_digest(array: np.ndarray[Any, Any]) -> str:
-    """sha256 of the numbers, with their type and shape."""
+    """Hash an array with its type and shape."""
     return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def text_digest(text: str) -> str:
-    """sha256 of a text."""
+    """Hash a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,10 +1,10 @@
-// Writes the licences of what the built page contains beside it. `npm run build` calls it.
+// Write the licences of what the built page contains beside it; `npm run build` runs this.
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 
 const OUT = "../src/groundglass/apps/service/page/LICENSES.txt";
 const lock = JSON.parse(readFileSync("package-lock.json", "utf8"));
 
-/** The packages that the page is built from: what is needed at run time, each once. */
+/** The packages that the built page contains. */
 function bundled() {
   return Object.entries(lock.packages)
     .filter(([path, { dev, peer, optional }]) => path && !dev && !peer && !optional)
@@ -12,9 +12,9 @@ function bundled() {
     .sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** The licence's text, wherever a package keeps it. */
+/** The licence file of a package; null if it has none. */
 function text(path) {
-  const name = readdirSync(path).find((each) => /^(licen[cs]e|copying)/i.test(each));
+  const name = readdirSync(path).find((file) => /^(licen[cs]e|copying)/i.test(file));
   return name ? readFileSync(`${path}/${name}`, "utf8").replaceAll("\r\n", "\n").trim() : null;
 }
 

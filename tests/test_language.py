@@ -1,4 +1,4 @@
-"""The words of the source: one meaning for each class name, and descriptions that are sentences."""
+"""The language of the source: one meaning for each class name, and descriptions that are sentences."""
 
 import ast
 import re
@@ -28,12 +28,12 @@ def strings(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_no_two_public_classes_share_a_name() -> None:
-    places = defaultdict(list)
+    definitions_of = defaultdict(list)
     for path, node in definitions():
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            places[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
-    assert len(places) > 100
-    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+            definitions_of[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert len(definitions_of) > 100
+    assert {name: found for name, found in definitions_of.items() if len(found) > 1} == {}
 
 
 def test_no_description_begins_without_a_subject() -> None:

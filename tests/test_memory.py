@@ -1,4 +1,4 @@
-"""What a scan's length costs besides the scan itself."""
+"""Memory that segmenting needs for each slice of a scan, besides the scan itself."""
 
 import tracemalloc
 from pathlib import Path
@@ -12,7 +12,7 @@ from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
 
 PLANE = (96, 128)
-BYTES_A_VOXEL = 0.6  # of what grows; a mask of bytes is 1, the scan itself 2
+BYTES_PER_VOXEL = 0.6  # a mask of bytes would be 1, and the scan itself is 2
 
 
 def peak_bytes(scan: Scan, segmenter: Segmenter, folder: Path) -> int:
@@ -24,12 +24,12 @@ def peak_bytes(scan: Scan, segmenter: Segmenter, folder: Path) -> int:
         tracemalloc.stop()
 
 
-def test_memory_beyond_the_scan_is_flat_in_the_slices(
+def test_memory_besides_the_scan_hardly_grows_with_the_number_of_slices(
     grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("groundglass.scan.intensity.SAMPLES", 100_000)  # of long scans no more are looked at either
+    monkeypatch.setattr("groundglass.scan.intensity.SAMPLES", 100_000)  # fewer than the voxels of either scan
     scans = [chest_phantom(shape=(slices, *PLANE)).scan for slices in (48, 144)]
-    save(segment(scans[0], grey_band), tmp_path)  # what is loaded on first use
+    save(segment(scans[0], grey_band), tmp_path)  # modules are loaded on first use
     short, long = (peak_bytes(scan, grey_band, tmp_path) for scan in scans)
-    assert (long - short) / (scans[1].values.size - scans[0].values.size) < BYTES_A_VOXEL
+    assert (long - short) / (scans[1].values.size - scans[0].values.size) < BYTES_PER_VOXEL
     assert np.any(segment(scans[1], grey_band).lesions.voxels)

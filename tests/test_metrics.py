@@ -1,6 +1,8 @@
+"""Overlap scores against values computed by hand and against scikit-learn."""
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.extra import numpy as st_numpy
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
@@ -9,7 +11,7 @@ from groundglass.metrics import RATIOS, Confusion
 masks = st_numpy.arrays(np.bool_, (2, 5, 7))
 
 
-def test_hand_computed() -> None:
+def test_scores_equal_those_computed_by_hand() -> None:
     predicted = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0], dtype=bool)
     truth = np.array([1, 1, 0, 1, 0, 0, 0, 0, 0, 0], dtype=bool)
     confusion = Confusion.count(predicted, truth)
@@ -23,7 +25,7 @@ def test_hand_computed() -> None:
     assert confusion.scores == {name: getattr(confusion, name) for name in RATIOS}
 
 
-def test_what_is_undefined_is_none() -> None:
+def test_undefined_scores_are_none() -> None:
     empty = Confusion.count(np.zeros(4, bool), np.zeros(4, bool))
     assert empty.scores == {"dice": None, "sensitivity": None, "specificity": 1.0, "precision": None, "iou": None}
     full = Confusion.count(np.ones(4, bool), np.ones(4, bool))
@@ -31,8 +33,9 @@ def test_what_is_undefined_is_none() -> None:
     assert Confusion.count(np.ones(4, bool), np.zeros(4, bool)).dice == 0.0
 
 
+@settings(deadline=None)
 @given(masks, masks)
-def test_like_scikit_learn(predicted: np.ndarray, truth: np.ndarray) -> None:
+def test_scores_equal_those_of_scikit_learn(predicted: np.ndarray, truth: np.ndarray) -> None:
     confusion = Confusion.count(predicted, truth)
     p, t = predicted.ravel(), truth.ravel()
     if truth.any():
@@ -46,11 +49,11 @@ def test_like_scikit_learn(predicted: np.ndarray, truth: np.ndarray) -> None:
 
 
 @given(masks, masks)
-def test_parts_add_up_to_the_whole(predicted: np.ndarray, truth: np.ndarray) -> None:
+def test_counts_of_the_parts_add_up_to_those_of_the_whole(predicted: np.ndarray, truth: np.ndarray) -> None:
     parts = [Confusion.count(p, t) for p, t in zip(predicted, truth, strict=True)]
     assert sum(parts, Confusion()) == Confusion.count(predicted, truth)
 
 
-def test_shapes_must_agree() -> None:
+def test_masks_of_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="expected one shape"):
         Confusion.count(np.zeros((2, 3), bool), np.zeros((3, 2), bool))

@@ -1,4 +1,4 @@
-"""Nothing that names a patient or a source leaves `segment`, `follow` and `info` unless it was asked for."""
+"""Results and output of `segment`, `follow` and `info` name neither patient nor source without --with-identity."""
 
 import os
 import re
@@ -16,10 +16,7 @@ from groundglass.scan.phantom import Phantom, chest_phantom
 from helpers.dicom_phantom import BIRTH, NAME, NUMBER, write_series
 
 PLANTED = re.compile("planted|19010203|secret-folder", re.IGNORECASE)
-IDENTIFYING_RESULTS = {
-    "lesions.dcm",
-    "findings.dcm",
-}  # DICOM that joins the patient's study names the patient as it does
+IDENTIFYING_RESULTS = {"lesions.dcm", "findings.dcm"}  # part of the patient's study, which they name
 
 
 @pytest.fixture
@@ -33,7 +30,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same chest as DICOM and as NIfTI, under names that give the patient away."""
+    """The same chest as DICOM and as NIfTI, under names that identify the patient."""
     root = tmp_path_factory.mktemp("root") / "secret-folder"
     scan = chest_phantom(shape=(16, 96, 128)).scan
     write_series(scan, root / NAME, SeriesDescription=f"chest of {NAME}", PatientComments=NUMBER)
@@ -41,25 +38,27 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [root / NAME, root / f"{NAME}_{BIRTH}.nii.gz"]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: object) -> str:
-    monkeypatch.setattr(sys, "argv", ["groundglass", *map(str, words)])
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command, and return what it printed."""
+    monkeypatch.setattr(sys, "argv", ["groundglass", *map(str, arguments)])
     with pytest.raises(SystemExit) as caught:
         main()
-    said = capfd.readouterr()
-    assert not caught.value.code, said.err
-    return said.out + said.err
+    captured = capfd.readouterr()
+    assert not caught.value.code, captured.err
+    return captured.out + captured.err
 
 
-def planted(*folders: Path) -> Iterator[Path]:
+def identifying(*folders: Path) -> Iterator[Path]:
+    """The files and folders whose name or content identifies the patient."""
     for folder in folders:
         for path in folder.rglob("*"):
-            where = str(path.relative_to(folder))
-            if PLANTED.search(where) or (path.is_file() and PLANTED.search(path.read_bytes().decode("latin-1"))):
+            name = str(path.relative_to(folder))
+            if PLANTED.search(name) or (path.is_file() and PLANTED.search(path.read_bytes().decode("latin-1"))):
                 yield path
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["dicom", "nifti"])
-def test_segment(
+def test_segment_names_neither_patient_nor_source_by_default(
     which: int,
     sources: list[Path],
     temporary: Path,
@@ -68,9 +67,9 @@ def test_segment(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    said = run(monkeypatch, capfd, "segment", sources[which], "-o", out)
-    assert not PLANTED.search(said)
-    assert {path.name for path in planted(out, temporary)} == (IDENTIFYING_RESULTS if which == 0 else set())
+    output = run(monkeypatch, capfd, "segment", sources[which], "-o", out)
+    assert not PLANTED.search(output)
+    assert {path.name for path in identifying(out, temporary)} == (IDENTIFYING_RESULTS if which == 0 else set())
     named = tmp_path / "named"
     run(monkeypatch, capfd, "segment", sources[which], "-o", named, "--with-identity")
     text = (named / "findings.json").read_text()
@@ -80,7 +79,7 @@ def test_segment(
         assert f'"birth_date": "{BIRTH}"' in text
 
 
-def test_follow_and_info(
+def test_follow_and_info_name_neither_patient_nor_source(
     sources: list[Path],
     temporary: Path,
     tmp_path: Path,
@@ -88,16 +87,16 @@ def test_follow_and_info(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    said = run(monkeypatch, capfd, "follow", sources[0], sources[0], "-o", out)
-    said += run(monkeypatch, capfd, "info", sources[0], "--json")
-    said += run(monkeypatch, capfd, "info", sources[1])
-    assert not PLANTED.search(said)
-    assert {path.name for path in planted(out, temporary)} == IDENTIFYING_RESULTS
+    output = run(monkeypatch, capfd, "follow", sources[0], sources[0], "-o", out)
+    output += run(monkeypatch, capfd, "info", sources[0], "--json")
+    output += run(monkeypatch, capfd, "info", sources[1])
+    assert not PLANTED.search(output)
+    assert {path.name for path in identifying(out, temporary)} == IDENTIFYING_RESULTS
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace")
 @pytest.mark.parametrize("command", ["segment", "info --engine"])
-def test_no_host_is_called_or_looked_up_by_whatever_library(command: str, phantom: Phantom, tmp_path: Path) -> None:
+def test_no_library_calls_or_looks_up_a_host(command: str, phantom: Phantom, tmp_path: Path) -> None:
     nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
     program = [sys.executable, "-c", "from groundglass.cli import main; main()", *command.split()]
     if command == "segment":
@@ -108,18 +107,18 @@ def test_no_host_is_called_or_looked_up_by_whatever_library(command: str, phanto
     done = subprocess.run([*tracer, *program], capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr
     traced = trace.read_text()
-    assert "libopenvino" in traced  # the engine was there, and watched
+    assert "libopenvino" in traced  # the engine was loaded while strace recorded
     assert "AF_INET" not in traced
     assert "/etc/resolv.conf" not in traced
 
 
 @pytest.mark.skipif(
     shutil.which("unshare") is None or subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode != 0,
-    reason="no namespaces may be made here",
+    reason="namespaces cannot be created here",
 )
-def test_it_works_where_there_is_no_network(phantom: Phantom, tmp_path: Path) -> None:
+def test_segment_works_without_a_network(phantom: Phantom, tmp_path: Path) -> None:
     nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
     program = [sys.executable, "-c", "from groundglass.cli import main; main()"]
-    words = ["segment", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]
-    subprocess.run(["unshare", "-rn", *program, *words], check=True, capture_output=True)
+    arguments = ["segment", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]
+    subprocess.run(["unshare", "-rn", *program, *arguments], check=True, capture_output=True)
     assert (tmp_path / "out" / "findings.json").exists()

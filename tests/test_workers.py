@@ -1,4 +1,4 @@
-"""A process that may be killed at any time."""
+"""Worker processes: time limits, replacement after a crash, and their end with their owner."""
 
 import os
 import signal
@@ -6,117 +6,148 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from groundglass.errors import GroundglassError, ModelError
-from groundglass.workers import ClosedError, LostError, TimeLimitError, Worker
-from helpers.factories import chatter, exit_at_once, refuse
-from helpers.fake_batch import alive, pids, until, worker
+from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError
+from helpers.factories import exit_at_once, make_pid_reporter, make_printer, raise_model_error
+from helpers.scripted_worker import hanging_pids, is_alive, script_worker, wait_until
 
 
 @pytest.fixture
 def one() -> Iterator[Worker[str, str]]:
-    process = worker()
+    process = script_worker()
     yield process
     process.close()
 
 
-def test_it_answers_one_task_after_another_from_one_process(one: Worker[str, str], tmp_path: Path) -> None:
-    assert [one.ask(task) for task in ("a", "b")] == ["a", "b"]
-    assert one._process is not None
-    pid = one._process.pid
-    assert one.ask("c") == "c"
-    assert one._process.pid == pid != os.getpid()
+@pytest.fixture
+def reporter() -> Iterator[Worker[str, int]]:
+    """A worker that returns the id of its process."""
+    process = Worker(make_pid_reporter, 60, 1)
+    yield process
+    process.close()
 
 
-def test_a_task_that_it_dies_of_is_tried_once_more(one: Worker[str, str], tmp_path: Path) -> None:
+def test_one_process_does_one_task_after_another(reporter: Worker[str, int]) -> None:
+    pids = [reporter.run(task) for task in ("a", "b", "c")]
+    assert len(set(pids)) == 1
+    assert pids[0] != os.getpid()
+
+
+def test_the_result_of_a_task_is_returned(one: Worker[str, str]) -> None:
+    assert [one.run(task) for task in ("a", "b")] == ["a", "b"]
+
+
+def test_an_error_of_a_task_is_raised_and_the_process_stays(reporter: Worker[str, int]) -> None:
+    pid = reporter.run("first")
+    with pytest.raises(ModelError, match="refused"):
+        reporter.run("refuse")
+    assert reporter.run("next") == pid
+
+
+def test_a_task_whose_process_dies_is_tried_once_more(one: Worker[str, str], tmp_path: Path) -> None:
     order = f"die once {tmp_path / 'died'}"
-    assert one.ask(order) == order
+    assert one.run(order) == order
     assert (tmp_path / "died").exists()
 
 
-def test_a_task_that_it_dies_of_again_is_lost_and_the_next_is_done(one: Worker[str, str]) -> None:
-    with pytest.raises(LostError, match="signal 9"):
-        one.ask("die")
-    assert one.ask("next") == "next"
+def test_a_task_whose_process_dies_twice_is_given_up_and_the_next_is_done(one: Worker[str, str]) -> None:
+    with pytest.raises(WorkerDiedError, match="signal 9"):
+        one.run("die")
+    assert one.run("next") == "next"
 
 
-def test_a_process_that_was_killed_while_idle_costs_nothing(one: Worker[str, str]) -> None:
-    one.ask("first")
-    assert one._process is not None
-    one._process.kill()
-    one._process.wait()
-    assert one.ask("second") == "second"
+def test_a_process_that_was_killed_while_idle_is_replaced(reporter: Worker[str, int]) -> None:
+    first = reporter.run("first")
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: not is_alive(first))
+    second = reporter.run("second")
+    assert second != first
+    assert is_alive(second)
 
 
 def test_a_task_that_takes_too_long_is_killed_and_the_next_is_done(tmp_path: Path) -> None:
-    process = worker(time_limit_s=1.0)
+    process = script_worker(time_limit_s=1.0)
     try:
-        process.ask("warm up")
+        process.run("warm up")
         with pytest.raises(TimeLimitError):
-            process.ask(f"hang {tmp_path / 'pid'}")
-        assert not alive(pids(tmp_path / "pid")[0])
-        assert process.ask("next") == "next"
+            process.run(f"hang {tmp_path / 'pid'}")
+        assert not is_alive(hanging_pids(tmp_path / "pid")[0])
+        assert process.run("next") == "next"
     finally:
         process.close()
 
 
-def test_closing_it_ends_what_it_does(tmp_path: Path) -> None:
-    process, caught = worker(), []
+def test_closing_from_another_thread_ends_a_running_task(tmp_path: Path) -> None:
+    process, caught = script_worker(), []
 
-    def ask() -> None:
+    def run() -> None:
         try:
-            process.ask(f"hang {tmp_path / 'pid'}")
-        except ClosedError as error:
+            process.run(f"hang {tmp_path / 'pid'}")
+        except WorkerClosedError as error:
             caught.append(error)
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=run)
     thread.start()
-    pid, _ = pids(tmp_path / "pid")
+    pid, _ = hanging_pids(tmp_path / "pid")
     process.close()
     thread.join(10)
     assert len(caught) == 1
-    assert not alive(pid)
-    with pytest.raises(ClosedError):
-        process.ask("more")
+    assert not is_alive(pid)
+    with pytest.raises(WorkerClosedError):
+        process.run("more")
 
 
-def test_it_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
-    code = f"from helpers.fake_batch import worker; worker().ask('hang {tmp_path / 'pid'}')"
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from helpers.scripted_worker import script_worker; script_worker().run('hang {path}')",
+        "from pathlib import Path; from groundglass.workers import Worker; "
+        "from helpers.factories import make_endless_computation as factory; Worker(factory, 60, 1).run(Path('{path}'))",
+    ],
+    ids=["while it waits", "while it computes"],
+)
+def test_the_process_ends_when_its_owner_is_killed(code: str, tmp_path: Path) -> None:
     paths = os.pathsep.join(path for path in sys.path if path)
-    owner = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
-    pid, told = pids(tmp_path / "pid")
-    assert told == owner.pid
+    program = [sys.executable, "-c", code.format(path=tmp_path / "pid")]
+    owner = subprocess.Popen(program, env={**os.environ, "PYTHONPATH": paths})
+    pid, parent = hanging_pids(tmp_path / "pid")
+    assert parent == owner.pid
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
-    until(lambda: not alive(pid), 10)
+    wait_until(lambda: not is_alive(pid), 10)
 
 
-def test_what_cannot_be_opened_is_refused_in_its_own_words() -> None:
-    process: Worker[str, str] = Worker(refuse, 60, 1)  # type: ignore[arg-type]
+def test_an_error_of_the_factory_is_raised() -> None:
+    process: Worker[str, str] = Worker(raise_model_error, 60, 1)  # type: ignore[arg-type]
     try:
         with pytest.raises(ModelError, match="no such model"):
-            process.ask("anything")
+            process.run("anything")
     finally:
         process.close()
 
 
-def test_what_dies_while_it_opens_is_tried_three_times_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_while_it_starts_is_reported_after_three_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("groundglass.workers.time.sleep", lambda _: None)
-    process: Worker[str, str] = Worker(exit_at_once, 60, 1)  # type: ignore[arg-type]
+    process: Worker[str, str] = Worker(partial(exit_at_once, tmp_path / "starts"), 60, 1)  # type: ignore[arg-type]
     try:
         with pytest.raises(GroundglassError, match=r"could be started \(exit code 7\)"):
-            process.ask("anything")
+            process.run("anything")
     finally:
         process.close()
+    assert (tmp_path / "starts").read_text().split() == ["started"] * 3
 
 
-def test_what_the_process_prints_goes_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
-    process: Worker[str, None] = Worker(chatter, 60, 1)
+def test_nothing_that_the_process_prints_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    process: Worker[str, None] = Worker(make_printer, 60, 1)
     try:
-        process.ask("PLANTED")
+        process.run("PLANTED")
     finally:
         process.close()
     assert capfd.readouterr() == ("", "")

@@ -1,5 +1,6 @@
-/** What the server says, and how it is asked: see docs/service.md. */
+/** Client of the server's API, which docs/service.md describes. */
 
+/** What the server accepts. */
 export interface Limits {
   upload_bytes: number;
   upload_files: number;
@@ -51,7 +52,7 @@ export interface Lesion {
   slice: number;
 }
 
-/** `findings.json`, as far as the page shows it. */
+/** The part of `findings.json` that the page shows. */
 export interface Findings extends Burden {
   input: { kind: "volume" | "pictures" };
   right_lung: Burden;
@@ -68,52 +69,52 @@ export interface Findings extends Burden {
   unknown: Record<string, string>;
 }
 
-/** What the server refused, in its own plain words. */
-export class Refusal extends Error {
+/** A request that failed; the message is the server's reason. */
+export class RequestError extends Error {
   constructor(
+    /** HTTP status; 0 where the server does not answer. */
     readonly status: number,
-    detail: string,
-    /** Seconds after which another try makes sense. */
-    readonly retryAfter: number | null = null,
+    message: string,
+    readonly retryAfter_s: number | null = null,
   ) {
-    super(detail);
+    super(message);
   }
 }
 
-export const NO_ANSWER = "The server does not answer. It may be starting again; your scans are kept.";
+export const NO_ANSWER = "The server does not answer. It may be restarting; your scans are kept.";
 
-/** The refusal that a status and a body make. */
-export function refusal(status: number, body: string, retryAfter: string | null): Refusal {
-  let detail = `The server answered with ${status}.`;
+/** The error of a response with this status, body and Retry-After header. */
+export function requestError(status: number, body: string, retryAfter: string | null): RequestError {
+  let message = `The server answered with ${status}.`;
   try {
-    const told: unknown = (JSON.parse(body) as { detail?: unknown }).detail;
-    if (typeof told === "string") detail = told;
+    const { detail } = JSON.parse(body) as { detail?: unknown };
+    if (typeof detail === "string") message = detail;
   } catch {
-    // no JSON: a proxy answered, and the status is all there is to say
+    // not JSON: a proxy answered, and only the status is known
   }
   const seconds = Number(retryAfter);
-  return new Refusal(status, detail, retryAfter && Number.isFinite(seconds) ? Math.max(1, seconds) : null);
+  return new RequestError(status, message, retryAfter && Number.isFinite(seconds) ? Math.max(1, seconds) : null);
 }
 
-/** Called when the server wants a token. */
-export const signIn: { needed: () => void } = { needed: () => {} };
+/** `required` is called when the server refuses a request for want of the token. */
+export const signIn: { required: () => void } = { required: () => {} };
 
-async function ask(path: string, init?: RequestInit): Promise<Response> {
-  let answer: Response;
+async function send(path: string, init?: RequestInit): Promise<Response> {
+  let response: Response;
   try {
-    answer = await fetch(path, { cache: "no-store", ...init });
+    response = await fetch(path, { cache: "no-store", ...init });
   } catch {
-    throw new Refusal(0, NO_ANSWER);
+    throw new RequestError(0, NO_ANSWER);
   }
-  if (!answer.ok) {
-    if (answer.status === 401 && path !== SESSION) signIn.needed();
-    throw refusal(answer.status, await answer.text(), answer.headers.get("Retry-After"));
+  if (!response.ok) {
+    if (response.status === 401 && path !== SESSION) signIn.required();
+    throw requestError(response.status, await response.text(), response.headers.get("Retry-After"));
   }
-  return answer;
+  return response;
 }
 
 async function json<T>(path: string): Promise<T> {
-  return (await (await ask(path)).json()) as T;
+  return (await (await send(path)).json()) as T;
 }
 
 const SESSION = "api/session";
@@ -121,6 +122,8 @@ const jobPath = (id: string): string => `api/jobs/${encodeURIComponent(id)}`;
 
 export const api = {
   limits: () => json<Limits>("api/limits"),
+  /** How the reports draw a scan. */
+  display: () => json<{ lung_window: { low_hu: number; high_hu: number } }>("api/display"),
   jobs: () => json<Job[]>("api/jobs"),
   job: (id: string) => json<Job>(jobPath(id)),
   findings: (id: string) => json<Findings>(`${jobPath(id)}/findings`),
@@ -128,18 +131,18 @@ export const api = {
     (await json<{ file_slice_of_view: number[] }>(`${jobPath(id)}/view/slices.json`)).file_slice_of_view,
   session: () => json<{ needs_token: boolean; signed_in: boolean }>(SESSION),
   signIn: (token: string) =>
-    ask(SESSION, {
+    send(SESSION, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ token }),
     }),
-  signOut: () => ask(SESSION, { method: "DELETE" }),
-  remove: (id: string) => ask(jobPath(id), { method: "DELETE" }),
+  signOut: () => send(SESSION, { method: "DELETE" }),
+  remove: (id: string) => send(jobPath(id), { method: "DELETE" }),
   view: async (id: string, name: "scan" | "lesions") =>
-    (await ask(`${jobPath(id)}/view/${name}.nii.gz`)).arrayBuffer(),
+    (await send(`${jobPath(id)}/view/${name}.nii.gz`)).arrayBuffer(),
   correct: async (id: string, mask: Blob) => {
     const headers = { "Content-Type": "application/octet-stream" };
-    return (await (await ask(`${jobPath(id)}/corrections`, { method: "POST", headers, body: mask })).json()) as Job;
+    return (await (await send(`${jobPath(id)}/corrections`, { method: "POST", headers, body: mask })).json()) as Job;
   },
   eventsPath: (id: string) => `${jobPath(id)}/events`,
   filePath: (id: string, name: string) => `${jobPath(id)}/files/${name.split("/").map(encodeURIComponent).join("/")}`,

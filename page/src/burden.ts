@@ -1,13 +1,13 @@
-/** The numbers beside the scan: burden by lung and by zone, and what is not known. */
+/** The burden beside the scan: by lung and by zone, with the reasons for unknown values. */
 
 import type { Findings, Zone } from "./api";
 import { h } from "./dom";
-import { rounded, sentence, unknownBurden } from "./words";
+import { rounded, sentence, unknownBurden } from "./format";
 
 export function burdenPanel(findings: Findings): HTMLElement {
   const share = findings.lesion_share_of_lung_percent;
   const volume = findings.lesion_volume_ml;
-  const of = findings.input.kind === "pictures" ? "% of the lung’s area" : "% of the lung";
+  const shareUnit = findings.input.kind === "pictures" ? "% of the lung’s area" : "% of the lung";
   return h(
     "section",
     { class: "panel", "aria-labelledby": "burden" },
@@ -15,16 +15,16 @@ export function burdenPanel(findings: Findings): HTMLElement {
     h(
       "p",
       { class: "burden" },
-      h("span", { class: "figure" }, h("strong", {}, rounded(share)), " ", share === null ? "share" : of),
+      h("span", { class: "figure" }, h("strong", {}, rounded(share)), " ", share === null ? "share" : shareUnit),
       h("span", { class: "figure" }, h("strong", {}, rounded(volume)), " ", volume === null ? "volume" : "ml of lesion"),
     ),
-    sides(findings),
+    lungTable(findings),
     ...unknownBurden(findings).map((reason) => h("p", { class: "note" }, sentence(reason))),
     zoneMap(findings),
   );
 }
 
-function sides(findings: Findings): HTMLElement {
+function lungTable(findings: Findings): HTMLElement {
   const rows = [
     ["right lung", findings.right_lung],
     ["left lung", findings.left_lung],
@@ -33,17 +33,17 @@ function sides(findings: Findings): HTMLElement {
   return h(
     "table",
     {},
-    h("caption", { class: "spoken" }, "Burden by lung"),
+    h("caption", { class: "visually-hidden" }, "Burden by lung"),
     h("thead", {}, row("th", ["", "lesion, %", "lesion, ml", "lung, ml"])),
     h(
       "tbody",
       {},
-      ...rows.map(([name, each]) =>
+      ...rows.map(([name, burden]) =>
         row("td", [
           name,
-          rounded(each.lesion_share_of_lung_percent),
-          rounded(each.lesion_volume_ml),
-          rounded(each.lung_volume_ml, 0),
+          rounded(burden.lesion_share_of_lung_percent),
+          rounded(burden.lesion_volume_ml),
+          rounded(burden.lung_volume_ml, 0),
         ]),
       ),
     ),
@@ -60,21 +60,21 @@ function row(cell: "th" | "td", texts: string[]): HTMLElement {
   );
 }
 
-/** Thirds of each lung where they lie: the patient's right on the left, as in the slices. */
+/** Thirds of each lung, arranged as in the slices: the patient's right on the left. */
 function zoneMap(findings: Findings): HTMLElement {
   const { zones } = findings;
   if (!zones) {
     return h("p", { class: "note" }, `Zones unknown: ${findings.unknown["zones"] ?? "no reason was given"}.`);
   }
   const cell = (side: Zone["side"], third: Zone["third"]): HTMLElement => {
-    const zone = zones.find((each) => each.side === side && each.third === third);
+    const zone = zones.find((candidate) => candidate.side === side && candidate.third === third);
     const share = zone?.lesion_share_of_lung_percent ?? null;
     return h("td", { class: `zone shade-${shade(share)}` }, share === null ? "unknown" : `${share.toFixed(1)} %`);
   };
   return h(
     "table",
     { class: "zones" },
-    h("caption", {}, "Lesion, % of each zone: thirds of each lung’s height"),
+    h("caption", {}, "Lesion in % of each zone: thirds of each lung’s height"),
     h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "right"), h("th", { scope: "col" }, "left"))),
     h(
       "tbody",
@@ -86,7 +86,7 @@ function zoneMap(findings: Findings): HTMLElement {
   );
 }
 
-/** 0 without lesion, then the quarters that the report scores by. */
+/** Class of colour: 0 without lesion, then 1 to 4 by quarters, as the report scores them. */
 function shade(share: number | null): number {
   return share === null ? 0 : [0, 25, 50, 75].filter((limit) => share > limit).length;
 }

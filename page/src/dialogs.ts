@@ -1,28 +1,28 @@
-/** Questions that the page must ask; Escape is always "no". */
+/** Questions to the user; Escape chooses none of the answers. */
 
 import { h } from "./dom";
 
 export interface Question {
   title: string;
-  words: string;
-  /** The answers, the safe one last. */
+  text: string;
+  /** The safe answer comes last. */
   answers: { label: string; value: string; danger?: boolean }[];
 }
 
-/** The answer, or null where the dialog was left. */
-export function question(asked: Question): Promise<string | null> {
+/** Ask a question; the value of the chosen answer, or null where the dialog was closed without one. */
+export function question({ title, text, answers }: Question): Promise<string | null> {
   const dialog = h(
     "dialog",
-    { "aria-labelledby": "asked", "aria-describedby": "asked-words" },
+    { "aria-labelledby": "question-title", "aria-describedby": "question-text" },
     h(
       "form",
       { method: "dialog" },
-      h("h2", { id: "asked" }, asked.title),
-      h("p", { id: "asked-words" }, asked.words),
+      h("h2", { id: "question-title" }, title),
+      h("p", { id: "question-text" }, text),
       h(
         "div",
         { class: "answers" },
-        ...asked.answers.map(({ label, value, danger }) =>
+        ...answers.map(({ label, value, danger }) =>
           h("button", { value, class: danger ? "danger" : "" }, label),
         ),
       ),
@@ -31,10 +31,10 @@ export function question(asked: Question): Promise<string | null> {
   document.body.append(dialog);
   dialog.showModal();
   (dialog.querySelector("button:last-of-type") as HTMLElement).focus();
-  return new Promise((answer) => {
+  return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
       dialog.remove();
-      answer(dialog.returnValue || null);
+      resolve(dialog.returnValue || null);
     });
   });
 }

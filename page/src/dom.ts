@@ -1,4 +1,4 @@
-/** Elements in one line each; text is always text, never HTML. */
+/** Creation of elements; text is always inserted as text, never as HTML. */
 
 type Child = Node | string | null | false;
 type Attributes = Record<string, string | number | boolean | ((event: Event) => void)>;
@@ -15,7 +15,7 @@ function fill<E extends Element>(element: E, attributes: Attributes, children: C
   return element;
 }
 
-/** An HTML element; a function among the attributes listens to the event of that name. */
+/** Create an HTML element; a function among the attributes becomes a listener for the event of that name. */
 export function h<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   attributes: Attributes = {},
@@ -24,7 +24,7 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return fill(document.createElement(tag), attributes, children);
 }
 
-/** An SVG element. */
+/** Create an SVG element. */
 export function svg<K extends keyof SVGElementTagNameMap>(
   tag: K,
   attributes: Attributes = {},
@@ -33,8 +33,8 @@ export function svg<K extends keyof SVGElementTagNameMap>(
   return fill(document.createElementNS(SVG, tag) as SVGElementTagNameMap[K], attributes, children);
 }
 
-/** Say it to a screen reader. */
-export function announce(words: string): void {
-  const place = document.getElementById("announcer");
-  if (place && place.textContent !== words) place.textContent = words;
+/** Announce a text to screen readers. */
+export function announce(text: string): void {
+  const announcer = document.getElementById("announcer");
+  if (announcer && announcer.textContent !== text) announcer.textContent = text;
 }

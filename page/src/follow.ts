@@ -1,83 +1,83 @@
-/** Following a job by server-sent events, across a server that stops and starts again. */
+/** Following a job by server-sent events, also across restarts of the server. */
 
-import { api, type Job, Refusal } from "./api";
+import { api, type Job, RequestError } from "./api";
 
-export interface Watcher {
+export interface JobListener {
   changed: (job: Job) => void;
-  gone: () => void;
-  /** The connection is lost (true), or there again (false). */
-  lost: (lost: boolean) => void;
+  deleted: () => void;
+  /** Called with true when the connection is lost, and with false when it is back. */
+  disconnected: (lost: boolean) => void;
 }
 
-const FIRST_PAUSE_MS = 500;
-const LONGEST_PAUSE_MS = 8000;
+const MIN_PAUSE_MS = 500;
+const MAX_PAUSE_MS = 8000;
 
 export const isOver = (job: Job): boolean => job.status === "done" || job.status === "failed";
 
-/** Follow until the job is over; call what is returned to stop before. */
-export function follow(id: string, watcher: Watcher): () => void {
+/** Follow a job until it is over; call the returned function to stop before. */
+export function follow(id: string, listener: JobListener): () => void {
   let source: EventSource | null = null;
   let timer = 0;
-  let pause = FIRST_PAUSE_MS;
+  let pause = MIN_PAUSE_MS;
   let stopped = false;
 
   function stop(): void {
     stopped = true;
     source?.close();
     clearTimeout(timer);
-    document.removeEventListener("visibilitychange", seen);
+    document.removeEventListener("visibilitychange", visibilityChanged);
   }
 
-  function tell(job: Job): void {
+  function update(job: Job): void {
     if (stopped) return;
-    pause = FIRST_PAUSE_MS;
-    watcher.lost(false);
+    pause = MIN_PAUSE_MS;
+    listener.disconnected(false);
     if (isOver(job)) stop();
-    watcher.changed(job);
+    listener.changed(job);
   }
 
   function listen(): void {
     source = new EventSource(api.eventsPath(id));
-    source.addEventListener("job", (event) => tell(JSON.parse((event as MessageEvent<string>).data) as Job));
+    source.addEventListener("job", (event) => update(JSON.parse((event as MessageEvent<string>).data) as Job));
     source.addEventListener("error", () => {
       source?.close();
-      if (!stopped) again();
+      if (!stopped) retry();
     });
   }
 
-  function again(): void {
+  function retry(): void {
     clearTimeout(timer);
     timer = window.setTimeout(() => void resume(), pause);
-    pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
+    pause = Math.min(2 * pause, MAX_PAUSE_MS);
   }
 
-  /** Ask before listening: an EventSource does not tell a server that is away from a job that is gone. */
+  /** Ask for the job before listening: an EventSource cannot distinguish a stopped server from a deleted job. */
   async function resume(): Promise<void> {
     try {
       const job = await api.job(id);
       if (stopped) return;
-      tell(job);
+      update(job);
       if (!isOver(job)) listen();
     } catch (error) {
       if (stopped) return;
-      if (error instanceof Refusal && error.status === 404) {
+      if (error instanceof RequestError && error.status === 404) {
         stop();
-        watcher.gone();
+        listener.deleted();
       } else {
-        watcher.lost(true);
-        again();
+        listener.disconnected(true);
+        retry();
       }
     }
   }
 
-  /** A hidden tab gives its connection back: a browser keeps only six to a server. */
-  function seen(): void {
+  /** A hidden tab closes its connection: a browser opens at most six to a server. */
+  function visibilityChanged(): void {
     source?.close();
     clearTimeout(timer);
     if (!document.hidden) void resume();
   }
 
-  document.addEventListener("visibilitychange", seen);
+  document.addEventListener("visibilitychange", visibilityChanged);
   if (!document.hidden) listen();
   return stop;
 }

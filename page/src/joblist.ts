@@ -1,24 +1,24 @@
-/** The scans that the server knows, newest first. */
+/** The list of the jobs on the server, newest first. */
 
 import { api, type Job } from "./api";
 import { h } from "./dom";
 import { isOver } from "./follow";
-import { clock, state } from "./words";
+import { clock, jobState } from "./format";
 
-const BUSY_MS = 2000;
-const QUIET_MS = 15000;
+const BUSY_POLL_MS = 2000; // while a job waits or runs
+const IDLE_POLL_MS = 15000;
 
 export class JobList {
   readonly element = h("nav", { class: "side", "aria-label": "Scans", hidden: true });
   private jobs: Job[] = [];
-  private open: string | null = null;
+  private openId: string | null = null;
   private timer = 0;
-  private drawn = "";
+  private drawnState = "";
 
   constructor(
     private readonly remove: (job: Job) => void,
-    /** Told whether the server answers. */
-    private readonly answers: (well: boolean) => void,
+    /** Called with whether the server answers. */
+    private readonly serverAnswers: (answers: boolean) => void,
   ) {
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden) void this.refresh();
@@ -33,15 +33,16 @@ export class JobList {
     return this.jobs.find((job) => job.id === id)?.label ?? null;
   }
 
+  /** Mark the job that is open. */
   mark(id: string | null): void {
-    this.open = id;
+    this.openId = id;
     this.draw();
   }
 
-  /** Put in what is known of one job, ahead of the next look at the server. */
+  /** Insert or update one job, ahead of the next poll. */
   put(job: Job): void {
-    const known = this.jobs.findIndex((each) => each.id === job.id);
-    if (known >= 0) this.jobs[known] = job;
+    const index = this.jobs.findIndex(({ id }) => id === job.id);
+    if (index >= 0) this.jobs[index] = job;
     else this.jobs.unshift(job);
     this.draw();
   }
@@ -51,19 +52,19 @@ export class JobList {
     try {
       this.jobs = await api.jobs();
       this.draw();
-      this.answers(true);
+      this.serverAnswers(true);
     } catch {
-      this.answers(false);
+      this.serverAnswers(false);
     }
     clearTimeout(this.timer);
-    const pause = this.jobs.every(isOver) ? QUIET_MS : BUSY_MS;
+    const pause = this.jobs.every(isOver) ? IDLE_POLL_MS : BUSY_POLL_MS;
     if (!document.hidden) this.timer = window.setTimeout(() => void this.refresh(), pause);
   }
 
   private draw(): void {
-    const now = JSON.stringify([this.jobs, this.open]);
-    if (now === this.drawn) return; // what has the focus stays in place
-    this.drawn = now;
+    const state = JSON.stringify([this.jobs, this.openId]);
+    if (state === this.drawnState) return; // keeps the element with the focus
+    this.drawnState = state;
     const focused = document.activeElement?.closest<HTMLElement>("[data-key]")?.dataset["key"];
     this.element.hidden = this.jobs.length === 0;
     this.element.replaceChildren(
@@ -78,10 +79,10 @@ export class JobList {
       "a",
       { href: `#${job.id}`, "data-key": `open-${job.id}` },
       h("span", { class: "name" }, job.label),
-      h("span", { class: "state" }, h("span", { class: `dot ${job.status}`, "aria-hidden": "true" }), state(job)),
-      h("span", { class: "where" }, `${job.corrects ? "corrected by hand, " : ""}${clock(job.submitted)}`),
+      h("span", { class: "state" }, h("span", { class: `dot ${job.status}`, "aria-hidden": "true" }), jobState(job)),
+      h("span", { class: "detail" }, `${job.corrects ? "corrected by hand, " : ""}${clock(job.submitted)}`),
     );
-    if (job.id === this.open) link.setAttribute("aria-current", "page");
+    if (job.id === this.openId) link.setAttribute("aria-current", "page");
     const remove = h(
       "button",
       { type: "button", class: "quiet", "aria-label": `Delete ${job.label}`, "data-key": `delete-${job.id}` },

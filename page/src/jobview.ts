@@ -1,52 +1,56 @@
-/** One job, from the queue to its result. */
+/** The view of one job, from the queue to its result. */
 
-import { api, type Job, Refusal } from "./api";
+import { api, type Job, RequestError } from "./api";
 import { announce, h } from "./dom";
 import { follow, isOver } from "./follow";
 import { type Result, result } from "./result";
-import { capital, clock, sentence, state } from "./words";
+import type { ScanPanel } from "./scanpanel";
+import { capital, clock, jobState, sentence } from "./format";
 
 export interface JobView {
   element: HTMLElement;
-  /** Stop following it. */
+  /** Stop following the job. */
   close: () => void;
-  /** See whether the job is still there. */
+  /** Ask the server whether the job still exists. */
   check: () => void;
+  /** Ask before unsaved strokes are discarded; returns whether the view may be left. */
   mayLeave: () => Promise<boolean>;
-  unsaved: () => boolean;
+  hasUnsavedStrokes: () => boolean;
 }
 
-export interface Hooks {
+export interface JobHooks {
   changed: (job: Job) => void;
   remove: (job: Job) => void;
   open: (id: string) => void;
+  /** The label of a job in the list; null if it is not there. */
   labelOf: (id: string) => string | null;
+  scanPanel: () => ScanPanel;
 }
 
-const GONE = "It was deleted, or its time was up: results are not kept for ever.";
-const SAID_EVERY = 10; // percent of the slices: a screen reader need not hear each
+const DELETED = "It was deleted, or it has expired: results are not kept forever.";
+const ANNOUNCE_EVERY = 10; // percent of the slices: a screen reader need not announce each one
 
-export function jobView(id: string, hooks: Hooks): JobView {
+export function jobView(id: string, hooks: JobHooks): JobView {
   const head = h("header", { class: "job-head" });
   const body = h("div", {});
-  const lost = h(
+  const disconnected = h(
     "p",
     { class: "warnings", role: "status", hidden: true },
-    "The connection to the server is lost. The scan is kept; this page goes on as soon as the server answers.",
+    "The connection to the server is lost. The scan is kept; this page continues as soon as the server answers.",
   );
-  const element = h("article", { class: "job" }, head, lost, body);
+  const element = h("article", { class: "job" }, head, disconnected, body);
   let shown: Result | null = null;
   let stop = (): void => {};
-  let said = "";
+  let announced = "";
 
   function changed(job: Job): void {
     hooks.changed(job);
     drawHead(job);
     document.title = `${isOver(job) ? job.label : `${percent(job)}${job.label}`} - groundglass`;
     if (job.status === "done") {
-      shown = result(job, (next) => hooks.open(next.id));
+      shown = result(job, { scanPanel: hooks.scanPanel, corrected: (next) => hooks.open(next.id) });
       body.replaceChildren(shown.element);
-      announce(`${job.label}: ${state(job)}`);
+      announce(`${job.label}: ${jobState(job)}`);
     } else if (job.status === "failed") {
       body.replaceChildren(failed(job));
     } else {
@@ -58,8 +62,8 @@ export function jobView(id: string, hooks: Hooks): JobView {
     const remove = h("button", { type: "button", click: () => hooks.remove(job) }, isOver(job) ? "Delete" : "Stop and delete");
     const kept = job.expires ? `, kept until ${clock(job.expires)}` : "";
     head.replaceChildren(
-      h("div", {}, h("h1", {}, job.label), job.status === "done" && h("p", { class: "lead" }, sentence(state(job)))),
-      h("p", { class: "where" }, `sent ${clock(job.submitted)}${kept}`, origin(job)),
+      h("div", {}, h("h1", {}, job.label), job.status === "done" && h("p", { class: "lead" }, sentence(jobState(job)))),
+      h("p", { class: "detail" }, `uploaded ${clock(job.submitted)}${kept}`, origin(job)),
       remove,
     );
   }
@@ -77,21 +81,21 @@ export function jobView(id: string, hooks: Hooks): JobView {
       h(
         "div",
         { class: "card running" },
-        h("p", { class: "lead" }, capital(state(job))),
+        h("p", { class: "lead" }, capital(jobState(job))),
         bar,
-        h("p", { class: "note" }, "You can close this page: the scan goes on, and is in the list when you come back."),
+        h("p", { class: "note" }, "You can close this page: processing continues, and the scan is in the list when you come back."),
       ),
     );
-    const share = job.progress ? Math.floor((100 * job.progress.done) / job.progress.total / SAID_EVERY) : -1;
-    const words = `${job.status} ${job.position} ${share}`;
-    if (words !== said) announce(`${job.label}: ${state(job)}`);
-    said = words;
+    const share = job.progress ? Math.floor((100 * job.progress.done) / job.progress.total / ANNOUNCE_EVERY) : -1;
+    const key = `${job.status} ${job.position} ${share}`;
+    if (key !== announced) announce(`${job.label}: ${jobState(job)}`);
+    announced = key;
   }
 
-  function missing(words: string): void {
+  function showMissing(reason: string): void {
     head.replaceChildren(h("h1", {}, "No such scan"));
     body.replaceChildren(
-      h("p", {}, words),
+      h("p", {}, reason),
       h("p", {}, h("a", { class: "button primary", href: "#" }, "Drop a scan")),
     );
   }
@@ -102,15 +106,15 @@ export function jobView(id: string, hooks: Hooks): JobView {
       changed(job);
       if (isOver(job)) return;
     } catch (error) {
-      if (isMissing(error)) return missing(GONE);
-      if (error instanceof Refusal && error.status !== 0) return missing(sentence(error.message));
-      lost.hidden = false;
+      if (isMissing(error)) return showMissing(DELETED);
+      if (error instanceof RequestError && error.status !== 0) return showMissing(sentence(error.message));
+      disconnected.hidden = false;
     }
     stop = follow(id, {
       changed,
-      gone: () => missing(GONE),
-      lost: (away) => {
-        lost.hidden = !away;
+      deleted: () => showMissing(DELETED),
+      disconnected: (lost) => {
+        disconnected.hidden = !lost;
       },
     });
   }
@@ -121,25 +125,25 @@ export function jobView(id: string, hooks: Hooks): JobView {
     close: () => stop(),
     check: () => {
       api.job(id).catch((error: unknown) => {
-        if (!isMissing(error)) return; // away, which is said elsewhere
+        if (!isMissing(error)) return; // the server does not answer, which the page shows elsewhere
         stop();
-        missing(GONE);
+        showMissing(DELETED);
       });
     },
     mayLeave: async () => (await shown?.mayLeave()) ?? true,
-    unsaved: () => shown?.unsaved() ?? false,
+    hasUnsavedStrokes: () => shown?.hasUnsavedStrokes() ?? false,
   };
 }
 
 function isMissing(error: unknown): boolean {
-  return error instanceof Refusal && error.status === 404;
+  return error instanceof RequestError && error.status === 404;
 }
 
 function failed(job: Job): HTMLElement {
   return h(
     "div",
     { class: "card" },
-    h("p", { class: "lead" }, "This could not be read as a chest CT."),
+    h("p", { class: "lead" }, "This scan could not be processed."),
     h("p", { class: "refused", role: "alert" }, sentence(job.reason ?? "no reason was given")),
     h("p", {}, h("a", { class: "button primary", href: "#" }, "Drop another scan")),
   );

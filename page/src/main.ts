@@ -1,60 +1,63 @@
-/** The page: which scan is open stands in the address, so that it survives a reload. */
+/** The page. The address names the open job, so that it is open again after a reload. */
 
 import "./style.css";
-import { api, type Job, type Limits, Refusal } from "./api";
+import { api, type Job, type Limits, RequestError } from "./api";
 import { question } from "./dialogs";
 import { announce } from "./dom";
-import { type Dropped, parcels } from "./grouping";
+import { errorText } from "./format";
+import { type DroppedFile, groupIntoScans } from "./grouping";
 import { JobList } from "./joblist";
 import { type JobView, jobView } from "./jobview";
-import { enter } from "./session";
+import { ScanPanel } from "./scanpanel";
+import { openSession } from "./session";
 import { Uploads } from "./uploads";
-import { takeDrops, welcome } from "./welcome";
+import { acceptDrops, welcome } from "./welcome";
 
-const AGAIN_MS = 2000;
+const RETRY_MS = 2000;
 const main = document.getElementById("main") as HTMLElement;
-const away = document.getElementById("away") as HTMLElement;
+const offline = document.getElementById("offline") as HTMLElement;
 
 let limits: Limits | null = null;
 let view: JobView | null = null;
 let openId: string | null = null;
+let scanPanel: ScanPanel | null = null; // made when the first result is shown
 
-const list = new JobList((job) => void remove(job), (well) => {
-  away.hidden = well;
-  if (well && openId !== null && !list.has(openId) && view && !view.unsaved()) view.check();
+const list = new JobList((job) => void remove(job), (answers) => {
+  offline.hidden = answers;
+  if (answers && openId !== null && !list.has(openId) && view && !view.hasUnsavedStrokes()) view.check();
 });
 const uploads = new Uploads(
   () => limits,
   (job) => {
     list.put(job);
-    announce(`${job.label} is with the server.`);
+    announce(`${job.label} was uploaded.`);
     if (openId === null) location.hash = job.id;
   },
 );
-const start = welcome(take);
+const start = welcome(send);
 
-function take(files: Dropped[]): void {
-  const found = parcels(files);
-  if (found.length === 0) announce("Nothing to read in there: the files are empty or hidden.");
+function send(files: DroppedFile[]): void {
+  const scans = groupIntoScans(files);
+  if (scans.length === 0) announce("Nothing to read: the files are empty or hidden.");
   location.hash = "";
-  uploads.send(found);
+  uploads.send(scans);
 }
 
 async function remove(job: Job): Promise<void> {
   const running = job.status === "queued" || job.status === "running";
   const answer = await question({
     title: running ? `Stop and delete ${job.label}?` : `Delete ${job.label}?`,
-    words: "The scan and all that was found in it are removed from the server for good. Corrections made from it stay.",
+    text: "The scan and all its results are deleted from the server for good. Corrections made from it are kept.",
     answers: [
       { label: "Delete", value: "delete", danger: true },
-      { label: "Keep it", value: "" },
+      { label: "Keep", value: "" },
     ],
   });
   if (answer !== "delete") return;
   try {
     await api.remove(job.id);
   } catch (error) {
-    if (!(error instanceof Refusal && error.status === 404)) return announce(`Not deleted: ${String(error)}`);
+    if (!(error instanceof RequestError && error.status === 404)) return announce(`Not deleted. ${errorText(error)}`);
   }
   if (openId === job.id) location.hash = "";
   await list.refresh();
@@ -67,11 +70,11 @@ function idInAddress(): string | null {
 async function route(): Promise<void> {
   const id = idInAddress();
   if (id === openId && (view || id === null) && main.childElementCount > 1) return;
-  if (view?.unsaved()) {
-    const wanted = location.hash;
+  if (view?.hasUnsavedStrokes()) {
+    const target = location.hash;
     history.replaceState(null, "", `#${openId}`);
     if (!(await view.mayLeave())) return;
-    history.replaceState(null, "", wanted || "#");
+    history.replaceState(null, "", target || "#");
   } else {
     await view?.mayLeave();
   }
@@ -89,13 +92,14 @@ const hooks = {
   remove: (job: Job) => void remove(job),
   open: (id: string) => void (location.hash = id),
   labelOf: (id: string) => list.label(id),
+  scanPanel: () => (scanPanel ??= new ScanPanel()),
 };
 
 async function begin(): Promise<void> {
   limits = await api.limits();
-  start.tell(limits);
+  start.showLimits(limits);
   await list.refresh();
-  if (view?.unsaved()) return; // signed in again in the middle of a correction
+  if (view?.hasUnsavedStrokes()) return; // signed in again during a correction
   view?.close();
   openId = null;
   view = null;
@@ -103,25 +107,25 @@ async function begin(): Promise<void> {
   await route();
 }
 
-/** The first answer of a server that may still be starting. */
-async function knock(): Promise<void> {
+/** Connect to a server that may still be starting. */
+async function connect(): Promise<void> {
   try {
-    await enter(() => void begin());
+    await openSession(() => void begin());
   } catch {
-    away.hidden = false;
-    setTimeout(() => void knock(), AGAIN_MS);
+    offline.hidden = false;
+    setTimeout(() => void connect(), RETRY_MS);
   }
 }
 
 document.querySelector(".skip")?.addEventListener("click", (event) => {
-  event.preventDefault(); // the address names the open scan, and nothing else
+  event.preventDefault(); // the address names the open job and nothing else
   main.focus();
 });
-document.querySelector(".room")?.prepend(list.element);
+document.querySelector(".layout")?.prepend(list.element);
 addEventListener("hashchange", () => void route());
 addEventListener("beforeunload", (event) => {
-  if (view?.unsaved()) event.preventDefault();
+  if (view?.hasUnsavedStrokes()) event.preventDefault();
 });
-takeDrops(take);
+acceptDrops(send);
 main.replaceChildren(uploads.element, start.element);
-void knock();
+void connect();

@@ -1,14 +1,14 @@
-/** Lesion of every slice as a chart that is also a slider: a click or the arrow keys go to the slice. */
+/** Chart of the lesion in each slice, which is also a slider: a click or the arrow keys go to a slice. */
 
 import type { Findings } from "./api";
 import { svg } from "./dom";
-import { sliceInWords } from "./words";
+import { describeSlice } from "./format";
 
 const WIDTH = 640;
 const HEIGHT = 132;
 const [LEFT, RIGHT, TOP, BOTTOM] = [44, 8, 8, 30];
 
-/** The next round number: 1, 2 or 5 times a power of ten, as the report's charts have it. */
+/** The next round number: 1, 2 or 5 times a power of ten, as in the report's charts. */
 export function roundUp(value: number): number {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
@@ -28,7 +28,7 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
   const x = (slice: number): number => LEFT + (slice / count) * (WIDTH - LEFT - RIGHT);
   const y = (value: number): number => HEIGHT - BOTTOM - (value / top) * (HEIGHT - TOP - BOTTOM);
   const base = y(0);
-  let here = 0;
+  let current = 0;
 
   const bars = lesion.map((value, i) =>
     value > 0
@@ -41,7 +41,7 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
         })
       : null,
   );
-  const marker = svg("line", { class: "here", y1: TOP, y2: base });
+  const marker = svg("line", { class: "current", y1: TOP, y2: base });
   const numbers = [...new Set([0, Math.floor(count / 2), count - 1])].map((slice) =>
     svg("text", { x: x(slice + 0.5).toFixed(1), y: base + 16, "text-anchor": anchor(slice, count) }, label(slice)),
   );
@@ -52,7 +52,7 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
       class: "profile",
       tabindex: 0,
       role: "slider",
-      "aria-label": "Lesion of each slice: go to a slice",
+      "aria-label": "Lesion in each slice: go to a slice",
       "aria-valuemin": 0,
       "aria-valuemax": count - 1,
       "aria-valuenow": 0,
@@ -72,19 +72,19 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
     return String(slice);
   }
 
-  function at(event: PointerEvent): number {
+  function sliceAt(event: PointerEvent): number {
     const box = element.getBoundingClientRect();
-    const place = ((event.clientX - box.left) / box.width) * WIDTH;
-    return clamp(Math.floor(((place - LEFT) / (WIDTH - LEFT - RIGHT)) * count));
+    const chartX = ((event.clientX - box.left) / box.width) * WIDTH;
+    return clamp(Math.floor(((chartX - LEFT) / (WIDTH - LEFT - RIGHT)) * count));
   }
 
   const clamp = (slice: number): number => Math.min(count - 1, Math.max(0, slice));
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId);
-    go(at(event));
+    go(sliceAt(event));
   });
   element.addEventListener("pointermove", (event) => {
-    if (element.hasPointerCapture(event.pointerId)) go(at(event));
+    if (element.hasPointerCapture(event.pointerId)) go(sliceAt(event));
   });
   const steps: Record<string, number> = {
     ...{ ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 },
@@ -94,18 +94,18 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
     const step = steps[event.key];
     if (step === undefined) return;
     event.preventDefault();
-    go(clamp(here + step));
+    go(clamp(current + step));
   });
 
   return {
     element,
     mark(slice) {
-      here = slice;
-      const place = x(slice + 0.5).toFixed(1);
-      marker.setAttribute("x1", place);
-      marker.setAttribute("x2", place);
+      current = slice;
+      const middle = x(slice + 0.5).toFixed(1);
+      marker.setAttribute("x1", middle);
+      marker.setAttribute("x2", middle);
       element.setAttribute("aria-valuenow", String(slice));
-      element.setAttribute("aria-valuetext", sliceInWords(findings, slice));
+      element.setAttribute("aria-valuetext", describeSlice(findings, slice));
     },
   };
 }

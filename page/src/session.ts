@@ -1,14 +1,12 @@
-/** Signing in: the token goes to the server once, which answers with a cookie that scripts cannot read. */
+/** Signing in: the token is sent to the server once, which returns a cookie that scripts cannot read. */
 
-import { api, Refusal, signIn } from "./api";
+import { api, signIn } from "./api";
 import { h } from "./dom";
-import { sentence } from "./words";
+import { errorText } from "./format";
 
-let open: Promise<void> | null = null;
-
-/** Ask for the token until it is the right one. */
+/** Ask for the token until the server accepts it. */
 function askForToken(): Promise<void> {
-  const told = h("p", { class: "refused", role: "alert" });
+  const message = h("p", { class: "refused", role: "alert" });
   const token = h("input", {
     type: "password",
     id: "token",
@@ -20,27 +18,27 @@ function askForToken(): Promise<void> {
     "form",
     {},
     h("h2", { id: "sign-in" }, "Sign in"),
-    h("p", {}, "This groundglass is open to the network. Whoever started it has the token."),
+    h("p", {}, "This server needs a token. Ask the person who runs it."),
     h("label", { for: "token" }, "Token"),
     token,
-    told,
+    message,
     h("div", { class: "answers" }, h("button", { class: "primary" }, "Sign in")),
   );
   const dialog = h("dialog", { "aria-labelledby": "sign-in", class: "sign-in" }, form);
   dialog.addEventListener("cancel", (event) => event.preventDefault());
   document.body.append(dialog);
   dialog.showModal();
-  return new Promise((done) => {
+  return new Promise((resolve) => {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       api.signIn(token.value).then(
         () => {
           dialog.close();
           dialog.remove();
-          done();
+          resolve();
         },
         (error: unknown) => {
-          told.textContent = error instanceof Refusal ? sentence(error.message) : String(error);
+          message.textContent = errorText(error);
           token.select();
         },
       );
@@ -48,19 +46,20 @@ function askForToken(): Promise<void> {
   });
 }
 
-/** Sign in where the server wants it; `entered` runs then, and again after each later sign-in. */
-export async function enter(entered: () => void): Promise<void> {
-  signIn.needed = () => {
-    open ??= askForToken().then(() => {
-      open = null;
+/** Sign in if the server needs it; `signedIn` is called then, and again after each later sign-in. */
+export async function openSession(signedIn: () => void): Promise<void> {
+  const session = await api.session();
+  let asking: Promise<void> | null = null;
+  signIn.required = () => {
+    asking ??= askForToken().then(() => {
+      asking = null;
       showSignOut();
-      entered();
+      signedIn();
     });
   };
-  const session = await api.session();
-  if (session.needs_token && !session.signed_in) return signIn.needed();
+  if (session.needs_token && !session.signed_in) return signIn.required();
   if (session.needs_token) showSignOut();
-  entered();
+  signedIn();
 }
 
 function showSignOut(): void {

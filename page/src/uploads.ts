@@ -1,71 +1,71 @@
-/** What is on its way: sent one after another, held back while the queue is full, refused in plain words. */
+/** The uploads: sent one after another, held back while the queue is full, with the reason where one is refused. */
 
-import { type Job, type Limits, Refusal } from "./api";
+import { type Job, type Limits, RequestError } from "./api";
 import { announce, h } from "./dom";
-import { type Parcel, tooLarge } from "./grouping";
+import { type ScanFiles, tooLarge } from "./grouping";
 import { Cancelled, upload } from "./upload";
-import { sentence, size } from "./words";
+import { errorText, sentence, size } from "./format";
 
-const PAUSE_S = 10; // where a server that is away or full names none
+const DEFAULT_PAUSE_S = 10; // where the server does not answer or names none
 
 export class Uploads {
-  readonly element = h("section", { class: "uploads", "aria-label": "On the way" });
-  private before: Promise<void> = Promise.resolve();
+  readonly element = h("section", { class: "uploads", "aria-label": "Uploads" });
+  private previous: Promise<void> = Promise.resolve();
 
   constructor(
     private readonly limits: () => Limits | null,
     private readonly accepted: (job: Job) => void,
   ) {}
 
-  /** Send scans in turn. */
-  send(parcels: Parcel[]): void {
-    for (const parcel of parcels) {
-      const card = new Card(parcel);
+  /** Send scans one after another. */
+  send(scans: ScanFiles[]): void {
+    for (const scan of scans) {
+      const card = new Card(scan);
       this.element.append(card.element);
       const limits = this.limits();
-      const reason = limits && tooLarge(parcel, limits, size);
+      const reason = limits && tooLarge(scan, limits, size);
       if (reason) card.refuse(reason);
-      else this.before = this.before.then(() => this.deliver(parcel, card));
+      else this.previous = this.previous.then(() => this.deliver(scan, card));
     }
   }
 
-  private async deliver(parcel: Parcel, card: Card): Promise<void> {
+  private async deliver(scan: ScanFiles, card: Card): Promise<void> {
     while (!card.cancelled) {
       try {
-        const { job, cancel } = upload(parcel, (share) => card.sending(share));
+        const { job, cancel } = upload(scan, (share) => card.sending(share));
         card.cancel = cancel;
-        const taken = await job;
+        const accepted = await job;
         card.element.remove();
-        return this.accepted(taken);
+        return this.accepted(accepted);
       } catch (error) {
         if (error instanceof Cancelled) return;
-        const busy = error instanceof Refusal && [0, 401, 429].includes(error.status);
-        if (!busy) return card.refuse(sentence(error instanceof Error ? error.message : String(error)));
-        await card.wait(sentence(error.message), error.retryAfter ?? PAUSE_S);
+        const retry = error instanceof RequestError && [0, 401, 429].includes(error.status);
+        if (!retry) return card.refuse(errorText(error));
+        await card.wait(sentence(error.message), error.retryAfter_s ?? DEFAULT_PAUSE_S);
       }
     }
   }
 }
 
-/** One parcel's place on the page. */
+/** The card of one upload. */
 class Card {
   readonly element: HTMLElement;
   cancelled = false;
-  /** Stops what is under way. */
+  /** Stops the transfer, or the waiting for the next try. */
   cancel: () => void = () => {};
-  private readonly told = h("p", { class: "told" }, "waits for its turn");
+  private readonly status = h("p", {}, "waiting for its turn");
   private readonly progress = h("progress", { max: 100, "aria-label": "Sent" });
   private readonly stop = h("button", { type: "button", click: () => this.dismiss() }, "Cancel");
   private readonly buttons = h("div", { class: "answers" }, this.stop);
 
-  constructor(parcel: Parcel) {
+  constructor(scan: ScanFiles) {
     this.progress.value = 0;
     this.element = h(
       "article",
       { class: "card" },
-      h("h2", {}, parcel.label, h("span", { class: "where" }, size(parcel.bytes))),
+      h("h2", {}, scan.label, h("span", { class: "detail" }, size(scan.bytes))),
       this.progress,
-      this.told,
+      this.status,
       this.buttons,
     );
   }
@@ -78,37 +78,37 @@ class Card {
 
   sending(share: number): void {
     this.progress.value = 100 * share;
-    this.told.textContent = share < 1 ? `sending: ${Math.floor(100 * share)} %` : "sent: the server takes it in";
+    this.status.textContent = share < 1 ? `sending: ${Math.floor(100 * share)} %` : "sent: waiting for the server";
   }
 
   refuse(reason: string): void {
     this.progress.remove();
-    this.told.textContent = reason;
-    this.told.className = "refused";
-    this.told.setAttribute("role", "alert");
+    this.status.textContent = reason;
+    this.status.className = "refused";
+    this.status.setAttribute("role", "alert");
     this.stop.textContent = "Dismiss";
   }
 
-  /** Count down to another try; "Try now" cuts it short. */
+  /** Count down to the next try, which "Try now" starts at once. */
   wait(reason: string, seconds: number): Promise<void> {
     announce(`${reason} Trying again in ${seconds} seconds.`);
-    let left = Math.ceil(seconds);
-    return new Promise((done) => {
-      const now = h("button", { type: "button", click: () => go() }, "Try now");
-      const tick = window.setInterval(() => say(--left), 1000);
-      const go = (): void => {
-        clearInterval(tick);
-        now.remove();
+    let left_s = Math.ceil(seconds);
+    return new Promise((resolve) => {
+      const tryNow = h("button", { type: "button", click: () => retry() }, "Try now");
+      const timer = window.setInterval(() => show(--left_s), 1000);
+      const retry = (): void => {
+        clearInterval(timer);
+        tryNow.remove();
         this.sending(0);
-        done();
+        resolve();
       };
-      const say = (remaining: number): void => {
-        if (remaining <= 0) return go();
-        this.told.textContent = `${reason} Trying again in ${remaining} s.`;
+      const show = (remaining: number): void => {
+        if (remaining <= 0) return retry();
+        this.status.textContent = `${reason} Trying again in ${remaining} s.`;
       };
-      this.cancel = go;
-      this.buttons.prepend(now);
-      say(left);
+      this.cancel = retry;
+      this.buttons.prepend(tryNow);
+      show(left_s);
     });
   }
 }

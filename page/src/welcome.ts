@@ -1,23 +1,23 @@
-/** The first screen: where a scan is dropped, and what may be. */
+/** The start screen: where scans are dropped, and which are accepted. */
 
 import type { Limits } from "./api";
 import { h, svg } from "./dom";
 import { filesOfDrop, filesOfInput } from "./dropped";
-import { type Dropped } from "./grouping";
-import { limitsInWords } from "./words";
+import { describeLimits } from "./format";
+import type { DroppedFile } from "./grouping";
 
 export interface Welcome {
   element: HTMLElement;
-  tell: (limits: Limits) => void;
+  showLimits: (limits: Limits) => void;
 }
 
-export function welcome(taken: (files: Dropped[]) => void): Welcome {
+export function welcome(chosen: (files: DroppedFile[]) => void): Welcome {
   const limits = h("p", { class: "note", id: "limits" });
   const chooser = (id: string, text: string, folder: boolean, primary: boolean): HTMLElement[] => {
-    const input = h("input", { type: "file", id, multiple: true, class: "spoken", "aria-describedby": "limits" });
+    const input = h("input", { type: "file", id, multiple: true, class: "visually-hidden", "aria-describedby": "limits" });
     input.webkitdirectory = folder;
     input.addEventListener("change", () => {
-      taken(filesOfInput(input));
+      chosen(filesOfInput(input));
       input.value = ""; // so that the same file can be chosen again
     });
     return [input, h("label", { for: id, class: `button ${primary ? "primary" : ""}` }, text)];
@@ -26,11 +26,11 @@ export function welcome(taken: (files: Dropped[]) => void): Welcome {
     "section",
     { class: "welcome" },
     h("h1", {}, "How much of the lung is diseased?"),
-    h("p", { class: "lead" }, "Drop a chest CT. groundglass marks what looks like COVID-19 lesions, measures them in ml and % of lung, and lets you correct it."),
+    h("p", { class: "lead" }, "Drop a chest CT. groundglass marks what looks like COVID-19 lesions, measures them in ml and in % of the lung, and lets you correct the mask."),
     h(
       "div",
       { class: "drop" },
-      picture(),
+      lungsDrawing(),
       h("p", { class: "drop-here" }, "Drop a scan here"),
       h(
         "div",
@@ -48,20 +48,20 @@ export function welcome(taken: (files: Dropped[]) => void): Welcome {
     h(
       "ul",
       { class: "promises" },
-      promise("It stays here", "The scan goes to this groundglass and nowhere else. No account, no cloud, no tracking."),
-      promise("Every number has its reason", "What is not known is called unknown, and why. It is never 0."),
-      promise("You have the last word", "Mend the mask with a brush. The original is kept, the numbers are made anew."),
+      promise("Your scan stays here", "It is sent to this groundglass server and nowhere else. No account, no cloud, no tracking."),
+      promise("Unknown is never 0", "A value that cannot be measured is shown as unknown, with the reason."),
+      promise("You have the last word", "Correct the mask with a brush. The original is kept, and all numbers are computed again."),
     ),
   );
-  return { element, tell: (told) => void (limits.textContent = limitsInWords(told)) };
+  return { element, showLimits: (given) => void (limits.textContent = describeLimits(given)) };
 }
 
-function promise(title: string, words: string): HTMLElement {
-  return h("li", {}, h("h2", {}, title), h("p", {}, words));
+function promise(title: string, text: string): HTMLElement {
+  return h("li", {}, h("h2", {}, title), h("p", {}, text));
 }
 
-/** Lungs from the front, with a lesion. */
-function picture(): SVGElement {
+/** A drawing of the lungs from the front, with lesions. */
+function lungsDrawing(): SVGElement {
   const lung = "M74 22c-26 8-48 52-48 92 0 20 10 30 26 28 18-2 26-12 26-30z";
   return svg(
     "svg",
@@ -75,21 +75,21 @@ function picture(): SVGElement {
   );
 }
 
-/** Take drops anywhere on the page. */
-export function takeDrops(taken: (files: Dropped[]) => void): void {
-  const over = (event: DragEvent): boolean => event.dataTransfer?.types.includes("Files") ?? false;
-  let left = 0;
+/** Accept drops anywhere on the page. */
+export function acceptDrops(chosen: (files: DroppedFile[]) => void): void {
+  const hasFiles = (event: DragEvent): boolean => event.dataTransfer?.types.includes("Files") ?? false;
+  let timer = 0;
   addEventListener("dragover", (event) => {
-    if (!over(event)) return;
+    if (!hasFiles(event)) return;
     event.preventDefault();
     document.body.classList.add("dragging");
-    clearTimeout(left);
-    left = window.setTimeout(() => document.body.classList.remove("dragging"), 200); // it is told all the time while over
+    clearTimeout(timer);
+    timer = window.setTimeout(() => document.body.classList.remove("dragging"), 200); // dragover repeats as long as the pointer is over the page
   });
   addEventListener("drop", (event) => {
-    if (!event.dataTransfer || !over(event)) return;
+    if (!event.dataTransfer || !hasFiles(event)) return;
     event.preventDefault();
     document.body.classList.remove("dragging");
-    void filesOfDrop(event.dataTransfer).then(taken);
+    void filesOfDrop(event.dataTransfer).then(chosen);
   });
 }

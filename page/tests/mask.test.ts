@@ -6,7 +6,7 @@ const turned: Order = { dims: [2, 3, 4], start: [0, 0, 3], step: [4 * 3, 4, -1] 
 const mirrored: Order = { dims: [2, 3, 4], start: [1, 4, 0], step: [-1, -2, 6] };
 
 describe("the order of the file", () => {
-  it("puts each voxel where it was", () => {
+  it("puts each voxel in its place and back", () => {
     const voxels = Uint8Array.from({ length: 24 }, (_, i) => i + 1);
     const drawing = toDrawing(voxels, turned);
     expect(drawing[0]).toBe(voxels[3]); // x = y = z = 0 is the last along the file's first axis
@@ -15,7 +15,7 @@ describe("the order of the file", () => {
     expect([...fromDrawing(drawing, turned)]).toEqual([...voxels]);
   });
 
-  it("turns flips around", () => {
+  it("handles mirrored axes", () => {
     const voxels = Uint8Array.from({ length: 24 }, (_, i) => i);
     expect(toDrawing(voxels, mirrored)[0]).toBe(5);
     expect([...fromDrawing(toDrawing(voxels, mirrored), mirrored)]).toEqual([...voxels]);
@@ -34,8 +34,8 @@ function nifti(dims: number[], voxels: number[], datatype = 2): ArrayBuffer {
   return file;
 }
 
-describe("the mask's file", () => {
-  it("comes back with other voxels and the same header", async () => {
+describe("the mask file", () => {
+  it("is written with other voxels and the same header", async () => {
     const file = nifti([2, 1, 2], [0, 1, 1, 0]);
     const mask = readMask(file);
     expect(mask.dims).toEqual([2, 1, 2]);
@@ -47,9 +47,9 @@ describe("the mask's file", () => {
     expect([...readMask(again).voxels]).toEqual([1, 0, 0, 1]);
   });
 
-  it("is refused where it is something else", () => {
-    expect(() => readMask(new ArrayBuffer(20))).toThrow("no NIfTI-1");
-    expect(() => readMask(nifti([2, 1, 2], [0, 0, 0, 0], 4))).toThrow("no bytes");
-    expect(() => readMask(nifti([9, 9, 9], [0]))).toThrow("cut short");
+  it("is refused if it is not a mask", () => {
+    expect(() => readMask(new ArrayBuffer(20))).toThrow("not a NIfTI-1");
+    expect(() => readMask(nifti([2, 1, 2], [0, 0, 0, 0], 4))).toThrow("not of type uint8");
+    expect(() => readMask(nifti([9, 9, 9], [0]))).toThrow("truncated");
   });
 });

@@ -1,17 +1,17 @@
 """Every error that groundglass raises on purpose.
 
     GroundglassError               exit 1: the program could not finish
-    ├── InputError                 exit 3: the input was refused; what was found, expected, and the mend
-    │   ├── FormatError            the file is damaged, empty, too large or of a kind we do not read
-    │   ├── IntensityError         the numbers are no CT that we recognise
+    ├── InputError                 exit 3: the input was refused; what was found, what was expected, how to fix it
+    │   ├── FormatError            the file is damaged, empty, too large, or not in a format that is read here
+    │   ├── IntensityError         the intensities are not recognised as CT
     │   ├── LungError              no lung was found
     │   └── DatasetError           a training folder is not laid out as expected
     ├── ConfigError                exit 2: a configuration has an unknown key or a bad value
     ├── ModelError                 exit 1: a model file is damaged or does not match its card
     ├── EngineError                exit 1: no engine can run the model on this machine
-    ├── TrainingError              exit 1: a training ended early (NaN loss, no data left)
+    ├── TrainingError              exit 1: a training could not be completed (NaN loss, no data left)
     ├── OutputError                exit 1: the results could not be written
-    ├── PacsError                  exit 1: a PACS cannot be reached, or does not answer as it should
+    ├── PacsError                  exit 1: a PACS cannot be reached, refuses a request, or gives an unexpected answer
     └── BatchError                 exit 4: some scans of a batch, or series of a PACS, failed; the others are done
 
 The command line prints the message on one line and exits with `exit_code`.
@@ -24,23 +24,23 @@ from pathlib import Path
 
 
 class GroundglassError(Exception):
-    """The root: catch it to catch everything that groundglass raises on purpose."""
+    """Base class of all errors that groundglass raises on purpose."""
 
     exit_code = 1
 
 
 class InputError(GroundglassError):
-    """The input was refused. The message says what was found, what was expected, and the mend."""
+    """The input was refused. The message states what was found, what was expected, and how to fix it."""
 
     exit_code = 3
 
 
 class FormatError(InputError):
-    """The file is damaged, empty, too large, or of a kind that groundglass does not read."""
+    """The file is damaged, empty, too large, or not in a format that groundglass reads."""
 
 
 class IntensityError(InputError):
-    """The numbers in the scan are no CT intensities that groundglass recognises."""
+    """The intensities of the scan are not recognised as CT."""
 
 
 class LungError(InputError):
@@ -66,7 +66,7 @@ class EngineError(GroundglassError):
 
 
 class TrainingError(GroundglassError):
-    """A training could not go on; its last good checkpoint is kept."""
+    """A training could not be completed; its last good checkpoint is kept."""
 
 
 class OutputError(GroundglassError):
@@ -74,7 +74,7 @@ class OutputError(GroundglassError):
 
 
 class PacsError(GroundglassError):
-    """A PACS cannot be reached, refuses what is asked of it, or does not answer as it should."""
+    """A PACS cannot be reached, refuses a request, or gives an unexpected answer."""
 
 
 class BatchError(GroundglassError):
@@ -84,6 +84,9 @@ class BatchError(GroundglassError):
 
 
 def origin(error: Exception) -> str:
-    """Type and line of an unforeseen error, without its text, which may quote a header: `KeyError in nifti.py:12`."""
+    """Return where an unforeseen error was raised, such as `KeyError in nifti.py:12`.
+
+    The text of the error is left out, because it may quote patient data from a header.
+    """
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"

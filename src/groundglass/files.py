@@ -1,10 +1,10 @@
-"""Files and folders that appear whole or not at all, their checksums, and folders for one process at a time."""
+"""Files and folders that are written whole or not at all, checksums, and locks on folders."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from groundglass.errors import OutputError
 
-_PREFIX = ".groundglass-"
+_PREFIX, _REPLACED = ".groundglass-", "-replaced"  # parts of the names of hidden files and folders
 
 
 @contextmanager
@@ -23,8 +23,8 @@ def output_errors(path: Path, hint: str = "make room or name another folder") ->
     """Turn an OSError inside `with` into an OutputError.
 
     Args:
-        path: What is being written.
-        hint: How to fix it, for the end of the message.
+        path: The file or folder that is being written.
+        hint: How to fix the error; it ends the message.
 
     Raises:
         OutputError: The disk is full, the folder is not writable, or the like.
@@ -41,13 +41,13 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
 
 
 def write_atomic_chunks(path: Path, chunks: Iterable[bytes], mode: int = 0o666) -> None:
-    """Write chunks as they arrive to a temporary file beside `path`, then rename it into place.
+    """Write chunks to a temporary file beside `path` as they arrive, then rename it to `path`.
 
-    Missing parent folders are created. If producing a chunk raises, that error is passed on and no file is left behind.
+    Missing parent folders are created. An error while a chunk is produced is passed on, and no file is left behind.
 
     Args:
         path: The file to create or to replace.
-        chunks: The whole content, in order.
+        chunks: The content of the file, in order.
         mode: Permissions of the file, reduced by the process's umask.
 
     Raises:
@@ -68,15 +68,16 @@ def write_atomic_chunks(path: Path, chunks: Iterable[bytes], mode: int = 0o666) 
 
 @contextmanager
 def staged_folder(target: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
-    """Fill a hidden folder, and put its content in place as `target` when `with` ends without an error.
+    """Fill a hidden folder, which becomes `target` when the `with` block ends without an error.
 
-    If `target` does not exist, it appears with one rename. If it exists (it may be a mount point, so the hidden folder
-    lies inside it), the new files are moved into it: files of the same name are replaced, `replaces` are removed, all
-    others stay; if a step fails, every earlier step is undone.
+    If `target` does not exist, it appears with one rename. If it exists, the new entries are moved into it: entries of
+    the same name are replaced, those named in `replaces` are removed, and all others stay. If one of the moves fails,
+    the earlier ones are undone. The hidden folder then lies inside `target`, which may be a mount point whose parent
+    is not writable.
 
     Args:
         target: The folder to create or to fill.
-        replaces: Names in `target` that belong to an earlier result and must not survive beside the new one.
+        replaces: Names of files and folders that an earlier result may have left in `target`.
 
     Yields:
         The empty folder to fill.
@@ -85,9 +86,9 @@ def staged_folder(target: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
         OutputError: The folder cannot be written; `target` is as it was before.
     """
     with output_errors(target):
-        place = target if target.exists() else target.parent
-        place.mkdir(parents=True, exist_ok=True)
-        staging = place / f"{_PREFIX}{target.name}-{secrets.token_hex(4)}"
+        parent = target if target.exists() else target.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = parent / f"{_PREFIX}{target.name}-{secrets.token_hex(4)}"
         staging.mkdir()
         try:
             yield staging
@@ -100,51 +101,54 @@ def staged_folder(target: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
 
 
 def remove_staged(target: Path) -> None:
-    """Remove what a killed process left of `staged_folder(target)`.
+    """Remove the hidden folders that a killed process left of `staged_folder(target)`.
 
     Raises:
-        OutputError: It cannot be removed.
+        OutputError: A folder cannot be removed.
     """
+    hidden = re.compile(f"{re.escape(_PREFIX + target.name)}-[0-9a-f]{{8}}({_REPLACED})?")
     with output_errors(target):
-        for place in (target, target.parent):
-            for path in place.glob(f"{_PREFIX}{glob.escape(target.name)}-*"):
-                shutil.rmtree(path)
+        for parent in (target, target.parent):
+            for path in parent.glob(f"{_PREFIX}*"):
+                if hidden.fullmatch(path.name):
+                    shutil.rmtree(path)
 
 
 def _exchange(staging: Path, target: Path, replaces: set[str]) -> None:
-    """Move every entry of `staging` into `target`, and what they replace out of it; undo all of it on an error."""
-    fresh = sorted(path.name for path in staging.iterdir())
-    replaced = staging.with_name(f"{staging.name}-replaced")
+    """Move the entries that are replaced out of `target`, and every entry of `staging` into it; all moves or none."""
+    fresh = {path.name for path in staging.iterdir()}
+    old = {path.name for path in target.iterdir()} & (fresh | replaces)
+    replaced = staging.with_name(f"{staging.name}{_REPLACED}")
     replaced.mkdir()
-    moves: list[tuple[Path, Path]] = []
+    moves = [(target / name, replaced / name) for name in sorted(old)]
+    moves += [(staging / name, target / name) for name in sorted(fresh)]
+    done: list[tuple[Path, Path]] = []
     try:
-        for source, destination, names in ((target, replaced, sorted({*fresh, *replaces})), (staging, target, fresh)):
-            for name in names:
-                if (source / name).exists() or (source / name).is_symlink():
-                    (source / name).rename(destination / name)
-                    moves.append((source / name, destination / name))
+        for source, destination in moves:
+            source.rename(destination)
+            done.append((source, destination))
     except BaseException:
-        for before, after in reversed(moves):
-            after.rename(before)
+        for source, destination in reversed(done):
+            destination.rename(source)
+        replaced.rmdir()
         raise
-    finally:
-        shutil.rmtree(replaced, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def lock_folder(folder: Path) -> FileLock | None:
-    """Lock a folder for this process; the lock ends with the process, however that ends.
+    """Lock a folder for this process; the lock ends with the process, even if that is killed.
 
     Returns:
-        The lock, held until its `release`; None if another process holds it.
+        The lock, held until its `release` or until nothing refers to it; None if another process holds it.
 
     Raises:
-        OSError: The folder cannot be written.
+        OSError: The folder is not writable.
     """
     lock = FileLock(folder / "lock", timeout=0, mode=0o600, thread_local=False)
     try:

@@ -1,8 +1,8 @@
-"""Scores as functions of counts that add up.
+"""Overlap scores from pixel counts: Zhou, Canu and Ruan (2020), eqs. 12-14.
 
-Zhou, Canu and Ruan (2020), eqs. 12-14. Adding the counts of slices or cases before scoring pools over pixels;
-averaging their scores does not. A score whose denominator is 0 is undefined and None, never NaN: the Dice of an empty
-mask against an empty reference, for one, is not 1.
+Adding the counts of slices or cases before scoring pools over pixels; averaging their scores does not. A score whose
+denominator is 0 is undefined and None, never NaN. The Dice of an empty mask against an empty reference is therefore
+None, not 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Every score is a sum of counts over a sum of counts: the weights of (TP, FP, FN, TN) above and below the line.
+# Every score is a ratio of weighted counts: the weights of (TP, FP, FN, TN) in the numerator and in the denominator.
 RATIOS = {
     "dice": ((2, 0, 0, 0), (2, 1, 1, 0)),
     "sensitivity": ((1, 0, 0, 0), (1, 0, 1, 0)),
@@ -24,7 +24,7 @@ RATIOS = {
 
 @dataclass(frozen=True)
 class Confusion:
-    """Pixels by what was predicted and what is true; `a + b` pools two of them."""
+    """A binary confusion matrix in pixels; `a + b` pools two of them."""
 
     true_positive: int = 0
     false_positive: int = 0
@@ -33,22 +33,22 @@ class Confusion:
 
     @classmethod
     def count(cls, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Confusion:
-        """Count two boolean masks of one shape.
+        """Count the pixels of two boolean masks of the same shape.
 
         Raises:
             ValueError: The shapes differ.
         """
         if predicted.shape != truth.shape:
             raise ValueError(f"the prediction is {predicted.shape}, the truth {truth.shape}: expected one shape")
-        both, said, is_so = int((predicted & truth).sum()), int(predicted.sum()), int(truth.sum())
-        return cls(both, said - both, is_so - both, truth.size - said - is_so + both)
+        both, positive, true = int((predicted & truth).sum()), int(predicted.sum()), int(truth.sum())
+        return cls(both, positive - both, true - both, truth.size - positive - true + both)
 
     def __add__(self, other: Confusion) -> Confusion:
-        return Confusion(*(mine + its for mine, its in zip(self.counts, other.counts, strict=True)))
+        return Confusion(*(a + b for a, b in zip(self.counts, other.counts, strict=True)))
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
-        """TP, FP, FN, TN."""
+        """(TP, FP, FN, TN) in pixels."""
         return self.true_positive, self.false_positive, self.false_negative, self.true_negative
 
     @property
@@ -78,9 +78,11 @@ class Confusion:
 
     @property
     def scores(self) -> dict[str, float | None]:
-        """The scores that every table gives, by name."""
+        """{name: score} for every name in `RATIOS`."""
         return {name: self._ratio(name) for name in RATIOS}
 
     def _ratio(self, name: str) -> float | None:
-        above, below = (sum(w * n for w, n in zip(weights, self.counts, strict=True)) for weights in RATIOS[name])
-        return above / below if below else None
+        numerator, denominator = (
+            sum(weight * count for weight, count in zip(weights, self.counts, strict=True)) for weights in RATIOS[name]
+        )
+        return numerator / denominator if denominator else None

@@ -1,4 +1,4 @@
-"""The base of every record that is read from or written to a file: frozen, and strict about its keys."""
+"""The base class of every record that is read from or written to a file: frozen, and strict about its keys."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ class StrictModel(BaseModel):
 
 
 def first_error(error: ValidationError) -> str:
-    """The first validation error on one line: `training.epochs: Input should be a valid integer`."""
+    """Describe the first validation error on one line: `training.epochs: Input should be a valid integer`."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    path = ".".join(map(str, first["loc"]))  # empty where the text as a whole is not JSON
+    return f"{path}: {first['msg']}" if path else first["msg"]

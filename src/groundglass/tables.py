@@ -9,11 +9,11 @@ from typing import Any
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = (), digits: int | None = None) -> str:
-    r"""Rows as CSV with lines that end in `\n`; None is an empty cell.
+    r"""Format rows as CSV with lines that end in `\n`; None becomes an empty cell.
 
     Args:
         rows: One mapping for each row.
-        columns: The header; by default every key in the order of its first appearance.
+        columns: The header; by default every key of the rows, in the order of first appearance.
         digits: Decimal places to which floats are rounded; None leaves them as they are.
     """
     rows = list(rows)
@@ -29,16 +29,16 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = (), dig
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> Iterator[str]:
-    """The lines of a Markdown table; `|` inside a cell is escaped.
+    """Yield the lines of a Markdown table; `|` inside a cell is escaped.
 
     Args:
         header: A title for each column.
         rows: Cells as text.
-        left: Numbers of the columns that are aligned left; the others are aligned right.
+        left: Indices of the columns that are aligned left (-1 is the last one); the others are aligned right.
     """
-    columns = range(len(header))
-    aligned_left = {number % len(header) for number in left}
+    columns, escaped_bar = range(len(header)), r"\|"
+    aligned_left = {index % len(header) for index in left}
     yield f"| {' | '.join(header)} |"
     yield f"|{'|'.join('---' if column in aligned_left else '---:' for column in columns)}|"
     for row in rows:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+        yield f"| {' | '.join(cell.replace('|', escaped_bar) for cell in row)} |"

@@ -1,8 +1,10 @@
 """A process that does one task after another for its owner, and may be killed at any time.
 
-The pools of `concurrent.futures` break as a whole when one of their processes dies, and pools with a common queue may
-wait for ever for a lock that a dead one held. Here each process has pipes of its own. It ends by itself when its owner
-does, however that came about.
+No pool of a library does all that is needed here. `concurrent.futures` breaks as a whole when one of its processes
+dies. `pebble` has time limits and replaces a process that died, but a process that computes lives on when its owner is
+killed, an error of the initialiser reaches the caller as a broken pool, with its traceback on the terminal, and all
+processes share locks, which one that is killed may still hold. Here each process has pipes of its own, and ends by
+itself when its owner does.
 """
 
 from __future__ import annotations
@@ -21,104 +23,107 @@ from typing import IO, Any, Generic, TypeVar, cast
 
 from groundglass.errors import GroundglassError
 
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 START_LIMIT_S = 300.0
-IDLE_LIMIT_S = 900.0  # then it ends, and is started anew for the next task
+IDLE_LIMIT_S = 900.0  # a process without a task ends after this time; the next task starts another one
 _TRIES = 2
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_START_PAUSES_S = (0.0, 1.0, 5.0)
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class TimeLimitError(Exception):
     """A task took too long; its process was killed."""
 
 
-class LostError(Exception):
-    """A task's process died, twice; the message says of what."""
+class WorkerDiedError(Exception):
+    """The process of a task died twice; the message is its exit code or signal."""
 
 
-class ClosedError(Exception):
+class WorkerClosedError(Exception):
     """The worker was closed while it had a task."""
 
 
-class Worker(Generic[Question, Answer]):
-    """Does tasks in a process of its own, which is replaced when it dies.
+class Worker(Generic[Task, Result]):
+    """Does tasks in a process of its own, which is replaced when it dies."""
 
-    Args of the constructor:
-        opener: Called once in each process; what it returns is called with each task. Both must be importable there.
-        time_limit_s: For a task.
-        threads: How many the process may compute with.
-    """
+    def __init__(self, factory: Callable[[], Callable[[Task], Result]], time_limit_s: float, threads: int) -> None:
+        """Describe the process; it is started by `start` or by the first task.
 
-    def __init__(self, opener: Callable[[], Callable[[Question], Answer]], time_limit_s: float, threads: int) -> None:
-        self._opener, self._time_limit_s, self._threads = opener, time_limit_s, threads
+        Args:
+            factory: Called once in each process; returns the function that is called with each task. It is pickled, so
+                the process must be able to import it.
+            time_limit_s: Time limit of a task in seconds.
+            threads: Number of threads that the process may compute with.
+        """
+        self._factory, self._time_limit_s, self._threads = factory, time_limit_s, threads
         self._process: subprocess.Popen[bytes] | None = None
-        self._starting, self._asking = threading.Lock(), threading.Lock()
+        self._process_lock, self._task_lock = threading.Lock(), threading.Lock()
         self._closed = False
 
-    def warm(self) -> None:
-        """See that the process is there, so that the first task need not wait for it.
+    def start(self) -> None:
+        """Start the process, so that the first task does not wait for it.
 
         Raises:
-            ClosedError: The worker was closed meanwhile.
-            GroundglassError: As the opener raised it; or no process can be started.
+            WorkerClosedError: The worker was closed meanwhile.
+            GroundglassError: The factory raised it, or no process can be started.
         """
-        with self._asking:
-            self._start()
+        with self._task_lock:
+            self._ensure_started()
 
-    def ask(self, task: Question) -> Answer:
-        """Do a task; one that its process dies of is tried once more.
+    def run(self, task: Task) -> Result:
+        """Do a task and return its result; if the process dies, the task is tried once more.
 
         Raises:
-            TimeLimitError: It took too long.
-            LostError: Its process died both times.
-            ClosedError: The worker was closed meanwhile.
-            GroundglassError: As the task raised it; or no process can be started.
+            TimeLimitError: The task took too long.
+            WorkerDiedError: The process died both times.
+            WorkerClosedError: The worker was closed meanwhile.
+            GroundglassError: The task or the factory raised it, or no process can be started.
         """
-        ended = ""
-        with self._asking:
+        cause = ""
+        with self._task_lock:
             for _ in range(_TRIES):
-                self._start()
+                self._ensure_started()
                 try:
-                    return cast(Answer, self._exchange(task, self._time_limit_s))
+                    return cast(Result, self._exchange(task, self._time_limit_s))
                 except (EOFError, OSError, pickle.UnpicklingError):
-                    ended = self._end()
-        raise LostError(ended)
+                    cause = self._kill()
+        raise WorkerDiedError(cause)
 
     def close(self) -> None:
-        """End the process, whatever it does; may be called from another thread."""
-        with self._starting:
+        """Kill the process, even in the middle of a task; may be called from any thread."""
+        with self._process_lock:
             self._closed = True
             process = self._process
         if process is not None:
             process.kill()
             process.wait()
-        with self._asking:
+        with self._task_lock:
             self._discard()
 
-    def _start(self) -> None:
-        """See that a process is there, and ready."""
-        ended = ""
-        for pause_s in (0.0, 1.0, 5.0):
+    def _ensure_started(self) -> None:
+        """Start a process unless one runs, and wait until it is ready for tasks."""
+        cause = ""
+        for pause_s in _START_PAUSES_S:
             if self._process is not None and self._process.poll() is None:
                 return
             time.sleep(pause_s)
-            self._open()
+            self._launch()
             try:
-                self._exchange(self._opener, START_LIMIT_S)
+                self._exchange(self._factory, START_LIMIT_S)
                 return
             except (EOFError, OSError, pickle.UnpicklingError):
-                ended = self._end()
+                cause = self._kill()
             except TimeLimitError:
-                ended = f"not ready after {START_LIMIT_S:g} s"
-        raise GroundglassError(f"no worker process could be started ({ended}): see that there is memory left")
+                cause = f"not ready after {START_LIMIT_S:g} s"
+        raise GroundglassError(f"no worker process could be started ({cause}): check that enough memory is free")
 
-    def _open(self) -> None:
-        with self._starting:
+    def _launch(self) -> None:
+        with self._process_lock:
             if self._closed:
-                raise ClosedError
+                raise WorkerClosedError
             self._discard()
-            threads = dict.fromkeys(_THREADS, str(self._threads))
+            threads = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
             paths = os.pathsep.join(path for path in sys.path if path)
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", "from groundglass.workers import serve; serve()"],
@@ -128,13 +133,13 @@ class Worker(Generic[Question, Answer]):
             )
 
     def _exchange(self, message: object, limit_s: float) -> Any:
-        """Send something, and wait for what comes back."""
+        """Send a message to the process and return its reply; kill the process when the time is up."""
         process = self._process
         assert process is not None
-        too_late = threading.Event()
+        timed_out = threading.Event()
 
         def stop() -> None:
-            too_late.set()
+            timed_out.set()
             process.kill()
 
         timer = threading.Timer(limit_s, stop)
@@ -143,23 +148,23 @@ class Worker(Generic[Question, Answer]):
         try:
             pickle.dump(message, cast(IO[bytes], process.stdin))
             cast(IO[bytes], process.stdin).flush()
-            answer = pickle.load(cast(IO[bytes], process.stdout))
+            reply = pickle.load(cast(IO[bytes], process.stdout))
         except (EOFError, OSError, pickle.UnpicklingError):
             if self._closed:
-                raise ClosedError from None
-            if not too_late.is_set():
+                raise WorkerClosedError from None
+            if not timed_out.is_set():
                 raise
         finally:
             timer.cancel()
-        if too_late.is_set():
-            self._end()
+        if timed_out.is_set():
+            self._kill()
             raise TimeLimitError
-        if isinstance(answer, GroundglassError):
-            raise answer
-        return answer
+        if isinstance(reply, GroundglassError):
+            raise reply
+        return reply
 
-    def _end(self) -> str:
-        """Kill what is left of the process; how it had ended."""
+    def _kill(self) -> str:
+        """Kill the process if it still runs, and describe how it ended: `signal 9`, `exit code 1`."""
         process = self._process
         assert process is not None
         try:
@@ -174,51 +179,50 @@ class Worker(Generic[Question, Answer]):
     def _discard(self) -> None:
         if self._process is not None:
             for pipe in (self._process.stdin, self._process.stdout):
-                with suppress(OSError):  # something was still to be sent
+                with suppress(OSError):  # data that could not be sent is still buffered
                     cast(IO[bytes], pipe).close()
             self._process = None
 
 
-def cores() -> int:
-    """That this process may use: a job of a cluster often has some of a machine's."""
+def available_cores() -> int:
+    """Return the number of CPU cores available to this process; a cluster job may have fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def serve() -> None:
-    """The process's own side: open, then a task at a time, until its owner is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the owner too, who decides
-    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    """Run the process's side: call the factory, then do one task after another until the owner has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the owner, which decides what to do
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1) if os.environ.get("GROUNDGLASS_DEBUG") else (0, 1, 2):
-        os.dup2(nowhere, stream)  # what libraries print may name the source
+        os.dup2(null, stream)  # libraries may print names of files or patients
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    opener = pickle.load(questions)
+    factory = pickle.load(requests)
 
-    def listen() -> None:
+    def receive() -> None:
+        """Queue the tasks, and end the process, even in the middle of one, when the owner's end of the pipe closes."""
         try:
             while True:
-                tasks.put(pickle.load(questions))
+                tasks.put(pickle.load(requests))
         except (EOFError, OSError):
             os._exit(0)
 
-    threading.Thread(target=listen, daemon=True).start()
-
-    def answer(call: Callable[..., Any], *words: Any) -> Any:
+    def call(function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            said = call(*words)
+            return function(*arguments)
         except GroundglassError as error:
-            said = error
-        return said
+            return error
 
-    def send(said: Any) -> None:
-        pickle.dump(said, answers)
-        answers.flush()
+    def send(reply: Any) -> None:
+        pickle.dump(reply, replies)
+        replies.flush()
 
-    work = answer(opener)
-    send(work if isinstance(work, GroundglassError) else None)
+    threading.Thread(target=receive, daemon=True).start()
+    do_task = call(factory)
+    send(do_task if isinstance(do_task, GroundglassError) else None)
     while True:
         try:
             task = tasks.get(timeout=IDLE_LIMIT_S)
         except queue.Empty:
             os._exit(0)
-        send(answer(work, task))
+        send(call(do_task, task))

@@ -1,4 +1,4 @@
-"""Several scans of one patient, set beside each other."""
+"""Follow-up: several scans of one patient, compared."""
 
 import csv
 import io
@@ -19,8 +19,8 @@ from groundglass.errors import ConfigError, FormatError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.report.findings import ModelRef
-from groundglass.report.follow_up import FollowUp, Visit, VolumeChange, compare
-from groundglass.report.follow_up_page import follow_up_page
+from groundglass.report.follow_up import FollowUp, Visit, VolumeChange, compare_visits
+from groundglass.report.follow_up_page import render_follow_up
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import DicomSeries, Scan
@@ -32,14 +32,14 @@ DAYS = [datetime(2020, 3, 20), datetime(2020, 3, 1), datetime(2020, 4, 2)]
 
 
 @pytest.fixture(scope="module")
-def measured(grey_band: Segmenter) -> Segmenter:
+def segmenter_with_repeatability(grey_band: Segmenter) -> Segmenter:
     """A segmenter whose repeatability is known."""
     return Segmenter(grey_band.card.model_copy(update={"repeatability": VARIATION}), grey_band.engine)
 
 
 @pytest.fixture(scope="module")
 def scans(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """One chest three times: as it is, with most of it healed, and with slices twice as far apart."""
+    """Write one chest three times: unchanged, with most lesions healed, and with slices twice as far apart."""
     folder = tmp_path_factory.mktemp("scans")
     values = phantom.scan.values
     healed = values.copy()
@@ -47,56 +47,60 @@ def scans(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
     healed[phantom.lesions.voxels & right] = -850
     affine = phantom.scan.geometry.affine_lps.copy()
     affine[:3, 0] *= 2
-    thin = Scan(values[::2], Geometry((len(values[::2]), *values.shape[1:]), affine))
+    thick = Scan(values[::2], Geometry((len(values[::2]), *values.shape[1:]), affine))
     paths = [folder / f"PLANTED^NAME {i}.nii.gz" for i in range(3)]
-    for path, scan in zip(paths, (phantom.scan, replace(phantom.scan, values=healed), thin), strict=True):
+    for path, scan in zip(paths, (phantom.scan, replace(phantom.scan, values=healed), thick), strict=True):
         nifti.write_scan(scan, path)
     return paths
 
 
 @pytest.fixture(scope="module")
-def followed(scans: list[Path], measured: Segmenter, tmp_path_factory: pytest.TempPathFactory) -> tuple[FollowUp, Path]:
+def followed(
+    scans: list[Path], segmenter_with_repeatability: Segmenter, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FollowUp, Path]:
     folder = tmp_path_factory.mktemp("follow")
-    return follow(scans, folder, measured, DAYS), folder
+    return follow(scans, folder, segmenter_with_repeatability, DAYS), folder
 
 
-def test_the_order_is_that_of_time_whatever_the_order_of_the_files(followed: tuple[FollowUp, Path]) -> None:
+def test_scans_are_ordered_by_date(followed: tuple[FollowUp, Path]) -> None:
     result, folder = followed
-    assert [each.taken for each in result.visits] == sorted(DAYS)
-    assert [each.folder for each in result.visits] == ["2020-03-01", "2020-03-20", "2020-04-02"]
-    for each in result.visits:
-        findings = json.loads((folder / each.folder / "findings.json").read_text())
-        assert findings["lesion_volume_ml"] == each.lesion_volume_ml
-        assert findings["lesion_share_of_lung_percent"] == each.lesion_share_of_lung_percent
+    assert [visit.taken for visit in result.visits] == sorted(DAYS)
+    assert [visit.folder for visit in result.visits] == ["2020-03-01", "2020-03-20", "2020-04-02"]
+    for visit in result.visits:
+        findings = json.loads((folder / visit.folder / "findings.json").read_text())
+        assert findings["lesion_volume_ml"] == visit.lesion_volume_ml
+        assert findings["lesion_share_of_lung_percent"] == visit.lesion_share_of_lung_percent
 
 
-def test_changes_are_differences_with_what_repeats_would_give(followed: tuple[FollowUp, Path]) -> None:
+def test_changes_are_differences_with_intervals_of_repeats(followed: tuple[FollowUp, Path]) -> None:
     result, _ = followed
-    assert [(each.earlier, each.later) for each in result.changes] == [(1, 2), (2, 3), (1, 3)]
+    assert [(change.earlier, change.later) for change in result.changes] == [(1, 2), (2, 3), (1, 3)]
     before, after = result.visits[0].lesion_volume_ml, result.visits[1].lesion_volume_ml
     assert before is not None
     assert after is not None
     change = result.changes[0]
     assert change.lesion_volume_ml == pytest.approx(after - before, abs=1e-3)
-    reach = 1.96 * VARIATION * math.hypot(before, after)
-    assert change.lesion_interval_ml == pytest.approx((after - before - reach, after - before + reach), abs=1e-3)
+    half_width = 1.96 * VARIATION * math.hypot(before, after)
+    assert change.lesion_interval_ml == pytest.approx(
+        (after - before - half_width, after - before + half_width), abs=1e-3
+    )
     assert change.verdict == "more"  # the lesions came back
     assert result.visits[0].lesion_interval_ml == pytest.approx(
         (before * math.exp(-1.96 * VARIATION), before * math.exp(1.96 * VARIATION)), abs=1e-3
     )
 
 
-def test_other_slices_are_a_warning_and_the_same_ones_none(followed: tuple[FollowUp, Path]) -> None:
+def test_different_slice_distances_give_a_warning(followed: tuple[FollowUp, Path]) -> None:
     result, _ = followed
     (warning,) = result.warnings
     assert warning.startswith("scans 2 and 3 have slices")
 
 
-def test_the_files_hold_the_numbers_and_no_names(followed: tuple[FollowUp, Path]) -> None:
+def test_the_files_hold_the_numbers_and_no_file_names(followed: tuple[FollowUp, Path]) -> None:
     result, folder = followed
     rows = list(csv.DictReader(io.StringIO((folder / "follow.csv").read_text())))
-    assert [float(row["lesion_volume_ml"]) for row in rows] == [each.lesion_volume_ml for each in result.visits]
-    assert [row["change_ml"] for row in rows] == ["", *(str(each.lesion_volume_ml) for each in result.changes[:2])]
+    assert [float(row["lesion_volume_ml"]) for row in rows] == [visit.lesion_volume_ml for visit in result.visits]
+    assert [row["change_ml"] for row in rows] == ["", *(str(change.lesion_volume_ml) for change in result.changes[:2])]
     content = json.loads((folder / "follow.json").read_text())
     assert content["schema"] == 1
     assert content["changes"][0]["lesion_volume_ml"] == result.changes[0].lesion_volume_ml
@@ -108,7 +112,7 @@ def test_the_files_hold_the_numbers_and_no_names(followed: tuple[FollowUp, Path]
         assert not file.is_file() or b"PLANTED" not in file.read_bytes()
 
 
-def visit(ml: float | None, **changes: object) -> Visit:
+def make_plain_visit(ml: float | None, **changes: object) -> Visit:
     plain = Visit(
         folder="x", taken=None, lesion_volume_ml=ml, lesion_interval_ml=None, lung_volume_ml=4000.0,
         lesion_share_of_lung_percent=None if ml is None else ml / 40, share_interval_percent=None,
@@ -118,7 +122,7 @@ def visit(ml: float | None, **changes: object) -> Visit:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "warning"),
     [
         ({"lung_volume_ml": 4500.0}, None),
         ({"lung_volume_ml": 4700.0}, "show 4000 and 4700 ml of lung: breath or coverage differ"),
@@ -129,14 +133,14 @@ def visit(ml: float | None, **changes: object) -> Visit:
         ({"calibrated": False}, "one is in HU, the other an 8-bit lung window"),
     ],
 )
-def test_what_speaks_against_comparing(changes: dict[str, object], words: str | None) -> None:
-    warnings = compare([visit(100.0), visit(100.0, **changes)], VARIATION, MODEL).warnings
-    assert [words in warning for warning in warnings] == [True] if words else not warnings
+def test_reasons_against_a_comparison_are_warnings(changes: dict[str, object], warning: str | None) -> None:
+    warnings = compare_visits([make_plain_visit(100.0), make_plain_visit(100.0, **changes)], VARIATION, MODEL).warnings
+    assert [warning in text for text in warnings] == [True] if warning else not warnings
 
 
-def test_other_kernels_are_a_warning() -> None:
-    visits = [visit(100.0, kernel="B30f"), visit(100.0, kernel="B70f")]
-    assert "other kernels (B30f, B70f)" in compare(visits, VARIATION, MODEL).warnings[0]
+def test_different_kernels_give_a_warning() -> None:
+    visits = [make_plain_visit(100.0, kernel="B30f"), make_plain_visit(100.0, kernel="B70f")]
+    assert "other kernels (B30f, B70f)" in compare_visits(visits, VARIATION, MODEL).warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -151,15 +155,17 @@ def test_other_kernels_are_a_warning() -> None:
         (0.0, 0.0, 0.1, "within what repeats differ by"),
     ],
 )
-def test_a_change_in_words(before: float | None, after: float, variation: float | None, verdict: str) -> None:
-    (change,) = compare([visit(before), visit(after)], variation, MODEL).changes
+def test_the_verdict_on_a_change_depends_on_the_repeatability(
+    before: float | None, after: float, variation: float | None, verdict: str
+) -> None:
+    (change,) = compare_visits([make_plain_visit(before), make_plain_visit(after)], variation, MODEL).changes
     assert change.verdict == verdict
-    page = follow_up_page(compare([visit(before), visit(after)], variation, MODEL))
+    page = render_follow_up(compare_visits([make_plain_visit(before), make_plain_visit(after)], variation, MODEL))
     assert verdict in page
     assert (page.count('class="bar"') > 0) is False  # these made-up scans carry no interval of their own
 
 
-def test_without_a_repeatability_there_is_no_interval_and_a_reason(
+def test_an_unknown_repeatability_gives_no_intervals_and_a_warning(
     scans: list[Path], grey_band: Segmenter, tmp_path: Path
 ) -> None:
     result = follow(scans[:2], tmp_path, grey_band)
@@ -171,11 +177,13 @@ def test_without_a_repeatability_there_is_no_interval_and_a_reason(
         ),
     )  # fmt: skip
     assert any("repeatability is not known" in warning for warning in result.warnings)
-    assert [each.folder for each in result.visits] == ["scan-1", "scan-2"]
+    assert [visit.folder for visit in result.visits] == ["scan-1", "scan-2"]
 
 
-def test_refusals(scans: list[Path], grey_band: Segmenter, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="two scans or more"):
+def test_too_few_scans_missing_dates_and_unreadable_scans_are_refused(
+    scans: list[Path], grey_band: Segmenter, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="needs two or more scans, found 1"):
         follow(scans[:1], tmp_path, grey_band)
     with pytest.raises(ConfigError, match="1 dates were given for 2 scans"):
         follow(scans[:2], tmp_path, grey_band, DAYS[:1])
@@ -185,15 +193,15 @@ def test_refusals(scans: list[Path], grey_band: Segmenter, tmp_path: Path) -> No
     assert not (tmp_path / "follow.html").exists()
 
 
-def test_dicom_dates_give_the_order_and_other_patients_a_warning(
+def test_dicom_dates_give_the_order_and_different_patients_a_warning(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:
     days = ("20200320", "20200301")
     for i, day in enumerate(days):
         write_series(phantom.scan, tmp_path / str(i), AcquisitionDate=day, PatientID=f"P{i}", ConvolutionKernel=f"B{i}")
     result = follow([tmp_path / "0", tmp_path / "1"], tmp_path / "out", grey_band)
-    assert [each.folder for each in result.visits] == ["2020-03-01", "2020-03-20"]
-    assert result.warnings[0] == "the scans state different patients: are they of one?"
+    assert [visit.folder for visit in result.visits] == ["2020-03-01", "2020-03-20"]
+    assert result.warnings[0] == "the scans state different patients: check that they are of the same one"
     assert "scans 1 and 2 were reconstructed with other kernels (B1, B0)" in result.warnings
     assert (tmp_path / "out" / "2020-03-20" / "lesions.dcm").is_file()
     write_series(phantom.scan, tmp_path / "2", AcquisitionDate="", StudyDate="", SeriesDate="")
@@ -212,18 +220,18 @@ def test_dicom_dates_give_the_order_and_other_patients_a_warning(
         ({}, None),
     ],
 )
-def test_when_a_series_was_taken(stated: dict[str, str], taken: datetime | None) -> None:
+def test_the_date_of_a_series_is_that_of_its_most_exact_header(stated: dict[str, str], taken: datetime | None) -> None:
     header = Dataset()
     for name, value in stated.items():
         setattr(header, name, value)
-    assert DicomSeries((header,)).taken == taken
+    assert DicomSeries((header,)).acquired == taken
 
 
-def test_the_command(
+def test_the_command_writes_the_report_and_prints_no_file_names(
     scans: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["follow", *map(str, scans[:2]), "-o", str(tmp_path), "--date", "2020-03-20", "--date", "2020-03-01"]
-    monkeypatch.setattr(sys, "argv", ["groundglass", *words])
+    arguments = ["follow", *map(str, scans[:2]), "-o", str(tmp_path), "--date", "2020-03-20", "--date", "2020-03-01"]
+    monkeypatch.setattr(sys, "argv", ["groundglass", *arguments])
     with pytest.raises(SystemExit) as caught:
         main()
     assert not caught.value.code

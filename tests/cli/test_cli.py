@@ -1,4 +1,4 @@
-"""The command line as a person meets it: files, exit codes, one line for each failure."""
+"""The command line as a user sees it: files, exit codes, one line for each failure."""
 
 import json
 import os
@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from groundglass.cli import main
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
+from helpers.command import run_command
 
 COMMAND = [sys.executable, "-c", "from groundglass.cli import main; main()"]
 
@@ -30,25 +30,16 @@ def scan_file(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr of a command, in this process."""
-    monkeypatch.setattr(sys, "argv", ["groundglass", *map(str, words)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    captured = capsys.readouterr()
-    return int(caught.value.code or 0), captured.out, captured.err
-
-
 @pytest.fixture
 def without_weights(monkeypatch: pytest.MonkeyPatch, grey_band: Segmenter) -> None:
     monkeypatch.setattr("groundglass.report.analysis.open_model", lambda *_: grey_band)
 
 
 @pytest.mark.usefixtures("without_weights")
-def test_segment_writes_and_says_what_it_found(
+def test_segment_writes_the_results_and_prints_a_summary(
     scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = run(monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out")
+    code, out, err = run_command(monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out")
     assert code == 0
     assert err == ""  # no progress bar in a pipe
     assert out.splitlines()[0].startswith("lesion ")
@@ -62,7 +53,7 @@ def test_segment_writes_and_says_what_it_found(
 
 
 def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
-    """{what: (file, what its refusal says)}; the readers' own tests have more, and more exactly."""
+    """{kind: (file, part of the error message)}; the tests of the readers cover more."""
     rng = np.random.default_rng(0)
     grid = Geometry((4, 64, 64), np.eye(4)[:, [2, 1, 0, 3]])
     files = {}
@@ -78,7 +69,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
         scan("body", np.where(np.arange(64) < 8, -1000, hu).astype(np.int16)),
         "no lung was found",
     )
-    files["no CT"] = (scan("mri", rng.gamma(2, 80, (4, 64, 64)).astype(np.int16)), "no CT in")
+    files["no CT"] = (scan("mri", rng.gamma(2, 80, (4, 64, 64)).astype(np.int16)), "not a CT in")
     whole = scan("whole", rng.normal(0, 300, (4, 64, 64)).astype(np.int16)).read_bytes()
     (folder / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
     files["truncated"] = (folder / "truncated.nii.gz", "")
@@ -105,7 +96,7 @@ def test_bad_input_is_one_line_exit_3_and_no_output(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, message = bad_inputs(tmp_path)[kind]
-    code, out, err = run(monkeypatch, capsys, "segment", path, "-o", tmp_path / "out")
+    code, out, err = run_command(monkeypatch, capsys, "segment", path, "-o", tmp_path / "out")
     assert code == 3
     assert out == ""
     assert err.startswith("groundglass: ")
@@ -115,7 +106,7 @@ def test_bad_input_is_one_line_exit_3_and_no_output(
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("segment",),
         ("segment", "x.nii"),
@@ -125,9 +116,9 @@ def test_bad_input_is_one_line_exit_3_and_no_output(
     ],
 )
 def test_bad_usage_is_exit_2(
-    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = run(monkeypatch, capsys, *words)
+    code, _, err = run_command(monkeypatch, capsys, *arguments)
     assert code == 2
     assert err
     assert "Traceback" not in err
@@ -136,7 +127,7 @@ def test_bad_usage_is_exit_2(
 def test_a_missing_model_is_exit_1(
     scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = run(
+    code, _, err = run_command(
         monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out", "--model", tmp_path / "no.onnx"
     )
     assert (code, err.count("\n")) == (1, 1)
@@ -148,23 +139,22 @@ def test_an_output_that_cannot_be_written_is_exit_1(
     scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").write_text("in the way")
-    code, _, err = run(monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out")
+    code, _, err = run_command(monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out")
     assert (code, err.count("\n")) == (1, 1)
     assert "cannot be written" in err
 
 
-def test_what_nobody_foresaw_is_one_line_too(
+def test_an_unexpected_error_is_one_line_and_exit_1(
     scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
         raise ValueError("first line\nsecond line")
 
     monkeypatch.setattr("groundglass.report.analysis.open_model", fail)
-    code, _, err = run(monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out")
+    code, _, err = run_command(monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out")
     assert code == 1
-    assert (
-        err
-        == "groundglass: ValueError: first line second line (a bug in groundglass; GROUNDGLASS_DEBUG=1 shows where)\n"
+    assert err == (
+        "groundglass: ValueError: first line second line (a bug in groundglass; set GROUNDGLASS_DEBUG=1 to see where)\n"
     )
 
 
@@ -172,12 +162,14 @@ def test_a_wrong_configuration_is_exit_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.toml").write_text("name = 3\n")
-    code, _, err = run(monkeypatch, capsys, "train", tmp_path / "bad.toml", "--data", tmp_path, "--split", tmp_path)
+    code, _, err = run_command(
+        monkeypatch, capsys, "train", tmp_path / "bad.toml", "--data", tmp_path, "--split", tmp_path
+    )
     assert (code, err.count("\n")) == (2, 1)
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "message"),
+    ("arguments", "code", "message"),
     [
         (("prepare", "NOTHING", "-o", "OUT"), 3, "holds no dataset"),
         (("prepare", "NOTHING", "-o", "OUT", "--view", "heart"), 2, "is not one of 'lungs', 'slice'"),
@@ -191,78 +183,78 @@ def test_a_wrong_configuration_is_exit_2(
         (("export", "NOTHING", "--fold", "NOTHING"), 2, "needs --data PREPARED"),
     ],
 )
-def test_what_training_needs_is_asked_for_in_one_line(
+def test_missing_data_or_options_are_one_line_with_the_right_exit_code(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     code: int,
     message: str,
 ) -> None:
     (tmp_path / "nothing").mkdir()
-    places = {
+    paths = {
         "NOTHING": str(tmp_path / "nothing"),
         "OUT": str(tmp_path / "out"),
         "DEBUG": str(Path(__file__).parents[2] / "configs" / "debug.toml"),
     }
-    found, out, err = run(monkeypatch, capsys, *(places.get(word, word) for word in words))
-    assert (found, out) == (code, "")
+    exit_code, out, err = run_command(monkeypatch, capsys, *(paths.get(argument, argument) for argument in arguments))
+    assert (exit_code, out) == (code, "")
     assert message in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
     assert code != 3 or err.count("\n") == 1
 
 
-def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(monkeypatch, capsys, "--version")
+def test_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run_command(monkeypatch, capsys, "--version")
     assert code == 0
     assert out.startswith("groundglass 0.")
 
 
-def test_the_bundled_model_finds_the_phantoms_lesions(scan_file: Path, phantom: Phantom, tmp_path: Path) -> None:
+def test_the_bundled_model_finds_the_lesions_of_the_phantom(scan_file: Path, phantom: Phantom, tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "segment", scan_file, "-o", tmp_path], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     findings = json.loads((tmp_path / "findings.json").read_text())
-    # It marks too much on the real test part, too (docs/results.md): a wide tolerance.
+    # The tolerance is wide: the model predicts too much lesion on the real test part as well (docs/results.md).
     assert findings["lesion_volume_ml"] == pytest.approx(phantom.lesions.volume_ml, rel=0.4)
     assert findings["lung_volume_ml"] == pytest.approx(phantom.lungs.volume_ml, rel=0.05)
 
 
-def test_a_terminal_gets_a_progress_bar(scan_file: Path, tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
+def test_a_terminal_shows_a_progress_bar(scan_file: Path, tmp_path: Path) -> None:
+    terminal, process_side = pty.openpty()
     process = subprocess.Popen(
-        [*COMMAND, "segment", scan_file, "-o", tmp_path], stdout=subprocess.DEVNULL, stderr=theirs
+        [*COMMAND, "segment", scan_file, "-o", tmp_path], stdout=subprocess.DEVNULL, stderr=process_side
     )
-    os.close(theirs)
-    seen = b""
+    os.close(process_side)
+    output = b""
     while True:
         try:
-            part = os.read(ours, 4096)
+            part = os.read(terminal, 4096)
         except OSError:
             break
         if not part:
             break
-        seen += part
-    os.close(ours)
+        output += part
+    os.close(terminal)
     assert process.wait() == 0
-    assert b"slices" in seen
+    assert b"slices" in output
 
 
-def test_ctrl_c_is_one_line_and_leaves_nothing(scan_file: Path, tmp_path: Path) -> None:
-    slow = (
+def test_ctrl_c_prints_one_line_and_leaves_no_output(scan_file: Path, tmp_path: Path) -> None:
+    program = (
         # A test started in the background inherits a shell's ignored Ctrl-C.
         "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from groundglass.report import analysis; from groundglass.cli import main\n"
         "def read(*_): print('reading', flush=True); time.sleep(60)\n"
         "analysis.read_scan = read; main()"
     )
-    words = [sys.executable, "-c", slow, "segment", str(scan_file), "-o", str(tmp_path / "out")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", program, "segment", str(scan_file), "-o", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "reading\n"
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert err == "groundglass: interrupted; nothing half-written is left\n"
+    assert err == "groundglass: interrupted; no incomplete output is left\n"
     assert not (tmp_path / "out").exists()

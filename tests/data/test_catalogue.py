@@ -12,14 +12,14 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-def test_every_known_layout_is_found_at_its_depth(tmp_path: Path) -> None:
+def test_layouts_are_found_up_to_two_levels_below_the_folder(tmp_path: Path) -> None:
     touch(tmp_path, "medseg/dataset1/images/010.png", "medseg/dataset1/masks/010.png")
     touch(tmp_path, "medseg/dataset2/rp_im/2.nii.gz", "medseg/dataset2/rp_msk/2.nii.gz")
     touch(tmp_path, "coronacases/ct/001.nii.gz", "coronacases/lesion/001.nii.gz")
     assert [case.name for case in find_cases(tmp_path)] == ["coronacases/001", "slices/010", "volumes/2"]
 
 
-def test_the_publishers_layout_is_found(tmp_path: Path) -> None:
+def test_medseg_as_published_is_a_stack_and_nine_volumes(tmp_path: Path) -> None:
     touch(tmp_path, "tr_im.nii.gz", "tr_mask.nii.gz", "val_im.nii.gz")
     touch(tmp_path, *(f"{folder}/{n}.nii.gz" for folder in ("rp_im", "rp_msk", "rp_lung_msk") for n in range(1, 10)))
     cases = find_cases(tmp_path)
@@ -27,7 +27,7 @@ def test_the_publishers_layout_is_found(tmp_path: Path) -> None:
     assert [case.unrelated_slices for case in cases] == [True] + [False] * 9
 
 
-def test_two_series_of_one_patient_are_one_patient(tmp_path: Path) -> None:
+def test_volumes_2_and_3_and_volumes_6_and_7_are_one_patient_each(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{folder}/{n}.nii.gz" for folder in ("rp_im", "rp_msk") for n in range(1, 10)))
     patient = {case.name: case.patient for case in find_cases(tmp_path)}
     assert patient["volumes/2"] == patient["volumes/3"]
@@ -35,16 +35,16 @@ def test_two_series_of_one_patient_are_one_patient(tmp_path: Path) -> None:
     assert len(set(patient.values())) == 7
 
 
-def test_a_picture_numbered_like_a_volume_is_nobody_elses_patient(tmp_path: Path) -> None:
+def test_pictures_2_and_3_are_different_patients_unlike_volumes_2_and_3(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{folder}/{n}.png" for folder in ("images", "masks") for n in (2, 3)))
     assert len({case.patient for case in find_cases(tmp_path)}) == 2
 
 
-def test_pairs_of_any_name_are_found(tmp_path: Path) -> None:
+def test_pairs_are_found_in_folders_of_images_and_masks_in_nnunet_folders_and_by_suffix(tmp_path: Path) -> None:
     touch(tmp_path, "a/images/p 1.nii.gz", "a/masks/p 1.nii.gz")
     touch(tmp_path, "b/imagesTr/case_7_0000.nii.gz", "b/labelsTr/case_7.nii.gz")
-    touch(tmp_path, "c/x.mha", "c/x_mask.mha", "c/y.png", "c/y-seg.png", "c/alone.png")
-    cases = {case.name: (case.image.name, case.lesion.name) for case in find_cases(tmp_path)}
+    touch(tmp_path, "c/x.mha", "c/x_mask.mha", "c/y.png", "c/y-seg.png", "c/without_mask.png")
+    cases = {case.name: (case.image.name, case.mask.name) for case in find_cases(tmp_path)}
     assert cases == {
         "pairs/p 1": ("p 1.nii.gz", "p 1.nii.gz"),
         "pairs/case_7": ("case_7_0000.nii.gz", "case_7.nii.gz"),
@@ -76,13 +76,13 @@ def test_a_list_names_image_mask_and_patient(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "cannot be read as a CSV"),
     ],
 )
-def test_a_list_that_is_none_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_a_csv_with_wrong_columns_or_files_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
     (tmp_path / "list.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DatasetError, match=message):
         find_cases(tmp_path / "list.csv")
 
 
-def test_a_list_may_be_padded_and_name_equal_files_in_different_folders(tmp_path: Path) -> None:
+def test_a_list_may_contain_spaces_and_equal_file_names_in_different_folders(tmp_path: Path) -> None:
     touch(tmp_path, *(f"p{i}/{part}.nii.gz" for i in (1, 2) for part in ("ct", "mask")))
     rows = ("\ufeffimage, mask, patient ", "p1/ct.nii.gz, p1/mask.nii.gz, a ", "p2/ct.nii.gz,p2/mask.nii.gz,a")
     (tmp_path / "mine.csv").write_text("\n".join(rows), encoding="utf-8")
@@ -90,13 +90,13 @@ def test_a_list_may_be_padded_and_name_equal_files_in_different_folders(tmp_path
     assert [(case.name, case.patient) for case in cases] == [("mine/p1-ct", "mine/a"), ("mine/p2-ct", "mine/a")]
 
 
-def test_a_list_does_not_pass_for_a_public_dataset(tmp_path: Path) -> None:
+def test_a_list_named_like_a_public_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "volumes.csv").write_text("image,mask\n")
     with pytest.raises(DatasetError, match="has the name of a public dataset"):
         find_cases(tmp_path / "volumes.csv")
 
 
-def test_a_colon_in_a_name_is_refused(tmp_path: Path) -> None:
+def test_a_colon_in_a_file_name_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "10:30.nii", "10:30_mask.nii")
     with pytest.raises(DatasetError, match="has a colon in its name"):
         find_cases(tmp_path)
@@ -114,13 +114,13 @@ def test_two_files_of_one_case_are_refused(tmp_path: Path) -> None:
         find_cases(tmp_path)
 
 
-def test_an_image_without_a_mask_is_named(tmp_path: Path) -> None:
+def test_an_image_without_a_mask_is_refused_and_named(tmp_path: Path) -> None:
     touch(tmp_path, "rp_im/1.nii.gz", "rp_im/2.nii.gz", "rp_msk/1.nii.gz")
     with pytest.raises(DatasetError, match=r"2\.nii\.gz has no mask: expected .*rp_msk"):
         find_cases(tmp_path)
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt")
     with pytest.raises(DatasetError, match="holds no dataset"):
         find_cases(tmp_path)
@@ -128,16 +128,16 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         find_cases(tmp_path / "absent")
 
 
-def test_two_copies_of_a_dataset_are_refused(tmp_path: Path) -> None:
+def test_two_cases_of_one_name_are_refused(tmp_path: Path) -> None:
     for copy in ("a", "b"):
         touch(tmp_path / copy, "ct/001.nii.gz", "lesion/001.nii.gz")
     with pytest.raises(
-        DatasetError, match=r"coronacases/001 is there twice, .*/a/ct/001.nii.gz and .*/b/ct/001.nii.gz"
+        DatasetError, match=r"two cases are called coronacases/001, .*/a/ct/001.nii.gz and .*/b/ct/001.nii.gz"
     ):
         find_cases(tmp_path)
 
 
-def test_select_takes_patterns_and_refuses_one_without_a_match(tmp_path: Path) -> None:
+def test_select_returns_the_cases_that_match_and_refuses_a_pattern_without_a_match(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{folder}/{n}.nii.gz" for folder in ("rp_im", "rp_msk") for n in range(1, 10)))
     cases = find_cases(tmp_path)
     assert [case.name for case in select(cases, ["volumes/[45]", "volumes/8"])] == [

@@ -22,7 +22,7 @@ def enlarged(picture: Image.Image, factor: float) -> Image.Image:
 
 
 def cropped(picture: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
-    """Without these shares of its width and height."""
+    """Cut these shares of its width and height off a picture."""
     width, height = picture.size
     return picture.crop(
         (round(left * width), round(top * height), round((1 - right) * width), round((1 - bottom) * height))
@@ -58,8 +58,8 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def cut(pictures: Sequence[Image.Image], folder: Path) -> NDArray[np.int16]:
-    """The pictures as the slices that they are in a prepared folder."""
+def cut_pictures(pictures: Sequence[Image.Image], folder: Path) -> NDArray[np.int16]:
+    """Cut pictures into the slices that a prepared folder would hold."""
     slices = []
     for number, picture in enumerate(pictures):
         image, mask = folder / f"{number}.png", folder / f"{number}_mask.png"
@@ -79,40 +79,42 @@ def pictures() -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def unrelated_slices(pictures: list[Image.Image], tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.int16]:
-    return cut(pictures, tmp_path_factory.mktemp("strangers"))
+    return cut_pictures(pictures, tmp_path_factory.mktemp("unrelated"))
 
 
-def numbered(count: int) -> NDArray[np.str_]:
+def one_patient_each(count: int) -> NDArray[np.str_]:
     return np.array([f"slices/{number:03}" for number in range(count)])
 
 
 @pytest.mark.parametrize("name", COPIES)
-def test_a_copy_is_found_among_strangers(
+def test_a_changed_copy_is_found_among_unrelated_slices(
     name: str, pictures: list[Image.Image], unrelated_slices: NDArray[np.int16], tmp_path: Path
 ) -> None:
-    copy = cut([COPIES[name](pictures[COPIED])], tmp_path)
-    pairs = closest_pairs(np.concatenate([unrelated_slices, copy]), numbered(UNRELATED + 1))
+    copy = cut_pictures([COPIES[name](pictures[COPIED])], tmp_path)
+    pairs = closest_pairs(np.concatenate([unrelated_slices, copy]), one_patient_each(UNRELATED + 1))
     same = [(pair.first, pair.second, pair.mirrored) for pair in pairs if pair.similarity >= SAME_ANATOMY]
     assert same == [(COPIED, UNRELATED, name.startswith("mirrored"))]
 
 
-def test_strangers_are_not_paired(unrelated_slices: NDArray[np.int16]) -> None:
-    pairs = closest_pairs(unrelated_slices, numbered(UNRELATED))
+def test_unrelated_slices_are_listed_below_the_limit_in_descending_order(unrelated_slices: NDArray[np.int16]) -> None:
+    pairs = closest_pairs(unrelated_slices, one_patient_each(UNRELATED))
     assert len(pairs) == UNRELATED * (UNRELATED - 1) // 2
     assert max(pair.similarity for pair in pairs) < SAME_ANATOMY - 0.03
     assert [pair.similarity for pair in pairs] == sorted((pair.similarity for pair in pairs), reverse=True)
     assert all(pair.first < pair.second for pair in pairs)
 
 
-def test_two_groups_have_one_pair_and_a_group_none_of_its_own(unrelated_slices: NDArray[np.int16]) -> None:
+def test_two_groups_have_one_pair_and_a_single_group_has_none(unrelated_slices: NDArray[np.int16]) -> None:
     hu = np.concatenate([unrelated_slices[:3], unrelated_slices[:3]])
     pairs = closest_pairs(hu, np.array(["a", "a", "a", "b", "b", "a"]))
     assert [(pair.first, pair.second) for pair in pairs] in ([(0, 3)], [(1, 4)])
     assert closest_pairs(hu, np.array(["a"] * 6)) == ()
 
 
-def test_all_that_are_taken_for_one_patient_are_given(unrelated_slices: NDArray[np.int16]) -> None:
-    pairs = closest_pairs(np.concatenate([unrelated_slices, unrelated_slices]), numbered(2 * UNRELATED), most=2)
+def test_all_near_duplicates_are_returned_even_if_they_are_more_than_count(unrelated_slices: NDArray[np.int16]) -> None:
+    pairs = closest_pairs(
+        np.concatenate([unrelated_slices, unrelated_slices]), one_patient_each(2 * UNRELATED), count=2
+    )
     assert {(pair.first, pair.second) for pair in pairs} == {(k, k + UNRELATED) for k in range(UNRELATED)}
 
 
@@ -121,16 +123,16 @@ def test_slices_without_lung_are_not_compared(fill: int, unrelated_slices: NDArr
     rng = np.random.default_rng(0)
     noise = rng.normal(fill, 20, (2, *SIZE)).astype(np.int16)
     flat = np.full((2, *SIZE), fill, np.int16)
-    pairs = closest_pairs(np.concatenate([unrelated_slices[:1], noise, flat]), numbered(5))
+    pairs = closest_pairs(np.concatenate([unrelated_slices[:1], noise, flat]), one_patient_each(5))
     assert pairs == ()
 
 
 def test_slices_too_coarse_to_show_vessels_are_not_compared(unrelated_slices: NDArray[np.int16]) -> None:
     coarse = unrelated_slices[:, ::3, ::3]
-    assert closest_pairs(np.concatenate([coarse, coarse]), numbered(2 * UNRELATED)) == ()
+    assert closest_pairs(np.concatenate([coarse, coarse]), one_patient_each(2 * UNRELATED)) == ()
 
 
-def alike(first: int, second: int, above: float = 0.1) -> SimilarSlices:
+def similar(first: int, second: int, above: float = 0.1) -> SimilarSlices:
     return SimilarSlices(first, second, SAME_ANATOMY + above, mirrored=False)
 
 
@@ -138,11 +140,11 @@ def alike(first: int, second: int, above: float = 0.1) -> SimilarSlices:
     ("pairs", "expected"),
     [
         ([], "a b b c d"),
-        ([alike(0, 3, -0.01)], "a b b c d"),
-        ([alike(0, 3, 0.0)], "a+c b b a+c d"),
-        ([alike(0, 1)], "a+b a+b a+b c d"),
-        ([alike(0, 1), alike(2, 3)], "a+b+c a+b+c a+b+c a+b+c d"),
-        ([alike(3, 4), alike(0, 2)], "a+b a+b a+b c+d c+d"),
+        ([similar(0, 3, -0.01)], "a b b c d"),
+        ([similar(0, 3, 0.0)], "a+c b b a+c d"),
+        ([similar(0, 1)], "a+b a+b a+b c d"),
+        ([similar(0, 1), similar(2, 3)], "a+b+c a+b+c a+b+c a+b+c d"),
+        ([similar(3, 4), similar(0, 2)], "a+b a+b a+b c+d c+d"),
     ],
 )
 def test_join_connects_groups_through_any_of_their_slices(pairs: list[SimilarSlices], expected: str) -> None:
@@ -150,25 +152,25 @@ def test_join_connects_groups_through_any_of_their_slices(pairs: list[SimilarSli
     assert joined.tolist() == expected.split()
 
 
-def test_the_name_of_many_joined_groups_stays_readable() -> None:
-    joined = join(numbered(200), [alike(k, k + 1) for k in range(199)])
-    assert set(joined.tolist()) == {"+".join(numbered(6)) + "+194 more"}
+def test_the_name_of_more_than_eight_joined_groups_is_shortened() -> None:
+    joined = join(one_patient_each(200), [similar(k, k + 1) for k in range(199)])
+    assert set(joined.tolist()) == {"+".join(one_patient_each(6)) + "+194 more"}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_on_the_real_data(data: Path, tmp_path: Path) -> None:
+def test_known_duplicates_are_found_in_the_real_data_and_no_two_other_volumes(data: Path, tmp_path: Path) -> None:
     cases = find_cases(data / "medseg", data / "coronacases")
-    pieces = [(case.name, cut_case(case, SIZE).hu) for case in cases]
-    names = [name for name, hu in pieces for _ in hu]
+    slices_of = {case.name: cut_case(case, SIZE).hu for case in cases}
+    names = [name for name, hu in slices_of.items() for _ in hu]
     single = [case.image for case in cases if case.source == "slices"][:: len(COPIES)][: len(COPIES)]
     originals = [f"slices/{path.stem}" for path in single]
     copies = [change(Image.open(path)) for path, change in zip(single, COPIES.values(), strict=False)]
-    hu = np.concatenate([*(hu for _, hu in pieces), cut(copies, tmp_path)])
-    apart = np.array([*names, *(f"copy of {name}" for name in originals)])
+    hu = np.concatenate([*slices_of.values(), cut_pictures(copies, tmp_path)])
+    groups = np.array([*names, *(f"copy of {name}" for name in originals)])
 
-    found = [pair for pair in closest_pairs(hu, apart) if pair.similarity >= SAME_ANATOMY]
-    pairs = {tuple(sorted((str(apart[pair.first]), str(apart[pair.second])))) for pair in found}
+    found = [pair for pair in closest_pairs(hu, groups) if pair.similarity >= SAME_ANATOMY]
+    pairs = {tuple(sorted((str(groups[pair.first]), str(groups[pair.second])))) for pair in found}
     assert {(f"copy of {name}", name) for name in originals} <= pairs
     assert ("volumes/2", "volumes/3") in pairs
     assert ("slices/010", "slices/043") in pairs

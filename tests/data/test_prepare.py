@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from groundglass.data import prepare as room
 from groundglass.data.duplicates import SimilarSlices
 from groundglass.data.overview import (
     case_table,
@@ -17,7 +16,7 @@ from groundglass.data.overview import (
     write_examples,
 )
 from groundglass.data.prepare import PreparationSettings, prepare
-from groundglass.data.prepared import png_of, read_manifest, read_prepared
+from groundglass.data.prepared import png_path, read_manifest, read_prepared
 from groundglass.data.protocols import write_splits
 from groundglass.data.slices import cut_case
 from groundglass.errors import DatasetError
@@ -39,10 +38,10 @@ def as_text(table: object) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two phantoms as the publisher's 8-bit volumes, with a picture of each upside down; one in HU as coronacases."""
+    """Two phantoms as 8-bit volumes of MedSeg, each with an upside-down picture, and one in HU as coronacases."""
     root = tmp_path_factory.mktemp("data")
-    publishers = ("rp_im", "rp_msk")
-    for seed, (name, (images, masks)) in enumerate((("1", publishers), ("4", publishers), ("001", ("ct", "lesion")))):
+    medseg = ("rp_im", "rp_msk")
+    for seed, (name, (images, masks)) in enumerate((("1", medseg), ("4", medseg), ("001", ("ct", "lesion")))):
         phantom = chest_phantom(seed, (16, 96, 128))
         values = phantom.scan.values
         if images == "rp_im":
@@ -63,11 +62,10 @@ def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_what_is_read_is_what_was_cut_lossless(folder: Path, prepared: Path) -> None:
+def test_slices_are_stored_without_loss(folder: Path, prepared: Path) -> None:
     manifest, slices = read_prepared(prepared)
-    assert [case.name for case in manifest.cases] == [
-        *("slices/000", "slices/001", "volumes/1", "volumes/4", "coronacases/001"),
-    ]
+    names = ["slices/000", "slices/001", "volumes/1", "volumes/4", "coronacases/001"]
+    assert [case.name for case in manifest.cases] == names
     for case in manifest.cases:
         cut = cut_case(case.case, SMALL.size)
         kept = slices.where(slices.case == case.name)
@@ -76,7 +74,7 @@ def test_what_is_read_is_what_was_cut_lossless(folder: Path, prepared: Path) -> 
         assert (kept.number == cut.number).all()
 
 
-def test_the_manifest_says_what_each_case_is(folder: Path, prepared: Path) -> None:
+def test_the_manifest_describes_each_case(folder: Path, prepared: Path) -> None:
     cases = {case.name: case for case in read_manifest(prepared).cases}
     volume, picture, hu = cases["volumes/1"], cases["slices/000"], cases["coronacases/001"]
     assert volume.image == folder / "rp_im" / "1.nii.gz"
@@ -88,28 +86,28 @@ def test_the_manifest_says_what_each_case_is(folder: Path, prepared: Path) -> No
     assert all(len(case.image_sha256) == len(case.mask_sha256) == 64 for case in cases.values())
 
 
-def test_a_second_call_does_nothing_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_changes_no_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare([folder], tmp_path, SMALL)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
     def never(*_: object) -> None:
         raise AssertionError("compared again")
 
-    monkeypatch.setattr(room, "closest_pairs", never)
+    monkeypatch.setattr("groundglass.data.grouping.closest_pairs", never)
     again = prepare([folder], tmp_path, SMALL)
-    assert (first.cut, again.cut) == (5, 0)
+    assert (first.newly_cut, again.newly_cut) == (5, 0)
     assert again.manifest == first.manifest
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == stamps
 
 
-def test_what_changed_is_cut_again_and_what_was_lost_too(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_png_is_written_again(folder: Path, tmp_path: Path) -> None:
     prepare([folder], tmp_path / "out", SMALL)
-    png_of(tmp_path / "out", "labels", "volumes/4").unlink()
-    assert prepare([folder], tmp_path / "out", SMALL).cut == 0  # the same entry, made again
+    png_path(tmp_path / "out", "labels", "volumes/4").unlink()
+    assert prepare([folder], tmp_path / "out", SMALL).newly_cut == 0  # the entry is the same, though written again
     read_prepared(tmp_path / "out")
 
 
-def test_an_interrupted_call_goes_on(folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_call_is_continued_by_the_next(folder: Path, tmp_path: Path) -> None:
     def stop(done: int, _: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
@@ -118,16 +116,16 @@ def test_an_interrupted_call_goes_on(folder: Path, tmp_path: Path) -> None:
         prepare([folder], tmp_path, SMALL, progress=stop)
     with pytest.raises(DatasetError, match="unfinished: call groundglass prepare again"):
         read_prepared(tmp_path)
-    assert prepare([folder], tmp_path, SMALL).cut == 2
+    assert prepare([folder], tmp_path, SMALL).newly_cut == 2
     read_prepared(tmp_path)
 
 
-def test_other_settings_want_another_folder(folder: Path, prepared: Path) -> None:
+def test_a_folder_prepared_with_other_settings_is_refused(folder: Path, prepared: Path) -> None:
     with pytest.raises(DatasetError, match="name another folder"):
         prepare([folder], prepared, PreparationSettings((64, 64)))
 
 
-def test_only_an_empty_or_a_prepared_folder_is_written_into(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="is the dataset itself"):
         prepare([folder], folder, SMALL)
     (tmp_path / "thesis.txt").touch()
@@ -135,7 +133,7 @@ def test_only_an_empty_or_a_prepared_folder_is_written_into(folder: Path, tmp_pa
         prepare([folder], tmp_path, SMALL)
 
 
-def test_a_long_scan_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_of_more_pixels_than_pillow_allows_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     phantom = chest_phantom(3, (16, 96, 128))
     for name, values in (("ct", phantom.scan.values), ("ct_mask", phantom.lesions.voxels.astype(np.uint8))):
@@ -144,46 +142,58 @@ def test_a_long_scan_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(read_prepared(tmp_path / "out")[1]) > 8
 
 
-@pytest.mark.parametrize("harm", ["changed", "missing", "manifest", "format"])
-def test_a_cache_that_does_not_fit_its_manifest_is_refused(folder: Path, tmp_path: Path, harm: str) -> None:
-    prepare([folder / "ct", folder] if harm == "never" else [folder], tmp_path, SMALL)
-    path, manifest = png_of(tmp_path, "levels", "volumes/1"), tmp_path / "manifest.json"
-    if harm == "changed":
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("changed", "does not fit the manifest: remove"),
+        ("missing", "is missing: remove"),
+        ("manifest", "manifest.json is damaged"),
+        ("older format", r"was prepared by an older version of groundglass \(format 1, expected 2\): remove it and"),
+        ("newer format", r"was prepared by another version of groundglass \(format 99, expected 2\): remove it and"),
+    ],
+)
+def test_a_damaged_folder_is_refused(folder: Path, tmp_path: Path, damage: str, message: str) -> None:
+    prepare([folder], tmp_path, SMALL)
+    path, manifest = png_path(tmp_path, "levels", "volumes/1"), tmp_path / "manifest.json"
+    content = json.loads(manifest.read_text())
+    if damage == "changed":
         with Image.open(path) as image:
             plane = np.asarray(image).copy()
         plane[0, 0] ^= 1
         Image.fromarray(plane).save(path)
-    elif harm == "missing":
+    elif damage == "missing":
         path.unlink()
-    elif harm == "manifest":
+    elif damage == "manifest":
         manifest.write_text(manifest.read_text()[:-40])
+    elif damage == "older format":
+        cases = [case | {"strangers": case["unrelated_slices"]} for case in content["cases"]]
+        for case in cases:
+            del case["unrelated_slices"]
+        manifest.write_text(json.dumps(content | {"format": 1, "cases": cases}))
     else:
-        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
-    expected = {
-        "changed": "does not fit the manifest: remove",
-        "missing": "is not there: remove",
-        "manifest": "manifest.json is damaged",
-        "format": "is of format 99, expected",
-    }
-    with pytest.raises(DatasetError, match=expected[harm]):
+        manifest.write_text(json.dumps(content | {"format": 99}))
+    with pytest.raises(DatasetError, match=message):
         read_prepared(tmp_path)
+    if damage.endswith("format"):
+        with pytest.raises(DatasetError, match=message):
+            prepare([folder], tmp_path, SMALL)
 
 
-def test_bad_cases_are_all_named_and_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+def test_invalid_cases_are_all_named_and_can_be_left_out(folder: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, label in (("no_ct", 1), ("bad_mask", 9)):
         Image.fromarray(rng.integers(100, 110, (64, 64)).astype(np.uint8)).save(tmp_path / f"{name}.png")
         Image.fromarray((np.eye(64) * label).astype(np.uint8)).save(tmp_path / f"{name}_mask.png")
-    with pytest.raises(DatasetError, match=r"2 of 7 cases are refused: .*--leave-out-bad") as caught:
+    with pytest.raises(DatasetError, match=r"2 of 7 cases are refused: .*--skip-invalid") as caught:
         prepare([folder, tmp_path], tmp_path / "out", SMALL)
     assert all(f"pairs/{name}: " in str(caught.value) for name in ("no_ct", "bad_mask"))
     outcome = prepare([folder, tmp_path], tmp_path / "out", SMALL, skip_invalid=True)
     assert set(outcome.refused) == {"pairs/no_ct", "pairs/bad_mask"}
-    assert outcome.cut == 0
+    assert outcome.newly_cut == 0
     assert len(outcome.manifest.cases) == 5
 
 
-def test_the_same_image_twice_is_one_patient(folder: Path, tmp_path: Path) -> None:
+def test_cases_with_identical_images_are_one_patient(folder: Path, tmp_path: Path) -> None:
     lines = ["image,mask,patient"]
     for name, source in (("a", "1"), ("b", "4"), ("again", "1")):
         for part in ("rp_im", "rp_msk"):
@@ -197,7 +207,7 @@ def test_the_same_image_twice_is_one_patient(folder: Path, tmp_path: Path) -> No
     assert again.notes == ("the same image as mine/a-rp_im",)
 
 
-def test_tables_tell_what_was_found(prepared: Path, tmp_path: Path) -> None:
+def test_tables_show_sources_cases_and_splits(prepared: Path, tmp_path: Path) -> None:
     manifest = read_manifest(prepared)
     sources, cases = as_text(source_table(manifest)), as_text(case_table(manifest))
     assert "slices, 2" in cases
@@ -207,7 +217,7 @@ def test_tables_tell_what_was_found(prepared: Path, tmp_path: Path) -> None:
     assert "A-slice" in as_text(split_table(write_splits(prepared, tmp_path, folds=2)))
 
 
-def test_the_closest_pairs_are_drawn_and_those_of_one_patient_framed(prepared: Path) -> None:
+def test_the_closest_pairs_are_drawn_and_near_duplicates_framed(prepared: Path) -> None:
     assert (prepared / "closest-pairs.png").is_file()
     _, slices = read_prepared(prepared)
     same, apart = SimilarSlices(0, 2, 0.9, mirrored=False), SimilarSlices(0, 3, 0.2, mirrored=True)
@@ -222,11 +232,7 @@ def test_the_closest_pairs_are_drawn_and_those_of_one_patient_framed(prepared: P
 def test_examples_are_drawn_with_a_colour_for_each_class(prepared: Path, tmp_path: Path) -> None:
     _, slices = read_prepared(prepared)
     sheet = np.asarray(draw_examples(slices, 6)).astype(int)
-    for colour in (
-        (86, 180, 233),
-        (230, 159, 0),
-        (204, 121, 167),
-    ):  # the legend's three
+    for colour in ((86, 180, 233), (230, 159, 0), (204, 121, 167)):  # the three in the legend
         assert (np.abs(sheet - colour).sum(-1) == 0).sum() > 50
     write_examples(prepared, tmp_path / "figure.png", 6)
     with Image.open(tmp_path / "figure.png") as figure:
@@ -235,12 +241,12 @@ def test_examples_are_drawn_with_a_colour_for_each_class(prepared: Path, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_medseg_is_what_its_publisher_says_and_fits_40_mib(data: Path, tmp_path: Path) -> None:
+def test_medseg_has_the_published_number_of_slices_and_fits_40_mib(data: Path, tmp_path: Path) -> None:
     outcome = prepare([data / "medseg"], tmp_path, PreparationSettings((352, 352), lesion_slices_only=True))
     _, slices = read_prepared(tmp_path)
     by_source = {source: int((slices.source == source).sum()) for source in ("slices", "volumes")}
     assert by_source == {"slices": 98, "volumes": 373}
-    assert slices.has_lesion.sum() == 470  # that of volume 1's last slice is stray, at the picture's edge
+    assert slices.has_lesion.sum() == 470  # the lesion of volume 1's last slice is a stray pixel at the edge
     notes = {case.name: case.notes for case in outcome.manifest.cases if case.notes}
     assert notes == {"volumes/1": ("lesion out of view: 1 slice",)}
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if "closest" not in path.name) < 40 * 2**20

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from groundglass.data.catalogue import Case, find_cases
-from groundglass.data.slices import cut_case, read_pair, take_labels
+from groundglass.data.slices import cut_case, letterbox_labels, read_case
 from groundglass.errors import DatasetError
 from groundglass.io import nifti
 from groundglass.scan.crop import Letterbox
@@ -15,7 +15,7 @@ from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
 
 
-def test_the_publishers_stack_is_a_patient_a_slice(phantom: Phantom, tmp_path: Path) -> None:
+def test_the_stack_as_published_is_cut_slice_by_slice_and_keeps_its_labels(phantom: Phantom, tmp_path: Path) -> None:
     shown = slice(8, 16)
     grid = Geometry((8, *phantom.scan.geometry.shape[1:]), phantom.scan.geometry.affine_lps)
     nifti.write_scan(Scan(phantom.scan.values[shown], grid), tmp_path / "tr_im.nii.gz")
@@ -28,13 +28,15 @@ def test_the_publishers_stack_is_a_patient_a_slice(phantom: Phantom, tmp_path: P
     assert np.median(slices.hu[slices.labels > 0]) == pytest.approx(-500, abs=150)
 
 
-def pair(folder: Path, image: Scan, mask: Scan, source: str = "mine") -> Case:
+def write_case(folder: Path, image: Scan, mask: Scan, source: str = "mine") -> Case:
     for name, scan in (("ct", image), ("mask", mask)):
         nifti.write_scan(scan, folder / f"{name}.nii.gz")
     return Case(f"{source}/1", f"{source}/1", folder / "ct.nii.gz", folder / "mask.nii.gz")
 
 
-def test_a_mask_that_lies_elsewhere_is_refused_and_rounding_is_not(phantom: Phantom, tmp_path: Path) -> None:
+def test_a_mask_half_a_millimetre_off_is_refused_and_a_rounded_affine_is_accepted(
+    phantom: Phantom, tmp_path: Path
+) -> None:
     labels, grid = phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry
 
     def moved(mm: float) -> Scan:
@@ -43,32 +45,32 @@ def test_a_mask_that_lies_elsewhere_is_refused_and_rounding_is_not(phantom: Phan
         return Scan(labels, Geometry(grid.shape, affine))
 
     with pytest.raises(DatasetError, match="lies elsewhere than its image"):
-        read_pair(pair(tmp_path, phantom.scan, moved(0.5)))
-    read_pair(pair(tmp_path, phantom.scan, moved(0.01)))
+        read_case(write_case(tmp_path, phantom.scan, moved(0.5)))
+    read_case(write_case(tmp_path, phantom.scan, moved(0.01)))
 
 
 def test_a_mask_of_another_shape_is_refused(phantom: Phantom, tmp_path: Path) -> None:
     grid = phantom.scan.geometry
     short = Scan(np.zeros((3, *grid.shape[1:]), np.uint8), Geometry((3, *grid.shape[1:]), grid.affine_lps))
     with pytest.raises(DatasetError, match=r"is 3 x 144 x 190 voxels, its image 32 x 144 x 190"):
-        read_pair(pair(tmp_path, phantom.scan, short))
+        read_case(write_case(tmp_path, phantom.scan, short))
 
 
 @pytest.mark.parametrize(
     ("source", "labels", "expected"),
     [
-        ("volumes", (0, 1), {0, 1}),  # MedSeg: all of it ground-glass
-        ("mine", (0, 1), {0, 4}),  # anybody's 0/1 mask states no class
+        ("volumes", (0, 1), {0, 1}),  # a MedSeg mask: all lesion is ground-glass
+        ("mine", (0, 1), {0, 4}),  # any other mask of 0 and 1 states no class
         ("mine", (0, 255), {0, 4}),
         ("mine", (0, 2), {0, 2}),
         ("mine", (0, 1.002), {0, 4}),
     ],
 )
-def test_what_labels_mean(
+def test_labels_state_a_class_only_in_medseg_or_beyond_0_and_1(
     phantom: Phantom, tmp_path: Path, source: str, labels: tuple[float, float], expected: set[int]
 ) -> None:
     mask = np.where(phantom.lesions.voxels, labels[1], labels[0]).astype(np.float32)
-    _, read = read_pair(pair(tmp_path, phantom.scan, Scan(mask, phantom.scan.geometry), source))
+    _, read = read_case(write_case(tmp_path, phantom.scan, Scan(mask, phantom.scan.geometry), source))
     assert set(np.unique(read)) == expected
     assert ((read > 0) == phantom.lesions.voxels).all()
 
@@ -77,14 +79,14 @@ def test_what_labels_mean(
 def test_numbers_that_are_no_labels_are_refused(phantom: Phantom, tmp_path: Path, value: float, shown: str) -> None:
     mask = np.where(phantom.lesions.voxels, value, 0).astype(np.float32)
     with pytest.raises(DatasetError, match=f"holds {shown}…: expected 0 and 1"):
-        read_pair(pair(tmp_path, phantom.scan, Scan(mask, phantom.scan.geometry)))
+        read_case(write_case(tmp_path, phantom.scan, Scan(mask, phantom.scan.geometry)))
 
 
-def test_a_full_mask_is_refused_and_an_empty_one_noted(phantom: Phantom, tmp_path: Path) -> None:
+def test_a_mask_of_ones_is_refused_and_an_empty_mask_is_noted(phantom: Phantom, tmp_path: Path) -> None:
     grid = phantom.scan.geometry
     with pytest.raises(DatasetError, match="marks 100 % of all pixels"):
-        cut_case(pair(tmp_path, phantom.scan, Scan(np.ones(grid.shape, np.uint8), grid)), (48, 64))
-    cut = cut_case(pair(tmp_path, phantom.scan, Scan(np.zeros(grid.shape, np.uint8), grid)), (48, 64))
+        cut_case(write_case(tmp_path, phantom.scan, Scan(np.ones(grid.shape, np.uint8), grid)), (48, 64))
+    cut = cut_case(write_case(tmp_path, phantom.scan, Scan(np.zeros(grid.shape, np.uint8), grid)), (48, 64))
     assert cut.notes == ("the mask is empty",)
     assert (cut.lesion_slices, cut.pixels) == (0, {})
 
@@ -93,64 +95,64 @@ def test_a_lesion_out_of_view_is_noted(phantom: Phantom, tmp_path: Path) -> None
     labels = phantom.lesions.voxels.astype(np.uint8)
     free = int(np.flatnonzero(~labels.any((1, 2)))[0])
     labels[free, 0, 0] = 1  # in a corner, far from any lung
-    cut = cut_case(pair(tmp_path, phantom.scan, Scan(labels, phantom.scan.geometry)), (48, 64))
+    cut = cut_case(write_case(tmp_path, phantom.scan, Scan(labels, phantom.scan.geometry)), (48, 64))
     assert cut.notes == ("lesion out of view: 1 slice",)
     assert cut.lesion_slices == cut.labels.any((1, 2)).sum() + 1
 
 
-def test_eight_bit_pictures_keep_their_own_levels_and_hu_their_numbers(phantom: Phantom, tmp_path: Path) -> None:
+def test_8_bit_pictures_keep_their_grey_levels_and_hu_their_values(phantom: Phantom, tmp_path: Path) -> None:
     grid, labels = phantom.scan.geometry, Scan(phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry)
-    exact = cut_case(pair(tmp_path, phantom.scan, labels), (96, 128))
+    exact = cut_case(write_case(tmp_path, phantom.scan, labels), (96, 128))
     window = np.clip((phantom.scan.values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
-    grey = cut_case(pair(tmp_path, Scan(window, grid), labels), (96, 128))
+    grey = cut_case(write_case(tmp_path, Scan(window, grid), labels), (96, 128))
     assert (str(exact.levels.dtype), str(grey.levels.dtype)) == ("uint16", "uint8")
     assert (exact.hu == exact.levels.astype(int) - 2048).all()
     lungs = exact.hu < -500
-    assert np.abs(exact.hu - grey.hu)[lungs].mean() < 60  # two tissues tell the window
+    assert np.abs(exact.hu - grey.hu)[lungs].mean() < 60  # the window is estimated from two tissues
     assert (exact.number == grey.number).all()
 
 
-def test_the_whole_slice_can_be_seen(phantom: Phantom, tmp_path: Path) -> None:
-    case = pair(tmp_path, phantom.scan, Scan(phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry))
+def test_the_field_of_view_may_be_the_whole_slice(phantom: Phantom, tmp_path: Path) -> None:
+    case = write_case(tmp_path, phantom.scan, Scan(phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry))
     lungs, whole = (cut_case(case, (72, 95), view) for view in FieldOfView)
     assert (lungs.number == whole.number).all()
     assert (whole.labels > 0).mean() < (lungs.labels > 0).mean()
     assert np.abs(whole.hu[5, ::8, ::8] - phantom.scan.values[whole.number[5], ::16, ::16]).mean() < 150
 
 
-def test_lesion_slices_alone(phantom: Phantom, tmp_path: Path) -> None:
-    case = pair(tmp_path, phantom.scan, Scan(phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry))
+def test_slices_without_lesion_can_be_left_out(phantom: Phantom, tmp_path: Path) -> None:
+    case = write_case(tmp_path, phantom.scan, Scan(phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry))
     cut = cut_case(case, (48, 64), lesion_slices_only=True)
     assert len(cut.number) == cut.lesion_slices == phantom.lesions.voxels.any((1, 2)).sum()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 96), (33, 57)])
-def test_a_letterbox_gives_back_what_it_took(size: tuple[int, int]) -> None:
+def test_inverting_a_letterbox_restores_the_box(size: tuple[int, int]) -> None:
     plane = np.zeros((120, 150), np.float32)
     plane[50:80, 60:100] = 1
     box = Box(20, 100, 30, 140)
     letterbox = Letterbox(box, size)
-    taken = letterbox.apply(plane, -7.0)
-    assert taken.shape == size
-    back = letterbox.invert(taken)
-    assert back.shape == (80, 110)
-    assert np.abs((back > 0.5).astype(float) - plane[20:100, 30:140]).mean() < 0.02
+    scaled = letterbox.apply(plane, -7.0)
+    assert scaled.shape == size
+    restored = letterbox.invert(scaled)
+    assert restored.shape == (80, 110)
+    assert np.abs((restored > 0.5).astype(float) - plane[20:100, 30:140]).mean() < 0.02
 
 
-def test_the_smallest_lesion_in_the_box_is_kept_and_none_is_made_up() -> None:
+def test_the_smallest_lesion_in_the_box_is_kept_and_lesions_outside_it_are_not() -> None:
     labels = np.zeros((40, 40), np.uint8)
     labels[21, 22] = 2
     letterbox = Letterbox(Box(0, 40, 0, 40), (8, 8))
-    taken = take_labels(letterbox, labels)
-    assert 1 <= (taken == 2).sum() <= 4
-    assert taken[4, 4] == 2
+    scaled = letterbox_labels(letterbox, labels)
+    assert 1 <= (scaled == 2).sum() <= 4
+    assert scaled[4, 4] == 2
     outside = np.zeros((40, 40), np.uint8)
     outside[0, 0] = 1
-    assert not take_labels(Letterbox(Box(10, 40, 10, 40), (8, 8)), outside).any()
+    assert not letterbox_labels(Letterbox(Box(10, 40, 10, 40), (8, 8)), outside).any()
 
 
 def test_a_pixel_takes_the_label_that_covers_most_of_it() -> None:
     labels = np.zeros((40, 40), np.uint8)
     labels[:20], labels[20:30] = 1, 2
-    taken = take_labels(Letterbox(Box(0, 40, 0, 40), (8, 8)), labels)
-    assert taken[:, 4].tolist() == [1, 1, 1, 1, 2, 2, 0, 0]
+    scaled = letterbox_labels(Letterbox(Box(0, 40, 0, 40), (8, 8)), labels)
+    assert scaled[:, 4].tolist() == [1, 1, 1, 1, 2, 2, 0, 0]

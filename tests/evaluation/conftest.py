@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from groundglass.data.catalogue import find_cases
-from groundglass.evaluation.evaluate import Target, evaluate
+from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.results import Evaluation
+from groundglass.evaluation.targets import EvaluationTarget
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.scan.geometry import AxialView, Geometry
@@ -49,17 +50,17 @@ def folder(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
         grid = Geometry((len(values), *scan.geometry.shape[1:]), scan.geometry.affine_lps)
         nifti.write_scan(Scan(values, grid), root / f"{name}.nii.gz")
     view = AxialView(scan.geometry)
-    grey = np.clip((view.turn(scan.values)[PICTURE].astype(np.float32) + 1250) / 1500 * 255, 0, 255)
+    grey = np.clip((view.to_axial(scan.values)[PICTURE].astype(np.float32) + 1250) / 1500 * 255, 0, 255)
     Image.fromarray(grey.astype(np.uint8)).save(root / "images" / "000.png")
-    Image.fromarray(view.turn(lesions)[PICTURE].astype(np.uint8)).save(root / "masks" / "000.png")
+    Image.fromarray(view.to_axial(lesions)[PICTURE].astype(np.uint8)).save(root / "masks" / "000.png")
     return root
 
 
 @pytest.fixture(scope="session")
-def targets(folder: Path) -> dict[str, Target]:
-    return {case.name: Target(case, case.patient) for case in find_cases(folder)}
+def targets(folder: Path) -> dict[str, EvaluationTarget]:
+    return {case.name: EvaluationTarget(case, case.patient) for case in find_cases(folder)}
 
 
 @pytest.fixture(scope="session")
-def everything(targets: dict[str, Target], class_bands: Segmenter) -> Evaluation:
+def everything(targets: dict[str, EvaluationTarget], class_bands: Segmenter) -> Evaluation:
     return evaluate(list(targets.values()), class_bands)

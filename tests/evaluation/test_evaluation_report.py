@@ -11,12 +11,13 @@ from PIL import Image
 from rich.console import Console
 
 from groundglass.errors import OutputError
-from groundglass.evaluation.evaluate import Target, evaluate
+from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.report import write_report
 from groundglass.evaluation.results import Evaluation
-from groundglass.evaluation.rules import EMPTY_MASKS, RULES
+from groundglass.evaluation.rules import EMPTY_MASKS, RULES, rules_as_markdown
 from groundglass.evaluation.summary import to_json
 from groundglass.evaluation.tables import score_table, write_scores
+from groundglass.evaluation.targets import EvaluationTarget
 from groundglass.files import sha256_of
 from groundglass.inference.model_card import read_card
 from groundglass.inference.segmenter import Segmenter
@@ -48,17 +49,17 @@ def report(everything: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def lesion_free(targets: dict[str, Target], grey_band: Segmenter) -> Evaluation:
+def lesion_free(targets: dict[str, EvaluationTarget], grey_band: Segmenter) -> Evaluation:
     return evaluate([targets["volumes/5"]], grey_band)
 
 
-def test_the_files(report: Path) -> None:
+def test_a_report_holds_tables_scores_and_figures(report: Path) -> None:
     names = {"report.md", "scores.json", "slices.csv", "cases.csv", "lesions.csv"}
     assert {path.name for path in report.iterdir()} == names | {"figures"}
     assert {path.name for path in (report / "figures").iterdir()} == FIGURES
 
 
-def test_the_json_is_strict_and_every_null_has_its_reason(report: Path, everything: Evaluation) -> None:
+def test_the_json_is_strict_and_every_null_has_a_reason(report: Path, everything: Evaluation) -> None:
     scores = strict((report / "scores.json").read_text())
     unknown = scores.pop("unknown")
     assert set(nulls(scores)) == set(unknown)
@@ -74,7 +75,7 @@ def test_the_json_is_strict_and_every_null_has_its_reason(report: Path, everythi
     assert scores["counted"]["slices"] == 4 * 32 + 4 + 1
     assert scores["counted"]["patients"] == 4 + 4 + 1
     whole = scores["pooled"]["whole"]["dice"]
-    assert whole["value"] == pytest.approx(everything.pooled["whole"].dice, abs=1e-4)
+    assert whole["value"] == pytest.approx(everything.pooled_counts["whole"].dice, abs=1e-4)
     low, high = whole["interval_95"]
     assert low <= whole["value"] <= high
     assert unknown["cases.stack/tr.volume_ml"] == "its slices are of different patients"
@@ -90,13 +91,13 @@ def test_nan_is_never_written(everything: Evaluation) -> None:
         to_json(replace(everything, threshold=float("nan")))
 
 
-def test_the_csv_files(report: Path, everything: Evaluation) -> None:
+def test_the_csv_files_hold_slices_cases_and_regions(report: Path, everything: Evaluation) -> None:
     slices, cases, lesions = (
         list(csv.DictReader(io.StringIO((report / f"{name}.csv").read_text())))
         for name in ("slices", "cases", "lesions")
     )
     assert (len(slices), len(cases), len(lesions)) == (len(everything.slices), 6, len(everything.regions))
-    assert sum(int(row["true_positive"]) for row in slices) == everything.pooled["whole"].true_positive
+    assert sum(int(row["true_positive"]) for row in slices) == everything.pooled_counts["whole"].true_positive
     free = next(row for row in cases if row["case"] == "volumes/5")
     assert (free["sensitivity"], free["hd95_mm"], free["dice"]) == ("", "", "0.0")
     assert float(free["error_volume_ml"]) == float(free["predicted_volume_ml"]) > 0
@@ -105,7 +106,7 @@ def test_the_csv_files(report: Path, everything: Evaluation) -> None:
     assert "ground-glass_dice" in slices[0]
 
 
-def test_the_figures_show_something(report: Path) -> None:
+def test_the_figures_are_not_blank(report: Path) -> None:
     for path in (report / "figures").iterdir():
         with Image.open(path) as image:
             grey = image.convert("L")
@@ -113,7 +114,7 @@ def test_the_figures_show_something(report: Path) -> None:
             assert len(grey.getcolors() or []) > 20
 
 
-def test_the_report_reads(report: Path) -> None:
+def test_the_report_names_every_figure_table_and_rule(report: Path) -> None:
     text = (report / "report.md").read_text()
     for name in FIGURES:
         assert f"](figures/{name})" in text
@@ -125,7 +126,13 @@ def test_the_report_reads(report: Path) -> None:
     assert all(line.endswith("|") for line in rows)
 
 
-def test_without_any_lesion_there_are_nulls_and_no_crash(lesion_free: Evaluation, tmp_path: Path) -> None:
+def test_the_documentation_states_exactly_the_rules_of_the_code() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    block = text.partition("<!-- rules -->\n")[2].partition("\n<!-- end of rules -->")[0]
+    assert block.splitlines() == rules_as_markdown()
+
+
+def test_an_evaluation_without_lesion_has_nulls_with_reasons(lesion_free: Evaluation, tmp_path: Path) -> None:
     files = {path.name: path for path in write_report(lesion_free, tmp_path)}
     scores = strict(files["scores.json"].read_text())
     assert set(nulls({key: value for key, value in scores.items() if key != "unknown"})) == set(scores["unknown"])
@@ -139,28 +146,28 @@ def test_without_any_lesion_there_are_nulls_and_no_crash(lesion_free: Evaluation
     assert "precision-recall" not in files["report.md"].read_text()
 
 
-def test_nothing_at_all(grey_band: Segmenter, tmp_path: Path) -> None:
+def test_an_evaluation_without_cases_gives_a_report(grey_band: Segmenter, tmp_path: Path) -> None:
     files = write_report(evaluate([], grey_band), tmp_path)
     assert [path.suffix for path in files] == [".md", ".json", ".csv", ".csv", ".csv"]
     strict((tmp_path / "scores.json").read_text())
 
 
-def test_a_folder_that_cannot_be_made(lesion_free: Evaluation, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_output_error(lesion_free: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         write_report(lesion_free, tmp_path / "file")
 
 
-def test_the_terminal_table(everything: Evaluation) -> None:
+def test_the_terminal_table_shows_scores_and_volumes(everything: Evaluation) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(score_table(everything))
     text = console.export_text()
-    assert f"{100 * (everything.pooled['whole'].dice or 0):.1f} (" in text
+    assert f"{100 * (everything.pooled_counts['whole'].dice or 0):.1f} (" in text
     for name in ("pooled, every slice", "mean of volumes", "volumes/8", "IoU"):
         assert name in text
 
 
-def test_scores_go_into_the_card_and_leave_the_rest(
+def test_scores_are_written_into_the_card_and_nothing_else_changes(
     everything: Evaluation, grey_band: Segmenter, tmp_path: Path
 ) -> None:
     model = tmp_path / "m.onnx"
@@ -171,6 +178,6 @@ def test_scores_go_into_the_card_and_leave_the_rest(
     after = read_card(model)
     assert after.scores["validation"] == {"dice": 0.5}
     assert after.scores["command"] == "groundglass evaluate m.onnx --data DATA"
-    assert after.scores["test"]["pooled"]["whole"]["dice"] == round(everything.pooled["whole"].dice or 0, 4)
+    assert after.scores["test"]["pooled"]["whole"]["dice"] == round(everything.pooled_counts["whole"].dice or 0, 4)
     assert set(after.scores["test"]) == {case.case for case in everything.cases} | {"pooled"}
     assert after.model_copy(update={"scores": {}}) == card.model_copy(update={"scores": {}})

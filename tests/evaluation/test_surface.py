@@ -6,7 +6,7 @@ from monai.metrics.surface_dice import compute_surface_dice
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from groundglass.evaluation.surface import BOTH_EMPTY, COARSE, EMPTY_MASK, TOLERANCE_MM, surface_scores
+from groundglass.evaluation.surface import BOTH_EMPTY, COARSE, EMPTY_MASK, TOLERANCE_MM, compare_surfaces
 
 SHAPE = (9, 30, 34)
 SPACING = (5.0, 0.9, 0.7)
@@ -23,10 +23,10 @@ def batch(mask: NDArray[np.bool_]) -> torch.Tensor:
 
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI about itself
 @pytest.mark.parametrize("seed", range(6))
-def test_like_monai(seed: int) -> None:
+def test_scores_equal_those_of_monai(seed: int) -> None:
     truth = blobs(seed)
     predicted = np.roll(truth, (0, 1, 2), (0, 1, 2)) | blobs(seed + 50, 0.004) if seed % 2 else blobs(seed + 100, 0.03)
-    ours = surface_scores(predicted, truth, SPACING)
+    ours = compare_surfaces(predicted, truth, SPACING)
     pair = batch(predicted), batch(truth)
     hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=SPACING)
     dice = compute_surface_dice(*pair, [TOLERANCE_MM], include_background=True, spacing=SPACING)
@@ -35,17 +35,17 @@ def test_like_monai(seed: int) -> None:
     assert not ours.unknown
 
 
-def test_by_hand() -> None:
+def test_scores_match_a_worked_example() -> None:
     truth = np.zeros((3, 10, 20), dtype=np.bool_)
     truth[1, 2:6, 2:6] = True  # one slice: every voxel is surface
     shifted = np.roll(truth, 3, axis=2)
-    scores = surface_scores(shifted, truth, (5.0, 1.0, 1.0))
+    scores = compare_surfaces(shifted, truth, (5.0, 1.0, 1.0))
     # columns of four voxels lie 0, 1, 2, 3 mm from the other square, in both directions
     assert scores.surface_dice == pytest.approx(3 / 4)
     assert scores.hd95_mm == pytest.approx(3.0)
-    assert surface_scores(truth, truth, (5.0, 1.0, 1.0)).hd95_mm == 0
-    assert surface_scores(np.roll(truth, 1, axis=0), truth, (5.0, 1.0, 1.0)).hd95_mm == 5
-    assert surface_scores(np.roll(truth, 1, axis=0), truth, (5.0, 1.0, 1.0)).surface_dice == 0
+    assert compare_surfaces(truth, truth, (5.0, 1.0, 1.0)).hd95_mm == 0
+    assert compare_surfaces(np.roll(truth, 1, axis=0), truth, (5.0, 1.0, 1.0)).hd95_mm == 5
+    assert compare_surfaces(np.roll(truth, 1, axis=0), truth, (5.0, 1.0, 1.0)).surface_dice == 0
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_by_hand() -> None:
         (False, False, None, {"hd95_mm": EMPTY_MASK, "surface_dice": BOTH_EMPTY}),
     ],
 )
-def test_empty_masks(predicted: bool, truth: bool, dice: float | None, unknown: dict[str, str]) -> None:
-    scores = surface_scores(np.full((2, 3, 3), predicted), np.full((2, 3, 3), truth), SPACING)
+def test_empty_masks_have_a_reason(predicted: bool, truth: bool, dice: float | None, unknown: dict[str, str]) -> None:
+    scores = compare_surfaces(np.full((2, 3, 3), predicted), np.full((2, 3, 3), truth), SPACING)
     assert (scores.hd95_mm, scores.surface_dice, scores.unknown) == (None, dice, unknown)
 
 
 def test_pixels_wider_than_the_tolerance_have_no_surface_dice() -> None:
     mask = blobs(1)
-    scores = surface_scores(mask, mask, (5.0, 2.5, 2.5))
+    scores = compare_surfaces(mask, mask, (5.0, 2.5, 2.5))
     assert (scores.hd95_mm, scores.surface_dice, scores.unknown) == (0, None, {"surface_dice": COARSE})

@@ -1,1 +1,1 @@
-"""What several tests share: phantoms as files, fakes, servers, a browser."""
+"""Shared by several tests: phantoms as files, fakes, servers, a browser."""

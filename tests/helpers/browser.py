@@ -1,4 +1,4 @@
-"""A real Chromium, and what a person does in it with the page of `groundglass serve`."""
+"""A real Chromium that opens and operates the page of `groundglass serve`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _FLAGS = (
     *("--disable-component-update", "--disable-sync"),
     *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL2 without a graphics card
 )
-SOON_MS = 60_000  # a scan on two busy cores
+SCAN_LIMIT_MS = 60_000  # for processing a scan on two busy cores
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The browser; the test is skipped where it is not installed."""
+    """Start the browser; skip the test where it is not installed."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}: install Debian's chromium")
+        pytest.skip(f"{CHROMIUM} does not exist: install Debian's package chromium")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=str(CHROMIUM), args=list(_FLAGS))
         yield browser
@@ -41,95 +41,97 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Tab:
-    """A tab with the page, watched: what it asks for and what it complains of.
+    """A tab with the page, whose requests and errors are recorded.
 
     Attributes:
-        page: Playwright's.
-        url: Of the server.
-        complaints: Errors in the console, exceptions, breaches of the Content-Security-Policy.
-        strangers: Requests to any other origin.
+        page: Playwright's page.
+        url: Address of the server.
+        errors: Errors and warnings in the console, exceptions, violations of the Content-Security-Policy.
+        foreign_requests: Addresses of requests to any other origin.
     """
 
     page: Page
     url: str
-    complaints: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     foreign_requests: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.on("console", lambda said: self._complain(said.text) if said.type in ("error", "warning") else None)
-        self.page.on("pageerror", lambda error: self._complain(str(error)))
-        self.page.on("request", lambda request: self._asked(request.url))
+        self.page.on(
+            "console", lambda message: self._record(message.text) if message.type in ("error", "warning") else None
+        )
+        self.page.on("pageerror", lambda error: self._record(str(error)))
+        self.page.on("request", lambda request: self._check(request.url))
 
-    def _complain(self, text: str) -> None:
-        if "GPU stall due to ReadPixels" not in text:  # of the software renderer, when a screenshot is taken
-            self.complaints.append(text)
+    def _record(self, text: str) -> None:
+        if "GPU stall due to ReadPixels" not in text:  # the software renderer warns about every screenshot
+            self.errors.append(text)
 
-    def _asked(self, address: str) -> None:
+    def _check(self, address: str) -> None:
         if not address.startswith((self.url, "data:", f"blob:{self.url}")):
             self.foreign_requests.append(address)
 
     def open(self, job: str = "") -> Page:
-        """Open the page, with a job if one is named; wait until it has spoken with the server."""
+        """Open the page, with a job if one is given, and wait until the server has answered."""
         self.page.goto(f"{self.url}/{'#' + job if job else ''}")
         self.page.wait_for_selector("#limits:not(:empty)" if not job else ".job h1", state="attached")
         return self.page
 
     def drop(self, *paths: Path) -> None:
-        """Drop files and folders from the desktop onto the page."""
+        """Drop files and folders onto the page."""
         session = self.page.context.new_cdp_session(self.page)
         data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             session.send("Input.dispatchDragEvent", {"type": kind, "x": 640, "y": 400, "data": data})
         session.detach()
 
-    def ready(self, job: str = "") -> str:
-        """Wait until a scan is shown; the id of its job."""
-        chosen = f'[data-ready="{job}"]' if job else "[data-ready]"
-        self.page.wait_for_selector(chosen, timeout=SOON_MS)
-        self.settle()
+    def wait_until_shown(self, job: str = "") -> str:
+        """Wait until a scan is shown, and return the id of its job."""
+        selector = f'[data-ready="{job}"]' if job else "[data-ready]"
+        self.page.wait_for_selector(selector, timeout=SCAN_LIMIT_MS)
+        self.wait_for_frame()
         return re.sub(".*#", "", self.page.url)
 
-    def settle(self) -> None:
-        """Wait until what was last asked of the viewer is on the screen."""
+    def wait_for_frame(self) -> None:
+        """Wait until the last change is on the screen."""
         self.page.evaluate("() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
 
-    def scan(self) -> NDArray[np.int16]:
-        """(y, x, rgb) of the scan as it is shown."""
-        self.settle()
-        png = self.page.locator(".stage canvas").screenshot()
+    def screenshot(self) -> NDArray[np.int16]:
+        """Return (y, x, rgb) of the scan as it is shown."""
+        self.wait_for_frame()
+        png = self.page.locator(".scan canvas").screenshot()
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.int16)
 
     def slice_shown(self) -> int:
-        """Number of the slice in the file."""
+        """Return the number in the file of the slice that is shown."""
         return int(self.page.input_value("#slice"))
 
     def go_to(self, number: int) -> None:
-        """Show a slice of the file."""
+        """Show the slice with this number in the file."""
         self.page.fill("#slice", str(number))
-        self.settle()
+        self.wait_for_frame()
 
 
 @contextmanager
 def tab(browser: Browser, url: str, **context: Any) -> Iterator[Tab]:
-    """A tab with a profile of its own; nothing may have gone wrong in it, and nothing gone elsewhere."""
-    opened = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context})
-    watched = Tab(opened.new_page(), url)
+    """Open a tab with a profile of its own; at its end there must be no error and no request to another origin."""
+    profile = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context})
+    opened = Tab(profile.new_page(), url)
     try:
-        yield watched
-        assert watched.foreign_requests == [], watched.foreign_requests
-        assert watched.complaints == [], watched.complaints
+        yield opened
+        assert opened.foreign_requests == [], opened.foreign_requests
+        assert opened.errors == [], opened.errors
     finally:
-        opened.close()
+        profile.close()
 
 
 @dataclass(frozen=True)
-class OnScreen:
-    """Where an axial slice lies on the canvas: as large as fits, in the middle, the patient's right on the left.
+class SliceOnScreen:
+    """Geometry of an axial slice on the canvas: as large as fits, centred, the patient's right on the left.
 
     Attributes:
-        size: Voxels of the slice along (y, x), front to back and right to left.
-        spacing_mm: The same.
-        canvas: Pixels along (y, x).
+        size: Number of voxels along (y, x), front to back and right to left.
+        spacing_mm: Size of a voxel along (y, x).
+        canvas: Number of pixels of the canvas along (y, x).
     """
 
     size: tuple[int, int]
@@ -142,19 +144,20 @@ class OnScreen:
         return min(pixels / length for pixels, length in zip(self.canvas, lengths, strict=True))
 
     def pixel(self, row: float, column: float) -> tuple[float, float]:
-        """(x, y) on the canvas of a voxel's centre."""
+        """Return (x, y) on the canvas of the centre of a voxel."""
         y, x = (
-            pixels / 2 + (place + 0.5 - n / 2) * mm * self._scale
-            for place, n, mm, pixels in zip((row, column), self.size, self.spacing_mm, self.canvas, strict=True)
+            pixels / 2 + (index + 0.5 - n / 2) * mm * self._scale
+            for index, n, mm, pixels in zip((row, column), self.size, self.spacing_mm, self.canvas, strict=True)
         )
         return x, y
 
-    def drawn(self, plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A slice of a mask as it should be seen."""
-        places = []
-        for n, mm, pixels in zip(self.size, self.spacing_mm, self.canvas, strict=True):
-            place = ((np.arange(pixels) + 0.5 - pixels / 2) / (mm * self._scale)) + n / 2
-            places.append(np.floor(place).astype(int))
-        rows, columns = places
-        inside = ((rows >= 0) & (rows < self.size[0]))[:, None] & ((columns >= 0) & (columns < self.size[1]))
-        return np.asarray(plane[np.clip(rows, 0, self.size[0] - 1)][:, np.clip(columns, 0, self.size[1] - 1)] & inside)
+    def resample(self, slice_values: NDArray[Any]) -> NDArray[Any]:
+        """Return the value at each pixel of the canvas by nearest neighbour; 0 outside the slice."""
+        rows, columns = (
+            np.floor((np.arange(pixels) + 0.5 - pixels / 2) / (mm * self._scale) + n / 2).astype(int)
+            for n, mm, pixels in zip(self.size, self.spacing_mm, self.canvas, strict=True)
+        )
+        height, width = self.size
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
+        values = slice_values[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
+        return np.asarray(np.where(inside, values, 0))

@@ -1,4 +1,4 @@
-"""A scan as DICOM: a CT instance a slice, or one multi-frame Enhanced CT; with a planted patient."""
+"""Write a scan as DICOM: a CT instance for each slice, or one Enhanced CT; with an invented patient."""
 
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ INTERCEPT = -1024
 
 
 def write_series(scan: Scan, folder: Path, **changes: Any) -> list[Path]:
-    """Write each slice of a scan of HU as a file of its own.
+    """Write each slice of a scan in HU as a file of its own.
 
     Args:
-        scan: (z, y, x) of any grid without a shear in plane; values of at least -1024 HU.
-        folder: Made if need be.
-        **changes: Attributes of every instance, such as `Modality="MR"`; None takes one away.
+        scan: (z, y, x) on any grid without a shear in plane; values of at least -1024 HU.
+        folder: Output folder; created if it does not exist.
+        **changes: Attributes of every instance, such as `Modality="MR"`; None removes one.
 
     Returns:
-        The files, in the order of the slices; their names are in another one.
+        The files in the order of the slices, which is not the order of their names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     uid = str(changes.pop("SeriesInstanceUID", generate_uid(entropy_srcs=[str(folder)])))
@@ -49,7 +49,7 @@ def write_series(scan: Scan, folder: Path, **changes: Any) -> list[Path]:
 
 
 def write_enhanced(scan: Scan, path: Path, **changes: Any) -> Path:
-    """Write a scan of HU as one multi-frame instance; its frames are in the order of the slices."""
+    """Write a scan in HU as one multi-frame instance; its frames are in the order of the slices."""
     data = _common(EnhancedCTImageStorage, generate_uid(entropy_srcs=[str(path)]), generate_uid(), generate_uid())
     data.InstanceNumber = 1
     data.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
@@ -109,13 +109,13 @@ def _pixels(data: Dataset, values: NDArray[Any]) -> None:
 
 
 def _orientation(scan: Scan) -> list[str]:
-    """Direction of a row (along x), then of a column (along y)."""
+    """Return the direction of a row (along x), then that of a column (along y)."""
     affine = scan.geometry.affine_lps
     return _decimals(np.concatenate([affine[:3, axis] / np.linalg.norm(affine[:3, axis]) for axis in (2, 1)]))
 
 
 def _decimals(values: NDArray[np.float64]) -> list[str]:
-    """Decimal strings: at most 16 characters each."""
+    """Return decimal strings of at most 16 characters each."""
     return [f"{value:.10g}"[:16] for value in values]
 
 

@@ -1,22 +1,54 @@
-"""Worker factories that fail or misbehave; a worker process imports them by name."""
+"""Worker factories for the tests of worker processes, which import them by name."""
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from groundglass.errors import ModelError
 
 
-def refuse() -> None:
+def raise_model_error() -> None:
+    """Fail as a factory does whose model cannot be loaded."""
     raise ModelError("no such model")
 
 
-def exit_at_once() -> None:
+def exit_at_once(starts: Path) -> None:
+    """Append a line to a file, and end the process instead of getting ready."""
+    with starts.open("a") as stream:
+        stream.write("started\n")
     os._exit(7)
 
 
-def chatter() -> Callable[[str], None]:
-    def talk(text: str) -> None:
+def make_printer() -> Callable[[str], None]:
+    """Make a function that writes its task to standard output and standard error."""
+
+    def write(text: str) -> None:
         os.write(1, text.encode())
         os.write(2, text.encode())
 
-    return talk
+    return write
+
+
+def make_pid_reporter() -> Callable[[str], int]:
+    """Make a function that returns the id of its process, or raises its task if it is a refusal."""
+
+    def report(task: str) -> int:
+        if task == "refuse":
+            raise ModelError("refused")
+        return os.getpid()
+
+    return report
+
+
+def make_endless_computation() -> Callable[[Path], None]:
+    """Make a function that writes its process's id and its owner's to a file, and computes for ever."""
+
+    def compute(path: Path) -> None:
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(f"{os.getpid()} {os.getppid()}")
+        unfinished.replace(path)
+        number = 0
+        while True:
+            number += 1
+
+    return compute

@@ -1,4 +1,4 @@
-"""What the engines of the tests have in common, and a segmenter without weights."""
+"""Engines without weights, and a segmenter that needs no model file."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,21 +8,32 @@ from groundglass.inference.model_card import ModelCard
 from groundglass.inference.segmenter import Segmenter
 
 
-class MadeUpEngine:
-    """Without weights; `run` is what makes it an engine."""
+class FakeEngine:
+    """The base of engines without weights; subclasses define `run`."""
 
-    card = EngineCard("made up", "f32", 1, "for tests")
+    card = EngineCard("fake", "f32", 1, "for tests")
 
 
-class GreyBand(MadeUpEngine):
-    """An engine without weights: lesion is what is brighter than lung and darker than soft tissue."""
+class GreyBand(FakeEngine):
+    """An engine without weights: everything brighter than lung and darker than soft tissue is lesion."""
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.where((images > 0.33) & (images < 0.72), 5, -5).astype(np.float32)
 
 
-def made_up_segmenter() -> Segmenter:
-    """Window -1250..250 HU, lesion between -750 and -170 HU."""
+class RecordingEngine(FakeEngine):
+    """An engine that records its input, and finds no lesion."""
+
+    def __init__(self) -> None:
+        self.inputs: list[NDArray[np.float32]] = []
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.inputs.append(images)
+        return np.full_like(images[:, :1], -9)
+
+
+def fake_segmenter() -> Segmenter:
+    """Make a segmenter with the window -1250..250 HU, for which -750 to -170 HU is lesion."""
     card = ModelCard(
         name="grey-band",
         sha256="0" * 64,

@@ -1,4 +1,4 @@
-"""What segments in the tests of the watcher: quick, without a model, and as bad as an order tells; and its process."""
+"""A watch's worker factory for tests: quick, without a model, and scripted; and a watcher in a process of its own."""
 
 import os
 import sqlite3
@@ -14,112 +14,124 @@ from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, seg
 from groundglass.apps.pacs.watch import WatchOptions, watch
 from groundglass.apps.pacs.watcher import RetryPolicy, WatchCounts
 from groundglass.inference.segmenter import Segmenter
-from helpers.fake_batch import obey, until
-from helpers.fake_engine import made_up_segmenter
+from helpers.fake_engine import fake_segmenter
 from helpers.orthanc import PASSWORD, USER, OrthancServer
+from helpers.scripted_worker import run_script, wait_until
+
+QUICK_RETRIES = RetryPolicy(poll_s=0.2, time_limit_s=60, pause_s=0.3, max_tries=2)
 
 
 @dataclass(frozen=True)
-class Obedient:
-    """Segments by grey values, after it has done what the file `UID`, or else `all`, in `orders` says.
+class FakeWatchWorkerFactory:
+    """Segments by grey values, after it has followed the script in the file `UID`, or else `all`, of a folder.
 
-    `until FILE`: waits until there is such a file; or what `obey` knows. `begun` lists the series, one a line.
+    `until FILE` waits until FILE exists; for other scripts see `run_script`.
     """
 
-    orders: Path
+    scripts: Path
 
     def __call__(self) -> Callable[[SeriesTask], SegmentationResult]:
-        return partial(self.do, segmenter=made_up_segmenter())
+        return partial(self.segment, segmenter=fake_segmenter())
 
-    def do(self, task: SeriesTask, segmenter: Segmenter) -> SegmentationResult:
-        with (self.orders / "begun").open("a") as log:
+    def segment(self, task: SeriesTask, segmenter: Segmenter) -> SegmentationResult:
+        with (self.scripts / "begun").open("a") as log:
             log.write(f"{task.series_uid}\n")
         for name in (task.series_uid, "all"):
-            if (self.orders / name).exists():
-                order = (self.orders / name).read_text()
-                if order.startswith("until "):
-                    until(Path(order.removeprefix("until ")).exists)
+            if (self.scripts / name).exists():
+                script = (self.scripts / name).read_text()
+                if script.startswith("until "):
+                    wait_until(Path(script.removeprefix("until ")).exists)
                 else:
-                    obey(order)
+                    run_script(script)
                 break
         return segment_series(task, segmenter)
 
     @property
     def begun(self) -> list[str]:
-        log = self.orders / "begun"
+        """UIDs of the series that were begun, in order."""
+        log = self.scripts / "begun"
         return log.read_text().split() if log.exists() else []
 
 
-def obedient(folder: Path, **told: str) -> Obedient:
+def fake_worker_factory(folder: Path, **scripts: str) -> FakeWatchWorkerFactory:
+    """Write scripts into a new folder, under a series UID or `all`, and make a factory that follows them."""
     folder.mkdir()
-    for name, order in told.items():
-        (folder / name).write_text(order)
-    return Obedient(folder)
+    for name, script in scripts.items():
+        (folder / name).write_text(script)
+    return FakeWatchWorkerFactory(folder)
 
 
-PACE = RetryPolicy(poll_s=0.2, time_limit_s=60, pause_s=0.3, tries=2)
-
-
-def main(url: str, folder: str, orders: str) -> None:
-    """The watcher in a process of its own."""
+def main(url: str, folder: str, scripts: str) -> None:
+    """Run a watcher until it is interrupted, in a process of its own."""
+    factory = FakeWatchWorkerFactory(Path(scripts))
     try:
-        watch(WatchOptions(url, Path(folder)), PACE, on_message=on_message, opener=Obedient(Path(orders)))
+        watch(WatchOptions(url, Path(folder)), QUICK_RETRIES, on_message=write_line, worker_factory=factory)
     except KeyboardInterrupt:
-        on_message("stopped")
+        write_line("stopped")
 
 
-def on_message(line: str) -> None:
+def write_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-class Running:
-    """A watcher's process, and the lines that it says."""
+class WatcherProcess:
+    """The process of a watcher, and the lines that it wrote."""
 
-    def __init__(self, url: str, folder: Path, orders: Path) -> None:
-        words = [url, str(folder), str(orders)]
+    def __init__(self, url: str, folder: Path, scripts: Path) -> None:
+        arguments = [url, str(folder), str(scripts)]
+        python_path = os.pathsep.join(path for path in sys.path if path)
         self.log = folder.with_suffix(".log")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", f"from pacs_stand_ins import main; main(*{words!r})"],
-                env={**as_user(), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                [sys.executable, "-c", f"from helpers.fake_watch import main; main(*{arguments!r})"],
+                env={**environment_with_credentials(), "PYTHONPATH": python_path},
                 stdout=log,
                 stderr=log,
             )
 
     @property
     def stored(self) -> int:
-        return self.said.count("results stored")
+        """Number of series whose results were stored."""
+        return self.output.count("results stored")
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
-    def end(self) -> None:
+    def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
 
-def as_user() -> dict[str, str]:
-    """An environment with the credentials of the test's Orthanc."""
+StartWatcher = Callable[[FakeWatchWorkerFactory], WatcherProcess]
+
+
+def environment_with_credentials() -> dict[str, str]:
+    """Return the environment with the credentials of the test's Orthanc."""
     return {**os.environ, "GROUNDGLASS_PACS_USER": USER, "GROUNDGLASS_PACS_PASSWORD": PASSWORD}
 
 
-def once(
-    orthanc: OrthancServer, folder: Path, opener: Obedient, retry_policy: RetryPolicy = PACE, **options: Any
+def watch_once(
+    orthanc: OrthancServer,
+    folder: Path,
+    factory: FakeWatchWorkerFactory,
+    retry_policy: RetryPolicy = QUICK_RETRIES,
+    **options: Any,
 ) -> tuple[WatchCounts, str]:
-    """What became of what is there, and what was said."""
+    """Process the series that are there; return how they ended, and the messages."""
     lines: list[str] = []
     url = orthanc.url + ("/dicom-web" if options.get("dicomweb") else "")
-    return watch(WatchOptions(url, folder, **options), retry_policy, True, lines.append, opener), "\n".join(lines)
+    counts = watch(WatchOptions(url, folder, **options), retry_policy, True, lines.append, factory)
+    return counts, "\n".join(lines)
 
 
-def rows(folder: Path) -> dict[str, tuple[str, int, str]]:
-    """{UID: (state, tries, reason)} as the ledger's file has them."""
+def ledger_rows(folder: Path) -> dict[str, tuple[str, int, str]]:
+    """Read the ledger's file as {series UID: (state, tries, reason)}."""
     with sqlite3.connect(folder / "watch.sqlite") as db:
         found = db.execute("SELECT series_uid, state, tries, coalesce(reason, '') FROM series").fetchall()
     return {uid: (state, tries, reason) for uid, state, tries, reason in found}
 
 
-def is_empty(folder: Path) -> bool:
+def is_spool_empty(folder: Path) -> bool:
     return not list((folder / "spool").iterdir())

@@ -1,4 +1,4 @@
-"""A small whole file for every door of `read_scan`: what the fuzzing starts from."""
+"""A small intact file for each format that `read_scan` reads: the files that fuzzing damages."""
 
 import shutil
 import zipfile
@@ -16,13 +16,19 @@ from helpers.dicom_phantom import write_enhanced, write_series
 
 
 def write_seeds(folder: Path) -> list[Path]:
-    """Write them into a folder."""
+    """Write the files into a folder, and return their paths in the order of their names."""
     scan = chest_phantom(shape=(6, 48, 64)).scan
     for name in ("a.nii", "b.nii.gz"):
         nifti.write_scan(scan, folder / name)
     image = SimpleITK.GetImageFromArray(scan.values)
     for name, packed in (("c.mha", False), ("d.mha", True), ("e.nrrd", False), ("f.nrrd", True)):
         SimpleITK.WriteImage(image, str(folder / name), packed)
+    nrrd_header, _, _ = (folder / "e.nrrd").read_bytes().partition(b"\n\n")
+    as_text = " ".join(map(str, scan.values.ravel())).encode()
+    as_hex = scan.values.tobytes().hex().encode()
+    for name, encoding, voxels in (("p.nrrd", b"text", as_text), ("q.nrrd", b"hex", as_hex)):
+        header = nrrd_header.replace(b"encoding: raw", b"encoding: " + encoding)
+        (folder / name).write_bytes(header + b"\n\n" + voxels)
     grey = np.clip((scan.values[3].astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
     for name in ("g.png", "h.jpg"):
         Image.fromarray(grey).save(folder / name)

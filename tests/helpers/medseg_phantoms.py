@@ -1,4 +1,4 @@
-"""Three phantoms in the layout of MedSeg's publisher: volumes 1, 4 and 5."""
+"""Three phantoms in the layout of MedSeg dataset 2 as published: volumes 1, 4 and 5."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from groundglass.scan.scan import Scan
 
 
 def write_phantoms(root: Path, grey: bool) -> Path:
-    """Phantoms of 24 x 96 x 128, in HU or as 8-bit lung windows; returns `root`."""
+    """Write phantoms of 24 x 96 x 128 voxels, in HU or as 8-bit lung windows (`grey`), and return `root`."""
     for directory in ("rp_im", "rp_msk"):
         (root / directory).mkdir()
     for seed, name in enumerate(("1", "4", "5")):

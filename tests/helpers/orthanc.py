@@ -1,6 +1,7 @@
-"""A real Orthanc in a folder of its own, on free ports; and phantom series for it."""
+"""An Orthanc in a folder of its own, on free ports; and phantom series for it."""
 
 import functools
+import io
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import requests
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
 from helpers.dicom_phantom import write_series
-from helpers.fake_batch import until
+from helpers.scripted_worker import wait_until
 
 PROGRAM = "/usr/sbin/Orthanc"
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
@@ -27,7 +28,7 @@ USER, PASSWORD = "watcher", "secret-word"
 
 @dataclass
 class OrthancServer:
-    """Started and stopped at will; its database stays."""
+    """An Orthanc that can be stopped and started again; its database stays."""
 
     folder: Path
     stable_age_s: int = 1
@@ -67,17 +68,17 @@ class OrthancServer:
                 stdout=log,
                 stderr=log,
             )
-        until(self._answers, 30)
+        wait_until(self._answers, 30)
 
-    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
-            self.signal(how)
+            self.signal(number)
             self._process.wait(30)
             self._process = None
 
-    def signal(self, which: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
-        self._process.send_signal(which)
+        self._process.send_signal(number)
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -97,14 +98,14 @@ class OrthancServer:
         requests.delete(self.url + path, auth=(USER, PASSWORD), timeout=20).raise_for_status()
 
     def send(self, folder: Path) -> None:
-        """By storescu."""
+        """Send files with storescu."""
         program = shutil.which("storescu")
         assert program is not None, "storescu is missing (Debian: dcmtk)"
-        words = [program, "-aec", "ORTHANC", "localhost", str(self.dicom_port), "+sd", "+r", str(folder)]
-        subprocess.run(words, check=True, capture_output=True)
+        arguments = [program, "-aec", "ORTHANC", "localhost", str(self.dicom_port), "+sd", "+r", str(folder)]
+        subprocess.run(arguments, check=True, capture_output=True)
 
     def stow(self, files: list[Path]) -> None:
-        """By STOW-RS, without the library that is under test."""
+        """Store files by STOW-RS, without the client library that the watcher uses."""
         boundary = uuid.uuid4().hex
         parts = [
             f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode() + file.read_bytes() + b"\r\n"
@@ -120,28 +121,34 @@ class OrthancServer:
         answer.raise_for_status()
 
     def wait_until_stable(self, count: int) -> None:
-        """Until so many series have become stable."""
-        until(lambda: self.stable >= count, 30)
+        """Wait until this number of series has become stable."""
+        wait_until(lambda: self.stable >= count, 30)
 
     @property
     def stable(self) -> int:
+        """Number of series that have become stable."""
         changes = self.get("/changes", since="0", limit="100000")["Changes"]
-        return len({each["ID"] for each in changes if each["ChangeType"] == "StableSeries"})
+        return len({change["ID"] for change in changes if change["ChangeType"] == "StableSeries"})
 
     def instances(self, modality: str) -> list[bytes]:
-        """The files of every series of a modality."""
-        series = [each for each in self.get("/series", expand="") if each["MainDicomTags"]["Modality"] == modality]
-        urls = [f"{self.url}/instances/{instance}/file" for each in series for instance in each["Instances"]]
+        """Get the files of every series of a modality."""
+        found = [series for series in self.get("/series", expand="") if series["MainDicomTags"]["Modality"] == modality]
+        urls = [f"{self.url}/instances/{instance}/file" for series in found for instance in series["Instances"]]
         return [requests.get(url, auth=(USER, PASSWORD), timeout=20).content for url in urls]
 
+    def segmented_series(self) -> set[str]:
+        """UIDs of the series that the stored Segmentations refer to."""
+        segmentations = [pydicom.dcmread(io.BytesIO(content)) for content in self.instances("SEG")]
+        return {str(dataset.ReferencedSeriesSequence[0].SeriesInstanceUID) for dataset in segmentations}
+
     def modalities(self) -> list[str]:
-        return sorted(each["MainDicomTags"]["Modality"] for each in self.get("/series", expand=""))
+        return sorted(series["MainDicomTags"]["Modality"] for series in self.get("/series", expand=""))
 
 
 def free_port() -> int:
-    with socket.socket() as each:
-        each.bind(("localhost", 0))
-        return int(each.getsockname()[1])
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return int(server.getsockname()[1])
 
 
 @functools.cache
@@ -150,7 +157,7 @@ def small_chest() -> Scan:
 
 
 def series(folder: Path, scan: Scan | None = None, **changes: Any) -> list[Path]:
-    """A series in a study of its own."""
+    """Write a series in a study of its own."""
     return write_series(scan or small_chest(), folder / "series", **changes)
 
 

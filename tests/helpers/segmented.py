@@ -1,4 +1,4 @@
-"""A segmented scan from plain arrays, without files, lungs to be found or a network."""
+"""A segmented scan from arrays, without files, the search for lungs, or a network."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,10 @@ def segmented_scan(
     hu: NDArray[np.float32] | None = None,
     intensity: Intensity = HU,
 ) -> SegmentedScan:
-    """(z, y, x) arrays in the upright axial view of `geometry`; without spacing it is a stack of images."""
+    """Make a segmented scan from (z, y, x) arrays in the axial view of `geometry`; without spacing, an image stack."""
     view = AxialView(geometry)
-    values = view.restore(np.zeros(lesions.shape, np.float32) if hu is None else hu)
+    values = view.from_axial(np.zeros(lesions.shape, np.float32) if hu is None else hu)
     sizes = (geometry.shape[1:],) * geometry.shape[0]
     scan = Scan(values, geometry) if geometry.in_mm else ImageStack(values, geometry, sizes=sizes)
     class_map = PackedMask.from_slices(lesions.astype(np.uint8))
-    return SegmentedScan(scan, view, intensity, HU.slices(view.turn(values)), lung_field, class_map)
+    return SegmentedScan(scan, view, intensity, HU.slices(view.to_axial(values)), lung_field, class_map)

@@ -1,4 +1,4 @@
-"""A real server, started as a person starts it."""
+"""A real server in a process of its own, started by the command line."""
 
 from __future__ import annotations
 
@@ -19,47 +19,59 @@ TOKEN = "a-token-that-is-long-enough"
 
 @dataclass
 class Server:
-    """A `groundglass serve` on a free port."""
+    """A `groundglass serve` on a free port.
+
+    Attributes:
+        folder: Folder of the server.
+        arguments: Further arguments of the command line.
+        log: File that receives the output of the server.
+        process: The process of the server.
+        url: Address of the server, once it has started.
+    """
 
     folder: Path
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     log: Path
     process: subprocess.Popen[bytes] = field(init=False)
     url: str = ""
 
     def start(self, port: int = 0) -> None:
+        """Start the server, and wait until it answers."""
         code = "from groundglass.cli import main; main()"
-        words = [sys.executable, "-c", code, "serve", "-o", str(self.folder), "--port", str(port), *self.words]
+        options = ["-o", str(self.folder), "--port", str(port), *self.arguments]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(words, stdout=log, stderr=log)
-        said = self.log.stat().st_size
+            self.process = subprocess.Popen([sys.executable, "-c", code, "serve", *options], stdout=log, stderr=log)
+        log_start = self.log.stat().st_size
         end = time.monotonic() + 60
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()
-            found = re.findall(r"http://127\.0\.0\.1:\d+", self.log.read_text()[said:])
+            found = re.findall(r"http://127\.0\.0\.1:\d+", self.log.read_text()[log_start:])
             if found:
                 self.url = found[-1]
                 break
             time.sleep(0.05)
-        self.wait(lambda client: client.get("/healthz").status_code == 200)
+        self.wait_until(lambda client: client.get("/healthz").status_code == 200)
 
-    def client(self, **more: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30, trust_env=False, **more)
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=30, trust_env=False, **options)
 
-    def wait(self, true: Callable[[httpx.Client], Any], limit_s: float = 60) -> Any:
-        """What `true` gives, as soon as it is something."""
+    def wait_until(self, condition: Callable[[httpx.Client], Any], limit_s: float = 60) -> Any:
+        """Poll a condition until it holds, and return its value."""
         end = time.monotonic() + limit_s
         with self.client() as client:
             while time.monotonic() < end:
                 try:
-                    if found := true(client):
-                        return found
+                    if value := condition(client):
+                        return value
                 except httpx.TransportError:
                     pass
                 time.sleep(0.05)
-        raise AssertionError(f"waited in vain; the server said:\n{self.log.read_text()}")
+        raise AssertionError(
+            f"the condition did not hold within {limit_s} s; the server's log:\n{self.log.read_text()}"
+        )
 
     def post(self, *files: Path | tuple[str, bytes]) -> httpx.Response:
+        """Upload files, given as paths or as names with their content."""
         parts = [
             ("files", (file.name, file.read_bytes()) if isinstance(file, Path) else (file[0], file[1]))
             for file in files
@@ -67,35 +79,36 @@ class Server:
         with self.client() as client:
             return client.post("/api/scans", files=parts)
 
-    def job(self, number: str) -> dict[str, Any]:
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Return the state of a job."""
         with self.client() as client:
-            answer = client.get(f"/api/jobs/{number}")
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
+            response = client.get(f"/api/jobs/{job_id}")
+        assert response.status_code == 200, response.text
+        return dict(response.json())
 
-    def over(self, number: str, limit_s: float = 90) -> dict[str, Any]:
-        """The job, as soon as it is done or failed."""
-        return dict(
-            self.wait(
-                lambda client: (
-                    (job := client.get(f"/api/jobs/{number}").json())["status"] in ("done", "failed") and job
-                ),
-                limit_s,
-            )
-        )
+    def wait_for_job(self, job_id: str, limit_s: float = 90) -> dict[str, Any]:
+        """Wait until a job is done or failed, and return it."""
+
+        def finished(client: httpx.Client) -> dict[str, Any] | None:
+            job = dict(client.get(f"/api/jobs/{job_id}").json())
+            return job if job["status"] in ("done", "failed") else None
+
+        return dict(self.wait_until(finished, limit_s))
 
     def worker_pid(self) -> int:
-        """Of the process that does the jobs."""
+        """Return the id of the worker process."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             children += (task / "children").read_text().split()
         return int(children[0])
 
     def kill(self) -> None:
+        """Kill the process without notice."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> int:
+        """Stop the server in order, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)

@@ -11,7 +11,14 @@ from onnx import TensorProto, helper, save
 
 from groundglass.errors import EngineError
 from groundglass.inference import engine as engines
-from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, choose, int8_model_path, open_engine
+from groundglass.inference.engine import (
+    OnnxRuntimeEngine,
+    OpenVINOEngine,
+    choose_model_file,
+    int8_model_path,
+    no_telemetry,
+    open_engine,
+)
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 
 
@@ -38,18 +45,18 @@ def test_each_engine_computes_the_model_in_float32(
     double_plus_one: Path, engine: type[OpenVINOEngine | OnnxRuntimeEngine], shape: tuple[int, ...], threads: int | None
 ) -> None:
     x = np.random.default_rng(0).random(shape, dtype=np.float32)
-    asked = engine(double_plus_one, EngineConfig(precision=Precision.F32, threads=threads))
-    assert (asked.card.precision, asked.card.threads) == ("f32", threads)
-    y = asked.run(x)
+    config = engine(double_plus_one, EngineConfig(precision=Precision.F32, threads=threads))
+    assert (config.card.precision, config.card.threads) == ("f32", threads)
+    y = config.run(x)
     assert y.dtype == np.float32
     assert np.abs(y - (2 * x + 1)).max() < 1e-6  # bfloat16 would be off by 1e-3
 
 
-def test_the_fast_one_is_taken_first(double_plus_one: Path) -> None:
+def test_openvino_is_opened_by_default(double_plus_one: Path) -> None:
     assert isinstance(open_engine(double_plus_one), OpenVINOEngine)
 
 
-def test_the_other_one_is_taken_where_it_fails(double_plus_one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_runtime_is_opened_where_openvino_fails(double_plus_one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no such instruction")
 
@@ -57,22 +64,22 @@ def test_the_other_one_is_taken_where_it_fails(double_plus_one: Path, monkeypatc
     assert isinstance(open_engine(double_plus_one), OnnxRuntimeEngine)
 
 
-def test_the_one_that_is_asked_for_is_taken(double_plus_one: Path) -> None:
+def test_the_engine_that_the_user_asks_for_is_opened(double_plus_one: Path) -> None:
     engine = open_engine(double_plus_one, EngineConfig(engine=EngineName.ONNXRUNTIME))
     assert isinstance(engine, OnnxRuntimeEngine)
     assert str(engine.card).startswith("ONNX Runtime ")
-    assert str(engine.card).endswith(", f32, all cores: as asked")
+    assert str(engine.card).endswith(", f32, all cores: as requested")
     with pytest.raises(EngineError, match=r"model\.onnx: onnxruntime: .* computes in float32"):
         open_engine(double_plus_one, EngineConfig(EngineName.ONNXRUNTIME, Precision.BF16))
 
 
-def test_a_gpu_is_taken_where_the_build_for_it_is_installed(
+def test_a_gpu_is_used_where_the_build_for_it_is_installed(
     double_plus_one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnxruntime
 
     class Session:
-        """Says what it was given; no GPU is needed."""
+        """Records the providers that it was given; no GPU is needed."""
 
         def __init__(self, _: str, options: object, providers: list[str]) -> None:
             self.get_providers = lambda: providers
@@ -83,7 +90,7 @@ def test_a_gpu_is_taken_where_the_build_for_it_is_installed(
     providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    installed = {"onnxruntime-gpu", "openvino"}  # in the place of onnxruntime
+    installed = {"onnxruntime-gpu", "openvino"}  # onnxruntime-gpu replaces onnxruntime
 
     def version(name: str) -> str:
         if name not in installed:
@@ -91,26 +98,29 @@ def test_a_gpu_is_taken_where_the_build_for_it_is_installed(
         return "1.0"
 
     monkeypatch.setattr(engines, "version", version)
-    assert isinstance(open_engine(double_plus_one), OpenVINOEngine)  # it has no GPU to run on
-    monkeypatch.setattr(engines, "GPU_DEVICE", double_plus_one)  # a file that is there
+    assert isinstance(open_engine(double_plus_one), OpenVINOEngine)  # there is no GPU
+    monkeypatch.setattr(engines, "GPU_DEVICE", double_plus_one)  # any file that exists
     int8_model_path(double_plus_one).touch()
-    assert choose(double_plus_one)[0] == double_plus_one  # int8 is for CPUs
+    assert choose_model_file(double_plus_one)[0] == double_plus_one  # int8 is for CPUs
     engine = open_engine(double_plus_one)
     assert isinstance(engine, OnnxRuntimeEngine)
     assert vars(engine)["_session"].get_providers() == providers[1:]
-    assert engine.card.reason == "a GPU is there"
+    assert engine.card.reason == "a GPU is available"
 
 
-def test_int8_is_taken_where_it_is_and_nothing_else_is_asked_for(double_plus_one: Path) -> None:
-    assert choose(double_plus_one) == (double_plus_one, EngineConfig())
+def test_the_int8_version_is_the_default_where_it_exists(double_plus_one: Path) -> None:
+    assert choose_model_file(double_plus_one) == (double_plus_one, EngineConfig())
     int8_model_path(double_plus_one).touch()
-    assert choose(double_plus_one) == (int8_model_path(double_plus_one), EngineConfig(precision=Precision.INT8))
-    for asked in (EngineConfig(EngineName.ONNXRUNTIME), EngineConfig(precision=Precision.F32)):
-        assert choose(double_plus_one, asked) == (double_plus_one, asked)
+    assert choose_model_file(double_plus_one) == (
+        int8_model_path(double_plus_one),
+        EngineConfig(precision=Precision.INT8),
+    )
+    for config in (EngineConfig(EngineName.ONNXRUNTIME), EngineConfig(precision=Precision.F32)):
+        assert choose_model_file(double_plus_one, config) == (double_plus_one, config)
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_bfloat16_is_taken_where_the_cpu_has_it(
+def test_bfloat16_is_the_default_where_the_cpu_supports_it(
     native: bool, double_plus_one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import openvino
@@ -136,7 +146,7 @@ def test_bfloat16_is_taken_where_the_cpu_has_it(
             OpenVINOEngine(double_plus_one, EngineConfig(precision=Precision.BF16))
 
 
-def test_images_of_one_shape_come_back_in_their_order(double_plus_one: Path) -> None:
+def test_results_of_images_of_one_shape_are_in_the_order_of_the_images(double_plus_one: Path) -> None:
     images = np.random.default_rng(0).random((11, 1, 4, 6), dtype=np.float32)
     engine = open_engine(double_plus_one, EngineConfig(precision=Precision.F32), shape=(1, 4, 6))
     for _ in range(3):
@@ -145,14 +155,28 @@ def test_images_of_one_shape_come_back_in_their_order(double_plus_one: Path) -> 
         engine.run(images[..., :5])
 
 
-def test_a_file_that_none_takes_is_refused_with_each_reason(tmp_path: Path) -> None:
+def test_a_file_that_no_engine_accepts_is_refused_with_the_reason_of_each(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not a model")
     with pytest.raises(EngineError, match=r"no engine can run model\.onnx: openvino: .*; onnxruntime: "):
         open_engine(path)
 
 
-def test_nobody_is_called(double_plus_one: Path) -> None:
+@pytest.mark.parametrize("before", [None, "", "false"])
+def test_no_telemetry_restores_the_environment(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if before is None:
+        monkeypatch.delenv("CI", raising=False)
+    else:
+        monkeypatch.setenv("CI", before)
+    with no_telemetry():
+        assert os.environ["CI"] == "true"
+    assert os.environ.get("CI") == before
+    with pytest.raises(ZeroDivisionError), no_telemetry():
+        raise ZeroDivisionError
+    assert os.environ.get("CI") == before
+
+
+def test_opening_an_engine_calls_no_host_and_leaves_the_environment_alone(double_plus_one: Path) -> None:
     code = (
         "import socket, sys\n"
         "def refuse(*a, **k): print('called out', a, flush=True); raise OSError\n"
@@ -161,6 +185,6 @@ def test_nobody_is_called(double_plus_one: Path) -> None:
         "OpenVINOEngine(Path(sys.argv[1])); import os; print('CI' in os.environ)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "CI"}
-    words = [sys.executable, "-c", code, str(double_plus_one)]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
+    program = [sys.executable, "-c", code, str(double_plus_one)]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "False\n"

@@ -6,15 +6,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from groundglass.data.catalogue import find_cases, select
-from groundglass.data.slices import read_pair
+from groundglass.data.slices import read_case
 from groundglass.errors import LungError
-from groundglass.inference.lungs import _nearest_core, find_lungs_in_images, find_lungs_in_volume
+from groundglass.inference.lung_sides import assign_to_nearest_core
+from groundglass.inference.lungs import find_lungs_in_images, find_lungs_in_volume
 from groundglass.io.reader import read_scan
 from groundglass.scan.components import CONNECTIVITY_6, find_components
 from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.intensity import recognise
+from groundglass.scan.intensity import recognise_intensity
 from groundglass.scan.lung_field import Box, LungField
-from groundglass.scan.packed_mask import MaskSlices, PackedMask, counts
+from groundglass.scan.packed_mask import MaskSlices, PackedMask, voxels_per_slice
 from groundglass.scan.phantom import Phantom
 
 GRID = Geometry((1, 200, 280), np.diag([5.0, 1.25, 1.25, 1.0])[:, [2, 1, 0, 3]])
@@ -43,21 +44,21 @@ def dice(found: MaskSlices, b: NDArray[np.bool_]) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def test_both_lungs_are_found_each_on_its_side() -> None:
+def test_both_lungs_are_found_each_on_its_own_side() -> None:
     hu = chest_slice()
     field = find_lungs_in_volume(hu, GRID)
     assert dice(field.mask, truth(hu)) > 0.98
-    assert dice(field.right, truth(hu) & (np.arange(280) < 140)) > 0.98  # the patient's right is on the left
+    assert dice(field.right, truth(hu) & (np.arange(280) < 140)) > 0.98  # at the image's left
     assert not (np.asarray(field.right) & np.asarray(field.left)).any()
 
 
-def test_a_dense_lesion_inside_is_closed_over() -> None:
+def test_the_lung_includes_a_dense_lesion_inside_it() -> None:
     hu = chest_slice()
     hu[0, 90:104, 78:92] = 40
     assert find_lungs_in_volume(hu, GRID).mask[0, 90:104, 78:92].all()
 
 
-def test_a_dense_lesion_at_the_rim_counts_once_it_is_known() -> None:
+def test_a_dense_lesion_at_the_rim_is_part_of_the_lung_once_it_is_segmented() -> None:
     hu = chest_slice()
     lesion = truth(hu) & (np.mgrid[:200, :280][0] > 125)[None] & (np.arange(280) < 140)
     hu[lesion] = 40
@@ -68,7 +69,7 @@ def test_a_dense_lesion_at_the_rim_counts_once_it_is_known() -> None:
     assert dice(joined.mask, truth(hu)) > 0.97
 
 
-def test_what_touches_no_lung_is_dropped_and_does_not_count() -> None:
+def test_lesions_that_touch_no_lung_are_removed_and_not_included() -> None:
     hu = chest_slice()
     field = find_lungs_in_volume(hu, GRID)
     found = np.zeros(hu.shape, bool)
@@ -80,7 +81,7 @@ def test_what_touches_no_lung_is_dropped_and_does_not_count() -> None:
     assert np.array_equal(field.including_lesions(found).mask, field.mask)
 
 
-def test_gas_in_the_bowel_and_the_airway_is_no_lung() -> None:
+def test_gas_in_bowel_and_airway_is_not_lung() -> None:
     hu = chest_slice()
     hu[0, 60:72, 134:146] = -995  # airway
     hu[0, 130:160, 130:150] = -995  # stomach
@@ -90,14 +91,14 @@ def test_gas_in_the_bowel_and_the_airway_is_no_lung() -> None:
     assert dice(field.mask, truth(hu)) > 0.97
 
 
-def test_padding_around_the_reconstruction_is_air_outside() -> None:
+def test_padding_around_the_reconstruction_is_outside_the_body() -> None:
     hu = chest_slice()
     y, x = np.mgrid[:200, :280]
     hu[0][((x - 140) / 139) ** 2 + ((y - 100) / 99) ** 2 > 1] = -3024
     assert dice(find_lungs_in_volume(hu, GRID).mask, truth(hu)) > 0.97
 
 
-def test_a_picture_cut_to_the_lungs_is_looked_at_whole() -> None:
+def test_an_image_cropped_to_the_lungs_is_searched_whole() -> None:
     hu = chest_slice()[:, 45:155, 50:230].copy()  # through both lungs on all sides
     field = find_lungs_in_images(hu, Geometry.pixels(hu.shape), (hu.shape[1:],))
     assert field.boxes == (Box(0, 110, 0, 180),)
@@ -105,7 +106,7 @@ def test_a_picture_cut_to_the_lungs_is_looked_at_whole() -> None:
     assert any("convention by assumption" in warning for warning in field.warnings)
 
 
-def test_pictures_of_two_sizes_are_found_each_in_its_own() -> None:
+def test_images_of_two_sizes_get_boxes_inside_their_own_size() -> None:
     small = chest_slice()[:, 20:190, 10:270]
     stack = np.full((2, 200, 280), -1000, np.float32)
     stack[0], stack[1, :170, :260] = chest_slice()[0], small[0]
@@ -117,16 +118,18 @@ def test_pictures_of_two_sizes_are_found_each_in_its_own() -> None:
     assert dice(field.mask[1, :170, :260], truth(small)[0, 20:190, 10:270]) > 0.97
 
 
-def test_touching_lungs_are_parted() -> None:
+def test_touching_lungs_are_split() -> None:
     hu = chest_slice()
     hu[0, 60:75, 110:170] = -860  # an anterior junction
     field = find_lungs_in_volume(hu, GRID)
-    assert counts(field.right).sum() == pytest.approx(counts(field.left).sum(), rel=0.15)
+    assert voxels_per_slice(field.right).sum() == pytest.approx(voxels_per_slice(field.left).sum(), rel=0.15)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_touching_lungs_are_parted_as_in_the_whole_volume(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each voxel goes to the nearest core, in however many slices it is looked for; of two as near to the same one."""
+def test_the_nearest_core_does_not_depend_on_how_many_slices_are_searched(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oracle is the distance transform of the whole volume, also where two cores are equally near."""
     rng = np.random.default_rng(seed)
     cores = np.zeros((40, 12, 30), dtype=np.bool_)
     cores[rng.integers(0, 8) :: 9, 3:9, 3:9] = cores[rng.integers(0, 15) :: 16, 3:9, 20:26] = True
@@ -137,21 +140,23 @@ def test_touching_lungs_are_parted_as_in_the_whole_volume(seed: int, monkeypatch
     sampling = (4.0, 1.0, 1.0)
     nearest = ndimage.distance_transform_edt(~cores, sampling, return_distances=False, return_indices=True)
     for at_once in (1, 4, 100):
-        monkeypatch.setattr("groundglass.inference.lungs.SLICES_AT_ONCE", at_once)
-        found = _nearest_core(PackedMask.from_slices(lungs), regions, large, is_right, (slice(0, 12), slice(0, 30)))
+        monkeypatch.setattr("groundglass.inference.lung_sides.SLICES_AT_ONCE", at_once)
+        found = assign_to_nearest_core(
+            PackedMask.from_slices(lungs), regions, large, is_right, (slice(0, 12), slice(0, 30))
+        )
         assert np.array_equal(found, lungs & (np.asarray(nearest)[2] < 15))
 
 
-def test_one_lung_is_no_reason_to_stop() -> None:
+def test_a_single_lung_is_accepted_with_a_warning() -> None:
     hu = chest_slice()
     hu[..., 140:][hu[..., 140:] < -500] = 30
     hu[0][(np.mgrid[:200, :280][1] > 265)] = -1000
     field = find_lungs_in_volume(hu, GRID)
-    assert counts(field.right).any()
+    assert voxels_per_slice(field.right).any()
     assert any("no left lung" in warning for warning in field.warnings)
 
 
-def test_a_body_without_lung_is_refused() -> None:
+def test_a_scan_without_lung_is_refused() -> None:
     hu = np.full((3, 200, 280), -1000, np.float32)
     hu[:, 40:160, 40:240] = 40
     geometry = Geometry((3, 200, 280), GRID.affine_lps)
@@ -167,16 +172,16 @@ def test_slices_without_lung_have_no_box_and_the_others_share_one() -> None:
     assert len(set(field.boxes[3:])) == 1
 
 
-def test_a_scan_that_cuts_the_lungs_says_so() -> None:
+def test_a_scan_that_does_not_cover_the_lungs_has_a_warning() -> None:
     hu = np.repeat(chest_slice(), 4, axis=0)
     warnings = find_lungs_in_volume(hu, Geometry((4, 200, 280), GRID.affine_lps)).warnings
     assert any("does not cover them whole" in warning for warning in warnings)
 
 
-def test_the_phantoms_lungs(phantom: Phantom) -> None:
+def test_the_lungs_of_the_phantom_are_found_and_boxes_hold_its_lesions(phantom: Phantom) -> None:
     view = AxialView(phantom.scan.geometry)
-    field = find_lungs_in_volume(view.turn(phantom.scan.values).astype(np.float32), view.geometry)
-    lungs, lesions = view.turn(phantom.lungs.voxels), view.turn(phantom.lesions.voxels)
+    field = find_lungs_in_volume(view.to_axial(phantom.scan.values).astype(np.float32), view.geometry)
+    lungs, lesions = view.to_axial(phantom.lungs.voxels), view.to_axial(phantom.lesions.voxels)
     assert dice(field.including_lesions(lesions).mask, lungs) > 0.97
     assert field.warnings == ()
     for z, box in enumerate(field.boxes):
@@ -186,22 +191,22 @@ def test_the_phantoms_lungs(phantom: Phantom) -> None:
         assert not outside.any()
 
 
-def test_an_empty_field_keeps_nothing() -> None:
+def test_without_lungs_every_lesion_is_extrapulmonary() -> None:
     nothing = np.zeros((1, 4, 4), bool)
     field = LungField(nothing, nothing, (None,))
-    assert not counts(field.remove_extrapulmonary(~nothing)).any()
+    assert not voxels_per_slice(field.remove_extrapulmonary(~nothing)).any()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["volumes/1", "volumes/3", "volumes/9"])
-def test_the_lungs_of_real_scans(data: Path, name: str) -> None:
+def test_the_lungs_of_real_scans_agree_with_the_reference(data: Path, name: str) -> None:
     (case,) = select(find_cases(data), [name])
-    scan, labels = read_pair(case)
+    scan, labels = read_case(case)
     view = AxialView(scan.geometry)
-    lesions = view.turn(labels) > 0
-    field = find_lungs_in_volume(recognise(scan).to_hu(view.turn(scan.values)), view.geometry).including_lesions(
+    lesions = view.to_axial(labels) > 0
+    field = find_lungs_in_volume(recognise_intensity(scan).to_hu(view.to_axial(scan.values)), view.geometry).including_lesions(
         lesions
     )
-    reference = view.turn(read_scan(case.image.parent.parent / "rp_lung_msk" / case.image.name).values) > 0
+    reference = view.to_axial(read_scan(case.image.parent.parent / "rp_lung_msk" / case.image.name).values) > 0
     assert dice(field.mask, reference) > 0.94
-    assert counts(field.mask).sum() == pytest.approx(reference.sum(), rel=0.1)
+    assert voxels_per_slice(field.mask).sum() == pytest.approx(reference.sum(), rel=0.1)

@@ -30,24 +30,24 @@ def write_model(folder: Path, **changes: object) -> Path:
     return model
 
 
-def test_a_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
     card = read_card(write_model(tmp_path))
     assert card.model_copy(update={"sha256": ""}) == CARD
     assert card.window == Window(-1250, 250)
 
 
-def test_sha256_is_the_files() -> None:
+def test_sha256_of_an_empty_file() -> None:
     assert sha256_of(Path("/dev/null")) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-def test_weights_that_are_not_the_cards_are_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_match_their_card_are_refused(tmp_path: Path) -> None:
     model = write_model(tmp_path)
     model.write_bytes(b"other weights")
-    with pytest.raises(ModelError, match=r"has sha256 .*its card says .*take both from one export"):
+    with pytest.raises(ModelError, match=r"has sha256 .*its card states .*take both from one export"):
         read_card(model)
 
 
-def test_a_missing_model_or_card_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_model_or_card(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"test\.onnx is not there"):
         read_card(tmp_path / "test.onnx")
     write_model(tmp_path).with_suffix(".json").unlink()
@@ -61,5 +61,5 @@ def test_a_missing_model_or_card_is_named(tmp_path: Path) -> None:
 def test_a_card_with_a_wrong_or_unknown_key_is_refused(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(ModelError, match=f"no model card: {message}"):
+    with pytest.raises(ModelError, match=f"not a model card: {message}"):
         read_card(write_model(tmp_path, **changes))

@@ -8,21 +8,21 @@ from groundglass.inference.open_model import open_model
 from groundglass.inference.pipeline import segment_scan
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.lung_field import Box, LungField
-from groundglass.scan.packed_mask import counts
+from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.phantom import chest_phantom
-from helpers.fake_engine import MadeUpEngine
+from helpers.fake_engine import FakeEngine
 
 WINDOW = (-1000.0, 0.0)
 
 
-class Brightness(MadeUpEngine):
-    """An engine that calls lesion what is brighter than half the window, and remembers what it saw."""
+class Brightness(FakeEngine):
+    """An engine for which everything brighter than half the window is lesion; it records its inputs."""
 
     def __init__(self) -> None:
-        self.seen: list[NDArray[np.float32]] = []
+        self.inputs: list[NDArray[np.float32]] = []
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.seen.append(images)
+        self.inputs.append(images)
         return (images - 0.5) * 100
 
 
@@ -54,7 +54,7 @@ def lung_with_square() -> NDArray[np.float32]:
     return hu
 
 
-def test_a_lesion_comes_back_where_it_is() -> None:
+def test_a_lesion_is_found_where_it_is() -> None:
     hu = lung_with_square()
     found = np.asarray(segmenter()[0].class_map(hu, field(hu.shape, dict.fromkeys(range(6), Box(10, 90, 10, 110)))))
     truth = hu > -500
@@ -64,12 +64,12 @@ def test_a_lesion_comes_back_where_it_is() -> None:
     assert np.allclose(np.argwhere(found).mean(0), np.argwhere(truth).mean(0), atol=0.2)
 
 
-def test_slices_without_lung_are_not_looked_at() -> None:
+def test_slices_without_lung_are_not_run() -> None:
     hu = lung_with_square()
     one, engine = segmenter()
     found = np.asarray(one.class_map(hu, field(hu.shape, {2: Box(10, 90, 10, 110)})))
     assert found.any((1, 2)).tolist() == [False, False, True, False, False, False]
-    assert sum(len(batch) for batch in engine.seen) == 1
+    assert sum(len(batch) for batch in engine.inputs) == 1
 
 
 def test_nothing_is_found_outside_the_box() -> None:
@@ -79,16 +79,16 @@ def test_nothing_is_found_outside_the_box() -> None:
     assert found[0, 50:60, 30:50].mean() > 0.9
 
 
-def test_the_card_decides_size_window_and_threshold() -> None:
+def test_size_window_and_threshold_come_from_the_card() -> None:
     hu = lung_with_square()
     boxes = field(hu.shape, {0: Box(10, 90, 10, 110)})
     one, engine = segmenter(size=(24, 36))
     one.class_map(hu, boxes)
-    assert engine.seen[0].shape == (1, 1, 24, 36)
-    assert (engine.seen[0][..., 0, 0] == 0).all()  # the letterbox is air, -1000 HU
-    assert np.isclose(np.median(engine.seen[0][engine.seen[0] > 0.05]), 0.1, atol=0.01)  # -900 HU in -1000..0
+    assert engine.inputs[0].shape == (1, 1, 24, 36)
+    assert (engine.inputs[0][..., 0, 0] == 0).all()  # the letterbox is air, -1000 HU
+    assert np.isclose(np.median(engine.inputs[0][engine.inputs[0] > 0.05]), 0.1, atol=0.01)  # -900 HU in -1000..0
     strict, _ = segmenter(threshold=0.9)
-    assert counts(strict.class_map(hu, boxes)).sum() < counts(one.class_map(hu, boxes)).sum()
+    assert voxels_per_slice(strict.class_map(hu, boxes)).sum() < voxels_per_slice(one.class_map(hu, boxes)).sum()
 
 
 def test_planes_hold_every_class_on_the_pixels_of_the_box() -> None:
@@ -103,15 +103,16 @@ def test_planes_hold_every_class_on_the_pixels_of_the_box() -> None:
     planes = list(one.slice_predictions(hu, boxes))
     assert [plane.z for plane in planes] == [1, 2, 3, 4, 5]
     found = one.class_map(hu, boxes)
-    for z, box, probability in planes:
-        assert box == Box(10, 90, 10, 110)
+    for plane in planes:
+        z, probability = plane.z, plane.probability
+        assert plane.box == Box(10, 90, 10, 110)
         assert probability.shape == (2, 80, 100)
         assert probability.dtype == np.float32
         assert np.allclose(probability.sum(0), 1, atol=1e-5)
         assert (found[z, 10:90, 10:110] == (probability[0] >= 0.5)).all()
 
 
-def test_a_lesion_is_of_the_class_that_is_strongest_there() -> None:
+def test_each_lesion_pixel_has_its_most_probable_class() -> None:
     class Classes(Brightness):
         def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             logits = super().run(images)
@@ -146,6 +147,6 @@ def test_in_float32_the_mask_is_the_same_for_every_batch_and_number_of_threads(
         loaded = open_model(config=EngineConfig(engine, Precision.F32, threads))
         assert loaded.engine.card.precision == "f32"
         masks.append(segment_scan(scan, loaded).class_map)
-    assert counts(masks[0]).any()
+    assert voxels_per_slice(masks[0]).any()
     for other in masks[1:]:
         assert np.array_equal(masks[0], other)

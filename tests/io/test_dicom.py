@@ -1,4 +1,4 @@
-"""DICOM in: what is read, in which order, and what is said or refused."""
+"""DICOM series are chosen, sorted, checked and decoded; deviations are noted or refused."""
 
 import itertools
 import shutil
@@ -39,7 +39,7 @@ def edit(path: Path, change: Callable[[pydicom.Dataset], None]) -> None:
     data.save_as(path)
 
 
-def test_the_slices_are_sorted_along_their_normal_whatever_their_names_and_numbers(scan: Scan, tmp_path: Path) -> None:
+def test_slices_are_sorted_along_their_normal_not_by_name_or_number(scan: Scan, tmp_path: Path) -> None:
     paths = write_series(scan, tmp_path / "a")
     assert sorted(paths) != paths
     for number, path in enumerate(reversed(paths)):
@@ -58,14 +58,14 @@ def test_the_slices_are_sorted_along_their_normal_whatever_their_names_and_numbe
 
 
 @pytest.mark.parametrize("name", ["BigEndianExplicit", "DeflatedExplicitVRLittleEndian", "ImplicitLittleEndian", "JPEG2000", "JPEG2000LosslessOnly", "JPEGLSLossless", "JPEGLSLossy", "JPEGProcess1", "JPEGProcess10_12", "JPEGProcess14", "JPEGProcess14SV1", "JPEGProcess2_4", "JPEGProcess6_8", "LittleEndianExplicit", "LittleEndianImplicit", "RLELossless"])  # fmt: skip  # noqa: E501
-def test_every_transfer_syntax_is_read_or_named(name: str, data: Path) -> None:
+def test_every_transfer_syntax_is_read_or_refused_by_name(name: str, data: Path) -> None:
     (path,) = (data / "dicom").glob(f"{name}_*.dcm")
     if name in NOT_READ:
         with pytest.raises(
             FormatError, match=r"is packed as JPEG .*1\.2\.840\.10008\.1\.2\.4\.\d+.*, which is not read"
-        ) as said:
+        ) as caught:
             read_scan(path)
-        assert "these are read: Implicit VR Little Endian" in str(said.value)
+        assert "these are read: Implicit VR Little Endian" in str(caught.value)
         return
     (reference,) = (data / "dicom").glob("LittleEndianExplicit_*.dcm")
     found, expected = read_scan(path), read_scan(reference)
@@ -76,7 +76,7 @@ def test_every_transfer_syntax_is_read_or_named(name: str, data: Path) -> None:
         assert np.abs(found.values.astype(float) - expected.values).mean() < 25
 
 
-def test_hu_are_after_the_rescale(scan: Scan, tmp_path: Path) -> None:
+def test_values_are_rescaled_to_hu(scan: Scan, tmp_path: Path) -> None:
     paths = write_series(scan, tmp_path / "a", RescaleSlope="2", RescaleIntercept="-2000")
     found = read_scan(tmp_path / "a")
     assert np.array_equal(found.values, (scan.values.astype(int) + 1024) * 2 - 2000)
@@ -95,7 +95,7 @@ def test_padding_becomes_air(scan: Scan, tmp_path: Path) -> None:
     assert np.array_equal(found[:, 8:], values[:, 8:])
 
 
-def test_tissue_that_has_the_value_of_padding_stays(scan: Scan, tmp_path: Path) -> None:
+def test_tissue_with_the_padding_value_stays(scan: Scan, tmp_path: Path) -> None:
     values = np.full(scan.values.shape, 10, dtype=np.int16)
     values[:, :8] = values[:, 20:30, 20:30] = 40
     write_series(Scan(values, scan.geometry), tmp_path / "a", PixelPaddingValue=40 + 1024)
@@ -104,7 +104,7 @@ def test_tissue_that_has_the_value_of_padding_stays(scan: Scan, tmp_path: Path) 
     assert np.array_equal(found[:, 8:], values[:, 8:])
 
 
-def test_one_slice_and_what_it_leaves_open(scan: Scan, tmp_path: Path) -> None:
+def test_a_single_slice_is_read_with_notes_on_what_it_does_not_state(scan: Scan, tmp_path: Path) -> None:
     paths = write_series(scan, tmp_path / "a")
     found = read_scan(paths[3])
     assert np.array_equal(found.values[0], scan.values[3])
@@ -115,7 +115,7 @@ def test_one_slice_and_what_it_leaves_open(scan: Scan, tmp_path: Path) -> None:
     assert "no position or orientation" in read_scan(bare[3]).notes[1]
 
 
-def test_an_enhanced_series_is_read_in_the_order_of_its_frames_places(scan: Scan, tmp_path: Path) -> None:
+def test_frames_of_an_enhanced_series_are_sorted_by_position(scan: Scan, tmp_path: Path) -> None:
     turned = Scan(scan.values[::-1], scan.geometry)
     path = write_enhanced(turned, tmp_path / "a.dcm")
     edit(path, lambda data: data.PerFrameFunctionalGroupsSequence.reverse())  # frames lie from head to feet now
@@ -139,7 +139,7 @@ def test_a_series_in_several_multi_frame_files_is_refused(scan: Scan, tmp_path: 
         read_scan(tmp_path / "a")
 
 
-def test_a_deep_folder_with_other_files_among_them(scan: Scan, tmp_path: Path) -> None:
+def test_dicom_is_found_in_nested_folders_among_other_files(scan: Scan, tmp_path: Path) -> None:
     paths = write_series(scan, tmp_path / "a" / "study" / "series")
     (tmp_path / "a" / "study" / "report.txt").write_text("no image")
     (tmp_path / "a" / "DICOMDIR").write_bytes(bytes(200))
@@ -150,15 +150,15 @@ def test_a_deep_folder_with_other_files_among_them(scan: Scan, tmp_path: Path) -
     assert np.array_equal(read_scan(tmp_path / "a").values, scan.values)
 
 
-def test_dicom_goes_before_pictures_however_deep_it_lies(scan: Scan, tmp_path: Path) -> None:
+def test_nested_dicom_is_preferred_to_pictures(scan: Scan, tmp_path: Path) -> None:
     write_series(scan, tmp_path / "a" / "DICOM" / "series")
     Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(tmp_path / "a" / "preview.jpg")
     found = read_scan(tmp_path / "a")
     assert np.array_equal(found.values, scan.values)
-    assert found.notes == ("1 PNG or JPEG picture beside the DICOM passed over",)
+    assert found.notes == ("1 PNG or JPEG picture beside the DICOM ignored",)
 
 
-def test_a_file_without_a_preamble(scan: Scan, tmp_path: Path) -> None:
+def test_a_file_without_a_preamble_is_read(scan: Scan, tmp_path: Path) -> None:
     paths = write_series(scan, tmp_path / "a")
     data = pydicom.dcmread(paths[2])
     bare = tmp_path / "old.dcm"
@@ -177,7 +177,9 @@ def _without_meta(data: pydicom.Dataset) -> pydicom.Dataset:
 # Which series
 
 
-def test_the_series_is_chosen_by_the_rule_and_the_others_are_listed(scan: Scan, tmp_path: Path) -> None:
+def test_the_axial_ct_with_most_slices_and_a_lung_kernel_is_chosen_and_the_others_are_listed(
+    scan: Scan, tmp_path: Path
+) -> None:
     root = tmp_path / "study"
     uids = {name: generate_uid() for name in ("soft", "lung", "short", "scout", "mr", "shot", "coronal")}
     coronal = Geometry(scan.geometry.shape, scan.geometry.affine_lps[[0, 2, 1, 3]] * [[1], [1], [-1], [1]])
@@ -208,14 +210,14 @@ def test_the_series_is_chosen_by_the_rule_and_the_others_are_listed(scan: Scan, 
         with pytest.raises(FormatError, match=f"the series is no CT .{why}"):
             read_scan(root, series=uids[name])
     forced = read_scan(root, series=uids["mr"], force_modality=True)
-    assert "the modality is MR, taken for CT as told" in forced.notes
+    assert "the modality is MR, read as CT on request" in forced.notes
 
 
-def test_what_is_no_ct_is_refused_unless_forced(scan: Scan, tmp_path: Path) -> None:
+def test_other_modalities_are_refused_unless_forced(scan: Scan, tmp_path: Path) -> None:
     write_series(scan, tmp_path / "a", Modality="PT")
     with pytest.raises(FormatError, match=r"holds no CT series but .*modality PT; .*--force-modality"):
         read_scan(tmp_path / "a")
-    assert read_scan(tmp_path / "a", force_modality=True).notes == ("the modality is PT, taken for CT as told",)
+    assert read_scan(tmp_path / "a", force_modality=True).notes == ("the modality is PT, read as CT on request",)
     write_series(scan, tmp_path / "b", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     with pytest.raises(FormatError, match=r"holds no CT series but .*localizer; give the CT itself$"):
         read_scan(tmp_path / "b")
@@ -236,18 +238,18 @@ def test_localizers_and_other_orientations_inside_a_series_are_left_out(scan: Sc
 # What is checked
 
 
-def without(paths: list[Path], *places: int) -> None:
-    for place in places:
-        paths[place].unlink()
+def remove(paths: list[Path], *indices: int) -> None:
+    for index in indices:
+        paths[index].unlink()
 
 
 def test_missing_slices_are_refused_and_counted(scan: Scan, tmp_path: Path) -> None:
-    without(write_series(scan, tmp_path / "a"), 3, 4)
+    remove(write_series(scan, tmp_path / "a"), 3, 4)
     with pytest.raises(FormatError, match=r"a lacks 2 slices \(behind slice 3 of 6, 30 mm apart elsewhere\): send"):
         read_scan(tmp_path / "a")
 
 
-def moved(path: Path, mm: tuple[float, float, float]) -> None:
+def move(path: Path, mm: tuple[float, float, float]) -> None:
     edit(
         path,
         lambda data: setattr(
@@ -261,29 +263,29 @@ def upright() -> Scan:
     return chest_phantom(shape=(8, 48, 64), oblique=False).scan
 
 
-def test_uneven_slices_are_refused_and_a_little_jitter_is_said(upright: Scan, tmp_path: Path) -> None:
+def test_uneven_slices_are_refused_and_small_jitter_is_noted(upright: Scan, tmp_path: Path) -> None:
     paths = write_series(upright, tmp_path / "a")
-    moved(paths[3], (0, 0, 1.5))
+    move(paths[3], (0, 0, 1.5))
     assert read_scan(tmp_path / "a").notes == ("slice distances vary by up to 5 %: taken as even",)
-    moved(paths[3], (0, 0, 10))
+    move(paths[3], (0, 0, 10))
     with pytest.raises(FormatError, match=r"slices 18\.5 to 41\.5 mm apart, expected one distance"):
         read_scan(tmp_path / "a")
 
 
 @pytest.mark.parametrize("percent", [4, 0.9])
 def test_small_differences_that_add_up_are_refused(percent: float, tmp_path: Path) -> None:
-    """40 steps too long, then 40 too short: every one nearly even, the middle slices at another place."""
+    """40 steps are too long, then 40 too short: each is nearly even, but the middle slices are far off the grid."""
     scan = chest_phantom(shape=(81, 24, 24), oblique=False).scan
     paths = write_series(scan, tmp_path / "a")
     for z, path in enumerate(paths):
-        moved(path, (0, 0, min(z, 80 - z) * percent / 100 * scan.geometry.spacing[0]))
+        move(path, (0, 0, min(z, 80 - z) * percent / 100 * scan.geometry.spacing[0]))
     with pytest.raises(FormatError, match=r"mm apart, which puts some .* mm off an even grid: give a series"):
         read_scan(tmp_path / "a")
 
 
 def test_sideways_shifts_are_refused(upright: Scan, tmp_path: Path) -> None:
     paths = write_series(upright, tmp_path / "a")
-    moved(paths[3], (4, 0, 0))
+    move(paths[3], (4, 0, 0))
     with pytest.raises(FormatError, match=r"shifted sideways by up to 4\.0 mm"):
         read_scan(tmp_path / "a")
 
@@ -291,7 +293,7 @@ def test_sideways_shifts_are_refused(upright: Scan, tmp_path: Path) -> None:
 def test_a_tilted_gantry_gives_a_sheared_grid_and_a_note(upright: Scan, tmp_path: Path) -> None:
     paths = write_series(upright, tmp_path / "a")
     for z, path in enumerate(paths):
-        moved(path, (0, -30 * np.tan(np.radians(12)) * z, 0))
+        move(path, (0, -30 * np.tan(np.radians(12)) * z, 0))
     found = read_scan(tmp_path / "a")
     assert found.notes == ("the gantry was tilted by 12.0 degrees: the grid is sheared, and kept so",)
     assert found.geometry.voxel_ml == pytest.approx(upright.geometry.voxel_ml, rel=1e-4)
@@ -299,7 +301,7 @@ def test_a_tilted_gantry_gives_a_sheared_grid_and_a_note(upright: Scan, tmp_path
     assert np.allclose(found.geometry.position((5, 0, 0)), expected, atol=1e-3)
 
 
-def test_images_twice_at_one_place(scan: Scan, tmp_path: Path) -> None:
+def test_repeated_images_are_left_out_and_different_ones_at_one_position_refused(scan: Scan, tmp_path: Path) -> None:
     paths = write_series(scan, tmp_path / "a")
     shutil.copy(paths[2], tmp_path / "a" / "again.dcm")
     found = read_scan(tmp_path / "a")
@@ -330,7 +332,7 @@ def test_images_twice_at_one_place(scan: Scan, tmp_path: Path) -> None:
         ({"Rows": 4000, "Columns": 65000}, "more than the 1,073,741,824 that are read"),
     ],
 )
-def test_refusals(changes: dict[str, object], message: str, scan: Scan, tmp_path: Path) -> None:
+def test_what_makes_no_volume_is_refused(changes: dict[str, object], message: str, scan: Scan, tmp_path: Path) -> None:
     write_series(scan, tmp_path / "a", **changes)
     with pytest.raises(FormatError, match=message):
         read_scan(tmp_path / "a")
@@ -345,7 +347,7 @@ def test_refusals(changes: dict[str, object], message: str, scan: Scan, tmp_path
         ({"LossyImageCompression": "01"}, "compressed with loss"),
     ],
 )
-def test_what_a_reader_should_know(changes: dict[str, object], message: str, scan: Scan, tmp_path: Path) -> None:
+def test_doubtful_headers_are_noted(changes: dict[str, object], message: str, scan: Scan, tmp_path: Path) -> None:
     write_series(scan, tmp_path / "a", **changes)
     (note,) = read_scan(tmp_path / "a").notes
     assert message in note
@@ -365,13 +367,13 @@ def test_damaged_files_among_good_ones_are_counted(scan: Scan, tmp_path: Path) -
 
 def test_nothing_of_a_header_reaches_a_message(scan: Scan, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_series(scan, tmp_path / "a", StudyID="PLANTED", Modality="MR", SeriesDescription="PLANTED")
-    with pytest.raises(FormatError) as said:
+    with pytest.raises(FormatError) as caught:
         read_scan(tmp_path / "a")
-    assert "PLANTED" not in str(said.value)
+    assert "PLANTED" not in str(caught.value)
     assert "PLANTED" not in "".join(capfd.readouterr())
 
 
-# The same places, whatever the file
+# Positions are the same in every format
 
 
 def permutations() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -401,10 +403,10 @@ def centre_and_ml(mask: Mask) -> tuple[np.ndarray, float]:
 
 @pytest.mark.parametrize(("order", "signs"), permutations(), ids=str)
 @pytest.mark.parametrize("form", ["nifti", "dicom"])
-def test_a_lesion_stays_where_it_is_through_every_order_of_axes(
+def test_a_lesion_keeps_its_position_for_every_order_of_axes(
     form: str, order: tuple[int, ...], signs: tuple[int, ...], small: Phantom, tmp_path: Path
 ) -> None:
-    """A scan's voxels are marked by value: what is read back must be lesion at the same millimetres."""
+    """Lesion voxels are marked by value, and have to be at the same millimetres when they are read."""
     values = np.where(small.lesions.voxels, 2000, -900).astype(np.int16)
     turned = rearranged(Scan(values, small.scan.geometry), order, signs)
     if form == "nifti":
@@ -417,8 +419,8 @@ def test_a_lesion_stays_where_it_is_through_every_order_of_axes(
     back = read_scan(tmp_path / "lesions.nii.gz")
     expected, expected_ml = centre_and_ml(small.lesions)
     half = 0.5 * min(small.scan.geometry.spacing)
-    for each in (mask, Mask(back.values > 0, back.geometry)):
-        centre, ml = centre_and_ml(each)
+    for read in (mask, Mask(back.values > 0, back.geometry)):
+        centre, ml = centre_and_ml(read)
         assert np.linalg.norm(centre - expected) < half
         assert ml == pytest.approx(expected_ml, rel=1e-4)
 
@@ -427,7 +429,7 @@ def test_a_lesion_stays_where_it_is_through_every_order_of_axes(
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 0.7, 0.7), (0.5, 2.0, 0.9)], ids=str)
 @pytest.mark.parametrize("angles", [(0, 0, 0), (20, 0, 0), (0, 15, 30), (40, 25, 10)], ids=str)
 @pytest.mark.parametrize("form", ["nifti", "dicom", "enhanced"])
-def test_oblique_tilted_and_anisotropic_grids(
+def test_oblique_tilted_and_anisotropic_grids_are_read_exactly(
     form: str, angles: tuple[int, ...], spacing: tuple[float, ...], shear: float, tmp_path: Path
 ) -> None:
     rotation = np.eye(3)

@@ -73,7 +73,7 @@ def test_no_scaling_keeps_the_type(tmp_path: Path, slope: float) -> None:
     assert scan.values.dtype == np.uint8
 
 
-def test_big_endian_and_nifti2_and_float64(tmp_path: Path) -> None:
+def test_big_endian_nifti2_and_float64_are_read(tmp_path: Path) -> None:
     header = nibabel.Nifti1Header(endianness=">")
     header.set_data_dtype(np.int16)
     big = nibabel.Nifti1Image(VALUES, oblique(), header)
@@ -96,7 +96,7 @@ def test_metres_become_millimetres(tmp_path: Path) -> None:
     assert read_scan(tmp_path / "m.nii").geometry.spacing == pytest.approx((5, 0.8, 0.7), rel=1e-4)
 
 
-def test_no_sform_and_no_qform_takes_the_spacing(tmp_path: Path) -> None:
+def test_without_sform_and_qform_the_spacing_is_read(tmp_path: Path) -> None:
     path = nifti(tmp_path / "a.nii", sform_code=0, qform_code=0)
     assert read_scan(path).geometry.spacing == pytest.approx((5, 0.8, 0.7), rel=1e-4)
 
@@ -126,7 +126,7 @@ def test_a_mask_lies_on_exactly_the_grid_of_its_scan(
     assert read_scan(out).geometry.matches(scan.geometry, 1e-9)
 
 
-def test_a_mask_without_a_like_takes_the_geometry(tmp_path: Path) -> None:
+def test_a_mask_without_a_scan_file_gets_its_own_geometry(tmp_path: Path) -> None:
     geometry = Geometry.from_ras(SHAPE_XYZ, oblique())
     write_mask(Mask(VALUES.T > 0, geometry), tmp_path / "m.nii.gz")
     written = nibabel.load(tmp_path / "m.nii.gz")
@@ -135,7 +135,7 @@ def test_a_mask_without_a_like_takes_the_geometry(tmp_path: Path) -> None:
     assert written.header.get_xyzt_units()[0] == "mm"
 
 
-def test_a_sheared_grid_is_stated_by_the_sform_alone(tmp_path: Path) -> None:
+def test_a_sheared_grid_is_written_to_the_sform_alone(tmp_path: Path) -> None:
     """A gantry tilt of 12 degrees: a qform would put the corner elsewhere."""
     affine = np.diag([5.0, 0.8, 0.7, 1.0])[[2, 1, 0, 3]]
     affine[1, 0] = -5 * np.tan(np.radians(12))
@@ -155,7 +155,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
 
-def test_the_bytes_are_those_of_the_voxels_packed_or_not(tmp_path: Path) -> None:
+def test_written_bytes_are_those_of_the_voxels_packed_or_not(tmp_path: Path) -> None:
     scan = Scan(VALUES.T, Geometry.from_ras(SHAPE_XYZ, oblique()))
     write_scan(scan, tmp_path / "ct.nii")
     assert (tmp_path / "ct.nii").read_bytes()[352:] == VALUES.tobytes(order="F")
@@ -166,7 +166,7 @@ def test_the_bytes_are_those_of_the_voxels_packed_or_not(tmp_path: Path) -> None
     assert plain == gzip.decompress((tmp_path / "m.nii.gz").read_bytes())
 
 
-def test_a_slice_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_error_while_slices_are_made_leaves_no_file(tmp_path: Path) -> None:
     def slices() -> Iterator[NDArray[np.bool_]]:
         yield VALUES.T[0] > 0
         raise ValueError("the next one")
@@ -186,7 +186,7 @@ def test_a_scan_round_trips(tmp_path: Path, dtype: type) -> None:
     assert back.geometry.matches(scan.geometry)
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -214,7 +214,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     ],
 )
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_refused_headers(tmp_path: Path, header: dict[str, Any], message: str, suffix: str) -> None:
+def test_damaged_headers_are_refused(tmp_path: Path, header: dict[str, Any], message: str, suffix: str) -> None:
     with pytest.raises(FormatError, match=message) as caught:
         read_scan(nifti(tmp_path / f"bad{suffix}", **header))
     assert "\n" not in str(caught.value)
@@ -222,7 +222,7 @@ def test_refused_headers(tmp_path: Path, header: dict[str, Any], message: str, s
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("part", [0.2, 0.9, 0.9999])
-def test_cut_short(tmp_path: Path, suffix: str, part: float) -> None:
+def test_a_cut_file_is_refused(tmp_path: Path, suffix: str, part: float) -> None:
     path = nifti(tmp_path / f"cut{suffix}")
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * part)])
@@ -230,7 +230,7 @@ def test_cut_short(tmp_path: Path, suffix: str, part: float) -> None:
         read_scan(path)
 
 
-def test_a_flipped_bit_in_a_packed_file_is_seen(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_packed_file_is_refused(tmp_path: Path) -> None:
     path = nifti(tmp_path / "flip.nii.gz")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
@@ -239,7 +239,7 @@ def test_a_flipped_bit_in_a_packed_file_is_seen(tmp_path: Path) -> None:
         read_scan(path)
 
 
-def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+def test_a_file_with_far_too_many_voxels_is_refused(tmp_path: Path) -> None:
     path = nifti(tmp_path / "plain.nii")
     bomb = tmp_path / "bomb.nii.gz"
     bomb.write_bytes(gzip.compress(path.read_bytes() + bytes(50_000_000)))
@@ -247,7 +247,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
         read_scan(bomb)
 
 
-def test_nan_and_infinity_are_counted(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_refused_with_their_number(tmp_path: Path) -> None:
     values = VALUES.astype(np.float32)
     values[0, 0, 0], values[1, 1, 1], values[2, 2, 2] = np.nan, np.inf, -np.inf
     with pytest.raises(FormatError, match=r"3 of 3,360 voxels that are NaN or infinite.*set them to the value of air"):
@@ -259,7 +259,7 @@ def test_scaling_beyond_float32_is_refused_without_a_warning(tmp_path: Path) -> 
         read_scan(nifti(tmp_path / "big.nii", scl_slope=3e38, scl_inter=0))
 
 
-def test_colours_and_complex_numbers(tmp_path: Path) -> None:
+def test_colours_and_complex_numbers_are_refused(tmp_path: Path) -> None:
     rgb = np.zeros((20, 20, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.save(nibabel.Nifti1Image(rgb, np.eye(4)), tmp_path / "rgb.nii")
     nibabel.save(nibabel.Nifti1Image(np.zeros((20, 20, 3), np.complex64), np.eye(4)), tmp_path / "complex.nii")
@@ -269,7 +269,7 @@ def test_colours_and_complex_numbers(tmp_path: Path) -> None:
         read_scan(tmp_path / "complex.nii")
 
 
-def test_too_small_a_plane_whatever_the_axes(tmp_path: Path) -> None:
+def test_axial_slices_below_16_pixels_are_refused_in_every_orientation(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="axial slices of 40 x 15 pixels, expected at least 16 x 16"):
         read_scan(nifti(tmp_path / "thin.nii", np.zeros((15, 40, 30), np.int16)))
     coronal = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
@@ -279,13 +279,11 @@ def test_too_small_a_plane_whatever_the_axes(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.integers(0, 343), st.integers(0, 255), min_size=1, max_size=6))
-def test_no_damaged_header_ends_in_anything_but_a_refusal(
-    tmp_path_factory: pytest.TempPathFactory, changes: dict[int, int]
-) -> None:
+def test_a_damaged_header_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, changes: dict[int, int]) -> None:
     path = nifti(tmp_path_factory.mktemp("fuzz") / "x.nii")
     data = bytearray(path.read_bytes())
-    for at, byte in changes.items():
-        data[at] = byte
+    for offset, byte in changes.items():
+        data[offset] = byte
     path.write_bytes(data)
     try:
         scan = read_scan(path)
@@ -294,7 +292,7 @@ def test_no_damaged_header_ends_in_anything_but_a_refusal(
     assert scan.values.size * scan.values.itemsize <= 16 * len(data)
 
 
-def test_nothing_is_printed(
+def test_nothing_is_printed_for_an_odd_header(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     read_scan(nifti(tmp_path / "odd.nii", pixdim=[0, -0.7, 0.8, 5, 0, 0, 0, 0]))

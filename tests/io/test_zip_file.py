@@ -1,4 +1,4 @@
-"""ZIP archives in: DICOM inside them, and what an archive may not do."""
+"""DICOM is read from ZIP archives; archives that are damaged, encrypted or too large are refused."""
 
 import io
 import stat
@@ -34,7 +34,7 @@ def pack(path: Path, files: list[Path], names: list[str] | None = None) -> Path:
     return path
 
 
-def test_names_never_become_paths(scan: Scan, files: list[Path], tmp_path: Path) -> None:
+def test_member_names_never_become_paths(scan: Scan, files: list[Path], tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     names = ["../../up.dcm", "/etc/absolute.dcm", "C:\\drive.dcm", "same", "same ", "a/b/c/d/e/f/deep"]
@@ -44,7 +44,7 @@ def test_names_never_become_paths(scan: Scan, files: list[Path], tmp_path: Path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "inside"]
 
 
-def test_links_folders_and_hidden_files_are_passed_over(scan: Scan, files: list[Path], tmp_path: Path) -> None:
+def test_links_folders_and_hidden_files_are_ignored(scan: Scan, files: list[Path], tmp_path: Path) -> None:
     path = pack(tmp_path / "a.zip", files)
     with zipfile.ZipFile(path, "a") as archive:
         link = zipfile.ZipInfo("link.dcm")
@@ -58,7 +58,7 @@ def test_links_folders_and_hidden_files_are_passed_over(scan: Scan, files: list[
     assert np.array_equal(read_scan(path).values, scan.values)
 
 
-def test_bombs_are_refused_before_they_unpack(
+def test_zip_bombs_are_refused_before_unpacking(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.zip"
@@ -80,8 +80,8 @@ def test_bombs_are_refused_before_they_unpack(
         read_scan(path)
 
 
-def test_an_archive_that_lies_about_its_sizes_is_refused(tmp_path: Path) -> None:
-    """The directory says 200 bytes, the member unpacks to a mebibyte."""
+def test_an_archive_that_states_wrong_sizes_is_refused(tmp_path: Path) -> None:
+    """The directory states 200 bytes, the member unpacks to a mebibyte."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.dcm", bytes(128) + b"DICM" + bytes(1 << 20))
@@ -95,7 +95,7 @@ def test_an_archive_that_lies_about_its_sizes_is_refused(tmp_path: Path) -> None
         read_scan(path)
 
 
-def test_thousands_of_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zip_file, "MAX_MEMBERS", 50)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for number in range(51):
@@ -134,7 +134,7 @@ def test_an_archive_without_dicom_is_refused(tmp_path: Path) -> None:
         read_scan(tmp_path / "b.zip")
 
 
-def test_nothing_is_written_anywhere(
+def test_no_temporary_file_is_written(
     scan: Scan, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tmp").mkdir()

@@ -6,10 +6,10 @@ from torch import nn
 from groundglass.network.blocks import Attention, ChannelGate, Conv, InstanceNorm, ResDil, SpatialGate
 
 
-def field_of_view(block: nn.Module, size: int = 31) -> tuple[int, int]:
-    """Rows and columns of the input that the middle of the output depends on, by gradient.
+def receptive_field(block: nn.Module, size: int = 31) -> tuple[int, int]:
+    """Measure, by gradient, the rows and columns of the input that the centre of the output depends on.
 
-    Normalisation looks at the whole map, so it is taken out: the question is about the convolutions.
+    Normalisation depends on the whole map, so it is removed: only the convolutions are measured.
     """
     for module in block.modules():
         for name, child in module.named_children():
@@ -20,8 +20,8 @@ def field_of_view(block: nn.Module, size: int = 31) -> tuple[int, int]:
     x = torch.ones(1, 2, size, size, requires_grad=True)
     block(x)[0, 0, size // 2, size // 2].backward()
     assert x.grad is not None
-    seen = x.grad[0].abs().sum(0) > 0
-    rows, columns = torch.nonzero(seen.any(1)).flatten(), torch.nonzero(seen.any(0)).flatten()
+    depends = x.grad[0].abs().sum(0) > 0
+    rows, columns = torch.nonzero(depends.any(1)).flatten(), torch.nonzero(depends.any(0)).flatten()
     return int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
 
 
@@ -29,13 +29,13 @@ def field_of_view(block: nn.Module, size: int = 31) -> tuple[int, int]:
     ("dilated", "with_convolution", "expected"),
     [(True, True, 15), (False, True, 7), (True, False, 13), (False, False, 5)],
 )
-def test_the_receptive_field_is_the_papers(dilated: bool, with_convolution: bool, expected: int) -> None:
+def test_the_receptive_field_is_that_of_the_paper(dilated: bool, with_convolution: bool, expected: int) -> None:
     block = ResDil(2, dilated)
     whole = nn.Sequential(Conv(2, 2), block) if with_convolution else block
-    assert field_of_view(whole) == (expected, expected)
+    assert receptive_field(whole) == (expected, expected)
 
 
-def test_the_residual_is_added() -> None:
+def test_a_residual_block_adds_its_input() -> None:
     block = ResDil(4)
     for parameter in block.body.parameters():
         nn.init.zeros_(parameter)
@@ -44,7 +44,7 @@ def test_the_residual_is_added() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 3, 1, 5), (2, 3, 8, 8)])
-def test_instance_norm_is_torchs_and_takes_one_pixel(shape: tuple[int, ...]) -> None:
+def test_instance_norm_equals_its_definition_also_for_one_pixel(shape: tuple[int, ...]) -> None:
     x = torch.rand(shape)
     mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), keepdim=True, unbiased=False)
     assert torch.allclose(InstanceNorm(3)(x), (x - mean) / (variance + 1e-5).sqrt(), atol=1e-4)
@@ -55,7 +55,7 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
 
 
 def numpy_channel_gate(x: np.ndarray, gate: ChannelGate) -> np.ndarray:
-    """Eqs. 4-5."""
+    """Compute eqs. 4-5."""
     w2, b2 = (p.detach().numpy().reshape(p.shape[0], -1) for p in gate.squeeze.parameters())
     w1, b1 = (p.detach().numpy().reshape(p.shape[0], -1) for p in gate.excite.parameters())
     out = np.empty_like(x)
@@ -67,12 +67,12 @@ def numpy_channel_gate(x: np.ndarray, gate: ChannelGate) -> np.ndarray:
 
 
 def numpy_spatial_gate(x: np.ndarray, gate: SpatialGate) -> np.ndarray:
-    """Eq. 6."""
+    """Compute eq. 6."""
     w, b = (p.detach().numpy().ravel() for p in gate.squeeze.parameters())
     return np.asarray(x * sigmoid(np.tensordot(x, w, (1, 0)) + b)[:, None])
 
 
-def test_attention_is_the_papers_equations() -> None:
+def test_attention_equals_the_papers_equations() -> None:
     torch.manual_seed(0)
     attention = Attention(6)
     x = torch.randn(3, 6, 5, 7)
@@ -80,7 +80,7 @@ def test_attention_is_the_papers_equations() -> None:
     assert np.abs(attention(x).detach().numpy() - expected).max() < 1e-6
 
 
-def test_the_channel_gate_goes_through_half_the_channels() -> None:
+def test_the_channel_gate_reduces_to_half_the_channels() -> None:
     gate = ChannelGate(8)
     assert gate.squeeze.weight.shape == (4, 8, 1, 1)
     assert gate.excite.weight.shape == (8, 4, 1, 1)

@@ -17,7 +17,7 @@ SWITCHES = [
 
 
 def count(config: NetworkConfig) -> int:
-    """By hand: 3x3 convolutions without bias, two per channel for a norm, gates and segmentation with bias."""
+    """Count the parameters by hand: 3 x 3 convolutions without bias, norms, gates and segmentation with bias."""
     w = config.widths
 
     def convolution(a: int, b: int) -> int:
@@ -34,11 +34,11 @@ def count(config: NetworkConfig) -> int:
 
 
 @pytest.mark.parametrize("config", SWITCHES)
-def test_the_parameters_are_counted(config: NetworkConfig) -> None:
+def test_the_number_of_parameters_equals_a_count_by_hand(config: NetworkConfig) -> None:
     assert sum(p.numel() for p in LesionUNet(config).parameters()) == count(config)
 
 
-def test_the_papers_size() -> None:
+def test_the_default_network_has_13_million_parameters() -> None:
     assert sum(p.numel() for p in LesionUNet().parameters()) == count(NetworkConfig()) == 13_002_412
     baseline = NetworkConfig(attention=False)
     assert sum(p.numel() for p in LesionUNet(baseline).parameters()) == count(baseline) == 12_562_499
@@ -59,7 +59,7 @@ def test_a_gradient_reaches_every_parameter(config: NetworkConfig) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70))
-def test_any_size_goes(height: int, width: int) -> None:
+def test_any_size_is_accepted(height: int, width: int) -> None:
     with torch.inference_mode():
         out = LesionUNet(SMALL)(torch.rand(1, 1, height, width))
     assert out.shape == (1, 1, height, width)
@@ -67,18 +67,18 @@ def test_any_size_goes(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("size", [(226, 295), (242, 358)])
-def test_the_sizes_that_crash_others(size: tuple[int, int]) -> None:
+def test_odd_sizes_give_a_map_of_the_same_size(size: tuple[int, int]) -> None:
     with torch.inference_mode():
         assert LesionUNet(SMALL)(torch.rand(1, 1, *size)).shape == (1, 1, *size)
 
 
-def test_a_slice_does_not_depend_on_its_neighbours_in_the_batch() -> None:
+def test_a_slice_does_not_depend_on_the_rest_of_the_batch() -> None:
     network = LesionUNet(SMALL).eval()
     batch = torch.rand(3, 1, 33, 47)
     with torch.inference_mode():
-        alone = torch.cat([network(one[None]) for one in batch])
-        assert torch.allclose(network(batch), alone, atol=1e-3)
-        assert torch.allclose(network.train()(batch), alone, atol=1e-3)  # nothing runs along
+        single = torch.cat([network(one[None]) for one in batch])
+        assert torch.allclose(network(batch), single, atol=1e-3)
+        assert torch.allclose(network.train()(batch), single, atol=1e-3)  # there are no running statistics
 
 
 def test_the_output_is_the_sum_of_the_supervised_levels() -> None:
@@ -96,18 +96,18 @@ def test_the_output_is_the_sum_of_the_supervised_levels() -> None:
     assert torch.allclose(out, total, atol=1e-6)
 
 
-def test_bfloat16_is_near_float32() -> None:
+def test_bfloat16_is_close_to_float32() -> None:
     torch.manual_seed(0)
     network = LesionUNet(SMALL)
     x = torch.rand(2, 1, 64, 64)
     exact = network(x)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = network(x)
-    rough.float().pow(2).mean().backward()
-    assert (torch.sigmoid(exact) - torch.sigmoid(rough.float())).abs().mean() < 0.02
+        approximate = network(x)
+    approximate.float().pow(2).mean().backward()
+    assert (torch.sigmoid(exact) - torch.sigmoid(approximate.float())).abs().mean() < 0.02
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
 
-def test_a_network_of_nothing_is_refused() -> None:
+def test_a_network_of_one_level_is_refused() -> None:
     with pytest.raises(ValueError, match="two levels or more"):
         NetworkConfig(widths=(8,))

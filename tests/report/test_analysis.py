@@ -25,7 +25,7 @@ def centre_mm(mask: Mask) -> np.ndarray:
     return np.asarray(mask.geometry.position(np.argwhere(mask.voxels).mean(0)))
 
 
-def test_the_phantoms_lesions_are_found_where_they_are(phantom: Phantom, grey_band: Segmenter) -> None:
+def test_the_lesions_of_the_phantom_are_found(phantom: Phantom, grey_band: Segmenter) -> None:
     result = segment(phantom.scan, grey_band)
     found, truth = result.lesions, phantom.lesions
     assert found.geometry is phantom.scan.geometry
@@ -43,7 +43,7 @@ ORIENTATIONS = [
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::7], ids=lambda o: "".join(map(str, o.ravel())))
-def test_however_the_file_has_its_axes_the_lesion_is_in_the_same_place(
+def test_the_order_and_direction_of_the_axes_do_not_change_the_result(
     phantom: Phantom, grey_band: Segmenter, orientation: np.ndarray
 ) -> None:
     plain = segment(phantom.scan, grey_band)
@@ -55,7 +55,7 @@ def test_however_the_file_has_its_axes_the_lesion_is_in_the_same_place(
     assert turned.findings.right_lung == plain.findings.right_lung
 
 
-def test_a_scans_files(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+def test_a_scan_gives_mask_findings_preview_and_report(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
     source = tmp_path / "a scan.nii.gz"
     nifti.write_scan(phantom.scan, source)
     result = segment(read_scan(source), grey_band)
@@ -78,7 +78,9 @@ def test_a_scans_files(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -
         assert picture.width > 500
 
 
-def test_pictures_of_different_sizes_give_a_mask_each(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+def test_images_of_different_sizes_give_a_mask_of_their_own_size_each(
+    phantom: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
     folder = tmp_path / "slices"
     folder.mkdir()
     grey = np.clip((phantom.scan.values[..., ::1].astype(float) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
@@ -98,7 +100,7 @@ def test_pictures_of_different_sizes_give_a_mask_each(phantom: Phantom, grey_ban
     assert (result.findings.lesion_share_of_lung_percent or 0) > 0
 
 
-def test_one_slice_is_a_scan(phantom: Phantom, grey_band: Segmenter) -> None:
+def test_a_volume_of_one_slice_is_segmented(phantom: Phantom, grey_band: Segmenter) -> None:
     geometry = Geometry((1, *phantom.scan.geometry.shape[1:]), phantom.scan.geometry.affine_lps)
     one = segment(Scan(phantom.scan.values[13:14], geometry), grey_band)
     assert one.findings.slices == 1
@@ -119,7 +121,7 @@ def test_a_dicom_series_gives_a_segment_for_each_class(
     save(result, tmp_path / "out")
     assert not (tmp_path / "out" / "findings.dcm").exists()  # it would tie all lesions to the first class
     stored = hd.seg.segread(tmp_path / "out" / "lesions.dcm")
-    assert [each.SegmentLabel for each in stored.SegmentSequence] == ["ground-glass", "consolidation"]
+    assert [item.SegmentLabel for item in stored.SegmentSequence] == ["ground-glass", "consolidation"]
     assert result.scan.series is not None
     uids = [header.SOPInstanceUID for header in result.scan.series.headers]
     pixels = stored.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
@@ -127,7 +129,7 @@ def test_a_dicom_series_gives_a_segment_for_each_class(
     assert np.array_equal(pixels[..., 1], dense)
 
 
-def test_a_second_run_replaces_the_first(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+def test_saving_again_replaces_the_earlier_result(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
     result = segment(phantom.scan, grey_band)
     first = [file.read_bytes() for file in save(result, tmp_path)[:1]]
     assert [file.read_bytes() for file in save(result, tmp_path)[:1]] == first
@@ -139,7 +141,7 @@ def test_a_second_run_replaces_the_first(phantom: Phantom, grey_band: Segmenter,
     }
 
 
-def test_a_full_disk_leaves_nothing_behind(
+def test_nothing_is_left_behind_when_the_disk_is_full(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = segment(phantom.scan, grey_band)
@@ -153,7 +155,7 @@ def test_a_full_disk_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_a_file_is_refused(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written: File exists"):
         save(segment(phantom.scan, grey_band), tmp_path / "out")

@@ -1,9 +1,9 @@
-"""Zones, profile and histogram by hand."""
+"""Zones, profile and histogram against values computed by hand."""
 
 import numpy as np
 import pytest
 
-from groundglass.report.distribution import HISTOGRAM_HU, histogram, profile, zones
+from groundglass.report.distribution import HISTOGRAM_HU, measure_histogram, measure_profile, measure_zones
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.lung_field import LungField
 from helpers.segmented import segmented_scan
@@ -27,49 +27,48 @@ def test_zones_are_thirds_of_each_lungs_own_height() -> None:
     lesions[6, 1, :5] = True  # 5 of 30 voxels of the upper right one
     lesions[3, 1, 10:] = True  # 10 of 20 of the lower left one
     lesions[8, 0, 0] = True  # outside the lung
-    found = {
-        (each.side, each.third): each for each in zones(segmented_scan(Geometry(field.right.shape, MM), field, lesions))
-    }
+    measured = measure_zones(segmented_scan(Geometry(field.right.shape, MM), field, lesions))
+    found = {(zone.side, zone.third): zone for zone in measured}
     assert list(found) == [(side, third) for side in ("right", "left") for third in ("upper", "middle", "lower")]
-    shares = [each.lesion_share_of_lung_percent for each in found.values()]
+    shares = [zone.lesion_share_of_lung_percent for zone in found.values()]
     assert shares == pytest.approx([16.67, 0, 100, 0, 0, 50])
-    assert [each.score for each in found.values()] == [1, 0, 4, 0, 0, 2]
-    assert [each.lung_volume_ml for each in found.values()] == pytest.approx([0.06] * 3 + [0.04] * 3)
+    assert [zone.score for zone in found.values()] == [1, 0, 4, 0, 0, 2]
+    assert [zone.lung_volume_ml for zone in found.values()] == pytest.approx([0.06] * 3 + [0.04] * 3)
     assert found["right", "upper"].lesion_volume_ml == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(("voxels", "score"), [(0, 0), (1, 1), (25, 1), (26, 2), (50, 2), (51, 3), (75, 3), (76, 4)])
-def test_a_score_is_in_quarters(voxels: int, score: int) -> None:
+def test_the_score_of_a_zone_counts_quarters_of_its_extent(voxels: int, score: int) -> None:
     right = np.zeros((3, 10, 20), dtype=np.bool_)
     right[:, :, :10] = True
     lesions = np.zeros_like(right)
     lesions[1, :, :10] = (np.arange(100) < voxels).reshape(10, 10)
     field = LungField(right, np.zeros_like(right), (None,) * 3)
-    found = zones(segmented_scan(Geometry(right.shape, MM), field, lesions))
-    assert [(each.third, each.score) for each in found] == [("upper", 0), ("middle", score), ("lower", 0)]
+    found = measure_zones(segmented_scan(Geometry(right.shape, MM), field, lesions))
+    assert [(zone.third, zone.score) for zone in found] == [("upper", 0), ("middle", score), ("lower", 0)]
 
 
-def test_the_profile_is_in_the_files_order() -> None:
+def test_the_profile_is_in_the_order_of_the_file() -> None:
     field = lungs()
     lesions = np.zeros_like(field.right)
     lesions[1, 1, :4] = True
     upside_down = Geometry(field.right.shape, MM * [-1, 1, 1, 1])
-    found = profile(segmented_scan(upside_down, field, lesions))
+    found = measure_profile(segmented_scan(upside_down, field, lesions))
     assert found.unit == "ml"
     assert found.lesion == pytest.approx([0] * 7 + [0.008, 0])
     assert found.lung == pytest.approx([0.04] * 6 + [0.02] * 3)
-    pixels = profile(segmented_scan(Geometry.pixels(field.right.shape), field, lesions))
+    pixels = measure_profile(segmented_scan(Geometry.pixels(field.right.shape), field, lesions))
     assert (pixels.unit, pixels.lesion[1]) == ("px", 4)
 
 
-def test_the_histogram_by_hand() -> None:
+def test_the_histogram_counts_lung_and_lesion_and_includes_values_beyond_its_ends() -> None:
     field = lungs(3)
     hu = np.full(field.right.shape, 5000, dtype=np.float32)
     hu[field.right] = -850
     lesions = np.zeros_like(field.right)
     lesions[0, 1, :4] = True
     hu[0, 1, :4] = -5000, -1100, -590, 500
-    found = histogram(segmented_scan(Geometry(field.right.shape, MM), field, lesions, hu))
+    found = measure_histogram(segmented_scan(Geometry(field.right.shape, MM), field, lesions, hu))
     start, stop, width = HISTOGRAM_HU
     assert (found.start_hu, found.width_hu, len(found.lung)) == (start, width, (stop - start) // width)
     expected = np.zeros(len(found.lung), dtype=int)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groundglass.report.findings import Findings, ModelRef, measure
+from groundglass.report.findings import Findings, ModelRef
+from groundglass.report.measurement import measure
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import Intensity
 from groundglass.scan.kinds import IntensityKind
@@ -43,7 +44,7 @@ def findings(
     return measure(segmented_scan(geometry, lungs, lesions, hu, intensity), MODEL)
 
 
-def test_volumes_and_shares_by_hand() -> None:
+def test_volumes_and_shares_equal_those_computed_by_hand() -> None:
     found = findings(LESION | SMALL)
     assert found.lesion_volume_ml == pytest.approx(46 * 2 / 1000)
     assert found.lung_volume_ml == pytest.approx(2 * 8 * 16 * 10 * 2 / 1000)
@@ -54,7 +55,7 @@ def test_volumes_and_shares_by_hand() -> None:
     assert (found.lesion_slices, found.lesion_slice_indices, found.slices) == (3, (2, 3, 7), 10)
 
 
-def test_the_largest_lesions_and_where_they_are() -> None:
+def test_the_largest_lesions_come_first_with_their_centres() -> None:
     first, second = findings(LESION | SMALL).largest_lesions
     assert first.volume_ml == pytest.approx(0.08)
     # index centre (2.5, 6, 5.5) -> x 5.5 * 0.5 - 7, y 6 * 0.8 - 8, z 2.5 * 5 + 100
@@ -63,7 +64,7 @@ def test_the_largest_lesions_and_where_they_are() -> None:
     assert second.slice == 7
 
 
-def test_slices_are_numbered_as_the_file_has_them() -> None:
+def test_slice_indices_follow_the_order_of_the_file() -> None:
     flipped = GEOMETRY.affine_lps.copy()
     flipped[2] = [-5, 0, 0, 145]  # head to feet
     found = findings(SMALL, geometry=Geometry(SHAPE, flipped))
@@ -94,9 +95,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_null_has_its_reason_and_no_reason_stands_alone(case: str) -> None:
+def test_every_null_has_a_reason_and_every_reason_a_null(case: str) -> None:
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     parsed = json.loads(CASES[case].to_json(), parse_constant=refuse)
     assert parsed.pop("schema") == 3
@@ -106,7 +107,7 @@ def test_every_null_has_its_reason_and_no_reason_stands_alone(case: str) -> None
     assert all(unknown.values())
 
 
-def test_no_lesion_is_zero_and_no_lung_is_unknown() -> None:
+def test_volumes_are_zero_without_lesion_and_unknown_without_lung() -> None:
     none, no_left = CASES["none"], CASES["no left lung"]
     assert (none.lesion_volume_ml, none.lesion_slices, none.largest_lesions) == (0.0, 0, ())
     assert none.unknown["mean_intensity.lesion_hu"] == "no lesion was found"
@@ -114,21 +115,21 @@ def test_no_lesion_is_zero_and_no_lung_is_unknown() -> None:
     assert no_left.unknown["left_lung.lung_volume_ml"] == "no left lung was found in the scan"
 
 
-def test_a_picture_has_shares_and_areas_but_no_volumes() -> None:
+def test_images_have_shares_and_areas_but_no_volumes() -> None:
     found = CASES["pictures"]
     assert found.lesion_volume_ml is None
     assert found.lesion_share_of_lung_percent == pytest.approx(100 * 46 / 2560, abs=0.005)
-    assert [lesion.area_px for lesion in found.largest_lesions] == [20, 20, 6]  # slices are strangers
+    assert [lesion.area_px for lesion in found.largest_lesions] == [20, 20, 6]  # slices are unrelated
 
 
-def test_lesion_outside_the_lungs_never_makes_more_than_the_lung_and_is_said() -> None:
+def test_lesion_outside_the_lungs_has_a_warning_and_does_not_raise_the_share_above_100_percent() -> None:
     outside = box(slice(1, 9), slice(2, 18), slice(12, 18))
     found = findings(RIGHT | LEFT | outside)
     assert found.lesion_share_of_lung_percent == 100.0
     assert any("1.5 ml of lesion lie outside the lung field" in warning for warning in found.warnings)
 
 
-def test_the_summary_is_for_a_person() -> None:
+def test_the_summary_states_volume_share_and_slices() -> None:
     assert findings(LESION | SMALL).summary == "lesion 0.1 ml, 1.8 % of the lung, in 3 of 10 slices"
     assert CASES["none"].summary == "no lesion found in 10 slices"
     assert CASES["pictures"].summary == "lesion covers 1.8 % of the lung's area, in 3 of 10 slices"

@@ -1,4 +1,4 @@
-"""The report: what it says, and that it needs nothing else."""
+"""The report: its content, that it is escaped and self-contained, and its viewer in a browser."""
 
 import re
 from collections.abc import Iterator
@@ -37,18 +37,18 @@ def report(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder / "report.html"
 
 
-class Words(HTMLParser):
-    """The text of a page, and what it would fetch."""
+class PageText(HTMLParser):
+    """The visible text of a page, and the addresses it would load."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.text, self._hidden = "", False
-        self.fetched: list[str] = []
+        self.loaded: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._hidden = tag in ("style", "script")
-        self.fetched += [value for name, value in attrs if name in ("src", "href") and value]
+        self.loaded += [value for name, value in attrs if name in ("src", "href") and value]
 
     def handle_endtag(self, _: str) -> None:
         self._hidden = False
@@ -57,8 +57,8 @@ class Words(HTMLParser):
         self.text += "" if self._hidden else f"{data} "
 
 
-def test_it_says_the_numbers_and_needs_nothing_else(report: Path, analysis: Analysis) -> None:
-    page = Words(report.read_text())
+def test_the_report_states_the_numbers_and_loads_nothing(report: Path, analysis: Analysis) -> None:
+    page = PageText(report.read_text())
     found = analysis.findings
     for value in (found.lesion_volume_ml, found.right_lung.lesion_volume_ml, found.left_lung.lesion_volume_ml):
         assert f"{value:.1f}" in page.text
@@ -69,7 +69,7 @@ def test_it_says_the_numbers_and_needs_nothing_else(report: Path, analysis: Anal
     assert "lobes are not segmented" in " ".join(page.text.split())
     assert "Not a medical device" in page.text
     assert "grey-band" in page.text
-    assert all(address.startswith("data:image/") for address in page.fetched)
+    assert all(address.startswith("data:image/") for address in page.loaded)
     assert "default-src 'none'" in report.read_text()
 
 
@@ -77,9 +77,9 @@ def test_zones_and_profile_add_up_to_the_lungs(analysis: Analysis) -> None:
     found = analysis.findings
     assert found.zones is not None
     for side, burden in (("right", found.right_lung), ("left", found.left_lung)):
-        mine = [zone for zone in found.zones if zone.side == side]
-        assert sum(zone.lung_volume_ml for zone in mine) == pytest.approx(burden.lung_volume_ml, rel=1e-4)
-        assert sum(zone.lesion_volume_ml for zone in mine) <= (burden.lesion_volume_ml or 0) * (1 + 1e-6)
+        on_side = [zone for zone in found.zones if zone.side == side]
+        assert sum(zone.lung_volume_ml for zone in on_side) == pytest.approx(burden.lung_volume_ml, rel=1e-4)
+        assert sum(zone.lesion_volume_ml for zone in on_side) <= (burden.lesion_volume_ml or 0) * (1 + 1e-6)
     assert sum(found.profile.lesion) == pytest.approx(found.lesion_volume_ml, rel=1e-4)
     assert sum(found.profile.lung) == pytest.approx(found.lung_volume_ml, rel=1e-4)
     assert [i for i, ml in enumerate(found.profile.lesion) if ml] == list(found.lesion_slice_indices)
@@ -99,16 +99,16 @@ def test_warnings_stand_first_and_everything_is_escaped(phantom: Phantom, grey_b
     assert page.index("Before you use these numbers") < page.index("<h2>Burden")
 
 
-def test_a_picture_says_what_it_cannot_know(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
+def test_the_report_of_an_image_states_what_is_unknown(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
     grey = np.clip((phantom.scan.values[16].astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.png")
     analysis = segment(read_scan(tmp_path / "a.png"), grey_band)
     save(analysis, tmp_path / "out")
-    words = " ".join(Words((tmp_path / "out" / "report.html").read_text()).text.split())
+    text = " ".join(PageText((tmp_path / "out" / "report.html").read_text()).text.split())
     assert analysis.findings.zones is None
-    assert "Unknown: a picture is one slice of a lung, whose height is not known." in words
-    assert "a picture states no spacing" in words
-    assert "HU are estimated from a lung window" in words
+    assert "Unknown: a picture is one slice of a lung, whose height is not known." in text
+    assert "a picture states no spacing" in text
+    assert "HU are estimated from a lung window" in text
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def shown(page: "Page") -> int:
     return int(match[1])
 
 
-def test_the_viewer_starts_at_the_most_lesion_and_moves(opened: "Page", analysis: Analysis) -> None:
+def test_the_viewer_starts_at_the_slice_with_most_lesion_and_moves(opened: "Page", analysis: Analysis) -> None:
     most = int(np.argmax(analysis.findings.profile.lesion))
     assert shown(opened) == most
     opened.focus("#stage")
@@ -171,7 +171,7 @@ def test_the_viewer_starts_at_the_most_lesion_and_moves(opened: "Page", analysis
     opened.wait_for_function(f"document.getElementById('words').textContent.startsWith('slice {most + 1}')")
 
 
-def test_the_contour_goes_and_comes(opened: "Page") -> None:
+def test_the_contour_can_be_hidden(opened: "Page") -> None:
     assert opened.is_visible("#contour")
     with_contour = opened.locator("#stage").screenshot()
     opened.uncheck("#shown")
@@ -188,12 +188,12 @@ def test_a_click_on_the_profile_shows_its_slice(opened: "Page", analysis: Analys
     assert shown(opened) == number
 
 
-def test_a_phone_is_wide_enough(opened: "Page") -> None:
+def test_the_page_fits_a_phone(opened: "Page") -> None:
     opened.set_viewport_size({"width": 390, "height": 800})
     assert opened.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_on_paper_there_are_pictures_and_no_viewer(opened: "Page") -> None:
+def test_on_paper_the_preview_replaces_the_viewer(opened: "Page") -> None:
     assert not opened.is_visible("figure.print")
     opened.emulate_media(media="print")
     assert opened.is_visible("figure.print img")
@@ -201,7 +201,7 @@ def test_on_paper_there_are_pictures_and_no_viewer(opened: "Page") -> None:
     assert opened.pdf()[:5] == b"%PDF-"
 
 
-def test_without_script_the_numbers_and_pictures_are_there(browser: Any, report: Path, analysis: Analysis) -> None:
+def test_without_scripts_numbers_and_preview_are_shown(browser: Any, report: Path, analysis: Analysis) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(report.as_uri())
     assert page.is_visible("figure.print img")

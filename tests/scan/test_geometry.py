@@ -15,7 +15,7 @@ AXES = [
 SHAPE, SPACING = (4, 5, 6), (5.0, 0.8, 0.7)
 
 
-def turned(order: tuple[int, ...], signs: tuple[float, ...], tilt_degrees: float = 0.0) -> Geometry:
+def reordered(order: tuple[int, ...], signs: tuple[float, ...], tilt_degrees: float = 0.0) -> Geometry:
     """Array axis i runs along LPS axis order[i], forwards or backwards, on a grid tilted about L."""
     affine = np.eye(4)
     affine[:3, :3] = 0
@@ -32,7 +32,7 @@ def centroid_mm(marked: NDArray[np.float64], geometry: Geometry) -> NDArray[np.f
     return centre
 
 
-def test_hand_computed_numbers() -> None:
+def test_spacing_volume_and_positions_equal_hand_computed_ones() -> None:
     affine = np.array([[0, 0, -0.5, 100], [0, 0.5, 0, -80], [4.0, 0, 0, 20], [0, 0, 0, 1]])
     geometry = Geometry((10, 20, 30), affine)
     assert repr(geometry) == "Geometry(10 x 20 x 30 voxels (z, y, x) of 4 x 0.5 x 0.5 mm)"
@@ -51,17 +51,17 @@ def test_a_sheared_voxel_has_the_volume_of_its_parallelepiped() -> None:
     assert geometry.voxel_ml == pytest.approx(1.0)
     assert geometry.spacing[1] == pytest.approx(np.sqrt(109))
     assert geometry.is_sheared
-    assert not turned((1, 2, 0), (1.0, -1.0, 1.0), 20.0).is_sheared
+    assert not reordered((1, 2, 0), (1.0, -1.0, 1.0), 20.0).is_sheared
 
 
-def test_pixels_have_no_volume() -> None:
+def test_pictures_have_no_volume() -> None:
     geometry = Geometry.pixels((1, 300, 400))
     assert geometry.voxel_ml is None
     assert repr(geometry) == "Geometry(1 x 300 x 400 voxels (z, y, x) of 1 x 1 x 1 px)"
 
 
-def test_matches_looks_at_shape_and_every_corner() -> None:
-    geometry = turned((2, 1, 0), (1.0, 1.0, 1.0))
+def test_matches_compares_shape_and_every_corner() -> None:
+    geometry = reordered((2, 1, 0), (1.0, 1.0, 1.0))
     near, far, rotated = (geometry.affine_lps.copy() for _ in range(3))
     near[0, 3] += 0.0009
     far[0, 3] += 0.0011
@@ -72,7 +72,7 @@ def test_matches_looks_at_shape_and_every_corner() -> None:
     assert not geometry.matches(Geometry((4, 5, 7), geometry.affine_lps))
 
 
-def test_it_is_frozen_to_the_matrix() -> None:
+def test_the_affine_cannot_be_changed() -> None:
     affine = np.eye(4)
     geometry = Geometry((1, 2, 3), affine)
     affine[0, 3] = 7
@@ -89,33 +89,33 @@ def test_it_is_frozen_to_the_matrix() -> None:
         (np.diag([1.0, 0, 1, 1]), "onto a plane"),
     ],
 )
-def test_refused_affines(affine: NDArray[np.float64], message: str) -> None:
+def test_degenerate_affines_are_refused(affine: NDArray[np.float64], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Geometry((1, 2, 3), affine)
 
 
 @pytest.mark.parametrize("tilt", [0.0, 20.0], ids=["upright", "tilted"])
 @pytest.mark.parametrize(("order", "signs"), AXES)
-def test_axial_view_of_every_permutation_and_flip(
+def test_the_axial_view_is_upright_and_invertible_for_every_permutation_and_flip(
     order: tuple[int, ...], signs: tuple[float, ...], tilt: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groundglass.scan.geometry.SLICES_AT_ONCE", 2)
-    geometry = turned(order, signs, tilt)
+    geometry = reordered(order, signs, tilt)
     view = AxialView(geometry)
     array = np.random.default_rng(0).integers(0, 1000, SHAPE)
-    upright = view.turn(array)
+    upright = view.to_axial(array)
 
     assert upright.shape == view.geometry.shape
-    np.testing.assert_array_equal(view.restore(upright), array)
+    np.testing.assert_array_equal(view.from_axial(upright), array)
     bright = array > 500
-    for slices in (view.turn(bright), PackedMask.from_slices(view.turn(bright))):
-        np.testing.assert_array_equal(np.stack(list(view.restored_slices(slices))), bright)
-    # Every voxel is still at its place in the patient.
+    for slices in (view.to_axial(bright), PackedMask.from_slices(view.to_axial(bright))):
+        np.testing.assert_array_equal(np.stack(list(view.source_slices(slices))), bright)
+    # Every voxel keeps its position in the patient.
     for index in [(0, 0, 0), (1, 2, 3), (3, 4, 5)]:
         marked = np.zeros(SHAPE)
         marked[index] = 1
         np.testing.assert_allclose(
-            centroid_mm(view.turn(marked), view.geometry), geometry.position(index), rtol=0, atol=1e-9
+            centroid_mm(view.to_axial(marked), view.geometry), geometry.position(index), rtol=0, atol=1e-9
         )
     # Axis 0 runs towards the head, axis 1 to the back, axis 2 to the left.
     axes = view.geometry.affine_lps[:3, :3]
@@ -129,11 +129,11 @@ def test_axial_view_of_every_permutation_and_flip(
     st.tuples(*[st.integers(1, 5)] * 3),
     st.floats(-44, 44),
 )
-def test_round_trips_for_any_size(
+def test_reordering_and_ras_round_trip_for_any_size(
     axes: tuple[tuple[int, ...], tuple[float, ...]], shape: tuple[int, int, int], tilt: float
 ) -> None:
-    geometry = Geometry(shape, turned(*axes, tilt).affine_lps)
+    geometry = Geometry(shape, reordered(*axes, tilt).affine_lps)
     array = np.arange(np.prod(shape)).reshape(shape)
     view = AxialView(geometry)
-    np.testing.assert_array_equal(view.restore(view.turn(array)), array)
+    np.testing.assert_array_equal(view.from_axial(view.to_axial(array)), array)
     assert Geometry.from_ras(shape[::-1], geometry.affine_ras).matches(geometry, 1e-9)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groundglass.scan.packed_mask import PackedMask, counts
+from groundglass.scan.packed_mask import PackedMask, voxels_per_slice
 
 RNG = np.random.default_rng(0)
 MASK = RNG.random((5, 13, 21)) < 0.3
@@ -12,7 +12,7 @@ MASK[3, :4], MASK[3, :, 15:] = False, False
 
 
 @pytest.mark.parametrize("volume", [MASK, MASK * RNG.integers(0, 5, MASK.shape, dtype=np.uint8), ~MASK[:1], MASK[1:2]])
-def test_what_is_packed_comes_back(volume: NDArray[np.bool_] | NDArray[np.uint8]) -> None:
+def test_packing_is_lossless_for_every_access(volume: NDArray[np.bool_] | NDArray[np.uint8]) -> None:
     packed = PackedMask.from_slices(volume)
     assert packed.shape == volume.shape
     assert len(packed) == len(volume)
@@ -21,14 +21,14 @@ def test_what_is_packed_comes_back(volume: NDArray[np.bool_] | NDArray[np.uint8]
     assert np.array_equal(whole, volume)
     assert np.array_equal(np.asarray(packed, dtype=np.int32), volume)
     assert np.array_equal(np.stack(list(packed)), volume)
-    assert np.array_equal(counts(packed), np.count_nonzero(volume, axis=(1, 2)))
+    assert np.array_equal(voxels_per_slice(packed), np.count_nonzero(volume, axis=(1, 2)))
     for z in range(len(volume)):
         assert packed[z].dtype == volume.dtype
         assert np.array_equal(packed[z], volume[z])
         assert np.array_equal(packed[z, 2:9, 5:20], volume[z, 2:9, 5:20])
 
 
-def test_it_takes_an_eighth_of_the_bytes_and_shares_none() -> None:
+def test_a_packed_mask_needs_an_eighth_of_the_bytes_and_shares_no_array() -> None:
     packed = PackedMask.from_slices(MASK)
     assert sum(row.nbytes for plane in packed.slices for row in plane.bits) <= MASK.size / 8 + len(MASK)
     packed[2][:] = False

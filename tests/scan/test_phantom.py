@@ -13,7 +13,7 @@ def test_the_same_seed_makes_the_same_chest() -> None:
     assert (first.lesions.voxels != other.lesions.voxels).any()
 
 
-def test_it_has_the_tissues_of_a_chest_in_hu(phantom: Phantom) -> None:
+def test_the_phantom_has_the_tissues_of_a_chest_in_hu(phantom: Phantom) -> None:
     hu, lungs, lesions = phantom.scan.values, phantom.lungs.voxels, phantom.lesions.voxels
     assert hu.dtype == np.int16
     assert np.median(hu[lungs & ~lesions]) == pytest.approx(-865, abs=40)
@@ -25,14 +25,14 @@ def test_it_has_the_tissues_of_a_chest_in_hu(phantom: Phantom) -> None:
 
 def test_the_lesions_are_in_the_lungs_on_both_sides(phantom: Phantom) -> None:
     view = AxialView(phantom.scan.geometry)
-    lesions = view.turn(phantom.lesions.voxels)
+    lesions = view.to_axial(phantom.lesions.voxels)
     assert not (phantom.lesions.voxels & ~phantom.lungs.voxels).any()
     middle = lesions.shape[2] // 2
     assert lesions[..., :middle].any()
     assert lesions[..., middle:].any()
 
 
-def test_volumes_hold_at_every_resolution() -> None:
+def test_volumes_are_the_same_at_every_resolution() -> None:
     coarse, fine = chest_phantom(shape=(24, 96, 128)), chest_phantom(shape=(48, 144, 190))
     assert coarse.lungs.volume_ml == pytest.approx(fine.lungs.volume_ml, rel=0.05)
     assert 2500 < (fine.lungs.volume_ml or 0) < 4500

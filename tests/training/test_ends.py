@@ -1,4 +1,4 @@
-"""How a training may end early, and that it loses the epoch it was in alone."""
+"""Trainings that end early lose only the epoch that they were in."""
 
 import errno
 import signal
@@ -12,40 +12,40 @@ import torch
 from groundglass.errors import TrainingError
 from groundglass.training.module import TrainingConfig
 from helpers import tiny_training
-from helpers.tiny_training import SHORT, no_number, run, same_weights, without_times
+from helpers.tiny_training import SHORT, nan_loss, run, same_weights, without_times
 
-ONE = TrainingConfig(learning_rate=1e-3, epochs=1, early_stopping_patience=0)
+ONE_EPOCH = TrainingConfig(learning_rate=1e-3, epochs=1, early_stopping_patience=0)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training of three epochs that nothing happened to."""
+    """Run folder of an uninterrupted training of three epochs."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     run(folder)
     return folder
 
 
-def assert_alike(folder: Path, whole: Path) -> None:
-    """Weights and metrics are those of a training that nothing happened to."""
+def assert_same_result(folder: Path, whole: Path) -> None:
+    """Check that weights and metrics are those of the uninterrupted training."""
     for name in ("last.ckpt", "best.ckpt"):
         assert same_weights(folder / name, whole / name)
     assert without_times(folder) == without_times(whole)
 
 
-def test_a_loss_that_is_no_number_ends_it_and_the_last_good_checkpoint_stays(
+def test_a_nan_loss_ends_the_training_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
 ) -> None:
-    run(tmp_path / "run", ONE)
+    run(tmp_path / "run", ONE_EPOCH)
     with monkeypatch.context() as patch:
-        patch.setattr("groundglass.training.module.segmentation_loss", no_number)
+        patch.setattr("groundglass.training.module.segmentation_loss", nan_loss)
         with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
             run(tmp_path / "run", resume=True)
     run(tmp_path / "run", resume=True)
-    assert_alike(tmp_path / "run", whole)
+    assert_same_result(tmp_path / "run", whole)
 
 
-def test_ctrl_c_ends_it_clearly_and_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path) -> None:
-    run(tmp_path / "run", ONE)
+def test_a_training_resumes_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path) -> None:
+    run(tmp_path / "run", ONE_EPOCH)
     before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
 
@@ -53,28 +53,30 @@ def test_ctrl_c_ends_it_clearly_and_it_goes_on(tmp_path: Path, monkeypatch: pyte
             raise KeyboardInterrupt
 
         patch.setattr("groundglass.training.module.segmentation_loss", interrupt)
-        with pytest.raises(TrainingError, match="interrupted in epoch 1: --resume goes on"):
+        with pytest.raises(
+            TrainingError, match="interrupted in epoch 1: continue from the end of the last epoch with --resume"
+        ):
             run(tmp_path / "run", resume=True)
-    signal.signal(signal.SIGINT, before)  # Lightning has it ignored while it shuts down
+    signal.signal(signal.SIGINT, before)  # Lightning ignores it while it shuts down
     run(tmp_path / "run", resume=True)
-    assert_alike(tmp_path / "run", whole)
+    assert_same_result(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize("scene", ["killed-in-an-epoch", "killed-while-writing"])
-def test_a_kill_loses_the_epoch_alone(tmp_path: Path, whole: Path, scene: str) -> None:
-    command = [sys.executable, "-W", "error", tiny_training.__file__, scene, str(tmp_path / "run")]
+@pytest.mark.parametrize("scenario", ["killed-in-an-epoch", "killed-while-writing"])
+def test_a_killed_training_loses_only_its_epoch(tmp_path: Path, whole: Path, scenario: str) -> None:
+    command = [sys.executable, "-W", "error", tiny_training.__file__, scenario, str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"] == 0
     run(tmp_path / "run", resume=True)
-    assert_alike(tmp_path / "run", whole)
+    assert_same_result(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt", "metrics.csv"])
-def test_a_full_disk_ends_it_clearly_and_the_last_good_checkpoint_stays(
+def test_a_full_disk_ends_the_training_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path, name: str
 ) -> None:
-    run(tmp_path / "run", ONE)
+    run(tmp_path / "run", ONE_EPOCH)
     replace = Path.replace
 
     def full(self: Path, target: Path) -> Path:
@@ -84,17 +86,19 @@ def test_a_full_disk_ends_it_clearly_and_the_last_good_checkpoint_stays(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
-        with pytest.raises(TrainingError, match=f"{name} cannot be written: No space left on device; .*--resume goes"):
+        with pytest.raises(TrainingError, match=f"{name} cannot be written: No space left on device; .*with --resume"):
             run(tmp_path / "run", resume=True)
     assert not list((tmp_path / "run").glob(".groundglass-*"))
     run(tmp_path / "run", SHORT, resume=True)
-    assert_alike(tmp_path / "run", whole)
+    assert_same_result(tmp_path / "run", whole)
 
 
-def test_a_full_disk_under_the_log_names_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_for_the_log_names_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("lightning.pytorch.loggers.TensorBoardLogger.log_metrics", full)
-    with pytest.raises(TrainingError, match=r"run cannot be written to: No space left on device; --resume goes on"):
-        run(tmp_path / "run", ONE)
+    with pytest.raises(
+        TrainingError, match=r"run cannot be written: No space left on device; continue .* with --resume"
+    ):
+        run(tmp_path / "run", ONE_EPOCH)

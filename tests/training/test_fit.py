@@ -7,7 +7,8 @@ import torch
 
 from groundglass.errors import ConfigError, TrainingError
 from groundglass.network.unet import NetworkConfig
-from groundglass.training.batches import Batches, plain_batches
+from groundglass.training.augment import augment
+from groundglass.training.batches import plain_batches
 from groundglass.training.callbacks import Checkpoint
 from groundglass.training.fit import describe_machine
 from groundglass.training.module import LesionModule, TrainingConfig
@@ -26,13 +27,13 @@ from helpers.tiny_training import (
 
 
 def dice(network: LesionModule) -> float:
-    """Of the lesion map, over all bright squares."""
+    """Compute the Dice of the lesion map over all bright squares."""
     image, target = next(iter(plain_batches(bright_squares(), WINDOW, 16)))
-    found = network(image)[:, :1] > 0
-    return float(2 * (found & (target > 0)).sum() / (found.sum() + target.sum()))
+    predicted = network(image)[:, :1] > 0
+    return float(2 * (predicted & (target > 0)).sum() / (predicted.sum() + target.sum()))
 
 
-def test_it_learns_what_is_plain_to_see(tmp_path: Path) -> None:
+def test_a_training_learns_bright_squares(tmp_path: Path) -> None:
     checkpoint = run(
         tmp_path / "run", TrainingConfig("adamw", learning_rate=2e-2, epochs=30, early_stopping_patience=0)
     )
@@ -41,19 +42,19 @@ def test_it_learns_what_is_plain_to_see(tmp_path: Path) -> None:
     assert {"last.ckpt", "best.ckpt"} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
-def test_it_learns_a_map_per_class_and_the_lesion_of_those_without_one(tmp_path: Path) -> None:
+def test_a_training_learns_classes_and_lesions_of_unstated_class(tmp_path: Path) -> None:
     training = TrainingConfig("adamw", learning_rate=2e-2, epochs=30, early_stopping_patience=0)
     checkpoint = run(tmp_path / "run", training, classes=CLASSES)
     network = load_network(checkpoint, NetworkConfig(NETWORK.widths, classes=3))
     assert dice(network) > 0.9
     image, target = next(iter(plain_batches(bright_squares(), WINDOW, 16, CLASSES)))
-    either = network(image)[:, 1:].amax(1) > 0  # the classes look alike: which it is cannot be learnt, that it is can
+    either = network(image)[:, 1:].amax(1) > 0  # both classes look the same, so only "one of them" can be learnt
     stated = target[:, 1] >= 0
     assert (either == (target[:, 1:].amax(1) > 0))[stated].float().mean() > 0.9
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-def test_two_epochs_and_two_more_are_four(tmp_path: Path, ema_decay: float) -> None:
+def test_two_epochs_and_two_resumed_ones_equal_four(tmp_path: Path, ema_decay: float) -> None:
     two, four = (replace(SHORT, epochs=epochs, ema_decay=ema_decay) for epochs in (2, 4))
     run(tmp_path / "whole", four)
     run(tmp_path / "parts", two)
@@ -63,13 +64,13 @@ def test_two_epochs_and_two_more_are_four(tmp_path: Path, ema_decay: float) -> N
     assert without_times(tmp_path / "whole") == without_times(tmp_path / "parts")
 
 
-def test_a_cycle_of_another_length_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_one_cycle_schedule_of_another_length_is_not_resumed(tmp_path: Path) -> None:
     run(tmp_path / "run", TrainingConfig("adamw", epochs=1))
-    with pytest.raises(TrainingError, match=r"begun for 4 steps, 8 are asked for: resume with the same"):
+    with pytest.raises(TrainingError, match=r"started for 4 steps, but this training has 8: resume with the same"):
         run(tmp_path / "run", TrainingConfig("adamw", epochs=2), resume=True)
 
 
-def test_the_best_is_remembered_where_the_run_folder_was_moved(tmp_path: Path) -> None:
+def test_the_best_score_is_remembered_after_the_run_folder_was_moved(tmp_path: Path) -> None:
     before, after = (Checkpoint(tmp_path / name, "best", monitor="validation_dice", mode="max") for name in "ab")
     path, score = str(tmp_path / "a" / "best.ckpt"), torch.tensor(0.9)
     known = {"best_model_path": path, "best_model_score": score, "best_k_models": {path: score}, "kth_value": score}
@@ -79,7 +80,7 @@ def test_the_best_is_remembered_where_the_run_folder_was_moved(tmp_path: Path) -
     assert after.best_model_score == score
 
 
-def test_the_seed_decides(tmp_path: Path) -> None:
+def test_the_seed_determines_the_weights(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("again", 1), ("b", 2)):
         run(tmp_path / name, TrainingConfig(learning_rate=1e-3, epochs=1, seed=seed))
     a, again, b = (tmp_path / name / "last.ckpt" for name in ("a", "again", "b"))
@@ -87,24 +88,26 @@ def test_the_seed_decides(tmp_path: Path) -> None:
     assert not same_weights(a, b)
 
 
-def test_the_papers_schedule_halves_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_better(module: LesionModule) -> None:
+def test_the_papers_schedule_halves_the_learning_rate_and_stops_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def log_no_improvement(module: LesionModule) -> None:
         module.log_dict({"validation_loss": 1.0, "validation_dice": 0.0})
 
-    monkeypatch.setattr(LesionModule, "on_validation_epoch_end", no_better)
+    monkeypatch.setattr(LesionModule, "on_validation_epoch_end", log_no_improvement)
     run(tmp_path / "run", TrainingConfig(learning_rate=1e-3, epochs=30, lr_patience=2, early_stopping_patience=5))
     rates = [float(row["learning_rate"]) for row in metrics(tmp_path / "run")]
-    # The first epoch improves on nothing; halved for the one after the third without, stopped after the fifth.
+    # The first epoch counts as an improvement; three without one halve the rate, five stop the training.
     assert rates == [1e-3, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4]
 
 
-def test_without_a_validation_the_last_epoch_is_the_result(tmp_path: Path) -> None:
+def test_without_a_validation_part_the_last_epoch_is_the_result(tmp_path: Path) -> None:
     assert run(tmp_path / "run", SHORT, validates=False).name == "last.ckpt"
     assert not (tmp_path / "run" / "best.ckpt").exists()
     assert set(metrics(tmp_path / "run")[0]) == {"epoch", "loss", "learning_rate", "seconds", "data_share"}
 
 
-def test_averaged_weights_are_what_is_scored_and_kept(tmp_path: Path) -> None:
+def test_averaged_weights_are_scored_and_stored(tmp_path: Path) -> None:
     config = TrainingConfig("adamw", learning_rate=1e-2, epochs=3, early_stopping_patience=0, ema_decay=0.9)
     checkpoint = run(tmp_path / "run", config)
     stored = torch.load(checkpoint, weights_only=True)
@@ -114,39 +117,37 @@ def test_averaged_weights_are_what_is_scored_and_kept(tmp_path: Path) -> None:
     assert dice(load_network(checkpoint, NETWORK)) == pytest.approx(max(logged), abs=1e-4)
 
 
-def test_there_is_something_to_resume_or_it_says_so(tmp_path: Path) -> None:
+def test_resuming_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nothing to resume"):
         run(tmp_path / "run", TrainingConfig(epochs=1), resume=True)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     checkpoint = run(tmp_path / "run", TrainingConfig(epochs=1))
-    with pytest.raises(TrainingError, match="does not fit the configuration"):
+    with pytest.raises(TrainingError, match=r"does not match the config\.json"):
         load_network(checkpoint, NetworkConfig(widths=(4, 8), attention=False))
     with pytest.raises(TrainingError, match="train first"):
         load_network(tmp_path / "none.ckpt", NETWORK)
 
 
-def test_bfloat16_trains(tmp_path: Path) -> None:
+def test_a_training_in_bfloat16_learns(tmp_path: Path) -> None:
     config = TrainingConfig("adamw", learning_rate=2e-2, epochs=30, early_stopping_patience=0, precision="bf16-mixed")
     run(tmp_path / "run", config)
     assert float(metrics(tmp_path / "run")[-1]["validation_dice"]) > 0.9
 
 
-def test_a_device_there_is_not_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not the 0 devices asked for"):
+def test_unavailable_devices_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot provide 0 devices"):
         run(tmp_path / "run", devices=0)
 
 
-def test_the_share_of_a_step_that_data_take_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = Batches._make
-
-    def slow(*words: object) -> object:
+def test_the_share_of_time_spent_on_data_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_augment(*arguments: object) -> object:
         time.sleep(0.2)
-        return make(*words)  # type: ignore[arg-type]
+        return augment(*arguments)  # type: ignore[arg-type]
 
     run(tmp_path / "fast", replace(SHORT, epochs=1))
-    monkeypatch.setattr(Batches, "_make", slow)
+    monkeypatch.setattr("groundglass.training.batches.augment", slow_augment)
     run(tmp_path / "slow", replace(SHORT, epochs=1))
     (fast,), (slowed,) = metrics(tmp_path / "fast"), metrics(tmp_path / "slow")
     assert 0 < float(fast["data_share"]) < float(slowed["data_share"]) < 1
@@ -154,14 +155,14 @@ def test_the_share_of_a_step_that_data_take_is_logged(tmp_path: Path, monkeypatc
     assert float(slowed["seconds"]) > 4 * 0.2
 
 
-def test_the_machine_and_the_state_of_the_code_are_told() -> None:
-    told = describe_machine()
-    assert {"groundglass", "python", "torch", "lightning", "numpy", "machine", "threads", "gpu", "git"} == set(told)
+def test_versions_machine_and_git_state_are_described() -> None:
+    machine = describe_machine()
+    assert {"groundglass", "python", "torch", "lightning", "numpy", "machine", "threads", "gpu", "git"} == set(machine)
     if (Path(__file__).parents[2] / ".git").exists():
-        assert len(told["git"]["commit"]) == 40
-        assert told["git"]["dirty"] in (True, False)
+        assert len(machine["git"]["commit"]) == 40
+        assert machine["git"]["dirty"] in (True, False)
 
 
-def test_without_git_there_is_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_there_is_no_git_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert describe_machine()["git"] is None

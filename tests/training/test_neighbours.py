@@ -1,4 +1,4 @@
-"""A network that sees a slice between its neighbours: the same three in training and where a scan is segmented."""
+"""2.5D networks: the input has the same three slices in training and in segmentation."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from groundglass.data.prepare import PreparationSettings, prepare
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split
@@ -20,16 +18,14 @@ from groundglass.io.reader import read_scan
 from groundglass.scan.intensity import HuVolume
 from groundglass.scan.lung_field import Box, LungField
 from groundglass.training.augment import AugmentConfig
-from groundglass.training.batches import SamplingConfig, plain_batches, training_batches
-from groundglass.training.config import RunConfig, checked
+from groundglass.training.batches import NO_AUGMENTATION, SamplingConfig, plain_batches, training_batches
+from groundglass.training.config import RunConfig, parse_config
 from groundglass.training.export import export
 from groundglass.training.run import train
 from groundglass.training.weights import load_network
-from helpers.fake_engine import MadeUpEngine, made_up_segmenter
-from helpers.medseg_phantoms import write_phantoms
+from helpers.fake_engine import RecordingEngine, fake_segmenter
 
 WINDOW = (-1000.0, 0.0)
-STILL = AugmentConfig(flip=0, rotate_degrees=0, scale=0, shift=0)
 NEIGHBOURS_MM = 5.0
 CONFIG = {
     "name": "between",
@@ -42,7 +38,7 @@ SPLIT = Split(name="apart", protocol="B", rule="", train=("volumes/1",), validat
 
 
 def stack(spacing_mm: float, count: int = 5, name: str = "volumes/1", first: int = 0) -> Slices:
-    """Slice i of a case holds the value -100 - i HU."""
+    """Return slices of a case of which number i has the value -100 - i HU everywhere."""
     hu = (-100 - np.arange(first, first + count))[:, None, None] * np.ones((1, 8, 8))
     names = np.array([name] * count)
     numbers, spacing = np.arange(first, first + count), np.full(count, spacing_mm)
@@ -58,20 +54,22 @@ def stack(spacing_mm: float, count: int = 5, name: str = "volumes/1", first: int
         (np.nan, [(i, i, i) for i in range(5)]),
     ],
 )
-def test_the_neighbours_lie_as_far_off_as_asked(spacing_mm: float, expected: list[tuple[int, int, int]]) -> None:
-    assert stack(spacing_mm).between_neighbours(NEIGHBOURS_MM).tolist() == [list(three) for three in expected]
-    assert stack(spacing_mm).between_neighbours(0.0).tolist() == [[i] for i in range(5)]
+def test_neighbours_are_found_at_the_configured_distance(
+    spacing_mm: float, expected: list[tuple[int, int, int]]
+) -> None:
+    assert stack(spacing_mm).neighbour_indices(NEIGHBOURS_MM).tolist() == [list(three) for three in expected]
+    assert stack(spacing_mm).neighbour_indices(0.0).tolist() == [[i] for i in range(5)]
 
 
-def test_no_slice_of_another_scan_is_a_neighbour() -> None:
+def test_slices_of_another_scan_are_no_neighbours() -> None:
     one, other = stack(5.0, 2), stack(5.0, 2, "volumes/2", first=2)
     both = Slices(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in one.__dataclass_fields__))
-    assert both.between_neighbours(NEIGHBOURS_MM).tolist() == [[0, 0, 1], [0, 1, 1], [2, 2, 3], [2, 3, 3]]
+    assert both.neighbour_indices(NEIGHBOURS_MM).tolist() == [[0, 0, 1], [0, 1, 1], [2, 2, 3], [2, 3, 3]]
 
 
-def test_a_slice_apart_from_its_scan_has_no_neighbours() -> None:
+def test_a_slice_whose_neighbours_are_missing_takes_their_place() -> None:
     kept = stack(5.0).where(np.array([True, False, True, True, False]))
-    assert kept.between_neighbours(NEIGHBOURS_MM).tolist() == [[0, 0, 0], [1, 1, 2], [1, 2, 2]]
+    assert kept.neighbour_indices(NEIGHBOURS_MM).tolist() == [[0, 0, 0], [1, 1, 2], [1, 2, 2]]
 
 
 def test_a_batch_holds_each_slice_between_its_neighbours() -> None:
@@ -86,10 +84,12 @@ def test_a_batch_holds_each_slice_between_its_neighbours() -> None:
     )
 
 
-def test_a_slice_may_be_seen_alone_as_a_picture_is() -> None:
-    def spread(alone: float) -> torch.Tensor:
-        change = replace(STILL, drop_neighbours_prob=alone)
-        loader = training_batches(stack(5.0, 40), WINDOW, SamplingConfig(40), change, 0, neighbours_mm=NEIGHBOURS_MM)
+def test_neighbours_are_dropped_with_the_configured_probability() -> None:
+    def spread(probability: float) -> torch.Tensor:
+        augmentation = replace(NO_AUGMENTATION, drop_neighbours_prob=probability)
+        loader = training_batches(
+            stack(5.0, 40), WINDOW, SamplingConfig(40), augmentation, 0, neighbours_mm=NEIGHBOURS_MM
+        )
         ((image, _),) = loader
         return image.amax(1) - image.amin(1)
 
@@ -98,28 +98,18 @@ def test_a_slice_may_be_seen_alone_as_a_picture_is() -> None:
     assert 5 < int((spread(0.5).amax((1, 2)) == 0).sum()) < 35
 
 
-def test_neighbours_are_moved_and_blurred_as_the_slice_is() -> None:
+def test_neighbours_are_augmented_like_the_slice() -> None:
     given = stack(5.0, 3)
     given.hu[:] = np.random.default_rng(0).integers(-900, -100, given.hu.shape[1:])
-    change = AugmentConfig(window_hu=100, gamma=0.3, blur_px=2.0, rotate_180_prob=0.5)
-    loader = training_batches(given, WINDOW, SamplingConfig(3), change, 0, neighbours_mm=NEIGHBOURS_MM)
+    augmentation = AugmentConfig(window_hu=100, gamma=0.3, blur_px=2.0, rotate_180_prob=0.5)
+    loader = training_batches(given, WINDOW, SamplingConfig(3), augmentation, 0, neighbours_mm=NEIGHBOURS_MM)
     ((image, _),) = loader
     assert torch.allclose(image, image[:, 1:2].expand(-1, 3, -1, -1), atol=1e-5)
 
 
-class Remembers(MadeUpEngine):
-    """Finds nothing, and keeps what it was shown."""
-
-    def __init__(self) -> None:
-        self.seen: list[NDArray[np.float32]] = []
-
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.seen.append(images)
-        return np.full_like(images[:, :1], -9)
-
-
-def between() -> tuple[Segmenter, Remembers]:
-    card, engine = made_up_segmenter().card, Remembers()
+def recording_segmenter() -> tuple[Segmenter, RecordingEngine]:
+    """Return a 2.5D segmenter that finds nothing, and its engine, which records its input."""
+    card, engine = fake_segmenter().card, RecordingEngine()
     return Segmenter(card.model_copy(update={"neighbours_mm": NEIGHBOURS_MM, "size": (72, 96)}), engine), engine
 
 
@@ -131,52 +121,40 @@ def between() -> tuple[Segmenter, Remembers]:
         (None, [(1, 1, 1), (2, 2, 2), (3, 3, 3), (5, 5, 5)]),
     ],
 )
-def test_a_segmenter_looks_at_slices_between_their_neighbours_with_lung(
+def test_a_segmenter_adds_the_neighbours_that_show_lung(
     spacing_mm: float | None, expected: list[tuple[int, int, int]]
 ) -> None:
     hu = (-100.0 - np.arange(7, dtype=np.float32))[:, None, None] * np.ones((1, 20, 20), np.float32)
     nothing, box = np.zeros(hu.shape, np.bool_), Box(0, 20, 0, 20)
     boxes = tuple(box if z in (1, 2, 3, 5) else None for z in range(7))
-    segmenter, engine = between()
+    segmenter, engine = recording_segmenter()
     segmenter.class_map(hu, LungField(nothing, nothing, boxes, (), spacing_mm))
-    shown = np.concatenate(engine.seen)[:, :, 36, 48] * 1500 - 1250
-    assert np.allclose(shown, -100 - np.array(expected), atol=0.01)
+    input_hu = np.concatenate(engine.inputs)[:, :, 36, 48] * 1500 - 1250
+    assert np.allclose(input_hu, -100 - np.array(expected), atol=0.01)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_phantoms(tmp_path_factory.mktemp("data"), grey=False)
-
-
-@pytest.fixture(scope="module")
-def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("prepared") / "all"
-    prepare([folder], path, PreparationSettings((72, 96)))
-    return path
-
-
-def test_training_and_segment_see_the_same_three_slices(folder: Path, prepared: Path) -> None:
-    segmenter, engine = between()
-    segment_scan(read_scan(folder / "rp_im" / "4.nii.gz"), segmenter)
+def test_training_and_segment_use_the_same_three_slices(phantoms: Path, prepared: Path) -> None:
+    segmenter, engine = recording_segmenter()
+    segment_scan(read_scan(phantoms / "rp_im" / "4.nii.gz"), segmenter)
     _, slices = read_prepared(prepared)
     scan = slices.where(slices.case == "volumes/4")
-    trained_on = scan.images(segmenter.card.window, NEIGHBOURS_MM)
+    trained_on = scan.network_inputs(segmenter.card.window, NEIGHBOURS_MM)
     assert trained_on.shape == (len(scan), 3, 72, 96)
-    assert np.abs(np.concatenate(engine.seen) - trained_on).max() < 1e-3  # whole HU are kept
+    assert np.abs(np.concatenate(engine.inputs) - trained_on).max() < 1e-3  # prepared slices are rounded to whole HU
     assert not np.allclose(trained_on[:, 0], trained_on[:, 1], atol=0.1)
 
 
 def run_config(**changes: object) -> RunConfig:
-    return checked(RunConfig, CONFIG | changes, "between")
+    return parse_config(CONFIG | changes, "between")
 
 
-def test_a_training_begins_with_the_weights_of_one_without_neighbours(prepared: Path, tmp_path: Path) -> None:
+def test_weights_of_a_2d_network_initialise_a_2_5d_network(prepared: Path, tmp_path: Path) -> None:
     alone = run_config(field={})
     train(alone, prepared, SPLIT, tmp_path / "alone")
     still = run_config(training=CONFIG["training"] | {"learning_rate": 1e-12})  # type: ignore[operator]
     train(still, prepared, SPLIT, tmp_path / "between", start=tmp_path / "alone")
-    before = load_network(tmp_path / "alone" / "best.ckpt", alone.built)
-    after = load_network(tmp_path / "between" / "best.ckpt", still.built)
+    before = load_network(tmp_path / "alone" / "best.ckpt", alone.network_config)
+    after = load_network(tmp_path / "between" / "best.ckpt", still.network_config)
     _, slices = read_prepared(prepared)
     for first, other in zip(
         plain_batches(slices, WINDOW, 8), plain_batches(slices, WINDOW, 8, neighbours_mm=NEIGHBOURS_MM), strict=True
@@ -185,7 +163,7 @@ def test_a_training_begins_with_the_weights_of_one_without_neighbours(prepared: 
             assert torch.allclose(before(first[0]), after(other[0]), atol=1e-5)
 
 
-def test_a_training_begins_with_nothing_else(prepared: Path, tmp_path: Path) -> None:
+def test_weights_of_any_other_network_are_refused(prepared: Path, tmp_path: Path) -> None:
     train(run_config(), prepared, SPLIT, tmp_path / "between")
     with pytest.raises(TrainingError, match="of another network"):
         train(run_config(field={}), prepared, SPLIT, tmp_path / "new", start=tmp_path / "between")
@@ -195,27 +173,27 @@ def test_a_training_begins_with_nothing_else(prepared: Path, tmp_path: Path) -> 
     assert not (tmp_path / "new").exists()
 
 
-def test_neighbours_want_slices_without_lesion() -> None:
-    with pytest.raises(ConfigError, match=r"wants sampling.lesion_free = true"):
+def test_neighbours_need_slices_without_lesion() -> None:
+    with pytest.raises(ConfigError, match=r"needs sampling.lesion_free = true"):
         run_config(sampling={})
-    with pytest.raises(ConfigError, match="a distance is not negative"):
+    with pytest.raises(ConfigError, match="a distance must not be negative"):
         run_config(field={"neighbours_mm": -1})
 
 
 @pytest.mark.parametrize("baseline", [None, pytest.param("DynUNet", marks=pytest.mark.slow)])
-def test_it_is_exported_and_its_neighbours_count(
-    baseline: str | None, folder: Path, prepared: Path, tmp_path: Path
+def test_an_exported_2_5d_network_depends_on_the_neighbours(
+    baseline: str | None, phantoms: Path, prepared: Path, tmp_path: Path
 ) -> None:
     train(run_config(baseline=baseline), prepared, SPLIT, tmp_path / "run")
     model, differences = export(tmp_path / "run", "between", tmp_path / "models", prepared=prepared)
     assert differences["OnnxRuntimeEngine"] < 1e-4
     segmenter = open_model(model)
     assert segmenter.card.input_shape == (3, 72, 96)
-    scan = read_scan(folder / "rp_im" / "4.nii.gz")
-    at = segment_scan(scan, segmenter)
-    hu: HuVolume = at.hu
-    field = replace(at.lung_field, spacing_mm=None)  # as if its slices were strangers
+    scan = read_scan(phantoms / "rp_im" / "4.nii.gz")
+    segmented = segment_scan(scan, segmenter)
+    hu: HuVolume = segmented.hu
+    field = replace(segmented.lung_field, spacing_mm=None)  # as if its slices were unrelated
     alone = [plane.probability for plane in segmenter.slice_predictions(hu, field)]
-    beside = [plane.probability for plane in segmenter.slice_predictions(hu, at.lung_field)]
+    beside = [plane.probability for plane in segmenter.slice_predictions(hu, segmented.lung_field)]
     assert len(alone) == len(beside) > 10
     assert max(np.abs(a - b).max() for a, b in zip(alone, beside, strict=True)) > 1e-3

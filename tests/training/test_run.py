@@ -1,4 +1,4 @@
-"""The whole life of a model on made-up data: folder, preparation, split, training, export, segmentation, scores."""
+"""The life of a model on phantoms: preparation, training, export, segmentation, scores, int8."""
 
 import json
 import shutil
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from groundglass.data.catalogue import Case, find_cases
 from groundglass.data.prepare import PreparationSettings, prepare
@@ -17,9 +16,9 @@ from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import cut_case
 from groundglass.data.splits import Split
 from groundglass.errors import ConfigError, DatasetError, EngineError, ModelError
-from groundglass.evaluation.evaluate import Target, evaluate
+from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import write_scores
-from groundglass.evaluation.targets import find_targets, training_warnings
+from groundglass.evaluation.targets import EvaluationTarget, find_targets, training_warnings
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.model_card import TrainedOn, read_card, write_card
 from groundglass.inference.open_model import open_model
@@ -27,18 +26,18 @@ from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import segment
-from groundglass.scan.intensity import AIR_HU, recognise
+from groundglass.scan.intensity import AIR_HU, recognise_intensity
 from groundglass.scan.kinds import FieldOfView
 from groundglass.scan.scan import Scan
 from groundglass.training.batches import plain_batches
 from groundglass.training.config import RunConfig, read_config
 from groundglass.training.export import export, open_run_segmenter, real_images
-from groundglass.training.provenance import open_run
-from groundglass.training.quantize import MOST_LOST, quantize
+from groundglass.training.finished_run import open_run
+from groundglass.training.quantize import LARGEST_DICE_LOSS, quantize
 from groundglass.training.run import THRESHOLDS, score, train
 from groundglass.training.study.leakage import estimate_leakage, leakage_table
-from groundglass.training.threshold import threshold_of_folds
-from helpers.fake_engine import MadeUpEngine
+from groundglass.training.threshold import choose_threshold
+from helpers.fake_engine import RecordingEngine
 from helpers.medseg_phantoms import write_phantoms
 
 CONFIG = """
@@ -91,12 +90,12 @@ def model(run: Path, prepared: Path) -> Path:
     return path
 
 
-def target(folder: Path, name: str) -> Target:
+def target(folder: Path, name: str) -> EvaluationTarget:
     (found,) = find_targets(folder, [name])
     return found
 
 
-def test_a_run_folder_tells_what_was_done(run: Path, config: RunConfig) -> None:
+def test_a_run_folder_describes_the_training(run: Path, config: RunConfig) -> None:
     assert {"config.json", "machine.json", "split.json", "metrics.csv", "last.ckpt", "best.ckpt", "result.json"} <= {
         path.name for path in run.iterdir()
     }
@@ -111,84 +110,79 @@ def test_a_run_folder_tells_what_was_done(run: Path, config: RunConfig) -> None:
 
 
 def test_a_second_training_into_the_same_folder_is_refused(run: Path, prepared: Path, config: RunConfig) -> None:
-    with pytest.raises(ConfigError, match="holds a training already: go on with --resume"):
+    with pytest.raises(ConfigError, match="already holds a training: continue it with --resume"):
         train(config, prepared, SPLIT, run)
 
 
-def test_a_run_goes_on_only_as_it_was_begun(run: Path, prepared: Path, config: RunConfig) -> None:
+def test_a_run_is_resumed_only_with_its_own_configuration_and_split(
+    run: Path, prepared: Path, config: RunConfig
+) -> None:
     other = config.model_copy(update={"classes": ()})
-    with pytest.raises(ConfigError, match="begun with another configuration"):
+    with pytest.raises(ConfigError, match="started with another configuration"):
         train(other, prepared, SPLIT, run, resume=True)
-    with pytest.raises(ConfigError, match="begun with another split"):
+    with pytest.raises(ConfigError, match="started with another split"):
         train(config, prepared, SPLIT.model_copy(update={"seed": 7}), run, resume=True)
 
 
 @pytest.mark.parametrize(
     ("field", "message"), [("size = [64, 64]", "--size 64 64"), ('view = "slice"', "--view slice")]
 )
-def test_a_folder_prepared_otherwise_is_refused(prepared: Path, tmp_path: Path, field: str, message: str) -> None:
+def test_a_folder_prepared_with_other_settings_is_refused(
+    prepared: Path, tmp_path: Path, field: str, message: str
+) -> None:
     (tmp_path / "other.toml").write_text(f'name = "other"\n[field]\n{field}\n')
     with pytest.raises(ConfigError, match=message):
         train(read_config(tmp_path / "other.toml"), prepared, SPLIT, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_training_sees_what_segment_sees(folder: Path, model: Path) -> None:
-    seen = []
-
-    class Recorder(MadeUpEngine):
-        def run(self, images: np.ndarray) -> np.ndarray:
-            seen.append(images)
-            return np.zeros_like(images)
-
-    case = find_cases(folder)[0]
+def test_training_and_segment_use_the_same_slices(folder: Path, model: Path) -> None:
+    case, engine = find_cases(folder)[0], RecordingEngine()
     card = read_card(model)
-    segment(read_scan(case.image), Segmenter(card, Recorder()))
+    segment(read_scan(case.image), Segmenter(card, engine))
     cut = card.window.scale(cut_case(case, card.size).hu.astype(np.float32))
-    segmented = np.concatenate(seen)[:, 0]
-    inside = (cut > 0.2) | (segmented > 0.2)  # the letterbox is air in one, the window's lower end in the other
-    assert np.abs(cut - segmented)[inside].max() < 0.003  # whole grey levels are kept
+    segmented = np.concatenate(engine.inputs)[:, 0]
+    inside = (cut > 0.2) | (segmented > 0.2)  # the letterbox is air in one, and the window's lower end in the other
+    assert np.abs(cut - segmented)[inside].max() < 0.003  # prepared slices keep whole grey levels
 
 
-def test_the_exported_model_segments_and_is_scored_through_the_same_code(model: Path, folder: Path) -> None:
+def test_an_exported_model_is_scored_on_the_masks_that_segment_gives(model: Path, folder: Path) -> None:
     segmenter, chosen = open_model(model), target(folder, "volumes/4")
-    score = evaluate([chosen], segmenter).pooled["whole"]
+    score = evaluate([chosen], segmenter).pooled_counts["whole"]
     result = segment(read_scan(chosen.case.image), segmenter)
-    truth = read_scan(chosen.case.lesion).values > 0
+    truth = read_scan(chosen.case.mask).values > 0
     assert score.true_positive == (result.lesions.voxels & truth).sum()
     assert score.false_positive == (result.lesions.voxels & ~truth).sum()
     assert (score.dice or 0) > 0.3
 
 
 @pytest.mark.parametrize("kind", ["8-bit", "HU"])
-def test_a_network_is_asked_about_what_it_was_trained_on(kind: str, folder: Path, run: Path, tmp_path: Path) -> None:
-    """The slices of a scan as `segment` gives them to the network are those of the prepared folder, bars included."""
-    seen: list[NDArray[np.float32]] = []
-
-    class Eye(MadeUpEngine):
-        def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-            seen.append(images)
-            return np.zeros_like(images)
-
+def test_segment_gives_the_network_the_slices_of_the_prepared_folder(
+    kind: str, folder: Path, run: Path, tmp_path: Path
+) -> None:
+    """Compare them including the bars of the letterbox."""
     image = folder / "rp_im" / "4.nii.gz"
     if kind == "HU":
         image, grey = tmp_path / "4.nii.gz", read_scan(image)
-        nifti.write_scan(Scan(np.rint(recognise(grey).to_hu(grey.values)).astype(np.int16), grey.geometry), image)
-    size = (72, 72)  # not the lungs' shape: there are bars
+        nifti.write_scan(
+            Scan(np.rint(recognise_intensity(grey).to_hu(grey.values)).astype(np.int16), grey.geometry), image
+        )
+    size = (72, 72)  # the lungs have another shape, so there are bars
     cut = cut_case(Case("volumes/4", "4", image, folder / "rp_msk" / "4.nii.gz"), size)
     card = open_run_segmenter(run).card.model_copy(update={"size": size})
     assert card.window_hu[0] != AIR_HU
-    segment(read_scan(image), Segmenter(card, Eye()))
+    engine = RecordingEngine()
+    segment(read_scan(image), Segmenter(card, engine))
     trained_on = card.window.scale(cut.hu.astype(np.float32))
-    given = np.concatenate(seen)[:, 0]
+    given = np.concatenate(engine.inputs)[:, 0]
     assert given.shape == trained_on.shape
     assert np.abs(given - trained_on).max() < 4 / 1500  # a grey level is 6 HU
 
 
-def test_a_run_is_scored_as_its_export_is(run: Path, model: Path, folder: Path) -> None:
+def test_a_run_and_its_export_have_the_same_dice(run: Path, model: Path, folder: Path) -> None:
     chosen = target(folder, "volumes/4")
     of_run, of_model = (
-        evaluate([chosen], s).pooled["whole"].dice for s in (open_run_segmenter(run), open_model(model))
+        evaluate([chosen], s).pooled_counts["whole"].dice for s in (open_run_segmenter(run), open_model(model))
     )
     assert of_run == pytest.approx(of_model, abs=0.002)
     assert open_run_segmenter(run).card.classes == ("lesion", "ground-glass", "consolidation")
@@ -198,52 +192,52 @@ def test_a_part_of_a_split_is_scored_slice_by_slice(model: Path, folder: Path, p
     split = SPLIT.model_copy(update={"test": ("volumes/4:9", "volumes/4:10")})
     (chosen,) = find_targets(prepared, (), split)
     assert (chosen.case.name, chosen.slices) == ("volumes/4", frozenset({9, 10}))
-    assert [each.number for each in evaluate([chosen], open_model(model)).slices] == [9, 10]
+    assert [each.z for each in evaluate([chosen], open_model(model)).slices] == [9, 10]
 
 
-def test_what_a_model_was_trained_on_is_no_test(run: Path, model: Path, prepared: Path) -> None:
+def test_scoring_on_training_data_is_warned_about(run: Path, model: Path, prepared: Path) -> None:
     for card in (open_run_segmenter(run).card, read_card(model)):
         assert training_warnings(find_targets(prepared, (), SPLIT), card.trained_on) == ()
         (warning,) = training_warnings(find_targets(prepared), card.trained_on)
         assert warning.startswith("2 of 3 cases (volumes/1, volumes/5) trained this model or chose its threshold")
 
 
-def test_other_slices_of_a_patient_that_trained_are_no_test_either(prepared: Path) -> None:
+def test_scoring_on_other_slices_of_training_patients_is_warned_about(prepared: Path) -> None:
     (chosen,) = find_targets(prepared, (), SPLIT.model_copy(update={"test": ("volumes/4:9",)}))
-    learnt = TrainedOn(members=("volumes/4:3",), patients=("volumes/4",))
-    (warning,) = training_warnings([chosen], learnt)
+    trained_on = TrainedOn(members=("volumes/4:3",), patients=("volumes/4",))
+    (warning,) = training_warnings([chosen], trained_on)
     assert "of patients that trained this model: these scores leak" in warning
-    (warning,) = training_warnings([replace(chosen, slices=frozenset({3, 9}))], learnt)
+    (warning,) = training_warnings([replace(chosen, slices=frozenset({3, 9}))], trained_on)
     assert "trained this model or chose its threshold" in warning
     (warning,) = training_warnings([chosen], None)
-    assert warning.startswith("what this model was trained on is not known")
+    assert warning.startswith("the data that this model was trained on is not known")
 
 
-def test_patients_of_a_stack_are_told_apart() -> None:
+def test_patients_of_a_stack_are_distinguished() -> None:
     case = Case("stack/tr", "stack/tr", Path("i"), Path("m"), unrelated_slices=True)
-    stack = Target(case, "stack/tr", groups={0: "p", 1: "q"})
-    learnt = TrainedOn(members=("stack/tr:0",), patients=("p",))
-    assert training_warnings([replace(stack, slices=frozenset({1}))], learnt) == ()
-    assert training_warnings([stack], learnt) != ()
+    stack = EvaluationTarget(case, "stack/tr", groups={0: "p", 1: "q"})
+    trained_on = TrainedOn(members=("stack/tr:0",), patients=("p",))
+    assert training_warnings([replace(stack, slices=frozenset({1}))], trained_on) == ()
+    assert training_warnings([stack], trained_on) != ()
 
 
-def test_a_split_that_mixes_patients_is_not_scored(prepared: Path, tmp_path: Path) -> None:
+def test_scoring_a_split_that_mixes_patients_is_refused(prepared: Path, tmp_path: Path) -> None:
     twice = SPLIT.model_copy(update={"train": ("volumes/1", "volumes/4:9"), "test": ("volumes/4:10",)})
     with pytest.raises(DatasetError, match="volumes/4 is in train and volumes/4 in test"):
         find_targets(prepared, (), twice)
 
 
-def test_original_files_that_changed_are_not_scored(folder: Path, tmp_path: Path) -> None:
+def test_scoring_changed_original_files_is_refused(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "data"
     shutil.copytree(folder, copy)
     prepare([copy], tmp_path / "out", PreparationSettings((72, 96)))
     mask = copy / "rp_msk" / "4.nii.gz"
     mask.write_bytes((copy / "rp_msk" / "1.nii.gz").read_bytes())
-    with pytest.raises(DatasetError, match=r"4\.nii\.gz is gone or changed since"):
+    with pytest.raises(DatasetError, match=r"4\.nii\.gz is missing or was changed since"):
         find_targets(tmp_path / "out", ["volumes/4"])
 
 
-def test_scores_go_into_the_card_and_leave_the_rest(model: Path, folder: Path) -> None:
+def test_scores_are_added_to_the_card_and_the_rest_stays(model: Path, folder: Path) -> None:
     before = read_card(model)
     write_scores(model, evaluate([target(folder, "volumes/4")], open_model(model)), "groundglass evaluate …")
     after = read_card(model)
@@ -253,7 +247,7 @@ def test_scores_go_into_the_card_and_leave_the_rest(model: Path, folder: Path) -
     assert after.model_copy(update={"scores": {}}) == before.model_copy(update={"scores": {}})
 
 
-def test_the_card_says_what_it_was_trained_on(model: Path) -> None:
+def test_the_card_names_the_training_data(model: Path) -> None:
     card = read_card(model)
     assert card.never_trained_on == ("volumes/4",)
     assert len(card.training_data) == 1
@@ -261,30 +255,30 @@ def test_the_card_says_what_it_was_trained_on(model: Path) -> None:
     assert (card.size, card.window_hu) == ((72, 96), (-1250, 250))
 
 
-def test_the_leak_is_the_difference_of_two_trainings(prepared: Path, config: RunConfig, tmp_path: Path) -> None:
+def test_leakage_is_estimated_from_two_trainings(prepared: Path, config: RunConfig, tmp_path: Path) -> None:
     short = config.model_copy(update={"training": replace(config.training, epochs=1)})
-    said: list[str] = []
-    leak = estimate_leakage(short, prepared, tmp_path, say=said.append)
-    assert [line.split(":")[0] for line in said] == ["A-slice", "B-patient"]
+    messages: list[str] = []
+    estimate = estimate_leakage(short, prepared, tmp_path, on_message=messages.append)
+    assert [line.split(":")[0] for line in messages] == ["A-slice", "B-patient"]
     stored = json.loads((tmp_path / "leakage.json").read_text())
-    assert stored["difference"] == leak.difference
-    assert leak.by_slice.scores == stored["by_slice"]
-    assert leakage_table(leak).row_count == 3
-    assert estimate_leakage(short, prepared, tmp_path, resume=True) == leak  # what is done is not trained again
-    with pytest.raises(ConfigError, match="holds a training already"):
+    assert stored["difference"] == estimate.difference
+    assert estimate.by_slice.scores == stored["by_slice"]
+    assert leakage_table(estimate).row_count == 3
+    assert estimate_leakage(short, prepared, tmp_path, resume=True) == estimate  # finished runs are not trained again
+    with pytest.raises(ConfigError, match="already holds a training"):
         estimate_leakage(short, prepared, tmp_path)
     other = short.model_copy(update={"classes": ()})
-    with pytest.raises(ConfigError, match="begun with another configuration"):
+    with pytest.raises(ConfigError, match="started with another configuration"):
         estimate_leakage(other, prepared, tmp_path, resume=True)
 
 
-def test_the_folds_threshold_is_the_best_mean_dice_over_the_scans_that_they_held_out(
+def test_the_threshold_of_folds_has_the_best_mean_dice_over_held_out_scans(
     run: Path, prepared: Path, tmp_path: Path
 ) -> None:
     other = shutil.copytree(run, tmp_path / "other")
     swapped = SPLIT.model_copy(update={"validation": SPLIT.test, "test": SPLIT.validation})
     (other / "split.json").write_text(swapped.model_dump_json())
-    chosen = threshold_of_folds([run, other], prepared)
+    chosen = choose_threshold([run, other], prepared)
     module, card = open_run(run, "tiny")
     _, slices = read_prepared(prepared)
 
@@ -298,15 +292,15 @@ def test_the_folds_threshold_is_the_best_mean_dice_over_the_scans_that_they_held
     assert chosen.exposure == TrainedOn(members=("volumes/4", "volumes/5"), patients=("volumes/4", "volumes/5"))
 
 
-def test_folds_that_hold_nothing_out_choose_nothing(run: Path, prepared: Path, tmp_path: Path) -> None:
+def test_folds_that_hold_no_scan_out_are_refused(run: Path, prepared: Path, tmp_path: Path) -> None:
     other = shutil.copytree(run, tmp_path / "other")
     (other / "split.json").write_text(SPLIT.model_copy(update={"test": ()}).model_dump_json())
-    with pytest.raises(DatasetError, match="hold no scan out"):
-        threshold_of_folds([other], prepared)
+    with pytest.raises(DatasetError, match="no scan is held out by the folds"):
+        choose_threshold([other], prepared)
 
 
 def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no finished run"):
+    with pytest.raises(ModelError, match="is not a finished run"):
         export(tmp_path, "x", tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
@@ -341,14 +335,14 @@ def test_the_command_line_prepares_splits_trains_and_scores_the_real_data(
 
 @pytest.fixture
 def copied(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The model with its card, in a folder of its own; so small a one may lose more by int8 than a real one."""
-    monkeypatch.setattr("groundglass.training.quantize.MOST_LOST", 0.02)
+    """The model with its card, in a folder of its own; so small a network may lose more by int8 than a real one."""
+    monkeypatch.setattr("groundglass.training.quantize.LARGEST_DICE_LOSS", 0.02)
     for path in (model, model.with_suffix(".json")):
         shutil.copy(path, tmp_path / path.name)
     return tmp_path / model.name
 
 
-def test_an_int8_twin_is_made_and_then_taken(copied: Path, prepared: Path, folder: Path) -> None:
+def test_an_int8_version_is_written_and_then_opened(copied: Path, prepared: Path, folder: Path) -> None:
     before = open_model(copied)
     path, card = quantize(copied, prepared, SPLIT)
     assert path.name == "tiny-int8.onnx"
@@ -367,37 +361,37 @@ def test_an_int8_twin_is_made_and_then_taken(copied: Path, prepared: Path, folde
     image = real_images(prepared, card)[:4]
     exact = open_model(copied, EngineConfig(precision=Precision.F32)).engine.run(image)
     difference = np.abs(1 / (1 + np.exp(-exact)) - 1 / (1 + np.exp(-after.engine.run(image))))
-    assert difference.max() > 0  # it does compute in int8
+    assert difference.max() > 0  # it computes in int8 indeed
     assert difference.mean() < 0.02
-    assert evaluate([target(folder, "volumes/4")], after).pooled
+    assert evaluate([target(folder, "volumes/4")], after).pooled_counts
 
 
-def test_a_twin_that_is_anothers_is_refused(copied: Path, prepared: Path) -> None:
+def test_an_int8_version_of_another_model_is_refused(copied: Path, prepared: Path) -> None:
     path, card = quantize(copied, prepared, SPLIT)
     assert card.quantized is not None
     write_card(path, card.model_copy(update={"quantized": card.quantized.model_copy(update={"of": "0" * 64})}))
-    with pytest.raises(ModelError, match=r"tiny-int8\.onnx was made of another model: remove it, or make it anew"):
+    with pytest.raises(ModelError, match=r"tiny-int8\.onnx was made from another model: remove it, or make it again"):
         open_model(copied)
-    with pytest.raises(ModelError, match="is int8 already"):
+    with pytest.raises(ModelError, match="is already int8"):
         quantize(path, prepared, SPLIT)
 
 
-def test_a_twin_that_scores_otherwise_is_not_kept(
+def test_an_int8_version_that_loses_dice_is_not_kept(
     copied: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("groundglass.training.quantize.MOST_LOST", -1.0)
-    assert MOST_LOST == 0.003
+    monkeypatch.setattr("groundglass.training.quantize.LARGEST_DICE_LOSS", -1.0)
+    assert LARGEST_DICE_LOSS == 0.003
     with pytest.raises(ModelError, match=r"int8 loses .* of Dice on the validation part"):
         quantize(copied, prepared, SPLIT)
     assert sorted(path.name for path in copied.parent.iterdir()) == ["tiny.json", "tiny.onnx"]
 
 
-def test_what_a_twin_cannot_be_made_with(copied: Path, prepared: Path) -> None:
+def test_an_int8_version_needs_validation_slices_and_the_models_size(copied: Path, prepared: Path) -> None:
     with pytest.raises(EngineError, match=r"tiny-int8\.onnx is not there: make it with groundglass quantize"):
         open_model(copied, EngineConfig(precision=Precision.INT8))
     with pytest.raises(DatasetError, match="has no validation slices"):
         quantize(copied, prepared, SPLIT.model_copy(update={"validation": ()}))
     card = read_card(copied)
     write_card(copied, card.model_copy(update={"size": (64, 64)}))
-    with pytest.raises(DatasetError, match=r"the model takes \(64, 64\) \(lungs\): prepare it so"):
+    with pytest.raises(DatasetError, match=r"the model takes \(64, 64\) \(lungs\): prepare a folder"):
         quantize(copied, prepared, SPLIT)

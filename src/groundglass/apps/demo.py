@@ -1,4 +1,4 @@
-"""The demonstration: a phantom with lesions of known volume, through the whole way of `segment`."""
+"""The demonstration: `segment` on a phantom with lesions of known volume."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from groundglass.scan.phantom import chest_phantom
 
 
 def run_demo(folder: Path, progress: Callable[[int, int], None] = lambda *_: None) -> list[str]:
-    """Make a chest phantom in `folder`, segment it with the bundled model, and compare.
+    """Create a chest phantom, segment it with the bundled model, and compare the volumes.
+
+    Args:
+        folder: Folder for the phantom and the results; created if it does not exist.
+        progress: Called with the number of slices done and the number of all.
 
     Returns:
-        Lines for a person: where everything lies, and the found volumes beside the true ones.
+        Lines of text: the paths of the files, and the volumes found and true.
+
+    Raises:
+        OutputError: The folder cannot be written.
     """
     phantom = chest_phantom()
-    folder.mkdir(parents=True, exist_ok=True)
     source = folder / "phantom.nii.gz"
     nifti.write_scan(phantom.scan, source)
     result = segment(read_scan(source), progress=progress)

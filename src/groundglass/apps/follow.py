@@ -1,4 +1,4 @@
-"""Several scans of one patient: each analysed by itself, then set beside each other in the order of time."""
+"""Follow-up of a patient: several scans, each analysed by itself, then compared in the order of time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import save, segment
-from groundglass.report.follow_up import FollowUp, Visit, compare, visit
-from groundglass.report.follow_up_page import follow_up_page
+from groundglass.report.follow_up import FollowUp, Visit, compare_visits, make_visit
+from groundglass.report.follow_up_page import render_follow_up
 from groundglass.scan.kinds import IntensityKind
 from groundglass.tables import csv_text
 
@@ -30,22 +30,22 @@ def follow(
     """Analyse scans of one patient, and write what changed between them.
 
     Args:
-        sources: Two scans or more.
-        folder: Gets each scan's own results, and `follow.html`, `follow.csv` and `follow.json`.
-        segmenter: A loaded model; None: the bundled one.
-        dates: When each was taken, in the order of `sources`; none: as their DICOM headers say. Where no scan is dated,
-            the order of `sources` is that of time.
-        intensity: What the numbers are; None: recognise it.
-        progress: Called with the scans done and their number.
-        with_identity: Name source and patient in each scan's results.
+        sources: Paths of two or more scans.
+        folder: Gets a folder of results for each scan, and `follow.html`, `follow.csv` and `follow.json`.
+        segmenter: A loaded model; None for the bundled one.
+        dates: Date of each scan, in the order of `sources`; empty to take the dates of the DICOM headers. If no scan
+            has a date, `sources` are in the order of time.
+        intensity: Meaning of the voxel values; None to recognise it.
+        progress: Called with the number of scans done and the number of all.
+        with_identity: Whether source and patient are named in the results of each scan.
 
     Raises:
-        ConfigError: There are fewer than two scans, another number of dates, or some scans are dated and some not.
-        InputError: A scan is refused; the message says which. The results of those before it are kept.
+        ConfigError: There are fewer than two scans, the number of dates differs, or only some scans have a date.
+        InputError: A scan is refused; the message states which. The results of the scans before it are kept.
         OutputError: The folder cannot be written.
     """
     if len(sources) < 2:
-        raise ConfigError("a follow-up wants two scans or more")
+        raise ConfigError(f"a follow-up needs two or more scans, found {len(sources)}")
     if dates and len(dates) != len(sources):
         raise ConfigError(f"{len(dates)} dates were given for {len(sources)} scans: give one for each, in their order")
     segmenter = segmenter or open_model()
@@ -55,44 +55,44 @@ def follow(
     for number, source in enumerate(sources, start=1):
         try:
             scan = read_scan(source)
-            taken = dates[number - 1] if dates else scan.series.taken if scan.series else None
-            if visits and (taken is None) != (visits[0].taken is None):
+            date = dates[number - 1] if dates else scan.series.acquired if scan.series else None
+            if visits and (date is None) != (visits[0].taken is None):
                 raise ConfigError(
-                    f"scan {number} states {'no date' if taken is None else 'a date'}, scan 1 "
-                    f"{'does' if taken is None else 'does not'}: give --date for each"
+                    f"scan {number} states {'no date' if date is None else 'a date'}, scan 1 "
+                    f"{'does' if date is None else 'does not'}: give --date for each"
                 )
             analysis = segment(scan, segmenter, intensity, with_identity=with_identity)
         except InputError as error:
             raise type(error)(f"scan {number} of {len(sources)}: {error}") from error
         if scan.series:
             patients.add(str(scan.series.headers[0].get("PatientID") or ""))
-        name = _folder(number, taken, {each.folder for each in visits})
+        name = _folder_name(number, date, {visit.folder for visit in visits})
         save(analysis, folder / name)
-        visits.append(visit(analysis.findings, scan, name, taken, repeatability))
+        visits.append(make_visit(analysis.findings, scan, name, date, repeatability))
         progress(number, len(sources))
-    visits.sort(key=lambda each: each.taken or datetime.min)  # stable: undated scans stay as given
-    result = compare(visits, repeatability, analysis.findings.model)
+    visits.sort(key=lambda visit: visit.taken or datetime.min)  # stable: scans without dates keep their order
+    result = compare_visits(visits, repeatability, analysis.findings.model)
     if len(patients) > 1:
-        warning = "the scans state different patients: are they of one?"
+        warning = "the scans state different patients: check that they are of the same one"
         result = result.model_copy(update={"warnings": (warning, *result.warnings)})
     write_follow_up(result, folder)
     return result
 
 
-def _folder(number: int, taken: datetime | None, used: set[str]) -> str:
-    """A name by the day, or by the order; a second scan of a day gets a number."""
-    name = f"scan-{number}" if taken is None else f"{taken:%Y-%m-%d}"
+def _folder_name(number: int, date: datetime | None, used: set[str]) -> str:
+    """Name a scan's folder by its date, or else by its number; a second scan of a day gets both."""
+    name = f"scan-{number}" if date is None else f"{date:%Y-%m-%d}"
     return name if name not in used else f"{name}-scan-{number}"
 
 
 def write_follow_up(result: FollowUp, folder: Path) -> list[Path]:
-    """Write follow.html, follow.csv and follow.json.
+    """Write `follow.html`, `follow.csv` and `follow.json`; return their paths.
 
     Raises:
         OutputError: The folder cannot be written.
     """
     texts = {
-        "follow.html": follow_up_page(result),
+        "follow.html": render_follow_up(result),
         "follow.csv": _csv(result),
         "follow.json": result.to_json() + "\n",
     }
@@ -102,21 +102,20 @@ def write_follow_up(result: FollowUp, folder: Path) -> list[Path]:
 
 
 def _csv(result: FollowUp) -> str:
-    """One row for each scan; an empty cell is unknown."""
-    kept = [name for name in Visit.model_fields if name != "warnings"]
-    changes = [f"{name}{end}" for name in ("change_ml", "change_points") for end in ("", "_low", "_high")]
+    """Format one row for each scan; an empty cell is unknown."""
+    columns = [name for name in Visit.model_fields if name != "warnings"]
+    change_columns = [f"{name}{end}" for name in ("change_ml", "change_points") for end in ("", "_low", "_high")]
     rows = []
-    for i, each in enumerate(result.visits):
-        row = each.model_dump(mode="json", include=set(kept))
+    for visit in result.visits:
+        row = visit.model_dump(mode="json", include=set(columns))
         for name in ("lesion_interval_ml", "share_interval_percent"):
             row[name] = "" if row[name] is None else "{} to {}".format(*row[name])
-        if i:
-            change = result.changes[i - 1]
-            for name, value, interval in (
-                ("change_ml", change.lesion_volume_ml, change.lesion_interval_ml),
-                ("change_points", change.lesion_share_of_lung_points, change.share_interval_points),
-            ):
-                low, high = interval or (None, None)
-                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
-    return csv_text(rows, [*kept, *changes])
+    for row, change in zip(rows[1:], result.changes, strict=False):  # each scan's change since the one before
+        for name, value, interval in (
+            ("change_ml", change.lesion_volume_ml, change.lesion_interval_ml),
+            ("change_points", change.lesion_share_of_lung_points, change.share_interval_points),
+        ):
+            low, high = interval or (None, None)
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return csv_text(rows, [*columns, *change_columns])

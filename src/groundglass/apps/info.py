@@ -1,39 +1,41 @@
-"""What groundglass sees in an input before it segments it: series, grid, intensities, and what speaks against it."""
+"""Describe an input before it is segmented: series, grid, intensities, and why it would be refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nibabel.orientations import aff2axcodes
 
 from groundglass.errors import InputError
-from groundglass.io.dicom import named, sample
-from groundglass.io.dicom_series import NoDicomError, Series, SeriesListing, find_series, silence_pydicom, syntax, text
-from groundglass.io.reader import kind_of, read_scan
+from groundglass.io.dicom import sample_series, series_with_uid
+from groundglass.io.dicom_header import silence_pydicom, text_value, transfer_syntax
+from groundglass.io.dicom_series import ImageSeries, NoDicomError, SeriesListing, find_series
+from groundglass.io.reader import file_kind, read_scan
 from groundglass.scan.geometry import Geometry
-from groundglass.scan.intensity import recognise
+from groundglass.scan.intensity import recognise_intensity
 from groundglass.scan.scan import Scan
 from groundglass.strict_model import StrictModel
 
-SAMPLED = 5  # slices of a DICOM series whose pixels are looked at
-_TOWARDS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
+SAMPLED_SLICES = 5  # slices of a DICOM series whose pixels are decoded
+_DIRECTIONS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
 
 
 class SeriesInfo(StrictModel):
     """A DICOM series.
 
     Attributes:
-        uid: Of the series.
-        modality: As stated.
-        slices: Images that go together: one orientation, one matrix.
+        uid: Series instance UID.
+        modality: Modality as the header states it.
+        slices: Number of images with the same orientation and matrix.
         size: Rows and columns.
-        spacing_mm: Between rows, and between columns.
-        axial: Whether they lie across the body.
-        kernel: Of the reconstruction.
-        syntax: How its pixels are packed.
-        chosen: Whether `segment` would take it.
-        why_not: Why it is no candidate; None: it is one.
-        description: A free text that may name the patient; None unless asked for.
+        spacing_mm: Distance between rows, and between columns.
+        axial: Whether the slices are axial.
+        kernel: Reconstruction kernel.
+        syntax: Name of the transfer syntax.
+        chosen: Whether `segment` would choose the series.
+        rejection_reason: Why the series cannot be chosen; None if it can.
+        description: Series description, a free text that may name the patient; None without identity.
     """
 
     uid: str
@@ -49,18 +51,18 @@ class SeriesInfo(StrictModel):
     description: str | None
 
 
-class Info(StrictModel):
-    """What is seen of an input.
+class InputInfo(StrictModel):
+    """Description of an input.
 
     Attributes:
         format: `DICOM`, `NIfTI`, `PNG`, ...
-        series: Of DICOM, best first.
+        series: Series of DICOM, best first.
         shape: Voxels along (z, y, x).
-        spacing_mm: Along the same axes; None: not stated.
-        axes: Where each of them runs to.
-        intensity: What the numbers are taken for, and why.
-        notes: What else a reader should know.
-        refused: Why `segment` would refuse it; None: nothing speaks against it so far.
+        spacing_mm: Voxel spacing along (z, y, x); None if it is not stated.
+        axes: Directions of the axes in the body.
+        intensity: What the voxel values are recognised as, and why.
+        notes: Further remarks on the input.
+        refused: Why `segment` would refuse the input; None if no reason was found.
     """
 
     format: str
@@ -74,21 +76,11 @@ class Info(StrictModel):
 
     @property
     def lines(self) -> list[str]:
-        """For a person."""
+        """The description as lines of text."""
         rows = [("format", self.format)]
-        for each in self.series:
-            taken = "taken" if each.chosen else each.rejection_reason or "not taken"
-            size = "{} x {}".format(*each.size)
-            what = [
-                f"{each.slices} slice{'s' if each.slices > 1 else ''} of {size}",
-                each.modality,
-                each.kernel,
-                each.syntax,
-                each.description or "",
-            ]
-            rows.append(("series", f"{each.uid} ({taken}): {', '.join(word for word in what if word)}"))
-        rows += [("shape", " x ".join(map(str, self.shape)) + " (z, y, x)")] if self.shape else []
+        rows += [("series", _describe_series(series)) for series in self.series]
         if self.shape:
+            rows.append(("shape", " x ".join(map(str, self.shape)) + " (z, y, x)"))
             spacing = self.spacing_mm
             rows.append(("spacing", " x ".join(f"{mm:.3g}" for mm in spacing) + " mm" if spacing else "not stated"))
         rows += [("axes", self.axes)] if self.axes else []
@@ -98,74 +90,93 @@ class Info(StrictModel):
         return [f"{name:10}{value}" for name, value in rows]
 
 
-def describe(path: Path, uid: str | None = None, with_identity: bool = False) -> Info:
-    """Look at an input without segmenting it. Of DICOM the headers are read, and the pixels of a few slices.
+def describe_input(path: Path, series_uid: str | None = None, with_identity: bool = False) -> InputInfo:
+    """Describe an input without segmenting it. Of DICOM, the headers are read and the pixels of a few slices.
 
     Args:
         path: As for `read_scan`.
-        uid: Of the DICOM series, or how it ends; None: the one that `segment` takes.
-        with_identity: Tell the series' descriptions, which may name the patient.
+        series_uid: UID of the DICOM series, or the end of it; None for the series that `segment` chooses.
+        with_identity: Whether to include the series' descriptions, which may name the patient.
 
     Raises:
-        InputError: There is nothing that can be read at all, or no series of that UID.
+        InputError: The input cannot be read at all, or has no series of that UID.
     """
-    kind = kind_of(path)
+    kind = file_kind(path)
     if kind in ("folder", "DICOM", "ZIP"):
         try:
-            with silence_pydicom(), find_series(path) as found:
-                return _of_dicom(found, kind, uid, with_identity)
+            with silence_pydicom(), find_series(path) as listing:
+                return _describe_dicom(listing, kind, series_uid, with_identity)
         except NoDicomError:
             if kind != "folder":
                 raise
     scan = read_scan(path)
-    return _looked_at(Info(format="folder of pictures" if kind == "folder" else kind, notes=scan.notes), scan)
+    return InputInfo(format="folder of pictures" if kind == "folder" else kind, **_describe_scan(scan))
 
 
-def _of_dicom(found: SeriesListing, kind: str, uid: str | None, with_identity: bool) -> Info:
-    chosen = found.series[0] if uid is None else named("the input", found, uid)
-    series = tuple(_series(each, each is chosen, with_identity) for each in found.series)
-    info = Info(format="DICOM" if kind == "DICOM" else f"DICOM ({kind})", series=series)
+def _describe_dicom(listing: SeriesListing, kind: str, series_uid: str | None, with_identity: bool) -> InputInfo:
+    chosen = listing.series[0] if series_uid is None else series_with_uid("the input", listing, series_uid)
+    fields: dict[str, Any]
     if chosen.rejection_reason:
-        return info.model_copy(update={"refused": f"no CT series: {chosen.rejection_reason}"})
-    try:
-        stack, some = sample(found, chosen, SAMPLED)
-    except InputError as error:
-        return info.model_copy(update={"refused": str(error)})
-    info = _looked_at(info.model_copy(update={"notes": some.notes}), some)
-    return info.model_copy(update={"shape": (len(stack.slices), *some.values.shape[1:])})
-
-
-def _series(each: Series, chosen: bool, with_identity: bool) -> SeriesInfo:
-    header = each.header
-    return SeriesInfo(
-        uid=each.uid,
-        modality=each.modality,
-        slices=len(each.slices),
-        size=each.slices[0].size,
-        spacing_mm=each.slices[0].spacing_mm,
-        axial=each.is_axial,
-        kernel=each.kernel,
-        syntax=syntax(header).name,
-        chosen=chosen and each.rejection_reason is None,
-        rejection_reason=each.rejection_reason,
-        description=text(header, "SeriesDescription") or None if with_identity else None,
+        fields = {"refused": f"no CT series: {chosen.rejection_reason}"}
+    else:
+        try:
+            stack, sample = sample_series(listing, chosen, SAMPLED_SLICES)
+            fields = _describe_scan(sample) | {"shape": (len(stack.slices), *sample.values.shape[1:])}
+        except InputError as error:
+            fields = {"refused": str(error)}
+    return InputInfo(
+        format="DICOM" if kind == "DICOM" else f"DICOM ({kind})",
+        series=tuple(_series_info(series, series is chosen, with_identity) for series in listing.series),
+        **fields,
     )
 
 
-def _looked_at(info: Info, scan: Scan) -> Info:
-    """With the grid, and what the intensities are taken for."""
+def _series_info(series: ImageSeries, is_chosen: bool, with_identity: bool) -> SeriesInfo:
+    header = series.header
+    return SeriesInfo(
+        uid=series.uid,
+        modality=series.modality,
+        slices=len(series.slices),
+        size=series.slices[0].size,
+        spacing_mm=series.slices[0].spacing_mm,
+        axial=series.is_axial,
+        kernel=series.kernel,
+        syntax=transfer_syntax(header).name,
+        chosen=is_chosen and series.rejection_reason is None,
+        rejection_reason=series.rejection_reason,
+        description=text_value(header, "SeriesDescription") or None if with_identity else None,
+    )
+
+
+def _describe_series(series: SeriesInfo) -> str:
+    choice = "chosen" if series.chosen else series.rejection_reason or "not chosen"
+    rows, columns = series.size
+    parts = (
+        f"{series.slices} slice{'s' if series.slices > 1 else ''} of {rows} x {columns}",
+        *(series.modality, series.kernel, series.syntax, series.description),
+    )
+    return f"{series.uid} ({choice}): {', '.join(part for part in parts if part)}"
+
+
+def _describe_scan(scan: Scan) -> dict[str, Any]:
+    """Return the fields of `InputInfo` that follow from grid and values."""
     geometry = scan.geometry
     z, y, x = (round(mm, 4) for mm in geometry.spacing)
-    seen = {"shape": geometry.shape, "spacing_mm": (z, y, x) if geometry.in_mm else None, "axes": _axes(geometry)}
+    fields = {
+        "shape": geometry.shape,
+        "spacing_mm": (z, y, x) if geometry.in_mm else None,
+        "axes": _axes(geometry),
+        "notes": scan.notes,
+    }
     try:
-        return info.model_copy(update=seen | {"intensity": recognise(scan).reason})
+        return fields | {"intensity": recognise_intensity(scan).reason}
     except InputError as error:
-        return info.model_copy(update=seen | {"refused": str(error)})
+        return fields | {"refused": str(error)}
 
 
 def _axes(geometry: Geometry) -> str | None:
-    """Where the array's axes run to, by the nearest direction of the body."""
+    """Name the direction of the body that is nearest to each axis of the array."""
     if not geometry.in_mm:
         return None
-    x, y, z = (_TOWARDS[code] for code in aff2axcodes(geometry.affine_ras))
+    x, y, z = (_DIRECTIONS[code] for code in aff2axcodes(geometry.affine_ras))
     return f"z to the {z}, y to the {y}, x to the {x}"

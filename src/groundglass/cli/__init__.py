@@ -1,7 +1,7 @@
-"""The command line: options in, calls out, errors to exit codes. It holds no logic.
+"""The command line: it parses options, calls the packages, prints their results and turns errors into exit codes.
 
-Exit codes: 0 done; 1 the program failed or was interrupted; 2 bad usage; 3 the input was refused; 4 some scans of a
-batch, or series of a PACS, failed.
+Exit codes: 0 success; 1 the program failed or was interrupted; 2 wrong usage; 3 the input was refused; 4 some scans of
+a batch, or series of a PACS, failed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import typer
 from groundglass.cli import clinical, data, evaluation, services, training
 from groundglass.errors import GroundglassError
 
-INTERRUPTED = 130  # what Typer returns for Ctrl-C
+INTERRUPTED = 130  # Typer's exit code for Ctrl-C
 
 app = typer.Typer(
     help="Find COVID-19 lesions in chest CT. Research use only: not a medical device.",
@@ -27,11 +27,13 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _print_version(
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and exit.")] = False,
+) -> None:
     if version:
-        from importlib.metadata import version as installed
+        from importlib.metadata import version as installed_version
 
-        typer.echo(f"groundglass {installed('groundglass')}")
+        typer.echo(f"groundglass {installed_version('groundglass')}")
         raise typer.Exit
 
 
@@ -40,28 +42,29 @@ for group in (clinical, services, data, training, evaluation):
 
 
 def main() -> None:
-    """Run a command; every failure is one line on stderr and a non-zero exit code."""
+    """Run a command; print any failure as one line on stderr and exit with a code other than 0."""
     try:
         result: Any = app(standalone_mode=False)
     except GroundglassError as error:
-        _fail(str(error), error.exit_code)
+        _exit(str(error), error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # Typer's own: bad usage
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # Typer's own error for wrong usage
             error.show()
             sys.exit(int(error.exit_code))
         if os.environ.get("GROUNDGLASS_DEBUG"):
             raise
-        _fail(f"{type(error).__name__}: {error} (a bug in groundglass; GROUNDGLASS_DEBUG=1 shows where)", 1)
+        _exit(f"{type(error).__name__}: {error} (a bug in groundglass; set GROUNDGLASS_DEBUG=1 to see where)", 1)
     else:
         if result == INTERRUPTED:
-            _fail("interrupted; nothing half-written is left", 1)
+            _exit("interrupted; no incomplete output is left", 1)
         sys.exit(result if isinstance(result, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
-    line = " ".join(message.split())
-    sys.stderr.write(f"groundglass: {line}\n")
+def _exit(message: str, code: int) -> None:
+    """Print a message as one line on stderr and exit."""
+    one_line = " ".join(message.split())
+    sys.stderr.write(f"groundglass: {one_line}\n")
     sys.exit(code)

@@ -21,7 +21,7 @@ def segment(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="DICOM (file, folder or ZIP), NIfTI, MHA, NRRD, a PNG or JPEG slice, or a folder of such slices.",
+            help="DICOM (file, folder or ZIP), NIfTI, MHA or NRRD file, PNG or JPEG slice, or folder of such slices.",
         ),
     ],
     output: options.OutputFolder,
@@ -34,7 +34,7 @@ def segment(
     precision: options.NumberFormat = None,
     threads: options.Threads = None,
 ) -> None:
-    """Find the lesions in a scan and write mask, findings (ml, % of lung), preview and report."""
+    """Find the lesions in a scan and write a mask, findings (ml, % of lung), a preview and a report."""
     from groundglass.report.analysis import read_and_load, save
     from groundglass.report.analysis import segment as run
 
@@ -51,46 +51,54 @@ def segment(
 @commands.command()
 def info(
     source: Annotated[
-        Path | None, typer.Argument(metavar="[INPUT]", help="Any input that `groundglass segment` takes.")
+        Path | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="Any input that `groundglass segment` accepts.",
+            show_default="none, which needs --engine",
+        ),
     ] = None,
     series: options.Series = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    as_json: Annotated[bool, options.flag("--json", "Print JSON instead of text.")] = False,
     with_identity: Annotated[
-        bool, typer.Option("--with-identity", help="Print series descriptions, which may name the patient.")
+        bool, options.flag("--with-identity", "Print series descriptions, which may name the patient.")
     ] = False,
     engine: Annotated[
-        bool, typer.Option("--engine", help="Print which engine would run the bundled model here, and why.")
+        bool,
+        options.flag("--engine", "Print the engine that would run the bundled model on this machine, and why."),
     ] = False,
 ) -> None:
-    """Describe an input without segmenting it: series, grid, intensities, and why segment would refuse it."""
+    """Describe an input without segmenting it: series, grid, intensities, and any reason to refuse it."""
     if engine:
         from groundglass.inference.open_model import open_model
 
         print_lines([open_model().engine.card])
         return
     if source is None:
-        raise typer.BadParameter("name an input, or ask for --engine", param_hint="INPUT")
-    from groundglass.apps.info import describe
+        raise typer.BadParameter("neither an input nor --engine is given: give one of them", param_hint="INPUT")
+    from groundglass.apps.info import describe_input
 
-    described = describe(source, series, with_identity)
+    described = describe_input(source, series, with_identity)
     print_lines([described.model_dump_json(indent=2)] if as_json else described.lines)
 
 
 @commands.command()
 def follow(
-    sources: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="Two or more scans of one patient.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="SCAN", help="Two or more scans of one patient.")],
     output: options.OutputFolder,
     date: Annotated[
         list[datetime] | None,
         typer.Option(
             "--date",
-            help="Date of each scan, in the order of the scans; repeat the option. [default: from the DICOM headers]",
+            metavar="YYYY-MM-DD[THH:MM:SS]",
+            help="Date of a scan; repeat the option for each scan, in the order of the scans.",
+            show_default="from the DICOM headers",
         ),
     ] = None,
     model: options.Model = None,
     with_identity: options.WithIdentity = False,
 ) -> None:
-    """Compare several scans of one patient: change in ml and % of lung, as table and figure."""
+    """Compare several scans of one patient: changes in ml and % of lung as a table and a figure."""
     from groundglass.apps.follow import follow as run
     from groundglass.inference.open_model import open_model
 

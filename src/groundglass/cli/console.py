@@ -1,4 +1,4 @@
-"""What the commands print with: consoles, progress bars, live tables, and the check for optional packages."""
+"""Output of the commands: consoles, progress bars and live tables; and a check for optional packages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def console(stderr: bool = False) -> Console:
-    """A console for stdout or stderr that neither highlights nor wraps."""
+    """Create a console for stdout or stderr that neither highlights nor wraps."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def print_lines(lines: Sequence[object]) -> None:
-    """Print each item on a line of its own, without markup."""
+    """Print each item on a line of its own, without interpreting markup."""
     printer = console()
     for line in lines:
         printer.print(str(line), markup=False)
@@ -32,20 +32,27 @@ def print_warnings(warnings: Sequence[str]) -> None:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal, nothing in a pipe; what `with` gives is called with done and total."""
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal, and nothing in a pipe.
+
+    Args:
+        description: The items that are counted, such as slices.
+
+    Yields:
+        A function to be called with the number of items done and the number of all.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     printer = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=printer, disable=not printer.is_terminal, transient=True) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(description, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextmanager
 def live_table(table: Callable[[], Any]) -> Iterator[None]:
-    """A table that is redrawn every two seconds on a terminal, nothing in a pipe."""
+    """Show a table that is redrawn every two seconds on a terminal, and nothing in a pipe."""
     from rich.live import Live
 
     printer = console(stderr=True)
@@ -60,7 +67,7 @@ def require(*modules: str, extra: str = "train") -> None:
     """Check that optional packages are installed.
 
     Raises:
-        GroundglassError: One is missing; the message names the extra that installs it.
+        GroundglassError: A package is missing; the message names the extra that installs it.
     """
     from importlib.util import find_spec
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from groundglass.cli import options
 from groundglass.cli.console import console, print_lines, progress_bar, require
 from groundglass.scan.kinds import FieldOfView
 
@@ -18,10 +19,16 @@ PreparedFolder = Annotated[Path, typer.Argument(metavar="PREPARED", help="Folder
 def prepare(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Dataset folders, or CSVs with columns image, mask and patient."),
+        typer.Argument(metavar="DATA", help="Dataset folders, or CSVs with the columns image, mask and patient."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the prepared slices; created if it does not exist.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for the prepared slices, which is created if it does not exist.",
+        ),
     ],
     size: Annotated[
         tuple[int, int],
@@ -29,16 +36,16 @@ def prepare(
     ] = (192, 256),
     view: Annotated[
         FieldOfView,
-        typer.Option("--view", help="Part of a slice that is kept: the lungs, or the whole slice as in the paper."),
+        typer.Option("--view", help="Part of each slice that is kept: the lungs, or the whole slice as in the paper."),
     ] = FieldOfView.LUNGS,
     lesion_slices_only: Annotated[
-        bool, typer.Option("--lesion-slices-only", help="Leave out slices without lesion, as the paper does.")
+        bool, options.flag("--lesion-slices-only", "Leave out slices without lesion, as the paper does.")
     ] = False,
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Leave out cases that are refused instead of stopping.")
+        bool, options.flag("--skip-invalid", "Leave out cases that are refused instead of stopping.")
     ] = False,
 ) -> None:
-    """Check the cases of a dataset, cut their slices, and group them by patient."""
+    """Check the cases of a dataset, cut their slices to the network's size and group them by patient."""
     from groundglass.data.overview import case_table, joined_groups, source_table
     from groundglass.data.prepare import PreparationSettings
     from groundglass.data.prepare import prepare as run
@@ -52,16 +59,22 @@ def prepare(
     console().print(source_table(result.manifest))
     print_lines(joined_groups(result.manifest))
     print_lines([f"left out: {name}: {reason}" for name, reason in result.refused.items()])
-    print_lines([f"{output}: {f'{result.cut} cases cut' if result.cut else 'nothing to do, everything is there'}"])
+    print_lines(
+        [f"{output}: {f'{result.newly_cut} cases cut' if result.newly_cut else 'nothing to do, everything is there'}"]
+    )
 
 
 @commands.command()
 def show(
     prepared: PreparedFolder,
-    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("examples.png"),
-    count: Annotated[int, typer.Option("--count", min=1, max=64, help="Largest number of slices to draw.")] = 12,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.png", help="PNG file to write.")] = Path(
+        "examples.png"
+    ),
+    count: Annotated[
+        int, typer.Option("--count", min=1, max=64, metavar="N", help="Largest number of slices to draw.")
+    ] = 12,
 ) -> None:
-    """Draw examples of a prepared folder with a colour for each class (Figure 5 of the paper)."""
+    """Draw example slices of a prepared folder with a colour for each class (Figure 5 of the paper)."""
     from groundglass.data.overview import write_examples
 
     write_examples(prepared, output, count)
@@ -71,22 +84,31 @@ def show(
 @commands.command()
 def split(
     prepared: PreparedFolder,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the split files.")] = Path("splits"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the split files.")
+    ] = Path("splits"),
     test: Annotated[
         list[str] | None,
         typer.Option(
             "--test",
-            help="Pattern of the cases that are always tested on; repeat the option for several. "
-            "[default: volumes 4, 5 and 8 of MedSeg]",
+            metavar="PATTERN",
+            help="Pattern of the names of cases that are always in the test part; repeat the option for several.",
+            show_default="volumes 4, 5 and 8 of MedSeg",
         ),
     ] = None,
     folds: Annotated[
         int | None,
-        typer.Option("--folds", min=2, help="Number of folds over the patients. [default: 5, or one for each patient]"),
+        typer.Option(
+            "--folds",
+            min=2,
+            metavar="N",
+            help="Number of folds over the patients.",
+            show_default="5, or one for each patient if there are fewer",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random choices.")] = 0,
 ) -> None:
-    """Write the protocols A (by slice, leaky), B (patients apart), C (sources apart) and D (external) as files."""
+    """Write split files for the protocols A (by slice, leaky), B (by patient), C (by source) and D (external)."""
     require("sklearn")
     from groundglass.data.overview import split_table
     from groundglass.data.protocols import write_splits

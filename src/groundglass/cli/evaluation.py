@@ -21,23 +21,30 @@ def evaluate(
     split: Annotated[
         Path | None,
         typer.Option(
-            "--split", metavar="SPLIT.json", help="Split file of which one part is scored. [default: all cases]"
+            "--split",
+            metavar="SPLIT.json",
+            help="Split file of which one part is scored.",
+            show_default="all cases are scored",
         ),
     ] = None,
-    part: Annotated[str, typer.Option("--part", help="Part of the split: train, validation or test.")] = "test",
+    part: Annotated[
+        str, typer.Option("--part", metavar="PART", help="Part of the split: train, validation or test.")
+    ] = "test",
     case: Annotated[
         list[str] | None,
         typer.Option(
             "--case",
-            help="Pattern of case names, such as 'volumes/4'; repeat the option for several. [default: all cases]",
+            metavar="PATTERN",
+            help="Pattern of the names of cases to score, such as 'volumes/4'; repeat the option for several.",
+            show_default="all cases are scored",
         ),
     ] = None,
     output: options.ReportFolder = None,
-    write_card: Annotated[bool, typer.Option("--write-card", help="Write the scores into the model's card.")] = False,
+    write_card: Annotated[bool, options.flag("--write-card", "Write the scores into the model's card.")] = False,
     engine: options.Engine = None,
     precision: options.NumberFormat = None,
 ) -> None:
-    """Score a model on cases with a reference mask, through the same code as segment."""
+    """Score a model on cases with a reference mask, segmenting them as `groundglass segment` does."""
     from groundglass.data.splits import read_split
     from groundglass.evaluation.evaluate import evaluate as run
     from groundglass.evaluation.tables import command_line, score_table, write_scores
@@ -68,15 +75,16 @@ def evaluate(
 def robustness(
     data: options.Dataset,
     case: Annotated[
-        list[str], typer.Option("--case", help="Pattern of names of whole volumes; repeat the option for several.")
+        list[str],
+        typer.Option(
+            "--case", metavar="PATTERN", help="Pattern of the names of whole volumes; repeat the option for several."
+        ),
     ],
     model: options.RunOrModel = None,
     output: options.ReportFolder = None,
-    write_card: Annotated[
-        bool, typer.Option("--write-card", help="Write the repeatability into the model's card.")
-    ] = False,
+    write_card: Annotated[bool, options.flag("--write-card", "Write the repeatability into the model's card.")] = False,
 ) -> None:
-    """Score a model on whole volumes, unchanged and changed as other scanners would change them."""
+    """Score a model on whole volumes, unchanged and changed as other scanners and exports would change them."""
     from groundglass.evaluation.robustness import (
         measure_robustness,
         robustness_table,

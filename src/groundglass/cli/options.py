@@ -3,66 +3,100 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from groundglass.inference.engine_config import EngineName, Precision
 from groundglass.scan.kinds import IntensityKind
 
+BUNDLED_MODEL = "the bundled model"
+
+
+def flag(name: str, text: str) -> Any:
+    """Declare an option without a value that is off unless it is given."""
+    return typer.Option(name, help=text, metavar="", show_default="off")
+
+
 Engine = Annotated[
     EngineName | None,
-    typer.Option("--engine", help="Library that runs the model. [default: the fastest that is installed]"),
+    typer.Option("--engine", help="Library that runs the model.", show_default="the fastest that is installed"),
 ]
 NumberFormat = Annotated[
     Precision | None,
     typer.Option(
-        "--precision", help="Number format in which the model is computed. [default: int8 where the model has it]"
+        "--precision",
+        help="Number format in which the model is computed.",
+        show_default="int8 if the model has an int8 version, else bf16 or f32 as the CPU supports",
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads that the model may use. [default: all cores]")
+    int | None,
+    typer.Option(
+        "--threads", min=1, metavar="N", help="Number of CPU threads that the model may use.", show_default="all cores"
+    ),
 ]
 OutputFolder = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder for the results; created if it does not exist.")
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Folder for the results, which is created if it does not exist."
+    ),
 ]
 ReportFolder = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Folder for the report, tables and figures. [default: none is written]"),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="Folder for the report, tables and figures.",
+        show_default="no report is written",
+    ),
 ]
 WithIdentity = Annotated[
-    bool, typer.Option("--with-identity", help="Name the source and the patient in findings, report and preview.")
+    bool, flag("--with-identity", "Name the source and the patient in findings, report and preview.")
 ]
 Series = Annotated[
     str | None,
     typer.Option(
         "--series",
         metavar="UID",
-        help="SeriesInstanceUID, or its last digits, of the series to take. [default: chosen by rule]",
+        help="SeriesInstanceUID of the DICOM series to read, or its last digits.",
+        show_default="the chest CT, chosen by rule",
     ),
 ]
 ForceModality = Annotated[
-    bool, typer.Option("--force-modality", help="Take a DICOM series for a CT although its header says otherwise.")
+    bool, flag("--force-modality", "Accept a DICOM series although its header does not state CT.")
 ]
 Intensity = Annotated[
     IntensityKind | None,
-    typer.Option("--intensity", help="What the scan's numbers are. [default: recognised from the scan]"),
+    typer.Option("--intensity", help="Meaning of the scan's numbers.", show_default="recognised from the scan"),
 ]
 Model = Annotated[
     Path | None,
-    typer.Option("--model", help="ONNX file with its card beside it, or a run folder. [default: the bundled model]"),
+    typer.Option(
+        "--model",
+        metavar="RUN|MODEL",
+        help="Folder of a finished run, or an ONNX file with its card beside it.",
+        show_default=BUNDLED_MODEL,
+    ),
 ]
 RunOrModel = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[RUN|MODEL]", help="Folder of a finished run, or an ONNX file. [default: the bundled model]"
+        metavar="RUN|MODEL",
+        help="Folder of a finished run, or an ONNX file with its card beside it.",
+        show_default=BUNDLED_MODEL,
     ),
 ]
 Prepared = Annotated[Path, typer.Option("--data", metavar="PREPARED", help="Folder made by `groundglass prepare`.")]
 Dataset = Annotated[
-    Path, typer.Option("--data", help="Folder made by `groundglass prepare`, a dataset folder, or a CSV.")
+    Path,
+    typer.Option("--data", metavar="DATA", help="Folder made by `groundglass prepare`, a dataset folder or a CSV."),
 ]
 SplitFile = Annotated[Path, typer.Option("--split", metavar="SPLIT.json", help="File made by `groundglass split`.")]
 TimeLimit = Annotated[
-    float, typer.Option("--time-limit", min=1, metavar="SECONDS", help="Time after which a scan is given up.")
+    float,
+    typer.Option(
+        "--time-limit", min=1, metavar="SECONDS", help="Seconds after which the processing of a scan is stopped."
+    ),
 ]

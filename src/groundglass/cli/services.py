@@ -1,4 +1,4 @@
-"""Commands for many scans and for running beside others: batch, serve, watch."""
+"""Commands for many scans and for clinical systems: batch, serve, watch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def batch(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="Folder of scans, a quoted glob pattern, or a CSV with a column `scan` and optionally `case`.",
+            help="Folder of scans, quoted glob pattern, or CSV with a column `scan` and optionally a column `case`.",
         ),
     ],
     output: options.OutputFolder,
@@ -30,12 +30,20 @@ def batch(
     intensity: options.Intensity = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Worker processes, which share the CPU cores. [default: 1]"),
+        typer.Option(
+            "--workers",
+            min=1,
+            metavar="N",
+            help="Number of worker processes, which share the CPU cores.",
+            show_default="1",
+        ),
     ] = None,
     shard: Annotated[
         str,
         typer.Option(
-            "--shard", metavar="i/n", help="Part i of n of the scans, from 1/n to n/n, for the job array of a cluster."
+            "--shard",
+            metavar="I/N",
+            help="Part of the scans to process, from 1/N to N/N, for the job array of a cluster.",
         ),
     ] = "1/1",
     scheduler: Annotated[
@@ -43,8 +51,9 @@ def batch(
         typer.Option(
             "--scheduler",
             metavar="tcp://HOST:PORT",
-            help="Dask scheduler whose workers are used; they must see SOURCE, OUTPUT and the model under the same "
-            "paths. [default: worker processes on this machine]",
+            help="Dask scheduler whose workers segment the scans; they must reach SOURCE, the output folder and the "
+            "model under the same paths.",
+            show_default="worker processes on this machine",
         ),
     ] = None,
     time_limit: options.TimeLimit = 600,
@@ -52,17 +61,22 @@ def batch(
     engine: options.Engine = None,
     precision: options.NumberFormat = None,
 ) -> None:
-    """Segment many scans: a folder for each, a row in summary.csv. Call it again to go on and to retry failures."""
+    """Segment many scans and write a folder for each, and a row for each into summary.csv.
+
+    Run the same command again to continue, and to retry failed scans.
+    """
     if workers and scheduler:
-        raise typer.BadParameter("not with --scheduler, whose workers are used", param_hint="--workers")
+        raise typer.BadParameter(
+            "the workers of --scheduler are used: leave one of the two out", param_hint="--workers"
+        )
     if scheduler:
         require("distributed", extra="batch")
     from groundglass.apps.batch.items import parse_shard
     from groundglass.apps.batch.records import BatchOptions
-    from groundglass.apps.batch.run import BatchProgress, describe_record, plan, progress_table, run
+    from groundglass.apps.batch.run import BatchProgress, describe_record, plan_batch, progress_table, run_batch
 
     batch_options = BatchOptions(model, EngineConfig(engine, precision), intensity, with_identity)
-    planned = plan(source, output, batch_options, parse_shard(shard))
+    planned = plan_batch(source, output, batch_options, parse_shard(shard))
     progress, printer = BatchProgress(planned), console()
     in_table = printer.is_terminal and console(stderr=True).is_terminal
     on_record = (lambda _: None) if in_table else (lambda record: print_lines([describe_record(record)]))
@@ -73,9 +87,9 @@ def batch(
 
                 run_on_cluster(scheduler, planned, progress, time_limit, on_record)
             else:
-                run(planned, progress, workers or 1, time_limit, on_record)
+                run_batch(planned, progress, workers or 1, time_limit, on_record)
     except KeyboardInterrupt:
-        raise GroundglassError(f"interrupted: {progress.line}; the same command goes on from there") from None
+        raise GroundglassError(f"interrupted: {progress.line}; run the same command again to continue") from None
     if in_table:
         printer.print(progress_table(progress))
     else:
@@ -83,8 +97,8 @@ def batch(
     print_lines([output / "summary.csv"])
     if progress.failed:
         raise BatchError(
-            f"{len(progress.failed)} of {progress.total} scans failed: see why in summary.csv; "
-            "the same command tries again"
+            f"{len(progress.failed)} of {progress.total} scans failed for the reasons in summary.csv; "
+            "run the same command again to retry them"
         )
 
 
@@ -94,40 +108,53 @@ def serve(
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder that keeps scans and results.")
     ] = Path("groundglass-scans"),
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; any but a loopback address needs a token.")
+        str,
+        typer.Option(
+            "--host",
+            metavar="ADDRESS",
+            help="Address to listen on; every address other than a loopback address needs a token.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="Port to listen on; 0 takes a free port.")
     ] = 8642,
     token_file: Annotated[
         Path | None,
         typer.Option(
-            "--token-file", metavar="FILE", help="File with the token that clients must send. [default: no token]"
+            "--token-file",
+            metavar="FILE",
+            help="File with the token that clients must send.",
+            show_default="no token",
         ),
     ] = None,
     name: Annotated[
         list[str] | None,
         typer.Option(
             "--name",
-            help="Host name under which clients reach the server; repeat the option for several. "
-            "[default: loopback names and --host]",
+            metavar="NAME",
+            help="Host name under which clients reach the server; repeat the option for several.",
+            show_default="loopback names and --host",
         ),
     ] = None,
     model: options.Model = None,
     keep: Annotated[
-        float, typer.Option("--keep", min=0.01, metavar="HOURS", help="Time after which results are deleted.")
+        float, typer.Option("--keep", min=0.01, metavar="HOURS", help="Hours after which results are deleted.")
     ] = 168,
-    queue: Annotated[int, typer.Option("--queue", min=1, help="Largest number of scans that may wait.")] = 32,
+    queue: Annotated[
+        int, typer.Option("--queue", min=1, metavar="N", help="Largest number of scans that may wait.")
+    ] = 32,
     time_limit: options.TimeLimit = 600,
     max_upload: Annotated[
-        int, typer.Option("--max-upload", min=1, metavar="MIB", help="Largest upload for one scan.")
+        int, typer.Option("--max-upload", min=1, metavar="MIB", help="Largest upload for one scan in MiB.")
     ] = 2048,
-    max_slices: Annotated[int, typer.Option("--max-slices", min=1, help="Largest number of slices of a scan.")] = 3000,
+    max_slices: Annotated[
+        int, typer.Option("--max-slices", min=1, metavar="N", help="Largest number of slices of one scan.")
+    ] = 3000,
     engine: options.Engine = None,
     precision: options.NumberFormat = None,
     threads: options.Threads = None,
 ) -> None:
-    """Serve a web page to drop scans on, and an HTTP API."""
+    """Serve a web page on which scans can be dropped, and an HTTP API."""
     require("fastapi", "uvicorn", "python_multipart", "prometheus_client", extra="serve")
     from groundglass.apps.service.config import ServiceConfig, read_token
     from groundglass.apps.service.serve import serve as run
@@ -137,51 +164,69 @@ def serve(
         host=host,
         port=port,
         token=read_token(token_file) if token_file else None,
-        names=tuple(name or ()),
+        host_names=tuple(name or ()),
         model=model,
         engine=EngineConfig(engine, precision, threads),
         time_limit_s=time_limit,
         keep_hours=keep,
-        queue=queue,
-        upload_bytes=max_upload << 20,
-        slices=max_slices,
+        queue_size=queue,
+        max_upload_bytes=max_upload << 20,
+        max_slices=max_slices,
     )
-    run(config, lambda address: typer.echo(f"groundglass is at {address} (Ctrl-C ends it)"))
+    run(config, lambda address: typer.echo(f"groundglass is at {address} (press Ctrl-C to stop it)"))
 
 
 @commands.command()
 def watch(
-    url: Annotated[str, typer.Argument(metavar="URL", help="Address of an Orthanc, such as http://127.0.0.1:8042.")],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Address of an Orthanc server, such as http://127.0.0.1:8042.")
+    ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Folder that keeps the state of the watch; created if it does not exist."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for the record of processed series, which is created if it does not exist.",
+        ),
     ],
     dicomweb: Annotated[
-        bool, typer.Option("--dicomweb", help="Take URL for the root of any DICOMweb server, and search it by QIDO-RS.")
+        bool, options.flag("--dicomweb", "Treat URL as the root of a DICOMweb server and search it by QIDO-RS.")
     ] = False,
     model: options.Model = None,
     since: Annotated[
         datetime | None,
-        typer.Option("--since", formats=["%Y-%m-%d"], help="Date of the oldest study to take. [default: all studies]"),
+        typer.Option(
+            "--since",
+            formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
+            help="Date of the oldest study to process.",
+            show_default="studies of any date",
+        ),
     ] = None,
     poll: Annotated[
-        float, typer.Option("--poll", min=0.1, metavar="SECONDS", help="Time between two looks for new series.")
+        float, typer.Option("--poll", min=0.1, metavar="SECONDS", help="Seconds between two searches for new series.")
     ] = 10,
     time_limit: options.TimeLimit = 600,
-    once: Annotated[bool, typer.Option("--once", help="Process the series that are there, then exit.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Retry series that were refused or given up.")] = False,
+    once: Annotated[bool, options.flag("--once", "Process the series that the server holds now, then exit.")] = False,
+    again: Annotated[bool, options.flag("--again", "Retry series that were refused or given up.")] = False,
     credentials: Annotated[
         Path | None,
         typer.Option(
             "--credentials",
             metavar="FILE.toml",
-            help="File with user and password, or with a token. "
-            "[default: GROUNDGLASS_PACS_USER, _PASSWORD and _TOKEN, if set]",
+            help="File with a user and a password, or with a token.",
+            show_default="GROUNDGLASS_PACS_USER and _PASSWORD, or _TOKEN, if they are set",
         ),
     ] = None,
     ca: Annotated[
         Path | None,
-        typer.Option("--ca", metavar="FILE.pem", help="Certificate authorities to trust. [default: those of certifi]"),
+        typer.Option(
+            "--ca",
+            metavar="FILE.pem",
+            help="File with the certificate authorities to trust.",
+            show_default="those of certifi",
+        ),
     ] = None,
 ) -> None:
     """Watch a PACS: segment each CT series that arrives, and store DICOM SEG and report in its study."""
@@ -196,9 +241,12 @@ def watch(
         counts = run(watch_options, RetryPolicy(poll_s=poll, time_limit_s=time_limit), once, typer.echo)
     except KeyboardInterrupt:
         if once:
-            raise GroundglassError("interrupted; the same command goes on from there") from None
-        typer.echo("stopped; the same command goes on from there")
+            raise GroundglassError("interrupted; run the same command again to continue") from None
+        typer.echo("stopped; run the same command again to continue")
         return
     typer.echo(counts.line)
     if counts.failed:
-        raise BatchError(f"{counts.failed} series failed: {output} remembers why, and the same command tries again")
+        raise BatchError(
+            f"{counts.failed} series failed for the reasons recorded in {output}; "
+            "run the same command again to retry them"
+        )

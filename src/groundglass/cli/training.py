@@ -12,28 +12,44 @@ from groundglass.cli.console import console, live_table, print_lines, require
 from groundglass.errors import GroundglassError
 
 commands = typer.Typer()
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")]
+Resume = Annotated[bool, options.flag("--resume", "Continue from the last checkpoint in the run folder.")]
 
 
 @commands.command()
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Configuration: one of configs/ or your own.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="Training configuration: a file of configs/, or your own.")
+    ],
     data: options.Prepared,
     split: options.SplitFile,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the run. [default: runs/NAME/SPLIT]")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for the run.",
+            show_default="runs/NAME/SPLIT, by the names in the configuration and in the split",
+        ),
     ] = None,
     resume: Resume = False,
     devices: Annotated[
-        int, typer.Option("--devices", min=1, help="Processes (GPUs, or CPU processes) that share every batch.")
+        int,
+        typer.Option(
+            "--devices",
+            min=1,
+            metavar="N",
+            help="Number of GPUs, or of processes on CPUs, that share every batch.",
+        ),
     ] = 1,
     start: Annotated[
         Path | None,
         typer.Option(
             "--from",
             metavar="RUN|MODEL",
-            help="Finished run, exported NAME.onnx, or groundglass-ct (the bundled model) whose weights the training "
-            "starts from. [default: random weights]",
+            help="Finished run, exported NAME.onnx or groundglass-ct (the bundled model) whose weights initialise the "
+            "training.",
+            show_default="random weights",
         ),
     ] = None,
     teacher: Annotated[
@@ -41,8 +57,8 @@ def train(
         typer.Option(
             "--teacher",
             metavar="RUN|MODEL",
-            help="Run or model whose predictions are distilled into this one; repeat the option for several. "
-            "[default: no teacher]",
+            help="Run or model whose predictions are distilled into the new one; repeat the option for several.",
+            show_default="no teacher",
         ),
     ] = None,
 ) -> None:
@@ -61,12 +77,16 @@ def train(
 
 @commands.command()
 def leakage(
-    config: Annotated[Path, typer.Option("--config", metavar="CONFIG.toml", help="Configuration; a small one does.")],
+    config: Annotated[
+        Path, typer.Option("--config", metavar="CONFIG.toml", help="Training configuration; a small network is enough.")
+    ],
     data: options.Prepared,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the two runs.")] = Path("runs/leakage"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the two runs.")] = Path(
+        "runs/leakage"
+    ),
     resume: Resume = False,
 ) -> None:
-    """Estimate leakage: train one network with slices split at random, and again with patients kept apart."""
+    """Estimate leakage: train a network with slices split at random, and another with patients kept apart."""
     require("torch", "lightning", "sklearn")
     from groundglass.training.config import read_config
     from groundglass.training.study.leakage import estimate_leakage, leakage_table
@@ -77,23 +97,34 @@ def leakage(
 
 @commands.command()
 def study(
-    file: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="Study: one of configs/study-*.toml or your own.")],
+    file: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="Study: configs/study-*.toml, or your own.")],
     data: options.Prepared,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the study, which goes on with the runs that are there.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Folder for the study; runs that it already holds are continued."
+        ),
     ],
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="ROW", help="Row to train; repeat the option for several. [default: all rows]"),
+        typer.Option(
+            "--only", metavar="ROW", help="Row to train; repeat the option for several.", show_default="all rows"
+        ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Trainings at a time, which share the CPU cores.")
+        int,
+        typer.Option("--workers", min=1, metavar="N", help="Number of trainings at a time, which share the CPU cores."),
     ] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trainings and estimate their time.")] = False,
+    dry_run: Annotated[
+        bool, options.flag("--dry-run", "List the trainings and estimate their time without training.")
+    ] = False,
 ) -> None:
-    """Train rows x protocols x seeds and write Table 1 beside the paper's. Needs the `train` extra."""
+    """Train every row, protocol and seed of a study and write its results beside Table 1 of the paper.
+
+    Needs the `train` extra.
+    """
     require("torch", "lightning", "sklearn", "matplotlib")
-    from groundglass.training.study.estimate import estimate, estimate_table
+    from groundglass.training.study.estimate import estimate_seconds, estimate_table
     from groundglass.training.study.plan import plan, read_study, select_rows
     from groundglass.training.study.report import write_study
     from groundglass.training.study.run import progress_table, run_jobs
@@ -102,7 +133,7 @@ def study(
     jobs = plan(described, data, output)
     selected = select_rows(jobs, only or ())
     if dry_run:
-        console().print(estimate_table(selected, estimate(selected, data)))
+        console().print(estimate_table(selected, estimate_seconds(selected, data)))
         return
     failed: dict[Path, str] = {}
     with live_table(lambda: progress_table(selected, failed)):
@@ -117,14 +148,16 @@ def study(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     output: options.OutputFolder = Path("models"),
-    name: Annotated[str, typer.Option("--name", help="Name of the model.")] = "groundglass-ct",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the model.")] = "groundglass-ct",
     threshold: Annotated[
         float | None,
         typer.Option(
             "--threshold",
             min=0.01,
             max=0.99,
-            help="Probability from which a pixel counts as lesion. [default: chosen on the run's validation part]",
+            metavar="PROBABILITY",
+            help="Probability from which a pixel is lesion.",
+            show_default="chosen on the run's validation part",
         ),
     ] = None,
     data: Annotated[
@@ -132,7 +165,8 @@ def export(
         typer.Option(
             "--data",
             metavar="PREPARED",
-            help="Prepared folder on whose slices the export is checked. [default: made-up images]",
+            help="Folder made by `groundglass prepare` on whose slices the export is checked.",
+            show_default="synthetic images",
         ),
     ] = None,
     fold: Annotated[
@@ -140,19 +174,20 @@ def export(
         typer.Option(
             "--fold",
             metavar="RUN",
-            help="Run on whose held-out scans the threshold is chosen; repeat the option for several. [default: none]",
+            help="Run on whose held-out scans the threshold is chosen; repeat the option for several.",
+            show_default="no other runs",
         ),
     ] = None,
 ) -> None:
-    """Write the network of a run as one ONNX file with its card. Needs the `train` extra."""
+    """Export the network of a run as an ONNX file with its card. Needs the `train` extra."""
     require("torch", "lightning", "onnx", "onnxscript")
     from groundglass.training.export import describe_export
     from groundglass.training.export import export as write
-    from groundglass.training.threshold import threshold_of_folds
+    from groundglass.training.threshold import choose_threshold
 
     if fold and (threshold is not None or data is None):
-        raise typer.BadParameter("needs --data PREPARED, and excludes --threshold", param_hint="--fold")
-    chosen = threshold_of_folds(fold, data) if fold and data else None
+        raise typer.BadParameter("it needs --data PREPARED, and --threshold must not be given", param_hint="--fold")
+    chosen = choose_threshold(fold, data) if fold and data else None
     if chosen:
         print_lines(chosen.lines)
         threshold = chosen.threshold
@@ -162,11 +197,11 @@ def export(
 
 @commands.command()
 def quantize(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="NAME.onnx as written by `groundglass export`.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="NAME.onnx, as written by `groundglass export`.")],
     data: options.Prepared,
     split: options.SplitFile,
 ) -> None:
-    """Write the int8 version of a model beside it; it is kept only if it scores like the float32 model."""
+    """Write the int8 version of a model beside it, and keep it only if it scores like the float32 model."""
     require("nncf", "onnx", extra="int8")
     from groundglass.data.splits import read_split
     from groundglass.training.quantize import describe_quantized

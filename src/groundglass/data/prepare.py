@@ -1,4 +1,4 @@
-"""Dataset folders -> a prepared folder: every case checked, cut once, hashed, and grouped by patient."""
+"""Prepare datasets: check every case, cut its slices once, and group the slices by patient."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from groundglass.data.catalogue import Case, find_cases
-from groundglass.data.duplicates import SimilarSlices, closest_pairs, join
-from groundglass.data.overview import draw_pairs
-from groundglass.data.prepared import FORMAT, Manifest, PreparedCase, SimilarCases, png_of, read_manifest, read_slices
-from groundglass.data.slices import Levels, Slices, cut_case
+from groundglass.data.grouping import group_patients, stated_groups
+from groundglass.data.prepared import Manifest, PreparedCase, png_path, read_manifest
+from groundglass.data.slices import CaseSlices, GreyLevels, cut_case
 from groundglass.errors import DatasetError, InputError
 from groundglass.files import sha256_of, write_atomic
 from groundglass.scan.kinds import FieldOfView
 
-KEEP_SECONDS = 20  # between two writings of the manifest, so that a killed call has little to do again
+SAVE_SECONDS = 20  # at least between two writings of the manifest: all that is lost if the process is killed
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class PreparationSettings:
 
     Attributes:
         size: (height, width) of every slice.
-        field_of_view: What of a slice is seen.
-        lesion_slices_only: Leave slices without lesion out, as the paper does.
+        field_of_view: Part of a slice that is cut out.
+        lesion_slices_only: Whether to leave out slices without lesion, as the paper does.
     """
 
     size: tuple[int, int]
@@ -43,159 +41,197 @@ class PreparationSettings:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What a call of `prepare` did.
+class PreparationResult:
+    """The result of a call of `prepare`.
 
     Attributes:
-        manifest: Of the folder.
-        cut: How many cases were cut; 0: everything was there.
-        refused: {case: why} of the cases left out.
+        manifest: The manifest of the folder.
+        newly_cut: Number of cases that this call cut; 0 if the folder was complete before.
+        refused: {case: reason} of the cases left out.
     """
 
     manifest: Manifest
-    cut: int
+    newly_cut: int
+    refused: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _CutCases:
+    """Entries of the cases that were cut or kept, and the reasons why others were refused."""
+
+    entries: dict[str, PreparedCase]
     refused: dict[str, str]
 
 
 def prepare(
-    places: Sequence[Path],
+    sources: Sequence[Path],
     folder: Path,
     settings: PreparationSettings,
     skip_invalid: bool = False,
     progress: Callable[[int, int], None] = lambda *_: None,
-    say: Callable[[str], None] = lambda _: None,
-) -> Prepared:
-    """Check and cut all cases into a prepared folder; what an earlier call did is not done again.
+    on_message: Callable[[str], None] = lambda _: None,
+) -> PreparationResult:
+    """Check and cut all cases into a prepared folder; work of an earlier call is not repeated.
 
     Args:
-        places: Dataset folders and CSV lists, as `find_cases` takes them.
-        folder: The prepared folder; made if need be.
+        sources: Dataset folders and CSV lists, as `find_cases` takes them.
+        folder: The prepared folder; created if it does not exist.
         settings: How slices are cut.
-        leave_out_bad: Go on without the cases that are refused.
-        progress: Called with the cases done and their number.
-        say: Called with what is begun after that.
+        skip_invalid: Leave out the cases that are refused.
+        progress: Called with the number of cases done and of all cases.
+        on_message: Called with a line of text when another step begins.
 
     Raises:
-        DatasetError: Nothing was found, the folder holds something else, or cases are refused (all of them named).
+        DatasetError: There is no case, the folder holds something else, was prepared with other settings or by another
+            version, or cases are refused (the message names all of them).
         OutputError: The folder cannot be written.
     """
-    cases = find_cases(*places)
-    _refuse_foreign(folder, places)
-    known = _known(folder, settings)
-    done: dict[str, PreparedCase] = {}
-    refused: dict[str, str] = {}
-    fresh, written = 0, time.monotonic()
-
-    def keep() -> None:
-        _write(folder, _manifest(settings, [done[case.name] for case in cases if case.name in done], whole=False))
-
-    if not known:
-        keep()  # what a killed call leaves is known for ours
-    try:
-        with ProcessPoolExecutor() as pool:
-            outcomes = pool.map(partial(_prepare_case, folder=folder, settings=settings, known=known), cases)
-            for count, (case, outcome) in enumerate(zip(cases, outcomes, strict=True), start=1):
-                if isinstance(outcome, str):
-                    refused[case.name] = outcome
-                else:
-                    done[case.name] = outcome
-                    fresh += outcome != known.get(case.name)
-                if fresh and time.monotonic() - written > KEEP_SECONDS:
-                    keep()
-                    written = time.monotonic()
-                progress(count, len(cases))
-    except BrokenProcessPool as error:
-        raise DatasetError("a process that cut slices was killed (out of memory?): call prepare again") from error
-    finally:
-        whole = len(done) + len(refused) == len(cases)
-        if not whole or fresh or set(done) != set(known):
-            keep()
-    if refused and not skip_invalid:
+    cases = find_cases(*sources)
+    _refuse_other_content(folder, sources)
+    earlier = _entries_of_earlier_call(folder, settings)
+    cut = _cut_cases(cases, folder, settings, earlier, progress)
+    if cut.refused and not skip_invalid:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in cut.refused.items())
         raise DatasetError(
-            f"{len(refused)} of {len(cases)} cases are refused: {'; '.join(f'{k}: {v}' for k, v in refused.items())}; "
-            "mend them, or go on without them with --leave-out-bad"
+            f"{len(cut.refused)} of {len(cases)} cases are refused: {reasons}; "
+            "correct them, or leave them out with --skip-invalid"
         )
     manifest = read_manifest(folder)
     if not manifest.complete:
-        say("comparing the slices of different patients")
-        _group(folder, manifest)
-    return Prepared(read_manifest(folder), fresh, refused)
+        on_message("comparing the slices of different patients")
+        manifest = group_patients(folder, manifest)
+        _write_manifest(folder, manifest)
+    newly_cut = sum(entry != earlier.get(name) for name, entry in cut.entries.items())
+    return PreparationResult(read_manifest(folder), newly_cut, cut.refused)
 
 
-def _refuse_foreign(folder: Path, places: Sequence[Path]) -> None:
-    """Only an empty or a prepared folder is written into, never a dataset's.
+def _refuse_other_content(folder: Path, sources: Sequence[Path]) -> None:
+    """Check that the output folder is new, empty or a prepared one: nothing is written into a dataset.
 
     Raises:
-        DatasetError: It is another.
+        DatasetError: The folder is the dataset, or holds something else.
     """
-    if folder.resolve() in {place.resolve() for place in places}:
+    if folder.resolve() in {source.resolve() for source in sources}:
         raise DatasetError(f"{folder} is the dataset itself: name another folder with -o")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
         raise DatasetError(f"{folder} holds something else: name an empty folder with -o")
 
 
-def _known(folder: Path, settings: PreparationSettings) -> dict[str, PreparedCase]:
-    """What an earlier call left in the folder.
+def _entries_of_earlier_call(folder: Path, settings: PreparationSettings) -> dict[str, PreparedCase]:
+    """Return {case: entry} of the cases that are in the folder already.
 
     Raises:
-        DatasetError: It was made with other settings.
+        DatasetError: The folder was prepared with other settings or by another version.
     """
     if not (folder / "manifest.json").is_file():
         return {}
     manifest = read_manifest(folder)
     found = PreparationSettings(manifest.size, manifest.field_of_view, manifest.lesion_slices_only)
     if found != settings:
-        raise DatasetError(f"{folder} was prepared with {found}, now asked for {settings}: name another folder")
+        raise DatasetError(f"{folder} was prepared with {found}, not with {settings}: name another folder with -o")
     return {case.name: case for case in manifest.cases}
 
 
-def _manifest(settings: PreparationSettings, cases: Sequence[PreparedCase], whole: bool) -> Manifest:
+def _cut_cases(
+    cases: Sequence[Case],
+    folder: Path,
+    settings: PreparationSettings,
+    earlier: dict[str, PreparedCase],
+    progress: Callable[[int, int], None],
+) -> _CutCases:
+    """Cut the cases that are not in the folder yet, on several processes.
+
+    The manifest is saved now and then, so that a call that is interrupted can be continued. It is left as it is,
+    complete, if nothing changed.
+
+    Raises:
+        DatasetError: A process was killed.
+        OutputError: The folder cannot be written.
+    """
+    done = _CutCases({}, {})
+
+    def save() -> None:
+        entries = [done.entries[case.name] for case in cases if case.name in done.entries]
+        _write_manifest(folder, _incomplete_manifest(settings, entries))
+
+    if not earlier:
+        save()  # so that the next call recognises the folder even if this one is killed
+    changed, saved_at = False, time.monotonic()
+    try:
+        with ProcessPoolExecutor() as pool:
+            outcomes = pool.map(partial(_prepare_case, folder=folder, settings=settings, earlier=earlier), cases)
+            for count, (case, outcome) in enumerate(zip(cases, outcomes, strict=True), start=1):
+                if isinstance(outcome, str):
+                    done.refused[case.name] = outcome
+                else:
+                    done.entries[case.name] = outcome
+                    changed |= outcome != earlier.get(case.name)
+                if changed and time.monotonic() - saved_at > SAVE_SECONDS:
+                    save()
+                    saved_at = time.monotonic()
+                progress(count, len(cases))
+    except BrokenProcessPool as error:
+        raise DatasetError("a process that cut slices was killed (out of memory?): call prepare again") from error
+    finally:
+        interrupted = len(done.entries) + len(done.refused) < len(cases)
+        if interrupted or done.entries != earlier:
+            save()
+    return done
+
+
+def _incomplete_manifest(settings: PreparationSettings, entries: Sequence[PreparedCase]) -> Manifest:
     return Manifest(
-        format=FORMAT,
         version=version("groundglass"),
         size=settings.size,
         field_of_view=settings.field_of_view,
         lesion_slices_only=settings.lesion_slices_only,
-        complete=whole,
-        cases=tuple(cases),
+        complete=False,
+        cases=tuple(entries),
     )
 
 
-def _write(folder: Path, manifest: Manifest) -> None:
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomic(folder / "manifest.json", (manifest.model_dump_json(indent=1) + "\n").encode())
 
 
 def _prepare_case(
-    case: Case, folder: Path, settings: PreparationSettings, known: dict[str, PreparedCase]
+    case: Case, folder: Path, settings: PreparationSettings, earlier: dict[str, PreparedCase]
 ) -> PreparedCase | str:
-    """The case's entry, cut afresh where its files or what is kept of them changed; or why it is refused."""
+    """Return the entry of a case, or the reason why it is refused; cut it only if its files or its PNGs changed."""
     try:
-        case = replace(case, image=case.image.resolve(), lesion=case.lesion.resolve())
-        image_sha256, mask_sha256 = sha256_of(case.image), sha256_of(case.lesion)
+        case = replace(case, image=case.image.resolve(), mask=case.mask.resolve())
+        image_sha256, mask_sha256 = sha256_of(case.image), sha256_of(case.mask)
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
-    before = known.get(case.name)
+    entry = earlier.get(case.name)
     if (
-        before is not None
-        and before.case == case
-        and (before.image_sha256, before.mask_sha256) == (image_sha256, mask_sha256)
-        and _is_kept(folder, before)
+        entry is not None
+        and entry.case == case
+        and (entry.image_sha256, entry.mask_sha256) == (image_sha256, mask_sha256)
+        and _has_intact_pngs(folder, entry)
     ):
-        return before
+        return entry
     try:
         cut = cut_case(case, settings.size, settings.field_of_view, settings.lesion_slices_only)
     except InputError as error:
         return str(error)
-    sums = {}
-    for part, planes in (("levels", cut.levels), ("labels", cut.labels)):
-        path = png_of(folder, part, case.name)
-        if len(planes):
-            write_atomic(path, _column(planes))
-        sums[part] = sha256_of(path) if len(planes) else ""
+    return _write_case(case, cut, folder, image_sha256, mask_sha256)
+
+
+def _has_intact_pngs(folder: Path, case: PreparedCase) -> bool:
+    """Whether the PNGs of a case are there and unchanged; a case without slices has none."""
+    sha256 = {"levels": case.levels_sha256, "labels": case.labels_sha256} if case.number else {}
+    paths = {png_path(folder, subfolder, case.name): expected for subfolder, expected in sha256.items()}
+    return all(path.is_file() and sha256_of(path) == expected for path, expected in paths.items())
+
+
+def _write_case(case: Case, cut: CaseSlices, folder: Path, image_sha256: str, mask_sha256: str) -> PreparedCase:
+    """Write the PNGs of a case and return its entry in the manifest."""
+    numbers = cut.number.tolist()
     return PreparedCase(
         name=case.name,
         image=case.image,
-        mask=case.lesion,
+        mask=case.mask,
         image_sha256=image_sha256,
         mask_sha256=mask_sha256,
         content_sha256=cut.content_sha256,
@@ -206,77 +242,21 @@ def _prepare_case(
         spacing_mm=cut.spacing_mm,
         lesion_slices=cut.lesion_slices,
         pixels=cut.pixels,
-        number=tuple(cut.number.tolist()),
-        group=_stated_groups(case, cut.number.tolist()),
+        number=tuple(numbers),
+        group=stated_groups(case, numbers),
         slope=tuple(cut.slope.tolist()),
         intercept=tuple(cut.intercept.tolist()),
-        levels_sha256=sums["levels"],
-        labels_sha256=sums["labels"],
+        levels_sha256=_write_png(png_path(folder, "levels", case.name), cut.levels),
+        labels_sha256=_write_png(png_path(folder, "labels", case.name), cut.labels),
         notes=cut.notes,
     )
 
 
-def _is_kept(folder: Path, case: PreparedCase) -> bool:
-    kept = {"levels": case.levels_sha256, "labels": case.labels_sha256} if case.number else {}
-    paths = {png_of(folder, part, case.name): expected for part, expected in kept.items()}
-    return all(path.is_file() and sha256_of(path) == expected for path, expected in paths.items())
-
-
-def _column(planes: Levels) -> bytes:
-    """Slices one below the other, as a PNG."""
+def _write_png(path: Path, planes: GreyLevels) -> str:
+    """Write slices one below the other, and return the SHA-256 of the file; write nothing, and return "", for none."""
+    if not len(planes):
+        return ""
     buffer = io.BytesIO()
     Image.fromarray(planes.reshape(-1, planes.shape[2])).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _group(folder: Path, manifest: Manifest) -> None:
-    """Join the patient groups that near-duplicates connect, and complete the manifest."""
-    stated = [case.model_copy(update={"group": _stated_groups(case.case, case.number)}) for case in manifest.cases]
-    slices = read_slices(folder, manifest.model_copy(update={"cases": tuple(stated)}))
-    pairs = closest_pairs(slices.hu, slices.patient)
-    identical = _identical(stated)
-    groups = join(slices.patient, [*pairs, *(_first_slices(slices, *names) for names in identical)])
-    twins = {second: (f"{_SAME} {first}",) for first, second in identical}
-    cases = tuple(
-        case.model_copy(
-            update={
-                "group": tuple(groups[slices.case == case.name].tolist()),
-                "notes": tuple(note for note in case.notes if not note.startswith(_SAME)) + twins.get(case.name, ()),
-            }
-        )
-        for case in stated
-    )
-    names = [f"{case}:{number}" for case, number in zip(slices.case, slices.number, strict=True)]
-    like = tuple(
-        SimilarCases(
-            first=names[p.first], second=names[p.second], similarity=round(p.similarity, 4), mirrored=p.mirrored
-        )
-        for p in pairs
-    )
-    if pairs:
-        buffer = io.BytesIO()
-        draw_pairs(slices, pairs).save(buffer, "PNG")
-        write_atomic(folder / "closest-pairs.png", buffer.getvalue())
-    _write(folder, manifest.model_copy(update={"cases": cases, "pairs": like, "complete": True}))
-
-
-def _stated_groups(case: Case, numbers: Sequence[int]) -> tuple[str, ...]:
-    """The patient of each slice, as the dataset states it: each of a stack of strangers is one."""
-    return tuple(f"{case.patient}-{z}" if case.unrelated_slices else case.patient for z in numbers)
-
-
-_SAME = "the same image as"
-
-
-def _identical(cases: Sequence[PreparedCase]) -> list[tuple[str, str]]:
-    """Cases whose images hold equal numbers, in pairs with the first of them."""
-    by_content: dict[str, list[str]] = {}
-    for case in cases:
-        if case.number:
-            by_content.setdefault(case.content_sha256, []).append(case.name)
-    return [(names[0], other) for names in by_content.values() for other in names[1:]]
-
-
-def _first_slices(slices: Slices, first: str, second: str) -> SimilarSlices:
-    i, j = (int(np.flatnonzero(slices.case == name)[0]) for name in (first, second))
-    return SimilarSlices(i, j, 1.0, mirrored=False)
+    write_atomic(path, buffer.getvalue())
+    return sha256_of(path)

@@ -1,59 +1,58 @@
-"""A prepared folder: slices cut once, lossless, with a manifest that says what they are.
+"""A prepared folder: slices cut once and stored without loss, and a manifest that describes them.
 
 PREPARED/
-    manifest.json           the settings; of each case its files' sha256, patient groups, intensities and slices
-    levels/CASE.png         its slices one below the other: 8-bit grey levels, or HU + 2048 in 16 bits
+    manifest.json           the settings; for each case the sha256 of its files, its patients, intensities and slices
+    levels/CASE.png         the slices of a case one below the other: 8-bit grey levels, or HU + 2048 in 16 bits
     labels/CASE.png         their labels
-    closest-pairs.png       the most alike slices of different patients, for a person to look at
+    closest-pairs.png       the most similar slices of different patients, to be checked by eye
 """
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 from PIL.PngImagePlugin import PngImageFile
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from groundglass.data.catalogue import Case
-from groundglass.data.slices import Levels, Slices, levels_to_hu
+from groundglass.data.slices import GreyLevels, Slices, levels_to_hu
 from groundglass.errors import DatasetError
 from groundglass.files import sha256_of
 from groundglass.scan.kinds import FieldOfView, IntensityKind
-from groundglass.strict_model import first_error
+from groundglass.strict_model import StrictModel, first_error
 
-FORMAT = 1  # raise it when what is stored, or how it is cut, changes
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+# Raised whenever the manifest, the stored files or the way slices are cut change; a folder of another format has to be
+# prepared again. 1: version 0.1. 2: the manifest's key `strangers` is called `unrelated_slices`.
+FORMAT = 2
 
 
-class PreparedCase(_Record):
-    """One case of a prepared folder; `number`, `group`, `slope` and `intercept` have an entry a slice.
+class PreparedCase(StrictModel):
+    """One case of a prepared folder; `number`, `group`, `slope` and `intercept` have one entry for each slice.
 
     Attributes:
         name: SOURCE/ID.
-        image: The CT's file.
-        mask: The reference's file.
-        image_sha256: Of that file.
-        mask_sha256: Of that file.
-        content_sha256: Of the image's numbers.
-        patient: As the dataset's layout or list states it.
-        strangers: Whether the file is a stack of slices of different patients.
-        kind: Of the file's intensities.
+        image: File of the CT.
+        mask: File of the lesion labels.
+        image_sha256: SHA-256 of the image file.
+        mask_sha256: SHA-256 of the mask file.
+        content_sha256: SHA-256 of the image's numbers.
+        patient: The patient as the layout or the list of the dataset states it.
+        unrelated_slices: Whether the file is a stack of slices of different patients.
+        kind: Kind of the file's intensities.
         calibrated: Whether they are HU as the scanner meant them.
-        spacing_mm: Of the file's voxels, (z, y, x) of the axial view; None for pictures.
-        lesion_slices: In the file.
-        pixels: {label: pixels} in the file.
-        number: The slice's number, from 0 at the feet.
-        group: Its patient group, near-duplicates joined.
+        spacing_mm: Spacing of the file's voxels along (z, y, x) of the axial view; None for pictures.
+        lesion_slices: Number of slices with lesion in the file.
+        pixels: {label: number of pixels} in the file.
+        number: Number of the slice, from 0 at the feet.
+        group: Patient group of the slice, with near-duplicates joined.
         slope: HU = slope * level + intercept.
         intercept: In HU.
-        levels_sha256: Of levels/CASE.png.
-        labels_sha256: Of labels/CASE.png.
-        notes: What a person should know of the case.
+        levels_sha256: SHA-256 of levels/CASE.png.
+        labels_sha256: SHA-256 of labels/CASE.png.
+        notes: Remarks on the case for the user.
     """
 
     name: str
@@ -79,12 +78,12 @@ class PreparedCase(_Record):
 
     @property
     def source(self) -> str:
-        """The collection that it belongs to."""
+        """The source of the case, such as `volumes`."""
         return self.name.split("/")[0]
 
     @property
     def spacing_between_slices_mm(self) -> float:
-        """NaN where the slices are no neighbours."""
+        """Distance from slice to slice; NaN where the slices are no neighbours."""
         return math.nan if self.spacing_mm is None or self.unrelated_slices else self.spacing_mm[0]
 
     @property
@@ -93,8 +92,15 @@ class PreparedCase(_Record):
         return Case(self.name, self.patient, self.image, self.mask, self.unrelated_slices)
 
 
-class SimilarCases(_Record):
-    """Two slices of different patients, as CASE:NUMBER, and how alike they are."""
+class SimilarSliceNames(StrictModel):
+    """Two similar slices of different patients by name, as the manifest lists them.
+
+    Attributes:
+        first: CASE:NUMBER of a slice.
+        second: CASE:NUMBER of the other one.
+        similarity: Up to 1, for equal slices.
+        mirrored: Whether the second is a mirror image of the first.
+    """
 
     first: str
     second: str
@@ -102,18 +108,18 @@ class SimilarCases(_Record):
     mirrored: bool
 
 
-class Manifest(_Record):
-    """What a prepared folder holds.
+class Manifest(StrictModel):
+    """The content of a prepared folder.
 
     Attributes:
-        format: Of this layout and of the way slices are cut.
-        version: Of groundglass.
+        format: `FORMAT` of the folder.
+        version: Version of groundglass that prepared it.
         size: (height, width) of every slice, the field of view letterboxed.
-        field_of_view: What of a slice is seen.
-        lesion_slices_only: Slices without lesion are left out.
-        complete: False where a call was interrupted; the next one goes on.
-        cases: In the order of the dataset.
-        pairs: The closest pairs of slices across patients, most alike first.
+        field_of_view: Part of a slice that was cut out.
+        lesion_slices_only: Whether slices without lesion were left out.
+        complete: Whether every case is cut and grouped; if not, the next call of `prepare` continues.
+        cases: The cases in the order of the dataset.
+        pairs: The closest pairs of slices across patients, in descending order of similarity.
     """
 
     format: int = FORMAT
@@ -123,83 +129,107 @@ class Manifest(_Record):
     lesion_slices_only: bool
     complete: bool = True
     cases: tuple[PreparedCase, ...]
-    pairs: tuple[SimilarCases, ...] = ()
+    pairs: tuple[SimilarSliceNames, ...] = ()
 
 
-def png_of(folder: Path, part: str, case: str) -> Path:
-    """Where `part` ("levels" or "labels") of a case is kept."""
-    return folder / part / f"{case}.png"
+def png_path(folder: Path, subfolder: str, case: str) -> Path:
+    """Return the file with the grey levels ("levels") or the labels ("labels") of a case."""
+    return folder / subfolder / f"{case}.png"
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared folder, whole or not.
+    """Read the manifest of a prepared folder, complete or not.
+
+    A folder of another `FORMAT`, such as one prepared by version 0.1, is refused: it has to be removed and prepared
+    again.
 
     Raises:
-        DatasetError: There is none, it is damaged, or of another format.
+        DatasetError: There is no manifest, it is damaged, or the folder is of another format.
     """
     path = folder / "manifest.json"
     if not path.is_file():
         raise DatasetError(f"{folder} is no prepared folder (no manifest.json): groundglass prepare DATA -o {folder}")
+    text = path.read_bytes()
+    _check_format(folder, text)
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         raise DatasetError(f"{path} is damaged: {first_error(error)}; remove {folder} and prepare again") from error
-    if manifest.format != FORMAT:
-        raise DatasetError(f"{folder} is of format {manifest.format}, expected {FORMAT}: remove it and prepare again")
-    return manifest
 
 
-def read_complete(folder: Path) -> Manifest:
-    """The manifest of a prepared folder that is whole.
+def _check_format(folder: Path, text: bytes) -> None:
+    """Check the format before anything else: the keys of another format would look like damage.
 
     Raises:
-        DatasetError: As `read_manifest`, or `prepare` was interrupted.
+        DatasetError: The folder is of another format.
+    """
+    try:
+        found = json.loads(text).get("format", FORMAT)
+    except (ValueError, AttributeError):  # not JSON, or no object: the validation of the manifest describes the damage
+        return
+    if found != FORMAT:
+        raise DatasetError(
+            f"{folder} was prepared by {'an older' if found == 1 else 'another'} version of groundglass (format "
+            f"{found}, expected {FORMAT}): remove it and prepare again"
+        )
+
+
+def read_complete_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a prepared folder that is complete.
+
+    Raises:
+        DatasetError: `read_manifest` fails, or `prepare` was interrupted.
     """
     manifest = read_manifest(folder)
     if not manifest.complete:
-        raise DatasetError(f"{folder} is unfinished: call groundglass prepare again, it goes on where it stopped")
+        raise DatasetError(f"{folder} is unfinished: call groundglass prepare again, it continues where it stopped")
     return manifest
 
 
 def read_prepared(folder: Path) -> tuple[Manifest, Slices]:
-    """A prepared folder's manifest and all its slices.
+    """Read the manifest of a prepared folder and all its slices.
 
     Raises:
-        DatasetError: The folder is not whole, or a file does not fit its manifest.
+        DatasetError: The folder is not complete, or a file does not fit the manifest.
     """
-    manifest = read_complete(folder)
+    manifest = read_complete_manifest(folder)
     return manifest, read_slices(folder, manifest)
 
 
 def read_slices(folder: Path, manifest: Manifest) -> Slices:
-    """All slices of a prepared folder, each file held against the manifest.
+    """Read all slices of a prepared folder, and check each file against the manifest.
 
     Raises:
-        DatasetError: A file does not fit its manifest, or there is no slice.
+        DatasetError: A file does not fit the manifest, or there is no slice.
     """
     cases = [case for case in manifest.cases if case.number]
     if not cases:
         raise DatasetError(f"{folder} holds no slice that shows lung: check the cases with groundglass segment")
     hu, labels = [], []
     for case in cases:
-        levels = _read(folder, "levels", case, manifest.size, case.levels_sha256)
+        levels = _read_png(png_path(folder, "levels", case.name), manifest.size, case.levels_sha256, folder)
         hu.append(levels_to_hu(levels, np.array(case.slope), np.array(case.intercept)))
-        labels.append(_read(folder, "labels", case, manifest.size, case.labels_sha256).astype(np.uint8))
+        stored_labels = _read_png(png_path(folder, "labels", case.name), manifest.size, case.labels_sha256, folder)
+        labels.append(stored_labels.astype(np.uint8))
     return Slices(
-        np.concatenate(hu),
-        np.concatenate(labels),
-        np.concatenate([[case.name] * len(case.number) for case in cases]),
-        np.concatenate([case.number for case in cases]),
-        np.concatenate([case.group for case in cases]),
-        np.concatenate([[case.spacing_between_slices_mm] * len(case.number) for case in cases]),
+        hu=np.concatenate(hu),
+        labels=np.concatenate(labels),
+        case=np.concatenate([[case.name] * len(case.number) for case in cases]),
+        number=np.concatenate([case.number for case in cases]),
+        patient=np.concatenate([case.group for case in cases]),
+        spacing_mm=np.concatenate([[case.spacing_between_slices_mm] * len(case.number) for case in cases]),
     )
 
 
-def _read(folder: Path, part: str, case: PreparedCase, size: tuple[int, int], expected: str) -> Levels:
-    path = png_of(folder, part, case.name)
-    if not path.is_file() or sha256_of(path) != expected:
+def _read_png(path: Path, size: tuple[int, int], sha256: str, folder: Path) -> GreyLevels:
+    """Read the (n, *size) slices of a PNG.
+
+    Raises:
+        DatasetError: The file is missing, or its SHA-256 is another one.
+    """
+    if not path.is_file() or sha256_of(path) != sha256:
         raise DatasetError(
-            f"{path} {'does not fit the manifest' if path.is_file() else 'is not there'}: "
+            f"{path} {'does not fit the manifest' if path.is_file() else 'is missing'}: "
             f"remove {folder} and prepare again"
         )
     with PngImageFile(path) as image:  # not Image.open, which takes a long scan's slices for a decompression bomb

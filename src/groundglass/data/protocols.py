@@ -1,13 +1,13 @@
-"""The protocols: how the slices of a prepared folder are divided, and why.
+"""Protocols: the ways in which the slices of a prepared folder are divided into training, validation and test.
 
-    A  slice      the paper's: lesion slices at random. Leaks: neighbouring slices are near-copies
+    A  slice      lesion slices at random, as in the paper; leaks, as neighbouring slices are near-copies
     B  patient    patients apart: fixed test volumes, grouped folds, and near-duplicate groups of single pictures
-    C  source     one dataset trains, the other tests
-    D  external   MedSeg trains, coronacases test
-    -  final      everything trains but the public test volumes; final-fold-N are folds over the patients of that, to
-                  choose recipe and threshold by: the public test volumes are in no part of them
+    C  source     train on one dataset, test on the other
+    D  external   train on MedSeg, test on coronacases
+    -  final      train on everything but the public test volumes; final-fold-N are folds over the patients of this
+                  training part, to choose a recipe and the threshold: the public test volumes are in no part of them
 
-Each but `final` holds out an inner validation part of the training by its own rule.
+Every protocol but `final` holds out a validation part of its training part, by its own rule.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from pathlib import Path
 
 import numpy as np
 
-from groundglass.data.catalogue import MEDSEG
+from groundglass.data.catalogue import MEDSEG_SOURCES
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
-from groundglass.data.splits import Members, Split, sides_of
+from groundglass.data.splits import Selection, Split, resolve_split
 from groundglass.errors import ConfigError, DatasetError
 from groundglass.files import write_atomic
 
 PUBLIC_TEST = ("volumes/4", "volumes/5", "volumes/8")
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
-FOLDS, RECIPE_FOLDS = 5, 3
-LARGEST_HELD_OUT = 1 / 3  # of a source's lesion slices: a patient with more stays in the training
+FOLDS, FINAL_FOLDS = 5, 3
+LARGEST_HELD_OUT_SHARE = 1 / 3  # of a source's lesion slices: a patient with more stays in the training part
 
 
-class _Protocols:
-    """Makes the protocols of one set of slices."""
+class _SplitMaker:
+    """Makes splits of one set of slices; every random choice depends on the seed alone."""
 
     def __init__(self, slices: Slices, seed: int) -> None:
         self.slices, self.seed = slices, seed
@@ -42,60 +42,69 @@ class _Protocols:
             groups.setdefault(case, set()).add(patient)
         self.groups = {case: tuple(sorted(names)) for case, names in groups.items()}
 
-    def by_slice(self, among: Members) -> Split:
+    def by_slice(self, among: Selection) -> Split:
+        """Divide the lesion slices of `among` at random."""
         order = np.random.default_rng(self.seed).permutation(np.flatnonzero(among & self.lesion))
-        tests = round(len(order) * TEST_SHARE)
-        validations = round((len(order) - tests) * VALIDATION_SHARE)
-        parts = np.split(order, [tests, tests + validations])
+        test_count = round(len(order) * TEST_SHARE)
+        validation_count = round((len(order) - test_count) * VALIDATION_SHARE)
+        parts = np.split(order, [test_count, test_count + validation_count])
         test, validation, train = (np.isin(np.arange(len(among)), part) for part in parts)
-        rule = f"the paper's: lesion slices at random, {TEST_SHARE:.0%} test, {VALIDATION_SHARE:.0%} of the rest choose"
+        rule = (
+            f"lesion slices at random, as in the paper: {TEST_SHARE:.0%} test, {VALIDATION_SHARE:.0%} of the rest "
+            "validation"
+        )
         return self._split("A-slice", rule, train, validation, test, leaky=True)
 
-    def by_patient(self, name: str, rule: str, among: Members, test: Members) -> Split:
-        """Patients of `test` apart from the rest of `among`, of which a validation part is held out by patient."""
-        in_test = np.isin(self.slices.patient, self.slices.patient[test])
-        rest = among & ~in_test
+    def by_patient(self, name: str, rule: str, among: Selection, test: Selection) -> Split:
+        """Test on `test`; train on the other patients of `among`, of whom some are held out for validation."""
+        rest = among & ~self.patients_of(test)
         validation = self.hold_out(rest, VALIDATION_SHARE)
         return self._split(name, rule, rest & ~validation, validation, test)
 
-    def everything_but(self, test: Members, rule: str) -> Split:
-        """All other patients train, and none is left to choose by."""
-        train = ~np.isin(self.slices.patient, self.slices.patient[test])
+    def everything_but(self, test: Selection, rule: str) -> Split:
+        """Test on the patients of `test`, and train on all others; the validation part is empty."""
+        train = ~self.patients_of(test)
         return self._split("final", rule, train, np.zeros_like(train), ~train)
 
-    def hold_out(self, among: Members, share: float) -> Members:
-        """Whole patients of each source, in random order, until `share` of its lesion slices is reached."""
-        held = np.zeros_like(among)
+    def hold_out(self, among: Selection, share: float) -> Selection:
+        """Select patients of each source in random order until they have `share` of its lesion slices."""
+        held_out = np.zeros_like(among)
         rng = np.random.default_rng(self.seed)
         for source in sorted(set(self.slices.source[among].tolist())):
-            here = among & self.lesion & (self.slices.source == source)
-            patients = rng.permutation(sorted(set(self.slices.patient[here].tolist())))
-            wanted, limit = share * here.sum(), LARGEST_HELD_OUT * here.sum()
+            candidates = among & self.lesion & (self.slices.source == source)
+            patients = rng.permutation(sorted(set(self.slices.patient[candidates].tolist())))
+            enough, limit = share * candidates.sum(), LARGEST_HELD_OUT_SHARE * candidates.sum()
             for patient in patients:
                 of_patient = self.slices.patient == patient
-                if (held & here).sum() >= wanted or len(patients) == 1:
+                if (held_out & candidates).sum() >= enough or len(patients) == 1:
                     break
-                if (of_patient & here).sum() <= limit:
-                    held |= of_patient & among
-        return held
+                if (of_patient & candidates).sum() <= limit:
+                    held_out |= of_patient & among
+        return held_out
 
-    def pictures(self, among: Members, pictures: Members) -> Split:
+    def patients_of(self, selection: Selection) -> Selection:
+        """Select all slices of the patients of some slices."""
+        return np.isin(self.slices.patient, self.slices.patient[selection])
+
+    def pictures(self, among: Selection, pictures: Selection) -> Split:
+        """Test on a part of the single pictures; train on the rest of `among`."""
         test = self.hold_out(pictures, TEST_SHARE)
-        rule = "single pictures, near-duplicate groups apart; the volumes train"
+        rule = "test on single pictures, near-duplicate groups apart; the other pictures and the volumes train"
         return self.by_patient("B-pictures", rule, among, test)
 
-    def folds(self, name: str, among: Members, divided: Members, count: int) -> Iterator[Split]:
+    def folds(self, name: str, among: Selection, divided: Selection, count: int) -> Iterator[Split]:
+        """Yield folds that test on the patients of `divided` in turn, and train on the rest of `among`."""
         from sklearn.model_selection import GroupKFold
 
-        members = np.flatnonzero(divided & self.lesion)
-        folder = GroupKFold(count).split(members, groups=self.slices.patient[members])
-        for fold, (_, chosen) in enumerate(folder, start=1):
-            test = divided & np.isin(self.slices.patient, self.slices.patient[members[chosen]])
+        indices = np.flatnonzero(divided & self.lesion)
+        folds = GroupKFold(count).split(indices, groups=self.slices.patient[indices])
+        for fold, (_, tested) in enumerate(folds, start=1):
+            test = divided & np.isin(self.slices.patient, self.slices.patient[indices[tested]])
             rule = f"fold {fold} of {count} over patients, grouped"
             yield self.by_patient(f"{name}-{fold}", rule, among, test)
 
     def _split(
-        self, name: str, rule: str, train: Members, validation: Members, test: Members, leaky: bool = False
+        self, name: str, rule: str, train: Selection, validation: Selection, test: Selection, leaky: bool = False
     ) -> Split:
         return Split(
             name=name,
@@ -103,81 +112,96 @@ class _Protocols:
             rule=rule,
             leaky=leaky,
             seed=self.seed,
-            train=self._names(train),
-            validation=self._names(validation),
-            test=self._names(test),
+            train=self._members(train),
+            validation=self._members(validation),
+            test=self._members(test),
             groups=self.groups,
         )
 
-    def _names(self, members: Members) -> tuple[str, ...]:
-        """A case that is a member whole by its name, else each slice."""
-        names: list[str] = []
-        for case in dict.fromkeys(self.slices.case[members].tolist()):
+    def _members(self, selection: Selection) -> tuple[str, ...]:
+        """Name the selected slices: CASE where all slices of a case are selected, else CASE:NUMBER of each."""
+        members: list[str] = []
+        for case in dict.fromkeys(self.slices.case[selection].tolist()):
             of_case = self.slices.case == case
-            if members[of_case].all():
-                names.append(case)
+            if selection[of_case].all():
+                members.append(case)
             else:
-                names += [f"{case}:{number}" for number in self.slices.number[of_case & members]]
-        return tuple(names)
+                members += self.slices.name[of_case & selection].tolist()
+        return tuple(members)
 
 
 def make_splits(slices: Slices, test: Sequence[str] = (), folds: int | None = None, seed: int = 0) -> tuple[Split, ...]:
-    """Every protocol that the data allows.
+    """Make the splits of every protocol that the data allow.
 
     Args:
-        slices: Of a prepared folder.
-        test: Case patterns of the fixed test part of protocol B; none: the public one, where it is there.
-        folds: Grouped folds of protocol B; None: five, or as many as there are patients.
-        seed: Of every random choice.
+        slices: The slices of a prepared folder.
+        test: Case patterns of the fixed test part of protocol B; by default `PUBLIC_TEST`, if the folder holds it.
+        folds: Number of grouped folds of protocol B; by default five, or one for each patient if there are fewer.
+        seed: Seed of every random choice.
 
     Raises:
         ConfigError: A pattern matches no case.
-        DatasetError: There are fewer patients than folds.
+        DatasetError: There are fewer patients than folds, or no slice shows lesion.
     """
-    make = _Protocols(slices, seed)
-    everything = np.ones(len(slices), bool)
-    medseg = np.isin(slices.source, MEDSEG)
-    pictures, volumes = np.isin(slices.source, MEDSEG[:2]), slices.source == "volumes"
+    maker = _SplitMaker(slices, seed)
+    medseg = np.isin(slices.source, MEDSEG_SOURCES)
+    pictures, volumes = np.isin(slices.source, MEDSEG_SOURCES[:2]), slices.source == "volumes"
     coronacases = slices.source == "coronacases"
-    among = medseg if medseg.any() else everything
+    among = medseg if medseg.any() else np.ones(len(slices), bool)
     divided = volumes if volumes.any() else among
-    if not make.lesion.any():
+    folds = _fold_count(slices, divided, folds)
+
+    splits = [maker.by_slice(among), *maker.folds("B-patient-fold", among, divided, folds)]
+    fixed = _matching(slices, test or [name for name in PUBLIC_TEST if name in set(slices.case.tolist())])
+    if fixed.any():
+        named = ", ".join(dict.fromkeys(slices.case[fixed].tolist()))
+        splits.append(maker.by_patient("B-patient", f"patients apart; test on {named}", among, fixed))
+        rule = f"everything but {named} trains; recipe and threshold are chosen on final-fold-N"
+        splits.append(maker.everything_but(fixed, rule))
+        others = ~maker.patients_of(fixed)
+        scans = others & ~pictures
+        if len(set(slices.patient[scans & maker.lesion].tolist())) >= FINAL_FOLDS:
+            splits += maker.folds("final-fold", others, scans, FINAL_FOLDS)
+    if pictures.any() and volumes.any():
+        splits.append(maker.pictures(among, pictures))
+        rule = "train on single pictures, test on volumes"
+        splits.append(maker.by_patient("C-pictures-to-volumes", rule, medseg, volumes))
+        rule = "train on volumes, test on single pictures"
+        splits.append(maker.by_patient("C-volumes-to-pictures", rule, medseg, pictures))
+    if medseg.any() and coronacases.any():
+        rule = "train on MedSeg, test on coronacases (another source, in HU)"
+        splits.append(maker.by_patient("D-external", rule, medseg | coronacases, coronacases))
+    return tuple(splits)
+
+
+def _fold_count(slices: Slices, divided: Selection, folds: int | None) -> int:
+    """Return the number of folds over the patients of `divided`: `folds`, or five at most.
+
+    Raises:
+        DatasetError: No slice shows lesion, or there are fewer patients than folds, or only one.
+    """
+    if not slices.has_lesion.any():
         raise DatasetError("no slice shows lesion: there is nothing to split")
-    patients = len(set(slices.patient[divided & make.lesion].tolist()))
+    patients = len(set(slices.patient[divided & slices.has_lesion].tolist()))
     if patients < 2:
         raise DatasetError("all slices are of one patient: no split can keep patients apart")
     folds = folds or min(FOLDS, patients)
     if patients < folds:
         raise DatasetError(f"{patients} patients cannot make {folds} folds: give fewer with --folds")
-
-    splits = [make.by_slice(among), *make.folds("B-patient-fold", among, divided, folds)]
-    fixed = _matching(slices, test or [name for name in PUBLIC_TEST if name in set(slices.case.tolist())])
-    if fixed.any():
-        named = ", ".join(dict.fromkeys(slices.case[fixed].tolist()))
-        splits.append(make.by_patient("B-patient", f"patients apart; {named} test", among, fixed))
-        shipped = ~np.isin(slices.patient, slices.patient[fixed])
-        splits.append(make.everything_but(fixed, f"everything but {named} trains; recipe and threshold are the folds'"))
-        scans = shipped & ~pictures
-        if len(set(slices.patient[scans & make.lesion].tolist())) >= RECIPE_FOLDS:
-            splits += make.folds("final-fold", shipped, scans, RECIPE_FOLDS)
-    if pictures.any() and volumes.any():
-        splits.append(make.pictures(among, pictures))
-        splits.append(make.by_patient("C-pictures-to-volumes", "single pictures train, volumes test", medseg, volumes))
-        splits.append(make.by_patient("C-volumes-to-pictures", "volumes train, single pictures test", medseg, pictures))
-    if medseg.any() and coronacases.any():
-        rule = "MedSeg trains, coronacases (another source, in HU) test"
-        splits.append(make.by_patient("D-external", rule, medseg | coronacases, coronacases))
-    return tuple(splits)
+    return folds
 
 
 def write_splits(
     prepared: Path, folder: Path, test: Sequence[str] = (), folds: int | None = None, seed: int = 0
 ) -> tuple[Split, ...]:
-    """Write NAME.json for every protocol that a prepared folder allows; arguments and errors are `make_splits`'s."""
+    """Write NAME.json for every split of `make_splits`, which takes the same arguments and raises the same errors.
+
+    Folds of an earlier call are removed.
+    """
     _, slices = read_prepared(prepared)
     splits = make_splits(slices, test, folds, seed)
     for split in splits:
-        sides_of(split, slices)
+        resolve_split(split, slices)
     for stale in folder.glob("*-fold-*.json"):
         stale.unlink()
     for split in splits:
@@ -185,24 +209,29 @@ def write_splits(
     return splits
 
 
-def slice_and_patient(slices: Slices, seed: int = 0) -> tuple[Split, Split]:
-    """A random split by slice, and one of about the same size by patient: their scores differ by the leak.
+def make_leakage_splits(slices: Slices, seed: int = 0) -> tuple[Split, Split]:
+    """Make a random split by slice and one of about the same size by patient: their scores differ by the leakage.
 
     Raises:
         DatasetError: There are too few patients to keep some apart.
     """
-    make = _Protocols(slices, seed)
+    maker = _SplitMaker(slices, seed)
     everything = np.ones(len(slices), bool)
-    test = make.hold_out(everything, TEST_SHARE) & make.lesion
+    test = maker.hold_out(everything, TEST_SHARE) & maker.lesion
     if not test.any():
         raise DatasetError(
-            "no patient can be kept apart: none shows lesion, or each holds more than a third of its source's lesion "
-            "slices; add patients"
+            "no patient can be kept apart: no slice shows lesion, or every patient has more than a third of the lesion "
+            "slices of a source; add patients"
         )
-    return make.by_slice(everything), make.by_patient("B-patient", "patients apart, at random", make.lesion, test)
+    return maker.by_slice(everything), maker.by_patient("B-patient", "patients apart, at random", maker.lesion, test)
 
 
-def _matching(slices: Slices, patterns: Sequence[str]) -> Members:
+def _matching(slices: Slices, patterns: Sequence[str]) -> Selection:
+    """Select the slices of the cases that match any of the patterns.
+
+    Raises:
+        ConfigError: A pattern matches no case.
+    """
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in set(slices.case.tolist())):
             raise ConfigError(f"no case matches {pattern!r}; there are {', '.join(sorted(set(slices.case))[:8])}, …")

@@ -1,32 +1,32 @@
 """Cases as slices: cut to the field of view, scaled to the network's size, with their labels.
 
-The way from a file to these slices is the one that `segment` takes: intensity, lung field, letterbox.
+A file becomes slices by the steps that `segment` takes, too: intensity, lung field, letterbox.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.data.catalogue import MEDSEG, Case
+from groundglass.data.catalogue import MEDSEG_SOURCES, Case
 from groundglass.errors import DatasetError
 from groundglass.inference.lungs import find_lungs
 from groundglass.io.reader import read_scan
 from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import AIR_HU, Window, recognise
+from groundglass.scan.intensity import AIR_HU, Window, recognise_intensity
 from groundglass.scan.kinds import FieldOfView, IntensityKind
 from groundglass.scan.scan import ImageStack, Scan
 
-OFFSET_HU = 2048  # added to HU where they are kept as unsigned numbers
+GreyLevels: TypeAlias = NDArray[Any]  # uint8 or uint16
+OFFSET_HU = 2048  # added to HU so that they can be stored as unsigned numbers
 CLASS_LABELS = {"ground-glass": 1, "consolidation": 2, "effusion": 3}
-UNSTATED = 4  # lesion whose class the reference does not state
-Levels = NDArray[Any]  # uint8 or uint16
-FULL = 0.9  # of a case's pixels: a mask that covers more is no lesion mask
+UNSTATED = 4  # label of lesions whose class the reference does not state
+LARGEST_LABELLED_SHARE = 0.9  # of a case's pixels: a mask with more is no lesion mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +36,10 @@ class Slices:
     Attributes:
         hu: (n, height, width) int16, approximate HU.
         labels: (n, height, width) uint8: 0 no lesion, `CLASS_LABELS`, or `UNSTATED`.
-        case: (n,) name of the case that each comes from.
-        number: (n,) the slice's number in its case, from 0 at the feet (pictures: in their order).
-        patient: (n,) the patient group of each.
-        spacing_mm: (n,) from slice to slice of its case; NaN for pictures.
+        case: (n,) name of the case of each slice.
+        number: (n,) number of each slice in its case, from 0 at the feet (pictures: in their order).
+        patient: (n,) patient group of each slice.
+        spacing_mm: (n,) distance from slice to slice of its case; NaN for pictures.
     """
 
     hu: NDArray[np.int16]
@@ -60,62 +60,72 @@ class Slices:
 
     @property
     def has_lesion(self) -> NDArray[np.bool_]:
-        """(n,) whether a slice holds any lesion pixel."""
+        """(n,) whether any pixel of a slice is lesion."""
         return np.asarray(self.labels.any((1, 2)))
 
     @property
     def source(self) -> NDArray[np.str_]:
-        """(n,) the collection that each comes from."""
+        """(n,) source of each slice, such as `volumes`."""
         return np.array([name.split("/")[0] for name in self.case])
 
+    @property
+    def name(self) -> NDArray[np.str_]:
+        """(n,) name of each slice: CASE:NUMBER."""
+        return np.array([f"{case}:{number}" for case, number in zip(self.case, self.number, strict=True)])
+
     def where(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Slices:
-        """The slices for which `keep` (n,) is true, or at these places."""
-        return Slices(**{part.name: getattr(self, part.name)[keep] for part in fields(self)})
+        """Return the slices for which `keep` (n,) is true, or those at these indices."""
+        return Slices(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
 
-    def between_neighbours(self, neighbours_mm: float) -> NDArray[np.int64]:
-        """(n, 3) places of the slice that far below, of itself, and of the one that far above; with 0 (n, 1) of itself.
+    def neighbour_indices(self, neighbours_mm: float) -> NDArray[np.int64]:
+        """Find the neighbours of each slice.
 
-        A neighbour that is not there, as of a picture or at the end of a scan, is the slice itself.
+        Args:
+            neighbours_mm: Distance of the neighbours; 0 for none.
+
+        Returns:
+            (n, 3) indices of the slice that far below, of the slice itself, and of the slice that far above, or (n, 1)
+            of the slice itself. Where there is no neighbour, as at the end of a scan, the slice takes its place.
         """
         if not neighbours_mm:
             return np.arange(len(self))[:, None]
-        at = {key: place for place, key in enumerate(zip(self.case.tolist(), self.number.tolist(), strict=True))}
+        index_of = {key: index for index, key in enumerate(zip(self.case.tolist(), self.number.tolist(), strict=True))}
 
-        def beside(place: int, way: int) -> int:
-            spacing = float(self.spacing_mm[place])
+        def neighbour(index: int, direction: int) -> int:
+            spacing = float(self.spacing_mm[index])
             step = slices_apart(neighbours_mm, None if np.isnan(spacing) else spacing)
-            return at.get((str(self.case[place]), int(self.number[place]) + way * step), place)
+            return index_of.get((str(self.case[index]), int(self.number[index]) + direction * step), index)
 
-        return np.array([(beside(i, -1), i, beside(i, 1)) for i in range(len(self))]).reshape(-1, 3)
+        return np.array([(neighbour(i, -1), i, neighbour(i, 1)) for i in range(len(self))]).reshape(-1, 3)
 
-    def images(
-        self, window: Window, neighbours_mm: float, places: slice | NDArray[np.int64] = slice(None)
+    def network_inputs(
+        self, window: Window, neighbours_mm: float, indices: slice | NDArray[np.int64] = slice(None)
     ) -> NDArray[np.float32]:
-        """(n, 1 or 3, height, width) in [0, 1]: what a network sees of the slices at `places`."""
-        return window.scale(self.hu[self.between_neighbours(neighbours_mm)[places]].astype(np.float32))
+        """Return the network's input for the slices at `indices`: (n, 1 or 3, height, width) in [0, 1]."""
+        return window.scale(self.hu[self.neighbour_indices(neighbours_mm)[indices]].astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
-    """A case's slices as they are kept, and what was seen of the case.
+class CaseSlices:
+    """The slices of one case as they are stored, and what was found about the case.
 
     Attributes:
-        levels: (n, height, width), the file's own grey levels where it is an 8-bit picture (uint8), else HU plus
+        levels: (n, height, width) grey levels: the file's own if it is an 8-bit picture (uint8), else HU plus
             `OFFSET_HU` (uint16).
         labels: (n, height, width) uint8, as in `Slices`.
-        number: (n,) each slice's number in the axial view.
+        number: (n,) number of each slice in the axial view.
         slope: (n,) HU = slope * level + intercept.
         intercept: (n,) in HU.
-        kind: Of the file's intensities.
+        kind: Kind of the file's intensities.
         calibrated: Whether they are HU as the scanner meant them.
-        spacing_mm: Of the file's voxels along (z, y, x) of the axial view; None for pictures.
-        lesion_slices: In the whole file.
-        pixels: {label: pixels} in the whole file, 0 left out.
-        content_sha256: Of the image's numbers, whatever file they are in.
-        notes: What a person should know of the case.
+        spacing_mm: Spacing of the file's voxels along (z, y, x) of the axial view; None for pictures.
+        lesion_slices: Number of slices with lesion in the whole file.
+        pixels: {label: number of pixels} in the whole file; labels that do not occur are left out.
+        content_sha256: SHA-256 of the image's numbers, whatever the file format.
+        notes: Remarks on the case for the user.
     """
 
-    levels: Levels
+    levels: GreyLevels
     labels: NDArray[np.uint8]
     number: NDArray[np.int64]
     slope: NDArray[np.float64]
@@ -134,46 +144,46 @@ class Cut:
         return levels_to_hu(self.levels, self.slope, self.intercept)
 
 
-def levels_to_hu(levels: Levels, slope: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.int16]:
-    """(n, height, width) grey levels and their (n,) lines -> whole HU."""
-    line = (part.astype(np.float32)[:, None, None] for part in (slope, intercept))
-    hu = levels * next(line) + next(line)
+def levels_to_hu(levels: GreyLevels, slope: NDArray[np.float64], intercept: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Convert (n, height, width) grey levels to whole HU by the (n,) slopes and intercepts of the slices."""
+    slope32, intercept32 = (values.astype(np.float32)[:, None, None] for values in (slope, intercept))
+    hu = levels * slope32 + intercept32
     return np.asarray(np.clip(np.rint(hu), -OFFSET_HU, 3 * OFFSET_HU), dtype=np.int16)
 
 
-def read_pair(case: Case) -> tuple[Scan, NDArray[np.uint8]]:
-    """The CT of a case and its labels (z, y, x), both in the file's own order.
+def read_case(case: Case) -> tuple[Scan, NDArray[np.uint8]]:
+    """Read the CT of a case and its labels (z, y, x), both in the order of the file.
 
     Raises:
         FormatError: A file is damaged, or no CT.
-        DatasetError: The mask's grid is not the image's, or its numbers are no labels.
+        DatasetError: Image and mask are not on the same grid, or the mask's numbers are no labels.
     """
-    scan, mask = read_scan(case.image), read_scan(case.lesion)
+    scan, mask = read_scan(case.image), read_scan(case.mask)
     if scan.values.shape != mask.values.shape:
-        sizes = (" x ".join(map(str, values.shape)) for values in (mask.values, scan.values))
-        raise DatasetError(f"{case.lesion} is {next(sizes)} voxels, its image {next(sizes)}: expected the same grid")
+        mask_size, image_size = (" x ".join(map(str, values.shape)) for values in (mask.values, scan.values))
+        raise DatasetError(f"{case.mask} is {mask_size} voxels, its image {image_size}: expected the same grid")
     if not scan.geometry.matches(mask.geometry, tolerance_mm=0.1):
         raise DatasetError(
-            f"{case.lesion} lies elsewhere than its image ({mask.geometry} and {scan.geometry}, corners more than "
+            f"{case.mask} lies elsewhere than its image ({mask.geometry} and {scan.geometry}, corners more than "
             "0.1 mm apart): expected the same grid; save the mask with the image's affine"
         )
     if case.unrelated_slices and not isinstance(scan, ImageStack):
         count, height, width = scan.geometry.shape
         scan = ImageStack(scan.values, scan.geometry, scan.source, scan.notes, sizes=((height, width),) * count)
-    return scan, _labels(case, mask)
+    return scan, _to_labels(case, mask)
 
 
-def _labels(case: Case, mask: Scan) -> NDArray[np.uint8]:
-    """0, `CLASS_LABELS` or `UNSTATED`; 0/255 and, but for MedSeg, 0/1 masks state no class."""
+def _to_labels(case: Case, mask: Scan) -> NDArray[np.uint8]:
+    """Return 0, `CLASS_LABELS` or `UNSTATED`: masks of 0 and 255, and but for MedSeg of 0 and 1, state no class."""
     values = np.rint(mask.values)
     found = {int(value) for value in np.unique(values)}
     if np.abs(values - mask.values).max() > 0.01 or not (found <= {0, 1, 2, 3, 4} or found <= {0, 255}):
         shown = ", ".join(f"{value:g}" for value in np.unique(mask.values)[:8])
         raise DatasetError(
-            f"{case.lesion} holds {shown}…: expected 0 and 1, 0 and 255, or 0 none, 1 ground-glass, 2 consolidation, "
+            f"{case.mask} holds {shown}…: expected 0 and 1, 0 and 255, or 0 none, 1 ground-glass, 2 consolidation, "
             "3 effusion, 4 lesion of an unstated class"
         )
-    if found <= {0, 255} or (found <= {0, 1} and case.source not in MEDSEG):
+    if found <= {0, 255} or (found <= {0, 1} and case.source not in MEDSEG_SOURCES):
         return np.where(values > 0, UNSTATED, 0).astype(np.uint8)
     return np.asarray(values, dtype=np.uint8)
 
@@ -183,44 +193,48 @@ def cut_case(
     size: tuple[int, int],
     view: FieldOfView = FieldOfView.LUNGS,
     lesion_slices_only: bool = False,
-) -> Cut:
-    """The slices of a case that show lung, cut to the field of view and scaled to `size` (height, width).
+) -> CaseSlices:
+    """Cut the slices of a case that show lung to the field of view, and scale them to `size` (height, width).
 
     Raises:
-        InputError: The case is refused: files that do not match, numbers that are no CT or no labels, no lung.
+        InputError: Image and mask do not match, their numbers are no CT or no labels, or no slice shows lung.
     """
-    scan, labels = read_pair(case)
+    scan, labels = read_case(case)
     axial = AxialView(scan.geometry)
-    intensity = recognise(scan)
-    values, labels = axial.turn(scan.values), axial.turn(labels)
+    values, labels = axial.to_axial(scan.values), axial.to_axial(labels)
+    _check_labelled_share(case, labels)
+    intensity = recognise_intensity(scan)
     hu = intensity.to_hu(values)
-    field = find_lungs(scan, hu, axial.geometry, view)
-    places = [
-        (z, Letterbox(box, size))
-        for z, box in enumerate(field.boxes)
-        if box is not None and (labels[z].any() or not lesion_slices_only)
-    ]
-    number = np.array([z for z, _ in places], dtype=np.int64)
-    windowed = intensity.kind is IntensityKind.LUNG_WINDOW_8BIT
-    slope, intercept = (
-        np.broadcast_to(line, len(values))[number] if windowed else np.full(len(number), nominal)
-        for line, nominal in ((intensity.slope, 1.0), (intensity.intercept, float(-OFFSET_HU)))
-    )
-    air = (AIR_HU - intercept) / slope
-    cut = [
-        letterbox.apply((values if windowed else hu + OFFSET_HU)[z].astype(np.float32), fill)
-        for (z, letterbox), fill in zip(places, air, strict=True)
-    ]
-    rounded = np.rint(np.array(cut).reshape(-1, *size))
-    levels: Levels = (
-        rounded.clip(0, 255).astype(np.uint8) if windowed else rounded.clip(0, 4 * OFFSET_HU).astype(np.uint16)
-    )
-    cut_labels = np.array([take_labels(letterbox, labels[z]) for z, letterbox in places], np.uint8).reshape(-1, *size)
-    counts = np.bincount(labels.ravel(), minlength=UNSTATED + 1)
+    boxes = find_lungs(scan, hu, axial.geometry, view).boxes
     with_lesion = np.asarray(labels.any((1, 2)))
-    return Cut(
-        levels=levels,
-        labels=cut_labels,
+    letterboxes = {
+        z: Letterbox(box, size)
+        for z, box in enumerate(boxes)
+        if box is not None and (with_lesion[z] or not lesion_slices_only)
+    }
+    number = np.array(list(letterboxes), dtype=np.int64)
+
+    dtype: type[np.uint8] | type[np.uint16]
+    if intensity.kind is IntensityKind.LUNG_WINDOW_8BIT:
+        full, brightest, dtype = values, 255, np.uint8
+        slope, intercept = (
+            np.broadcast_to(line, len(values))[number] for line in (intensity.slope, intensity.intercept)
+        )
+    else:
+        full, brightest, dtype = hu + OFFSET_HU, 4 * OFFSET_HU, np.uint16
+        slope, intercept = np.full(len(number), 1.0), np.full(len(number), float(-OFFSET_HU))
+    air_levels = (AIR_HU - intercept) / slope
+    levels = [
+        letterbox.apply(full[z].astype(np.float32), air)
+        for (z, letterbox), air in zip(letterboxes.items(), air_levels, strict=True)
+    ]
+    cut_labels = [letterbox_labels(letterbox, labels[z]) for z, letterbox in letterboxes.items()]
+
+    stored_labels = np.array(cut_labels, np.uint8).reshape(-1, *size)
+    pixels = np.bincount(labels.ravel(), minlength=UNSTATED + 1)
+    return CaseSlices(
+        levels=np.rint(np.array(levels).reshape(-1, *size)).clip(0, brightest).astype(dtype),
+        labels=stored_labels,
         number=number,
         slope=slope,
         intercept=intercept,
@@ -228,34 +242,43 @@ def cut_case(
         calibrated=intensity.calibrated,
         spacing_mm=axial.geometry.spacing if axial.geometry.in_mm else None,
         lesion_slices=int(with_lesion.sum()),
-        pixels={label: int(counts[label]) for label in range(1, UNSTATED + 1) if counts[label]},
+        pixels={label: int(pixels[label]) for label in range(1, UNSTATED + 1) if pixels[label]},
         content_sha256=hashlib.sha256(scan.values.tobytes()).hexdigest(),
-        notes=_notes(case, labels, int(with_lesion.sum()), int(cut_labels.any((1, 2)).sum())),
+        notes=_notes(int(with_lesion.sum()), int(stored_labels.any((1, 2)).sum())),
     )
 
 
-def _notes(case: Case, labels: NDArray[np.uint8], lesion_slices: int, kept: int) -> tuple[str, ...]:
-    """What is said of a case with so many lesion slices, of which some are kept with lesion in view."""
-    covered = float((labels > 0).mean())
-    if covered > FULL:
+def _check_labelled_share(case: Case, labels: NDArray[np.uint8]) -> None:
+    """Refuse a mask that covers nearly everything.
+
+    Raises:
+        DatasetError: It is no lesion mask.
+    """
+    share = float((labels > 0).mean())
+    if share > LARGEST_LABELLED_SHARE:
         raise DatasetError(
-            f"{case.lesion} marks {100 * covered:.0f} % of all pixels: a mask is 0 where no lesion is; check its labels"
+            f"{case.mask} marks {100 * share:.0f} % of all pixels: a mask is 0 where no lesion is; check its labels"
         )
+
+
+def _notes(lesion_slices: int, lesion_slices_in_view: int) -> tuple[str, ...]:
+    """Return the remarks on a case with this number of slices with lesion, in the file and after cutting."""
     if not lesion_slices:
         return ("the mask is empty",)
-    lost = lesion_slices - kept
-    return (f"lesion out of view: {lost} slice{'s' if lost > 1 else ''}",) if lost else ()
+    out_of_view = lesion_slices - lesion_slices_in_view
+    return (f"lesion out of view: {out_of_view} slice{'s' if out_of_view > 1 else ''}",) if out_of_view else ()
 
 
-def take_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A pixel is lesion where at least half of it is, and then of the label that covers most of it.
+def letterbox_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Scale the (H, W) labels of a slice to the letterbox's size.
 
-    Where no pixel is half covered, the most covered ones are: a small lesion in the box never vanishes.
+    A pixel is lesion where lesion covers at least half of it, and has the label that covers most of it. If no pixel is
+    half covered, the most covered ones are lesion: a small lesion inside the box never vanishes.
     """
-    kinds = [int(label) for label in np.unique(labels) if label]
-    if not kinds:
+    found = [int(label) for label in np.unique(labels) if label]
+    if not found:
         return np.zeros(letterbox.size, dtype=np.uint8)
-    share = np.stack([letterbox.apply((labels == label).astype(np.float32), 0.0) for label in kinds])
-    winner = np.array(kinds, dtype=np.uint8)[share.argmax(0)]
-    covered = share.sum(0)
-    return np.where((covered > 0) & (covered >= min(0.5, covered.max())), winner, 0).astype(np.uint8)
+    shares = np.stack([letterbox.apply((labels == label).astype(np.float32), 0.0) for label in found])
+    largest = np.array(found, dtype=np.uint8)[shares.argmax(0)]
+    covered = shares.sum(0)
+    return np.where((covered > 0) & (covered >= min(0.5, covered.max())), largest, 0).astype(np.uint8)

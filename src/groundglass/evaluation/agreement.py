@@ -9,12 +9,12 @@ import numpy as np
 
 from groundglass.evaluation.intervals import Estimate, estimate
 
-FEWEST_VOLUMES = 2
+MIN_VOLUMES = 2
 
 
 @dataclass(frozen=True)
 class PairedMeasurement:
-    """One quantity of one volume, measured twice."""
+    """One quantity of one volume, measured on the prediction and on the reference."""
 
     predicted: float
     reference: float
@@ -27,13 +27,13 @@ class PairedMeasurement:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of all volumes.
+    """Agreement of prediction and reference over all volumes.
 
     Attributes:
-        volumes: How many.
+        volumes: Number of volumes.
         bias: Mean error.
-        mean_absolute_error: The mean size of the error.
-        limits: Bias -+ 1.96 standard deviations (n - 1) of the errors; None for fewer than two volumes.
+        mean_absolute_error: Mean of the absolute errors.
+        limits: Bias -+ 1.96 standard deviations (n - 1) of the errors; None for fewer than `MIN_VOLUMES` volumes.
     """
 
     volumes: int
@@ -42,11 +42,11 @@ class Agreement:
     limits: tuple[float, float] | None
 
 
-def agreement(pairs: Sequence[PairedMeasurement], patients: Sequence[str]) -> Agreement:
-    """Compare the pairs; `patients` names whose each is."""
+def measure_agreement(pairs: Sequence[PairedMeasurement], patients: Sequence[str]) -> Agreement:
+    """Summarise the errors of (n,) pairs of the (n,) patients."""
     errors, ones = np.array([pair.error for pair in pairs]), np.ones(len(pairs))
     limits = None
-    if len(pairs) >= FEWEST_VOLUMES:
-        centre, reach = float(errors.mean()), 1.96 * float(errors.std(ddof=1))
-        limits = (centre - reach, centre + reach)
+    if len(pairs) >= MIN_VOLUMES:
+        bias, half_width = float(errors.mean()), 1.96 * float(errors.std(ddof=1))
+        limits = (bias - half_width, bias + half_width)
     return Agreement(len(pairs), estimate(errors, ones, patients), estimate(np.abs(errors), ones, patients), limits)

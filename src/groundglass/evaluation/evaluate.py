@@ -1,23 +1,23 @@
-"""A model's scores on cases with a reference, through the same code as `segment`."""
+"""Scores of a model on cases with a reference, through the same code as `segment`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.data.catalogue import Case
-from groundglass.data.slices import CLASS_LABELS, UNSTATED, read_pair
+from groundglass.data.slices import CLASS_LABELS, UNSTATED, read_case
 from groundglass.errors import DatasetError, InputError, ModelError
 from groundglass.evaluation.calibration import CalibrationHistogram
 from groundglass.evaluation.examples import ExampleCollector
-from groundglass.evaluation.lesions import match
-from groundglass.evaluation.recording import RecordingSegmenter
+from groundglass.evaluation.lesions import match_regions
+from groundglass.evaluation.recording import PredictionRecorder
 from groundglass.evaluation.results import CaseScore, Evaluation, SliceScore
-from groundglass.evaluation.volume import volume_scores
-from groundglass.inference.pipeline import segment_scan
+from groundglass.evaluation.targets import EvaluationTarget
+from groundglass.evaluation.volume import measure_volume
+from groundglass.inference.model_card import ModelCard
+from groundglass.inference.pipeline import SegmentedScan, segment_lesions, segment_lungs
 from groundglass.inference.segmenter import Segmenter
 from groundglass.metrics import Confusion
 from groundglass.report.findings import ModelRef
@@ -25,33 +25,8 @@ from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import ImageStack
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is scored.
-
-    Attributes:
-        case: Image and reference.
-        patient: The group that the bootstrap draws; in a stack of strangers each slice is a group of its own.
-        slices: Which count, from 0 along the axial view (feet to head; pictures: in their order); None: all.
-        groups: {slice: patient} of a stack whose slices are known to be of one patient here and there.
-    """
-
-    case: Case
-    patient: str
-    slices: frozenset[int] | None = None
-    groups: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def patients(self) -> frozenset[str]:
-        """Of the slices that count; of a case of one patient also as the dataset states it."""
-        if not self.groups:
-            return frozenset({self.patient, self.case.patient})
-        chosen = self.groups.keys() if self.slices is None else self.slices & self.groups.keys()
-        return frozenset(self.groups[number] for number in chosen)
-
-
 def evaluate(
-    targets: Sequence[Target],
+    targets: Sequence[EvaluationTarget],
     segmenter: Segmenter,
     progress: Callable[[int, int], None] = lambda *_: None,
     warnings: tuple[str, ...] = (),
@@ -59,10 +34,10 @@ def evaluate(
     """Segment every target and compare it with its reference.
 
     Args:
-        targets: What is scored.
+        targets: The cases to score.
         segmenter: A loaded model.
-        progress: Called with the cases done and their number.
-        warnings: What a reader of the scores has to know.
+        progress: Called with the number of cases done and the number of all.
+        warnings: Warnings that belong with the scores, such as those of `training_warnings`.
 
     Raises:
         InputError: A case is refused; the message starts with its name.
@@ -74,73 +49,91 @@ def evaluate(
             raise ModelError(
                 f"{card.name} maps {name!r}, which no reference states: expected {', '.join(CLASS_LABELS)}"
             )
-    histogram, shelf, cases = CalibrationHistogram(), ExampleCollector(), []
+    histogram, examples, scores = CalibrationHistogram(), ExampleCollector(), []
     for target in targets:
         try:
-            score, lesions = _score(target, segmenter, histogram)
+            score, segmented = _score_target(target, segmenter, histogram)
         except InputError as error:
             raise type(error)(f"{target.case.name}: {error}") from error
-        cases.append(score)
-        shelf.put(target.case, score.slices, lesions)
-        progress(len(cases), len(targets))
+        scores.append(score)
+        examples.add(target.case, score.slices, segmented.lesions)
+        progress(len(scores), len(targets))
     model = ModelRef(name=card.name, sha256=card.sha256)
-    return Evaluation(model, card.threshold, card.classes[1:], tuple(cases), histogram, shelf.examples(), warnings)
-
-
-def _score(
-    target: Target, segmenter: Segmenter, histogram: CalibrationHistogram
-) -> tuple[CaseScore, NDArray[np.bool_]]:
-    """The scores of a case, and what was found in it: (z, y, x) in the axial view."""
-    scan, labels = read_pair(target.case)
-    view = AxialView(scan.geometry)
-    labels = view.turn(labels)
-    truth, counted = labels > 0, _counted(target, len(labels))
-    recorder = RecordingSegmenter(segmenter, truth, counted, histogram)
-    segmented = segment_scan(scan, recorder)
-    lesions = np.asarray(segmented.lesions)
-    unrelated_slices = isinstance(scan, ImageStack)
-    alone = f"{target.patient}-{{}}" if target.case.unrelated_slices else target.patient
-    patients = [target.groups.get(z, alone.format(z)) for z in range(len(labels))]
-    sizes = [segmented.slice_size(z) for z in range(len(labels))]
-    slices = tuple(
-        SliceScore(
-            patient=patients[z],
-            number=z,
-            number_in_file=int(view.slice_numbers[z]),
-            box=segmented.lung_field.boxes[z],
-            whole=Confusion.count(*(mask[z, : sizes[z][0], : sizes[z][1]] for mask in (lesions, truth))),
-            crop=recorder.crops.get(z),
-            classes=classes,
-        )
-        for z, classes in _class_counts(labels, lesions, recorder, counted)
+    return Evaluation(
+        model, card.threshold, card.classes[1:], tuple(scores), histogram, examples.read_examples(), warnings
     )
-    volume = volume_scores(segmented, recorder.lung_field, truth, counted, unrelated_slices)
-    voxel_ml = view.geometry.voxel_ml if volume.volume_ml else None
-    inside = counted[:, None, None]
-    regions = match(lesions & inside, truth & inside, voxel_ml, target.case.name, patients)
-    return CaseScore(target.case.name, target.patient, unrelated_slices, slices, regions, volume), lesions
 
 
-def _counted(target: Target, count: int) -> NDArray[np.bool_]:
-    """(z,) which slices of a case count."""
-    counted = np.full(count, target.slices is None)
-    wanted = sorted(target.slices or ())
-    if wanted and not 0 <= wanted[0] <= wanted[-1] < count:
-        raise DatasetError(f"slices {wanted[0]} to {wanted[-1]} are to be scored, the file has 0 to {count - 1}")
-    counted[wanted] = True
+def _score_target(
+    target: EvaluationTarget, segmenter: Segmenter, histogram: CalibrationHistogram
+) -> tuple[CaseScore, SegmentedScan]:
+    """Segment a case, score it, and add its probabilities to the histogram."""
+    scan, labels = read_case(target.case)
+    labels = AxialView(scan.geometry).to_axial(labels)
+    truth, counted = labels > 0, _counted_slices(target, len(labels))
+    recorder = PredictionRecorder(segmenter.card, truth, counted, histogram)
+    lungs_only = segment_lungs(scan, segmenter.card)
+    segmented = segment_lesions(lungs_only, segmenter, on_prediction=recorder.record)
+
+    slices = _score_slices(target, segmented, labels, counted, recorder, segmenter.card)
+    unrelated_slices = isinstance(scan, ImageStack)
+    volume = measure_volume(segmented, lungs_only.lung_field, truth, counted, unrelated_slices)
+    voxel_ml = segmented.view.geometry.voxel_ml if volume.volume_ml else None
+    in_counted = counted[:, None, None]
+    patients = [target.patient_of(z) for z in range(len(labels))]
+    lesions = np.asarray(segmented.lesions)
+    regions = match_regions(lesions & in_counted, truth & in_counted, voxel_ml, target.case.name, patients)
+    return CaseScore(target.case.name, target.patient, unrelated_slices, slices, regions, volume), segmented
+
+
+def _counted_slices(target: EvaluationTarget, count: int) -> NDArray[np.bool_]:
+    """(z,) True for the slices of a case that count."""
+    if target.slices is None:
+        return np.ones(count, dtype=np.bool_)
+    counted, indices = np.zeros(count, dtype=np.bool_), sorted(target.slices)
+    if indices and not 0 <= indices[0] <= indices[-1] < count:
+        raise DatasetError(f"slices {indices[0]} to {indices[-1]} are to be scored, the file has 0 to {count - 1}")
+    counted[indices] = True
     return counted
 
 
-def _class_counts(
-    labels: NDArray[np.uint8], lesions: NDArray[np.bool_], watch: RecordingSegmenter, counted: NDArray[np.bool_]
-) -> Iterator[tuple[int, dict[str, Confusion]]]:
-    """Each counted slice with {class: counts}; empty where the whole reference states no class of its lesions."""
-    stated = not (labels == UNSTATED).any() or np.isin(labels, list(CLASS_LABELS.values())).any()
+def _score_slices(
+    target: EvaluationTarget,
+    segmented: SegmentedScan,
+    labels: NDArray[np.uint8],
+    counted: NDArray[np.bool_],
+    recorder: PredictionRecorder,
+    card: ModelCard,
+) -> tuple[SliceScore, ...]:
+    """Score each slice that counts against the (z, y, x) labels of the reference."""
+    states_classes = not (labels == UNSTATED).any() or np.isin(labels, list(CLASS_LABELS.values())).any()
+    scores = []
     for z in np.flatnonzero(counted).tolist():
+        height, width = segmented.slice_size(z)
+        predicted, reference = segmented.lesions[z], labels[z]
         classes = {}
-        if watch.strongest is not None and stated:
-            known = labels[z] != UNSTATED
-            strongest, reference = (watch.strongest[z] * lesions[z])[known], labels[z][known]
-            for number, name in enumerate(watch.card.classes[1:], start=1):
-                classes[name] = Confusion.count(strongest == number, reference == CLASS_LABELS[name])
-        yield z, classes
+        if recorder.class_map is not None and states_classes:
+            classes = _class_counts(recorder.class_map[z] * predicted, reference, card.classes[1:])
+        scores.append(
+            SliceScore(
+                patient=target.patient_of(z),
+                z=z,
+                index_in_file=int(segmented.view.slice_numbers[z]),
+                box=segmented.lung_field.boxes[z],
+                whole=Confusion.count(predicted[:height, :width], reference[:height, :width] > 0),
+                crop=recorder.crops.get(z),
+                classes=classes,
+            )
+        )
+    return tuple(scores)
+
+
+def _class_counts(
+    class_map: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[str]
+) -> dict[str, Confusion]:
+    """{class: counts} of a slice (y, x), over the pixels whose class the reference states."""
+    stated = labels != UNSTATED
+    return {
+        name: Confusion.count(class_map[stated] == number, labels[stated] == CLASS_LABELS[name])
+        for number, name in enumerate(classes, start=1)
+    }

@@ -1,84 +1,79 @@
-"""The best, median and worst slices, to look at."""
+"""The best, median and worst slices, for a person to look at."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from groundglass.data.catalogue import Case
-from groundglass.data.slices import read_pair
+from groundglass.data.slices import read_case
 from groundglass.evaluation.results import Example, SliceScore
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import LUNG_WINDOW, recognise
+from groundglass.scan.intensity import LUNG_WINDOW, recognise_intensity
 from groundglass.scan.lung_field import Box
+from groundglass.scan.packed_mask import PackedMask
 from groundglass.scan.scan import ImageStack
 
-EACH = 3
+PER_RANK = 3  # slices of each rank
 MARGIN = 0.04  # of the box's width, shown around it
 
 
 class ExampleCollector:
-    """Every case's lesions, packed, until it is known which slices to show; the CT is then read again for those."""
+    """Packed predictions of every case; once all scores are known, the CT of a few slices is read again."""
 
     def __init__(self) -> None:
-        self._cases: list[tuple[Case, tuple[SliceScore, ...], bytes]] = []
+        self._cases: list[tuple[Case, tuple[SliceScore, ...], PackedMask]] = []
 
-    def put(self, case: Case, slices: tuple[SliceScore, ...], lesions: NDArray[np.bool_]) -> None:
-        """Keep a case: the slices that count, and what was found in it (z, y, x)."""
-        self._cases.append((case, slices, zlib.compress(np.packbits(lesions).tobytes(), 1)))
+    def add(self, case: Case, slices: tuple[SliceScore, ...], lesions: PackedMask) -> None:
+        """Keep a case: the scores of its slices and its predicted lesions (z, y, x) bool."""
+        self._cases.append((case, slices, lesions))
 
-    def examples(self) -> tuple[Example, ...]:
-        """Up to three slices of each rank, by Dice among the slices with lesion; best first."""
-        found = [
-            (each.whole.dice or 0.0, place, each)
-            for place, (_, slices, _) in enumerate(self._cases)
-            for each in slices
-            if each.has_lesion
+    def read_examples(self) -> tuple[Example, ...]:
+        """Read up to three slices of each rank, by Dice among the slices with lesion; best first."""
+        with_lesion = [
+            (case_index, score)
+            for case_index, (_, scores, _) in enumerate(self._cases)
+            for score in scores
+            if score.has_lesion
         ]
-        found.sort(key=lambda entry: -entry[0])
-        wanted: dict[int, list[tuple[str, SliceScore]]] = {}
-        for index, rank in ranks(len(found)).items():
-            _, place, each = found[index]
-            wanted.setdefault(place, []).append((rank, each))
-        drawn: list[Example] = []
-        for place, chosen in wanted.items():
-            case, _, packed = self._cases[place]
-            drawn += _cut(case, packed, chosen)
-        return tuple(sorted(drawn, key=lambda example: -example.dice))
+        with_lesion.sort(key=lambda item: -(item[1].whole.dice or 0.0))
+        selected: dict[int, list[tuple[str, SliceScore]]] = {}
+        for index, rank in rank_slices(len(with_lesion)).items():
+            case_index, score = with_lesion[index]
+            selected.setdefault(case_index, []).append((rank, score))
+        examples: list[Example] = []
+        for case_index, ranked in selected.items():
+            case, _, lesions = self._cases[case_index]
+            examples += _read_slices(case, lesions, ranked)
+        return tuple(sorted(examples, key=lambda example: -example.dice))
 
 
-def ranks(count: int) -> dict[int, str]:
-    """{place: rank} of the slices to show among `count` that are sorted, best first."""
-    each = min(EACH, max(1, count // 3))
-    starts = {"best": 0, "worst": max(0, count - each), "median": max(0, (count - each) // 2)}
-    chosen: dict[int, str] = {}
+def rank_slices(count: int) -> dict[int, str]:
+    """Choose the slices to show among `count` that are sorted, best first: {index: rank}."""
+    per_rank = min(PER_RANK, max(1, count // 3))
+    starts = {"best": 0, "worst": max(0, count - per_rank), "median": max(0, (count - per_rank) // 2)}
+    ranks: dict[int, str] = {}
     for rank, start in starts.items():
-        for index in range(start, min(start + each, count)):
-            chosen.setdefault(index, rank)
-    return chosen
+        for index in range(start, min(start + per_rank, count)):
+            ranks.setdefault(index, rank)
+    return ranks
 
 
-def _cut(case: Case, packed: bytes, chosen: Sequence[tuple[str, SliceScore]]) -> Iterator[Example]:
-    scan, labels = read_pair(case)
+def _read_slices(case: Case, lesions: PackedMask, ranked: Sequence[tuple[str, SliceScore]]) -> Iterator[Example]:
+    scan, labels = read_case(case)
     view = AxialView(scan.geometry)
-    hu, labels = recognise(scan).to_hu(view.turn(scan.values)), view.turn(labels)
-    bits = np.frombuffer(zlib.decompress(packed), dtype=np.uint8)
-    lesions = np.unpackbits(bits, count=labels.size).reshape(labels.shape).astype(np.bool_)
+    hu, labels = recognise_intensity(scan).to_hu(view.to_axial(scan.values)), view.to_axial(labels)
     _, dy, dx = view.geometry.spacing
-    for rank, each in chosen:
-        z = each.number
+    for rank, score in ranked:
+        z = score.z
         size = scan.sizes[z] if isinstance(scan, ImageStack) else labels.shape[1:]
-        place = (z, *_shown(each.box, size))
-        title = f"{case.name}, slice {each.number_in_file}" if len(labels) > 1 else case.name
-        grey = LUNG_WINDOW.to_grey(hu[place])
-        yield Example(rank, title, each.whole.dice or 0.0, grey, labels[place] > 0, lesions[place], dy / dx)
+        part = (z, *_field_of_view(score.box, size))
+        title = f"{case.name}, slice {score.index_in_file}" if len(labels) > 1 else case.name
+        grey = LUNG_WINDOW.to_grey(hu[part])
+        yield Example(rank, title, score.whole.dice or 0.0, grey, labels[part] > 0, lesions[part], dy / dx)
 
 
-def _shown(box: Box | None, size: tuple[int, ...]) -> tuple[slice, slice]:
-    """The looked-at part with a margin; the whole slice where nothing was looked at."""
+def _field_of_view(box: Box | None, size: tuple[int, ...]) -> tuple[slice, slice]:
+    """The box that the network looked at, with a margin; the whole slice (height, width) if there is none."""
     if box is None:
         return slice(0, size[0]), slice(0, size[1])
     margin = round(MARGIN * (box.right - box.left))

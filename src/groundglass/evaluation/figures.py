@@ -1,4 +1,4 @@
-"""The figures of an evaluation, as PNG; colours of Okabe and Ito (2008), which colour-blind readers tell apart."""
+"""The figures of an evaluation as PNG, in the colour-blind safe palette of Okabe and Ito (2008)."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from groundglass.evaluation.agreement import Agreement, PairedMeasurement
-from groundglass.evaluation.calibration import expected_calibration_error, precision_recall, reliability
+from groundglass.evaluation.calibration import expected_calibration_error, precision_recall_curve, reliability_bins
 from groundglass.evaluation.intervals import Estimate
-from groundglass.evaluation.lesions import ALL_SIZES, EDGES, HIT_PERCENT, Region, by_size
+from groundglass.evaluation.lesions import ALL_SIZES, MIN_OVERLAP_PERCENT, SIZE_EDGES, Region, score_by_size
 from groundglass.evaluation.results import Evaluation, Example
 
 BLUE, VERMILLION, GREEN, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#777777"
-NAMED = 3  # points with the largest errors are called by their case
+LABELLED_POINTS = 3  # the points with the largest errors carry the name of their case
 DPI = 150
 
 
-def draw(evaluation: Evaluation) -> dict[str, bytes]:
-    """{file name: PNG}; a figure that would show nothing is left out."""
+def draw_figures(evaluation: Evaluation) -> dict[str, bytes]:
+    """Draw {file name: PNG}; a figure that would show nothing is left out."""
     figures = {
-        "slices.png": _slices(evaluation.examples),
-        "bland-altman.png": _bland_altman(evaluation),
-        "lesion-size.png": _lesion_size(evaluation.regions),
-        "precision-recall.png": _precision_recall(evaluation),
-        "reliability.png": _reliability(evaluation),
+        "slices.png": _draw_slices(evaluation.examples),
+        "bland-altman.png": _draw_bland_altman(evaluation),
+        "lesion-size.png": _draw_lesion_size(evaluation.regions),
+        "precision-recall.png": _draw_precision_recall(evaluation),
+        "reliability.png": _draw_reliability(evaluation),
     }
     return {name: as_png(figure) for name, figure in figures.items() if figure is not None}
 
 
 def as_png(figure: Figure) -> bytes:
-    """A figure as a file."""
+    """Render a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
-def label_axes(axes: Axes, title: str, across: str, up: str) -> None:
-    """Title and axes, in the style of every figure."""
+def label_axes(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Set the title and the labels of the axes in the style of every figure."""
     axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xlabel(across, fontsize=9)
-    axes.set_ylabel(up, fontsize=9)
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
-def _slices(examples: Sequence[Example]) -> Figure | None:
-    """CT with both contours, a row a rank."""
+def _draw_slices(examples: Sequence[Example]) -> Figure | None:
+    """Draw CT slices with the contours of reference and prediction, one row for each rank."""
     ranks = list(dict.fromkeys(example.rank for example in examples))
     if not ranks:
         return None
@@ -75,9 +75,9 @@ def _slices(examples: Sequence[Example]) -> Figure | None:
     return figure
 
 
-def _bland_altman(evaluation: Evaluation) -> Figure | None:
-    """Error against size, for volume and burden."""
-    if not evaluation.pairs("volume_ml"):
+def _draw_bland_altman(evaluation: Evaluation) -> Figure | None:
+    """Draw the error against the mean of prediction and reference, for volume and burden."""
+    if not evaluation.paired_measurements("volume_ml"):
         return None
     figure = Figure(figsize=(9.5, 4), layout="constrained")
     quantities = (
@@ -85,34 +85,34 @@ def _bland_altman(evaluation: Evaluation) -> Figure | None:
         ("burden_percent", "Burden", "% of lung", "points of percent"),
     )
     for axes, (quantity, title, unit, error_unit) in zip(figure.subplots(1, 2), quantities, strict=True):
-        _agreement(axes, evaluation.pairs(quantity), evaluation.agreement(quantity))
+        _draw_agreement(axes, evaluation.paired_measurements(quantity), evaluation.agreement(quantity))
         label_axes(axes, title, f"mean of prediction and reference ({unit})", f"prediction - reference ({error_unit})")
     return figure
 
 
-def _agreement(axes: Axes, pairs: dict[str, PairedMeasurement], found: Agreement) -> None:
-    across = [(pair.predicted + pair.reference) / 2 for pair in pairs.values()]
+def _draw_agreement(axes: Axes, pairs: dict[str, PairedMeasurement], agreement: Agreement) -> None:
+    means = [(pair.predicted + pair.reference) / 2 for pair in pairs.values()]
     errors = [pair.error for pair in pairs.values()]
     axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.scatter(across, errors, color=BLUE, s=24, zorder=3)
+    axes.scatter(means, errors, color=BLUE, s=24, zorder=3)
     axes.margins(x=0.1, y=0.15)
-    largest = sorted(zip(pairs, across, errors, strict=True), key=lambda point: -abs(point[2]))[:NAMED]
+    largest = sorted(zip(pairs, means, errors, strict=True), key=lambda point: -abs(point[2]))[:LABELLED_POINTS]
     for name, x, y in largest:
-        side, shift = ("right", -6) if x > max(across) / 2 else ("left", 6)
+        alignment, shift = ("right", -6) if x > max(means) / 2 else ("left", 6)
         axes.annotate(
             name,
             (x, y),
             xytext=(shift, 5),
             textcoords="offset points",
             fontsize=7,
-            ha=side,
+            ha=alignment,
             color=GREY,
             parse_math=False,
         )
-    low, high = found.limits or (None, None)
+    low, high = agreement.limits or (None, None)
     for name, height, style in (
         ("bias + 1.96 SD", high, "--"),
-        ("bias", found.bias.value, "-"),
+        ("bias", agreement.bias.value, "-"),
         ("bias - 1.96 SD", low, "--"),
     ):
         if height is not None:
@@ -120,62 +120,62 @@ def _agreement(axes: Axes, pairs: dict[str, PairedMeasurement], found: Agreement
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
 
 
-def _lesion_size(found: Sequence[Region]) -> Figure | None:
-    """Above, how much of each lesion is marked; below, recall and precision by size class."""
-    units = [unit for unit in EDGES if any(region.unit == unit and region.of == "reference" for region in found)]
+def _draw_lesion_size(regions: Sequence[Region]) -> Figure | None:
+    """Draw the predicted share of each lesion above, and recall and precision by size class below."""
+    lesions = [region for region in regions if region.origin == "reference"]
+    units = [unit for unit in SIZE_EDGES if any(lesion.unit == unit for lesion in lesions)]
     if not units:
         return None
     figure = Figure(figsize=(6 * len(units), 6.4), layout="constrained")
     grid = figure.subplots(2, len(units), squeeze=False, height_ratios=(1.2, 1))
     for above, below, unit in zip(*grid, units, strict=True):
-        lesions = [region for region in found if region.unit == unit and region.of == "reference"]
-        _marked(above, lesions, unit)
-        _recall_precision(below, found, unit)
+        _draw_overlap(above, [lesion for lesion in lesions if lesion.unit == unit], unit)
+        _draw_recall_and_precision(below, regions, unit)
     return figure
 
 
-def _marked(axes: Axes, lesions: Sequence[Region], unit: str) -> None:
+def _draw_overlap(axes: Axes, lesions: Sequence[Region], unit: str) -> None:
     for hit, name, colour, marker in ((True, "found", BLUE, "o"), (False, "missed", VERMILLION, "x")):
-        sides = [region for region in lesions if region.hit == hit]
-        size, share = [region.size for region in sides], [100 * region.overlap for region in sides]
-        axes.scatter(size, share, s=22, color=colour, marker=marker, label=f"{name} ({len(sides)})", alpha=0.75)
-    for edge in EDGES[unit]:
+        points = [lesion for lesion in lesions if lesion.hit == hit]
+        size, share = [lesion.size for lesion in points], [100 * lesion.overlap for lesion in points]
+        axes.scatter(size, share, s=22, color=colour, marker=marker, label=f"{name} ({len(points)})", alpha=0.75)
+    for edge in SIZE_EDGES[unit]:
         axes.axvline(edge, color=GREY, linewidth=0.8, linestyle=":")
-    axes.axhline(HIT_PERCENT, color=GREY, linewidth=0.8, label=f"found from {HIT_PERCENT} % on")
+    axes.axhline(MIN_OVERLAP_PERCENT, color=GREY, linewidth=0.8, label=f"found from {MIN_OVERLAP_PERCENT} % on")
     axes.set_xscale("log")
     axes.set_ylim(-5, 105)
     axes.legend(fontsize=8, loc="center right", framealpha=0.9)
-    where = "ml" if unit == "ml" else "pixels of its slice"
-    label_axes(axes, "Lesions of the reference, by size", f"size ({where})", "marked share of the lesion (%)")
+    unit_name = "ml" if unit == "ml" else "pixels of its slice"
+    label_axes(axes, "Lesions of the reference, by size", f"size ({unit_name})", "predicted share of the lesion (%)")
 
 
-def _recall_precision(axes: Axes, found: Sequence[Region], unit: str) -> None:
-    rows = [row for row in by_size(found, unit) if row.size_class != ALL_SIZES]
-    place = np.arange(len(rows))
+def _draw_recall_and_precision(axes: Axes, regions: Sequence[Region], unit: str) -> None:
+    rows = [row for row in score_by_size(regions, unit) if row.size_class != ALL_SIZES]
+    centres = np.arange(len(rows))
     recalls = "lesions found", BLUE, -0.19, [row.recall for row in rows]
-    precisions = "marked regions that are right", GREEN, 0.19, [row.precision for row in rows]
+    precisions = "predicted regions that are right", GREEN, 0.19, [row.precision for row in rows]
     for name, colour, shift, estimates in (recalls, precisions):
         heights = [100 * (estimate.value or 0) for estimate in estimates]
-        axes.bar(place + shift, heights, 0.36, color=colour, alpha=0.8, label=name)
-        for x, estimate in zip(place + shift, estimates, strict=True):
-            _whisker(axes, float(x), estimate)
+        axes.bar(centres + shift, heights, 0.36, color=colour, alpha=0.8, label=name)
+        for x, estimate in zip(centres + shift, estimates, strict=True):
+            _draw_interval(axes, float(x), estimate)
     axes.set_ylim(0, 105)
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     label_axes(axes, "", "size class", "share (%)")
-    names = [f"{row.size_class}\n{row.recall.rows} lesions\n{row.precision.rows} marked" for row in rows]
-    axes.set_xticks(place, names)
+    names = [f"{row.size_class}\n{row.recall.rows} lesions\n{row.precision.rows} predicted" for row in rows]
+    axes.set_xticks(centres, names)
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
 
 
-def _whisker(axes: Axes, x: float, estimate: Estimate) -> None:
+def _draw_interval(axes: Axes, x: float, estimate: Estimate) -> None:
     if estimate.interval is not None:
         low, high = (100 * end for end in estimate.interval)
         axes.vlines(x, low, high, color="black", linewidth=1)
 
 
-def _precision_recall(evaluation: Evaluation) -> Figure | None:
-    histogram, curve = evaluation.histogram, precision_recall(evaluation.histogram)
+def _draw_precision_recall(evaluation: Evaluation) -> Figure | None:
+    histogram, curve = evaluation.histogram, precision_recall_curve(evaluation.histogram)
     if curve is None:
         return None
     figure = Figure(figsize=(5.4, 4.6), layout="constrained")
@@ -184,7 +184,7 @@ def _precision_recall(evaluation: Evaluation) -> Figure | None:
     axes.plot(curve.recall, curve.precision, color=BLUE, linewidth=1.6, label=label)
     prevalence = float(histogram.lesion.sum()) / histogram.pixels
     axes.axhline(prevalence, color=GREY, linewidth=1, linestyle="--", label=f"no skill, {prevalence:.3f}")
-    precision, recall = curve.at(evaluation.threshold)
+    precision, recall = curve.at_threshold(evaluation.threshold)
     if precision is not None:
         label = f"threshold {evaluation.threshold:g}: precision {precision:.2f}, recall {recall:.2f}"
         axes.scatter([recall], [precision], color=VERMILLION, s=45, zorder=3, label=label)
@@ -194,8 +194,8 @@ def _precision_recall(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def _reliability(evaluation: Evaluation) -> Figure | None:
-    bins = reliability(evaluation.histogram)
+def _draw_reliability(evaluation: Evaluation) -> Figure | None:
+    bins = reliability_bins(evaluation.histogram)
     error = expected_calibration_error(bins)
     if error is None:
         return None
@@ -203,8 +203,11 @@ def _reliability(evaluation: Evaluation) -> Figure | None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="perfectly calibrated")
     known = [each for each in bins if each.mean_probability is not None and each.lesion_share is not None]
-    across, up = [each.mean_probability or 0.0 for each in known], [each.lesion_share or 0.0 for each in known]
-    above.plot(across, up, color=BLUE, marker="o", markersize=4, label=f"network, ECE {error:.4f}")
+    probabilities, shares = (
+        [each.mean_probability or 0.0 for each in known],
+        [each.lesion_share or 0.0 for each in known],
+    )
+    above.plot(probabilities, shares, color=BLUE, marker="o", markersize=4, label=f"network, ECE {error:.4f}")
     above.set(xlim=(0, 1), ylim=(0, 1))
     above.legend(fontsize=8, loc="upper left")
     label_axes(above, "Reliability, pixels looked at", "", "share that is lesion")

@@ -1,7 +1,7 @@
-"""A figure with its 95 % interval: patients are drawn again and again, with replacement.
+"""Estimates with 95 % intervals from a bootstrap over patients.
 
-Everything reported here is a sum over a sum: pooled counts over pooled counts, or the sum of some scores over their
-number. Both sums are kept for each patient, so that a draw of patients is an addition.
+Every reported figure is a ratio of two sums: pooled counts over pooled counts, or the sum of some scores over their
+number. Both sums are kept for each patient, so that a resampling of the patients takes only additions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from groundglass.metrics import RATIOS
 
 RESAMPLES = 2000
 SEED = 0
-FEWEST_PATIENTS = 3
+MIN_PATIENTS = 3
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Estimate:
     """A figure over many rows (slices, volumes, lesions, ...).
 
     Attributes:
-        value: None where nothing was to be counted: the denominator is 0.
-        interval: 95 %, percentiles of the bootstrap over patients; None for fewer than three patients.
-        patients: That have anything to count; the others are not drawn.
-        rows: That have a value.
-        undefined: Rows that have none, and are left out.
+        value: The ratio of the sums; None if the denominator is 0.
+        interval: 95 % percentile interval of the bootstrap; None for fewer than `MIN_PATIENTS` patients.
+        patients: Number of patients that contribute to the denominator; the others are not resampled.
+        rows: Number of rows that contribute.
+        undefined: Number of rows that do not, and are left out.
     """
 
     value: float | None
@@ -38,80 +38,88 @@ class Estimate:
     undefined: int
 
 
-def estimate(above: ArrayLike, below: ArrayLike, patients: Sequence[str]) -> Estimate:
-    """sum(above) / sum(below), with an interval over the patients.
+def estimate(numerators: ArrayLike, denominators: ArrayLike, patients: Sequence[str]) -> Estimate:
+    """Divide two sums over rows, with an interval over the patients.
 
     Args:
-        above: (n,) what is summed over the line, by row.
-        below: (n,) what is summed under it, never negative; a row with 0 counts for nothing.
-        patients: (n,) whose each row is.
+        numerators: (n,) terms of the sum in the numerator, one for each row.
+        denominators: (n,) terms of the sum in the denominator, never negative; a row with 0 is left out.
+        patients: (n,) patient of each row.
     """
-    above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    counts = below > 0
+    numerators, denominators = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    counts = denominators > 0
     rows, undefined = int(counts.sum()), int((~counts).sum())
     if not rows:
         return Estimate(None, None, 0, 0, undefined)
-    names, owner = np.unique(np.asarray(patients)[counts], return_inverse=True)
-    sums = np.stack([np.bincount(owner, weights=part[counts]) for part in (above, below)]).astype(np.float64)
+    names, patient_index = np.unique(np.asarray(patients)[counts], return_inverse=True)
+    sums = _sums_by_patient([numerators[counts], denominators[counts]], patient_index)
     value = float(sums[0].sum() / sums[1].sum())
     return Estimate(value, _interval(sums), len(names), rows, undefined)
 
 
 def paired_difference(
-    counts: NDArray[np.int64], others: NDArray[np.int64], patients: Sequence[str], score: str
+    counts: NDArray[np.int64], other_counts: NDArray[np.int64], patients: Sequence[str], score: str
 ) -> Estimate:
-    """A pooled score of one method minus that of another on the same rows, the patients drawn for both alike.
+    """Subtract a pooled score of another method from that of one method on the same rows.
+
+    Every resampling of the patients is applied to both methods.
 
     Args:
-        counts: (n, 4): TP, FP, FN, TN of the one.
-        others: (n, 4) of the other.
-        patients: (n,) whose each row is.
-        score: Of `RATIOS`.
+        counts: (n, 4) TP, FP, FN, TN of the one method.
+        other_counts: (n, 4) TP, FP, FN, TN of the other.
+        patients: (n,) patient of each row.
+        score: Name of a score in `RATIOS`.
     """
     weights = np.array(RATIOS[score])
-    parts = [part @ weight for part in (counts, others) for weight in weights]  # above, below; above, below
-    known = (parts[1] > 0) | (parts[3] > 0)
+    # Numerator and denominator of the one, then those of the other.
+    terms = [method @ weight for method in (counts, other_counts) for weight in weights]
+    known = (terms[1] > 0) | (terms[3] > 0)
     rows, undefined = int(known.sum()), int((~known).sum())
-    if not parts[1].sum() or not parts[3].sum():
+    if not terms[1].sum() or not terms[3].sum():
         return Estimate(None, None, 0, rows, undefined)
-    names, owner = np.unique(np.asarray(patients)[known], return_inverse=True)
-    sums = np.stack([np.bincount(owner, weights=part[known]) for part in parts]).astype(np.float64)
-    one, other = (float(above.sum() / below.sum()) for above, below in (sums[:2], sums[2:]))
+    names, patient_index = np.unique(np.asarray(patients)[known], return_inverse=True)
+    sums = _sums_by_patient([term[known] for term in terms], patient_index)
+    one, other = (float(part[0].sum() / part[1].sum()) for part in (sums[:2], sums[2:]))
     return Estimate(one - other, _interval(sums), len(names), rows, undefined)
 
 
+def _sums_by_patient(terms: Sequence[NDArray[np.float64]], patient_index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Add up each of k arrays (n,) of terms by patient: (k, patients)."""
+    return np.stack([np.bincount(patient_index, weights=term) for term in terms]).astype(np.float64)
+
+
 def _interval(sums: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Of (2, patients) sums above and below the line, or of (4, patients) whose second ratio is taken off the first."""
+    """Resample patients: (2, patients) numerators and denominators, or (4, patients) of two ratios to be subtracted."""
     count = sums.shape[1]
-    if count < FEWEST_PATIENTS:
+    if count < MIN_PATIENTS:
         return None
     draws = np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
-    drawn = sums[:, draws].sum(2)
-    with np.errstate(invalid="ignore"):  # a draw in which one of two methods has nothing to count
-        ratios = drawn[0] / drawn[1] - (drawn[2] / drawn[3] if len(drawn) > 2 else 0)
+    resampled = sums[:, draws].sum(2)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a resampling leaves one of two methods without a denominator
+        ratios = resampled[0] / resampled[1] - (resampled[2] / resampled[3] if len(resampled) > 2 else 0)
     low, high = np.nanpercentile(ratios, (2.5, 97.5))
     return float(low), float(high)
 
 
 def pooled(counts: NDArray[np.int64], patients: Sequence[str]) -> dict[str, Estimate]:
-    """{score: of all rows' counts together}; `counts` is (n, 4): TP, FP, FN, TN."""
+    """Score all rows together, {score: estimate}; `counts` is (n, 4): TP, FP, FN, TN."""
     return {
-        name: estimate(counts @ np.array(above), counts @ np.array(below), patients)
-        for name, (above, below) in RATIOS.items()
+        name: estimate(counts @ np.array(numerator), counts @ np.array(denominator), patients)
+        for name, (numerator, denominator) in RATIOS.items()
     }
 
 
 def mean(counts: NDArray[np.int64], patients: Sequence[str]) -> dict[str, Estimate]:
-    """{score: mean of the rows' scores}, those left out that are undefined; `counts` as in `pooled`."""
+    """Average the defined scores of the rows, {score: estimate}; `counts` is (n, 4) as in `pooled`."""
     means = {}
-    for name, (above, below) in RATIOS.items():
-        denominators = counts @ np.array(below)
-        scores = (counts @ np.array(above)) / np.maximum(denominators, 1)
+    for name, (numerator, denominator) in RATIOS.items():
+        denominators = counts @ np.array(denominator)
+        scores = (counts @ np.array(numerator)) / np.maximum(denominators, 1)
         means[name] = estimate(np.where(denominators > 0, scores, 0), denominators > 0, patients)
     return means
 
 
 def mean_of(values: Sequence[float | None], patients: Sequence[str]) -> Estimate:
-    """The mean of some values, those left out that are None."""
+    """Average the values that are not None."""
     known = [value is not None for value in values]
     return estimate([value or 0.0 for value in values], known, patients)

@@ -1,4 +1,4 @@
-"""Lesion by lesion: which of the reference's are found, and which marked regions are right, by size.
+"""Lesion by lesion: which lesions of the reference are found, and which predicted regions are right, by size.
 
 A lesion is a connected region: 26-connected in a volume, 8-connected in a slice that stands alone.
 """
@@ -16,31 +16,33 @@ from scipy import ndimage
 
 from groundglass.evaluation.intervals import Estimate, estimate
 
-HIT_PERCENT = 10  # of a lesion that must be marked (of a marked region that must be lesion) for it to count
-EDGES: dict[str, tuple[float, ...]] = {"ml": (0.1, 1, 10), "px": (100, 1000)}
+MIN_OVERLAP_PERCENT = 10  # share of a region that the other mask must hold for the region to be a hit
+SIZE_EDGES: dict[str, tuple[float, ...]] = {"ml": (0.1, 1, 10), "px": (100, 1000)}
 ALL_SIZES = "all"
+Unit = Literal["ml", "px"]
+Origin = Literal["reference", "prediction"]
 
 
 @dataclass(frozen=True)
 class Region:
-    """A lesion of the reference, or a region that was marked.
+    """A connected region of the reference (a lesion) or of the prediction.
 
     Attributes:
-        case: Where it is.
-        patient: Whose.
-        of: The mask that it is in.
-        size: In `unit`.
+        case: Name of the case.
+        patient: Patient of the slice in which the region's centre lies.
+        origin: The mask that the region belongs to.
+        size: Size in `unit`.
         unit: ml in volumes, px (pixels of its slice) elsewhere.
-        slice: Of its centre, from 0 along the axial view.
-        overlap: Share of it that the other mask holds too, 0..1.
-        hit: Whether that is enough: the lesion is found, the marked region is right.
+        slice: Index of the slice of its centre, from 0 along the axial view.
+        overlap: Share of the region that the other mask holds too, 0..1.
+        hit: True if the overlap is at least `MIN_OVERLAP_PERCENT`: the lesion is found, the predicted region is right.
     """
 
     case: str
     patient: str
-    of: Literal["reference", "prediction"]
+    origin: Origin
     size: float
-    unit: Literal["ml", "px"]
+    unit: Unit
     slice: int
     overlap: float
     hit: bool
@@ -48,64 +50,66 @@ class Region:
     @property
     def size_class(self) -> str:
         """One of `size_classes(unit)`; a size on an edge belongs to the larger class."""
-        return size_classes(self.unit)[int(np.digitize(self.size, EDGES[self.unit]))]
+        return size_classes(self.unit)[int(np.digitize(self.size, SIZE_EDGES[self.unit]))]
 
 
 def size_classes(unit: str) -> tuple[str, ...]:
-    """The names of a unit's size classes, smallest first."""
-    edges = [f"{edge:g}" for edge in EDGES[unit]]
+    """Name the size classes of a unit, smallest first."""
+    edges = [f"{edge:g}" for edge in SIZE_EDGES[unit]]
     between = (f"{low}-{high}" for low, high in pairwise(edges))
     return tuple(f"{name} {unit}" for name in (f"<{edges[0]}", *between, f">={edges[-1]}"))
 
 
-def regions(
-    mask: NDArray[np.bool_], other: NDArray[np.bool_], voxel_ml: float | None
-) -> Iterator[tuple[float, int, float, bool]]:
-    """(size, slice, overlap, hit) of each connected region of a mask.
-
-    Args:
-        mask: (z, y, x).
-        other: What it is compared with.
-        voxel_ml: Of a volume; None: each slice stands alone, and sizes are pixels.
-    """
-    connected = np.ones((3, 3, 3), dtype=np.int8)
-    if voxel_ml is None:
-        connected[[0, 2]] = 0
-    numbered, count = ndimage.label(mask, connected)
-    number = numbered[mask] - 1
-    voxels = np.bincount(number, minlength=count)
-    shared = np.bincount(number[other[mask]], minlength=count)
-    centre = np.bincount(number, weights=np.nonzero(mask)[0], minlength=count)
-    for size, both, z in zip(voxels.tolist(), shared.tolist(), centre.tolist(), strict=True):
-        yield size * (voxel_ml or 1), round(z / size), both / size, 100 * both >= HIT_PERCENT * size
-
-
-def match(
+def match_regions(
     predicted: NDArray[np.bool_], truth: NDArray[np.bool_], voxel_ml: float | None, case: str, patients: Sequence[str]
 ) -> tuple[Region, ...]:
-    """The reference's lesions, then the marked regions; `patients` names whose each slice is."""
-    unit: Literal["ml", "px"] = "px" if voxel_ml is None else "ml"
-    sides: tuple[tuple[Literal["reference", "prediction"], NDArray[np.bool_], NDArray[np.bool_]], ...] = (
+    """List the lesions of the reference, then the predicted regions, each with its overlap.
+
+    Args:
+        predicted: (z, y, x) prediction.
+        truth: (z, y, x) reference.
+        voxel_ml: Volume of a voxel of a whole volume; None: each slice stands alone, and sizes are in pixels.
+        case: Name of the case.
+        patients: (z,) patient of each slice.
+    """
+    unit: Unit = "px" if voxel_ml is None else "ml"
+    masks: tuple[tuple[Origin, NDArray[np.bool_], NDArray[np.bool_]], ...] = (
         ("reference", truth, predicted),
         ("prediction", predicted, truth),
     )
-    return tuple(
-        Region(case, patients[z], of, size, unit, z, overlap, hit)
-        for of, mask, other in sides
-        for size, z, overlap, hit in regions(mask, other, voxel_ml)
-    )
+    regions = []
+    for origin, mask, other in masks:
+        for voxels, shared, z in _connected_regions(mask, other, in_volume=voxel_ml is not None):
+            size, hit = voxels * (voxel_ml or 1), 100 * shared >= MIN_OVERLAP_PERCENT * voxels
+            regions.append(Region(case, patients[z], origin, size, unit, z, shared / voxels, hit))
+    return tuple(regions)
+
+
+def _connected_regions(
+    mask: NDArray[np.bool_], other: NDArray[np.bool_], in_volume: bool
+) -> Iterator[tuple[int, int, int]]:
+    """Yield (voxels, voxels that the other mask shares, slice index of the centre) of each region of a mask."""
+    neighbours = np.ones((3, 3, 3), dtype=np.int8)
+    if not in_volume:
+        neighbours[[0, 2]] = 0
+    labels, count = ndimage.label(mask, neighbours)
+    label = labels[mask] - 1
+    voxels = np.bincount(label, minlength=count)
+    shared = np.bincount(label[other[mask]], minlength=count)
+    z_sum = np.bincount(label, weights=np.nonzero(mask)[0], minlength=count)
+    yield from zip(voxels.tolist(), shared.tolist(), (round(z) for z in (z_sum / voxels).tolist()), strict=True)
 
 
 @dataclass(frozen=True)
-class BySize:
-    """Lesions and marked regions of one size class.
+class SizeClassScores:
+    """Lesions and predicted regions of one size class.
 
     Attributes:
-        size_class: Its name, or `ALL_SIZES`.
-        found: How many of the reference's lesions are found.
-        right: How many of the marked regions are right.
-        recall: Found, of the `recall.rows` lesions.
-        precision: Right, of the `precision.rows` marked regions.
+        size_class: Name of the size class, or `ALL_SIZES`.
+        found: Number of lesions that are found.
+        right: Number of predicted regions that are right.
+        recall: Share of the `recall.rows` lesions that are found.
+        precision: Share of the `precision.rows` predicted regions that are right.
     """
 
     size_class: str
@@ -115,17 +119,20 @@ class BySize:
     precision: Estimate
 
 
-def by_size(found: Sequence[Region], unit: str) -> tuple[BySize, ...]:
-    """Recall and precision of each size class of a unit, and of all together; none without a region of the unit."""
-    here = [region for region in found if region.unit == unit]
+def score_by_size(regions: Sequence[Region], unit: str) -> tuple[SizeClassScores, ...]:
+    """Score each size class of a unit, and all together; empty if no region has this unit."""
+    regions = [region for region in regions if region.unit == unit]
     rows = []
-    for name in (*size_classes(unit), ALL_SIZES) if here else ():
-        of_size = [region for region in here if name in (region.size_class, ALL_SIZES)]
-        lesions, marked = ([region for region in of_size if region.of == of] for of in ("reference", "prediction"))
-        hit, right = (sum(region.hit for region in side) for side in (lesions, marked))
-        rows.append(BySize(name, hit, right, _share_hit(lesions), _share_hit(marked)))
+    for name in (*size_classes(unit), ALL_SIZES) if regions else ():
+        of_size = [region for region in regions if name in (region.size_class, ALL_SIZES)]
+        lesions, predicted = (
+            [region for region in of_size if region.origin == origin] for origin in ("reference", "prediction")
+        )
+        found, right = (sum(region.hit for region in side) for side in (lesions, predicted))
+        rows.append(SizeClassScores(name, found, right, _share_of_hits(lesions), _share_of_hits(predicted)))
     return tuple(rows)
 
 
-def _share_hit(side: Sequence[Region]) -> Estimate:
-    return estimate([region.hit for region in side], np.ones(len(side)), [region.patient for region in side])
+def _share_of_hits(regions: Sequence[Region]) -> Estimate:
+    hits, patients = [region.hit for region in regions], [region.patient for region in regions]
+    return estimate(hits, np.ones(len(regions)), patients)

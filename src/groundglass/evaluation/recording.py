@@ -1,61 +1,49 @@
-"""A segmenter that records scores while `segment_scan` uses it, so that the network runs once."""
+"""A recorder of the network's predictions while a scan is segmented, so that the network runs once."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.data.slices import take_labels
+from groundglass.data.slices import letterbox_labels
 from groundglass.evaluation.calibration import CalibrationHistogram
-from groundglass.inference.segmenter import Segmenter, SliceInput, SlicePrediction
+from groundglass.inference.model_card import ModelCard
+from groundglass.inference.segmenter import SlicePrediction
 from groundglass.metrics import Confusion
-from groundglass.scan.intensity import HuVolume
-from groundglass.scan.lung_field import LungField
 
 
-class RecordingSegmenter(Segmenter):
-    """Behaves like the segmenter it is made from and records counts for each predicted slice.
+class PredictionRecorder:
+    """Scores that need the probabilities, from the predictions of a scan's slices.
 
     Attributes:
-        lung_field: The lung field before lesions were included; set once a scan was segmented.
         crops: {slice: counts on the network's own grid}, for slices with lesion.
-        strongest: (z, y, x) uint8, the number of the class map with the highest probability, from 1; 0 outside the
-            boxes. None for a model without class maps.
+        class_map: (z, y, x) uint8, the number of the most probable class from 1, wherever the network looked; 0
+            elsewhere. None for a model without class maps.
     """
 
-    lung_field: LungField
-
     def __init__(
-        self,
-        segmenter: Segmenter,
-        truth: NDArray[np.bool_],
-        counted: NDArray[np.bool_],
-        histogram: CalibrationHistogram,
+        self, card: ModelCard, truth: NDArray[np.bool_], counted: NDArray[np.bool_], histogram: CalibrationHistogram
     ) -> None:
-        """Record `segmenter` on a scan with the reference `truth` (z, y, x), over the slices `counted` (z,)."""
-        super().__init__(segmenter.card, segmenter.engine)
+        """Prepare for one scan.
+
+        Args:
+            card: The model's card.
+            truth: (z, y, x) lesions of the reference.
+            counted: (z,) True for the slices whose pixels are added to the histogram.
+            histogram: Histogram to add to.
+        """
         self.crops: dict[int, Confusion] = {}
-        self.strongest = np.zeros(truth.shape, dtype=np.uint8) if len(self.card.classes) > 1 else None
-        self._truth, self._counted, self._histogram = truth, counted, histogram
+        self.class_map = np.zeros(truth.shape, dtype=np.uint8) if len(card.classes) > 1 else None
+        self._card, self._truth, self._counted, self._histogram = card, truth, counted, histogram
 
-    def network_probabilities(self, hu: HuVolume, inputs: Sequence[SliceInput]) -> Iterator[NDArray[np.float32]]:
-        """See `Segmenter`; also scores the lesion map on the network's own grid."""
-        for (z, letterbox, _), probability in zip(inputs, super().network_probabilities(hu, inputs), strict=True):
-            if self._truth[z].any():
-                truth = take_labels(letterbox, self._truth[z].astype(np.uint8)) > 0
-                self.crops[z] = Confusion.count(probability[0] >= self.card.threshold, truth)
-            yield probability
-
-    def slice_predictions(self, hu: HuVolume, lung_field: LungField) -> Iterator[SlicePrediction]:
-        """See `Segmenter`; also adds the probabilities to the histogram and keeps the strongest class."""
-        self.lung_field = lung_field
-        for prediction in super().slice_predictions(hu, lung_field):
-            z, box, probability = prediction
-            place = z, slice(box.top, box.bottom), slice(box.left, box.right)
-            if self._counted[z]:
-                self._histogram.add(probability[0], self._truth[place])
-            if self.strongest is not None:
-                self.strongest[place] = 1 + probability[1:].argmax(0)
-            yield prediction
+    def record(self, prediction: SlicePrediction) -> None:
+        """Add the prediction of one slice."""
+        z, box, truth = prediction.z, prediction.box, self._truth[prediction.z]
+        if truth.any():
+            truth_on_grid = letterbox_labels(prediction.letterbox, truth.astype(np.uint8)) > 0
+            self.crops[z] = Confusion.count(prediction.network_probability[0] >= self._card.threshold, truth_on_grid)
+        in_box = slice(box.top, box.bottom), slice(box.left, box.right)
+        if self._counted[z]:
+            self._histogram.add(prediction.probability[0], truth[in_box])
+        if self.class_map is not None:
+            self.class_map[z][in_box] = 1 + prediction.probability[1:].argmax(0)

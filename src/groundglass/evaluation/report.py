@@ -1,8 +1,8 @@
-"""An evaluation as a folder: for programs, for spreadsheets, and for a reader.
+"""The report of an evaluation: a folder for programs, for spreadsheets, and for a reader.
 
 FOLDER/
-    scores.json                          everything, strict JSON
-    slices.csv  cases.csv  lesions.csv   a row each
+    scores.json                          all results as strict JSON
+    slices.csv  cases.csv  lesions.csv   one row for each slice, case and lesion
     report.md                            the tables, the rules, the figures
     figures/*.png                        slices.png shows real slices: keep it where the data is kept
 """
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groundglass.evaluation.agreement import Agreement
-from groundglass.evaluation.calibration import expected_calibration_error, precision_recall, reliability
-from groundglass.evaluation.figures import draw
+from groundglass.evaluation.calibration import expected_calibration_error, precision_recall_curve, reliability_bins
+from groundglass.evaluation.figures import draw_figures
 from groundglass.evaluation.intervals import Estimate
-from groundglass.evaluation.lesions import EDGES, by_size
+from groundglass.evaluation.lesions import SIZE_EDGES, score_by_size
 from groundglass.evaluation.results import CaseScore, Evaluation
-from groundglass.evaluation.rules import RULES
+from groundglass.evaluation.rules import rules_as_markdown
 from groundglass.evaluation.summary import to_json
 from groundglass.evaluation.surface import TOLERANCE_MM
 from groundglass.evaluation.tables import (
@@ -44,15 +44,15 @@ CAPTIONS = {
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write an evaluation into a folder, which is made if need be.
+    """Write an evaluation into a folder, which is created if it does not exist.
 
     Returns:
-        The files.
+        The files written.
 
     Raises:
         OutputError: The folder cannot be written.
     """
-    figures = draw(evaluation)
+    figures = draw_figures(evaluation)
     texts = {
         "report.md": _markdown(evaluation, list(figures)),
         "scores.json": to_json(evaluation),
@@ -69,68 +69,68 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 def _markdown(evaluation: Evaluation, figures: Sequence[str]) -> str:
     sections = (
-        _opening(evaluation),
-        _headline(evaluation),
-        *(_class(evaluation, name) for name in evaluation.classes),
-        _cases(evaluation),
-        _lesions(evaluation),
-        _volumes(evaluation),
-        _calibration(evaluation),
-        _figures(figures),
-        ["## Rules", *(f"- **{name}**: {text}" for name, text in RULES.items())],
+        _opening_lines(evaluation),
+        _headline_lines(evaluation),
+        *(_class_lines(evaluation, name) for name in evaluation.classes),
+        _case_lines(evaluation),
+        _lesion_lines(evaluation),
+        _volume_lines(evaluation),
+        _calibration_lines(evaluation),
+        _figure_lines(figures),
+        ["## Rules", *rules_as_markdown()],
     )
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 
-def _opening(evaluation: Evaluation) -> list[str]:
+def _opening_lines(evaluation: Evaluation) -> list[str]:
     model, slices = evaluation.model, evaluation.slices
-    patients, lesion = len({each.patient for each in slices}), sum(each.has_lesion for each in slices)
+    patients, with_lesion = len({score.patient for score in slices}), sum(score.has_lesion for score in slices)
     return [
         f"# {model.name}, evaluated",
         "",
-        f"Model sha256 {model.sha256}; lesion from a probability of {evaluation.threshold:g} on. "
-        f"Cases: {len(evaluation.cases)}; patients: {patients}; slices: {len(slices)}, {lesion} of them with lesion. "
-        "Scores in percent, with 95 % intervals over patients where there are enough; - is undefined. "
-        "Every rule is at the end. Research use, not a medical device.",
+        f"Model sha256 {model.sha256}; a pixel is lesion from a probability of {evaluation.threshold:g}. "
+        f"Cases: {len(evaluation.cases)}; patients: {patients}; slices: {len(slices)}, {with_lesion} with lesion. "
+        "Scores are in percent, with 95 % intervals over patients where there are enough; - is undefined. "
+        "All rules are at the end. Research use, not a medical device.",
         *(f"\n**Warning: {warning}.**" for warning in evaluation.warnings),
     ]
 
 
-def _headline(evaluation: Evaluation) -> list[str]:
+def _headline_lines(evaluation: Evaluation) -> list[str]:
     head = ["counted on", *(HEADINGS[name] for name in RATIOS), "Dice over", "left out"]
     rows = [
-        [title, *(percent_interval(scores[name]) for name in RATIOS), *_units(scores["dice"], title)]
+        [title, *(percent_interval(scores[name]) for name in RATIOS), *_row_counts(scores["dice"], title)]
         for title, scores in headline(evaluation).items()
     ]
     return ["## Scores", "", *markdown_table(head, rows)]
 
 
-def _units(dice: Estimate, title: str) -> tuple[str, str]:
-    """How many rows a mean is over, and how many it leaves out."""
+def _row_counts(dice: Estimate, title: str) -> tuple[str, str]:
+    """Numbers of rows in a mean and left out of it; empty for pooled scores."""
     return (str(dice.rows), str(dice.undefined)) if title.startswith("mean") else ("", "")
 
 
-def _class(evaluation: Evaluation, name: str) -> list[str]:
+def _class_lines(evaluation: Evaluation, name: str) -> list[str]:
     titles = {"pooled": "pooled, every slice", "slices": "mean of slices", "volumes": "mean of volumes"}
     scores = evaluation.class_scores(name)
     rows = [[title, *(percent_interval(scores[unit][each]) for each in RATIOS)] for unit, title in titles.items()]
     return [f"## Class: {name}", "", *markdown_table(["counted on", *(HEADINGS[each] for each in RATIOS)], rows)]
 
 
-def _cases(evaluation: Evaluation) -> list[str]:
+def _case_lines(evaluation: Evaluation) -> list[str]:
     head = ["case", "slices", "with lesion", *(HEADINGS[name] for name in RATIOS), "HD95 mm", "surface Dice"]
     rows = [
         [
             case.case,
             str(len(case.slices)),
-            str(len(case.slices) - case.lesion_free),
-            *(percent(value) for value in case.pooled["whole"].scores.values()),
+            str(len(case.slices) - case.lesion_free_slices),
+            *(percent(value) for value in case.pooled_counts["whole"].scores.values()),
             _number(case.volume.hd95_mm),
             percent(case.volume.surface_dice),
         ]
         for case in evaluation.cases
     ]
-    surface = evaluation.surface()
+    surface = evaluation.surface_scores()
     blank = [""] * (2 + len(RATIOS))
     if surface["hd95_mm"].rows or surface["surface_dice"].rows:
         hd95 = _with_interval(surface["hd95_mm"])
@@ -144,16 +144,15 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 def _with_interval(estimate: Estimate, digits: int = 1) -> str:
     value = _number(estimate.value, digits)
-    return (
-        value
-        if estimate.interval is None
-        else f"{value} ({' to '.join(_number(e, digits) for e in estimate.interval)})"
-    )
+    if estimate.interval is None:
+        return value
+    low, high = (_number(end, digits) for end in estimate.interval)
+    return f"{value} ({low} to {high})"
 
 
-def _lesions(evaluation: Evaluation) -> list[str]:
+def _lesion_lines(evaluation: Evaluation) -> list[str]:
     lines = []
-    for unit in EDGES:
+    for unit in SIZE_EDGES:
         rows = [
             [
                 row.size_class,
@@ -162,19 +161,29 @@ def _lesions(evaluation: Evaluation) -> list[str]:
                 f"{row.right} of {row.precision.rows}",
                 percent_interval(row.precision),
             ]
-            for row in by_size(evaluation.regions, unit)
+            for row in score_by_size(evaluation.regions, unit)
         ]
         if rows:
-            where = "whole volumes, by ml" if unit == "ml" else "slices that stand alone, by pixels"
-            head = [f"size ({where})", "lesions found", "recall", "marked regions right", "precision"]
+            counted_in = "whole volumes, by ml" if unit == "ml" else "slices that stand alone, by pixels"
+            head = [f"size ({counted_in})", "lesions found", "recall", "predicted regions right", "precision"]
             lines += ["", *markdown_table(head, rows)]
     return ["## Lesions by size", *lines] if lines else []
 
 
-def _volumes(evaluation: Evaluation) -> list[str]:
-    head = ["case", "ml", "reference ml", "error ml", "burden %", "reference %", "error points", "false ml", "a slice"]
+def _volume_lines(evaluation: Evaluation) -> list[str]:
+    head = [
+        "case",
+        "ml",
+        "reference ml",
+        "error ml",
+        "burden %",
+        "reference %",
+        "error points",
+        "false ml",
+        "per slice",
+    ]
     rows = [
-        _volume(case)
+        _volume_row(case)
         for case in evaluation.cases
         if case.volume.volume_ml or case.false_positive_ml_per_slice is not None
     ]
@@ -184,7 +193,7 @@ def _volumes(evaluation: Evaluation) -> list[str]:
         "Volume, ml": evaluation.agreement("volume_ml"),
         "Burden, points": evaluation.agreement("burden_percent"),
     }
-    false = _with_interval(evaluation.false_positive_ml(), 3)
+    false_positive = _with_interval(evaluation.false_positive_ml_per_slice(), 3)
     return [
         "## Volume and burden",
         "",
@@ -192,28 +201,29 @@ def _volumes(evaluation: Evaluation) -> list[str]:
         "",
         *markdown_table(
             ["prediction - reference", "volumes", "bias", "mean absolute error", "95 % limits of agreement"],
-            [_agreement(title, found) for title, found in agreements.items()],
+            [_agreement_row(title, agreement) for title, agreement in agreements.items()],
         ),
         "",
-        f"Marked on lesion-free slices (false ml), over all volumes: {false} ml a slice.",
+        f"Predicted on lesion-free slices (false ml), over all volumes: {false_positive} ml per slice.",
     ]
 
 
-def _volume(case: CaseScore) -> list[str]:
+def _volume_row(case: CaseScore) -> list[str]:
     cells = [case.case]
     for pair in (case.volume.volume_ml, case.volume.burden_percent):
         cells += [f"{pair.predicted:.1f}", f"{pair.reference:.1f}", f"{pair.error:+z.1f}"] if pair else ["-"] * 3
     return [*cells, _number(case.volume.false_positive_ml), _number(case.false_positive_ml_per_slice, 3)]
 
 
-def _agreement(title: str, found: Agreement) -> list[str]:
-    limits = "-" if found.limits is None else " to ".join(f"{end:+z.1f}" for end in found.limits)
-    return [title, str(found.volumes), _with_interval(found.bias), _with_interval(found.mean_absolute_error), limits]
+def _agreement_row(title: str, agreement: Agreement) -> list[str]:
+    limits = "-" if agreement.limits is None else " to ".join(f"{end:+z.1f}" for end in agreement.limits)
+    bias, mean_absolute_error = _with_interval(agreement.bias), _with_interval(agreement.mean_absolute_error)
+    return [title, str(agreement.volumes), bias, mean_absolute_error, limits]
 
 
-def _calibration(evaluation: Evaluation) -> list[str]:
-    histogram, curve = evaluation.histogram, precision_recall(evaluation.histogram)
-    error = expected_calibration_error(reliability(histogram))
+def _calibration_lines(evaluation: Evaluation) -> list[str]:
+    histogram, curve = evaluation.histogram, precision_recall_curve(evaluation.histogram)
+    error = expected_calibration_error(reliability_bins(histogram))
     average = curve.average_precision if curve else None
     return [
         "## Calibration",
@@ -223,5 +233,5 @@ def _calibration(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _figures(figures: Sequence[str]) -> list[str]:
+def _figure_lines(figures: Sequence[str]) -> list[str]:
     return ["## Figures", *(f"\n![{CAPTIONS[name]}](figures/{name})" for name in figures)] if figures else []

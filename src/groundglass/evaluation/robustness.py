@@ -1,6 +1,6 @@
-"""A model on whole volumes as they are, and changed as by scanners and exports that it has not seen.
+"""Scores of a model on whole volumes, unchanged and changed as other scanners and exports would change them.
 
-Every changed volume is written as a file and scored by `evaluate`: it goes through the doors of a user's file.
+Every changed volume is written to a file and scored by `evaluate`, so that it is read and segmented like a user's file.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from groundglass.data.catalogue import Case
-from groundglass.data.slices import read_pair
+from groundglass.data.slices import read_case
 from groundglass.errors import DatasetError, InputError
-from groundglass.evaluation.evaluate import Target, evaluate
+from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import COUNTS, DIGITS, percent
+from groundglass.evaluation.targets import EvaluationTarget
 from groundglass.evaluation.variants import VARIANTS, Variant, Volume
 from groundglass.files import write_atomic
 from groundglass.inference.model_card import read_card, write_card
@@ -30,17 +31,17 @@ from groundglass.report.findings import ModelRef
 from groundglass.scan.scan import ImageStack
 from groundglass.tables import csv_text, markdown_table
 
-LARGEST_LOSS = 0.05  # of Dice: what loses more is marked
+MAX_DICE_LOSS = 0.05  # variants that lose more are marked
 
 
 @dataclass(frozen=True)
 class VariantResult:
-    """What became of the volumes under one variant.
+    """Scores of the volumes under one variant.
 
     Attributes:
-        variant: Which.
+        variant: The change that was made.
         counts: {case: counts of every pixel of its slices}.
-        refused: {case: why it was refused}.
+        refused: {case: reason why the changed volume was refused}.
     """
 
     variant: Variant
@@ -48,59 +49,63 @@ class VariantResult:
     refused: dict[str, str] = field(default_factory=dict)
 
     @property
-    def pooled(self) -> Confusion | None:
-        """Counts of all volumes together; None where one was refused."""
+    def pooled_counts(self) -> Confusion | None:
+        """Counts added over all volumes; None if one was refused."""
         return None if self.refused else sum(self.counts.values(), Confusion())
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """A model's scores on the same volumes, changed one way after the other.
+    """Scores of a model on the same volumes under several variants.
 
     Attributes:
-        model: Name and sha256.
-        threshold: A pixel is lesion from this probability on.
-        outcomes: One for each variant; the first is what the others are compared with.
-        warnings: What a reader of the scores has to know.
+        model: Name and sha256 of the model.
+        threshold: Probability from which a pixel is lesion.
+        results: One for each variant; the others are compared with the first.
+        warnings: Warnings that belong with the scores, such as those of `training_warnings`.
     """
 
     model: ModelRef
     threshold: float
-    outcomes: tuple[VariantResult, ...]
+    results: tuple[VariantResult, ...]
     warnings: tuple[str, ...] = ()
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """Their names, in the order of the targets."""
-        return tuple(self.outcomes[0].counts)
+        """Names of the cases, in the order of the targets."""
+        return tuple(self.results[0].counts)
 
     @property
-    def losing(self) -> tuple[VariantResult, ...]:
-        """Those whose pooled Dice is lower by more than `LARGEST_LOSS`."""
-        return tuple(outcome for outcome in self.outcomes if (self.difference(outcome) or 0.0) < -LARGEST_LOSS)
+    def degraded(self) -> tuple[VariantResult, ...]:
+        """The results whose pooled Dice is lower than the first by more than `MAX_DICE_LOSS`."""
+        return tuple(result for result in self.results if (self.dice_difference(result) or 0.0) < -MAX_DICE_LOSS)
 
     @property
     def repeatability(self) -> float | None:
-        """Coefficient of variation of a volume's lesions over what another scan of the same chest could differ by.
+        """Coefficient of variation of a volume's lesions between simulated repeat scans of the same chest.
 
-        The root mean square, over the volumes, of the standard deviation of the logarithm of their lesions' share of
-        all voxels, over the first variant and those that are repeats. None where a repeat is missing or finds nothing.
+        The standard deviation of the logarithm of the predicted share of all voxels, over the first variant and those
+        that are repeats, as the root mean square over the volumes. None if there is no repeat, a repeat was refused, or
+        nothing was predicted in one.
         """
-        repeats = [outcome for outcome in self.outcomes if outcome.variant.repeat or outcome is self.outcomes[0]]
-        if len(repeats) < 2 or any(outcome.refused for outcome in repeats):
+        repeats = [result for result in self.results if result.variant.repeat or result is self.results[0]]
+        if len(repeats) < 2 or any(result.refused for result in repeats):
             return None
-        found = np.array([[_share(outcome.counts[case]) for case in self.cases] for outcome in repeats])
-        if not found.all():
+        shares = np.array([[_predicted_share(result.counts[case]) for case in self.cases] for result in repeats])
+        if not shares.all():
             return None
-        return float(np.sqrt(np.log(found).var(axis=0, ddof=1).mean()))
+        return float(np.sqrt(np.log(shares).var(axis=0, ddof=1).mean()))
 
-    def difference(self, outcome: VariantResult, case: str | None = None) -> float | None:
-        """Dice less that of the first outcome, of one case or pooled; None where either is undefined or refused."""
-        dice = [_dice(each.pooled if case is None else each.counts.get(case)) for each in (outcome, self.outcomes[0])]
-        return None if dice[0] is None or dice[1] is None else dice[0] - dice[1]
+    def dice_difference(self, result: VariantResult, case: str | None = None) -> float | None:
+        """Subtract the Dice of the first result, for one case or pooled; None if either is undefined or refused."""
+        dice, first = (
+            _dice(each.pooled_counts if case is None else each.counts.get(case)) for each in (result, self.results[0])
+        )
+        return None if dice is None or first is None else dice - first
 
 
-def _share(counts: Confusion) -> float:
+def _predicted_share(counts: Confusion) -> float:
+    """Share of all pixels that are predicted as lesion."""
     true_positive, false_positive, *_ = counts.counts
     return (true_positive + false_positive) / sum(counts.counts)
 
@@ -110,78 +115,77 @@ def _dice(counts: Confusion | None) -> float | None:
 
 
 def measure_robustness(
-    targets: Sequence[Target],
+    targets: Sequence[EvaluationTarget],
     segmenter: Segmenter,
     progress: Callable[[int, int], None] = lambda *_: None,
     warnings: tuple[str, ...] = (),
     variants: Sequence[Variant] = VARIANTS,
 ) -> Robustness:
-    """Score a model on volumes as they are, and after each change.
+    """Score a model on volumes under each variant.
 
     Args:
         targets: Whole volumes.
         segmenter: A loaded model.
-        progress: Called with the changed volumes that are done, and their number.
-        warnings: What a reader of the scores has to know.
-        variants: The changes; the first is what the others are compared with.
+        progress: Called with the number of changed volumes done and the number of all.
+        warnings: Warnings that belong with the scores, such as those of `training_warnings`.
+        variants: The changes; the others are compared with the first.
 
     Raises:
-        DatasetError: There is nothing to score, or a target is a picture, a stack of strangers, or only in part to be
-            scored.
-        InputError: A volume is refused as it is; the message starts with its name.
-        OutputError: There is no room for temporary files.
+        DatasetError: There is nothing to score, or a target is a picture, a stack of slices of different patients, or
+            restricted to some slices.
+        InputError: A volume is refused under the first variant; the message starts with its name.
+        OutputError: The disk has no space for temporary files.
     """
     if not targets:
         raise DatasetError("there is nothing to score: name whole volumes, such as --case 'volumes/*'")
-    for target in targets:  # all are looked at before hours are spent on the first
-        _whole(target)
-    outcomes = tuple(VariantResult(variant) for variant in variants)
+    for target in targets:  # checks all targets before hours are spent on the first
+        _read_volume(target)
+    results = tuple(VariantResult(variant) for variant in variants)
     done, total = 0, len(targets) * len(variants)
     for target in targets:
-        volume = _whole(target)
-        for outcome in outcomes:
-            name = target.case.name
+        volume, name = _read_volume(target), target.case.name
+        for result in results:
             try:
-                outcome.counts[name] = _score(outcome.variant, volume, target, segmenter)
+                result.counts[name] = _score_variant(result.variant, volume, target, segmenter)
             except InputError as error:
-                if outcome is outcomes[0]:
+                if result is results[0]:
                     raise
-                outcome.refused[name] = str(error).removeprefix(f"{name}: ")
+                result.refused[name] = str(error).removeprefix(f"{name}: ")
             progress(done := done + 1, total)
     model = ModelRef(name=segmenter.card.name, sha256=segmenter.card.sha256)
-    return Robustness(model, segmenter.card.threshold, outcomes, warnings)
+    return Robustness(model, segmenter.card.threshold, results, warnings)
 
 
-def _whole(target: Target) -> Volume:
+def _read_volume(target: EvaluationTarget) -> Volume:
     case = target.case
     if case.unrelated_slices:
         raise DatasetError(f"{case.name} is a stack of slices of different patients, expected whole volumes")
     if target.slices is not None:
-        raise DatasetError(f"{case.name} is to be scored in part, expected whole volumes")
-    scan, labels = read_pair(case)
+        raise DatasetError(f"only some slices of {case.name} are to be scored, expected whole volumes")
+    scan, labels = read_case(case)
     if isinstance(scan, ImageStack):
         raise DatasetError(f"{case.name} is a picture, expected whole volumes of known spacing: leave it out")
     return Volume(scan, labels)
 
 
-def _score(variant: Variant, volume: Volume, target: Target, segmenter: Segmenter) -> Confusion:
-    """Counts of a changed volume, written to files that are removed again."""
+def _score_variant(variant: Variant, volume: Volume, target: EvaluationTarget, segmenter: Segmenter) -> Confusion:
+    """Change a volume, write it to temporary files, and count its pixels as `evaluate` does."""
     changed = variant(volume, target.case.name)
     with tempfile.TemporaryDirectory(prefix="groundglass-") as folder:
-        case: Case = replace(target.case, image=Path(folder, "ct.nii"), lesion=Path(folder, "mask.nii"))
+        case: Case = replace(target.case, image=Path(folder, "ct.nii"), mask=Path(folder, "mask.nii"))
         write_scan(changed.scan, case.image)
-        write_scan(changed.holding(changed.labels).scan, case.lesion)
+        write_scan(changed.with_values(changed.labels).scan, case.mask)
         (score,) = evaluate([replace(target, case=case)], segmenter).cases
-    return score.pooled["whole"]
+    return score.pooled_counts["whole"]
 
 
 def robustness_table(robustness: Robustness) -> Table:
-    """For a terminal: a row a variant, in percent; what loses more than `LARGEST_LOSS` is red and ends in !."""
+    """Tabulate for a terminal, in percent, one row for each variant; a loss of more than `MAX_DICE_LOSS` is marked."""
     table = Table(*_HEAD, *robustness.cases, caption=_caption())
-    losing = robustness.losing
-    for outcome in robustness.outcomes:
-        style = "bold red" if outcome in losing else "yellow" if outcome.refused else ""
-        table.add_row(*(Text(cell) for cell in _row(robustness, outcome)), style=style)
+    degraded = robustness.degraded
+    for result in robustness.results:
+        style = "bold red" if result in degraded else "yellow" if result.refused else ""
+        table.add_row(*(Text(cell) for cell in _row(robustness, result)), style=style)
     return table
 
 
@@ -189,45 +193,50 @@ _HEAD = ("variant", "Dice", "difference", "sensitivity", "specificity")
 
 
 def _caption() -> str:
-    return f"percent, pooled; ! more than {100 * LARGEST_LOSS:g} points of Dice lost; a column a volume: its Dice"
+    return (
+        f"percent, pooled; ! marks a loss of more than {100 * MAX_DICE_LOSS:g} points of Dice; "
+        "the last columns are the Dice of each volume"
+    )
 
 
-def _row(robustness: Robustness, outcome: VariantResult) -> list[str]:
-    """Cells of `_HEAD`, and the Dice of every case; a refusal stands with the name."""
-    reasons = "; ".join(f"{case}: {reason}" for case, reason in outcome.refused.items())
-    difference, pooled = robustness.difference(outcome), outcome.pooled
-    lost = " !" if outcome in robustness.losing else ""
+def _row(robustness: Robustness, result: VariantResult) -> list[str]:
+    """Format the cells of `_HEAD` and the Dice of every case; reasons of refusals follow the name."""
+    reasons = "; ".join(f"{case}: {reason}" for case, reason in result.refused.items())
+    difference, pooled = robustness.dice_difference(result), result.pooled_counts
+    mark = " !" if result in robustness.degraded else ""
     return [
-        outcome.variant.name + (f" (refused: {reasons})" if reasons else ""),
+        result.variant.name + (f" (refused: {reasons})" if reasons else ""),
         percent(_dice(pooled)),
-        "-" if difference is None else f"{100 * difference:+z.1f}{lost}",
+        "-" if difference is None else f"{100 * difference:+z.1f}{mark}",
         percent(pooled.sensitivity if pooled else None),
         percent(pooled.specificity if pooled else None),
-        *(percent(_dice(outcome.counts.get(case))) for case in robustness.cases),
+        *(percent(_dice(result.counts.get(case))) for case in robustness.cases),
     ]
 
 
 def write_repeatability(model: Path, robustness: Robustness) -> None:
-    """Put the repeatability into the card beside a model.
+    """Write the repeatability into the card beside a model.
 
     Raises:
-        DatasetError: It could not be measured: a volume was refused, or holds no lesion.
+        DatasetError: The repeatability could not be measured: a volume was refused, or nothing was predicted in it.
     """
     if robustness.repeatability is None:
-        raise DatasetError("the repeatability cannot be measured: a changed volume was refused, or nothing found in it")
+        raise DatasetError(
+            "the repeatability cannot be measured: a changed volume was refused, or nothing was found in it"
+        )
     write_card(model, read_card(model).model_copy(update={"repeatability": round(robustness.repeatability, 4)}))
 
 
 def write_robustness(robustness: Robustness, folder: Path, command: str) -> list[Path]:
-    """Write robustness.md and robustness.csv into a folder, which is made if need be.
+    """Write robustness.md and robustness.csv into a folder, which is created if it does not exist.
 
     Args:
-        robustness: What was measured.
-        folder: Where to.
-        command: By which it can be done again.
+        robustness: The scores to write.
+        folder: The folder to write to.
+        command: The command that repeats the scoring.
 
     Returns:
-        The files.
+        The files written.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -243,15 +252,15 @@ def write_robustness(robustness: Robustness, folder: Path, command: str) -> list
 
 def _markdown(robustness: Robustness, command: str) -> str:
     head = [*_HEAD, *robustness.cases, "stands for"]
-    rows = [[*_row(robustness, outcome), outcome.variant.stands_for] for outcome in robustness.outcomes]
+    rows = [[*_row(robustness, result), result.variant.stands_for] for result in robustness.results]
     lines = [
         f"# {robustness.model.name} on changed volumes",
         "",
         f"    {command}",
         "",
-        f"Model sha256 {robustness.model.sha256}; lesion from a probability of {robustness.threshold:g} on. "
-        f"Volumes: {len(robustness.cases)}, every slice. Scores in {_caption()}; difference in points to "
-        f"'{robustness.outcomes[0].variant.name}'; - refused or undefined. Research use, not a medical device.",
+        f"Model sha256 {robustness.model.sha256}; a pixel is lesion from a probability of {robustness.threshold:g}. "
+        f"Volumes: {len(robustness.cases)}, every slice. Scores are in {_caption()}; differences are in points to "
+        f"'{robustness.results[0].variant.name}'; - is refused or undefined. Research use, not a medical device.",
         *(f"\n**Warning: {warning}.**" for warning in robustness.warnings),
         "",
         f"Coefficient of variation of a volume's lesions over simulated repeats of its scan: "
@@ -263,17 +272,17 @@ def _markdown(robustness: Robustness, command: str) -> str:
 
 
 def _csv_rows(robustness: Robustness) -> Iterator[dict[str, Any]]:
-    """A row for each variant and case, and one for each variant over all of them."""
-    for outcome in robustness.outcomes:
+    """Yield, for each variant, a row for all cases together and a row for each case."""
+    for result in robustness.results:
         for case in (None, *robustness.cases):
-            counts = outcome.pooled if case is None else outcome.counts.get(case)
-            refused = "; ".join(outcome.refused) if case is None else outcome.refused.get(case)
+            counts = result.pooled_counts if case is None else result.counts.get(case)
+            refused = "; ".join(result.refused) if case is None else result.refused.get(case)
             yield {
-                "variant": outcome.variant.name,
+                "variant": result.variant.name,
                 "case": case or "pooled",
                 "refused": refused,
                 **dict.fromkeys(COUNTS),
                 **(dict(zip(COUNTS, counts.counts, strict=True)) if counts else {}),
                 **(counts or Confusion()).scores,
-                "dice_difference": robustness.difference(outcome, case),
+                "dice_difference": robustness.dice_difference(result, case),
             }

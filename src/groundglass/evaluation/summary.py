@@ -1,4 +1,4 @@
-"""An evaluation as strict JSON: never NaN or Infinity; what is undefined is null, with its reason in `unknown`."""
+"""An evaluation as strict JSON: no NaN or Infinity; an undefined value is null, with its reason in `unknown`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from importlib.metadata import version
 from typing import Any
 
-from groundglass.evaluation.agreement import FEWEST_VOLUMES, Agreement, PairedMeasurement
-from groundglass.evaluation.calibration import expected_calibration_error, precision_recall, reliability
-from groundglass.evaluation.intervals import FEWEST_PATIENTS, Estimate
-from groundglass.evaluation.lesions import EDGES, BySize, by_size
+from groundglass.evaluation.agreement import MIN_VOLUMES, Agreement, PairedMeasurement
+from groundglass.evaluation.calibration import expected_calibration_error, precision_recall_curve, reliability_bins
+from groundglass.evaluation.intervals import MIN_PATIENTS, Estimate
+from groundglass.evaluation.lesions import SIZE_EDGES, SizeClassScores, score_by_size
 from groundglass.evaluation.results import CaseScore, Evaluation, Scores
 from groundglass.evaluation.rules import RULES
 from groundglass.evaluation.surface import TOLERANCE_MM
@@ -23,13 +23,13 @@ NOTHING = "there is nothing to count: the denominator is 0"
 
 
 def to_json(evaluation: Evaluation) -> str:
-    """The text of `scores.json`, rounded to four digits."""
+    """Format an evaluation as the text of `scores.json`, rounded to four digits."""
     values, unknown = resolve(_tree(evaluation))
     return json.dumps(_rounded(values) | {"unknown": unknown}, indent=2, allow_nan=False) + "\n"
 
 
 def _rounded(node: Any) -> Any:
-    """The same tree with every float rounded."""
+    """Copy a tree with every float rounded."""
     if isinstance(node, dict):
         return {key: _rounded(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -48,20 +48,20 @@ def _tree(evaluation: Evaluation) -> dict[str, Any]:
         "counted": {
             "cases": len(evaluation.cases),
             "volumes": len(evaluation.volumes),
-            "patients": len({each.patient for each in slices}),
+            "patients": len({score.patient for score in slices}),
             "slices": len(slices),
-            "lesion_slices": sum(each.has_lesion for each in slices),
-            "slices_looked_at": sum(each.box is not None for each in slices),
+            "lesion_slices": sum(score.has_lesion for score in slices),
+            "slices_looked_at": sum(score.box is not None for score in slices),
         },
         "pooled": {kind: _scores(scores) for kind, scores in evaluation.pooled_scores().items()},
         "mean_over": {unit: _scores(scores, means=True) for unit, scores in evaluation.mean_scores().items()},
         "classes": {name: _class(evaluation, name) for name in evaluation.classes},
         "surface": {"tolerance_mm": TOLERANCE_MM}
-        | {name: _estimate(value, means=True) for name, value in evaluation.surface().items()},
-        "lesions": {unit: [_by_size(row) for row in by_size(evaluation.regions, unit)] for unit in EDGES},
+        | {name: _estimate(value, means=True) for name, value in evaluation.surface_scores().items()},
+        "lesions": {unit: [_size_class(row) for row in score_by_size(evaluation.regions, unit)] for unit in SIZE_EDGES},
         "volume_ml": _agreement(evaluation.agreement("volume_ml")),
         "burden_points": _agreement(evaluation.agreement("burden_percent")),
-        "false_positive_ml_per_lesion_free_slice": _estimate(evaluation.false_positive_ml()),
+        "false_positive_ml_per_lesion_free_slice": _estimate(evaluation.false_positive_ml_per_slice()),
         "calibration": _calibration(evaluation),
         "cases": {case.case: _case(case, evaluation.classes) for case in evaluation.cases},
         "rules": RULES,
@@ -69,9 +69,9 @@ def _tree(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _estimate(value: Estimate, means: bool = False) -> dict[str, Any]:
-    why = NOTHING if value.value is None else f"{value.patients} of at least {FEWEST_PATIENTS} patients"
+    reason = NOTHING if value.value is None else f"{value.patients} of at least {MIN_PATIENTS} patients"
     rows = {"counted": value.rows, "left_out": value.undefined} if means else {}
-    return {"value": known(value.value, NOTHING), "interval_95": known(value.interval, why)} | rows
+    return {"value": known(value.value, NOTHING), "interval_95": known(value.interval, reason)} | rows
 
 
 def _scores(scores: Scores, means: bool = False) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _class(evaluation: Evaluation, name: str) -> dict[str, Any]:
     }
 
 
-def _by_size(row: BySize) -> dict[str, Any]:
+def _size_class(row: SizeClassScores) -> dict[str, Any]:
     return {
         "size_class": row.size_class,
         "lesions": row.recall.rows,
@@ -98,28 +98,28 @@ def _by_size(row: BySize) -> dict[str, Any]:
     }
 
 
-def _agreement(found: Agreement) -> dict[str, Any]:
+def _agreement(agreement: Agreement) -> dict[str, Any]:
     return {
-        "volumes": found.volumes,
-        "bias": _estimate(found.bias),
-        "mean_absolute_error": _estimate(found.mean_absolute_error),
-        "limits_of_agreement_95": known(found.limits, f"{found.volumes} of at least {FEWEST_VOLUMES} volumes"),
+        "volumes": agreement.volumes,
+        "bias": _estimate(agreement.bias),
+        "mean_absolute_error": _estimate(agreement.mean_absolute_error),
+        "limits_of_agreement_95": known(agreement.limits, f"{agreement.volumes} of at least {MIN_VOLUMES} volumes"),
     }
 
 
 def _calibration(evaluation: Evaluation) -> dict[str, Any]:
-    histogram, curve = evaluation.histogram, precision_recall(evaluation.histogram)
-    bins = reliability(histogram)
-    none, empty = "no lesion pixel was looked at", "no pixel has such a probability"
-    precision, recall = curve.at(evaluation.threshold) if curve else (None, None)
+    histogram, curve = evaluation.histogram, precision_recall_curve(evaluation.histogram)
+    bins = reliability_bins(histogram)
+    no_lesion, empty = "no lesion pixel was looked at", "no pixel has such a probability"
+    precision, recall = curve.at_threshold(evaluation.threshold) if curve else (None, None)
     return {
         "pixels": histogram.pixels,
         "lesion_pixels": int(histogram.lesion.sum()),
         "ece": known(expected_calibration_error(bins), "no pixel was looked at"),
-        "average_precision": known(curve.average_precision if curve else None, none),
+        "average_precision": known(curve.average_precision if curve else None, no_lesion),
         "at_threshold": {
-            "precision": known(precision, empty if curve else none),
-            "recall": known(recall, none),
+            "precision": known(precision, empty if curve else no_lesion),
+            "recall": known(recall, no_lesion),
         },
         "bins": [
             {
@@ -135,15 +135,15 @@ def _calibration(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _case(case: CaseScore, classes: tuple[str, ...]) -> dict[str, Any]:
-    why = case.volume.unknown
-    quantities = {name: known(getattr(case.volume, name), why.get(name, "")) for name in QUANTITIES}
-    false_per_slice = known(case.false_positive_ml_per_slice, why.get("false_positive_ml", ""))
+    reasons = case.volume.unknown
+    quantities = {name: known(getattr(case.volume, name), reasons.get(name, "")) for name in QUANTITIES}
+    false_per_slice = known(case.false_positive_ml_per_slice, reasons.get("false_positive_ml", ""))
     return {
         "patient": case.patient,
         "slices": len(case.slices),
-        "lesion_slices": len(case.slices) - case.lesion_free,
-        "pooled": {kind: _confusion(confusion) for kind, confusion in case.pooled.items()},
-        "classes": {name: _confusion(case.pooled_class(name)) for name in classes},
+        "lesion_slices": len(case.slices) - case.lesion_free_slices,
+        "pooled": {kind: _confusion(confusion) for kind, confusion in case.pooled_counts.items()},
+        "classes": {name: _confusion(case.class_counts(name)) for name in classes},
         **{name: _pair(value) if isinstance(value, PairedMeasurement) else value for name, value in quantities.items()},
         "false_positive_ml_per_lesion_free_slice": false_per_slice,
     }

@@ -33,7 +33,7 @@ DIGITS = 5
 
 
 def headline(evaluation: Evaluation) -> dict[str, Scores]:
-    """{what is counted: scores}, the rows of every headline table."""
+    """Collect the rows of every headline table: {title: scores}."""
     pooled, means = evaluation.pooled_scores(), evaluation.mean_scores()
     return {title: pooled[kind] for kind, title in POOLED.items()} | {
         title: means[unit] for unit, title in MEANS.items()
@@ -41,12 +41,12 @@ def headline(evaluation: Evaluation) -> dict[str, Scores]:
 
 
 def percent(value: float | None) -> str:
-    """With one decimal; - where undefined."""
+    """Format a share in percent with one decimal; - where undefined."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 
 def percent_interval(estimate: Estimate) -> str:
-    """As 71.2 (62.0-79.1); without an interval the value alone."""
+    """Format an estimate in percent, such as 71.2 (62.0-79.1); without an interval the value alone."""
     if estimate.interval is None:
         return percent(estimate.value)
     low, high = estimate.interval
@@ -54,7 +54,7 @@ def percent_interval(estimate: Estimate) -> str:
 
 
 def score_table(evaluation: Evaluation) -> Table:
-    """For a terminal, in percent: the headline, the classes, then every volume on all its slices."""
+    """Tabulate for a terminal, in percent: the headline, the classes, then every volume on all its slices."""
     table = Table("counted on", "Dice and 95 % interval", *(HEADINGS[name] for name in RATIOS if name != "dice"))
     classes = {f"{name}, pooled": evaluation.class_scores(name)["pooled"] for name in evaluation.classes}
     for title, scores in (headline(evaluation) | classes).items():
@@ -62,35 +62,35 @@ def score_table(evaluation: Evaluation) -> Table:
         table.add_row(title, percent_interval(scores["dice"]), *others)
     table.add_section()
     for case in evaluation.volumes:
-        table.add_row(case.case, *(percent(value) for value in case.pooled["whole"].scores.values()))
+        table.add_row(case.case, *(percent(value) for value in case.pooled_counts["whole"].scores.values()))
     return table
 
 
 def command_line(command: str, model: Path | None = None, **options: Sequence[str] | Path | str | None) -> str:
-    """The command that repeats a scoring, without the folders of this machine.
+    """Write the command that repeats a scoring, without the folders of this machine.
 
     Args:
         command: Name of the command.
-        model: Its model; None: the bundled one.
-        **options: The values of its options; None is left out, a sequence repeats the option.
+        model: The model argument; None: the bundled model.
+        **options: Values of the options; None is left out, a sequence repeats the option.
     """
-    words = ["groundglass", command, *([model.name] if model else []), "--data", "DATA"]
+    parts = ["groundglass", command, *([model.name] if model else []), "--data", "DATA"]
     for name, value in options.items():
         values = (value,) if isinstance(value, str | Path) else value or ()
-        words += [f"--{name} {each.name if isinstance(each, Path) else each}" for each in values]
-    return " ".join(words)
+        parts += [f"--{name} {item.name if isinstance(item, Path) else item}" for item in values]
+    return " ".join(parts)
 
 
 def write_scores(model: Path, evaluation: Evaluation, command: str) -> None:
-    """Put scores into the card beside a model, in place of the test scores that it holds.
+    """Write scores into the card beside a model, in place of the test scores that it holds.
 
     Args:
         model: The ONNX file.
-        evaluation: Of this model.
-        command: By which it can be done again.
+        evaluation: The evaluation of this model.
+        command: The command that repeats the scoring.
     """
-    rows = {case.case: case.pooled for case in evaluation.cases} | {"pooled": evaluation.pooled}
-    tested = {row: {kind: _rounded(confusion) for kind, confusion in kinds.items()} for row, kinds in rows.items()}
+    rows = {case.case: case.pooled_counts for case in evaluation.cases} | {"pooled": evaluation.pooled_counts}
+    tested = {row: {kind: _rounded(confusion) for kind, confusion in counts.items()} for row, counts in rows.items()}
     card = read_card(model)
     updated = card.model_copy(update={"scores": card.scores | {"test": tested, "command": command}})
     write_card(model, updated)
@@ -101,24 +101,26 @@ def _rounded(confusion: Confusion) -> dict[str, float | None]:
 
 
 def slices_csv(evaluation: Evaluation) -> str:
-    """One row for each slice; an empty cell is undefined."""
+    """Format one row for each slice; an empty cell is undefined."""
     rows = (
-        {"case": case.case, **_slice_row(each, evaluation.classes)} for case in evaluation.cases for each in case.slices
+        {"case": case.case, **_slice_row(score, evaluation.classes)}
+        for case in evaluation.cases
+        for score in case.slices
     )
     return csv_text(rows, digits=DIGITS)
 
 
-def _slice_row(each: SliceScore, classes: Sequence[str]) -> dict[str, Any]:
+def _slice_row(score: SliceScore, classes: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "patient": each.patient,
-        "slice": each.number,
-        "slice_in_file": each.number_in_file,
-        "has_lesion": int(each.has_lesion),
-        "looked_at": int(each.box is not None),
-        **_counts_and_scores(each.whole),
+        "patient": score.patient,
+        "slice": score.z,
+        "slice_in_file": score.index_in_file,
+        "has_lesion": int(score.has_lesion),
+        "looked_at": int(score.box is not None),
+        **_counts_and_scores(score.whole),
     }
     for name in classes:
-        row |= _counts_and_scores(each.classes.get(name, Confusion()), f"{name}_")
+        row |= _counts_and_scores(score.classes.get(name, Confusion()), f"{name}_")
     return row
 
 
@@ -128,7 +130,7 @@ def _counts_and_scores(confusion: Confusion, prefix: str = "") -> dict[str, Any]
 
 
 def cases_csv(evaluation: Evaluation) -> str:
-    """One row for each case; an empty cell is undefined or unknown (see scores.json)."""
+    """Format one row for each case; an empty cell is undefined or unknown (see scores.json)."""
     return csv_text((_case_row(case, evaluation.classes) for case in evaluation.cases), digits=DIGITS)
 
 
@@ -137,8 +139,8 @@ def _case_row(case: CaseScore, classes: Sequence[str]) -> dict[str, Any]:
         "case": case.case,
         "patient": case.patient,
         "slices": len(case.slices),
-        "lesion_slices": len(case.slices) - case.lesion_free,
-        **_counts_and_scores(case.pooled["whole"]),
+        "lesion_slices": len(case.slices) - case.lesion_free_slices,
+        **_counts_and_scores(case.pooled_counts["whole"]),
     }
     for name in QUANTITIES:
         value = getattr(case.volume, name)
@@ -149,17 +151,17 @@ def _case_row(case: CaseScore, classes: Sequence[str]) -> dict[str, Any]:
             row[name] = value
     row["false_positive_ml_per_lesion_free_slice"] = case.false_positive_ml_per_slice
     for name in classes:
-        row |= _counts_and_scores(case.pooled_class(name), f"{name}_")
+        row |= _counts_and_scores(case.class_counts(name), f"{name}_")
     return row
 
 
 def lesions_csv(evaluation: Evaluation) -> str:
-    """One row for each lesion of the reference (hit: found) and each marked region (hit: right)."""
+    """Format one row for each lesion of the reference (hit: found) and each predicted region (hit: right)."""
     rows = (
         {
             "case": region.case,
             "patient": region.patient,
-            "of": region.of,
+            "of": region.origin,
             "size": region.size,
             "unit": region.unit,
             "size_class": region.size_class,

@@ -1,4 +1,4 @@
-"""What a user may ask of an engine. Light, so that the command line can name it without loading one."""
+"""Engine settings that a user may choose. The module loads no engine, so that the command line starts quickly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class EngineName(StrEnum):
 
 
 class Precision(StrEnum):
-    """What an engine computes in."""
+    """Number formats that a model can be computed in."""
 
     F32 = "f32"
     BF16 = "bf16"
@@ -23,13 +23,13 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What a user asks for; None leaves it to the machine.
+    """Settings of an engine; None leaves the choice to the program.
 
     Attributes:
-        engine: Which; None: the first that is installed and takes the model.
-        precision: In what it computes; None: int8 where the model comes in it too, else bf16 where the CPU computes in
-            it of its own, else f32.
-        threads: How many; None: all cores.
+        engine: The engine; None: the first that is installed and accepts the model.
+        precision: Number format of the computation; None: int8 where the model has an int8 version, else bf16 where the
+            CPU supports it natively, else f32.
+        threads: Number of threads; None: one for each core.
     """
 
     engine: EngineName | None = None
@@ -37,4 +37,4 @@ class EngineConfig:
     threads: int | None = None
 
 
-DEFAULT_ENGINE_CONFIG = EngineConfig()  # all of it left to the machine
+DEFAULT_ENGINE_CONFIG = EngineConfig()

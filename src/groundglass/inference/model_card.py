@@ -1,4 +1,4 @@
-"""The model card: what a model is, what it expects, and what it scored. It travels beside the weights."""
+"""The model card: what a model is, what input it expects, and what it scored. It lies beside the weights."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Quantized(BaseModel):
     """How an int8 model was made.
 
     Attributes:
-        of: sha256 of the float32 model.
-        slices: How many it was calibrated on.
-        dice: Pooled, on the validation part, on the network's grid.
-        dice_f32: The same of the float32 model.
+        of: SHA-256 of the float32 model.
+        slices: Number of slices that the ranges of the activations were calibrated on.
+        dice: Pooled Dice on the validation part, on the network's own grid.
+        dice_f32: Dice of the float32 model on the same slices.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,11 +37,13 @@ class Quantized(BaseModel):
 
 
 class TrainedOn(BaseModel):
-    """What a model has learnt from, in all trainings that led to it; what chose an epoch or a threshold counts too.
+    """Data that a model depends on through its own training and those of its parents.
+
+    Data that an epoch or a threshold was chosen on counts too.
 
     Attributes:
         members: CASE, or CASE:NUMBER for a single slice of it, as in a split file.
-        patients: Their patients: near-duplicate groups, and as the dataset states them.
+        patients: The patients of the members: groups of near-duplicates, and patients as the dataset states them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,42 +52,42 @@ class TrainedOn(BaseModel):
     patients: tuple[str, ...] = ()
 
     def __or__(self, other: TrainedOn) -> TrainedOn:
-        """What either has learnt from."""
+        """Return the data of both."""
         return TrainedOn(
             members=tuple(sorted({*self.members, *other.members})),
             patients=tuple(sorted({*self.patients, *other.patients})),
         )
 
     def holds(self, case: str, numbers: Collection[int] | None = None) -> bool:
-        """Whether a case, or any of these slices of it, is among the members."""
+        """Return whether a case, or any of these slices of it, is among the members."""
         if numbers is None:
             return any(member == case or member.startswith(f"{case}:") for member in self.members)
         return bool({case, *(f"{case}:{number}" for number in numbers)} & set(self.members))
 
 
 class ModelCard(BaseModel):
-    """Everything that inference needs to know of a model, and everything that a user should.
+    """Everything that inference needs to know of a model, and everything that a user should know.
 
     Attributes:
-        name: Of the model.
-        sha256: Of the ONNX file.
-        network: The switches it was built with.
-        window_hu: Lower and upper end of the intensity window, scaled to [0, 1].
-        field_of_view: What of a slice is the input.
-        size: (height, width) of the input: the field of view, letterboxed.
-        neighbours_mm: How far the slices lie, below and above, that are its input besides; 0: none.
-        classes: What each output map means.
-        threshold: A pixel is lesion from this probability on.
-        training_data: What it was trained on, and on what terms.
-        trained_on: Case by case; None: not known, the card is of an older version.
+        name: Name of the model.
+        sha256: SHA-256 of the ONNX file.
+        network: Options that the network was built with.
+        window_hu: Lower and upper end in HU of the intensity window, which is scaled to [0, 1].
+        field_of_view: The part of a slice that is the input.
+        size: (height, width) of the input in pixels; the field of view is letterboxed into it.
+        neighbours_mm: Distance in mm of the slices below and above that are input channels too; 0: the slice alone.
+        classes: Meaning of each output map.
+        threshold: Probability from which on a pixel is lesion.
+        training_data: Datasets that it was trained on, and their licences.
+        trained_on: The training data case by case; None: not known, the card is from an older version.
         never_trained_on: The public test part.
-        scores: What it scored, on what, by which command.
-        export_check: Each engine's largest difference from torch, in probability.
+        scores: Test scores, with the data and the command that gave them.
+        export_check: {engine: its largest difference from torch in probability}.
         repeatability: Coefficient of variation of a scan's lesion volume over simulated repeats of the scan (other
             kernels, doses and pixels; `evaluation.variants`); None: not measured.
-        quantized: How its int8 was made; None: it is float32.
-        intended_use: What it is for.
-        limits: What it is not for, and where it is known to fail.
+        quantized: How the int8 version was made; None: the model is float32.
+        intended_use: Purpose of the model.
+        limits: Uses that it is not meant for, and known failures.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -116,26 +118,26 @@ class ModelCard(BaseModel):
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(slices, height, width): the slice, or from feet to head it between its neighbours."""
+        """(slices, height, width) of the input: the slice alone, or between its neighbours from feet to head."""
         return (3 if self.neighbours_mm else 1, *self.size)
 
 
 def bundled_model() -> Path:
-    """Where the model that comes with the package lies."""
+    """Return the path of the model that comes with the package."""
     return Path(str(resources.files("groundglass"))) / "models" / f"{BUNDLED}.onnx"
 
 
 def write_card(model: Path, card: ModelCard) -> None:
-    """Put a card beside an ONNX file, in place of the one that is there.
+    """Write a card beside an ONNX file; an earlier card is replaced.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The card cannot be written.
     """
     write_atomic(model.with_suffix(".json"), (card.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_card(model: Path) -> ModelCard:
-    """Read the card beside an ONNX file, and check that it is this file's.
+    """Read the card beside an ONNX file, and check that it belongs to this file.
 
     Raises:
         ModelError: Model or card is missing or damaged, or the sha256 differs.
@@ -147,10 +149,10 @@ def read_card(model: Path) -> ModelCard:
     try:
         card = ModelCard.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ModelError(f"{path} is no model card: {first_error(error)}") from error
+        raise ModelError(f"{path} is not a model card: {first_error(error)}") from error
     found = sha256_of(model)
     if found != card.sha256:
         raise ModelError(
-            f"{model} has sha256 {found[:12]}…, its card says {card.sha256[:12]}…: take both from one export"
+            f"{model} has sha256 {found[:12]}…, its card states {card.sha256[:12]}…: take both from one export"
         )
     return card

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from groundglass.errors import ModelError
-from groundglass.inference.engine import choose, open_engine
+from groundglass.inference.engine import choose_model_file, open_engine
 from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig, Precision
 from groundglass.inference.model_card import ModelCard, bundled_model, read_card
 from groundglass.inference.segmenter import Segmenter
@@ -18,15 +18,20 @@ def open_model(path: Path | None = None, config: EngineConfig = DEFAULT_ENGINE_C
     Args:
         path: An ONNX file with its card beside it, or a finished run folder, whose network runs in torch in float32
             and needs the `train` extra; None: the bundled model.
-        config: What the user asks of the engine; a run folder takes no notice of it.
+        config: Engine, precision and threads that the user asks for; ignored for a run folder.
 
     Raises:
-        ModelError: Model or card is missing or damaged, or the run is not finished.
+        ModelError: Model or card is missing or damaged, the run is not finished, or torch is not installed.
         EngineError: No engine on this machine can run the model.
     """
     if path is not None and path.is_dir():
-        from groundglass.training.export import open_run_segmenter  # the one step over the torch line
-
+        try:
+            from groundglass.training.export import open_run_segmenter  # the one import of torch below `training`
+        except ModuleNotFoundError as error:
+            raise ModelError(
+                f"{path} is a run folder, which needs {error.name}, which is not installed: "
+                "pip install 'groundglass[train]', or give an ONNX file"
+            ) from error
         return open_run_segmenter(path)
     file, card, config = resolve_model(path, config)
     return Segmenter(card, open_engine(file, config, card.input_shape))
@@ -35,21 +40,21 @@ def open_model(path: Path | None = None, config: EngineConfig = DEFAULT_ENGINE_C
 def resolve_model(
     path: Path | None = None, config: EngineConfig = DEFAULT_ENGINE_CONFIG
 ) -> tuple[Path, ModelCard, EngineConfig]:
-    """The ONNX file that will run (the model itself or its int8 version), its card, and the engine's configuration.
+    """Find the ONNX file that will run (the model or its int8 version), its card, and the engine's configuration.
 
     Args:
         path: An ONNX file; None: the bundled model.
-        config: What the user asks of the engine.
+        config: Engine, precision and threads that the user asks for.
 
     Raises:
         ModelError: Model or card is missing or damaged, or the int8 version was made from another model.
-        EngineError: int8 is asked for, and the model has no int8 version.
+        EngineError: The user asks for int8, and the model has no int8 version.
     """
     path = path or bundled_model()
     if path.is_dir():
         raise ModelError(f"{path} is a run folder, expected an ONNX file: write one with groundglass export")
-    file, config = choose(path, config)
+    file, config = choose_model_file(path, config)
     card = read_card(file)
     if card.quantized and file != path and card.quantized.of != read_card(path).sha256:
-        raise ModelError(f"{file} was made of another model: remove it, or make it anew with groundglass quantize")
+        raise ModelError(f"{file} was made from another model: remove it, or make it again with groundglass quantize")
     return file, card, replace(config, precision=Precision.INT8) if card.quantized else config

@@ -1,4 +1,4 @@
-"""From a scan to its lungs and lesions: intensity, lungs, network. Everything else measures or draws the result."""
+"""From a scan to its lungs and lesions: intensities, lungs, network. Other modules measure and draw the result."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from groundglass.errors import FormatError
 from groundglass.inference.lungs import find_lungs
 from groundglass.inference.model_card import ModelCard
-from groundglass.inference.segmenter import Segmenter
+from groundglass.inference.segmenter import Segmenter, SlicePrediction
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import HuSlices, Intensity, recognise
+from groundglass.scan.intensity import HuSlices, Intensity, recognise_intensity
 from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.lung_field import LungField
 from groundglass.scan.packed_mask import PackedMask
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 
 class StageTimer:
-    """Seconds that each stage took, in the order of the stages."""
+    """Measures how many seconds each stage takes; `seconds` is in the order of the stages."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -41,12 +41,12 @@ class StageTimer:
 
 @dataclass(frozen=True, eq=False)
 class SegmentedScan:
-    """A scan with its lungs and lesions, in upright axial slices: what findings measure and `evaluate` scores.
+    """A scan with its lungs and lesions in upright axial slices; findings measure it and `evaluate` scores it.
 
     Attributes:
         scan: The scan as it was read.
-        view: The turn from the scan's own grid to upright axial slices and back.
-        intensity: What the scan's numbers were taken for.
+        view: Transform from the scan's own grid to upright axial slices and back.
+        intensity: How the scan's intensities were interpreted.
         hu: (z, y, x) HU or estimated HU, computed slice by slice.
         lung_field: The lungs, lesions included.
         class_map: (z, y, x) uint8: 0 without lesion; otherwise 1, or the number of the lesion's class.
@@ -65,12 +65,12 @@ class SegmentedScan:
         return foreground(self.class_map)
 
     def slice_size(self, z: int) -> tuple[int, int]:
-        """(height, width) of slice `z` of the view, without the padding of an image stack."""
+        """Return (height, width) of slice `z` of the view, without the padding of an image stack."""
         return self.scan.sizes[z] if isinstance(self.scan, ImageStack) else (self.hu.shape[1], self.hu.shape[2])
 
     def mask(self, voxels: NDArray[np.bool_]) -> Mask:
-        """A mask on the scan's own grid, from (z, y, x) voxels of the view."""
-        return Mask(self.view.restore(voxels), self.view.source)
+        """Return a mask on the scan's own grid from (z, y, x) voxels of the view."""
+        return Mask(self.view.from_axial(voxels), self.view.source)
 
 
 def segment_scan(
@@ -85,7 +85,7 @@ def segment_scan(
     Args:
         scan: Any orientation; image stacks too.
         segmenter: A loaded model.
-        intensity: What the scan's numbers are; None: recognise it.
+        intensity: Meaning of the scan's intensities; None: recognise it from the values.
         progress: Called with the number of slices done and the number of all.
         timer: Gets the seconds of each stage.
 
@@ -94,9 +94,53 @@ def segment_scan(
         LungError: No slice shows lung.
     """
     timer = timer or StageTimer()
-    segmented = _without_lesions(scan, segmenter.card, intensity, timer)
-    with timer.stage("lesions"):
-        class_map = segmenter.class_map(segmented.hu, segmented.lung_field, progress)
+    return segment_lesions(segment_lungs(scan, segmenter.card, intensity, timer), segmenter, progress, timer)
+
+
+def segment_lungs(
+    scan: Scan, card: ModelCard, intensity: IntensityKind | None = None, timer: StageTimer | None = None
+) -> SegmentedScan:
+    """Recognise the intensities of a scan and find its lungs; the result holds no lesions yet.
+
+    Args:
+        scan: Any orientation; image stacks too.
+        card: The card of the model that will find the lesions.
+        intensity: Meaning of the scan's intensities; None: recognise it from the values.
+        timer: Gets the seconds of each stage.
+
+    Raises:
+        IntensityError: The numbers are not recognised as CT.
+        LungError: No slice shows lung.
+    """
+    timer = timer or StageTimer()
+    with timer.stage("intensity"):
+        view = AxialView(scan.geometry)
+        recognised = recognise_intensity(scan, intensity)
+        hu = recognised.slices(view.to_axial(scan.values))
+    with timer.stage("lungs"):
+        lung_field = find_lungs(scan, hu, view.geometry, card.field_of_view)
+    empty = np.zeros(hu.shape[1:], dtype=np.uint8)
+    return SegmentedScan(scan, view, recognised, hu, lung_field, PackedMask.from_slices([empty] * len(hu)))
+
+
+def segment_lesions(
+    segmented: SegmentedScan,
+    segmenter: Segmenter,
+    progress: Progress = lambda *_: None,
+    timer: StageTimer | None = None,
+    on_prediction: Callable[[SlicePrediction], None] = lambda _: None,
+) -> SegmentedScan:
+    """Find the lesions of a scan whose lungs are known, and include them in the lungs.
+
+    Args:
+        segmented: The result of `segment_lungs`.
+        segmenter: A loaded model.
+        progress: Called with the number of slices done and the number of all.
+        timer: Gets the seconds of the stage.
+        on_prediction: Called with the prediction of each slice before it is thresholded.
+    """
+    with (timer or StageTimer()).stage("lesions"):
+        class_map = segmenter.class_map(segmented.hu, segmented.lung_field, progress, on_prediction)
         kept = segmented.lung_field.remove_extrapulmonary(foreground(class_map))
         class_map = PackedMask.from_slices(classes * near for classes, near in zip(class_map, kept, strict=True))
         return _with_lesions(segmented, class_map)
@@ -113,36 +157,25 @@ def segment_by_mask(scan: Scan, mask: Scan, card: ModelCard, timer: StageTimer |
         timer: Gets the seconds of each stage.
 
     Raises:
-        FormatError: The mask lies on another grid, or holds numbers that name no class.
+        FormatError: The mask lies on another grid, or has values that are not the number of a class.
         IntensityError: The scan's numbers are not recognised as CT.
         LungError: No slice of the scan shows lung.
     """
-    segmented, view = _without_lesions(scan, card, None, timer or StageTimer()), AxialView(mask.geometry)
+    segmented, view = segment_lungs(scan, card, None, timer), AxialView(mask.geometry)
     if not view.geometry.matches(segmented.view.geometry, tolerance_mm=0.01):
         raise FormatError(
             f"the corrected mask lies on {mask.geometry}, expected the scan's grid, {scan.geometry}: "
             "draw on the scan itself"
         )
-    values, classes = view.turn(mask.values), max(1, len(card.classes) - 1)
+    values, classes = view.to_axial(mask.values), max(1, len(card.classes) - 1)
     if not np.isin(np.unique(values), np.arange(classes + 1)).all():
         raise FormatError(f"the corrected mask has values other than 0 to {classes}: draw with these alone")
     return _with_lesions(segmented, PackedMask.from_slices(plane.astype(np.uint8) for plane in values))
 
 
 def foreground(class_map: PackedMask) -> PackedMask:
-    """(z, y, x) bool: True where a class map is not 0."""
+    """Return (z, y, x) bool: True where a class map is not 0."""
     return PackedMask.from_slices(plane > 0 for plane in class_map)
-
-
-def _without_lesions(scan: Scan, card: ModelCard, intensity: IntensityKind | None, timer: StageTimer) -> SegmentedScan:
-    with timer.stage("intensity"):
-        view = AxialView(scan.geometry)
-        recognised = recognise(scan, intensity)
-        hu = recognised.slices(view.turn(scan.values))
-    with timer.stage("lungs"):
-        lung_field = find_lungs(scan, hu, view.geometry, card.field_of_view)
-    empty = np.zeros(hu.shape[1:], dtype=np.uint8)
-    return SegmentedScan(scan, view, recognised, hu, lung_field, PackedMask.from_slices([empty] * len(hu)))
 
 
 def _with_lesions(segmented: SegmentedScan, class_map: PackedMask) -> SegmentedScan:

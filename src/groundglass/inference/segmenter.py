@@ -1,4 +1,4 @@
-"""Running the network over a scan: every slice with lung in, probabilities on the slice's own pixels out."""
+"""Running the network over a scan: probabilities for every slice with lung, on the slice's own pixels."""
 
 from __future__ import annotations
 
@@ -14,33 +14,40 @@ from groundglass.inference.model_card import ModelCard
 from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.intensity import AIR_HU, HuVolume
 from groundglass.scan.lung_field import Box, LungField
-from groundglass.scan.packed_mask import PackedMask, pack
+from groundglass.scan.packed_mask import PackedMask, pack_slice
 
 BATCH = 4
 
 
 class SlicePrediction(NamedTuple):
-    """What the network predicts for a slice.
+    """Prediction of the network for a slice.
 
     Attributes:
         z: Index of the slice in the upright axial view, from 0 at the feet.
-        box: The part of the slice that the network saw.
-        probability: (classes, box height, box width) on the slice's own pixels; the first map is lesion.
+        letterbox: The field of view, and how it lies on the network's own grid.
+        network_probability: (classes, height, width) on the network's own grid; the first map is lesion.
+        probability: (classes, box height, box width) the same on the slice's own pixels.
     """
 
     z: int
-    box: Box
+    letterbox: Letterbox
+    network_probability: NDArray[np.float32]
     probability: NDArray[np.float32]
+
+    @property
+    def box(self) -> Box:
+        """Part of the slice that the network saw."""
+        return self.letterbox.box
 
 
 class SliceInput(NamedTuple):
-    """What the network sees for a slice.
+    """Input of the network for a slice.
 
     Attributes:
         z: Index of the slice in the upright axial view, from 0 at the feet.
         letterbox: The field of view of the slice and of its neighbours.
-        slice_indices: The slices that are stacked as input channels, from feet to head: the slice alone, or between its
-            neighbours.
+        slice_indices: The slices that are stacked as input channels: the slice alone, or between its neighbours from
+            feet to head.
     """
 
     z: int
@@ -55,7 +62,10 @@ class Segmenter:
         self.card, self.engine = card, engine
 
     def inputs(self, lung_field: LungField) -> list[SliceInput]:
-        """The network's input for each slice with lung. A neighbour that is missing or has no lung is replaced by the slice."""
+        """Return the network's input for each slice with lung.
+
+        The slice itself takes the place of a neighbour that is missing or shows no lung.
+        """
         step = slices_apart(self.card.neighbours_mm, lung_field.spacing_mm)
         offsets = (-step, 0, step) if self.card.neighbours_mm else (0,)
         boxes = {z: box for z, box in enumerate(lung_field.boxes) if box is not None}
@@ -79,36 +89,37 @@ class Segmenter:
             (classes, height, width) probabilities on the network's own grid, one array for each input.
         """
         window = self.card.window
-        crops: dict[int, NDArray[np.float32]] = {}  # of this batch and the one before: neighbours share them
+        crops: dict[int, NDArray[np.float32]] = {}  # by z; neighbouring slices share them
         for start in range(0, len(inputs), BATCH):
             batch = inputs[start : start + BATCH]
-            needed = {z: each.letterbox for each in batch for z in each.slice_indices}
+            needed = {z: item.letterbox for item in batch for z in item.slice_indices}
             crops = {
                 z: crops[z] if z in crops else window.scale(letterbox.apply(hu[z], AIR_HU))
                 for z, letterbox in needed.items()
             }
-            images = np.stack([[crops[z] for z in each.slice_indices] for each in batch])
+            images = np.stack([[crops[z] for z in item.slice_indices] for item in batch])
             yield from expit(self.engine.run(images))
 
     def slice_predictions(self, hu: HuVolume, lung_field: LungField) -> Iterator[SlicePrediction]:
         """Run every slice with lung through the network and bring the result back to the slice's own pixels.
 
-        Never more than a batch is held in memory.
+        At most one batch is held in memory.
 
         Args:
             hu: (z, y, x) upright axial slices, HU or estimated HU.
             lung_field: The lungs; slices without a box are skipped.
         """
         inputs = self.inputs(lung_field)
-        for each, probability in zip(inputs, self.network_probabilities(hu, inputs), strict=True):
-            on_slice = np.stack([each.letterbox.invert(plane) for plane in probability])
-            yield SlicePrediction(each.z, each.letterbox.box, on_slice)
+        for item, probability in zip(inputs, self.network_probabilities(hu, inputs), strict=True):
+            on_slice = np.stack([item.letterbox.invert(plane) for plane in probability])
+            yield SlicePrediction(item.z, item.letterbox, probability, on_slice)
 
     def class_map(
         self,
         hu: HuVolume,
         lung_field: LungField,
         progress: Callable[[int, int], None] = lambda *_: None,
+        on_prediction: Callable[[SlicePrediction], None] = lambda _: None,
     ) -> PackedMask:
         """Find the lesions of a scan.
 
@@ -116,20 +127,23 @@ class Segmenter:
             hu: (z, y, x) upright axial slices, HU or estimated HU.
             lung_field: The lungs; slices without a box are skipped.
             progress: Called with the number of slices done and the number of all.
+            on_prediction: Called with the prediction of each slice before it is thresholded.
 
         Returns:
             (z, y, x) uint8: 0 without lesion; otherwise 1, or for a model with class maps the number of the most
             probable class.
         """
         empty = np.zeros(hu.shape[1:], dtype=np.uint8)
-        classes = [pack(empty)] * len(hu)
+        classes = [pack_slice(empty)] * len(hu)
         total = sum(box is not None for box in lung_field.boxes)
-        for done, (z, box, probability) in enumerate(self.slice_predictions(hu, lung_field), start=1):
+        for done, prediction in enumerate(self.slice_predictions(hu, lung_field), start=1):
+            on_prediction(prediction)
+            box, probability = prediction.box, prediction.probability
             plane = empty.copy()
             most_probable = 1 + probability[1:].argmax(0) if len(probability) > 1 else 1
             is_lesion = probability[0] >= self.card.threshold
             plane[box.top : box.bottom, box.left : box.right] = is_lesion * most_probable
-            classes[z] = pack(plane)
+            classes[prediction.z] = pack_slice(plane)
             if done % BATCH == 0 or done == total:
                 progress(done, total)
         return PackedMask(tuple(classes))

@@ -1,4 +1,4 @@
-"""PNG and JPEG slices, in and out: single pictures, or a folder of them."""
+"""Read PNG and JPEG slices, single ones or a folder of them, and write masks of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from groundglass.errors import FormatError
 from groundglass.files import write_atomic
-from groundglass.io.limits import MIN_SIDE, check_count, open_bounded, shown
+from groundglass.io.limits import MIN_SIDE, check_voxel_count, open_bounded, shown
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.scan import ImageStack, Mask
 
@@ -27,24 +27,24 @@ _GREY_MODES = {"1": "L", "L": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I"}
 
 
 def natural_order(path: Path) -> tuple[list[str | int], str]:
-    """A sort key by which slice2 comes before slice10."""
+    """Return a sort key that puts slice2 before slice10."""
     parts = re.split(r"(\d+)", path.name.casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-def read_pictures(paths: Sequence[Path], source: Path) -> ImageStack:
-    """Read pictures as slices, in the given order; smaller ones stand top left, with 0 around.
+def read_image_slices(paths: Sequence[Path], source: Path) -> ImageStack:
+    """Read pictures as slices, in the given order; smaller ones lie at the top left and are padded with 0.
 
     Args:
         paths: PNG or JPEG files, one or more.
-        source: What the user named: the file, or the folder of `paths`.
+        source: The path that the user gave: the file, or the folder of `paths`.
 
     Raises:
-        FormatError: A picture is damaged, coloured, too small or too large, or they do not go together.
+        FormatError: A picture is damaged, coloured, too small or too large, or their bit depths differ.
     """
     sizes = tuple(_size(path) for path in paths)
     shape = (len(paths), max(height for height, _ in sizes), max(width for _, width in sizes))
-    check_count(shown(source), shape)
+    check_voxel_count(shown(source), shape)
     planes = [_grey(path) for path in paths]
     depths = {plane.dtype for plane in planes}
     if len(depths) > 1:
@@ -63,9 +63,9 @@ def write_mask(mask: Mask, scan: ImageStack, folder: Path) -> list[Path]:
     """Write 0/255 PNGs of the pictures' own sizes.
 
     Args:
-        mask: On the scan's grid.
-        scan: As `read_pictures` gave it.
-        folder: Gets `lesions.png` for a single picture, `lesions/NAME.png` for each of a folder.
+        mask: A mask on the scan's grid.
+        scan: The stack that `read_image_slices` returned.
+        folder: Output folder: it gets `lesions.png` for a single picture, `lesions/NAME.png` for each of a folder.
 
     Returns:
         The files, in the order of the slices.
@@ -87,7 +87,7 @@ def write_mask(mask: Mask, scan: ImageStack, folder: Path) -> list[Path]:
 
 
 def _png_names(names: Sequence[str]) -> list[str]:
-    """NAME.png for each; where that would write two to one file (a.png, a.jpg), every full name with .png behind."""
+    """Return NAME.png for each name; if two would become one (a.png, a.jpg), the full names with .png appended."""
     stems = [Path(name).stem for name in names]
     unique = len({stem.casefold() for stem in stems}) == len(stems)
     return [f"{stem if unique else name}.png" for stem, name in zip(stems, names, strict=True)]
@@ -95,7 +95,7 @@ def _png_names(names: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The picture before its pixels are unpacked; what goes wrong inside becomes a FormatError."""
+    """Open a picture without decoding it; errors while the context is open become a FormatError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -114,7 +114,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """(height, width) by the picture's header alone."""
+    """Read (height, width) from the picture's header."""
     with _opened(path) as image:
         width, height = image.size
     if min(height, width) < MIN_SIDE:
@@ -126,14 +126,14 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _grey(path: Path) -> NDArray[Any]:
-    """(height, width) uint8, or uint16 of a 16-bit picture."""
+    """Decode a grey picture to (height, width): uint8, or uint16 for 16 bits."""
     with _opened(path) as image:
         if image.mode in _GREY_MODES:
             plane = np.asarray(image.convert(_GREY_MODES[image.mode]))
             return plane.astype(np.uint16) if image.mode == "I" else plane
         colours = np.asarray(image.convert("RGBA"))
     if (colours[..., 3] != 255).any():
-        raise FormatError(f"{shown(path)} has see-through pixels, expected a plain CT slice: save it without alpha")
+        raise FormatError(f"{shown(path)} has transparent pixels, expected a plain CT slice: save it without alpha")
     if (colours[..., 0] != colours[..., 1]).any() or (colours[..., 0] != colours[..., 2]).any():
         raise FormatError(f"{shown(path)} is coloured, expected a grey CT slice: give it without overlays, as grey")
     return np.ascontiguousarray(colours[..., 0])

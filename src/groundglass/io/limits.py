@@ -1,4 +1,4 @@
-"""What no scan may exceed or miss, whatever file it came from."""
+"""Limits and checks that hold for scans of every file format."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ from groundglass.scan.geometry import AxialView, Geometry
 
 MAX_VOXELS = 2**30  # 4096 slices of 512 x 512
 MIN_SIDE = 16  # pixels along each side of an axial slice
-MAX_DEFLATE = 1100  # bytes that one byte of zlib or gzip can stand for; 1032 by its definition
+MAX_DEFLATE = 1100  # bytes that one byte of zlib or gzip can unpack to; 1032 by the definition of deflate
+
+
+def printable(text: str) -> str:
+    """Return a text for a message: on one line, with `?` for what cannot be printed."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def shown(path: Path) -> str:
-    """A path's name for a message: on one line, and printable."""
-    return "".join(c if c.isprintable() else "?" for c in path.name or str(path))
+    """Return a path's name for a message."""
+    return printable(path.name or str(path))
 
 
-def check_count(name: str, shape: tuple[int, ...]) -> None:
-    """Refuse a claimed shape before memory is asked for.
+def check_voxel_count(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse a shape by the header alone, before memory is allocated.
 
     Raises:
-        FormatError: A side is zero or negative, or there are more than `MAX_VOXELS` voxels.
+        FormatError: A side is not positive, or there are more than `MAX_VOXELS` voxels.
     """
     if any(n < 1 for n in shape):
         raise FormatError(f"{name} states the size {_times(shape)}, expected 1 or more along each axis: it is damaged")
@@ -39,11 +44,17 @@ def check_count(name: str, shape: tuple[int, ...]) -> None:
         )
 
 
-def check_stored(name: str, claimed: int, stored: int, packed: bool) -> None:
-    """Refuse a file too short for the bytes of voxels its header claims.
+def check_stored_size(name: str, claimed: int, stored: int, packed: bool) -> None:
+    """Refuse a file that is too short for the voxels of its header.
+
+    Args:
+        name: The file's name, for messages.
+        claimed: Bytes of voxels that the header states.
+        stored: Bytes behind the header.
+        packed: Whether the stored bytes are packed by zlib or gzip.
 
     Raises:
-        FormatError: `stored` bytes on disk cannot hold `claimed` bytes.
+        FormatError: The stored bytes cannot hold the claimed ones.
     """
     if claimed > stored * (MAX_DEFLATE if packed else 1):
         raise FormatError(
@@ -52,8 +63,8 @@ def check_stored(name: str, claimed: int, stored: int, packed: bool) -> None:
         )
 
 
-def check_plane(name: str, geometry: Geometry) -> None:
-    """Refuse slices too small for a CT.
+def check_slice_size(name: str, geometry: Geometry) -> None:
+    """Refuse axial slices that are too small for a CT.
 
     Raises:
         FormatError: An axial slice has fewer than `MIN_SIDE` pixels along a side.
@@ -66,11 +77,11 @@ def check_plane(name: str, geometry: Geometry) -> None:
         )
 
 
-def plain_values(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Integers as they are, floats as float32, both in the machine's byte order.
+def native_values(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Return integers unchanged and floats as float32, both in the machine's byte order.
 
     Raises:
-        FormatError: A value is NaN or infinite, or no real number.
+        FormatError: A value is NaN, infinite, or not a real number.
     """
     if values.dtype.kind in "iu":
         return values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -88,7 +99,7 @@ def plain_values(name: str, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def read_bytes(path: Path, count: int) -> bytes:
-    """The first `count` bytes of a file.
+    """Read the first `count` bytes of a file.
 
     Raises:
         FormatError: The file cannot be opened or read.
@@ -100,7 +111,9 @@ def read_bytes(path: Path, count: int) -> bytes:
         raise FormatError(f"{shown(path)} cannot be read: {error.strerror}; check its permissions") from None
 
 
-class _Bounded(io.BufferedReader):
+class _BoundedReader(io.BufferedReader):
+    """A file whose `read` never asks for more bytes than are left."""
+
     def __init__(self, raw: io.FileIO) -> None:
         super().__init__(raw)
         self._size = os.fstat(raw.fileno()).st_size
@@ -111,12 +124,12 @@ class _Bounded(io.BufferedReader):
 
 
 def open_bounded(path: Path) -> BinaryIO:
-    """A file that asks for no more memory than it holds bytes, whatever length a damaged header claims."""
-    return _Bounded(io.FileIO(path))
+    """Open a file so that reading allocates no more memory than it has bytes, whatever length a header states."""
+    return _BoundedReader(io.FileIO(path))
 
 
 def file_size(path: Path) -> int:
-    """Bytes on disk."""
+    """Return the size of a file in bytes."""
     return path.stat().st_size
 
 

@@ -1,4 +1,4 @@
-"""NIfTI, in and out: header and affine come back exactly as they were."""
+"""Read NIfTI scans, and write masks whose shape and affines are exactly those of their scan."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ from groundglass.errors import FormatError
 from groundglass.files import write_atomic_chunks
 from groundglass.io.limits import (
     MAX_VOXELS,
-    check_count,
-    check_plane,
-    check_stored,
+    check_slice_size,
+    check_stored_size,
+    check_voxel_count,
     file_size,
-    plain_values,
+    native_values,
     read_bytes,
     shown,
 )
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.scan import Mask, Scan
 
-_nibabel: Any = nib  # only half typed
+_nibabel: Any = nib  # nibabel is typed in part only
 _from_file: Any = array_from_file
 _DAMAGE = (OSError, EOFError, ValueError, OverflowError, zlib.error, HeaderDataError, WrapStructError)
-_TRAILING = 65536  # bytes that may follow the voxels; more, and the header is taken to be wrong
-_PIECE = 1 << 20  # bytes unpacked at once
-_TO_MM = {1: 1e3, 3: 1e-3}  # by the unit code of the header: metres, micrometres
+_MAX_TRAILING = 65536  # bytes that may follow the voxels; with more, the header is considered damaged
+_CHUNK = 1 << 20  # bytes unpacked at once
+_TO_MM = {1: 1e3, 3: 1e-3}  # {unit code of the header: millimetres}, for metres and micrometres
 _GRID_FIELDS = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
 )
-_silent = logging.Logger("groundglass.nifti", level=logging.CRITICAL + 1)  # outside the tree of loggers
+_silent = logging.Logger("groundglass.nifti", level=logging.CRITICAL + 1)  # has no parent that could print
 
 
 def is_nifti(head: bytes) -> bool:
-    """Whether unpacked first bytes are those of a NIfTI-1 or NIfTI-2 file with its voxels inside."""
+    """Return whether a file, unpacked, begins as a NIfTI-1 or NIfTI-2 file with its voxels inside."""
     return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
 
 
 def read_nifti(path: Path) -> Scan:
     """Read a .nii or .nii.gz, whatever its name.
 
-    Values are after the header's slope and intercept: float32 then, else integers stay what they are. A grid that the
-    header leaves open (no sform, no qform) is nibabel's fallback; a 2-D slice without a thickness gets 1 mm.
+    With a slope or intercept in the header, values are scaled and float32; otherwise integers keep their type. Without
+    sform and qform the grid is nibabel's default; a 2-D slice without a thickness gets 1 mm.
 
     Raises:
-        FormatError: The file is damaged, cut short, too large, coloured, 4-D, without a usable grid, or no CT.
+        FormatError: The file is damaged, cut short, too large, coloured, 4-D, without a usable grid, or not a CT.
     """
     name = shown(path)
     with _opened(path) as (stream, packed):
@@ -69,26 +69,26 @@ def read_nifti(path: Path) -> Scan:
         if dtype.kind not in "iuf":
             kind = "colours" if dtype.names else f"{dtype} numbers"
             raise FormatError(f"{name} holds {kind}, expected one grey value per voxel: give the CT itself, in HU")
-        check_stored(name, offset + dtype.itemsize * int(np.prod(shape)), file_size(path), packed)
+        check_stored_size(name, offset + dtype.itemsize * int(np.prod(shape)), file_size(path), packed)
         stored = _from_file(header.get_data_shape(), dtype, stream, offset, mmap=False)
         slope, intercept = header.get_slope_inter()
-        if len(stream.read(_TRAILING + 1)) > _TRAILING:
+        if len(stream.read(_MAX_TRAILING + 1)) > _MAX_TRAILING:
             raise FormatError(f"{name} goes on after the voxels that its header states: it is damaged, export it again")
     if (slope or 1, intercept or 0) != (1, 0):
-        with np.errstate(over="ignore", invalid="ignore"):  # infinity is refused with the values
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused below
             stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
     geometry = _geometry(name, shape, affine_ras)
-    return Scan(plain_values(name, stored.reshape(shape, order="F").T), geometry, path)
+    return Scan(native_values(name, stored.reshape(shape, order="F").T), geometry, path)
 
 
 def write_mask(mask: Mask, path: Path, like: Path | None = None) -> None:
     """Write a mask as uint8 0/1; a name that ends in .gz is packed.
 
     Args:
-        mask: On the grid of the scan.
-        path: `.nii.gz` or `.nii`; replaced whole.
-        like: The scan's file. Where it is NIfTI, its shape, affines, their codes, spacings and units come back as they
-            stand there; nothing else of its header (names, comments) is taken over.
+        mask: A mask on the grid of the scan.
+        path: Output file, `.nii.gz` or `.nii`; an existing one is replaced.
+        like: The scan's file. If it is NIfTI, the mask gets its shape, affines, their codes, spacings and units, and
+            nothing else of its header, such as names and comments.
 
     Raises:
         FormatError: `like` cannot be read.
@@ -100,7 +100,7 @@ def write_mask(mask: Mask, path: Path, like: Path | None = None) -> None:
 def write_mask_slices(
     slices: Iterable[NDArray[np.bool_]], geometry: Geometry, path: Path, like: Path | None = None
 ) -> None:
-    """Write a mask's slices (y, x) along the z of its grid, each as it comes; otherwise as `write_mask`."""
+    """Write a mask from its slices (y, x) along z, one after the other; see `write_mask`."""
     header = _new_header(geometry)
     if like is not None and like.is_file() and is_nifti(_unpacked_head(like)):
         with _opened(like) as (stream, _):
@@ -123,48 +123,49 @@ def write_scan(scan: Scan, path: Path) -> None:
 
 
 def _new_header(geometry: Geometry) -> Any:
+    """Return a NIfTI-1 header for this grid."""
     header = _nibabel.Nifti1Header()
     header.set_data_shape(geometry.shape[::-1])
     header.set_sform(geometry.affine_ras, code="scanner")
-    # A qform holds no shear (a tilted gantry): whoever prefers it would put the voxels elsewhere, so it is unset then.
+    # A qform cannot express shear (a tilted gantry); it is unset then, since programs that prefer it would be wrong.
     header.set_qform(geometry.affine_ras, code="unknown" if geometry.is_sheared else "scanner", strip_shears=True)
     header.set_xyzt_units("mm" if geometry.in_mm else "unknown")
     return header
 
 
 def _write(slices: Iterable[NDArray[Any]], dtype: np.dtype[Any], header: Any, path: Path) -> None:
-    """Header, an empty list of extensions, voxels: nibabel's own writer would touch `pixdim` of a 2-D slice."""
+    """Write header and voxels, without extensions; nibabel's own writer would change `pixdim` of a 2-D slice."""
     header.set_data_dtype(dtype)
     header.set_data_offset(header.single_vox_offset)
     header.set_slope_inter(1, 0)
     head = header.binaryblock + bytes(header.single_vox_offset - header.sizeof_hdr)
-    pieces = chain((head,), (plane.tobytes() for plane in slices))
-    write_atomic_chunks(path, _gzipped(pieces) if path.suffix.lower() == ".gz" else pieces)
+    chunks = chain((head,), (plane.tobytes() for plane in slices))
+    write_atomic_chunks(path, _gzipped(chunks) if path.suffix.lower() == ".gz" else chunks)
 
 
-def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """As gzip, with neither name nor time."""
+def _gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Pack by gzip, without a file name and time, so that equal masks give equal files."""
     packer = zlib.compressobj(6, wbits=16 + zlib.MAX_WBITS)
-    for piece in pieces:
-        yield packer.compress(piece)
+    for chunk in chunks:
+        yield packer.compress(chunk)
     yield packer.flush()
 
 
 class _Gunzip(gzip.GzipFile):
-    """Fills an array piece by piece: `GzipFile` makes a second one of the same size first."""
+    """Unpacks into an array chunk by chunk: `GzipFile` would allocate a second one of the same size."""
 
     def readinto(self, buffer: Any) -> int:
-        """Bytes read."""
+        """Fill a buffer as far as the file goes, and return the number of bytes."""
         target, done = memoryview(buffer).cast("B"), 0
-        while piece := self.read(min(_PIECE, len(target) - done)):
-            target[done : done + len(piece)] = piece
-            done += len(piece)
+        while chunk := self.read(min(_CHUNK, len(target) - done)):
+            target[done : done + len(chunk)] = chunk
+            done += len(chunk)
         return done
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
-    """A stream of the unpacked bytes, and whether they are packed; what goes wrong inside becomes a FormatError."""
+    """Open a stream of the unpacked bytes, and return whether the file is packed; errors become a FormatError."""
     packed = read_bytes(path, 2) == b"\x1f\x8b"
     try:
         with path.open("rb") as file:
@@ -181,19 +182,20 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
 
 
 def _unpacked_head(path: Path) -> bytes:
+    """Read the bytes of the header."""
     with _opened(path) as (stream, _):
         return stream.read(540)
 
 
 def _read_header(name: str, stream: BinaryIO) -> Any:
-    """The header with nibabel's small repairs, without its extensions; what it cannot repair is refused."""
+    """Read the header, with what nibabel repairs; damage that it cannot repair is refused."""
     head = stream.read(540)
     version = _nibabel.Nifti2Header if head[4:8] == b"n+2\0" else _nibabel.Nifti1Header
     header = version(head[: version.sizeof_hdr], check=False)
     axes = int(header["dim"][0])
     if not 1 <= axes <= 7:
         raise FormatError(f"{name} states {axes} axes, expected 2 or 3: it is damaged, export it again")
-    check_count(name, header.get_data_shape())
+    check_voxel_count(name, header.get_data_shape())
     spacing = header["pixdim"][1 : 1 + min(axes, 3)]
     if header["sform_code"] == 0 and not (np.isfinite(spacing) & (spacing != 0)).all():
         raise FormatError(
@@ -207,7 +209,7 @@ def _read_header(name: str, stream: BinaryIO) -> Any:
 
 
 def _one_volume(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(x, y, z) of a file's shape: axes of one behind it are dropped, a slice gets its third."""
+    """Return (x, y, z) of a file's shape; further axes of size 1 are dropped, a 2-D slice gets a third axis."""
     if len(shape) < 2:
         raise FormatError(f"{name} is a line of {shape[0]} values, expected a slice or a volume: give the scan itself")
     extra = int(np.prod(shape[3:]))
@@ -220,6 +222,7 @@ def _one_volume(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _affine_mm(header: Any) -> NDArray[np.float64]:
+    """Return the (4, 4) affine to RAS mm."""
     with np.errstate(invalid="ignore"):  # NaN is refused with the grid
         affine = np.array(header.get_best_affine(), dtype=np.float64)
     if len(header.get_data_shape()) == 2 and not affine[:3, 2].any():
@@ -232,7 +235,7 @@ def _affine_mm(header: Any) -> NDArray[np.float64]:
 def _geometry(name: str, shape: tuple[int, int, int], affine_ras: NDArray[np.float64]) -> Geometry:
     try:
         geometry = Geometry.from_ras(shape, affine_ras)
-        check_plane(name, geometry)
+        check_slice_size(name, geometry)
         return geometry
     except ValueError as error:
         raise FormatError(f"{name} has no usable grid: {error}; set its affine and save it again") from None

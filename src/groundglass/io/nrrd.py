@@ -1,44 +1,175 @@
-"""NRRD in."""
+"""Read NRRD: pynrrd parses the header; voxels are read here, so that no more is unpacked than the header states."""
 
 from __future__ import annotations
 
-from importlib import import_module
+import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
-from groundglass.io.limits import check_stored, file_size, plain_values, shown
-from groundglass.io.metaimage import check_inside, check_shape, header_fields, lps_geometry, text_header
+from groundglass.io.limits import check_voxel_count, native_values, printable, shown
+from groundglass.io.text_header import check_shape, lps_geometry, read_voxels, refuse_detached, split_header
 from groundglass.scan.scan import Scan
+
+_TYPES = {
+    **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
+    **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), "i2"),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), "u2"),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"),
+    **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), "u4"),
+    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "signed long long int"), "i8"),
+    **dict.fromkeys(("int64", "int64_t"), "i8"),
+    **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), "u8"),
+    **{"float": "f4", "double": "f8"},
+}
+_ENCODINGS = {
+    **{"raw": "raw", "gzip": "gzip", "gz": "gzip", "hex": "hex"},
+    **dict.fromkeys(("ascii", "text", "txt"), "text"),
+}
+_REQUIRED = ("type", "dimension", "sizes", "encoding")
+# Signs of the first two coordinates that bring a space to LPS. The last three do not name the patient's directions:
+# they are taken for LPS, as ITK does.
+_TO_LPS = {
+    **dict.fromkeys(("left-posterior-superior", "lps"), (1, 1)),
+    **dict.fromkeys(("left-anterior-superior", "las"), (1, -1)),
+    **dict.fromkeys(("right-anterior-superior", "ras"), (-1, -1)),
+    **dict.fromkeys(("scanner-xyz", "3d-right-handed", "3d-left-handed"), (1, 1)),
+}
+_GRID_KINDS = ("domain", "space", "time", "none", "???")  # other kinds, such as `vector`: numbers of one voxel
 
 
 def read_nrrd(path: Path) -> Scan:
-    """Read a NRRD with its voxels inside (.nrrd), whatever its name.
+    """Read an NRRD file with its voxels inside (.nrrd), whatever its name.
 
     Raises:
-        FormatError: The file is damaged, cut short, too large, coloured, 4-D, without a usable grid, or no CT.
+        FormatError: The file is damaged, cut short, too large, coloured, 4-D, without a usable grid, or not a CT.
     """
     name = shown(path)
-    text, start = text_header(path, b"\n")
-    fields = header_fields(text, ":")
-    check_inside(name, fields.get("data file", fields.get("datafile")))
-    if any("\ud800" <= c <= "\udfff" for c in str(path)):  # ITK would end the whole program
-        raise FormatError(f"the path of {name} is not UTF-8, expected one that ITK can open: rename it")
-    sitk: Any = import_module("SimpleITK")  # here, for a quick start of the program
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO")
+    text, start = split_header(path, b"\n")
+    header = _parse(name, text)
+    data_file = header.get("data file", header.get("datafile"))
+    if data_file is not None:
+        refuse_detached(name, data_file)
     try:
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        check_shape(name, tuple(reader.GetSize()), reader.GetNumberOfComponents())
-        bits = sitk.GetPixelIDValueAsString(reader.GetPixelID()).split("-")[0]
-        claimed = int(np.prod(reader.GetSize())) * int(bits) // 8
-        check_stored(name, claimed, file_size(path) - start, fields.get("encoding", "raw").lower() != "raw")
-        image = reader.Execute()
-    except (RuntimeError, OverflowError, MemoryError, ValueError):
-        raise FormatError(f"{name} is damaged or cut short: ITK cannot read it; copy or download it again") from None
-    geometry = lps_geometry(name, image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection())
-    return Scan(plain_values(name, sitk.GetArrayFromImage(image).reshape(geometry.shape)), geometry, path)
+        sizes = tuple(int(n) for n in header["sizes"])
+        check_voxel_count(name, sizes)
+        on_grid = _on_grid(header, len(sizes))
+        size = tuple(np.array(sizes, dtype=np.int64)[on_grid].tolist())
+        count = int(np.prod(size))
+        check_shape(name, size, channels=int(np.prod(sizes)) // count)
+        origin, steps = _grid(header, on_grid)
+        dtype, encoding = _stored_as(header)
+    except ValueError as error:
+        raise _refused(name, error) from None
+    values = _read_values(path, start, count, dtype, encoding)
+    geometry = lps_geometry(name, size, origin, steps)
+    return Scan(native_values(name, values.reshape(geometry.shape)), geometry, path)
+
+
+def _parse(name: str, text: str) -> Mapping[str, Any]:
+    """Return {field: value} of a header, with names in lower case; the author's own `key:=value` pairs are left out."""
+    import nrrd  # here, so that the program starts quickly
+
+    magic, *lines = (line.rstrip() for line in text.split("\n"))
+    fields = []
+    for line in lines:
+        field, colon, value = line.partition(":")
+        if line and not line.startswith("#") and not value.startswith("="):
+            fields.append(field.lower() + colon + re.sub(r",\s+", ",", value))  # pynrrd reads no (1, 0, 0)
+    try:
+        with np.errstate(invalid="ignore"):  # infinite sizes become negative, and are refused
+            header: Mapping[str, Any] = nrrd.read_header([magic, *fields])
+    except (nrrd.NRRDError, ValueError, IndexError, OverflowError) as error:
+        raise _refused(name, error) from None
+    missing = [field for field in _REQUIRED if field not in header]
+    if missing:
+        raise _refused(name, f"no {', '.join(missing)}")
+    return header
+
+
+def _refused(name: str, reason: object) -> FormatError:
+    """Return the error for a header that cannot be used."""
+    return FormatError(
+        f"{name} has a header that is damaged or not supported ({printable(str(reason))[:200]}): "
+        "copy or download it again, or save it anew with another program"
+    )
+
+
+def _on_grid(header: Mapping[str, Any], axes: int) -> NDArray[np.bool_]:
+    """Return (axes,) True for an axis of the grid, False for one along the numbers of a voxel, such as colours."""
+    kinds = header.get("kinds", ["domain"] * axes)
+    directions = header.get("space directions", np.zeros((axes, 1)))
+    spacings = header.get("spacings", np.ones(axes))
+    if not header["dimension"] == axes == len(kinds) == len(directions) == len(spacings):
+        raise ValueError(f"sizes of {axes} axes, other fields of more or fewer")
+    has_grid_kind = np.array([kind.lower() in _GRID_KINDS for kind in kinds], dtype=np.bool_)
+    return np.asarray(has_grid_kind & ~np.isnan(directions).all(axis=1))
+
+
+def _grid(header: Mapping[str, Any], on_grid: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (axes,) the first voxel's centre, and (axes, axes) in column i the step along axis i; in LPS mm."""
+    axes = int(on_grid.sum())
+    spacings = header.get("spacings", np.ones(len(on_grid)))[on_grid]
+    steps = header["space directions"][on_grid].T if "space directions" in header else np.diag(spacings)
+    origin = header.get("space origin", np.zeros(axes))
+    if steps.shape != (axes, axes) or origin.shape != (axes,):
+        raise ValueError(f"{axes} axes in a space of {len(steps)} dimensions, whose origin has {len(origin)}")
+    signs = np.ones(axes)
+    if "space" in header:
+        space = header["space"].lower()
+        if space not in _TO_LPS:
+            raise ValueError(f"space {space}, expected left-posterior-superior, right-anterior-superior or the like")
+        signs[:2] = _TO_LPS[space]
+    elif "space directions" in header and header.get("space dimension") != axes:
+        raise ValueError("space directions without a space, expected one such as left-posterior-superior")
+    return signs * origin, signs[:, None] * steps
+
+
+def _stored_as(header: Mapping[str, Any]) -> tuple[np.dtype[Any], str]:
+    """Return the type of the voxels, and how they are written: raw, gzip, hex or text."""
+    kind, encoding, endian = (str(header.get(field, "")).lower() for field in ("type", "encoding", "endian"))
+    if kind not in _TYPES:
+        raise ValueError(f"type {kind or 'not stated'}, expected integers or floats")
+    if encoding not in _ENCODINGS:
+        raise ValueError(f"encoding {encoding}, expected one of {', '.join(_ENCODINGS)}")
+    if any(header.get(field, 0) for field in ("line skip", "lineskip", "byte skip", "byteskip")):
+        raise ValueError("lines or bytes to skip, expected the voxels right behind the header")
+    dtype = np.dtype(_TYPES[kind])
+    if dtype.itemsize > 1 and _ENCODINGS[encoding] != "text":
+        if endian not in ("little", "big"):
+            raise ValueError(f"endian {endian or 'not stated'}, expected little or big")
+        dtype = dtype.newbyteorder(">" if endian == "big" else "<")
+    return dtype, _ENCODINGS[encoding]
+
+
+def _read_values(path: Path, start: int, count: int, dtype: np.dtype[Any], encoding: str) -> NDArray[Any]:
+    """Read (count,) the voxels behind the header."""
+    if encoding in ("raw", "gzip"):
+        data = read_voxels(path, start, count * dtype.itemsize, packed=encoding == "gzip")
+        return np.frombuffer(data, dtype)
+    with path.open("rb") as file:
+        file.seek(start)
+        written = file.read()
+    try:
+        if encoding == "hex":
+            return np.frombuffer(bytes.fromhex(written.decode("ascii")), dtype, count)
+        if len(written) < 2 * count - 1:  # before memory for the voxels is allocated
+            raise ValueError("too few numbers")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # NumPy only warns of what is not a number
+            numbers = np.fromstring(written.replace(b",", b" "), f"{dtype.kind}8", count, sep=" ")
+        values = numbers.astype(dtype)
+        if dtype.kind != "f" and (values != numbers).any():
+            raise ValueError("numbers out of range")
+    except (ValueError, DeprecationWarning):
+        raise FormatError(
+            f"{shown(path)} is damaged or cut short: it does not hold {count:,} {dtype} voxels as {encoding}; "
+            "copy or download it again"
+        ) from None
+    return values

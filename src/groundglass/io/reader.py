@@ -1,4 +1,4 @@
-"""The one door in: a path, whatever it holds, becomes a `Scan` or a refusal that says why."""
+"""Read any supported path as a `Scan`; raise `FormatError` with the reason if that is not possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from groundglass.errors import FormatError
 from groundglass.io.dicom import read_dicom
 from groundglass.io.dicom_series import BARE_STARTS, NoDicomError
-from groundglass.io.image_slices import natural_order, read_pictures
+from groundglass.io.image_slices import natural_order, read_image_slices
 from groundglass.io.limits import read_bytes, shown
 from groundglass.io.metaimage import read_mha
 from groundglass.io.nifti import is_nifti, read_nifti
@@ -52,19 +52,20 @@ _SIGNATURES = (
 def read_scan(path: str | os.PathLike[str], series: str | None = None, force_modality: bool = False) -> Scan:
     """Read a CT scan: DICOM, NIfTI, MHA, NRRD, one PNG or JPEG slice, or a folder of them.
 
-    What a file is decides its content; a name that says otherwise is refused, a missing extension is not.
+    The content of a file decides its format. A name with the extension of another kind is refused; an extension may be
+    missing.
 
     Args:
-        path: A file, a ZIP archive or folder of DICOM (deep), or a folder of pictures and no DICOM (in natural order);
-            other and hidden files are passed over.
-        series: Of several DICOM series the UID, or how it ends; None: chosen by the rule of `dicom_find`.
-        force_modality: Take a DICOM series that is no CT by its header for one.
+        path: A file; a ZIP archive or folder of DICOM, searched with all folders below it; or a folder of pictures
+            without DICOM, read in natural order. Other and hidden files are ignored.
+        series: UID of the DICOM series to read, or the end of it; None: chosen by the rule of `dicom_series`.
+        force_modality: Read a DICOM series of another modality than CT.
 
     Returns:
-        The scan as its file states it: (z, y, x) on its grid, values after the file's own slope and intercept.
+        The scan (z, y, x) on its grid, with values after the file's own slope and intercept.
 
     Raises:
-        FormatError: There is nothing to read, it is damaged, or of a kind that is not read; the message says which.
+        FormatError: There is nothing to read, or it is damaged or in a format that is not read; the message says which.
     """
     path = Path(path)
     mode = _mode(path)
@@ -76,14 +77,14 @@ def read_scan(path: str | os.PathLike[str], series: str | None = None, force_mod
     _check_kind(path, kind)
     if kind in _DICOM:
         return read_dicom(path, series, force_modality)
-    return read_pictures([path], path) if kind in _PICTURES else _VOLUMES[kind](path)
+    return read_image_slices([path], path) if kind in _PICTURES else _VOLUMES[kind](path)
 
 
-def kind_of(path: Path) -> str:
-    """What a path holds by its first bytes: `DICOM`, `NIfTI`, `ZIP`, ...; `folder` for a folder.
+def file_kind(path: Path) -> str:
+    """Return the format of a file by its first bytes: `DICOM`, `NIfTI`, `ZIP`, ...; `folder` for a folder.
 
     Raises:
-        FormatError: There is nothing that can be read.
+        FormatError: The path cannot be read.
     """
     if stat.S_ISDIR(_mode(path)):
         return "folder"
@@ -91,6 +92,7 @@ def kind_of(path: Path) -> str:
 
 
 def _mode(path: Path) -> int:
+    """Return the type bits of a path, links followed."""
     try:
         return path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -103,21 +105,24 @@ def _mode(path: Path) -> int:
 
 
 def _check_kind(path: Path, kind: str) -> None:
-    """Refuse what is not read, and a name that belongs to something else."""
-    name, said = shown(path), _kind_by_name(path)
+    """Refuse a kind that is not read, and a picture named as a volume or the other way round."""
+    name, named = shown(path), _kind_by_name(path)
     if kind not in (*_VOLUMES, *_PICTURES, *_DICOM):
-        raise FormatError(f"{name} is {kind}, {_EXPECTED if said is None else f'expected {said} as its name says'}")
-    if said is not None and (said in _PICTURES) != (kind in _PICTURES):
-        raise FormatError(f"{name} is {kind} by its content, expected {said} as its name says: rename it if it is a CT")
+        raise FormatError(f"{name} is {kind}, {_EXPECTED if named is None else f'expected {named} as its name says'}")
+    if named is not None and (named in _PICTURES) != (kind in _PICTURES):
+        raise FormatError(
+            f"{name} is {kind} by its content, expected {named} as its name says: rename it if it is a CT"
+        )
 
 
 def _kind_by_name(path: Path) -> str | None:
+    """Return the kind that a file's extension stands for; None without a known one."""
     name = path.name.lower()
     return next((kind for suffix, kind in _KIND_BY_SUFFIX.items() if name.endswith(suffix)), None)
 
 
 def _kind(head: bytes) -> str:
-    """What a file's first bytes say that it is."""
+    """Return the kind of a file by its first bytes, as it completes the sentence `the file is ...`."""
     if not head:
         return "empty (0 bytes)"
     if head[:2] == b"\x1f\x8b":
@@ -137,7 +142,7 @@ def _kind(head: bytes) -> str:
 
 
 def _read_folder(folder: Path, series: str | None, force_modality: bool) -> Scan:
-    """The DICOM in it, however deep; where there is none, the pictures that lie in it."""
+    """Read the DICOM in a folder and all folders below it; if there is none, the pictures directly in it."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -146,28 +151,29 @@ def _read_folder(folder: Path, series: str | None, force_modality: bool) -> Scan
         scan = read_dicom(folder, series, force_modality)
     except NoDicomError as error:
         return _read_pictures(folder, entries, error)
-    beside = sum(_kind_by_name(entry) in _PICTURES for entry in entries)
-    note = f"{beside} PNG or JPEG picture{'s' if beside != 1 else ''} beside the DICOM passed over"
-    return replace(scan, notes=(*scan.notes, note)) if beside else scan
+    ignored = sum(_kind_by_name(entry) in _PICTURES for entry in entries)
+    note = f"{ignored} PNG or JPEG picture{'s' if ignored != 1 else ''} beside the DICOM ignored"
+    return replace(scan, notes=(*scan.notes, note)) if ignored else scan
 
 
 def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) -> Scan:
+    """Read the pictures of a folder, in which no DICOM image was found."""
     files = [entry for entry in entries if entry.is_file()]
     kinds = {file: _kind(read_bytes(file, 4096)) for file in files}
     pictures = [file for file, kind in kinds.items() if kind in _PICTURES or _kind_by_name(file) in _PICTURES]
     for picture in pictures:
         _check_kind(picture, kinds[picture])
     if pictures:
-        return read_pictures(sorted(pictures, key=natural_order), folder)
+        return read_image_slices(sorted(pictures, key=natural_order), folder)
     if "DICOM" in kinds.values():
         raise no_dicom
     raise FormatError(f"{shown(folder)} holds no DICOM, PNG or JPEG slice but {_listed(entries)}: {_EXPECTED}")
 
 
 def _listed(entries: list[Path]) -> str:
-    """What a folder holds, as extensions and counts: `3 .nii.gz, 1 folder`."""
+    """Describe the entries of a folder by extension: `3 .nii.gz, 1 folder`."""
     counts = Counter(
         "folder" if e.is_dir() else (".nii.gz" if e.name.lower().endswith(".nii.gz") else e.suffix.lower() or "bare")
         for e in entries
     )
-    return ", ".join(f"{n} {what}" for what, n in counts.most_common(6)) or "nothing"
+    return ", ".join(f"{n} {kind}" for kind, n in counts.most_common(6)) or "nothing"

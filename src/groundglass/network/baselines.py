@@ -1,4 +1,4 @@
-"""Networks of others, from MONAI, to be trained in the place of the paper's."""
+"""Baseline networks from MONAI that can be trained in place of the paper's."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Architecture = Literal["DynUNet", "AttentionUnet", "BasicUNet"]
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """A peer.
+    """Architecture and size of a baseline network.
 
     Attributes:
-        architecture: `DynUNet` is nnU-Net's (Isensee et al. 2021) without its auxiliary losses; `AttentionUnet` that of
-            Oktay et al. (2018); `BasicUNet` that of Falk et al. (2019), which has five levels, no more, no fewer.
-        widths: Filters of each level, finest first.
-        classes: Output maps.
-        slices: Input maps.
+        architecture: `DynUNet` is nnU-Net's network (Isensee et al. 2021) without its auxiliary losses, `AttentionUnet`
+            that of Oktay et al. (2018), `BasicUNet` that of Falk et al. (2019), which always has five levels.
+        widths: Number of filters at each level, finest level first.
+        classes: Number of output maps.
+        slices: Number of input slices.
     """
 
     architecture: Architecture
@@ -34,37 +34,37 @@ class BaselineConfig:
             raise ValueError(f"BasicUNet has five levels, network.widths names {len(self.widths)}")
 
 
-def network_of(described: dict[str, Any]) -> NetworkConfig | BaselineConfig:
-    """The network that a model's card describes, by `asdict`, which JSON has made lists of tuples in."""
-    switches = described | {"widths": tuple(described["widths"])}
-    return BaselineConfig(**switches) if "architecture" in switches else NetworkConfig(**switches)
+def parse_network_config(network: dict[str, Any]) -> NetworkConfig | BaselineConfig:
+    """Return the network that a model card describes: `asdict` of its configuration, with lists for tuples."""
+    fields = network | {"widths": tuple(network["widths"])}
+    return BaselineConfig(**fields) if "architecture" in fields else NetworkConfig(**fields)
 
 
 def build_network(config: NetworkConfig | BaselineConfig) -> nn.Module:
-    """A network with fresh weights: (N, slices, H, W) in [0, 1] -> (N, classes, H, W) logits.
+    """Build a network with random weights: (N, slices, H, W) in [0, 1] -> (N, classes, H, W) logits.
 
-    A peer takes heights and widths that are a multiple of 2^(levels - 1).
+    For a baseline, H and W must be multiples of 2^(levels - 1).
     """
     if isinstance(config, NetworkConfig):
         return LesionUNet(config)
-    widths, classes, halvings = config.widths, config.classes, len(config.widths) - 1
+    widths, downsamplings = config.widths, len(config.widths) - 1
     if config.architecture == "DynUNet":
         from monai.networks.nets.dynunet import DynUNet
 
         return DynUNet(
             spatial_dims=2,
             in_channels=config.slices,
-            out_channels=classes,
+            out_channels=config.classes,
             kernel_size=[3] * len(widths),
-            strides=[1, *[2] * halvings],
-            upsample_kernel_size=[2] * halvings,
+            strides=[1, *[2] * downsamplings],
+            upsample_kernel_size=[2] * downsamplings,
             filters=list(widths),
             norm_name=("INSTANCE", {"affine": True}),
         )
     if config.architecture == "AttentionUnet":
         from monai.networks.nets.attentionunet import AttentionUnet
 
-        return AttentionUnet(2, config.slices, classes, channels=widths, strides=[2] * halvings)
+        return AttentionUnet(2, config.slices, config.classes, channels=widths, strides=[2] * downsamplings)
     from monai.networks.nets.basic_unet import BasicUNet
 
-    return BasicUNet(2, in_channels=config.slices, out_channels=classes, features=(*widths, widths[0]))
+    return BasicUNet(2, in_channels=config.slices, out_channels=config.classes, features=(*widths, widths[0]))

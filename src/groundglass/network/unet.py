@@ -23,15 +23,15 @@ SUPERVISED_LEVELS = 3  # finest decoder levels with a segmentation layer, after 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The switches of the paper's ablation.
+    """Size of the network and the switches of the paper's ablation.
 
     Attributes:
-        widths: Filters of each level, finest first.
-        classes: Output maps; 1 = lesion against background.
-        slices: Input maps: the slice, or it between its neighbours.
-        attention: Spatial and channel attention at every level, encoder and decoder.
-        residual_dilated: Dilations 2 and 4 in the residual blocks; else 1 and 1.
-        deep_supervision: Segmentation layers at the three finest decoder levels, added up; else at the finest only.
+        widths: Number of filters at each level, finest level first.
+        classes: Number of output maps; 1 is lesion against background.
+        slices: Number of input slices: 1 (2D), or 3 (2.5D: the slice between its neighbours).
+        attention: Spatial and channel attention at every level of encoder and decoder.
+        residual_dilated: Dilations 2 and 4 in the residual blocks; otherwise 1 and 1.
+        deep_supervision: Sum the segmentation layers of the three finest decoder levels; otherwise use the finest.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
@@ -47,7 +47,7 @@ class NetworkConfig:
 
 
 def _refine(channels: int, config: NetworkConfig) -> nn.Sequential:
-    """What ends every level: `res_dil`, then attention."""
+    """The end of every level: `res_dil`, then attention."""
     block = nn.Sequential(ResDil(channels, config.residual_dilated))
     if config.attention:
         block.append(Attention(channels))
@@ -55,14 +55,14 @@ def _refine(channels: int, config: NetworkConfig) -> nn.Sequential:
 
 
 class Encoder(nn.Sequential):
-    """One level down: convolution (stride 2 but for the first level), `res_dil`, attention."""
+    """One level down: convolution (stride 2 except at the first level), `res_dil`, attention."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, config: NetworkConfig) -> None:
         super().__init__(Conv(channels_in, channels_out, stride), *_refine(channels_out, config))
 
 
 class Decoder(nn.Module):
-    """One level up: upsample x2, halve the features, join the skip, `res_dil`, attention."""
+    """One level up: upsample x2, reduce the features, concatenate the skip connection, `res_dil`, attention."""
 
     def __init__(self, channels_below: int, channels: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -71,14 +71,16 @@ class Decoder(nn.Module):
         self.refine = _refine(channels, config)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(N, C below, about H/2, W/2) and the skip (N, C, H, W) -> (N, C, H, W)."""
-        x = self.halve(functional.interpolate(x, size=skip.shape[2:]))
-        out: Tensor = self.refine(self.join(torch.cat((x, skip), dim=1)))
+        """(N, C_below, ~H/2, ~W/2) and the skip connection (N, C, H, W) -> (N, C, H, W)."""
+        x = functional.interpolate(x, size=skip.shape[2:])  # (N, C_below, H, W)
+        x = self.halve(x)  # (N, C, H, W)
+        x = torch.cat((x, skip), dim=1)  # (N, 2C, H, W)
+        out: Tensor = self.refine(self.join(x))  # (N, C, H, W)
         return out
 
 
 class LesionUNet(nn.Module):
-    """The network: CT slices in, one map of logits per class out."""
+    """The whole network: CT slices in, one map of logits per class out."""
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
@@ -86,7 +88,7 @@ class LesionUNet(nn.Module):
         widths = config.widths
         self.encoders = nn.ModuleList(
             Encoder(channels_in, channels_out, stride=1 if level == 0 else 2, config=config)
-            for level, (channels_in, channels_out) in enumerate(zip((config.slices, *widths), widths, strict=False))
+            for level, (channels_in, channels_out) in enumerate(pairwise((config.slices, *widths)))
         )
         self.decoders = nn.ModuleList(Decoder(below, channels, config) for below, channels in pairwise(widths[::-1]))
         supervised = SUPERVISED_LEVELS if config.deep_supervision else 1
@@ -96,19 +98,21 @@ class LesionUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, slices, H, W) scaled to [0, 1], any H and W -> (N, classes, H, W) logits."""
-        skips: list[Tensor] = []
+        skips: list[Tensor] = []  # (N, C_1, H, W), (N, C_2, H/2, W/2), ...; odd sizes are rounded up
         for encoder in self.encoders:
             x = encoder(x)
             skips.append(x)
-        features: list[Tensor] = []  # of the decoder, coarsest first
+        features: list[Tensor] = []  # the decoders' outputs, coarsest first
         for decoder, skip in zip(self.decoders, skips[-2::-1], strict=True):
             x = decoder(x, skip)
             features.append(x)
+        # Deep supervision (Fig. 2): the logits of each level, coarsest first, are upsampled and added to the next.
         logits: Tensor | None = None
         for segment, feature in zip(self.segment, features[-len(self.segment) :], strict=True):
-            here: Tensor = segment(feature)
+            level_logits: Tensor = segment(feature)  # (N, classes, ~H/4, ~W/4), then ~H/2, then H
             if logits is not None:
-                here = here + functional.interpolate(logits, size=here.shape[2:], mode="bilinear")
-            logits = here
+                logits = functional.interpolate(logits, size=level_logits.shape[2:], mode="bilinear")
+                level_logits = level_logits + logits
+            logits = level_logits
         assert logits is not None
         return logits

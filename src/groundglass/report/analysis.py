@@ -1,4 +1,4 @@
-"""What the command line, batches and services call: a scan in, its findings and files out. Composition only."""
+"""From a scan to its findings and files: the functions that the command line, batches and services call."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from groundglass.inference.open_model import open_model
 from groundglass.inference.pipeline import Progress, SegmentedScan, StageTimer, segment_by_mask, segment_scan
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.reader import read_scan
-from groundglass.report.findings import Findings, ModelRef, measure
-from groundglass.report.preview import preview
+from groundglass.report.findings import Findings, ModelRef
+from groundglass.report.measurement import measure
+from groundglass.report.preview import draw_preview
 from groundglass.report.results_folder import write_results
 from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.scan import Mask, Scan
@@ -29,7 +30,7 @@ class Analysis:
 
     Attributes:
         segmented: The scan with its lungs and lesions.
-        findings: Volumes, shares and what is unknown.
+        findings: Volumes, shares, and the values that are unknown.
         preview: A montage of the slices with most lesion.
         card: The card of the model that was used.
     """
@@ -51,7 +52,7 @@ class Analysis:
 
     @cached_property
     def classes(self) -> dict[str, Mask]:
-        """{class: its part of the lesions} for a model with class maps, else empty."""
+        """{class: mask of its part of the lesions} for a model with class maps, otherwise empty."""
         numbers = np.asarray(self.segmented.class_map)
         names = enumerate(self.card.classes[1:], start=1)
         return {name: self.segmented.mask(numbers == number) for number, name in names}
@@ -69,7 +70,7 @@ def segment(
     Args:
         scan: Any orientation; image stacks too.
         segmenter: A loaded model; None: the bundled one.
-        intensity: What the scan's numbers are; None: recognise it.
+        intensity: Meaning of the scan's intensities; None: recognise it from the values.
         progress: Called with the number of slices done and the number of all.
         with_identity: Name the source and the patient in findings and preview.
 
@@ -95,7 +96,7 @@ def correct(scan: Scan, mask: Scan, card: ModelCard) -> Analysis:
         card: The card of the model whose mask was corrected.
 
     Raises:
-        FormatError: The mask lies on another grid, or holds numbers that name no class.
+        FormatError: The mask lies on another grid, or has values that are not the number of a class.
         IntensityError: The scan's numbers are not recognised as CT.
         LungError: No slice of the scan shows lung.
     """
@@ -106,15 +107,15 @@ def correct(scan: Scan, mask: Scan, card: ModelCard) -> Analysis:
 def read_and_load(
     source: Path, series: str | None, force_modality: bool, model: Path | None, engine: EngineConfig
 ) -> tuple[Scan, Segmenter]:
-    """Read a scan (see `read_scan`) while a model is loaded beside it (see `open_model`)."""
-    with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(open_model, model, engine)
+    """Read a scan (see `read_scan`) and load a model (see `open_model`) at the same time."""
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(open_model, model, engine)
         scan = read_scan(source, series, force_modality)
         return scan, loading.result()
 
 
 def analyse(scan: Scan) -> Findings:
-    """The findings of a scan by the bundled model: burden in ml and % of lung, and what is unknown and why.
+    """Return the findings of a scan by the bundled model: burden in ml and % of lung, and why values are unknown.
 
     Raises:
         InputError: The scan is refused.
@@ -123,9 +124,9 @@ def analyse(scan: Scan) -> Findings:
 
 
 def save(analysis: Analysis, folder: Path) -> list[Path]:
-    """Write mask, findings, preview and report into a folder: all of them, or none.
+    """Write mask, findings, preview and report into a folder: all files, or none.
 
-    Files of an earlier result in the folder are replaced; other files stay.
+    The files of an earlier result in the folder are removed; other files stay.
 
     Returns:
         The files: masks, findings, preview, report.
@@ -145,4 +146,4 @@ def _analysis(
     findings = findings.model_copy(update={"seconds": timer.seconds})
     source = segmented.scan.source
     title = f"{source.name}: {findings.summary}" if with_identity and source else findings.summary
-    return Analysis(segmented, findings, preview(segmented, title, with_identity), card)
+    return Analysis(segmented, findings, draw_preview(segmented, title, with_identity), card)

@@ -1,4 +1,4 @@
-"""Charts as SVG: axes with ticks, in units of their own, coloured by the page's style sheet."""
+"""Charts as SVG with axes and ticks, coloured by the style sheet of the page."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TICKS = 4
 
 
 class Chart:
-    """A chart to draw into. Every text and attribute is escaped."""
+    """A chart to draw on. Every text and attribute is escaped."""
 
     def __init__(self, x_range: tuple[float, float], top: float) -> None:
-        """Draw the axes: along `x_range`, and from 0 to a round number that is at least `top`."""
+        """Draw the axes: `x_range` horizontally, and from 0 to a round number not below `top` vertically."""
         self.x_range, self.top = x_range, round_up(top)
         self._elements: list[Markup] = []
         for tick in range(TICKS + 1):
@@ -28,45 +28,45 @@ class Chart:
             self.text(LEFT - 8, f"{height + 4:.1f}", f"{value:g}", "end")
 
     def x(self, value: float) -> float:
-        """The horizontal position of a value."""
+        """Return the horizontal position of a value in the drawing."""
         low, high = self.x_range
         return LEFT + (value - low) / (high - low) * (WIDTH - RIGHT - LEFT)
 
     def y(self, value: float) -> float:
-        """The vertical position of a value."""
+        """Return the vertical position of a value in the drawing."""
         return HEIGHT - BOTTOM - value / self.top * (HEIGHT - TOP - BOTTOM)
 
     def add(self, tag: str, attributes: Mapping[str, object], text: str = "") -> None:
         """Add an SVG element with its attributes and text."""
-        written = Markup(" ").join(Markup('{}="{}"').format(name, value) for name, value in attributes.items())
-        self._elements.append(Markup("<{0} {1}>{2}</{0}>").format(tag, written, text))
+        pairs = Markup(" ").join(Markup('{}="{}"').format(name, value) for name, value in attributes.items())
+        self._elements.append(Markup("<{0} {1}>{2}</{0}>").format(tag, pairs, text))
 
     def text(self, x: object, y: object, text: str, anchor: str = "middle") -> None:
-        """Add a text at a position of the drawing."""
+        """Add a text at a position in the drawing."""
         self.add("text", {"x": x, "y": y, "text-anchor": anchor}, text)
 
     def line(self, points: Sequence[tuple[float, float]], css_class: str) -> None:
-        """Draw a line through (x, y) values, in a class of the style sheet."""
+        """Draw a line through (x, y) values in the style of a CSS class."""
         positions = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
         self.add("polyline", {"class": css_class, "points": positions})
 
     def x_label(self, value: float, text: str) -> None:
-        """Write a label below the axis, at a value."""
+        """Write a label below the horizontal axis at a value."""
         self.text(f"{self.x(value):.1f}", HEIGHT - BOTTOM + 20, text)
 
     def x_title(self, value: float, text: str) -> None:
-        """Write the title of the axis below its labels, centred at a value."""
+        """Write the title of the horizontal axis below its labels, centred at a value."""
         self.text(f"{self.x(value):.0f}", HEIGHT - 4, text)
 
     def svg(self, description: str) -> Markup:
-        """The whole chart; screen readers read out `description`."""
+        """Return the whole chart; screen readers read out `description`."""
         return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
             WIDTH, HEIGHT, description, Markup("").join(self._elements)
         )
 
 
 def round_up(value: float) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten that is not below `value`; 1 for 0."""
+    """Return the smallest of 1, 2 and 5 times a power of ten that is not below `value`; 1 for 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -1,7 +1,7 @@
-"""The lesions as a DICOM Segmentation (PS3.3 A.51), and what it has in common with the Structured Report.
+"""The lesions as a DICOM Segmentation (PS3.3 A.51), and functions that the Structured Report uses too.
 
-Both belong to the study of the series that was segmented, so they name its patient as the series does. Their UIDs are
-derived from the series, the model and the mask: the same input gives the same instances, and a PACS keeps one of each.
+Both belong to the study of the segmented series, so they name its patient as the series does. Their UIDs are derived
+from the series, the model and the mask: the same input gives the same instances, so a PACS keeps one copy of each.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.valuerep import DA, TM
 
-from groundglass.errors import OutputError
+from groundglass.files import output_errors
 from groundglass.report.findings import Findings
 from groundglass.scan.scan import DicomSeries
 
@@ -38,29 +38,29 @@ _COLOURS = {
     "consolidation": (220, 60, 90),
     "effusion": (90, 110, 230),
 }
-# Present in every composite instance, but possibly empty (type 2), or missing in an anonymised source (type 1: a UID).
+# Attributes that every composite instance has. Type 2 may be empty; type 1 (UIDs) may be missing after anonymisation.
 _TYPE_2 = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
     *("AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator"),
 )
 _TYPE_1 = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-SERIES_NUMBER = 9000  # far behind the scanner's own
+SERIES_NUMBER = 9000  # far above the series numbers of scanners
 
 
-def segmentation(series: DicomSeries, masks: Mapping[str, NDArray[np.bool_]], findings: Findings) -> Dataset:
-    """Make a DICOM Segmentation: binary, uncompressed, one segment for each mask; empty frames are left out.
+def make_segmentation(series: DicomSeries, masks: Mapping[str, NDArray[np.bool_]], findings: Findings) -> Dataset:
+    """Make a DICOM Segmentation: binary, uncompressed, one segment for each mask, without empty frames.
 
     Args:
         series: The series that the scan was read from.
-        masks: {`lesion`, `ground-glass`, ...: (z, y, x) bool in the order of the scan}. An empty one is legal.
-        findings: The scan's findings, for model and version.
+        masks: {`lesion`, `ground-glass`, ...: (z, y, x) bool in the order of the scan}; a mask may be empty.
+        findings: The scan's findings, which name model and version.
     """
     sources = complete_headers(series)
     order = np.argsort(series.frames) if series.frames else slice(None)
     stack = np.stack([mask[order] for mask in masks.values()], axis=-1).astype(np.uint8)
-    uid = derived_uids(sources[0], findings, hashlib.sha256(stack.tobytes()).hexdigest())
+    uid = make_uid_function(sources[0], findings, hashlib.sha256(stack.tobytes()).hexdigest())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd values in the source's own header
+        warnings.simplefilter("ignore")  # about invalid values in the source's own header
         return hd.seg.Segmentation(
             source_images=sources,
             pixel_array=stack,
@@ -87,50 +87,47 @@ def write_dicom(dataset: Dataset, path: Path) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dcmwrite(path, dataset, enforce_file_format=True)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}; name another folder") from error
+    with output_errors(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcmwrite(path, dataset, enforce_file_format=True)
 
 
 def complete_headers(series: DicomSeries) -> list[Dataset]:
-    """Copy a series' headers and fill in what an anonymiser removed or spoilt: empty text, and UIDs of our own."""
-    spare = {name: _uid("missing", name, series.headers[0].SOPInstanceUID) for name in _TYPE_1}
+    """Copy a series' headers and repair what an anonymiser removed or damaged: with empty values, or derived UIDs."""
+    derived = {name: _uid("missing", name, series.headers[0].SOPInstanceUID) for name in _TYPE_1}
     sources = []
     for header in series.headers:
-        whole = Dataset()
-        whole.update(header)
-        whole.file_meta = header.file_meta if hasattr(header, "file_meta") else FileMetaDataset()
+        complete = Dataset()
+        complete.update(header)
+        complete.file_meta = header.file_meta if hasattr(header, "file_meta") else FileMetaDataset()
         for name in _TYPE_2:
-            if name not in whole or not _is_valid(name, whole[name].value):
-                setattr(whole, name, None)
-        for name, value in spare.items():
-            if not whole.get(name):
-                setattr(whole, name, value)
-        sources.append(whole)
+            if name not in complete or not _is_valid(name, complete[name].value):
+                setattr(complete, name, None)
+        for name, value in derived.items():
+            if not complete.get(name):
+                setattr(complete, name, value)
+        sources.append(complete)
     return sources
 
 
 def _is_valid(name: str, value: object) -> bool:
-    """Whether highdicom accepts a value; scanners and anonymisers leave dates such as `00000000`."""
-    kinds = {"Date": DA, "Time": TM}
+    """Return whether highdicom accepts a value; scanners and anonymisers leave dates such as `00000000`."""
+    types = {"Date": DA, "Time": TM}
     try:
-        kinds.get(name[-4:], str)(value or "")
+        types.get(name[-4:], str)(value or "")
     except (ValueError, TypeError):
         return False
     return name != "PatientSex" or value in ("M", "F", "O", "", None)
 
 
 def _segment(number: int, name: str, findings: Findings, uid: Callable[[str], hd.UID]) -> Any:
-    kinds = hd.seg.SegmentAlgorithmTypeValues
+    algorithm_types = hd.seg.SegmentAlgorithmTypeValues
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=SEGMENT_TYPES[name],
-        algorithm_type=kinds.SEMIAUTOMATIC if findings.corrected_by_hand else kinds.AUTOMATIC,
+        algorithm_type=algorithm_types.SEMIAUTOMATIC if findings.corrected_by_hand else algorithm_types.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=findings.model.name, family=codes.DCM.ArtificialIntelligence, version=model_version(findings)
         ),
@@ -142,16 +139,17 @@ def _segment(number: int, name: str, findings: Findings, uid: Callable[[str], hd
 
 
 def model_version(findings: Findings) -> str:
+    """Return the versions of groundglass and of the model."""
     return f"{findings.version}, model {findings.model.sha256[:12]}"
 
 
-def derived_uids(source: Dataset, findings: Findings, content: str) -> Callable[[str], hd.UID]:
-    """A function that derives a UID for each named part of what a model with this content says about a series."""
-    made_from = source.SeriesInstanceUID, findings.model.sha256, findings.version, content
-    return lambda what: _uid(*made_from, what)
+def make_uid_function(source: Dataset, findings: Findings, content: str) -> Callable[[str], hd.UID]:
+    """Return a function from names to UIDs, which depend on the series, the model, the version and the content."""
+    base = source.SeriesInstanceUID, findings.model.sha256, findings.version, content
+    return lambda name: _uid(*base, name)
 
 
 def _uid(*parts: object) -> hd.UID:
-    """A UID under 2.25 (PS3.5 B.2), the same for the same parts."""
+    """Derive a UID under 2.25 (PS3.5 B.2) from these parts."""
     digest = hashlib.sha256("/".join(map(str, ("groundglass", *parts))).encode()).digest()
     return hd.UID(f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}")

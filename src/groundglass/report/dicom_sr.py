@@ -1,4 +1,4 @@
-"""The burden as a DICOM Structured Report (TID 1500, PS3.16) that refers to the Segmentation."""
+"""The burden as a DICOM Structured Report (PS3.16, TID 1500) that refers to the Segmentation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from groundglass.report.dicom_seg import SEGMENT_TYPES, SERIES_NUMBER, complete_headers, derived_uids, model_version
+from groundglass.report.dicom_seg import (
+    SEGMENT_TYPES,
+    SERIES_NUMBER,
+    complete_headers,
+    make_uid_function,
+    model_version,
+)
 from groundglass.report.findings import Findings
 from groundglass.scan.scan import DicomSeries
 
@@ -19,18 +25,18 @@ _SHARE = Code("lesion-share", "99GROUNDGLASS", "Lesion share of lung volume")
 _LUNG = Code("lung-volume", "99GROUNDGLASS", "Lung volume, lesions included")
 
 
-def structured_report(series: DicomSeries, segments: Dataset, findings: Findings) -> Dataset:
-    """Report lesion volume, lung volume and the lesion's share, for both lungs together and for each.
+def make_structured_report(series: DicomSeries, segmentation: Dataset, findings: Findings) -> Dataset:
+    """Make a report of lesion volume, lung volume and the lesion's share, for both lungs together and for each lung.
 
     Values that are unknown (null in the findings) are left out.
 
     Args:
         series: The series that the scan was read from.
-        segments: Its Segmentation, in which segment 1 is the lesions.
+        segmentation: Its Segmentation, whose segment 1 holds the lesions.
         findings: The scan's findings.
     """
     sources = complete_headers(series)
-    uid = derived_uids(sources[0], findings, segments.SOPInstanceUID)
+    uid = make_uid_function(sources[0], findings, segmentation.SOPInstanceUID)
     device = hd.sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
@@ -43,8 +49,8 @@ def structured_report(series: DicomSeries, segments: Dataset, findings: Findings
     group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid("lesions"), "COVID-19 lesions"),
         referenced_segment=hd.sr.ReferencedSegment(
-            sop_class_uid=segments.SOPClassUID,
-            sop_instance_uid=segments.SOPInstanceUID,
+            sop_class_uid=segmentation.SOPClassUID,
+            sop_instance_uid=segmentation.SOPInstanceUID,
             segment_number=1,
             source_series=hd.sr.SourceSeriesForSegmentation(sources[0].SeriesInstanceUID),
         ),
@@ -64,7 +70,7 @@ def structured_report(series: DicomSeries, segments: Dataset, findings: Findings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return hd.sr.Comprehensive3DSR(
-            evidence=[*sources, segments],
+            evidence=[*sources, segmentation],
             content=content,
             series_instance_uid=uid("report series"),
             series_number=SERIES_NUMBER + 1,

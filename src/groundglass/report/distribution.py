@@ -1,8 +1,7 @@
-"""Where in the lungs the lesions are, slice by slice and zone by zone, and how dense they are.
+"""Where the lesions are, slice by slice and zone by zone, and how dense they are.
 
-There is no segmentation of the lobes, so that the CT severity score, which is of the five lobes, is not given. Zones
-are the thirds of each lung's height instead; each gets the extent in quarters that Chung et al. (2020, Radiology
-295:202) give each lobe.
+Lobes are not segmented, so the CT severity score of the five lobes cannot be given. Zones are the thirds of each lung's
+height instead; each gets the score of its extent in quarters that Chung et al. (2020, Radiology 295:202) give a lobe.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ from typing import Literal
 import numpy as np
 
 from groundglass.inference.pipeline import SegmentedScan
-from groundglass.scan.packed_mask import MaskSlices, counts
+from groundglass.scan.packed_mask import MaskSlices, voxels_per_slice
 from groundglass.strict_model import StrictModel
 
 THIRDS: tuple[Literal["lower"], Literal["middle"], Literal["upper"]] = ("lower", "middle", "upper")
-QUARTERS_PERCENT = (0.0, 25.0, 50.0, 75.0)  # a zone's score is how many of them its share is above
-HISTOGRAM_HU = (-1100, 200, 20)  # from, to, and the width of a bin
+QUARTERS_PERCENT = (0.0, 25.0, 50.0, 75.0)  # a zone's score is the number of these that its share exceeds
+HISTOGRAM_HU = (-1100, 200, 20)  # start, stop, and the width of a bin
 
 
 class Zone(StrictModel):
-    """A third of a lung's height: its burden, and the score of its extent, 0 to 4."""
+    """A third of a lung's height: its burden, and the score of its extent from 0 to 4."""
 
     side: Literal["right", "left"]
     third: Literal["upper", "middle", "lower"]
@@ -32,7 +31,7 @@ class Zone(StrictModel):
 
 
 class Profile(StrictModel):
-    """Lesion and lung of every slice, in the order of the file, each in `unit`."""
+    """Lesion and lung of every slice in the order of the file, each in `unit`."""
 
     unit: Literal["ml", "px"]
     lesion: tuple[float, ...]
@@ -40,13 +39,13 @@ class Profile(StrictModel):
 
 
 class Histogram(StrictModel):
-    """Voxels by their HU; the first and the last bin hold what lies beyond.
+    """Numbers of voxels by HU; the first and the last bin include all values below and above.
 
     Attributes:
-        start_hu: Of the first bin.
-        width_hu: Of every bin.
-        lung: Of the lung without lesion, voxels a bin.
-        lesion: Of the lesions.
+        start_hu: Lower end of the first bin.
+        width_hu: Width of every bin.
+        lung: Voxels of the lung without lesion in each bin.
+        lesion: Voxels of the lesions in each bin.
         estimated: Whether HU are estimated from a lung window.
     """
 
@@ -57,8 +56,8 @@ class Histogram(StrictModel):
     estimated: bool
 
 
-def zones(segmented: SegmentedScan) -> tuple[Zone, ...]:
-    """Divide the height that the scan shows of each lung into thirds, the upper right one first.
+def measure_zones(segmented: SegmentedScan) -> tuple[Zone, ...]:
+    """Measure each third of the height that the scan shows of each lung, the upper right one first.
 
     Args:
         segmented: A volume with a spacing in mm.
@@ -67,20 +66,20 @@ def zones(segmented: SegmentedScan) -> tuple[Zone, ...]:
     assert voxel_ml is not None, "pictures have no zones"
     found = []
     for side, lung in (("right", segmented.lung_field.right), ("left", segmented.lung_field.left)):
-        per_slice = counts(lung)
+        per_slice = voxels_per_slice(lung)
         lesion_per_slice = np.array([np.count_nonzero(a & b) for a, b in zip(lung, segmented.lesions, strict=True)])
         shown = np.flatnonzero(per_slice)
         if not len(shown):
             continue
         ends = np.round(np.linspace(shown[0], shown[-1] + 1, 4)).astype(int)
-        for number in reversed(range(3)):
-            part = slice(ends[number], ends[number + 1])
+        for index in reversed(range(3)):
+            part = slice(ends[index], ends[index + 1])
             lesion, whole = int(lesion_per_slice[part].sum()), int(per_slice[part].sum())
             share = round(100 * lesion / whole, 2) if whole else 0.0
             found.append(
                 Zone(
                     side="right" if side == "right" else "left",
-                    third=THIRDS[number],
+                    third=THIRDS[index],
                     lesion_volume_ml=round(lesion * voxel_ml, 3),
                     lung_volume_ml=round(whole * voxel_ml, 3),
                     lesion_share_of_lung_percent=share,
@@ -90,27 +89,28 @@ def zones(segmented: SegmentedScan) -> tuple[Zone, ...]:
     return tuple(found)
 
 
-def profile(segmented: SegmentedScan) -> Profile:
-    """Lesion and lung of every slice of a volume or an image stack."""
+def measure_profile(segmented: SegmentedScan) -> Profile:
+    """Measure lesion and lung of every slice of a volume or an image stack."""
     voxel_ml = segmented.view.geometry.voxel_ml
-    in_file = np.argsort(segmented.view.slice_numbers)
+    file_order = np.argsort(segmented.view.slice_numbers)
 
     def amounts(mask: MaskSlices) -> tuple[float, ...]:
-        return tuple(float(n) if voxel_ml is None else round(float(n) * voxel_ml, 4) for n in counts(mask)[in_file])
+        voxels = voxels_per_slice(mask)[file_order]
+        return tuple(float(n) if voxel_ml is None else round(float(n) * voxel_ml, 4) for n in voxels)
 
     lesion, lung = amounts(segmented.lesions), amounts(segmented.lung_field.mask)
     return Profile(unit="px" if voxel_ml is None else "ml", lesion=lesion, lung=lung)
 
 
-def histogram(segmented: SegmentedScan) -> Histogram:
+def measure_histogram(segmented: SegmentedScan) -> Histogram:
     """Count the voxels of lung and lesions by their HU."""
     start, stop, width = HISTOGRAM_HU
     bins = (stop - start) // width
     voxels = np.zeros((2, bins), dtype=np.int64)
     for hu, lung, lesion in zip(segmented.hu, segmented.lung_field.mask, segmented.lesions, strict=True):
         for i, mask in enumerate((lung & ~lesion, lesion)):
-            places = np.clip((hu[mask] - start) // width, 0, bins - 1).astype(np.int64)
-            voxels[i] += np.bincount(places, minlength=bins)
+            indices = np.clip((hu[mask] - start) // width, 0, bins - 1).astype(np.int64)
+            voxels[i] += np.bincount(indices, minlength=bins)
     return Histogram(
         start_hu=start,
         width_hu=width,

@@ -1,8 +1,8 @@
-"""What became of a patient's lesions from scan to scan, and what speaks against comparing them.
+"""Changes of a patient's lesions from scan to scan, and reasons why two scans may not be comparable.
 
-A difference counts against what measuring the same chest again would give. No pair of scans of one day is at hand, so
-repeats are simulated (other kernels, doses and pixels); their coefficient of variation is in the model's card.
-Breathing, contrast and the patient's position are not in it: true repeats vary more.
+A change is compared with the variation between repeated scans of the same chest. No pairs of scans of one day are
+available, so repeats are simulated (other kernels, doses and pixels); the model's card holds their coefficient of
+variation. Breathing, contrast and the patient's position are not simulated: real repeats vary more.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from groundglass.strict_model import StrictModel
 
 SCHEMA = 1
 Z_95 = 1.96
-LUNG_CHANGE = 0.15  # of the lung's volume: more, and breath or coverage differ
-THICKNESS_RATIO = 1.5  # of slice distances: more, and partial volumes differ
+LUNG_CHANGE = 0.15  # relative change of lung volume above which breath or coverage differ
+THICKNESS_RATIO = 1.5  # ratio of slice distances above which partial volumes differ
 
 Interval = tuple[float, float]
 
@@ -30,15 +30,17 @@ class Visit(StrictModel):
     """One scan of a series in time.
 
     Attributes:
-        folder: Where its own results are, under the follow-up's folder.
-        taken: When, ISO 8601; None: not stated, the order is as given.
-        lesion_volume_ml: Of all lesions; with `lesion_interval_ml`, 95 % of repeats.
-        lung_volume_ml: Of both lungs, lesions included.
-        lesion_share_of_lung_percent: With `share_interval_percent`, 95 % of repeats.
-        slice_distance_mm: Between neighbouring slices.
-        kernel: Of the reconstruction, where DICOM states it.
+        folder: Folder of the scan's own results, inside the follow-up's folder.
+        taken: Date and time of the scan; None: not stated, scans are in the order given.
+        lesion_volume_ml: Volume of all lesions.
+        lesion_interval_ml: Interval of 95 % of repeats.
+        lung_volume_ml: Volume of both lungs, lesions included.
+        lesion_share_of_lung_percent: Lesion in % of the lung.
+        share_interval_percent: Interval of 95 % of repeats.
+        slice_distance_mm: Distance of neighbouring slices.
+        kernel: Reconstruction kernel, where DICOM states it.
         calibrated: False where HU are estimated from a lung window.
-        warnings: Of this scan.
+        warnings: Warnings of the scan's findings.
     """
 
     folder: str
@@ -55,7 +57,7 @@ class Visit(StrictModel):
 
 
 class VolumeChange(StrictModel):
-    """Scan `later` less scan `earlier` (numbered from 1), with 95 % of what repeats of both would give."""
+    """Scan `later` minus scan `earlier` (numbered from 1), with the interval of 95 % of repeats of both."""
 
     earlier: int
     later: int
@@ -66,7 +68,7 @@ class VolumeChange(StrictModel):
 
     @property
     def in_words(self) -> str:
-        """One line for a person."""
+        """The change on one line, for a person."""
         ml, points = self.lesion_volume_ml, self.lesion_share_of_lung_points
         amounts = [f"{ml:+.1f} ml" if ml is not None else "", f"{points:+.1f} % of lung" if points is not None else ""]
         known = ", ".join(amount for amount in amounts if amount)
@@ -74,7 +76,7 @@ class VolumeChange(StrictModel):
 
     @property
     def verdict(self) -> str:
-        """In words, by the share of the lung, else by the volume."""
+        """The direction of the change by the share of the lung, or by the volume where the share is unknown."""
         by_share = self.lesion_share_of_lung_points is not None
         value = self.lesion_share_of_lung_points if by_share else self.lesion_volume_ml
         interval = self.share_interval_points if by_share else self.lesion_interval_ml
@@ -91,14 +93,14 @@ class FollowUp(StrictModel):
     """A patient's scans in the order of time; `to_json` gives the text of `follow.json`.
 
     Attributes:
-        schema_number: Of this layout; `schema` in JSON.
+        schema_number: Version of this layout; `schema` in JSON.
         visits: The scans.
-        changes: Of each to the next, then of the first to the last where there are more than two.
+        changes: Changes from each scan to the next, then from the first to the last where there are more than two.
         repeatability: Coefficient of variation of a lesion volume over simulated repeats; None: the model's card has
             none, and there are no intervals.
-        model: Name and sha256.
-        version: Of groundglass.
-        warnings: What speaks against comparing the scans.
+        model: Name and SHA-256 of the model.
+        version: Version of groundglass.
+        warnings: Reasons why the scans may not be comparable.
     """
 
     schema_number: int
@@ -110,12 +112,14 @@ class FollowUp(StrictModel):
     warnings: tuple[str, ...]
 
     def to_json(self) -> str:
-        """Strict JSON: never NaN or Infinity."""
+        """Format as strict JSON, without NaN or Infinity."""
         return self.model_dump_json(indent=2).replace('"schema_number"', '"schema"', 1)
 
 
-def visit(findings: Findings, scan: Scan, folder: str, taken: datetime | None, repeatability: float | None) -> Visit:
-    """One scan of a series: its findings, and what of it decides whether it compares with others."""
+def make_visit(
+    findings: Findings, scan: Scan, folder: str, taken: datetime | None, repeatability: float | None
+) -> Visit:
+    """Collect the findings of a scan, and the properties that decide whether it is comparable with others."""
     header = scan.series.headers[0] if scan.series else None
     kernel = str(header.get("ConvolutionKernel") or "") if header is not None else ""
     volume, share = findings.lesion_volume_ml, findings.lesion_share_of_lung_percent
@@ -123,10 +127,10 @@ def visit(findings: Findings, scan: Scan, folder: str, taken: datetime | None, r
         folder=folder,
         taken=taken,
         lesion_volume_ml=volume,
-        lesion_interval_ml=_repeats(volume, repeatability),
+        lesion_interval_ml=_repeat_interval(volume, repeatability),
         lung_volume_ml=findings.lung_volume_ml,
         lesion_share_of_lung_percent=share,
-        share_interval_percent=_repeats(share, repeatability),
+        share_interval_percent=_repeat_interval(share, repeatability),
         slice_distance_mm=round(AxialView(scan.geometry).geometry.spacing[0], 3) if scan.geometry.in_mm else None,
         kernel=kernel or None,
         calibrated=findings.intensity.calibrated,
@@ -134,16 +138,16 @@ def visit(findings: Findings, scan: Scan, folder: str, taken: datetime | None, r
     )
 
 
-def compare(visits: Sequence[Visit], repeatability: float | None, model: ModelRef) -> FollowUp:
-    """Set scans beside each other.
+def compare_visits(visits: Sequence[Visit], repeatability: float | None, model: ModelRef) -> FollowUp:
+    """Compare each scan with the next, and the first with the last.
 
     Args:
-        visits: Two or more, in the order of time.
-        repeatability: Of the model that measured them all.
-        model: Name and sha256 of it.
+        visits: Two or more scans in the order of time.
+        repeatability: Repeatability of the model that measured all scans, as its card states it.
+        model: Name and SHA-256 of the model.
     """
     pairs = [*pairwise(range(len(visits))), *([(0, len(visits) - 1)] if len(visits) > 2 else [])]
-    warnings = [text for i, j in pairwise(range(len(visits))) for text in _differences(visits, i, j)]
+    warnings = [text for i, j in pairwise(range(len(visits))) for text in _comparability_warnings(visits, i, j)]
     if repeatability is None:
         warnings.append("the model's repeatability is not known: changes have no interval")
     return FollowUp(
@@ -157,8 +161,8 @@ def compare(visits: Sequence[Visit], repeatability: float | None, model: ModelRe
     )
 
 
-def _repeats(value: float | None, variation: float | None) -> Interval | None:
-    """95 % of repeats around a value whose logarithm varies with that standard deviation."""
+def _repeat_interval(value: float | None, variation: float | None) -> Interval | None:
+    """Return the interval of 95 % of repeats of a value whose logarithm has this standard deviation."""
     if value is None or variation is None:
         return None
     factor = math.exp(Z_95 * variation)
@@ -172,8 +176,8 @@ def _change(visits: Sequence[Visit], i: int, j: int, variation: float | None) ->
         change = after - before
         if variation is None:
             return round(change, 3), None
-        reach = Z_95 * variation * math.hypot(before, after)
-        return round(change, 3), (round(change - reach, 3), round(change + reach, 3))
+        half_width = Z_95 * variation * math.hypot(before, after)
+        return round(change, 3), (round(change - half_width, 3), round(change + half_width, 3))
 
     earlier, later = visits[i], visits[j]
     volume, volume_interval = difference(earlier.lesion_volume_ml, later.lesion_volume_ml)
@@ -188,8 +192,8 @@ def _change(visits: Sequence[Visit], i: int, j: int, variation: float | None) ->
     )
 
 
-def _differences(visits: Sequence[Visit], i: int, j: int) -> list[str]:
-    """Why two scans do not compare."""
+def _comparability_warnings(visits: Sequence[Visit], i: int, j: int) -> list[str]:
+    """Return the reasons why two scans may not be comparable."""
     earlier, later = visits[i], visits[j]
     which = f"scans {i + 1} and {j + 1}"
     found = []

@@ -1,4 +1,4 @@
-"""A follow-up for a person: one HTML file with figure, tables and warnings, which needs nothing else."""
+"""The follow-up report: one self-contained HTML file with figures, tables and warnings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from groundglass.report.charts import Chart
 from groundglass.report.follow_up import FollowUp, Interval, Visit, VolumeChange
-from groundglass.report.html import render, rounded
+from groundglass.report.html import format_number, render
 
 _SCAN_COLUMNS = (
     *("scan", "% of lung", "95 % of repeats", "lesion, ml", "95 % of repeats", "lung, ml", "slices, mm apart"),
@@ -17,10 +17,10 @@ _SCAN_COLUMNS = (
 _CHANGE_COLUMNS = ("from, to", "% of lung, points", "95 %", "ml", "95 %", "in words")
 
 
-def follow_up_page(result: FollowUp) -> str:
+def render_follow_up(result: FollowUp) -> str:
     """Render the follow-up as one HTML file without scripts."""
-    volumes = [(each.lesion_volume_ml, each.lesion_interval_ml) for each in result.visits]
-    shares = [(each.lesion_share_of_lung_percent, each.share_interval_percent) for each in result.visits]
+    volumes = [(visit.lesion_volume_ml, visit.lesion_interval_ml) for visit in result.visits]
+    shares = [(visit.lesion_share_of_lung_percent, visit.share_interval_percent) for visit in result.visits]
     figures = [
         (title, _figure(points, title, result.visits))
         for points, title in ((shares, "Lesion, % of the lung"), (volumes, "Lesion, ml"))
@@ -33,9 +33,9 @@ def follow_up_page(result: FollowUp) -> str:
         headline=_headline(result),
         figures=figures,
         scan_columns=_SCAN_COLUMNS,
-        scans=[_visit_row(number, each) for number, each in enumerate(result.visits, start=1)],
+        scans=[_visit_row(number, visit) for number, visit in enumerate(result.visits, start=1)],
         change_columns=_CHANGE_COLUMNS,
-        changes=[_change_row(each) for each in result.changes],
+        changes=[_change_row(change) for change in result.changes],
         explanation=_explanation(result),
     )
 
@@ -57,31 +57,31 @@ def _explanation(result: FollowUp) -> str:
     )
 
 
-def _named(number: int, each: Visit) -> str:
-    return f"{number}" if each.taken is None else f"{number}: {each.taken:%Y-%m-%d}"
+def _visit_label(number: int, visit: Visit) -> str:
+    return f"{number}" if visit.taken is None else f"{number}: {visit.taken:%Y-%m-%d}"
 
 
-def _visit_row(number: int, each: Visit) -> list[str]:
+def _visit_row(number: int, visit: Visit) -> list[str]:
     return [
-        Markup('<a href="{}/report.html">{}</a>').format(each.folder, _named(number, each)),
-        rounded(each.lesion_share_of_lung_percent),
-        _interval(each.share_interval_percent),
-        rounded(each.lesion_volume_ml),
-        _interval(each.lesion_interval_ml),
-        rounded(each.lung_volume_ml, 0),
-        rounded(each.slice_distance_mm),
-        str(len(each.warnings)),
+        Markup('<a href="{}/report.html">{}</a>').format(visit.folder, _visit_label(number, visit)),
+        format_number(visit.lesion_share_of_lung_percent),
+        _interval(visit.share_interval_percent),
+        format_number(visit.lesion_volume_ml),
+        _interval(visit.lesion_interval_ml),
+        format_number(visit.lung_volume_ml, 0),
+        format_number(visit.slice_distance_mm),
+        str(len(visit.warnings)),
     ]
 
 
-def _change_row(each: VolumeChange) -> list[str]:
+def _change_row(change: VolumeChange) -> list[str]:
     return [
-        f"{each.earlier} to {each.later}",
-        rounded(each.lesion_share_of_lung_points, sign=True),
-        _interval(each.share_interval_points),
-        rounded(each.lesion_volume_ml, sign=True),
-        _interval(each.lesion_interval_ml),
-        each.verdict,
+        f"{change.earlier} to {change.later}",
+        format_number(change.lesion_share_of_lung_points, sign=True),
+        _interval(change.share_interval_points),
+        format_number(change.lesion_volume_ml, sign=True),
+        _interval(change.lesion_interval_ml),
+        change.verdict,
     ]
 
 
@@ -90,10 +90,10 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _figure(points: Sequence[tuple[float | None, Interval | None]], title: str, visits: Sequence[Visit]) -> Markup:
-    """A dot for each scan, a bar for its interval and a line between them, along the days where they are known."""
-    places = _places(visits)
+    """Draw a dot for each scan, a bar for its interval, and a line between the dots; by date where dates are known."""
+    positions = _positions(visits)
     chart = Chart((-0.1, 1.1), max(end for value, interval in points for end in (value or 0.0, *(interval or ()))))
-    known = [(x, value, interval) for x, (value, interval) in zip(places, points, strict=True) if value is not None]
+    known = [(x, value, interval) for x, (value, interval) in zip(positions, points, strict=True) if value is not None]
     chart.line([(x, value) for x, value, _ in known], "trend")
     for x, value, interval in known:
         position = f"{chart.x(x):.1f}"
@@ -101,14 +101,14 @@ def _figure(points: Sequence[tuple[float | None, Interval | None]], title: str, 
             low, high = (f"{chart.y(end):.1f}" for end in interval)
             chart.add("line", {"class": "bar", "x1": position, "x2": position, "y1": low, "y2": high})
         chart.add("circle", {"class": "dot", "cx": position, "cy": f"{chart.y(value):.1f}", "r": 5})
-    for number, (x, each) in enumerate(zip(places, visits, strict=True), start=1):
-        chart.x_label(x, f"{each.taken:%Y-%m-%d}" if each.taken and len(visits) <= 4 else f"{number}")
-    values = "; ".join(f"scan {i}: {rounded(value)}" for i, (value, _) in enumerate(points, start=1))
+    for number, (x, visit) in enumerate(zip(positions, visits, strict=True), start=1):
+        chart.x_label(x, f"{visit.taken:%Y-%m-%d}" if visit.taken and len(visits) <= 4 else f"{number}")
+    values = "; ".join(f"scan {i}: {format_number(value)}" for i, (value, _) in enumerate(points, start=1))
     return chart.svg(f"{title}. {values}")
 
 
-def _places(visits: Sequence[Visit]) -> list[float]:
-    """The horizontal place of each scan, from 0 to 1: by its day, or evenly."""
-    days = [each.taken.timestamp() if each.taken else float(i) for i, each in enumerate(visits)]
+def _positions(visits: Sequence[Visit]) -> list[float]:
+    """Return the horizontal position of each scan from 0 to 1: by its date, or evenly spaced."""
+    days = [visit.taken.timestamp() if visit.taken else float(i) for i, visit in enumerate(visits)]
     span = days[-1] - days[0]
     return [(day - days[0]) / span for day in days] if span else [i / (len(days) - 1) for i in range(len(days))]

@@ -1,4 +1,4 @@
-"""Rendering the HTML reports: Jinja2 templates with autoescape, in documents that fetch nothing."""
+"""Rendering the HTML reports: Jinja2 templates with autoescape, in documents that load nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from markupsafe import Markup
 def render(template: str, title: str, script: str | None = None, **context: Any) -> str:
     """Render a template of `report/templates` as a self-contained document.
 
-    Its Content-Security-Policy allows the shared style sheet, the script and pictures inside the document, and nothing
-    else.
+    Its Content-Security-Policy allows only the shared style sheet, the script, and images inside the document.
 
     Args:
-        template: File name of the template, which extends `document.html`.
+        template: File name of a template that extends `document.html`.
         title: Title of the document.
         script: File name of a script beside the template.
-        **context: What the template shows; every value is escaped.
+        **context: Values that the template shows; each is escaped.
     """
     style, code = _read("style.css"), _read(script) if script else ""
     policy = f"default-src 'none'; img-src data:; style-src {_csp_hash(style)}"
@@ -38,8 +37,8 @@ def render(template: str, title: str, script: str | None = None, **context: Any)
     return environment.get_template(template).render(document | context)
 
 
-def rounded(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    """A number with so many decimal places, or `unknown`."""
+def format_number(value: float | None, digits: int = 1, sign: bool = False) -> str:
+    """Format a number with this many decimal places; None becomes `unknown`."""
     return "unknown" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
 
 
@@ -48,5 +47,5 @@ def _read(name: str) -> str:
 
 
 def _csp_hash(text: str) -> str:
-    """A source expression of a Content-Security-Policy that allows this text alone."""
+    """Return the source expression of a Content-Security-Policy that allows only this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

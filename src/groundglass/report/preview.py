@@ -1,4 +1,4 @@
-"""The picture that a person looks at first: the slices with most lesion, contours drawn, sides marked."""
+"""The preview: a montage of the slices with most lesion, with contours and the patient's sides."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from scipy import ndimage
 
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.scan.intensity import LUNG_WINDOW
-from groundglass.scan.packed_mask import counts
+from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.scan import ImageStack
 
-TILE = 360  # pixels a side
+TILE = 360  # width of a tile, and its largest height, in pixels
 COLUMNS, SHOWN = 3, 9
 GAP, HEADER, FOOTER = 8, 40, 28
 LESION_COLOUR, LUNG_COLOUR = (255, 110, 30), (70, 190, 200)
@@ -20,10 +20,10 @@ PAPER, INK, FAINT = (16, 18, 22), (235, 238, 240), (150, 156, 162)
 NOTE = "lesion: orange   lung: blue   lung window   research use, not a medical device"
 
 
-def preview(segmented: SegmentedScan, title: str, with_names: bool = False) -> Image.Image:
-    """Draw a montage of up to nine slices: those with most lesion, or lung slices evenly apart where there is none.
+def draw_preview(segmented: SegmentedScan, title: str, with_names: bool = False) -> Image.Image:
+    """Draw a montage of up to nine slices: those with most lesion, or evenly spaced lung slices where there is none.
 
-    Slices of a volume run from head to feet, images in their own order.
+    Slices of a volume are in the order from head to feet, images in their own order.
 
     Args:
         segmented: The scan with its lungs and lesions.
@@ -46,19 +46,19 @@ def preview(segmented: SegmentedScan, title: str, with_names: bool = False) -> I
     draw.text((GAP + 4, 10), _fit(title, width - 2 * GAP, 17), INK, _font(17))
     draw.text((GAP + 4, sheet.height - FOOTER + 5), NOTE, FAINT, _font(13))
     left = (width - columns * (TILE + GAP) + GAP) // 2
-    for place, tile in enumerate(tiles):
-        row, column = divmod(place, columns)
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
         sheet.paste(tile, (left + column * (TILE + GAP), HEADER + row * (height + GAP) + (height - tile.height) // 2))
     return sheet
 
 
 def _choose(segmented: SegmentedScan) -> list[int]:
-    """The slices to draw, from feet to head."""
-    area = counts(segmented.lesions)
+    """Return the slices to draw, from feet to head."""
+    area = voxels_per_slice(segmented.lesions)
     if area.any():
         order = np.argsort(-area, kind="stable")[:SHOWN]
         return sorted(int(z) for z in order if area[z])
-    with_lung = np.flatnonzero(counts(segmented.lung_field.mask))
+    with_lung = np.flatnonzero(voxels_per_slice(segmented.lung_field.mask))
     if not len(with_lung):
         with_lung = np.array([z for z, box in enumerate(segmented.lung_field.boxes) if box is not None])
     steps = np.linspace(0, len(with_lung) - 1, min(SHOWN, len(with_lung))).round().astype(int)
@@ -66,8 +66,8 @@ def _choose(segmented: SegmentedScan) -> list[int]:
 
 
 def _tile(segmented: SegmentedScan, z: int, label: str) -> Image.Image:
-    """Slice `z` around its lungs, with contours, its label and the patient's sides."""
-    rows, columns = shown_part(segmented, z)
+    """Draw slice `z` around its lungs, with contours, its label and the patient's sides."""
+    rows, columns = displayed_region(segmented, z)
     _, dy, dx = segmented.view.geometry.spacing
     height, width = (rows.stop - rows.start) * dy, (columns.stop - columns.start) * dx
     scale = TILE / max(height, width)
@@ -78,7 +78,7 @@ def _tile(segmented: SegmentedScan, z: int, label: str) -> Image.Image:
     pixels = np.asarray(image).copy()
     lung, lesion = segmented.lung_field.mask[z], segmented.lesions[z]
     for mask, colour, strength in ((lung, LUNG_COLOUR, 0.55), (lesion, LESION_COLOUR, 1.0)):
-        line = outline(mask[rows, columns], drawn_size)[..., None] * strength
+        line = draw_outline(mask[rows, columns], drawn_size)[..., None] * strength
         pixels = (pixels * (1 - line) + np.array(colour) * line).astype(np.uint8)
 
     tile = Image.new("RGB", (TILE, drawn_size[1]), (0, 0, 0))
@@ -93,8 +93,8 @@ def _tile(segmented: SegmentedScan, z: int, label: str) -> Image.Image:
     return tile
 
 
-def shown_part(segmented: SegmentedScan, z: int) -> tuple[slice, slice]:
-    """Rows and columns of slice `z` around its lungs with a margin; the whole slice where there is no lung."""
+def displayed_region(segmented: SegmentedScan, z: int) -> tuple[slice, slice]:
+    """Return rows and columns of slice `z` around its lungs with a margin; the whole slice where there is no lung."""
     box, size = segmented.lung_field.boxes[z], segmented.slice_size(z)
     if box is None:
         return slice(0, size[0]), slice(0, size[1])
@@ -105,8 +105,16 @@ def shown_part(segmented: SegmentedScan, z: int) -> tuple[slice, slice]:
     )
 
 
-def outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.float32]:
-    """(height, width) in [0, 1]: a smooth line about two pixels wide along the mask's rim, at the drawn size."""
+def draw_outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Draw a smooth line about two pixels wide along the rim of a mask.
+
+    Args:
+        mask: (y, x) bool.
+        size: (width, height) of the drawing in pixels.
+
+    Returns:
+        (height, width) opacity in [0, 1].
+    """
     if not mask.any():
         return np.zeros((size[1], size[0]), dtype=np.float32)
     padded = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
@@ -119,14 +127,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _label(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, anchor: str, size: int = 14) -> None:
-    draw.text(place, text, INK, _font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+def _label(draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, anchor: str, size: int = 14) -> None:
+    draw.text(position, text, INK, _font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
 
 
 def _fit(text: str, width: int, size: int) -> str:
-    """The text, shortened in its middle if it is too long."""
-    font, whole = _font(size), text
-    while font.getlength(text) > width and len(whole) > 8:
-        whole = whole[: len(whole) // 2 - 1] + whole[len(whole) // 2 + 1 :]
-        text = f"{whole[: len(whole) // 2]}…{whole[len(whole) // 2 :]}"
+    """Shorten a text in its middle until it is at most `width` pixels wide."""
+    font, remaining = _font(size), text
+    while font.getlength(text) > width and len(remaining) > 8:
+        remaining = remaining[: len(remaining) // 2 - 1] + remaining[len(remaining) // 2 + 1 :]
+        text = f"{remaining[: len(remaining) // 2]}…{remaining[len(remaining) // 2 :]}"
     return text

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, for a screen, a phone and paper."""
+"""The report: one self-contained HTML file for screens, phones and paper."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.charts import Chart
 from groundglass.report.findings import Findings
-from groundglass.report.html import render, rounded
-from groundglass.report.viewer import jpeg_uri, viewer_slices
+from groundglass.report.html import format_number, render
+from groundglass.report.viewer import draw_viewer_slices, jpeg_uri
 
 
-def report_page(segmented: SegmentedScan, findings: Findings, montage: Image.Image, card: ModelCard) -> str:
+def render_report(segmented: SegmentedScan, findings: Findings, montage: Image.Image, card: ModelCard) -> str:
     """Render the report.
 
     Args:
         segmented: The scan with its lungs and lesions.
         findings: Its findings.
-        montage: The preview, for paper.
+        montage: The preview, which replaces the viewer on paper.
         card: The card of the model that was used.
     """
     profile = _profile(findings)
-    slices = viewer_slices(segmented, findings, profile)
+    slices = draw_viewer_slices(segmented, findings, profile)
     return render(
         "report.html",
         f"groundglass: {findings.summary}",
@@ -49,13 +49,13 @@ def _identity(findings: Findings) -> list[str]:
     identity = findings.input.identity
     if identity is None:
         return []
-    named = {
+    parts = {
         "Scan": identity.source,
         "Patient": identity.patient_name,
         "ID": identity.patient_id,
         "Born": identity.birth_date,
     }
-    return [f"{name}: {value}" for name, value in named.items() if value]
+    return [f"{name}: {value}" for name, value in parts.items() if value]
 
 
 def _burdens(findings: Findings) -> list[list[str]]:
@@ -63,9 +63,9 @@ def _burdens(findings: Findings) -> list[list[str]]:
     return [
         [
             name,
-            rounded(burden.lesion_share_of_lung_percent),
-            rounded(burden.lesion_volume_ml),
-            rounded(burden.lung_volume_ml, 0),
+            format_number(burden.lesion_share_of_lung_percent),
+            format_number(burden.lesion_volume_ml),
+            format_number(burden.lung_volume_ml, 0),
         ]
         for name, burden in sides.items()
     ]
@@ -79,18 +79,18 @@ def _density(findings: Findings) -> str:
 
 
 def _profile(findings: Findings) -> Chart:
-    """A bar for each slice of the file, and a line that follows the slice that is shown."""
+    """Draw a bar for each slice of the file, and a line that marks the slice that the viewer shows."""
     lesion, count = findings.profile.lesion, findings.slices
     chart = Chart((0, count), max(lesion))
-    for number, value in enumerate(lesion):
-        x, next_x, y = chart.x(number), chart.x(number + 1), chart.y(value)
+    for index, value in enumerate(lesion):
+        x, next_x, y = chart.x(index), chart.x(index + 1), chart.y(value)
         bar = {"x": f"{x:.2f}", "width": f"{max(0.4, next_x - x - 0.2):.2f}", "y": f"{y:.1f}"}
         height = f"{chart.y(0) - y:.1f}"
-        chart.add("rect", {"class": "area jump", "data-slice": number, **bar, "height": height})
+        chart.add("rect", {"class": "area jump", "data-slice": index, **bar, "height": height})
     ends = {"y1": f"{chart.y(chart.top):.0f}", "y2": f"{chart.y(0):.0f}"}
     chart.add("line", {"class": "here", "id": "here", "x1": -9, "x2": -9, **ends})
-    for number in sorted({0, count // 2, count - 1}):
-        chart.x_label(number + 0.5, str(number))
+    for index in sorted({0, count // 2, count - 1}):
+        chart.x_label(index + 0.5, str(index))
     chart.x_title(count / 2, "slice in the file")
     return chart
 
@@ -116,9 +116,9 @@ def _zones(findings: Findings) -> list[list[str]]:
     return [
         [
             f"{zone.side} {zone.third}",
-            rounded(zone.lesion_share_of_lung_percent),
-            rounded(zone.lesion_volume_ml),
-            rounded(zone.lung_volume_ml, 0),
+            format_number(zone.lesion_share_of_lung_percent),
+            format_number(zone.lesion_volume_ml),
+            format_number(zone.lung_volume_ml, 0),
             str(zone.score),
         ]
         for zone in findings.zones or ()
@@ -135,7 +135,7 @@ def _largest(findings: Findings) -> list[list[str]]:
 
 
 def _unknown(findings: Findings) -> dict[str, list[str]]:
-    """{reason: what is unknown for it}, without what the report says elsewhere."""
+    """Return {reason: names of the unknown values}, without those that other parts of the report explain."""
     reasons: dict[str, list[str]] = {}
     for path, reason in findings.unknown.items():
         if not path.startswith(("largest_lesions", "input.identity", "zones")):
@@ -144,7 +144,7 @@ def _unknown(findings: Findings) -> dict[str, list[str]]:
 
 
 def _about(findings: Findings, card: ModelCard) -> dict[str, str]:
-    """What a reader should know of the model; an empty text is left out."""
+    """Return {title: text} about intensities and model; an empty text is left out."""
     test_dice = card.scores.get("test", {}).get("pooled", {}).get("whole", {}).get("dice")
     return {
         "Intensities": f"{findings.intensity.reason}.",

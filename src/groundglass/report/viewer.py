@@ -1,4 +1,4 @@
-"""The slices of the report's viewer: each as a picture, with its contour as a layer of its own."""
+"""The slices of the report's viewer: an image of each, and its lesion contour as a separate image."""
 
 from __future__ import annotations
 
@@ -13,27 +13,31 @@ from PIL import Image
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.charts import Chart
 from groundglass.report.findings import Findings
-from groundglass.report.preview import LESION_COLOUR, outline, shown_part
+from groundglass.report.preview import LESION_COLOUR, displayed_region, draw_outline
 from groundglass.scan.intensity import LUNG_WINDOW
 
-SIDE = 512  # longest side of a drawn slice, in pixels
+SIDE = 512  # longest side of a drawn slice in pixels
 JPEG_QUALITY = 72
 
 
-def viewer_slices(segmented: SegmentedScan, findings: Findings, chart: Chart) -> list[dict[str, Any]]:
-    """What the viewer shows: every slice with lung, from feet to head.
+def draw_viewer_slices(segmented: SegmentedScan, findings: Findings, chart: Chart) -> list[dict[str, Any]]:
+    """Draw every slice with lung for the viewer, from feet to head.
 
     Args:
         segmented: The scan with its lungs and lesions.
         findings: Its findings.
-        chart: The profile, on which a line follows the slice that is shown.
+        chart: The profile, in which a line marks the slice that is shown.
+
+    Returns:
+        One entry for each slice, as `report.js` reads it: data URIs of image and contour, `words` that describe the
+        slice, and the position `x` of its line in the chart.
     """
     geometry, profile = segmented.view.geometry, findings.profile
     slices = []
     for z, box in enumerate(segmented.lung_field.boxes):
         if box is None:
             continue
-        rows, columns = shown_part(segmented, z)
+        rows, columns = displayed_region(segmented, z)
         _, dy, dx = geometry.spacing
         height, width = (rows.stop - rows.start) * dy, (columns.stop - columns.start) * dx
         scale = min(SIDE, max(rows.stop - rows.start, columns.stop - columns.start)) / max(height, width)
@@ -57,17 +61,17 @@ def viewer_slices(segmented: SegmentedScan, findings: Findings, chart: Chart) ->
 
 
 def jpeg_uri(image: Image.Image) -> str:
-    """A picture as a JPEG in a data URI."""
+    """Encode an image as a JPEG in a data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _contour(lesion: NDArray[np.bool_], size: tuple[int, int]) -> str | None:
-    """The lesion's rim as a transparent PNG in a data URI; None without lesion."""
+    """Draw the rim of the lesion as a transparent PNG in a data URI; None without lesion."""
     if not lesion.any():
         return None
-    rim = Image.fromarray((outline(lesion, size) > 0.4).astype(np.uint8), "P")
+    rim = Image.fromarray((draw_outline(lesion, size) > 0.4).astype(np.uint8), "P")
     rim.putpalette([0, 0, 0, *LESION_COLOUR])
     buffer = io.BytesIO()
     rim.save(buffer, "PNG", transparency=0, bits=1, optimize=True)

@@ -1,8 +1,11 @@
-"""Connected regions of a volume, found slice by slice: the numbers of all voxels would take twice the scan."""
+"""Connected regions of a volume, found slice by slice: a label volume would need twice the memory of the scan.
+
+Within a slice, connected pixels form a *part*; parts that touch parts of the next slice form a *region*.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,106 +13,95 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from groundglass.scan.packed_mask import MaskSlices, PackedMask, Voxels, extent
+from groundglass.scan.packed_mask import BoundingBox, MaskSlices, PackedMask, Voxels, bounding_box
 
-Structure = NDArray[np.bool_]
-Numbers = NDArray[np.int32]
-BoundingBox = tuple[slice, ...]
+Connectivity = NDArray[np.bool_]
+Labels = NDArray[np.int32]
 
-CONNECTIVITY_6: Structure = ndimage.generate_binary_structure(3, 1)
-CONNECTIVITY_26: Structure = ndimage.generate_binary_structure(3, 3)
-CONNECTIVITY_8_IN_SLICE: Structure = (
-    CONNECTIVITY_26 & np.array([False, True, False])[:, None, None]
-)  # slices are strangers
-_NOWHERE = slice(0, 0), slice(0, 0)
+CONNECTIVITY_6: Connectivity = ndimage.generate_binary_structure(3, 1)
+CONNECTIVITY_26: Connectivity = ndimage.generate_binary_structure(3, 3)
+CONNECTIVITY_8_IN_SLICE: Connectivity = CONNECTIVITY_26 & np.array([False, True, False])[:, None, None]
+_EMPTY_BOX = slice(0, 0), slice(0, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class ConnectedComponents:
-    """The connected regions of a mask, numbered from 1 as `scipy.ndimage.label` does; 0 is outside.
+    """The connected regions of a mask, numbered from 1 in the order of `scipy.ndimage.label`; 0 is the background.
 
     Attributes:
         mask: (z, y, x).
-        connected: (3, 3, 3) which of its neighbours a voxel is connected to.
-        numbers: For each slice (parts + 1,): the region of each part that is connected within the slice; 0 of 0.
-        sizes: (regions + 1,) voxels of each; 0 of 0.
+        connectivity: (3, 3, 3) True where a neighbour is connected to the voxel in the middle.
+        region_of_part: For each slice (parts + 1,): the region that each part belongs to; entry 0 is the background.
+        sizes: (regions + 1,) voxels of each region; entry 0 is 0.
     """
 
     mask: MaskSlices
-    connectivity: Structure
-    numbers: tuple[Numbers, ...]
+    connectivity: Connectivity
+    region_of_part: tuple[Labels, ...]
     sizes: NDArray[np.int64]
 
-    def __iter__(self) -> Iterator[tuple[BoundingBox, Numbers]]:
-        """Of each slice: the smallest box around its regions, empty where there is none; (y, x) in it the regions."""
-        for plane, numbers in zip(self.mask, self.numbers, strict=True):
-            box, parts = _parts(plane, self.connectivity)
-            yield box, numbers[parts]
+    def __iter__(self) -> Iterator[tuple[BoundingBox, Labels]]:
+        """Yield for each slice the smallest box around its regions (perhaps empty), and in it (y, x) the regions."""
+        for plane, region_of_part in zip(self.mask, self.region_of_part, strict=True):
+            box, parts = _label_slice(plane, self.connectivity)
+            yield box, region_of_part[parts]
 
-    def centroids(self, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(wanted, 3) the mean (z, y, x) of the regions of these numbers."""
-        total = np.zeros((len(wanted), 3), dtype=np.int64)
-        for z, ((rows, columns), plane) in enumerate(self):
-            for rank, number in enumerate(wanted if plane.size else ()):
-                here = plane == number
-                in_row, in_column = here.sum(1), here.sum(0)
-                y, x = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
-                total[rank] += in_row.sum() * z, in_row @ y, in_column @ x
-        return np.asarray(total / self.sizes[wanted, None])
+    def centroids(self, regions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return (n, 3) the mean (z, y, x) of n regions, given by number."""
+        total = np.zeros((len(regions), 3), dtype=np.int64)
+        for z, ((rows, columns), labels) in enumerate(self):
+            if not labels.size:
+                continue
+            y, x = np.arange(rows.start, rows.stop), np.arange(columns.start, columns.stop)
+            for i, region in enumerate(regions):
+                inside = labels == region
+                per_row, per_column = inside.sum(1), inside.sum(0)
+                total[i] += per_row.sum() * z, per_row @ y, per_column @ x
+        return np.asarray(total / self.sizes[regions, None])
 
-    def select(self, wanted: Voxels) -> PackedMask:
-        """(z, y, x): the mask without the regions that are not wanted, of (regions + 1,)."""
-        wanted = wanted & (self.sizes > 0)
+    def select(self, keep: Voxels) -> PackedMask:
+        """Return (z, y, x) the mask of some regions alone; `keep` is (regions + 1,), its entry 0 has no effect."""
+        keep = keep & (self.sizes > 0)
 
-        def select(box: BoundingBox, numbers: Numbers) -> Voxels:
-            plane = np.zeros(self.mask.shape[1:], dtype=np.bool_)
-            plane[box] = wanted[numbers]
-            return plane
+        def slices() -> Iterator[Voxels]:
+            for box, labels in self:
+                plane = np.zeros(self.mask.shape[1:], dtype=np.bool_)
+                plane[box] = keep[labels]
+                yield plane
 
-        return PackedMask.from_slices(select(*here) for here in self)
+        return PackedMask.from_slices(slices())
 
 
-def find_components(mask: MaskSlices, connectivity: Structure) -> ConnectedComponents:
-    """The connected regions of a mask.
+def find_components(mask: MaskSlices, connectivity: Connectivity) -> ConnectedComponents:
+    """Find the connected regions of a mask.
 
     Args:
         mask: (z, y, x).
-        connected: (3, 3, 3) which of its neighbours a voxel is connected to; symmetric.
+        connectivity: (3, 3, 3) True where a neighbour is connected to the voxel in the middle; symmetric.
     """
     height, width = mask.shape[1:]
-    below: Numbers = np.zeros((height + 2, width + 2), dtype=np.int32)
-    sizes, pairs = [np.zeros(1, dtype=np.int64)], [np.zeros((2, 0), dtype=np.int64)]
-    ends = [0, 1]  # of each slice's parts in the list of all, which begins with the outside
+    below: Labels = np.zeros((height + 2, width + 2), dtype=np.int32)  # with a rim of one pixel, as all neighbours
+    sizes = [np.zeros(1, dtype=np.int64)]
+    pairs = [np.zeros((2, 0), dtype=np.int64)]
+    # All parts of the volume are numbered through; each slice's parts begin at its start, the background is number 0.
+    starts = [0, 1]
     for plane in mask:
-        box, parts = _parts(plane, connectivity)
+        box, parts = _label_slice(plane, connectivity)
         above = np.zeros_like(below)
         above[1:-1, 1:-1][box] = parts
-        pairs.append(_touching(below, above, connectivity[0]) + np.array([ends[-2:]]).T - 1)
+        pairs.append(_touching_parts(below, above, connectivity[0]) + np.array([starts[-2:]]).T - 1)
         sizes.append(np.bincount(parts.ravel(), minlength=1)[1:])
-        ends.append(ends[-1] + len(sizes[-1]))
+        starts.append(starts[-1] + len(sizes[-1]))
         below = above
-    ones, others = np.concatenate(pairs, axis=1)
-    region = _joined(ones, others, ends[-1])
-    numbers = (np.append(region[:1], region[start:end]) for start, end in pairwise(ends[1:]))
-    return ConnectedComponents(
-        mask, connectivity, tuple(numbers), np.bincount(region, np.concatenate(sizes)).astype(np.int64)
-    )
+    regions = _join_parts(pairs, starts[-1])
+    region_of_part = tuple(np.append(regions[:1], regions[start:end]) for start, end in pairwise(starts[1:]))
+    voxels = np.bincount(regions, np.concatenate(sizes)).astype(np.int64)
+    return ConnectedComponents(mask, connectivity, region_of_part, voxels)
 
 
-def _joined(ones: NDArray[np.int64], others: NDArray[np.int64], count: int) -> Numbers:
-    """(count,) the region of each part, from the pairs that touch."""
-    if not len(ones):
-        return np.arange(count, dtype=np.int32)
-    from scipy.sparse import coo_array  # takes a tenth of a second, which a picture does not need
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(ones)), (ones, others)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int32)
-
-
-def _parts(plane: Voxels, connectivity: Structure) -> tuple[BoundingBox, Numbers]:
-    """The smallest box around a slice's mask; (y, x) in it the parts that are connected within the slice, from 1."""
-    box = extent(plane) or _NOWHERE
+def _label_slice(plane: Voxels, connectivity: Connectivity) -> tuple[BoundingBox, Labels]:
+    """Return the smallest box around a slice's mask, and in it (y, x) the parts, numbered from 1."""
+    box = bounding_box(plane) or _EMPTY_BOX
     inside = plane[box]
     parts = np.zeros(inside.shape, dtype=np.int32)
     if inside.size:
@@ -117,14 +109,39 @@ def _parts(plane: Voxels, connectivity: Structure) -> tuple[BoundingBox, Numbers
     return box, parts
 
 
-def _touching(below: Numbers, above: Numbers, connectivity: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(2, pairs): the parts of two neighbouring slices, with a rim of one pixel, that touch; `connectivity` is (3, 3)."""
-    inside = np.flatnonzero(above)
-    part, pairs = above.ravel()[inside].astype(np.int64), [np.zeros(0, dtype=np.int64)]
-    for row, column in np.argwhere(connectivity).tolist():
-        beside = below.ravel()[inside + ((row - 1) * below.shape[1] + column - 1)]
-        pair = beside.astype(np.int64) << 32 | part
-        pairs.append(pair[np.flatnonzero(np.diff(pair, prepend=-1))])  # most are as the one before
-    found = np.unique(np.concatenate(pairs))
-    found = found[found >> 32 > 0]
-    return np.stack([found >> 32, found & 0xFFFFFFFF])
+def _touching_parts(below: Labels, above: Labels, connectivity: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Find the pairs of parts of two neighbouring slices that touch.
+
+    Each pair is coded as one integer, part below * base + part above: `np.unique` of pairs would take several times
+    the memory.
+
+    Args:
+        below: (y, x) parts of the lower slice, with an empty rim of one pixel.
+        above: (y, x) parts of the upper slice, the same size.
+        connectivity: (3, 3) True where a pixel below is connected to the pixel above in the middle.
+
+    Returns:
+        (2, pairs): the part below and the part above of each pair.
+    """
+    base, width = int(above.max()) + 1, above.shape[1]
+    pixels = np.flatnonzero(above)
+    part_above = above.ravel()[pixels].astype(np.int64)
+    codes = [np.zeros(0, dtype=np.int64)]
+    for row, column in (np.argwhere(connectivity) - 1).tolist():
+        part_below = below.ravel()[pixels + row * width + column].astype(np.int64)
+        code = part_below * base + part_above
+        codes.append(code[np.flatnonzero(np.diff(code, prepend=-1))])  # most pixels repeat the pair before them
+    unique = np.unique(np.concatenate(codes))
+    return np.stack(np.divmod(unique[unique >= base], base))  # smaller codes have the background below
+
+
+def _join_parts(pairs: Sequence[NDArray[np.int64]], count: int) -> Labels:
+    """Return (count,) the region of each part; `pairs` are (2, n) parts that touch."""
+    parts, touching_parts = np.concatenate(pairs, axis=1)
+    if not len(parts):
+        return np.arange(count, dtype=np.int32)
+    from scipy.sparse import coo_array  # takes a tenth of a second, which single slices do not need
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(parts)), (parts, touching_parts)), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int32)

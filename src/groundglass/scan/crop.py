@@ -1,4 +1,4 @@
-"""From a box of an axial slice to the network's input and back: the same for training and inference."""
+"""Scale a box of an axial slice to the network's input and back, in training and inference alike."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from groundglass.scan.lung_field import Box
 
 
 def slices_apart(neighbours_mm: float, spacing_mm: float | None) -> int:
-    """How many slices on a neighbour at that distance lies: one at least; 0 where there is none, as of a picture."""
+    """Return the number of slices between a slice and the neighbour that the network sees with it.
+
+    Args:
+        neighbours_mm: Distance of the neighbour that the network was trained with; 0 if it sees no neighbours.
+        spacing_mm: Distance between slices; None if they are unrelated pictures.
+
+    Returns:
+        At least 1; 0 if there is no neighbour.
+    """
     if not neighbours_mm or spacing_mm is None:
         return 0
     return max(1, round(neighbours_mm / spacing_mm))
 
 
 def _resize(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Bilinear, averaging over the covered pixels when it shrinks."""
+    """Resize bilinearly, averaging over the covered pixels when the slice shrinks."""
     image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
 
@@ -29,7 +37,7 @@ class Letterbox:
     """A box of a slice, scaled without distortion into the middle of a fixed size.
 
     Attributes:
-        box: The part of the slice, in its pixels.
+        box: The part of the slice, in pixels of the slice.
         size: (height, width) of the network's input.
     """
 
@@ -38,7 +46,7 @@ class Letterbox:
 
     @property
     def _inside(self) -> tuple[slice, slice]:
-        """Where the box's content lies in the fixed size."""
+        """The rows and columns of the fixed size that the box fills."""
         height, width = self.box.bottom - self.box.top, self.box.right - self.box.left
         scale = min(self.size[0] / height, self.size[1] / width)
         inner = [max(1, min(full, round(n * scale))) for n, full in zip((height, width), self.size, strict=True)]
@@ -46,7 +54,7 @@ class Letterbox:
         return slice(top, top + inner[0]), slice(left, left + inner[1])
 
     def apply(self, plane: NDArray[np.float32], fill: float) -> NDArray[np.float32]:
-        """(H, W) of a slice -> (height, width), with `fill` around the box's content."""
+        """Crop and scale a slice (H, W) to (height, width), with `fill` around the box's content."""
         box, (rows, columns) = self.box, self._inside
         out = np.full(self.size, fill, dtype=np.float32)
         content = plane[box.top : box.bottom, box.left : box.right]
@@ -54,5 +62,5 @@ class Letterbox:
         return out
 
     def invert(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(height, width) of the network -> the box's own pixels."""
+        """Scale an output of the network (height, width) back to the pixels of the box."""
         return _resize(plane[self._inside], self.box.bottom - self.box.top, self.box.right - self.box.left)

@@ -1,4 +1,4 @@
-"""The choices that a user may name on the command line. Light, so that `--help` loads nothing else."""
+"""Options that a user may name on the command line; without heavy imports, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class IntensityKind(StrEnum):
-    """What a scan's numbers are."""
+    """Meaning of a scan's numbers."""
 
     HU = "hu"
     SHIFTED_HU = "shifted-hu"
@@ -15,7 +15,7 @@ class IntensityKind(StrEnum):
 
 
 class FieldOfView(StrEnum):
-    """What the network sees of a slice: the lung field, or the whole slice as in the paper."""
+    """Part of a slice that the network sees: the lung field, or the whole slice as in the paper."""
 
     LUNGS = "lungs"
     SLICE = "slice"

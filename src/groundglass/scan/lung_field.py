@@ -1,4 +1,4 @@
-"""Where the lungs are in a scan, and the part of each slice that the network looks at."""
+"""The lung field: both lungs of a scan, and the part of each slice that the network sees."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from groundglass.scan.components import CONNECTIVITY_26, find_components
-from groundglass.scan.packed_mask import MaskSlices, PackedMask, Voxels, extent, pack
+from groundglass.scan.packed_mask import MaskSlices, PackedMask, Voxels, bounding_box, pack_slice
 
-RIM_PIXELS = 3  # a lesion this near to the field is at its rim
+RIM_PIXELS = 3  # a lesion within this distance touches the lung field
 
 
 class Box(NamedTuple):
-    """A part of a slice, half-open, in pixels of the axial view."""
+    """A part of a slice in pixels of the axial view; `bottom` and `right` lie just outside."""
 
     top: int
     bottom: int
@@ -27,15 +27,15 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LungField:
-    """Where the lungs are.
+    """The lungs of a scan, in the upright axial view.
 
     Attributes:
-        right: (z, y, x) in the upright axial view: the patient's right lung.
-        left: The patient's left lung.
-        boxes: For each slice, the part to look at; None where there is no lung. Slices of a volume share one box, so
-            that the scale is constant; pictures have their own.
-        warnings: In plain words.
-        spacing_mm: From slice to slice; None: they are pictures, and no neighbours.
+        right: (z, y, x) the patient's right lung.
+        left: (z, y, x) the patient's left lung.
+        boxes: For each slice, the part that the network sees; None if there is no lung. Slices of a volume share one
+            box, so that the scale is constant; each picture has its own.
+        warnings: Sentences for the user.
+        spacing_mm: Distance between slices; None if they are unrelated pictures.
     """
 
     right: MaskSlices
@@ -50,52 +50,53 @@ class LungField:
         return PackedMask.from_slices(right | left for right, left in zip(self.right, self.left, strict=True))
 
     def remove_extrapulmonary(self, found: MaskSlices) -> PackedMask:
-        """(z, y, x): what was found, without the regions that touch no lung: table, bowel, skin."""
+        """Return (z, y, x) a mask without the regions that touch no lung: table, bowel, skin."""
         regions = find_components(found, CONNECTIVITY_26)
-        near = np.zeros(len(regions.sizes), dtype=np.bool_)
-        whole = extent(reduce(np.logical_or, found))
-        for (place, numbers), lung in zip(regions, self.mask, strict=True):
-            if numbers.size:
-                lung[whole] = ndimage.binary_dilation(lung[whole], iterations=RIM_PIXELS)
-                near[numbers[lung[place]]] = True
-        return regions.select(near)
+        touches_lung = np.zeros(len(regions.sizes), dtype=np.bool_)
+        bounds = bounding_box(reduce(np.logical_or, found))
+        for (box, labels), lung in zip(regions, self.mask, strict=True):
+            if labels.size:
+                lung[bounds] = ndimage.binary_dilation(lung[bounds], iterations=RIM_PIXELS)
+                touches_lung[labels[lung[box]]] = True
+        return regions.select(touches_lung)
 
     def including_lesions(self, lesions: MaskSlices) -> LungField:
-        """The field with the lesions in it or at its rim counted as lung.
+        """Return the field with the lesions that touch it counted as lung.
 
-        A threshold takes a dense lesion for chest wall. Lesions that touch no lung do not count.
+        The lungs are found by a threshold, which takes a dense lesion for chest wall.
         """
-        joined = (_with_lesion(*planes) for planes in zip(self.right, self.left, lesions, strict=True))
-        right, left = zip(*((pack(right), pack(left)) for right, left in joined), strict=True)
+        extended = (_with_lesion(*planes) for planes in zip(self.right, self.left, lesions, strict=True))
+        right, left = zip(*((pack_slice(right), pack_slice(left)) for right, left in extended), strict=True)
         return replace(self, right=PackedMask(right), left=PackedMask(left))
 
 
 def _with_lesion(right: Voxels, left: Voxels, lesion: Voxels) -> tuple[Voxels, Voxels]:
-    """(y, x) the right and the left lung of a slice, with the parts of the lesion in them or at their rim."""
+    """Return (y, x) the right and the left lung of a slice, extended by the parts of the lesion that touch them."""
     if not (lesion & ~right & ~left).any():
         return right, left
-    place = extent(right | left | lesion) or ()
-    on_right, on_left, inside = right[place], left[place], lesion[place]
+    box = bounding_box(right | left | lesion) or ()
+    on_right, on_left, inside = right[box], left[box], lesion[box]
     near = ndimage.binary_dilation(on_right | on_left, iterations=RIM_PIXELS)
-    regions, _ = ndimage.label(inside)
-    touching = np.unique(regions[near & inside])
-    joined = np.isin(regions, touching[touching > 0])
-    if not joined.any():
+    parts, _ = ndimage.label(inside)
+    touching = np.unique(parts[near & inside])
+    added = np.isin(parts, touching[touching > 0])
+    if not added.any():
         return right, left
     right, left = right.copy(), left.copy()
-    nearer_right = _distance(on_right) <= _distance(on_left)
-    right[place] = fill_holes(on_right | (joined & nearer_right & ~on_left))
-    left[place] = fill_holes(on_left | (joined & ~right[place]))
-    right[place] &= ~left[place]
+    nearer_right = _distance_to(on_right) <= _distance_to(on_left)
+    right[box] = fill_holes(on_right | (added & nearer_right & ~on_left))
+    left[box] = fill_holes(on_left | (added & ~right[box]))
+    right[box] &= ~left[box]
     return right, left
 
 
-def _distance(mask: Voxels) -> NDArray[np.float64]:
-    """Of each pixel to the mask; infinite where there is none."""
+def _distance_to(mask: Voxels) -> NDArray[np.float64]:
+    """Return each pixel's distance to the mask; infinite if the mask is empty."""
     if not mask.any():
         return np.full(mask.shape, np.inf)
     return np.asarray(ndimage.distance_transform_edt(~mask))
 
 
 def fill_holes(mask: Voxels) -> Voxels:
+    """Return a mask with its holes filled."""
     return np.asarray(ndimage.binary_fill_holes(mask))

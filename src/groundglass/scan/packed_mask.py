@@ -1,4 +1,4 @@
-"""Masks of a scan, packed slice by slice: whole ones in bytes would be as large as the scan itself."""
+"""Masks packed slice by slice: as bytes, a mask would need as much memory as the scan."""
 
 from __future__ import annotations
 
@@ -10,61 +10,62 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Voxels = NDArray[np.bool_]
+BoundingBox = tuple[slice, ...]
 
 
 class PackedSlice(NamedTuple):
-    """A slice of bool, or of small numbers from 0.
+    """A packed slice of booleans or class numbers.
 
     Attributes:
         shape: (y, x).
         dtype: bool or uint8.
-        place: The smallest box around what is not 0; None where nothing is.
-        bits: What is inside, eight voxels a byte; a row for each binary digit, the lowest first.
+        box: The smallest box around the non-zero pixels; None if all are 0.
+        bits: The pixels in the box, eight to a byte: an array for each binary digit, the lowest first.
     """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
-    place: tuple[slice, ...] | None
+    box: BoundingBox | None
     bits: tuple[NDArray[np.uint8], ...]
 
     def unpacked(self) -> NDArray[Any]:
-        """(y, x)."""
-        packed = np.zeros(self.shape, dtype=np.uint8)
-        if self.place is not None:
-            inside = packed[self.place]
-            for digit, row in enumerate(self.bits):
-                inside |= np.unpackbits(row, count=inside.size).reshape(inside.shape) << digit
-        return packed.view(self.dtype)
+        """Return (y, x) the slice as an array of its own."""
+        plane = np.zeros(self.shape, dtype=np.uint8)
+        if self.box is not None:
+            inside = plane[self.box]
+            for digit, packed in enumerate(self.bits):
+                inside |= np.unpackbits(packed, count=inside.size).reshape(inside.shape) << digit
+        return plane.view(self.dtype)
 
 
-def pack(packed: NDArray[Any]) -> PackedSlice:
-    """(y, x) bool or uint8, packed."""
-    place = extent(packed)
-    if place is None:
-        return PackedSlice(packed.shape, packed.dtype, None, ())
-    inside = packed[place].view(np.uint8)
+def pack_slice(plane: NDArray[Any]) -> PackedSlice:
+    """Pack a slice (y, x) of bool or uint8."""
+    box = bounding_box(plane)
+    if box is None:
+        return PackedSlice(plane.shape, plane.dtype, None, ())
+    inside = plane[box].view(np.uint8)
     digits = range(int(inside.max()).bit_length())
-    return PackedSlice(packed.shape, packed.dtype, place, tuple(np.packbits(inside >> digit & 1) for digit in digits))
+    return PackedSlice(plane.shape, plane.dtype, box, tuple(np.packbits(inside >> digit & 1) for digit in digits))
 
 
 @dataclass(frozen=True, eq=False)
 class PackedMask:
-    """A mask, or the numbers of classes, on a scan's grid; `numpy.asarray` makes a whole array of it.
+    """A mask, or a map of class numbers, on a scan's grid; `numpy.asarray` unpacks it into one array.
 
     Attributes:
-        planes: The slices, one at least.
+        slices: The packed slices along z, at least one.
     """
 
     slices: tuple[PackedSlice, ...]
 
     @classmethod
     def from_slices(cls, slices: Iterable[NDArray[Any]]) -> PackedMask:
-        """Pack slices (y, x) of bool or uint8, each as it comes."""
-        return cls(tuple(map(pack, slices)))
+        """Pack slices (y, x) of bool or uint8, one after the other."""
+        return cls(tuple(map(pack_slice, slices)))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(z, y, x)."""
+        """Size along (z, y, x)."""
         return len(self), *self.slices[0].shape
 
     def __len__(self) -> int:
@@ -73,19 +74,19 @@ class PackedMask:
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (packed.unpacked() for packed in self.slices)
 
-    def __getitem__(self, place: int | tuple[int, slice, slice]) -> NDArray[Any]:
-        """(y, x) of a slice, or of a part of it."""
-        if isinstance(place, tuple):
-            z, *part = place
-            return self.slices[z].unpacked()[tuple(part)]
-        return self.slices[place].unpacked()
+    def __getitem__(self, index: int | tuple[int, slice, slice]) -> NDArray[Any]:
+        """Return (y, x) a slice, or the part of it that `mask[z, rows, columns]` names."""
+        if isinstance(index, tuple):
+            z, rows, columns = index
+            return self.slices[z].unpacked()[rows, columns]
+        return self.slices[index].unpacked()
 
     def stack(self, start: int, stop: int) -> NDArray[Any]:
-        """(stop - start, y, x): some slices as an array."""
+        """Return (stop - start, y, x) some slices as one array."""
         return np.stack([packed.unpacked() for packed in self.slices[start:stop]])
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """(z, y, x); always new."""
+        """Return (z, y, x) the whole mask as a new array."""
         if copy is False:
             raise ValueError("a packed mask has no array to share")
         return self.stack(0, len(self)).astype(dtype or self.slices[0].dtype, copy=False)
@@ -94,17 +95,17 @@ class PackedMask:
 MaskSlices: TypeAlias = Voxels | PackedMask
 
 
-def counts(mask: MaskSlices) -> NDArray[np.int64]:
-    """(z,) voxels inside, of each slice."""
-    return np.array([np.count_nonzero(packed) for packed in mask], dtype=np.int64)
+def voxels_per_slice(mask: MaskSlices) -> NDArray[np.int64]:
+    """Return (z,) the number of non-zero voxels of each slice."""
+    return np.array([np.count_nonzero(plane) for plane in mask], dtype=np.int64)
 
 
-def extent(mask: NDArray[Any]) -> tuple[slice, ...] | None:
-    """The smallest box around what is not 0, along each axis; None where nothing is."""
-    found = []
+def bounding_box(mask: NDArray[Any]) -> BoundingBox | None:
+    """Return the smallest box around the non-zero elements, a slice for each axis; None if all are 0."""
+    box = []
     for axis in range(mask.ndim):
-        places = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
-        if not len(places):
+        occupied = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
+        if not len(occupied):
             return None
-        found.append(slice(int(places[0]), int(places[-1]) + 1))
-    return tuple(found)
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
+    return tuple(box)

@@ -1,7 +1,7 @@
-"""A CT-like chest with lesions of known volume: for the demonstration, the tests and the benchmarks.
+"""A synthetic chest CT with lesions of known volume, for the demonstration, the tests and the benchmarks.
 
-Not a patient: shapes from formulae, in a chest of 345 x 235 mm. Positions below are millimetres in the patient's frame:
-x to the left, y to the back, z to the head, (0, 0, 0) in the middle of the chest.
+Its shapes follow from formulae, in a chest of 345 x 235 mm. Positions below are millimetres: x to the left, y to the
+back, z to the head, (0, 0, 0) in the middle of the chest.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ NOISE_HU = 22.0
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """A made-up chest CT.
+    """A synthetic chest CT.
 
     Attributes:
         scan: int16 HU.
-        lesions: Where lesion was laid.
+        lesions: The lesions.
         lungs: Both lungs, lesions and vessels included.
     """
 
@@ -41,13 +41,13 @@ def chest_phantom(
     extent_mm: tuple[float, float, float] = (240.0, 288.0, 380.0),
     oblique: bool = True,
 ) -> Phantom:
-    """Make a chest.
+    """Make a synthetic chest.
 
     Args:
-        seed: Of vessels, lesions and noise; the same seed makes the same chest.
+        seed: Seed of vessels, lesions and noise; the same seed makes the same chest.
         shape: Voxels along (z, y, x).
         extent_mm: Field of view along (z, y, x); with `shape` it gives the spacing.
-        oblique: Turn the grid by a few degrees in the scanner's frame, as a patient who lies askew.
+        oblique: Turn the grid by a few degrees in the scanner's frame, as if the patient lay askew.
     """
     rng = np.random.default_rng(seed)
     dz, dy, dx = (length / n for length, n in zip(extent_mm, shape, strict=True))
@@ -70,7 +70,7 @@ def chest_phantom(
 
 
 class _Texture:
-    """Noise of unit variance with a grain of some millimetres."""
+    """Noise of unit variance whose grain is given in millimetres."""
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int, int], spacing: tuple[float, ...]) -> None:
         self.rng, self.shape, self.spacing = rng, shape, spacing
@@ -82,6 +82,7 @@ class _Texture:
 
 
 def _grid(shape: tuple[int, int, int], spacing: tuple[float, float, float], oblique: bool) -> Geometry:
+    """Return the grid, whose middle lies near that of the scanner."""
     turn = np.radians(6.0 if oblique else 0.0)
     tilt = np.radians(-4.0 if oblique else 0.0)
     about_z = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
@@ -93,19 +94,19 @@ def _grid(shape: tuple[int, int, int], spacing: tuple[float, float, float], obli
 
 
 def _ellipse(a: Field, b: Field, half_a: float | Field, half_b: float | Field) -> Field:
-    """Below 1 inside."""
+    """Return the equation of an ellipse in the axes a and b: below 1 inside."""
     return np.asarray((a / half_a) ** 2 + (b / half_b) ** 2)
 
 
 def _body(z: Field, y: Field, x: Field) -> tuple[Field, NDArray[np.bool_]]:
-    """HU of skin, fat, muscle, ribs, spine, heart, liver and table on air; and the inside of the rib cage."""
+    """Return HU of fat, muscle, ribs, spine, sternum and table in air, and the inside of the rib cage."""
     out = np.full(np.broadcast_shapes(z.shape, y.shape, x.shape), AIR, dtype=np.float32)
     trunk = (np.abs(x) / 172) ** 2.4 + (np.abs(y) / 118) ** 2.4 < 1
     wall = (np.abs(x) / 158) ** 2.4 + (np.abs(y) / 104) ** 2.4
     out[np.broadcast_to(trunk, out.shape)] = FAT
     out[np.broadcast_to(wall < 1, out.shape)] = MUSCLE
     cage = (np.abs(x) / 136) ** 2.3 + (np.abs(y + 2) / 88) ** 2.3
-    # Ribs: rings that run down towards the front, cut by the slice into arcs.
+    # Ribs: rings that slope down towards the front, so that a slice shows arcs of them.
     ring = np.cos((z + 0.45 * y) * 2 * np.pi / 26) > 0.55
     out[(cage > 1.06) & (cage < 1.28) & ring & (np.abs(x) > 22)] = BONE
     spine = _ellipse(x, y - 82, 21, 17) < 1
@@ -118,7 +119,7 @@ def _body(z: Field, y: Field, x: Field) -> tuple[Field, NDArray[np.bool_]]:
 
 
 def _lungs(z: Field, y: Field, x: Field, cage: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Two lungs: the cage without mediastinum and diaphragm, narrowing to the apex."""
+    """Return both lungs: the rib cage without mediastinum and diaphragm, narrowing towards the apex."""
     height = (z + 95) / 200  # 0 at the bases, 1 at the apices
     narrow = np.sqrt(np.clip(1 - np.clip((height - 0.45) / 0.6, 0, 1) ** 2.2, 0, 1))
     shape = (np.abs(x) / (132 * np.maximum(narrow, 0.02))) ** 2.2 + (
@@ -133,6 +134,7 @@ def _lungs(z: Field, y: Field, x: Field, cage: NDArray[np.bool_]) -> NDArray[np.
 
 
 def _airway(z: Field, y: Field, x: Field) -> NDArray[np.bool_]:
+    """Return the trachea and both main bronchi."""
     trachea = (_ellipse(x, y - 12, 9, 8) < 1) & (z > 22)
     spread = np.clip(24 - z, 0, 46)
     bronchi = (_ellipse(np.abs(x) - 0.9 * spread, y - 14, 6.5, 6) < 1) & (z <= 24) & (z > -14)
@@ -140,43 +142,46 @@ def _airway(z: Field, y: Field, x: Field) -> NDArray[np.bool_]:
 
 
 def _vessels(hu: Field, lungs: NDArray[np.bool_], z: Field, y: Field, x: Field, rng: np.random.Generator) -> Field:
-    """Tubes from the hila to the rim, thinner as they branch."""
+    """Add vessels: tubes from the hila outwards, thinner with each branching."""
     spacing = [abs(float(axis.ravel()[1] - axis.ravel()[0])) for axis in (z, y, x)]
     origin = np.array([float(axis.ravel()[0]) for axis in (z, y, x)])
-    centres: dict[float, list[NDArray[np.float64]]] = {}  # of balls of each radius
+    centres: dict[float, list[NDArray[np.float64]]] = {}  # {radius: centres of the balls that make up the tubes}
     for side in (-1, 1):
         stems = [(np.array([4.0, 12.0, side * 34.0]), _direction(rng, side), 4.2) for _ in range(9)]
         while stems:
-            place, heading, radius = stems.pop()
+            position, heading, radius = stems.pop()
             for _ in range(int(rng.integers(8, 14))):
-                place = place + heading * 2.2
+                position = position + heading * 2.2
                 heading = heading + rng.normal(0, 0.12, 3)
                 heading /= np.linalg.norm(heading)
-                centres.setdefault(radius, []).append(place)
+                centres.setdefault(radius, []).append(position)
             if radius > 0.9:
                 turns = rng.normal(0, 0.5, (2, 3))
-                stems += [(place, (heading + turn) / np.linalg.norm(heading + turn), radius * 0.74) for turn in turns]
+                stems += [
+                    (position, (heading + turn) / np.linalg.norm(heading + turn), radius * 0.74) for turn in turns
+                ]
     density = np.zeros(hu.shape, dtype=np.float32)
-    for radius, places in centres.items():
-        _stamp(density, (np.array(places) - origin) / spacing, radius, spacing)
+    for radius, positions in centres.items():
+        _draw_balls(density, (np.array(positions) - origin) / spacing, radius, spacing)
     return np.where(lungs, hu + (VESSEL - hu) * np.clip(density, 0, 1), hu)
 
 
 def _direction(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
+    """Return a random direction (z, y, x), mostly away from the mediastinum."""
     heading = rng.normal(0, 1, 3) * (1.0, 0.8, 0.6) + (0, 0, 0.7 * side)
     return np.asarray(heading / np.linalg.norm(heading))
 
 
-def _stamp(density: Field, centres: NDArray[np.float64], radius: float, spacing: list[float]) -> None:
-    """Balls with a soft rim of half a voxel; `centres` (balls, 3) are in voxels."""
-    near, squares = [], []  # (balls, voxels along the axis): where, and how far from the centre
+def _draw_balls(density: Field, centres: NDArray[np.float64], radius: float, spacing: list[float]) -> None:
+    """Draw balls with a soft rim of half a voxel; `centres` (balls, 3) are in voxels."""
+    indices, squares = [], []  # (balls, voxels along the axis): index, and squared distance from the centre
     for axis, (n, s) in enumerate(zip(density.shape, spacing, strict=True)):
         reach = int(np.ceil((radius + s) / s))
-        place = centres[:, axis : axis + 1]
-        index = place.astype(np.int64) + np.arange(-reach, reach + 2)
-        near.append(index.clip(0, n - 1))
-        squares.append(np.where((index >= 0) & (index < n), ((index - place) * s) ** 2, np.inf))
-    (iz, iy, ix), (z, y, x) = near, squares
+        centre = centres[:, axis : axis + 1]
+        index = centre.astype(np.int64) + np.arange(-reach, reach + 2)
+        indices.append(index.clip(0, n - 1))
+        squares.append(np.where((index >= 0) & (index < n), ((index - centre) * s) ** 2, np.inf))
+    (iz, iy, ix), (z, y, x) = indices, squares
     distance = np.sqrt(z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :])
     ball = np.clip((radius - distance) / spacing[2] + 0.5, 0, 1).astype(np.float32)
     np.maximum.at(density, (iz[:, :, None, None], iy[:, None, :, None], ix[:, None, None, :]), ball)
@@ -185,22 +190,23 @@ def _stamp(density: Field, centres: NDArray[np.float64], radius: float, spacing:
 def _lesions(
     hu: Field, lungs: NDArray[np.bool_], z: Field, y: Field, x: Field, rng: np.random.Generator, texture: _Texture
 ) -> tuple[Field, NDArray[np.bool_]]:
-    """Ground-glass under the pleura, mostly low and at the back, two with a consolidated core."""
+    """Add ground-glass lesions under the pleura, mostly low and at the back; two have a consolidated core."""
     weight = np.zeros(hu.shape, dtype=np.float32)
     core = np.zeros(hu.shape, dtype=np.float32)
-    ragged = 0.16 * texture(14)
+    ragged = 0.16 * texture(14)  # an uneven outline
     for number in range(7):
         side = -1 if number % 2 else 1
         angle = rng.uniform(0.05, 1.25)  # from straight back to the side
         centre_x, centre_y = side * (52 + 66 * np.sin(angle)), -2 + 80 * np.cos(angle)
         centre_z = rng.uniform(-50, 30)
-        wide, high = rng.uniform(17, 30), rng.uniform(14, 24)
-        away = np.sqrt(((x - centre_x) / wide) ** 2 + ((y - centre_y) / wide) ** 2 + ((z - centre_z) / high) ** 2)
-        weight = np.maximum(weight, np.clip((1.08 - away - ragged) / 0.25, 0, 1))
+        half_width, half_height = rng.uniform(17, 30), rng.uniform(14, 24)
+        across = ((x - centre_x) / half_width) ** 2 + ((y - centre_y) / half_width) ** 2
+        distance = np.sqrt(across + ((z - centre_z) / half_height) ** 2)
+        weight = np.maximum(weight, np.clip((1.08 - distance - ragged) / 0.25, 0, 1))
         if number < 2:
-            core = np.maximum(core, np.clip((0.62 - away - ragged) / 0.2, 0, 1))
+            core = np.maximum(core, np.clip((0.62 - distance - ragged) / 0.2, 0, 1))
     weight, core = (np.where(lungs, part, 0).astype(np.float32) for part in (weight, core))
     glass = -560 + 90 * texture(4)
-    laid = hu + (np.maximum(glass, hu) - hu) * weight  # vessels stay visible through it
-    laid = laid + (np.maximum(-10, laid) - laid) * core
-    return laid, np.asarray(weight > 0.5)
+    hu = hu + (np.maximum(glass, hu) - hu) * weight  # vessels stay visible through it
+    hu = hu + (np.maximum(-10, hu) - hu) * core
+    return hu, np.asarray(weight > 0.5)

@@ -1,4 +1,4 @@
-"""A CT scan, a stack of unrelated images and a mask, each on its grid."""
+"""A CT scan, a stack of unrelated images, and a mask, each on its grid."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class DicomSeries:
-    """The DICOM instances that a scan's slices come from: what a segmentation must name, and what dates a scan.
+    """The DICOM instances of a scan: a segmentation refers to them, and they date the scan.
 
     Attributes:
         headers: Every instance without its pixels: one for each slice, in the order of the scan's z axis, or a single
             multi-frame one.
-        frames: Of a multi-frame instance, for each slice the number of its frame, from 0; None otherwise.
+        frames: The frame index of each slice, from 0, if the instance is a multi-frame one; None otherwise.
     """
 
     headers: tuple[Dataset, ...]
     frames: tuple[int, ...] | None = None
 
     @property
-    def taken(self) -> datetime | None:
-        """When the patient was scanned, as exactly as it is stated; None: no date that can be read."""
+    def acquired(self) -> datetime | None:
+        """Date of the acquisition, series or study, the first that is stated, with its time if stated; None without."""
         header = self.headers[0]
-        for kind in ("Acquisition", "Series", "Study"):
-            day, time = (str(header.get(f"{kind}{what}") or "") for what in ("Date", "Time"))
-            stated = str(header.get("AcquisitionDateTime") or "") if kind == "Acquisition" else ""
-            for text, form in ((stated[:14] or day + time[:6], "%Y%m%d%H%M%S"), (stated[:8] or day, "%Y%m%d")):
+        for level in ("Acquisition", "Series", "Study"):
+            date, time = (str(header.get(f"{level}{part}") or "") for part in ("Date", "Time"))
+            both = str(header.get("AcquisitionDateTime") or "") if level == "Acquisition" else ""
+            for text, layout in ((both[:14] or date + time[:6], "%Y%m%d%H%M%S"), (both[:8] or date, "%Y%m%d")):
                 try:
-                    return datetime.strptime(text, form)
+                    return datetime.strptime(text, layout)
                 except ValueError:
                     continue
         return None
@@ -49,14 +49,14 @@ class DicomSeries:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A CT scan as its file states it: nothing is scaled yet (see `intensity`).
+    """A CT scan with the numbers of its file, which `scan.intensity` converts to HU.
 
     Attributes:
-        values: (z, y, x), the file's numbers after its own slope and intercept; any integer or float type.
+        values: (z, y, x) the file's numbers after its own slope and intercept; any integer or float type.
         geometry: The grid, of the same shape.
-        source: The file or folder it was read from; None for an array made in memory.
-        notes: Sentences for the user about what was found while reading: a gap, a tilt, other series.
-        series: The DICOM series that it was read from.
+        source: The file or folder the scan was read from; None for an array made in memory.
+        notes: Sentences for the user about the file: a tilted gantry, other series in the folder.
+        series: The DICOM series the scan was read from; None for other formats.
     """
 
     values: NDArray[Any]
@@ -76,7 +76,7 @@ class Scan:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageStack(Scan):
-    """Single slices without spacing, such as PNG or JPEG files: neighbours in the array may be of different patients.
+    """Single slices without spacing, such as PNG or JPEG files; neighbours in the array may show different patients.
 
     Attributes:
         sizes: (height, width) of each slice. Its pixels lie at the top left of `values`; the rest is padding.
@@ -89,10 +89,10 @@ class ImageStack(Scan):
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Which voxels belong to something.
+    """A set of voxels, such as the lesions of a scan.
 
     Attributes:
-        voxels: (z, y, x) bool.
+        voxels: (z, y, x) True inside.
         geometry: The grid, of the same shape.
     """
 
@@ -110,6 +110,6 @@ class Mask:
 
     @property
     def volume_ml(self) -> float | None:
-        """Millilitres inside, or None where the spacing is unknown."""
+        """Volume in millilitres; None if the spacing is unknown."""
         voxel_ml = self.geometry.voxel_ml
         return None if voxel_ml is None else float(self.voxels.sum()) * voxel_ml

@@ -1,7 +1,7 @@
 """Slices as batches of tensors.
 
-Which slices a batch holds, and how each is changed, follows from the seed and the epoch alone: neither from where a
-training was resumed, nor from how many processes share it.
+The slices of a batch and their augmentation follow from the seed and the epoch alone. They depend neither on where a
+training was resumed, nor on how many processes share it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,13 +21,14 @@ from groundglass.data.slices import CLASS_LABELS, UNSTATED, Slices
 from groundglass.errors import ConfigError
 from groundglass.training.augment import AugmentConfig, augment
 
-SCORING_BATCH = 8  # slices, where nothing is learnt from them
-Batch = tuple[Tensor, Tensor]
-BatchKey = NDArray[np.int64]  # (n, 2): of each slice its place and the seed of its changes
+SCORING_BATCH = 8  # slices in a batch that is scored, not trained on
+Batch: TypeAlias = tuple[Tensor, Tensor]  # images (N, 1 or 3, H, W) in [0, 1], targets (N, 1 + classes, H, W)
+BatchKey: TypeAlias = NDArray[np.int64]  # (N, 2): the index of each slice and the seed of its augmentation
+NO_AUGMENTATION = AugmentConfig(flip=0, rotate_degrees=0, scale=0, shift=0)
 
 
-class _InOrder:
-    """All slices as they come, in every epoch."""
+class _SequentialOrder:
+    """All slices in their order, the same in every epoch."""
 
     def __init__(self, count: int, batch_size: int) -> None:
         self.count, self.batch_size = count, batch_size
@@ -34,14 +36,14 @@ class _InOrder:
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
 
-    def of(self, _: int) -> Iterator[BatchKey]:
+    def keys(self, _: int) -> Iterator[BatchKey]:
         for start in range(0, self.count, self.batch_size):
-            places = np.arange(start, min(start + self.batch_size, self.count))
-            yield np.stack((places, np.zeros_like(places)), axis=1)
+            indices = np.arange(start, min(start + self.batch_size, self.count))
+            yield np.stack((indices, np.zeros_like(indices)), axis=1)
 
 
-class _Drawn:
-    """Slices drawn at random, the same for an epoch whenever it is drawn."""
+class _RandomOrder:
+    """Slices sampled at random by weight; an epoch is the same whenever it is sampled."""
 
     def __init__(self, weights: NDArray[np.float64], samples: int, batch_size: int, seed: int) -> None:
         self.weights, self.samples, self.seed = weights, samples, seed
@@ -50,24 +52,24 @@ class _Drawn:
     def __len__(self) -> int:
         return self.samples // self.batch_size
 
-    def of(self, epoch: int) -> Iterator[BatchKey]:
+    def keys(self, epoch: int) -> Iterator[BatchKey]:
         rng = np.random.default_rng((self.seed, epoch))
-        # Whole rounds take every slice once; what is left of the epoch is drawn by weight, without repetition.
+        # Take every slice as often as the epoch holds all of them; sample the rest by weight, without replacement.
         count = len(self.weights)
-        rounds = [rng.permutation(count) for _ in range(self.samples // count)]
+        permutations = [rng.permutation(count) for _ in range(self.samples // count)]
         rest = rng.choice(count, self.samples % count, replace=False, p=self.weights / self.weights.sum())
-        order = np.concatenate([*rounds, rest]).astype(np.int64)
+        order = np.concatenate([*permutations, rest]).astype(np.int64)
         keys = np.stack((order, rng.integers(2**31, size=len(order))), axis=1)
         for batch in range(len(self)):
             yield keys[batch * self.batch_size : (batch + 1) * self.batch_size]
 
 
 class Batches:
-    """An epoch's batches: images (N, 1 or 3, H, W) in [0, 1] and targets (N, 1 + classes, H, W).
+    """The batches of an epoch: images (N, 1 or 3, H, W) in [0, 1] and targets (N, 1 + classes, H, W).
 
-    Targets are 1 or 0; in a map of a class also -1, where the reference states none: the loss leaves that pixel out.
-    Soft targets, (n, H, W) in [0, 1], take the place of the lesion map.
-    Each batch is made in a thread while the one before it is in use, on the device where it is wanted.
+    Targets are 1 or 0, and -1 in the map of a class where the reference states none: the loss ignores that pixel. Soft
+    targets, (n, H, W) in [0, 1], replace the lesion map. Each batch is made in a thread while the one before it is in
+    use, on the device where it is needed.
     """
 
     def __init__(
@@ -75,50 +77,51 @@ class Batches:
         slices: Slices,
         window: tuple[float, float],
         classes: Sequence[str],
-        change: AugmentConfig,
-        order: _InOrder | _Drawn,
+        augmentation: AugmentConfig,
+        order: _SequentialOrder | _RandomOrder,
         neighbours_mm: float,
-        soft: NDArray[np.float16] | None = None,
+        soft_targets: NDArray[np.float16] | None = None,
     ) -> None:
-        self.soft = None if soft is None else torch.from_numpy(soft)
         self.hu, self.labels = torch.from_numpy(slices.hu), torch.from_numpy(slices.labels)
-        self.seen = torch.from_numpy(slices.between_neighbours(neighbours_mm))
-        self.window, self.change, self.order = window, change, order
+        self.input_indices = torch.from_numpy(slices.neighbour_indices(neighbours_mm))  # (n, 1 or 3)
+        self.soft_targets = None if soft_targets is None else torch.from_numpy(soft_targets)
+        self.window, self.augmentation, self.order = window, augmentation, order
         self.classes = [CLASS_LABELS[name] for name in classes]
-        self.epoch, self.rank, self.world = 0, 0, 1
+        self.epoch, self.rank, self.world_size = 0, 0, 1
         self._thread = ThreadPoolExecutor(1, "batches")
 
     def set_epoch(self, epoch: int) -> None:
-        """Give that epoch's batches the next time."""
+        """Choose the epoch of the next iteration."""
         self.epoch = epoch
 
-    def place(self, device: torch.device) -> None:
-        """From now on keep the slices on a device, and make the batches there."""
-        self.hu, self.labels, self.seen = self.hu.to(device), self.labels.to(device), self.seen.to(device)
-        self.soft = None if self.soft is None else self.soft.to(device)
+    def to_device(self, device: torch.device) -> None:
+        """Move the slices to a device, and make the batches there from now on."""
+        self.hu, self.labels = self.hu.to(device), self.labels.to(device)
+        self.input_indices = self.input_indices.to(device)
+        self.soft_targets = None if self.soft_targets is None else self.soft_targets.to(device)
 
-    def share(self, rank: int, world: int) -> None:
-        """From now on give of every batch the slices of one process: each `world`-th, from the `rank`-th on.
+    def shard(self, rank: int, world_size: int) -> None:
+        """Yield from now on only one process's part of each batch: every `world_size`-th slice, starting at `rank`.
 
-        The last batch of unchanged slices may leave a process none.
+        The part of the last sequential batch may be empty.
 
         Raises:
             ConfigError: The batches of a training hold fewer slices than there are processes.
         """
-        if isinstance(self.order, _Drawn) and self.order.batch_size < world:
+        if isinstance(self.order, _RandomOrder) and self.order.batch_size < world_size:
             raise ConfigError(
-                f"a batch of {self.order.batch_size} cannot be shared by {world} processes: "
+                f"a batch of {self.order.batch_size} cannot be shared by {world_size} processes: "
                 "choose a larger sampling.batch_size, or fewer devices"
             )
-        self.rank, self.world = rank, world
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
         ahead: Future[Batch] | None = None
-        for key in self.order.of(self.epoch):
-            following = self._thread.submit(self._make, key[self.rank :: self.world])
+        for key in self.order.keys(self.epoch):
+            following = self._thread.submit(self._make, key[self.rank :: self.world_size])
             if ahead is not None:
                 yield ahead.result()
             ahead = following
@@ -126,42 +129,41 @@ class Batches:
             yield ahead.result()
 
     def _make(self, key: BatchKey) -> Batch:
-        places, seeds = key.T
-        taken = torch.from_numpy(places).to(self.hu.device)
-        hu = self.hu[self.seen[taken]].float()
-        maps = _maps(self.labels[taken], self.classes)
-        if self.soft is not None:
-            maps[:, 0] = self.soft[taken].float()
-        image, maps = augment(hu, maps, self.window, self.change, seeds.tolist()) if len(key) else (hu, maps)
-        return image, _targets(maps, soft=self.soft is not None)
+        indices, seeds = torch.from_numpy(key[:, 0]).to(self.hu.device), key[:, 1].tolist()
+        hu = self.hu[self.input_indices[indices]].float()  # (N, 1 or 3, H, W)
+        maps = _label_maps(self.labels[indices], self.classes)
+        if self.soft_targets is not None:
+            maps[:, 0] = self.soft_targets[indices].float()
+        image, maps = augment(hu, maps, self.window, self.augmentation, seeds) if len(key) else (hu, maps)
+        return image, _targets(maps, soft=self.soft_targets is not None)
 
 
-def _maps(labels: Tensor, classes: Sequence[int]) -> Tensor:
-    """(N, H, W) labels -> 0 or 1: (N, 1, H, W) lesion, and with classes (N, C, H, W) of them and (N, 1, H, W) of none.
+def _label_maps(labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """(N, H, W) labels -> (N, 1, H, W) map of 0 or 1 for lesion, and with classes (N, 1 + C + 1, H, W).
 
-    As maps they can be turned and scaled; labels cannot.
+    The maps are lesion, each class, and lesion of no stated class. Unlike labels, they can be rotated and scaled.
     """
-    kinds = (*classes, UNSTATED) if classes else ()
-    return torch.stack([labels > 0, *(labels == kind for kind in kinds)], dim=1).float()
+    labels_of_maps = (*classes, UNSTATED) if classes else ()
+    return torch.stack([labels > 0, *(labels == label for label in labels_of_maps)], dim=1).float()
 
 
 def _targets(maps: Tensor, soft: bool) -> Tensor:
-    """`_maps` -> (N, 1 + classes, H, W): 1, 0, or in a class -1 where none is stated, which the loss leaves out."""
-    whole = maps.round()
-    lesion, classes, unstated = (maps if soft else whole)[:, :1], whole[:, 1:-1], whole[:, -1:]
+    """Augmented `_label_maps` -> (N, 1 + C, H, W): 1 or 0, and -1 in the classes where none is stated."""
+    rounded = maps.round()
+    lesion, classes, unstated = (maps if soft else rounded)[:, :1], rounded[:, 1:-1], rounded[:, -1:]
     return torch.cat((lesion, torch.where(unstated > 0, -1.0, classes)), dim=1)
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How the slices of an epoch are drawn.
+    """How the slices of an epoch are sampled.
 
     Attributes:
-        batch_size: Slices of a batch, over all processes; a last incomplete one is left out. The paper does not state
-            it.
-        samples: Slices of an epoch; 0: every slice once.
-        balance: A slice's weight is (slices of its case)^-balance: 0 treats slices alike, 1 treats cases alike.
-        lesion_free: Draw slices of the lung without lesion too (the paper leaves them out).
+        batch_size: Slices in a batch, over all processes; an incomplete last batch is dropped. The paper does not
+            state it.
+        samples: Slices in an epoch; 0 takes every slice once.
+        balance: Weights a slice by (slices of its case)^-balance: 0 treats slices alike, 1 treats cases alike.
+        lesion_free: Also sample slices of the lung without lesion, which the paper leaves out.
     """
 
     batch_size: int = 4
@@ -171,35 +173,35 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.samples < 0:
-            raise ValueError("batch_size is 1 or more, and samples is not negative")
+            raise ValueError("batch_size must be 1 or more, and samples must not be negative")
 
 
 def training_batches(
     slices: Slices,
     window: tuple[float, float],
     sampling: SamplingConfig,
-    change: AugmentConfig,
+    augmentation: AugmentConfig,
     seed: int,
     classes: Sequence[str] = (),
     neighbours_mm: float = 0.0,
-    soft: NDArray[np.float16] | None = None,
+    soft_targets: NDArray[np.float16] | None = None,
 ) -> Batches:
-    """Shuffled, changed batches.
+    """Return shuffled, augmented batches.
 
     Args:
-        slices: What to draw from.
+        slices: Slices to sample from.
         window: Lower and upper end in HU.
-        draw: How many, and how often each.
-        change: How far slices are changed.
-        seed: Of order and changes.
-        classes: Of `CLASS_LABELS`; a target map each, after the lesion's.
-        neighbours_mm: Images hold the slices that far below and above too; 0: the slice alone.
-        soft: (n, height, width) in [0, 1], in the place of the lesion map; None: the reader's mask.
+        sampling: Number of slices, and the weight of each.
+        augmentation: Strength of each augmentation.
+        seed: Seed of order and augmentation.
+        classes: Names from `CLASS_LABELS`; each gets a target map after the lesion's.
+        neighbours_mm: Distance of the slices below and above that are added to each image; 0 adds none.
+        soft_targets: (n, height, width) in [0, 1] to replace the lesion map; None takes the reader's mask.
     """
-    counts = Counter(slices.case.tolist())
-    weights = np.array([counts[name] ** -sampling.balance for name in slices.case.tolist()])
-    drawn = _Drawn(weights, sampling.samples or len(slices), sampling.batch_size, seed)
-    return Batches(slices, window, classes, change, drawn, neighbours_mm, soft)
+    slices_in_case = Counter(slices.case.tolist())
+    weights = np.array([slices_in_case[case] ** -sampling.balance for case in slices.case.tolist()])
+    order = _RandomOrder(weights, sampling.samples or len(slices), sampling.batch_size, seed)
+    return Batches(slices, window, classes, augmentation, order, neighbours_mm, soft_targets)
 
 
 def plain_batches(
@@ -209,6 +211,6 @@ def plain_batches(
     classes: Sequence[str] = (),
     neighbours_mm: float = 0.0,
 ) -> Batches:
-    """All slices in order and unchanged, for scoring; arguments as for `training_batches`."""
-    still = AugmentConfig(flip=0, rotate_degrees=0, scale=0, shift=0)
-    return Batches(slices, window, classes, still, _InOrder(len(slices), batch_size), neighbours_mm)
+    """Return all slices in order and without augmentation, for scoring; arguments as for `training_batches`."""
+    order = _SequentialOrder(len(slices), batch_size)
+    return Batches(slices, window, classes, NO_AUGMENTATION, order, neighbours_mm)

@@ -1,13 +1,14 @@
-"""A training's configuration: the parts' own configurations in one TOML file."""
+"""The configuration of a training: one TOML file with a section for each part."""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
 from groundglass.data.slices import CLASS_LABELS
 from groundglass.errors import ConfigError
@@ -15,7 +16,7 @@ from groundglass.network.baselines import Architecture, BaselineConfig
 from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
 from groundglass.scan.kinds import FieldOfView
-from groundglass.strict_model import first_error
+from groundglass.strict_model import StrictModel, first_error
 from groundglass.training.augment import AugmentConfig
 from groundglass.training.batches import SamplingConfig
 from groundglass.training.module import TrainingConfig
@@ -23,17 +24,16 @@ from groundglass.training.module import TrainingConfig
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class FieldConfig(BaseModel):
-    """What the network sees of a slice.
+class FieldConfig(StrictModel):
+    """The network's input: field of view, size and intensity window.
 
     Attributes:
-        size: (height, width) in pixels of the field of view, letterboxed; left out: what was prepared.
-        view: `lungs` or `slice` (the whole one, as in the paper); left out: what was prepared.
-        window_hu: Lower and upper end of the intensity window, scaled to [0, 1].
-        neighbours_mm: How far the slices lie, below and above, that it sees besides (2.5D); 0: none, as in the paper.
+        size: (height, width) in pixels of the letterboxed field of view; if left out, that of the prepared folder.
+        view: `lungs`, or `slice` for the whole slice as in the paper; if left out, that of the prepared folder.
+        window_hu: Lower and upper end of the intensity window in HU, scaled to [0, 1].
+        neighbours_mm: Distance in mm to the slices below and above that are added to the input (2.5D); 0 adds none, as
+            in the paper.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: tuple[int, int] | None = None
     view: FieldOfView | None = None
@@ -42,9 +42,9 @@ class FieldConfig(BaseModel):
 
     @field_validator("neighbours_mm")
     @classmethod
-    def _apart(cls, distance: float) -> float:
+    def _not_negative(cls, distance: float) -> float:
         if distance < 0:
-            raise ValueError("a distance is not negative")
+            raise ValueError("a distance must not be negative")
         return distance
 
     @field_validator("window_hu")
@@ -55,43 +55,39 @@ class FieldConfig(BaseModel):
         return window
 
 
-class TeachersConfig(BaseModel):
-    """How far a training believes its teachers (`train --teacher`): ensembles distilled into one network.
+class TeachersConfig(StrictModel):
+    """Distillation: how much the models named by `train --teacher` contribute to the target.
 
     Attributes:
-        weight: Of the teachers' mean probability in the lesion map's target, the reader's mask having the rest; 0:
-            there are no teachers.
+        weight: Weight of the teachers' mean probability in the target of the lesion map, from 0 (no teachers) to 1; the
+            reader's mask has the rest.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: float = 0.0
 
     @field_validator("weight")
     @classmethod
-    def _share(cls, weight: float) -> float:
+    def _from_0_to_1(cls, weight: float) -> float:
         if not 0 <= weight <= 1:
-            raise ValueError("a weight of teachers is from 0 to 1")
+            raise ValueError("the weight of the teachers must be from 0 to 1")
         return weight
 
 
-class RunConfig(BaseModel):
-    """Everything that decides a training but its data; one section of the file each.
+class RunConfig(StrictModel):
+    """Everything that determines a training except its data; each section of the file is one field.
 
     Attributes:
-        name: Of the run.
-        classes: Maps besides the lesion's, of `ground-glass`, `consolidation`, `effusion`.
-        peer: A network of others in the place of the paper's; it takes the widths of `network`, and nothing else.
-        field: What the network sees of a slice.
-        network: The network's switches; its maps follow from `classes`, its input from `field`.
-        loss: The loss.
-        draw: How an epoch's slices are drawn.
-        augment: How far they are changed.
-        teachers: How far other models are believed.
+        name: Name of the run.
+        classes: Output maps in addition to lesion: any of `ground-glass`, `consolidation`, `effusion`.
+        baseline: A baseline architecture in place of the paper's network; it uses only the widths of `network`.
+        field: Field of view, size and intensity window of the input.
+        network: Widths and switches of the network; its output follows from `classes`, its input from `field`.
+        loss: Weights of the loss.
+        sampling: How the slices of an epoch are sampled.
+        augment: Strength of the augmentation.
+        teachers: Weight of other models in the target.
         training: Optimiser, schedule, length, seed.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     classes: tuple[str, ...] = ()
@@ -108,58 +104,35 @@ class RunConfig(BaseModel):
     @classmethod
     def _known(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         if not set(classes) <= set(CLASS_LABELS) or len(set(classes)) < len(classes):
-            raise ValueError(f"classes are of {', '.join(CLASS_LABELS)}, each once")
+            raise ValueError(f"expected any of {', '.join(CLASS_LABELS)}, each at most once")
         return classes
 
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """What each output map means: lesion, then the classes."""
-        return ("lesion", *self.classes)
-
     @model_validator(mode="after")
-    def _buildable(self) -> RunConfig:
+    def _consistent(self) -> RunConfig:
         if self.field.neighbours_mm and not self.sampling.lesion_free:
-            raise ValueError("field.neighbours_mm wants sampling.lesion_free = true: neighbours may be free of lesion")
+            raise ValueError("field.neighbours_mm needs sampling.lesion_free = true: neighbours may be free of lesion")
         if self.teachers.weight and not self.loss.cross_entropy:
-            raise ValueError("teachers.weight wants loss.cross_entropy above 0: a Tversky index rounds soft targets")
+            raise ValueError("teachers.weight needs loss.cross_entropy above 0: a Tversky loss rounds soft targets")
         if self.baseline and self.network != NetworkConfig(self.network.widths):
-            raise ValueError(f"{self.baseline} has no switches: of [network] leave widths only")
-        _ = self.built
+            raise ValueError(f"{self.baseline} has no switches: leave only widths in [network]")
+        _ = self.network_config  # raises ValueError if no such network can be built
         return self
 
     @property
-    def built(self) -> NetworkConfig | BaselineConfig:
-        """The network as it is built, with a map for each of `maps`."""
-        slices = 3 if self.field.neighbours_mm else 1
+    def output_classes(self) -> tuple[str, ...]:
+        """Meaning of each output map: lesion, then `classes`."""
+        return ("lesion", *self.classes)
+
+    @property
+    def network_config(self) -> NetworkConfig | BaselineConfig:
+        """Complete configuration of the network, with its numbers of input slices and output maps."""
+        slices, classes = 3 if self.field.neighbours_mm else 1, len(self.output_classes)
         if self.baseline:
-            return BaselineConfig(self.baseline, self.network.widths, len(self.maps), slices)
-        return replace(self.network, classes=len(self.maps), slices=slices)
+            return BaselineConfig(self.baseline, self.network.widths, classes, slices)
+        return replace(self.network, classes=classes, slices=slices)
 
 
-def read_config(path: Path) -> RunConfig:
-    """Read a configuration.
-
-    Raises:
-        ConfigError: The file is missing or no TOML, a key is unknown, or a value is of the wrong kind.
-    """
-    return checked(RunConfig, read_toml(path), str(path))
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file holds.
-
-    Raises:
-        ConfigError: The file is missing or no TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
-
-
-# {key of version 0.1: its name since 0.2}, as paths in a run's configuration.
+# {key of version 0.1: its name since 0.2}, as dotted paths in the configuration of a training.
 RENAMED_KEYS = {
     "draw": "sampling",
     "peer": "baseline",
@@ -170,31 +143,77 @@ RENAMED_KEYS = {
 }
 
 
-def refuse_renamed_keys(content: dict[str, Any], where: str) -> None:
-    """Refuse keys of version 0.1 with an error that names the new key.
-
-    Args:
-        content: A run's configuration, or a part of one, as nested dicts.
-        where: The beginning of the message.
+def read_config(path: Path) -> RunConfig:
+    """Read the TOML file of a training's configuration.
 
     Raises:
-        ConfigError: A key has been renamed.
+        ConfigError: The file is missing or not TOML, a key is unknown or was renamed, or a value is invalid.
     """
-    for old, new in RENAMED_KEYS.items():
-        section, _, key = old.rpartition(".")
-        keys = content.get(section, {}) if section else content
-        if isinstance(keys, dict) and key in keys:
-            raise ConfigError(f"{where}: {old} is now called {new}: rename it")
+    return parse_config(read_toml(path), str(path))
 
 
-def checked(model: type[Model], content: dict[str, Any], where: str) -> Model:
-    """A configuration from what a file holds.
+def read_stored_config(run: Path) -> RunConfig:
+    """Read the `config.json` of a run folder.
 
     Raises:
-        ConfigError: A key is unknown or a value is of the wrong kind; the message begins with `where`.
+        ConfigError: The run is of an older version; the message names the key that was renamed.
+        OSError: The file cannot be read.
+        ValueError: The file is damaged.
     """
-    refuse_renamed_keys(content, where)
+    text = (run / "config.json").read_bytes()
+    refuse_renamed_keys(json.loads(text), f"{run} is a run of an older version, train it again; in its config.json")
+    return RunConfig.model_validate_json(text)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: The file is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def parse_config(content: dict[str, Any], location: str) -> RunConfig:
+    """Return the configuration of a training from the content of a file.
+
+    Raises:
+        ConfigError: A key is unknown or was renamed, or a value is invalid; the message begins with `location`.
+    """
+    refuse_renamed_keys(content, location)
+    return validate(RunConfig, content, location)
+
+
+def validate(model: type[Model], content: dict[str, Any], location: str) -> Model:
+    """Validate the content of a file with a pydantic model.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is invalid; the message begins with `location`.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {first_error(error)}") from error
+        raise ConfigError(f"{location}: {first_error(error)}") from error
+
+
+def refuse_renamed_keys(content: Any, location: str, table: str = "") -> None:
+    """Refuse keys of version 0.1 with an error that names the new key.
+
+    Args:
+        content: The configuration of a training or some of its sections, as nested dicts.
+        location: The beginning of the message.
+        table: The table of the file that holds `content`, such as `change.`.
+
+    Raises:
+        ConfigError: A key was renamed.
+    """
+    for old, new in RENAMED_KEYS.items():
+        section, _, key = old.rpartition(".")
+        keys = content.get(section) if section and isinstance(content, dict) else content
+        if isinstance(keys, dict) and key in keys:
+            raise ConfigError(f"{location}: the key {table}{old} is now called {table}{new}")

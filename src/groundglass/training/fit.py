@@ -1,4 +1,4 @@
-"""One training, start to end: batches in, a run folder out."""
+"""Fit a module to batches: checkpoints, metrics, several processes, and every way in which a training can end."""
 
 from __future__ import annotations
 
@@ -27,85 +27,95 @@ from groundglass.errors import ConfigError, OutputError, TrainingError
 from groundglass.network.baselines import BaselineConfig
 from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
-from groundglass.training.callbacks import Checkpoint, Clock, MetricsFile, StepEnds, StopOnNaN, WholeCheckpoints
+from groundglass.training.callbacks import AtomicCheckpoints, Checkpoint, EpochTimer, MetricsFile, StepTimer, StopOnNaN
 from groundglass.training.module import LesionModule, TrainingConfig
-from groundglass.training.weights import State
+from groundglass.training.weights import StateDict
 
-GO_ON = "--resume goes on from the last good checkpoint"
+RESUME_HINT = "continue from the last good checkpoint with --resume"
 
 
 class BatchSource(Protocol):
-    """What a training takes: an epoch of (image (N, 1, H, W), target (N, C, H, W)), each time it is gone through."""
+    """Source of training data: each iteration yields one epoch of (image (N, S, H, W), target (N, C, H, W))."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Give that epoch's the next time."""
+        """Choose the epoch of the next iteration."""
 
-    def place(self, device: torch.device) -> None:
+    def to_device(self, device: torch.device) -> None:
         """Make batches on a device from now on."""
 
-    def share(self, rank: int, world: int) -> None:
-        """Give, from now on, only the part of every batch that is for process `rank` of `world`."""
+    def shard(self, rank: int, world_size: int) -> None:
+        """Yield, from now on, only the part of every batch that belongs to process `rank` of `world_size`."""
 
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
-def fit(
+def initial_module(
     network: NetworkConfig | BaselineConfig,
     loss: LossConfig,
     training: TrainingConfig,
-    batches: BatchSource,
-    validation: BatchSource | None,
-    run: Path,
-    resume: bool = False,
-    devices: int = 1,
-    start: State | None = None,
-) -> Path:
-    """Train a network into a run folder: `last.ckpt`, `best.ckpt`, `metrics.csv`, TensorBoard events.
-
-    With `devices` above 1 the command that is running is started again for each further process, and comes to this
-    call too: only `is_first_process` should write elsewhere. Under `torchrun` its processes are taken as they are.
-    The weights and scores are those of one process but for rounding, as with another number of threads.
+    weights: StateDict | None = None,
+) -> LesionModule:
+    """Seed all random number generators, and build the module that `fit` takes.
 
     Args:
         network: The network.
         loss: The loss.
         training: Optimiser, schedule, length, seed.
-        batches: What to train on; shared among the processes here.
-        validation: What chooses the best epoch; None: the last epoch is the result.
-        run: The run's folder; exists.
-        resume: Go on from `last.ckpt`.
-        devices: Processes on this machine, a GPU each where there are any; `torchrun` has its own number.
-        start: Weights to begin with, as `widened` gives them; None: random ones.
+        weights: Initial weights, as `adapt_weights` returns them; None initialises at random.
+    """
+    lightning.seed_everything(training.seed, verbose=False)
+    module = LesionModule(network, loss, training)
+    if weights is not None:
+        module.load_state_dict(weights)
+    return module
+
+
+def fit(
+    module: LesionModule,
+    batches: BatchSource,
+    validation: BatchSource | None,
+    run: Path,
+    resume: bool = False,
+    devices: int = 1,
+) -> Path:
+    """Train a module into a run folder: `last.ckpt`, `best.ckpt`, `metrics.csv`, TensorBoard events.
+
+    With `devices` above 1, Lightning starts the running command again for each further process, which then reaches this
+    call too; anything else should be written by `is_first_process` only. Processes started by `torchrun` are used as
+    they are. Up to rounding, weights and scores are those of a single process.
+
+    Args:
+        module: The module to train, as `initial_module` returns it.
+        batches: Batches to train on; they are divided among the processes here.
+        validation: Batches that choose the best epoch; None makes the last epoch the result.
+        run: The run folder, which must exist.
+        resume: Continue from `last.ckpt`.
+        devices: Processes on this machine, each with a GPU if there are any; ignored under `torchrun`.
 
     Returns:
-        The checkpoint to use: the best on the validation, else the last.
+        The checkpoint to use: the best on the validation part, or the last if there is none.
 
     Raises:
-        TrainingError: The loss is no longer a number, it was interrupted, a file could not be written, or there is
+        TrainingError: The loss became NaN, the training was interrupted, a file could not be written, or there is
             nothing to resume.
-        ConfigError: There are not so many devices, or a batch cannot be shared by so many.
+        ConfigError: The machine has fewer devices, or a batch is too small to be divided among them.
     """
-    last = run / "last.ckpt"
+    last, best = run / "last.ckpt", run / "best.ckpt"
     if resume and not last.is_file():
-        raise TrainingError(f"{last} is not there: nothing to resume; start without --resume")
-    with _quiet_lightning():
-        lightning.seed_everything(training.seed, verbose=False)
-        module = LesionModule(network, loss, training)
-        if start is not None:
-            module.load_state_dict(start)
+        raise TrainingError(f"{last} does not exist, so there is nothing to resume: start without --resume")
+    with _silent_lightning():
         try:
-            trainer = _trainer(training, validation is not None, run, devices)
+            trainer = _trainer(module.training_config, validation is not None, run, devices)
         except MisconfigurationException as error:
-            raise ConfigError(f"this machine has not the {devices} devices asked for: {error}") from error
-        for shared in (batches, validation):
-            if shared is not None:
-                shared.share(trainer.global_rank, trainer.world_size)
-                shared.place(trainer.strategy.root_device)
-        with _clear_ends(trainer, run):
+            raise ConfigError(f"this machine cannot provide {devices} devices: {error}") from error
+        for source in (batches, validation):
+            if source is not None:
+                source.shard(trainer.global_rank, trainer.world_size)
+                source.to_device(trainer.strategy.root_device)
+        with _training_errors(trainer, run):
             trainer.fit(module, batches, validation, ckpt_path=str(last) if resume else None, weights_only=True)
-    best = run / "best.ckpt"
     return best if validation is not None and best.is_file() else last
 
 
@@ -116,61 +126,62 @@ def seconds_per_step(
     batches: BatchSource,
     steps: int,
 ) -> float:
-    """How long a step takes on this machine, as `fit` takes it but uncompiled; a first one warms up and does not count.
+    """Measure the time of an uncompiled training step on this machine, after a first step to warm up.
 
     Args:
         network: The network.
         loss: The loss.
         training: Optimiser and precision.
-        batches: What is trained on.
-        steps: How many are timed.
+        batches: Batches to train on.
+        steps: Number of steps to time.
     """
-    times = StepEnds()
-    with _quiet_lightning():
+    timer = StepTimer()
+    with _silent_lightning():
         trainer = lightning.Trainer(
             max_steps=steps + 1,
             precision=training.precision,
-            callbacks=[times],
+            callbacks=[timer],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        batches.place(trainer.strategy.root_device)
+        batches.to_device(trainer.strategy.root_device)
         trainer.fit(LesionModule(network, loss, replace(training, compile=False)), batches)
-    return (times.ends[-1] - times.ends[0]) / steps
+    return (timer.ends[-1] - timer.ends[0]) / steps
 
 
 @contextmanager
-def _clear_ends(trainer: lightning.Trainer, run: Path) -> Iterator[None]:
-    """Whatever ends a training early and is no fault of the program, as one line that says how to go on."""
+def _training_errors(trainer: lightning.Trainer, run: Path) -> Iterator[None]:
+    """Turn whatever ends a training early, and is no defect of the program, into a TrainingError with a hint."""
     try:
         yield
-    except SystemExit:  # what Lightning makes of Ctrl-C
+    except SystemExit:  # Lightning raises it after Ctrl-C
         epoch = trainer.current_epoch
-        mend = "--resume goes on from the end of the last" if (run / "last.ckpt").is_file() else "start it again"
-        raise TrainingError(f"interrupted in epoch {epoch}: {mend}") from None
+        has_checkpoint = (run / "last.ckpt").is_file()
+        hint = "continue from the end of the last epoch with --resume" if has_checkpoint else "start it again"
+        raise TrainingError(f"interrupted in epoch {epoch}: {hint}") from None
     except OutputError as error:
-        raise TrainingError(f"{error}; {GO_ON}") from error
+        raise TrainingError(f"{error}; {RESUME_HINT}") from error
     except OSError as error:
-        raise TrainingError(f"{run} cannot be written to: {error.strerror or error}; {GO_ON}") from error
+        raise TrainingError(f"{run} cannot be written: {error.strerror or error}; {RESUME_HINT}") from error
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
-        raise TrainingError(f"another process of this training ended: its message says why; {GO_ON}") from error
+        raise TrainingError(f"another process of this training ended, see its message; {RESUME_HINT}") from error
 
 
 def is_first_process() -> bool:
-    """Whether this is the process of a training that writes its files."""
+    """Return whether this process writes the files of the training (its rank is 0)."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _processes(devices: int) -> tuple[int, int]:
-    """(processes a machine, machines); `torchrun` says both in the environment."""
+    """Return (processes per machine, machines); `torchrun` sets both in the environment."""
     if not distributed.is_torchelastic_launched():
         return devices, 1
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    return here, int(os.environ["WORLD_SIZE"]) // here
+    per_machine = int(os.environ["LOCAL_WORLD_SIZE"])
+    return per_machine, int(os.environ["WORLD_SIZE"]) // per_machine
 
 
 def _trainer(training: TrainingConfig, validates: bool, run: Path, devices: int) -> lightning.Trainer:
@@ -181,7 +192,7 @@ def _trainer(training: TrainingConfig, validates: bool, run: Path, devices: int)
         num_nodes=machines,
         strategy="ddp" if devices * machines > 1 else "auto",
         use_distributed_sampler=False,
-        plugins=[WholeCheckpoints()],
+        plugins=[AtomicCheckpoints()],
         precision=training.precision,
         max_epochs=training.epochs,
         callbacks=_callbacks(run, training, validates),
@@ -199,8 +210,8 @@ def _callbacks(run: Path, training: TrainingConfig, validates: bool) -> list[Cal
         callbacks.append(TQDMProgressBar())
     if training.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
-    # The clock after what belongs to a step, the file after the clock; Lightning puts checkpoints behind all others.
-    callbacks += [Clock(), MetricsFile(run / "metrics.csv"), Checkpoint(run, "last", save_on_train_epoch_end=True)]
+    # The timer must run after all that belongs to a step, the metrics file after the timer, and checkpoints last.
+    callbacks += [EpochTimer(), MetricsFile(run / "metrics.csv"), Checkpoint(run, "last", save_on_train_epoch_end=True)]
     if validates:
         callbacks.append(Checkpoint(run, "best", monitor="validation_dice", mode="max"))
         if training.early_stopping_patience:
@@ -209,24 +220,24 @@ def _callbacks(run: Path, training: TrainingConfig, validates: bool) -> list[Cal
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without Lightning's advertisements and its warnings about what is meant to be so here."""
-    logs = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.ERROR)
+def _silent_lightning() -> Iterator[None]:
+    """Suppress Lightning's tips, and its warnings about what is done here on purpose."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            for meant in ("Checkpoint directory .* not empty", ".*LeafSpec", ".*have no `val_dataloader`"):
-                warnings.filterwarnings("ignore", meant)
+            for message in ("Checkpoint directory .* not empty", ".*LeafSpec", ".*have no `val_dataloader`"):
+                warnings.filterwarnings("ignore", message)
             yield
     finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def describe_machine() -> dict[str, Any]:
-    """Versions, machine and the state of the code, for the run folder."""
+    """Return the versions, the machine and the git state of the code, for the run folder."""
     versions = {name: version(name) for name in ("groundglass", "torch", "lightning", "numpy")}
     machine = {
         "machine": platform.platform(),
@@ -237,15 +248,16 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit of the checkout that this code runs from, and whether it was changed since; None: it is no checkout."""
-    code = Path(__file__).parent.parent
+    """Return the commit that this code runs from and whether it was changed since; None outside a checkout."""
+    package = Path(__file__).parent.parent
 
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", code, *words], capture_output=True, text=True, timeout=30, check=True)
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", __file__)  # fails where groundglass is installed inside another checkout
+        git("ls-files", "--error-unmatch", __file__)  # fails if groundglass is installed inside another checkout
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,12 +1,11 @@
-"""A model's int8 twin: convolutions in 8-bit integers, their ranges taken from slices that it was trained on.
+"""The int8 version of a model: convolutions in 8-bit integers, with ranges calibrated on training slices.
 
-Kept only where it scores as the float32 model does on slices that neither was fitted to.
+It is kept only if it scores like the float32 model on validation slices.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,17 @@ from numpy.typing import NDArray
 
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
-from groundglass.data.splits import Split, sides_of
+from groundglass.data.splits import Split, resolve_split
 from groundglass.errors import DatasetError, ModelError
-from groundglass.files import sha256_of
-from groundglass.inference.engine import OpenVINOEngine, int8_model_path
+from groundglass.files import output_errors, sha256_of
+from groundglass.inference.engine import OpenVINOEngine, int8_model_path, no_telemetry
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.model_card import ModelCard, Quantized, read_card, write_card
 from groundglass.metrics import Confusion
 from groundglass.training.provenance import training_exposure
 
-CALIBRATION = 300  # slices
-MOST_LOST = 0.003  # of pooled Dice
+CALIBRATION_SLICES = 300
+LARGEST_DICE_LOSS = 0.003  # of pooled Dice on the validation part
 
 
 def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard]:
@@ -34,56 +33,56 @@ def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard
     Args:
         model: NAME.onnx, float32.
         prepared: A folder of slices of the model's size and field of view.
-        split: Whose training part it is calibrated on, and whose validation part judges it.
+        split: A split whose training part calibrates the ranges, and whose validation part scores both versions.
 
     Returns:
-        The file and its card.
+        The int8 file and its card.
 
     Raises:
-        ModelError: The model is missing or damaged, int8 already, or its twin scores otherwise than it does.
-        DatasetError: The folder is not of the model's size, or the split leaves no slice to judge by.
+        ModelError: The model is missing, damaged or already int8, or its int8 version loses too much Dice.
+        DatasetError: The folder was prepared with another size or view, or the split has no validation slices.
+        OutputError: The files cannot be written.
     """
     card = read_card(model)
     if card.quantized:
-        raise ModelError(f"{model} is int8 already: give the float32 model")
+        raise ModelError(f"{model} is already int8: give the float32 model")
     manifest, slices = read_prepared(prepared)
     if (manifest.size, manifest.field_of_view) != (card.size, card.field_of_view):
         raise DatasetError(
-            f"{prepared} holds slices of {manifest.size} ({manifest.field_of_view}), the model takes {card.size} "
-            f"({card.field_of_view}): prepare it so"
+            f"{prepared} holds slices of {manifest.size} ({manifest.field_of_view}), but the model takes {card.size} "
+            f"({card.field_of_view}): prepare a folder with these settings"
         )
-    sides = sides_of(split, slices)
-    train, validation = slices.where(sides.train), slices.where(sides.validation)
+    parts = resolve_split(split, slices)
+    train, validation = slices.where(parts.train), slices.where(parts.validation)
     if not len(validation):
-        raise DatasetError(f"split {split.name} has no validation slices: take one that has")
-    spread = np.unique(np.linspace(0, len(train) - 1, CALIBRATION).astype(int))
-    calibration = train.images(card.window, card.neighbours_mm, spread)
+        raise DatasetError(f"split {split.name} has no validation slices: choose a split that has some")
+    spread = np.unique(np.linspace(0, len(train) - 1, CALIBRATION_SLICES).astype(int))
+    calibration = train.network_inputs(card.window, card.neighbours_mm, spread)
     target = int8_model_path(model)
     unfinished = target.with_name(f".{target.stem}.part.onnx")
     try:
-        write_int8(model, calibration, unfinished)
-        scored = {
-            precision: _dice(OpenVINOEngine(file, EngineConfig(precision=precision)), validation, card)
+        with output_errors(target):
+            write_int8(model, calibration, unfinished)
+        dice_f32, dice_int8 = (
+            _dice(OpenVINOEngine(file, EngineConfig(precision=precision)), validation, card)
             for precision, file in ((Precision.F32, model), (Precision.INT8, unfinished))
-        }
-        if scored[Precision.F32] - scored[Precision.INT8] > MOST_LOST:
-            raise ModelError(
-                f"int8 loses {scored[Precision.F32] - scored[Precision.INT8]:.4f} of Dice on the validation part "
-                f"({scored[Precision.F32]:.4f} before), expected at most {MOST_LOST}: stay with float32"
-            )
-        made = Quantized(
-            of=card.sha256,
-            slices=len(calibration),
-            dice=round(scored[Precision.INT8], 4),
-            dice_f32=round(scored[Precision.F32], 4),
         )
-        known = training_exposure((*split.train, *split.validation), sides.train | sides.validation, slices, manifest)
+        if dice_f32 - dice_int8 > LARGEST_DICE_LOSS:
+            raise ModelError(
+                f"int8 loses {dice_f32 - dice_int8:.4f} of Dice on the validation part (float32: {dice_f32:.4f}), "
+                f"expected at most {LARGEST_DICE_LOSS}: keep using float32"
+            )
+        exposure = training_exposure(
+            (*split.train, *split.validation), parts.train | parts.validation, slices, manifest
+        )
         changes: dict[str, Any] = {
             "name": f"{card.name}-int8",
             "sha256": sha256_of(unfinished),
-            "trained_on": card.trained_on and card.trained_on | known,
+            "trained_on": card.trained_on and card.trained_on | exposure,
             "scores": {},
-            "quantized": made,
+            "quantized": Quantized(
+                of=card.sha256, slices=len(calibration), dice=round(dice_int8, 4), dice_f32=round(dice_f32, 4)
+            ),
             "export_check": {},
         }
         card = card.model_copy(update=changes)
@@ -95,35 +94,35 @@ def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard
 
 
 def describe_quantized(path: Path, card: ModelCard) -> list[str]:
-    """What `quantize` prints: the file, and the Dice of both versions."""
+    """Return the lines that `quantize` prints: the file, and the Dice of both versions."""
     assert card.quantized is not None
-    made = card.quantized
-    return [str(path), f"Dice on the validation part {made.dice:.4f}, float32 {made.dice_f32:.4f}"]
+    dice, dice_f32 = card.quantized.dice, card.quantized.dice_f32
+    return [str(path), f"Dice on the validation part {dice:.4f}, float32 {dice_f32:.4f}"]
 
 
 def write_int8(model: Path, images: NDArray[np.float32], target: Path) -> None:
-    """Write an ONNX file with the convolutions of another in int8, their ranges as these images need them.
+    """Write an ONNX file with the convolutions of another in int8, with ranges calibrated on images.
 
     Args:
-        model: Float32.
+        model: The float32 ONNX file.
         images: (n, slices, height, width) in [0, 1].
-        target: What to write.
+        target: The file to write.
     """
-    os.environ.setdefault("CI", "true")  # its telemetry calls nobody then
-    import nncf
-    import onnx
+    with no_telemetry():
+        import nncf
+        import onnx
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    loaded = onnx.load(model)
-    name = loaded.graph.input[0].name
-    dataset: Any = nncf.Dataset([{name: image[None]} for image in images])
-    onnx.save(nncf.quantize(loaded, dataset, subset_size=len(images)), target)
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+        loaded = onnx.load(model)
+        name = loaded.graph.input[0].name
+        dataset: Any = nncf.Dataset([{name: image[None]} for image in images])
+        onnx.save(nncf.quantize(loaded, dataset, subset_size=len(images)), target)
 
 
 def _dice(engine: OpenVINOEngine, slices: Slices, card: ModelCard) -> float:
-    """Pooled Dice on the network's own grid."""
-    logit = np.log(card.threshold / (1 - card.threshold))
+    """Return the pooled Dice on the network's own grid."""
+    logit_threshold = np.log(card.threshold / (1 - card.threshold))
     counts = Confusion()
-    for image, labels in zip(slices.images(card.window, card.neighbours_mm), slices.labels, strict=True):
-        counts += Confusion.count(engine.run(image[None])[0, 0] >= logit, labels > 0)
+    for image, labels in zip(slices.network_inputs(card.window, card.neighbours_mm), slices.labels, strict=True):
+        counts += Confusion.count(engine.run(image[None])[0, 0] >= logit_threshold, labels > 0)
     return counts.dice or 0.0

@@ -1,12 +1,12 @@
 """A training as a whole: a configuration, a prepared folder and a split in, a run folder out.
 
 RUN/
-    config.json  split.json           what was asked for; the parts, by case
-    machine.json                      versions, git state, and on what it ran
-    lineage.json                      what it builds on, and what it and all of that have learnt from
-    metrics.csv  events.out.*         per epoch, as CSV and for TensorBoard
-    last.ckpt  best.ckpt              to resume from; to export
-    result.json                       the threshold chosen on the validation (0.5 without one), and the scores there
+    config.json  split.json           configuration; the parts of the data, by case
+    machine.json                      versions, git state and machine
+    provenance.json                   models that the run builds on, and all data that it and they were trained on
+    metrics.csv  events.out.*         metrics of each epoch, as CSV and for TensorBoard
+    last.ckpt  best.ckpt              last checkpoint, to resume from; best one, to export
+    result.json                       threshold chosen on the validation part (0.5 without one), and the scores there
     test.csv                          in a study: the counts of each slice of the test part
 """
 
@@ -20,30 +20,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from groundglass.data.prepared import Manifest, read_manifest, read_prepared
 from groundglass.data.slices import Slices
-from groundglass.data.splits import Split, sides_of
+from groundglass.data.splits import Split, resolve_split
 from groundglass.errors import ConfigError, DatasetError
 from groundglass.files import write_atomic
 from groundglass.metrics import Confusion
 from groundglass.training.batches import SCORING_BATCH, Batches, plain_batches, training_batches
-from groundglass.training.config import RunConfig
-from groundglass.training.fit import describe_machine, fit, is_first_process
+from groundglass.training.config import RunConfig, read_stored_config
+from groundglass.training.fit import describe_machine, fit, initial_module, is_first_process
 from groundglass.training.module import LesionModule
-from groundglass.training.provenance import (
-    PROVENANCE_FILE,
-    Provenance,
-    check_builds_on,
-    check_test_leakage,
-    find_parents,
-    training_exposure,
-)
+from groundglass.training.parents import check_same_parents, check_test_leakage, open_parents
+from groundglass.training.provenance import PROVENANCE_FILE, Provenance, training_exposure
 from groundglass.training.weights import load_network
 
 THRESHOLDS = np.array([0.02, 0.05, *np.round(np.arange(0.1, 0.95, 0.05), 2), 0.95, 0.98])
-OUTCOMES = ("result.json", "test.csv")  # of a training that is finished
+RESULT_FILES = ("result.json", "test.csv")  # exist only once a training is finished
 
 
 def train(
@@ -56,55 +49,59 @@ def train(
     start: Path | None = None,
     teachers: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Train as configured, choose the threshold on the validation, and write the run folder.
+    """Train as configured, choose the threshold on the validation part, and write the run folder.
 
     Args:
         config: The whole configuration.
         prepared: A prepared folder.
-        split: What trains, what chooses, what is left alone.
-        run: The run folder; made if need be.
-        resume: Go on from the run's last checkpoint.
-        devices: Processes (on GPUs, one each) that share every batch.
-        start: A finished run or an exported model, whose weights this one begins with; None: random ones.
-        teachers: Finished runs or exported models, whose mean probability is part of the target (`config.teachers`);
-            none while resuming: those that the run began with.
+        split: The parts that train, choose the epoch and threshold, and are left untouched for testing.
+        run: The run folder; created if necessary.
+        resume: Continue from the run's last checkpoint.
+        devices: Number of processes, each with a GPU if there are any, that share every batch.
+        start: A finished run or an exported model whose weights initialise this training; None initialises at random.
+        teachers: Finished runs or exported models to distil into this training (`config.teachers`). When resuming, the
+            default is the teachers that the run started with.
 
     Returns:
-        What `result.json` holds; nothing in any process but the first.
+        The content of `result.json`; an empty dict in every process but the first.
 
     Raises:
-        ConfigError: The folder was prepared otherwise, the run folder holds another training, or start or teachers
-            (`lineage`) do not go with it, or were trained on what this split tests on.
-        DatasetError: The prepared folder is not whole, or the split does not fit it.
-        ModelError: Start or teacher is missing or damaged.
-        TrainingError: The training could not go on, or cannot begin with those weights.
+        ConfigError: The folder was prepared with other settings, the run folder holds another training, or `start` or
+            `teachers` do not fit the configuration, or were trained on data that this split tests on.
+        DatasetError: The prepared folder is incomplete, or the split does not match it.
+        ModelError: `start` or a teacher is missing or damaged.
+        TrainingError: The training could not be completed, or `start` holds the weights of another network.
     """
     manifest, slices = read_prepared(prepared)
     config = with_prepared_settings(config, manifest)
-    sides = sides_of(split, slices)
-    training = config.training
-    trained_on = slices.where(sides.train)
-    drawn = select_training_slices(trained_on, config)
-    if not drawn.any():
-        raise DatasetError(f"no slice of split {split.name}'s training shows lesion: set sampling.lesion_free = true")
-    chosen_on = slices.where(sides.validation)
-    parents = find_parents(start, teachers, config, run, resume)
-    check_test_leakage(parents, split, sides.test, slices)
-    first_weights = parents.initial_weights(config)
-    soft = parents.soft_targets(trained_on, config)
+    parts = resolve_split(split, slices)
+    train_slices, validation_slices = slices.where(parts.train), slices.where(parts.validation)
+    selected = select_training_slices(train_slices, config)
+    if not selected.any():
+        raise DatasetError(f"no training slice of split {split.name} shows lesion: set sampling.lesion_free = true")
+
+    parents = open_parents(start, teachers, config, run, resume)
+    check_test_leakage(parents, split, parts.test, slices)
+    weights = parents.initial_weights(config)
+    soft_targets = parents.soft_targets(train_slices, config)
     if is_first_process():
-        learnt = training_exposure((*split.train, *split.validation), sides.train | sides.validation, slices, manifest)
-        begin_run(run, config, split, resume, parents.lineage(learnt))
-    batches = batches_of(trained_on.where(drawn), config, None if soft is None else soft[drawn])
-    validation = scored_batches(chosen_on, config) if len(chosen_on) else None
-    checkpoint = fit(config.built, config.loss, training, batches, validation, run, resume, devices, first_weights)
+        members, exposed = (*split.train, *split.validation), parts.train | parts.validation
+        provenance = parents.provenance(training_exposure(members, exposed, slices, manifest))
+        prepare_run_folder(run, config, split, resume, provenance)
+
+    soft_targets = None if soft_targets is None else soft_targets[selected]
+    batches = build_training_batches(train_slices.where(selected), config, soft_targets)
+    validation = build_scoring_batches(validation_slices, config) if len(validation_slices) else None
+    module = initial_module(config.network_config, config.loss, config.training, weights)
+    checkpoint = fit(module, batches, validation, run, resume, devices)
 
     if not is_first_process():
         return {}
-    counts = {"train": int(drawn.sum()), "validation": len(chosen_on), "test": int(sides.test.sum())}
+    counts = {"train": int(selected.sum()), "validation": len(validation_slices), "test": int(parts.test.sum())}
     result: dict[str, Any] = {"checkpoint": checkpoint.name, "slices": counts, "threshold": 0.5, "validation": None}
-    if chosen_on.has_lesion.any():
-        curve = score(load_network(checkpoint, config.built), scored_batches(chosen_on, config), THRESHOLDS)
+    if validation_slices.has_lesion.any():
+        trained = load_network(checkpoint, config.network_config)
+        curve = score(trained, build_scoring_batches(validation_slices, config), THRESHOLDS)
         best = max(range(len(THRESHOLDS)), key=lambda i: curve[i].dice or 0.0)
         result |= {"threshold": float(THRESHOLDS[best]), "validation": curve[best].scores}
     _write(run / "result.json", json.dumps(result, indent=2))
@@ -112,24 +109,23 @@ def train(
 
 
 def describe_result(folder: Path, result: dict[str, Any]) -> list[str]:
-    """What `train` prints; nothing in any process but the first, whose result is empty."""
+    """Return the lines that `train` prints; none in any process but the first, whose result is empty."""
     if not result:
         return []
     scores = [
         f"  validation {name} {'undefined' if value is None else f'{value:.3f}'}"
         for name, value in (result["validation"] or {}).items()
     ]
-    chosen = f"{folder}: {result['checkpoint']} is the result, lesion from a probability of {result['threshold']} on"
-    return [chosen, *scores]
+    return [f"{folder}: result {result['checkpoint']}, probability threshold {result['threshold']}", *scores]
 
 
 def resume_or_train(
     config: RunConfig, prepared: Path, split: Split, run: Path, start: Path | None = None, teachers: Sequence[Path] = ()
 ) -> dict[str, Any]:
-    """`train`, going on with what the run folder holds; a run that `is_finished` is left as it is.
+    """Call `train`, resuming from the run folder's last checkpoint if there is one; a finished run is left unchanged.
 
     Raises:
-        GroundglassError: As `train` does.
+        GroundglassError: As `train` raises it.
     """
     if is_finished(config, prepared, split, run, start, teachers):
         result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
@@ -141,106 +137,117 @@ def resume_or_train(
 def is_finished(
     config: RunConfig, prepared: Path, split: Split, run: Path, start: Path | None, teachers: Sequence[Path]
 ) -> bool:
-    """Whether a run folder holds this training to its last epoch.
+    """Return whether a run folder holds this training, completed to its last epoch.
 
     Raises:
         ConfigError: The folder holds another training.
-        ModelError: What it builds on is damaged.
+        ModelError: A model that it builds on is damaged.
     """
-    check_builds_on(run, start, teachers)
+    check_same_parents(run, start, teachers)
     if not (run / "result.json").is_file():
         return False
-    begun = check_same_run(run, with_prepared_settings(config, read_manifest(prepared)), split)
-    return begun.training.epochs == config.training.epochs
+    stored = check_same_run(run, with_prepared_settings(config, read_manifest(prepared)), split)
+    return stored.training.epochs == config.training.epochs
 
 
 def select_training_slices(slices: Slices, config: RunConfig) -> NDArray[np.bool_]:
-    """(n,) which slices a training draws: all, or the ones with lesion."""
+    """Return (n,) True for the slices that a training samples from: all, or those with lesion."""
     return slices.has_lesion | config.sampling.lesion_free
 
 
-def batches_of(slices: Slices, config: RunConfig, soft: NDArray[np.float16] | None = None) -> Batches:
-    """The batches of a training on slices that `select_training_slices` has chosen, with soft targets where it is taught."""
-    field, seed = config.field, config.training.seed
+def build_training_batches(
+    slices: Slices, config: RunConfig, soft_targets: NDArray[np.float16] | None = None
+) -> Batches:
+    """Return the batches of a training on slices that `select_training_slices` has selected."""
+    field = config.field
     return training_batches(
-        slices, field.window_hu, config.sampling, config.augment, seed, config.classes, field.neighbours_mm, soft
+        slices,
+        field.window_hu,
+        config.sampling,
+        config.augment,
+        config.training.seed,
+        config.classes,
+        field.neighbours_mm,
+        soft_targets,
     )
 
 
-def scored_batches(slices: Slices, config: RunConfig) -> Batches:
-    """All of the slices, unchanged."""
+def build_scoring_batches(slices: Slices, config: RunConfig) -> Batches:
+    """Return all slices in order and without augmentation."""
     field = config.field
     return plain_batches(slices, field.window_hu, SCORING_BATCH, config.classes, field.neighbours_mm)
 
 
 def with_prepared_settings(config: RunConfig, manifest: Manifest) -> RunConfig:
-    """The configuration with the prepared folder's size and field of view.
+    """Return the configuration completed with the prepared folder's size and field of view.
 
     Raises:
-        ConfigError: It asks for another one, or for slices that were left out.
+        ConfigError: The configuration needs another size or view, or slices that were not prepared.
     """
-    asked, has = config.field, {"size": manifest.size, "view": manifest.field_of_view}
-    for name, value in has.items():
-        if getattr(asked, name) not in (None, value):
-            height, width = asked.size or manifest.size
+    field, settings = config.field, {"size": manifest.size, "view": manifest.field_of_view}
+    for name, value in settings.items():
+        if getattr(field, name) not in (None, value):
+            height, width = field.size or manifest.size
             raise ConfigError(
-                f"field.{name} of {config.name} is {getattr(asked, name)}, the folder was prepared with {value}: "
-                f"groundglass prepare … --size {height} {width} --view {asked.view or manifest.field_of_view}"
+                f"field.{name} of {config.name} is {getattr(field, name)}, but the folder was prepared with {value}: "
+                f"groundglass prepare … --size {height} {width} --view {field.view or manifest.field_of_view}"
             )
     if config.sampling.lesion_free and manifest.lesion_slices_only:
-        raise ConfigError(f"{config.name} draws lesion-free slices, the folder was prepared with --lesion-slices-only")
-    return config.model_copy(update={"field": asked.model_copy(update=has)})
+        raise ConfigError(
+            f"{config.name} samples lesion-free slices, but the folder was prepared with --lesion-slices-only"
+        )
+    return config.model_copy(update={"field": field.model_copy(update=settings)})
 
 
-def begin_run(run: Path, config: RunConfig, split: Split, resume: bool, lineage: Provenance) -> None:
-    """Write down what is asked for, or hold it against what the run folder was begun with.
+def prepare_run_folder(run: Path, config: RunConfig, split: Split, resume: bool, provenance: Provenance) -> None:
+    """Write the files that describe a training, or check them against those of the run that is resumed.
 
     Raises:
-        ConfigError: The folder holds another training, or one that was not to be gone on with.
+        ConfigError: The folder holds another training, or one that is not to be resumed.
     """
     if (run / "last.ckpt").exists() and not resume:
-        raise ConfigError(f"{run} holds a training already: go on with --resume, or name another folder")
+        raise ConfigError(f"{run} already holds a training: continue it with --resume, or name another folder")
     if resume and (run / "config.json").is_file():
         check_same_run(run, config, split)
-    for outcome in OUTCOMES:
-        (run / outcome).unlink(missing_ok=True)
+    for name in RESULT_FILES:
+        (run / name).unlink(missing_ok=True)
     _write(run / "config.json", config.model_dump_json(indent=2))
     _write(run / "split.json", split.model_dump_json(indent=1))
     _write(run / "machine.json", json.dumps(describe_machine(), indent=2))
-    if not resume:  # what it began with stays
-        _write(run / PROVENANCE_FILE, lineage.model_dump_json(indent=2))
+    if not resume:  # a resumed run keeps its first provenance
+        _write(run / PROVENANCE_FILE, provenance.model_dump_json(indent=2))
 
 
 def check_same_run(run: Path, config: RunConfig, split: Split) -> RunConfig:
-    """Hold what is asked for against what a run folder was begun with.
+    """Check that a run folder was started with this configuration, apart from its epochs, and this split.
 
     Returns:
-        The configuration that it was begun with, or last gone on with; only its epochs may differ.
+        The configuration stored in the folder.
 
     Raises:
-        ConfigError: It is another training.
+        ConfigError: The folder holds another training, or is damaged or of an older version.
     """
     try:
-        begun = RunConfig.model_validate_json((run / "config.json").read_bytes())
-        begun_with = Split.model_validate_json((run / "split.json").read_bytes())
-    except (OSError, ValidationError) as error:
-        raise ConfigError(f"{run} cannot be gone on with, it is damaged or of an older version") from error
-    if _but_for_epochs(begun) != _but_for_epochs(config):
-        raise ConfigError(f"{run} was begun with another configuration: only training.epochs may change")
-    if begun_with != split:
-        raise ConfigError(f"{run} was begun with another split: name the one that it was begun with")
-    return begun
+        stored = read_stored_config(run)
+        stored_split = Split.model_validate_json((run / "split.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{run} cannot be resumed: it is damaged or of an older version") from error
+    if _without_epochs(stored) != _without_epochs(config):
+        raise ConfigError(f"{run} was started with another configuration: only training.epochs may change")
+    if stored_split != split:
+        raise ConfigError(f"{run} was started with another split: name the one that it was started with")
+    return stored
 
 
-def _but_for_epochs(config: RunConfig) -> dict[str, Any]:
-    plain = config.model_dump(mode="json")
-    del plain["training"]["epochs"]
-    return plain
+def _without_epochs(config: RunConfig) -> dict[str, Any]:
+    content = config.model_dump(mode="json")
+    del content["training"]["epochs"]
+    return content
 
 
 @torch.inference_mode()
 def score(module: LesionModule, batches: Batches, thresholds: NDArray[np.float64]) -> list[Confusion]:
-    """Pooled lesion counts of the network over batches of slices as they are cut, for each threshold."""
+    """Count lesion pixels on the network's own grid, pooled over all batches, at each threshold."""
     totals = [Confusion() for _ in thresholds]
     for image, target in batches:
         probability, truth = torch.sigmoid(module(image)[:, 0]).numpy(), target[:, 0].numpy() > 0

@@ -1,4 +1,4 @@
-"""Weights that are there already: of a checkpoint or an exported model, and as another training begins with them."""
+"""Trained weights: read from a checkpoint or an exported model, and adapted to initialise another training."""
 
 from __future__ import annotations
 
@@ -15,66 +15,74 @@ from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
 from groundglass.training.module import LesionModule, TrainingConfig
 
-State: TypeAlias = dict[str, Tensor]
+StateDict: TypeAlias = dict[str, Tensor]  # of a LesionModule
 
 
 def load_network(checkpoint: Path, network: NetworkConfig | BaselineConfig) -> LesionModule:
-    """The network of a checkpoint, in evaluation mode; only tensors are unpickled.
+    """Read the network of a checkpoint, in evaluation mode; only tensors are unpickled.
 
     Raises:
-        TrainingError: The checkpoint is missing, or of another network.
+        TrainingError: The checkpoint is missing, or holds another network.
     """
     if not checkpoint.is_file():
-        raise TrainingError(f"{checkpoint} is not there: train first")
-    module = fresh(network)
+        raise TrainingError(f"{checkpoint} does not exist: train first")
+    module = untrained_module(network)
     try:
         module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     except RuntimeError as error:
         raise TrainingError(
-            f"{checkpoint} does not fit the configuration beside it: {str(error).splitlines()[0]}"
+            f"{checkpoint} does not match the config.json beside it: {str(error).splitlines()[0]}"
         ) from error
     return module.eval()
 
 
-def exported_weights(model: Path, network: NetworkConfig | BaselineConfig) -> State:
-    """The weights of an ONNX file that `export` wrote: it keeps the names of the paper's network.
+def exported_weights(model: Path, network: NetworkConfig | BaselineConfig) -> StateDict:
+    """Read the weights of an ONNX file that `export` wrote, in which those of the paper's network keep their names.
 
     Raises:
-        TrainingError: A weight is not in it, as of some peers, or where a quantiser has rewritten the file.
+        TrainingError: A weight is missing, because the network is a baseline or the file was quantized.
     """
     import onnx
     from onnx.numpy_helper import to_array
 
     stored = {weight.name: weight for weight in onnx.load(model).graph.initializer}
-    wanted = fresh(network).state_dict()
-    for name in wanted:
+    weights: StateDict = {}
+    for name in untrained_module(network).state_dict():
         if name.removeprefix("network.") not in stored:
-            raise TrainingError(f"{model} does not hold {name} under its name: take the run that it was exported from")
-    return {name: torch.from_numpy(to_array(stored[name.removeprefix("network.")]).copy()) for name in wanted}
+            raise TrainingError(f"{model} holds no weight called {name}: use the run that it was exported from")
+        weights[name] = torch.from_numpy(to_array(stored[name.removeprefix("network.")]).copy())
+    return weights
 
 
-def widened(weights: State, of: NetworkConfig | BaselineConfig, network: NetworkConfig | BaselineConfig) -> State:
-    """A trained network's weights for another one: the same network, or it between neighbours.
+def adapt_weights(
+    weights: StateDict, source: NetworkConfig | BaselineConfig, target: NetworkConfig | BaselineConfig
+) -> StateDict:
+    """Return the weights of one network for another: the same network, or its 2.5D version.
 
-    Where the other one sees neighbours that this one did not, their weights begin at 0: it begins as what this one is.
+    The weights of the neighbouring slices are set to 0, so that the 2.5D network starts with the 2D network's output.
+
+    Args:
+        weights: Weights of `source`.
+        source: The network that was trained.
+        target: The network to initialise.
 
     Raises:
-        TrainingError: The networks differ in more than that.
+        TrainingError: The networks differ in more than their input slices.
     """
-    if replace(of, slices=network.slices) != network or of.slices > network.slices:
+    if replace(source, slices=target.slices) != target or source.slices > target.slices:
         raise TrainingError(
-            f"the weights to begin with are of another network ({of}): begin with one of the same switches ({network})"
+            f"the initial weights are of another network ({source}): choose a model with the same switches ({target})"
         )
-    if of.slices == network.slices:
+    if source.slices == target.slices:
         return weights
-    wanted, wider = fresh(network).state_dict(), dict(weights)
+    expected, adapted = untrained_module(target).state_dict(), dict(weights)
     for name, weight in weights.items():
-        if weight.shape != wanted[name].shape:
-            nothing = torch.zeros_like(weight)
-            wider[name] = torch.cat((nothing, weight, nothing), dim=1)
-    return wider
+        if weight.shape != expected[name].shape:  # (filters, 1, 3, 3), expected (filters, 3, 3, 3)
+            zeros = torch.zeros_like(weight)
+            adapted[name] = torch.cat((zeros, weight, zeros), dim=1)
+    return adapted
 
 
-def fresh(network: NetworkConfig | BaselineConfig) -> LesionModule:
-    """A network with random weights, to load others into."""
+def untrained_module(network: NetworkConfig | BaselineConfig) -> LesionModule:
+    """Return a module with random weights, to load others into."""
     return LesionModule(network, LossConfig(), TrainingConfig())

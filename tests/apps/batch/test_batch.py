@@ -1,4 +1,4 @@
-"""A batch as its user meets it: the command line, its folder of results, and what is left when it is cut off."""
+"""Batches: the command line, the folder of results, crashes, interruptions and privacy."""
 
 import csv
 import gzip
@@ -16,15 +16,27 @@ import pytest
 from PIL import Image
 
 from groundglass import cli
-from groundglass.apps.batch.records import BatchOptions, BatchSettings, CaseRecord, CaseStatus, is_done, read_record
-from groundglass.apps.batch.run import BatchProgress, Plan, plan, progress_table, run
+from groundglass.apps.batch.records import (
+    BatchOptions,
+    BatchSettings,
+    ItemRecord,
+    ItemStatus,
+    is_done,
+    read_record,
+    remove_results,
+)
+from groundglass.apps.batch.run import BatchPlan, BatchProgress, plan_batch, progress_table, run_batch
 from groundglass.apps.batch.summary import Summary
 from groundglass.errors import ConfigError, OutputError
+from groundglass.files import staged_folder, write_atomic
+from groundglass.inference.open_model import resolve_model
 from groundglass.io import nifti
+from groundglass.report.findings import ModelRef
 from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.phantom import chest_phantom
 from helpers.dicom_phantom import NAME, NUMBER, write_series
-from helpers.fake_batch import Obedient, alive, orders, pids, rows, until
+from helpers.fake_batch import FakeBatchWorkerFactory, summary_rows, write_scripts
+from helpers.scripted_worker import hanging_pids, is_alive, wait_until
 
 COMMAND = [sys.executable, "-c", "from groundglass.cli import main; main()", "batch"]
 
@@ -36,39 +48,41 @@ def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(*words: object, temporary: Path | None = None) -> subprocess.CompletedProcess[str]:
+def command(*arguments: object, temporary: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
     environment = {**os.environ, "TMPDIR": str(temporary)} if temporary else None
-    return subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, env=environment)
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=environment)
 
 
-def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the command in this process; its workers have theirs."""
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run the command in this process, with its workers in theirs; return exit code, stdout and stderr."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["groundglass", "batch", *map(str, words)])
+        patch.setattr(sys, "argv", ["groundglass", "batch", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             cli.main()
-    on_record = capsys.readouterr()
-    return int(end.value.code or 0), on_record.out, on_record.err
+    output = capsys.readouterr()
+    return int(end.value.code or 0), output.out, output.err
 
 
 def by_source(folder: Path) -> dict[str, dict[str, str]]:
-    """The summary's rows under the names of their sources."""
+    """Read the summary's rows as {file name of the source: row}."""
     with (folder / "key.csv").open(newline="") as stream:
         key = {row["case"]: Path(row["scan"]).name for row in csv.DictReader(stream)}
-    return {key[case]: row for case, row in rows(folder).items()}
+    return {key[case]: row for case, row in summary_rows(folder).items()}
 
 
-def obeyed(source: Path, out: Path, workers: int = 2, time_limit_s: float = 60) -> tuple[Plan, BatchProgress]:
-    planned = plan(str(source), out)
+def run_scripts(source: Path, out: Path, workers: int = 2, time_limit_s: float = 60) -> tuple[BatchPlan, BatchProgress]:
+    """Run a batch over the scripts in a folder."""
+    planned = plan_batch(str(source), out)
     progress = BatchProgress(planned)
-    run(planned, progress, workers, time_limit_s, opener=Obedient(planned.settings))
+    run_batch(planned, progress, workers, time_limit_s, worker_factory=FakeBatchWorkerFactory(planned.settings))
     return planned, progress
 
 
-# The whole way
+# From the command line to the results
 
 
-def test_one_bad_case_is_a_row_and_what_is_done_is_kept(
+def test_a_damaged_scan_becomes_a_failed_row_and_the_next_call_retries_it_alone(
     scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
@@ -77,70 +91,72 @@ def test_one_bad_case_is_a_row_and_what_is_done_is_kept(
     shutil.copy(scan_file, source / "deep/also.nii.gz")
     (source / "bad.nii.gz").write_bytes(scan_file.read_bytes()[:5000])
 
-    code, on_record, error = call(capsys, source, "-o", out, "--workers", 2)
+    code, output, error = call(capsys, source, "-o", out, "--workers", 2)
     assert code == 4
-    assert error == "groundglass: 1 of 3 scans failed: see why in summary.csv; the same command tries again\n"
-    assert on_record.splitlines()[-2].startswith("2 of 3 done, 1 failed")
-    assert len(on_record.splitlines()) == 5  # a line a case
-    told = by_source(out)
-    assert told["bad.nii.gz"]["status"] == "failed"
-    assert told["bad.nii.gz"]["reason"].startswith("the scan is damaged or cut short")
-    assert told["bad.nii.gz"]["lesion_ml"] == ""
+    assert error == (
+        "groundglass: 1 of 3 scans failed for the reasons in summary.csv; run the same command again to retry them\n"
+    )
+    assert output.splitlines()[-2].startswith("2 of 3 done, 1 failed")
+    assert len(output.splitlines()) == 5  # one for each scan, the counts, the path of the summary
+    by_name = by_source(out)
+    assert by_name["bad.nii.gz"]["status"] == "failed"
+    assert by_name["bad.nii.gz"]["reason"].startswith("the scan is damaged or cut short")
+    assert by_name["bad.nii.gz"]["lesion_ml"] == ""
     for name in ("good.nii.gz", "also.nii.gz"):
-        row = told[name]
+        row = by_name[name]
         assert (row["status"], row["reason"], row["slices"]) == ("done", "", "12")
         assert float(row["lesion_ml"]) > 100
         assert {file.name for file in (out / row["case"]).iterdir()} >= {"findings.json", "lesions.nii.gz"}
-    bad = told["bad.nii.gz"]["case"]
-    assert {entry.name for entry in out.iterdir()} == {"key.csv", "summary.csv", "records"} | set(rows(out)) - {bad}
+    folders = set(summary_rows(out)) - {by_name["bad.nii.gz"]["case"]}
+    assert {entry.name for entry in out.iterdir()} == {"key.csv", "summary.csv", "records"} | folders
     assert (out / "key.csv").stat().st_mode & 0o777 == 0o600
 
     shutil.copy(scan_file, source / "bad.nii.gz")
-    before = (out / told["good.nii.gz"]["case"] / "findings.json").stat().st_mtime_ns
-    code, on_record, error = call(capsys, source, "-o", out)
+    before = (out / by_name["good.nii.gz"]["case"] / "findings.json").stat().st_mtime_ns
+    code, output, error = call(capsys, source, "-o", out)
     assert (code, error) == (0, "")
-    assert on_record.splitlines()[-2].startswith("3 of 3 done (2 before)")
-    assert (out / told["good.nii.gz"]["case"] / "findings.json").stat().st_mtime_ns == before
-    assert {row["status"] for row in rows(out).values()} == {"done"}
+    assert output.splitlines()[-2].startswith("3 of 3 done (2 before)")
+    assert (out / by_name["good.nii.gz"]["case"] / "findings.json").stat().st_mtime_ns == before
+    assert {row["status"] for row in summary_rows(out).values()} == {"done"}
     assert call(capsys, source, "-o", out)[0] == 0  # nothing left to do
 
 
-def test_a_csv_names_its_cases(scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_csv_gives_the_scans_their_names(scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "list.csv"
     table.write_text(f"scan,case\n{scan_file},first\ngone.nii,second\n")
     assert call(capsys, table, "-o", tmp_path / "out")[0] == 4
-    told = rows(tmp_path / "out")
-    assert {name: row["status"] for name, row in told.items()} == {"first": "done", "second": "failed"}
-    assert "there is no such file" in told["second"]["reason"]
+    by_name = summary_rows(tmp_path / "out")
+    assert {name: row["status"] for name, row in by_name.items()} == {"first": "done", "second": "failed"}
+    assert "there is no such file" in by_name["second"]["reason"]
     assert not (tmp_path / "out" / "key.csv").exists()
     assert (tmp_path / "out" / "first" / "findings.json").is_file()
 
 
-def test_two_shards_at_the_same_time_make_one_summary(scan_file: Path, tmp_path: Path) -> None:
+def test_two_shards_at_the_same_time_write_one_summary(scan_file: Path, tmp_path: Path) -> None:
     for number in range(4):
         shutil.copy(scan_file, tmp_path / f"ct{number}.nii.gz")
-    words = [*COMMAND, str(tmp_path / "ct*.nii.gz"), "-o", str(tmp_path / "out"), "--shard"]
-    both = [subprocess.Popen([*words, f"{number}/2"], stdout=subprocess.PIPE, text=True) for number in (1, 2)]
+    arguments = [*COMMAND, str(tmp_path / "ct*.nii.gz"), "-o", str(tmp_path / "out"), "--shard"]
+    both = [subprocess.Popen([*arguments, f"{number}/2"], stdout=subprocess.PIPE, text=True) for number in (1, 2)]
     for process in both:
         assert "2 of 2 done" in process.communicate()[0]
         assert process.returncode == 0
-    assert [row["status"] for row in rows(tmp_path / "out").values()] == ["done"] * 4
+    assert [row["status"] for row in summary_rows(tmp_path / "out").values()] == ["done"] * 4
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "message"),
+    ("arguments", "code", "message"),
     [
         (("empty", "-o", "out"), 3, "no scan was found"),
         (("empty",), 2, "--output"),
         (("empty", "-o", "out", "--shard", "0/2"), 2, "expected i/n"),
         (("empty", "-o", "out", "--shard", "3/2"), 2, "expected i/n"),
         (("empty", "-o", "out", "--workers", "0"), 2, "--workers"),
-        (("empty", "-o", "out", "--workers", "2", "--scheduler", "tcp://x:1"), 2, "not with --scheduler"),
+        (("empty", "-o", "out", "--workers", "2", "--scheduler", "tcp://x:1"), 2, "leave one of the two out"),
         (("empty", "-o", "out", "--model", "no.onnx"), 1, "no.onnx is not there"),
     ],
 )
-def test_bad_calls_are_refused_before_anything_is_written(
-    words: tuple[str, ...],
+def test_bad_arguments_are_refused_before_anything_is_written(
+    arguments: tuple[str, ...],
     code: int,
     message: str,
     tmp_path: Path,
@@ -149,13 +165,13 @@ def test_bad_calls_are_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    got, on_record, error = call(capsys, *words)
-    assert (got, on_record) == (code, "")
+    exit_code, output, error = call(capsys, *arguments)
+    assert (exit_code, output) == (code, "")
     assert message in error
     assert not (tmp_path / "out").exists()
 
 
-def test_dask_is_asked_for_where_it_is_missing(
+def test_a_missing_dask_is_reported_with_the_command_that_installs_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -164,155 +180,174 @@ def test_dask_is_asked_for_where_it_is_missing(
     assert error == "groundglass: distributed is not installed: pip install 'groundglass[batch]'\n"
 
 
-# Bad cases, killed workers
+# Crashes and time limits
 
 
-def test_a_case_that_kills_its_process_is_a_row(tmp_path: Path) -> None:
-    source = orders(tmp_path / "in", a="fine", b="die", c="fine", d=f"die once {tmp_path / 'd'}", e="fine")
-    _, progress = obeyed(source, tmp_path / "out")
-    assert len(progress.ended) == 5
-    told = by_source(tmp_path / "out")
-    assert {name: row["status"] for name, row in told.items() if row["status"] != "done"} == {"b.nii": "failed"}
-    assert told["b.nii"]["reason"].startswith("its process died twice (signal 9)")
-    assert not (tmp_path / "out" / told["b.nii"]["case"]).exists()
+def test_a_scan_that_kills_its_process_twice_becomes_a_failed_row(tmp_path: Path) -> None:
+    source = write_scripts(tmp_path / "in", a="fine", b="die", c="fine", d=f"die once {tmp_path / 'd'}", e="fine")
+    _, progress = run_scripts(source, tmp_path / "out")
+    assert len(progress.finished) == 5
+    by_name = by_source(tmp_path / "out")
+    assert {name: row["status"] for name, row in by_name.items() if row["status"] != "done"} == {"b.nii": "failed"}
+    assert by_name["b.nii"]["reason"].startswith("its process died twice (signal 9)")
+    assert not (tmp_path / "out" / by_name["b.nii"]["case"]).exists()
     assert not list((tmp_path / "out").glob(".groundglass-*"))
 
 
-def test_a_worker_that_is_killed_in_the_middle_is_replaced(tmp_path: Path) -> None:
-    source = orders(tmp_path / "in", a="fine", b=f"hang once {tmp_path / 'b'}", c="fine", d="fine")
-    killer = threading.Thread(target=lambda: os.kill(pids(tmp_path / "b")[0], signal.SIGKILL))
+def test_a_worker_that_is_killed_is_replaced_and_its_scan_done(tmp_path: Path) -> None:
+    source = write_scripts(tmp_path / "in", a="fine", b=f"hang once {tmp_path / 'b'}", c="fine", d="fine")
+    killer = threading.Thread(target=lambda: os.kill(hanging_pids(tmp_path / "b")[0], signal.SIGKILL))
     killer.start()
-    _, progress = obeyed(source, tmp_path / "out", workers=1)
+    _, progress = run_scripts(source, tmp_path / "out", workers=1)
     killer.join()
-    assert [record.status for record in progress.ended] == [CaseStatus.DONE] * 4
-    assert len(rows(tmp_path / "out")) == 4
+    assert [record.status for record in progress.finished] == [ItemStatus.DONE] * 4
+    assert len(summary_rows(tmp_path / "out")) == 4
 
 
-def test_a_case_that_takes_too_long_is_a_row(tmp_path: Path) -> None:
-    source = orders(tmp_path / "in", a="fine", b=f"hang {tmp_path / 'b'}", c="fine")
-    _, progress = obeyed(source, tmp_path / "out", time_limit_s=1.5)
-    assert not alive(pids(tmp_path / "b")[0])
-    told = by_source(tmp_path / "out")
-    assert (told["b.nii"]["status"], told["a.nii"]["status"], told["c.nii"]["status"]) == ("timed out", "done", "done")
-    assert told["b.nii"]["reason"] == "took more than 1.5 s: give it more with --time-limit"
+def test_a_scan_that_exceeds_the_time_limit_becomes_a_row(tmp_path: Path) -> None:
+    source = write_scripts(tmp_path / "in", a="fine", b=f"hang {tmp_path / 'b'}", c="fine")
+    _, progress = run_scripts(source, tmp_path / "out", time_limit_s=1.5)
+    assert not is_alive(hanging_pids(tmp_path / "b")[0])
+    by_name = by_source(tmp_path / "out")
+    statuses = {name: row["status"] for name, row in by_name.items()}
+    assert statuses == {"a.nii": "done", "b.nii": "timed out", "c.nii": "done"}
+    assert by_name["b.nii"]["reason"] == "took more than 1.5 s: give it more with --time-limit"
     assert not list((tmp_path / "out").glob(".groundglass-*"))
     assert len(progress.failed) == 1
 
 
 def test_results_that_cannot_be_written_end_the_batch(tmp_path: Path) -> None:
-    source = orders(tmp_path / "in", a="fine", b="fine")
+    source = write_scripts(tmp_path / "in", a="fine", b="fine")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "records").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
-        obeyed(source, tmp_path / "out")
+        run_scripts(source, tmp_path / "out")
 
 
-# Cut off, gone on with
+# Interrupted and resumed
 
 
-def test_ctrl_c_leaves_no_process_and_no_half_case_and_says_how_to_go_on(tmp_path: Path) -> None:
-    source, out = orders(tmp_path / "in", a="fine", b=f"hang {tmp_path / 'b'}"), tmp_path / "out"
+def test_ctrl_c_leaves_no_process_and_no_partial_results_and_the_next_call_resumes(tmp_path: Path) -> None:
+    source, out = write_scripts(tmp_path / "in", a="fine", b=f"hang {tmp_path / 'b'}"), tmp_path / "out"
     code = (
-        "import signal; from groundglass.apps.batch import run; from helpers.fake_batch import Obedient\n"
-        "run.BatchWorkerFactory = lambda settings, threads: Obedient(settings)\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
+        "import signal; from groundglass.apps.batch import run; from helpers.fake_batch import FakeBatchWorkerFactory\n"
+        "run.BatchWorkerFactory = lambda settings, threads: FakeBatchWorkerFactory(settings)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell ignore it\n"
         "from groundglass.cli import main; main()"
     )
-    words = [sys.executable, "-c", code, "batch", str(source), "-o", str(out)]
+    arguments = [sys.executable, "-c", code, "batch", str(source), "-o", str(out)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    pid, owner = pids(tmp_path / "b")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    pid, owner = hanging_pids(tmp_path / "b")
     assert owner == process.pid
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 1
     assert error.startswith("groundglass: interrupted: 1 of 2 done")
-    assert error.endswith("the same command goes on from there\n")
-    until(lambda: not alive(pid), 10)
-    assert [row["status"] for row in rows(out).values()] == ["done"]
+    assert error.endswith("run the same command again to continue\n")
+    wait_until(lambda: not is_alive(pid), 10)
+    assert [row["status"] for row in summary_rows(out).values()] == ["done"]
     assert not list(out.glob(".groundglass-*"))
 
     (source / "b.nii").write_text("fine")
-    planned, _ = obeyed(source, out)
-    assert [case.source.name for case in planned.waiting] == ["b.nii"]
-    assert [row["status"] for row in rows(out).values()] == ["done"] * 2
+    planned, _ = run_scripts(source, out)
+    assert [item.source.name for item in planned.pending] == ["b.nii"]
+    assert [row["status"] for row in summary_rows(out).values()] == ["done"] * 2
 
 
-def test_what_a_killed_batch_left_is_swept_away(tmp_path: Path) -> None:
-    source, out = orders(tmp_path / "in", a="fine"), tmp_path / "out"
-    (case,) = plan(str(source), out).cases
-    half = out / f".groundglass-{case.name}-0123abcd" / "lesions"
-    half.mkdir(parents=True)
-    (half / "lesions.nii.gz").write_bytes(b"half")
-    obeyed(source, out)
-    assert {file.name for file in (out / case.name).iterdir()} == {"findings.json"}
-    assert not half.parent.exists()
+def test_partial_results_of_a_killed_batch_are_removed(tmp_path: Path) -> None:
+    source, out = write_scripts(tmp_path / "in", a="fine"), tmp_path / "out"
+    (item,) = plan_batch(str(source), out).items
+    partial = out / f".groundglass-{item.name}-0123abcd" / "lesions"
+    partial.mkdir(parents=True)
+    (partial / "lesions.nii.gz").write_bytes(b"half")
+    run_scripts(source, out)
+    assert {file.name for file in (out / item.name).iterdir()} == {"findings.json"}
+    assert not partial.parent.exists()
 
 
-def test_done_is_what_was_made_of_this_source_by_this_model_as_wished(tmp_path: Path) -> None:
-    source, out = orders(tmp_path / "in", a="fine"), tmp_path / "out"
-    planned, _ = obeyed(source, out)
-    (case,) = planned.cases
-    settings = planned.settings
-    assert is_done(case, settings)
-    assert not is_done(case, replace(settings, used=settings.used.model_copy(update={"sha256": "1" * 64})))
-    assert not is_done(case, replace(settings, options=replace(settings.options, intensity=IntensityKind.HU)))
-    findings = out / case.name / "findings.json"
+def test_removing_the_results_of_an_item_leaves_those_that_another_process_is_writing(tmp_path: Path) -> None:
+    """Names may begin alike: two shards, or two Dask workers, write `ct` and `ct-2` at the same time."""
+    with staged_folder(tmp_path / "ct-2") as other:
+        (tmp_path / "records").mkdir()
+        (tmp_path / "records" / "ct-2.json").touch()
+        remove_results(tmp_path, "ct")
+        (other / "findings.json").write_text("{}")
+    assert (tmp_path / "ct-2" / "findings.json").is_file()
+    assert (tmp_path / "records" / "ct-2.json").is_file()
+
+
+def test_two_processes_that_write_the_same_item_leave_one_whole_result(tmp_path: Path) -> None:
+    """A Dask scheduler may give an item to a second worker while the first is cut off but still runs."""
+    with staged_folder(tmp_path / "ct") as slow:
+        (slow / "findings.json").write_text("{}")
+        with staged_folder(tmp_path / "ct") as fast:
+            (fast / "findings.json").write_text("{}")
+    assert [path.name for path in tmp_path.rglob("*")] == ["ct", "findings.json"]
+
+
+def test_an_item_is_done_if_its_results_are_of_the_same_source_model_and_options(tmp_path: Path) -> None:
+    source, out = write_scripts(tmp_path / "in", a="fine"), tmp_path / "out"
+    planned, _ = run_scripts(source, out)
+    (item,), settings = planned.items, planned.settings
+    assert is_done(item, settings)
+    assert not is_done(item, replace(settings, model=settings.model.model_copy(update={"sha256": "1" * 64})))
+    assert not is_done(item, replace(settings, options=replace(settings.options, intensity=IntensityKind.HU)))
+    findings = out / item.name / "findings.json"
     findings.rename(out / "elsewhere")
-    assert not is_done(case, settings)
+    assert not is_done(item, settings)
     (out / "elsewhere").rename(findings)
-    os.utime(case.source, (1, 1))
-    assert not is_done(case, settings)
+    os.utime(item.source, (1, 1))
+    assert not is_done(item, settings)
 
 
-def test_a_case_that_is_no_longer_done_keeps_no_results_but_what_others_put_there(tmp_path: Path) -> None:
-    source, out = orders(tmp_path / "in", a="fine"), tmp_path / "out"
-    planned, _ = obeyed(source, out)
-    folder = out / planned.cases[0].name
+def test_an_item_that_fails_later_loses_its_results_and_keeps_the_files_of_others(tmp_path: Path) -> None:
+    source, out = write_scripts(tmp_path / "in", a="fine"), tmp_path / "out"
+    planned, _ = run_scripts(source, out)
+    folder = out / planned.items[0].name
     (folder / "notes.txt").write_text("mine")
     (source / "a.nii").write_text("die")
-    obeyed(source, out)
+    run_scripts(source, out)
     assert {file.name for file in folder.iterdir()} == {"notes.txt"}
     (source / "a.nii").write_text("fine again")
-    obeyed(source, out)
+    run_scripts(source, out)
     assert {file.name for file in folder.iterdir()} == {"notes.txt", "findings.json"}
 
 
-def test_of_several_writers_the_last_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, out = orders(tmp_path / "in", a="fine", b="fine"), tmp_path / "out"
-    planned, _ = obeyed(source, out)
-    second = out / "records" / f"{planned.cases[1].name}.json"
+def test_the_last_writer_of_a_summary_writes_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = write_scripts(tmp_path / "in", a="fine", b="fine"), tmp_path / "out"
+    planned, _ = run_scripts(source, out)
+    second = out / "records" / f"{planned.items[1].name}.json"
     late = second.read_bytes()
     second.unlink()
-    summary, text = Summary(out, False), Summary._text
+    summary = Summary(out, with_identity=False)
 
-    def meanwhile(self: Summary) -> str:  # another shard's case ends after this one looked
-        made = text(self)
+    def write_and_finish_another(path: Path, data: bytes) -> None:  # another shard finishes an item meanwhile
+        write_atomic(path, data)
         if not second.exists():
             second.write_bytes(late)
-        return made
 
-    monkeypatch.setattr(Summary, "_text", meanwhile)
+    monkeypatch.setattr("groundglass.apps.batch.summary.write_atomic", write_and_finish_another)
     summary.write()
-    assert len(rows(out)) == 2
+    assert len(summary_rows(out)) == 2
 
 
-def test_a_damaged_record_is_a_case_to_be_done_again(tmp_path: Path) -> None:
-    source, out = orders(tmp_path / "in", a="fine"), tmp_path / "out"
-    planned, _ = obeyed(source, out)
-    record = out / "records" / f"{planned.cases[0].name}.json"
+def test_an_item_with_a_damaged_record_is_processed_again(tmp_path: Path) -> None:
+    source, out = write_scripts(tmp_path / "in", a="fine"), tmp_path / "out"
+    planned, _ = run_scripts(source, out)
+    record = out / "records" / f"{planned.items[0].name}.json"
     record.write_bytes(record.read_bytes()[:40])
-    assert read_record(out, planned.cases[0].name) is None
-    again, _ = obeyed(source, out)
-    assert again.waiting == planned.cases
-    assert len(rows(out)) == 1
+    assert read_record(out, planned.items[0].name) is None
+    again, _ = run_scripts(source, out)
+    assert again.pending == planned.items
+    assert len(summary_rows(out)) == 1
 
 
 # Privacy
 
 
-def planted(folder: Path, scan_file: Path) -> Path:
-    """Sources of every kind, good and bad, with a patient's name in files, folders and headers."""
+def write_named_sources(folder: Path, scan_file: Path) -> Path:
+    """Write sources of every format, good and bad, with a patient's name in files, folders and headers."""
     source = folder / "PLANTED_root"
     (source / "PLANTED^Jane").mkdir(parents=True)
     shutil.copy(scan_file, source / "PLANTED^Jane" / "PLANTED-1.nii.gz")
@@ -330,16 +365,16 @@ def planted(folder: Path, scan_file: Path) -> Path:
     return source
 
 
-def told(path: Path) -> str:
-    """Name and content of a file, unpacked where it is packed."""
+def name_and_content(path: Path) -> str:
+    """Return a file's name and its content, uncompressed."""
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
         content = gzip.decompress(content)
     return f"{path.name} {content.decode('latin-1')}"
 
 
-def test_no_name_or_path_is_told_unless_asked_for(scan_file: Path, tmp_path: Path) -> None:
-    source, out, temporary = planted(tmp_path, scan_file), tmp_path / "out", tmp_path / "temporary"
+def test_without_identity_no_output_holds_a_name_or_a_path(scan_file: Path, tmp_path: Path) -> None:
+    source, out, temporary = write_named_sources(tmp_path, scan_file), tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
     done = command(source, "-o", out, temporary=temporary)
     assert done.returncode == 4, done.stderr
@@ -351,45 +386,45 @@ def test_no_name_or_path_is_told_unless_asked_for(scan_file: Path, tmp_path: Pat
     ]
     assert len(statuses) == 7
     files = [
-        file for place in (out, temporary) for file in place.rglob("*") if file.is_file() and file.name != "key.csv"
+        file for folder in (out, temporary) for file in folder.rglob("*") if file.is_file() and file.name != "key.csv"
     ]
     assert len(files) > 15
-    for text in (done.stdout, done.stderr, *map(told, files)):
+    for text in (done.stdout, done.stderr, *map(name_and_content, files)):
         for secret in ("planted", NAME, NUMBER, "jane", str(tmp_path / "PLANTED_root")):
             assert secret.casefold() not in text.casefold()
     assert {file.name for file in out.glob("*/lesions/*")} == {"slice-0001.png", "slice-0002.png"}
     assert not list(out.glob("*/*.dcm"))
 
 
-def test_with_identity_sources_are_told_and_dicom_is_written(scan_file: Path, tmp_path: Path) -> None:
-    source, out = planted(tmp_path, scan_file), tmp_path / "out"
+def test_with_identity_sources_are_named_and_dicom_is_written(scan_file: Path, tmp_path: Path) -> None:
+    source, out = write_named_sources(tmp_path, scan_file), tmp_path / "out"
     done = command(source, "-o", out, "--with-identity")
     assert done.returncode == 4
-    told = rows(out)
-    (series,) = [row for row in told.values() if row["source"] == str(source / "dicom PLANTED")]
+    by_name = summary_rows(out)
+    (series,) = [row for row in by_name.values() if row["source"] == str(source / "dicom PLANTED")]
     assert series["case"].startswith("dicom_PLANTED-")
     assert (out / series["case"] / "lesions.dcm").is_file()
     assert NAME in (out / series["case"] / "findings.json").read_text()
-    assert any("PLANTED 5.png is coloured" in row["reason"] for row in told.values())
+    assert any("PLANTED 5.png is coloured" in row["reason"] for row in by_name.values())
     assert not (out / "key.csv").exists()
-    with pytest.raises(ConfigError, match="was begun with --with-identity: go on so"):
-        plan(str(source), out)
+    with pytest.raises(ConfigError, match="was begun with --with-identity: continue in the same way"):
+        plan_batch(str(source), out)
 
 
-# What is shown
+# Progress
 
 
-def test_the_table_counts_and_names_what_runs_and_what_failed(tmp_path: Path) -> None:
-    source = orders(tmp_path / "in", a="fine", b="fine", c="fine")
-    planned = plan(str(source), tmp_path / "out")
-    progress = BatchProgress(replace(planned, waiting=planned.waiting[1:]))
+def test_the_progress_table_shows_counts_running_items_and_failures(tmp_path: Path) -> None:
+    source = write_scripts(tmp_path / "in", a="fine", b="fine", c="fine")
+    planned = plan_batch(str(source), tmp_path / "out")
+    progress = BatchProgress(replace(planned, pending=planned.pending[1:]))
     assert progress.line == "1 of 3 done (1 before)"
     reason = "[red]unread[/red]"
-    record = CaseRecord(
-        case="x", status=CaseStatus.FAILED, reason=reason, seconds=1, source=None, fingerprint="", intensity=None,
-        model=planned.settings.used,
+    record = ItemRecord(
+        case="x", status=ItemStatus.FAILED, reason=reason, seconds=1, source=None, fingerprint="", intensity=None,
+        model=planned.settings.model,
     )  # fmt: skip
-    progress.ended.append(record)
+    progress.finished.append(record)
     progress.running["y"] = 0.0
     lines = [str(cell) for cell in progress_table(progress).columns[0].cells]
     assert lines[0].startswith("1 of 3 done (1 before), 1 failed, ")
@@ -401,14 +436,14 @@ def test_the_table_counts_and_names_what_runs_and_what_failed(tmp_path: Path) ->
 @pytest.mark.slow
 def test_memory_stays_flat(scan_file: Path) -> None:
     bench = Path(__file__).parents[3] / "bench" / "batch.py"
-    words = [sys.executable, str(bench), "memory", "--scans", "80", "--growth-mib", "40"]
-    done = subprocess.run(words, capture_output=True, text=True)
+    arguments = [sys.executable, str(bench), "memory", "--scans", "80", "--growth-mib", "40"]
+    done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_wish_is_what_the_job_carries(tmp_path: Path) -> None:
-    source = orders(tmp_path / "in", a="fine")
-    planned = plan(str(source), tmp_path / "out", BatchOptions(with_identity=True))
-    assert planned.settings == BatchSettings(
-        (tmp_path / "out").absolute(), planned.settings.used, BatchOptions(with_identity=True)
-    )
+def test_a_plan_carries_the_folder_the_model_and_the_options(tmp_path: Path) -> None:
+    source, options = write_scripts(tmp_path / "in", a="fine"), BatchOptions(with_identity=True)
+    _, card, _ = resolve_model(None, options.engine)
+    model = ModelRef(name=card.name, sha256=card.sha256)
+    plan = plan_batch(str(source), tmp_path / "out", options)
+    assert plan.settings == BatchSettings(tmp_path / "out", model, options)

@@ -1,4 +1,4 @@
-"""A real Orthanc for the tests that need one, and a made-up server for what Orthanc never says."""
+"""Fixtures: a real Orthanc, and an HTTP server with scripted answers for what an Orthanc never answers."""
 
 import json
 import ssl
@@ -11,16 +11,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from helpers.fake_watch import Obedient, Running
+from helpers.fake_watch import FakeWatchWorkerFactory, StartWatcher, WatcherProcess
 from helpers.orthanc import PASSWORD, PLUGIN, PROGRAM, USER, OrthancServer
 
 
 @pytest.fixture
 def start_orthanc(tmp_path: Path) -> Iterator[Callable[..., OrthancServer]]:
-    """Starts Orthanc with other settings than usual; all of them are stopped in the end."""
-    for needed, package in ((PROGRAM, "orthanc"), (PLUGIN, "orthanc-dicomweb"), ("/usr/bin/storescu", "dcmtk")):
-        if not Path(needed).exists():
-            pytest.skip(f"{needed} is not there (Debian: {package}): no PACS to test the watcher against")
+    """Start an Orthanc with these settings; it is stopped after the test."""
+    for file, package in ((PROGRAM, "orthanc"), (PLUGIN, "orthanc-dicomweb"), ("/usr/bin/storescu", "dcmtk")):
+        if not Path(file).exists():
+            pytest.skip(f"{file} is missing (Debian: {package}): no PACS to test the watcher against")
     started: list[OrthancServer] = []
 
     def start(**settings: Any) -> OrthancServer:
@@ -29,8 +29,8 @@ def start_orthanc(tmp_path: Path) -> Iterator[Callable[..., OrthancServer]]:
         return started[-1]
 
     yield start
-    for each in started:
-        each.stop()
+    for server in started:
+        server.stop()
 
 
 @pytest.fixture
@@ -40,15 +40,16 @@ def orthanc(start_orthanc: Callable[..., OrthancServer]) -> OrthancServer:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    """Serves what a function of path and query answers, status and JSON (or bytes); with TLS if need be; the URL."""
+    """Serve what a function of path and query returns: status, and JSON or bytes; return the URL."""
     servers: list[ThreadingHTTPServer] = []
 
     def start(answer: Callable[[str, dict[str, str]], tuple[int, Any]], certificate: Path | None = None) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
-                status, said = answer(parts.path, {key: value[0] for key, value in parse_qs(parts.query).items()})
-                body = said if isinstance(said, bytes) else json.dumps(said).encode()
+                query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+                status, content = answer(parts.path, query)
+                body = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/dicom+json")
                 self.send_header("Content-Length", str(len(body)))
@@ -60,7 +61,7 @@ def serve() -> Iterator[Callable[..., str]]:
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, *_: object) -> None:
-                pass  # a client that does not trust it hangs up
+                pass  # a client that does not trust the certificate closes the connection
 
         servers.append(Server(("127.0.0.1", 0), Handler))
         if certificate is not None:
@@ -84,14 +85,14 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def started(orthanc: OrthancServer, tmp_path: Path) -> Iterator[Callable[[Obedient], Running]]:
-    """Starts watchers in processes of their own; all of them end with the test."""
-    running: list[Running] = []
+def start_watcher(orthanc: OrthancServer, tmp_path: Path) -> Iterator[StartWatcher]:
+    """Start a watcher in a process of its own; it is killed after the test."""
+    watchers: list[WatcherProcess] = []
 
-    def start(opener: Obedient) -> Running:
-        running.append(Running(orthanc.url, tmp_path / "watch", opener.orders))
-        return running[-1]
+    def start(factory: FakeWatchWorkerFactory) -> WatcherProcess:
+        watchers.append(WatcherProcess(orthanc.url, tmp_path / "watch", factory.scripts))
+        return watchers[-1]
 
     yield start
-    for each in running:
-        each.end()
+    for watcher in watchers:
+        watcher.kill()

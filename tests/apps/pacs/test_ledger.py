@@ -1,4 +1,4 @@
-"""What is remembered, and who may share it."""
+"""The ledger, the spool, and the lock on their folder."""
 
 import os
 import signal
@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from groundglass.apps.pacs.ledger import Arrival, Ledger, State, short
-from groundglass.apps.pacs.spool import Spool, lock
+from groundglass.apps.pacs.ledger import Ledger, SeriesArrival, State, short_uid
+from groundglass.apps.pacs.spool import Spool, lock_watch_folder
 from groundglass.errors import ConfigError, OutputError
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path)) as each:
-        each.belong("Orthanc http://pacs")
-        yield each
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.bind_to_server("Orthanc http://pacs")
+        yield ledger
 
 
 def state(ledger: Ledger, uid: str) -> State:
@@ -29,23 +29,23 @@ def state(ledger: Ledger, uid: str) -> State:
     return entry.state
 
 
-def end(ledger: Ledger, how: str) -> None:
-    entry = ledger.due(0.0)
+def end_as(ledger: Ledger, state: str) -> None:
+    entry = ledger.next_entry(0.0)
     assert entry is not None
-    if how == "done":
-        ledger.segmented(entry, entry.instances, ("2.25.1", "2.25.2"))
-        ledger.done(entry)
-    elif how == "refused":
-        ledger.refused(entry, "no lung")
+    if state == "done":
+        ledger.mark_segmented(entry, entry.instance_count, ("2.25.1", "2.25.2"))
+        ledger.mark_done(entry)
+    elif state == "refused":
+        ledger.mark_refused(entry, "no lung")
     else:
-        ledger.failed(entry, "too slow", None)
+        ledger.mark_failed(entry, "too slow", None)
 
 
 @pytest.mark.parametrize(
     ("before", "instances", "stamp", "after"),
     [
         ("done", 10, 5, "done"),
-        ("done", 10, 6, "done"),  # stable once more, but nothing came
+        ("done", 10, 6, "done"),  # stable once more, with the same instances
         ("done", 11, 6, "waiting"),
         ("done", 9, 6, "done"),
         ("refused", 10, 5, "refused"),
@@ -56,84 +56,84 @@ def end(ledger: Ledger, how: str) -> None:
         ("left", 12, 6, "waiting"),
     ],
 )
-def test_a_series_is_done_anew_when_it_grew_or_failed_and_changed(
+def test_a_series_is_processed_again_if_it_has_grown_or_if_it_failed_and_has_changed(
     ledger: Ledger, before: str, instances: int, stamp: int, after: str
 ) -> None:
-    ledger.take([Arrival("1.2.3", "1.2", 10, 5)], 5)
-    end(ledger, before)
-    ledger.take([Arrival("1.2.3", "1.2", instances, stamp)], 6)
+    ledger.add_arrivals([SeriesArrival("1.2.3", "1.2", 10, 5)], 5)
+    end_as(ledger, before)
+    ledger.add_arrivals([SeriesArrival("1.2.3", "1.2", instances, stamp)], 6)
     assert state(ledger, "1.2.3") == after
-    entry = ledger.due(0.0)
+    entry = ledger.next_entry(0.0)
     assert (entry is not None) == (after == "waiting")
-    assert entry is None or (entry.tries, entry.instances) == (0, instances)
+    assert entry is None or (entry.tries, entry.instance_count) == (0, instances)
 
 
-def test_the_longest_waiting_is_next_and_what_is_postponed_goes_behind(ledger: Ledger) -> None:
-    ledger.take([Arrival(f"1.2.{i}", "1.2", 3, i) for i in range(3)], 3)
-    first = ledger.due(100.0)
+def test_the_series_that_is_due_longest_is_next_and_postponed_series_come_last(ledger: Ledger) -> None:
+    ledger.add_arrivals([SeriesArrival(f"1.2.{i}", "1.2", 3, i) for i in range(3)], 3)
+    first = ledger.next_entry(100.0)
     assert first is not None
     ledger.postpone(first, 50.0)
-    second = ledger.due(100.0)
+    second = ledger.next_entry(100.0)
     assert second is not None
     assert (first.series_uid, second.series_uid) == ("1.2.0", "1.2.1")
-    ledger.failed(second, "too slow", 1000.0)
-    third = ledger.due(100.0)
+    ledger.mark_failed(second, "too slow", 1000.0)
+    third = ledger.next_entry(100.0)
     assert third is not None
-    ledger.done(third)
-    assert [ledger.due(now).series_uid for now in (60.0, 999.0)] == ["1.2.0"] * 2  # type: ignore[union-attr]
-    ledger.done(first)
-    assert ledger.due(999.0) is None
-    assert ledger.next_due() == 1000.0
+    ledger.mark_done(third)
+    assert [ledger.next_entry(now).series_uid for now in (60.0, 999.0)] == ["1.2.0"] * 2  # type: ignore[union-attr]
+    ledger.mark_done(first)
+    assert ledger.next_entry(999.0) is None
+    assert ledger.next_due_time() == 1000.0
 
 
 @pytest.mark.parametrize("uid", ["../../instances", "1.2/3", "", "1" * 65, "1.2.3?x"])
-def test_what_is_no_uid_never_gets_into_a_url(ledger: Ledger, uid: str) -> None:
-    ledger.take([Arrival(uid, "1.2", 3, 1), Arrival("1.2.9", uid, 3, 2)], 2)
-    assert ledger.due(1e12) is None
+def test_a_series_with_a_malformed_uid_is_refused(ledger: Ledger, uid: str) -> None:
+    ledger.add_arrivals([SeriesArrival(uid, "1.2", 3, 1), SeriesArrival("1.2.9", uid, 3, 2)], 2)
+    assert ledger.next_entry(1e12) is None
     assert state(ledger, uid) == state(ledger, "1.2.9") == "refused"
 
 
-def test_a_folder_belongs_to_a_server_and_a_version(ledger: Ledger, tmp_path: Path) -> None:
-    ledger.belong("Orthanc http://pacs")
-    with pytest.raises(ConfigError, match="remembers Orthanc http://pacs, expected DICOMweb http://pacs"):
-        ledger.belong("DICOMweb http://pacs")
+def test_a_ledger_of_another_server_or_version_is_refused(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.bind_to_server("Orthanc http://pacs")
+    with pytest.raises(ConfigError, match="belongs to Orthanc http://pacs, expected DICOMweb http://pacs"):
+        ledger.bind_to_server("DICOMweb http://pacs")
     with closing(sqlite3.connect(tmp_path / "watch.sqlite")) as db:
         db.execute("PRAGMA user_version = 7")
     with pytest.raises(ConfigError, match="is of version 7, expected 1"):
         Ledger(tmp_path)
 
 
-def test_what_is_damaged_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_damaged_ledger_is_reported_on_one_line(tmp_path: Path) -> None:
     (tmp_path / "watch.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(OutputError, match="cannot be used: file is not a database"):
         Ledger(tmp_path)
 
 
-def test_one_watcher_for_each_folder_until_it_dies(tmp_path: Path) -> None:
+def test_a_folder_is_locked_until_the_process_that_locked_it_dies(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from groundglass.apps.pacs.spool import lock\n"
-        "with lock(Path(sys.argv[1])): print('has it', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from groundglass.apps.pacs.spool import lock_watch_folder\n"
+        "with lock_watch_folder(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == "has it\n"
-        with pytest.raises(ConfigError, match="another groundglass watch works in"), lock(tmp_path):
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ConfigError, match="another groundglass watch uses"), lock_watch_folder(tmp_path):
             pass
         os.kill(other.pid, signal.SIGKILL)
         other.wait()
-    with lock(tmp_path):
+    with lock_watch_folder(tmp_path):
         pass
 
 
-def test_the_spool_keeps_only_what_is_to_be_stored(tmp_path: Path) -> None:
+def test_the_spool_keeps_only_results_that_are_to_be_stored(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    spool.open(kept=())
+    spool.open(keep=())
     for uid in ("1.2.3", "1.2.4"):
-        (spool.source(uid) / "000001.dcm").touch()
+        (spool.create_source(uid) / "000001.dcm").touch()
         spool.results(uid).mkdir()
         (spool.results(uid) / "lesions.dcm").touch()
     (tmp_path / "spool").chmod(0o755)
-    spool.open(kept=["1.2.3"])
+    spool.open(keep=["1.2.3"])
     assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
     assert spool.results("1.2.3").is_dir()
     assert not spool.results("1.2.4").exists()
@@ -144,12 +144,45 @@ def test_the_spool_keeps_only_what_is_to_be_stored(tmp_path: Path) -> None:
     assert not list((tmp_path / "spool").iterdir())
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+def kill_while_writing(results: Path) -> None:
+    """Write results into the spool in a process that is killed before they are complete."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from groundglass.files import staged_folder\n"
+        "with staged_folder(Path(sys.argv[1])) as staging:\n"
+        "    (staging / 'lesions.dcm').touch(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(results)], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_partial_results_of_a_killed_worker_are_removed_from_the_spool(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.open(keep=())
+
+    def partial_results() -> list[Path]:
+        return list((tmp_path / "spool").rglob(".groundglass-*"))
+
+    for uid in ("1.2.3", "1.2.4", "1.2.5"):
+        spool.create_source(uid)
+        kill_while_writing(spool.results(uid))
+        assert not spool.results(uid).exists()
+    assert len(partial_results()) == 3
+    spool.results("1.2.3").mkdir()  # the second try of the worker succeeded
+    spool.clear("1.2.3", keep_results=True)
+    assert spool.results("1.2.3").is_dir()
+    spool.create_source("1.2.4")
+    assert len(partial_results()) == 1
+    spool.open(keep=["1.2.3", "1.2.4"])
+    assert not partial_results()
+    assert spool.results("1.2.3").is_dir()
+
+
+def test_a_folder_that_cannot_be_written_is_reported_on_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot be written: .*; make room"), lock(tmp_path / "file"):
+    with pytest.raises(OutputError, match=r"cannot be written: .*; make room"), lock_watch_folder(tmp_path / "file"):
         pass
 
 
-def test_a_label_is_a_uids_end() -> None:
-    assert short("1.2.826.0.1.3680043.8.498.123456789") == "…98.123456789"[-13:]
-    assert short("1.2\n.3") == "1.2?.3"
+def test_a_label_is_the_end_of_a_uid() -> None:
+    assert short_uid("1.2.826.0.1.3680043.8.498.123456789") == "…98.123456789"[-13:]
+    assert short_uid("1.2\n.3") == "1.2?.3"

@@ -1,4 +1,4 @@
-"""Where news come from: Orthanc's changes as a made-up server tells them, and searches."""
+"""Sources of new series: the changes of a fake Orthanc, and searches of a DICOMweb server."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from groundglass.apps.pacs.access import Credentials, DeniedError, open_session
-from groundglass.apps.pacs.dicomweb import DicomWeb, Listed, Searched
-from groundglass.apps.pacs.ledger import Ledger
-from groundglass.apps.pacs.orthanc import Orthanc
+from groundglass.apps.pacs.dicomweb import DicomWebArchive, DicomWebSource, SeriesMatch
+from groundglass.apps.pacs.ledger import Ledger, State
+from groundglass.apps.pacs.orthanc import OrthancSource
 from groundglass.errors import PacsError
 
 Answer = tuple[int, Any]
@@ -19,221 +19,230 @@ Answer = tuple[int, Any]
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path)) as each:
-        each.belong("server")
-        yield each
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.bind_to_server("server")
+        yield ledger
 
 
-class MadeUpOrthanc:
-    """Answers as Orthanc does; `changes` are (kind, series) in the order of their numbers, from 1."""
+class FakeOrthanc:
+    """Answers as Orthanc does.
+
+    Attributes:
+        changes: (type, series) in the order of their numbers, from 1.
+        series: {name: the answer about a series}.
+        requests: Paths that were requested.
+        failing_path: A path that is answered with status 503.
+    """
 
     def __init__(self) -> None:
         self.changes: list[tuple[str, str]] = []
         self.series: dict[str, dict[str, Any]] = {}
-        self.asked: list[str] = []
-        self.broken = ""
+        self.requests: list[str] = []
+        self.failing_path = ""
 
-    def arrive(self, name: str, kinds: tuple[str, ...] = ("NewSeries", "StableSeries"), **more: Any) -> None:
+    def add_series(self, name: str, kinds: tuple[str, ...] = ("NewSeries", "StableSeries"), **answer: Any) -> None:
         self.changes += [(kind, name) for kind in kinds]
-        tags = {"Modality": more.pop("modality", "CT"), "SeriesInstanceUID": f"1.2.{len(self.series)}"}
-        self.series[name] = {"MainDicomTags": tags, "Instances": ["a", "b"], "ParentStudy": "study", **more}
+        tags = {"Modality": answer.pop("modality", "CT"), "SeriesInstanceUID": f"1.2.{len(self.series)}"}
+        self.series[name] = {"MainDicomTags": tags, "Instances": ["a", "b"], "ParentStudy": "study", **answer}
 
     def __call__(self, path: str, query: dict[str, str]) -> Answer:
-        self.asked.append(path)
-        if path == self.broken:
+        self.requests.append(path)
+        if path == self.failing_path:
             return 503, {}
         if path == "/changes":
             since, limit = int(query["since"]), int(query["limit"])
-            told = [
+            changes = [
                 {"ChangeType": kind, "ID": name, "Seq": number, "ResourceType": "Series"}
                 for number, (kind, name) in enumerate(self.changes, start=1)
                 if number > since
             ]
-            is_all = len(told) <= limit
-            last = told[:limit][-1]["Seq"] if told else len(self.changes)
-            return 200, {"Changes": told[:limit], "Done": is_all, "Last": last}
+            is_last_page = len(changes) <= limit
+            last = changes[:limit][-1]["Seq"] if changes else len(self.changes)
+            return 200, {"Changes": changes[:limit], "Done": is_last_page, "Last": last}
         if path == "/studies/study":
             return 200, {"MainDicomTags": {"StudyInstanceUID": "1.9", "StudyDate": "20200301"}}
         found = self.series.get(path.removeprefix("/series/"))
         return (200, found) if found else (404, {})
 
 
-def source(url: str, since: date | None = None) -> Orthanc:
-    return Orthanc(url, open_session(Credentials()), since)
+def orthanc_source(url: str, since: date | None = None) -> OrthancSource:
+    return OrthancSource(url, open_session(Credentials()), since)
 
 
 def waiting(ledger: Ledger) -> int:
-    return ledger.counts().get("waiting", 0)
+    return ledger.counts().get(State.WAITING, 0)
 
 
-def test_ten_thousand_old_changes_are_read_once_and_a_lost_connection_costs_nothing(
+def test_ten_thousand_old_changes_are_read_once_even_if_the_connection_is_lost(
     serve: Callable[..., str], ledger: Ledger
 ) -> None:
-    server = MadeUpOrthanc()
+    server = FakeOrthanc()
     url = serve(server)
     for number in range(300):
         server.changes += [("NewInstance", "x")] * 31
-        server.arrive(f"s{number}", modality="CT" if number % 3 else "MR")
+        server.add_series(f"s{number}", modality="CT" if number % 3 else "MR")
     server.changes += [("NewSeries", "deleted"), ("StableSeries", "deleted")]
     assert len(server.changes) > 9900
-    server.broken = "/series/s150"
-    with pytest.raises(PacsError, match="503 to the question about a series"):
-        source(url).look(ledger)
+    server.failing_path = "/series/s150"
+    with pytest.raises(PacsError, match="503 to the request for a series"):
+        orthanc_source(url).poll(ledger)
     before = ledger.bookmark
     assert 4000 <= before < 5200
-    server.broken = ""
-    assert source(url).look(ledger)  # as after a restart: from the bookmark on
+    server.failing_path = ""
+    assert orthanc_source(url).poll(ledger)  # a new source, as after a restart, begins at the bookmark
     assert waiting(ledger) == 200
     assert ledger.bookmark == len(server.changes)
-    server.asked.clear()
-    assert source(url).look(ledger)
-    assert server.asked == ["/changes"]
+    server.requests.clear()
+    assert orthanc_source(url).poll(ledger)
+    assert server.requests == ["/changes"]
 
 
-def test_the_bookmark_stays_in_front_of_a_series_that_is_not_stable_yet(
-    serve: Callable[..., str], ledger: Ledger
-) -> None:
-    server = MadeUpOrthanc()
+def test_the_bookmark_stays_before_a_series_that_is_not_stable_yet(serve: Callable[..., str], ledger: Ledger) -> None:
+    server = FakeOrthanc()
     url = serve(server)
-    server.arrive("whole")
-    server.arrive("arriving", ("NewSeries",), IsStable=False)
-    server.arrive("another")
-    watching = source(url)
-    watching.look(ledger)
+    server.add_series("whole")
+    server.add_series("arriving", ("NewSeries",), IsStable=False)
+    server.add_series("another")
+    source = orthanc_source(url)
+    source.poll(ledger)
     assert (waiting(ledger), ledger.bookmark) == (2, 2)
     server.series["arriving"]["IsStable"] = True  # Orthanc was killed: there will be no StableSeries
-    source(url).look(ledger)
-    watching.look(ledger)
+    orthanc_source(url).poll(ledger)
+    source.poll(ledger)
     assert (waiting(ledger), ledger.bookmark) == (3, 5)
 
 
-def test_what_became_stable_before_a_lost_connection_is_not_forgotten(
+def test_a_series_that_became_stable_before_a_lost_connection_is_not_forgotten(
     serve: Callable[..., str], ledger: Ledger
 ) -> None:
-    server = MadeUpOrthanc()
-    watching = source(serve(server))
+    server = FakeOrthanc()
+    source = orthanc_source(serve(server))
     for name in ("first", "second"):
-        server.arrive(name, ("NewSeries",), IsStable=False)
-    watching.look(ledger)
+        server.add_series(name, ("NewSeries",), IsStable=False)
+    source.poll(ledger)
     for name in ("first", "second"):
         server.series[name]["IsStable"] = True
-    server.broken = "/series/second"
+    server.failing_path = "/series/second"
     with pytest.raises(PacsError):
-        watching.look(ledger)
-    server.broken = ""
-    watching.look(ledger)
+        source.poll(ledger)
+    server.failing_path = ""
+    source.poll(ledger)
     assert waiting(ledger) == 2
 
 
-def test_a_series_that_grows_again_waits_for_its_next_change(serve: Callable[..., str], ledger: Ledger) -> None:
-    server = MadeUpOrthanc()
-    watching = source(serve(server))
-    server.arrive("growing", IsStable=False)
-    watching.look(ledger)
+def test_a_series_that_grows_again_is_taken_at_its_next_change(serve: Callable[..., str], ledger: Ledger) -> None:
+    server = FakeOrthanc()
+    source = orthanc_source(serve(server))
+    server.add_series("growing", IsStable=False)
+    source.poll(ledger)
     assert waiting(ledger) == 0
     server.series["growing"].update(IsStable=True, Instances=["a", "b", "c"])
     server.changes.append(("StableSeries", "growing"))
-    watching.look(ledger)
-    entry = ledger.due(0.0)
+    source.poll(ledger)
+    entry = ledger.next_entry(0.0)
     assert entry is not None
-    assert entry.instances == 3
+    assert entry.instance_count == 3
 
 
-def test_a_database_made_anew_is_read_from_its_start(serve: Callable[..., str], ledger: Ledger) -> None:
-    server = MadeUpOrthanc()
-    watching = source(serve(server))
+def test_a_database_that_is_created_anew_is_read_from_its_start(serve: Callable[..., str], ledger: Ledger) -> None:
+    server = FakeOrthanc()
+    source = orthanc_source(serve(server))
     for number in range(5):
-        server.arrive(f"s{number}")
-    watching.look(ledger)
+        server.add_series(f"s{number}")
+    source.poll(ledger)
     assert ledger.bookmark == 10
     server.changes = []
-    watching.look(ledger)
+    source.poll(ledger)
     assert (waiting(ledger), ledger.bookmark) == (5, 0)
 
 
-def test_only_studies_of_the_day_or_later(serve: Callable[..., str], ledger: Ledger) -> None:
-    server = MadeUpOrthanc()
+def test_studies_before_the_given_day_are_skipped(serve: Callable[..., str], ledger: Ledger) -> None:
+    server = FakeOrthanc()
     url = serve(server)
-    server.arrive("s")
-    source(url, date(2020, 3, 2)).look(ledger)
+    server.add_series("s")
+    orthanc_source(url, date(2020, 3, 2)).poll(ledger)
     assert waiting(ledger) == 0
-    ledger.take([], 0)
-    source(url, date(2020, 3, 1)).look(ledger)
+    ledger.add_arrivals([], 0)
+    orthanc_source(url, date(2020, 3, 1)).poll(ledger)
     assert waiting(ledger) == 1
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "message"),
+    ("status", "content", "message"),
     [
-        (503, {}, "answers 503 to the question what changed"),
-        (200, b"<html>", "with what cannot be understood"),
-        (200, [], "with no record, expected Orthanc"),
-        (200, {}, "with what cannot be understood"),
-        (200, {"Changes": [{}], "Last": 1, "Done": True}, "with what cannot be understood"),
+        (503, {}, "answers 503 to the request for changes"),
+        (200, b"<html>", "answer to the request for changes is not understood"),
+        (200, [], "is no JSON object, expected one of Orthanc"),
+        (200, {}, "answer to the request for changes is not understood"),
+        (200, {"Changes": [{}], "Last": 1, "Done": True}, "answer to the request for changes is not understood"),
     ],
 )
-def test_bad_answers_of_orthanc(
-    serve: Callable[..., str], ledger: Ledger, status: int, said: Any, message: str
+def test_bad_answers_of_orthanc_are_reported(
+    serve: Callable[..., str], ledger: Ledger, status: int, content: Any, message: str
 ) -> None:
     with pytest.raises(PacsError, match=message):
-        source(serve(lambda *_: (status, said))).look(ledger)
+        orthanc_source(serve(lambda *_: (status, content))).poll(ledger)
 
 
 @pytest.mark.parametrize(
     ("status", "denied"), [(401, True), (403, True), (404, True), (400, True), (429, False), (500, False)]
 )
-def test_what_is_refused_is_told_from_what_fails(serve: Callable[..., str], status: int, denied: bool) -> None:
+def test_refusals_and_failures_raise_different_errors(serve: Callable[..., str], status: int, denied: bool) -> None:
     with pytest.raises(PacsError) as caught:
-        DicomWeb(serve(lambda *_: (status, {})), open_session(Credentials())).reach()
+        DicomWebArchive(serve(lambda *_: (status, {})), open_session(Credentials())).check_connection()
     assert isinstance(caught.value, DeniedError) == denied
 
 
-class MadeUpArchive(DicomWeb):
+class FakeArchive(DicomWebArchive):
+    """Finds the series that it is given."""
+
     def __init__(self) -> None:
-        self.listed: list[Listed] = []
+        self.matches: list[SeriesMatch] = []
 
-    def list_series(self, since: date | None) -> list[Listed]:
-        return self.listed
+    def list_series(self, since: date | None) -> list[SeriesMatch]:
+        return self.matches
 
 
-def test_a_search_takes_a_series_for_whole_when_it_did_not_grow(ledger: Ledger) -> None:
-    archive = MadeUpArchive()
-    searched = Searched(archive, None)
-    assert searched.look(ledger)
-    archive.listed = [Listed("1.2.3", "1.2", 5)]
-    assert not searched.look(ledger)
-    archive.listed = [Listed("1.2.3", "1.2", 9), Listed("1.2.4", "1.2", 7)]
-    assert not searched.look(ledger)
+def test_a_series_is_complete_when_it_has_not_grown_between_two_searches(ledger: Ledger) -> None:
+    archive = FakeArchive()
+    source = DicomWebSource(archive, None)
+    assert source.poll(ledger)
+    archive.matches = [SeriesMatch("1.2.3", "1.2", 5)]
+    assert not source.poll(ledger)
+    archive.matches = [SeriesMatch("1.2.3", "1.2", 9), SeriesMatch("1.2.4", "1.2", 7)]
+    assert not source.poll(ledger)
     assert waiting(ledger) == 0
-    assert searched.look(ledger)
+    assert source.poll(ledger)
     assert waiting(ledger) == 2
 
 
-def item(series: str, modality: str = "CT", count: int | None = 3) -> dict[str, Any]:
+def search_result(series: str, modality: str = "CT", count: int | None = 3) -> dict[str, Any]:
     tags = {"0020000D": "1.2", "0020000E": series, "00080060": modality, "00201209": count}
     return {tag: {"Value": [value]} if value is not None else {} for tag, value in tags.items()}
 
 
-@pytest.mark.parametrize("heeds_offset", [True, False])
-def test_a_search_goes_through_pages_and_passes_over_what_is_no_ct(
-    serve: Callable[..., str], heeds_offset: bool
+@pytest.mark.parametrize("obeys_offset", [True, False])
+def test_a_search_reads_all_pages_and_skips_series_that_are_not_ct(
+    serve: Callable[..., str], obeys_offset: bool
 ) -> None:
-    series = [item(f"1.2.{number}") for number in range(1200)] + [item("1.3", "SEG", 1), {"00080060": {"vr": "CS"}}]
+    series = [search_result(f"1.2.{number}") for number in range(1200)]
+    series += [search_result("1.3", "SEG", 1), {"00080060": {"vr": "CS"}}]
     queries: list[dict[str, str]] = []
 
     def answer(path: str, query: dict[str, str]) -> Answer:
         queries.append(query)
-        start = int(query["offset"]) if heeds_offset else 0
-        return 200, series[start : start + int(query["limit"])] if heeds_offset else series
+        start = int(query["offset"]) if obeys_offset else 0
+        return 200, series[start : start + int(query["limit"])] if obeys_offset else series
 
-    archive = DicomWeb(serve(answer), open_session(Credentials()))
+    archive = DicomWebArchive(serve(answer), open_session(Credentials()))
     found = archive.list_series(date(2026, 1, 2))
     assert len(found) == 1200
     assert queries[0]["StudyDate"] == "20260102-"
-    assert len(queries) == (4 if heeds_offset else 2)
+    assert len(queries) == (4 if obeys_offset else 2)
 
 
-def test_a_server_that_states_no_counts_is_told_in_one_line(serve: Callable[..., str]) -> None:
-    archive = DicomWeb(serve(lambda *_: (200, [item("1.2.3", count=None)])), open_session(Credentials()))
+def test_a_server_that_states_no_instance_counts_is_refused(serve: Callable[..., str]) -> None:
+    url = serve(lambda *_: (200, [search_result("1.2.3", count=None)]))
+    archive = DicomWebArchive(url, open_session(Credentials()))
     with pytest.raises(PacsError, match="states no NumberOfSeriesRelatedInstances"):
         archive.list_series(None)

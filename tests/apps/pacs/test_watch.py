@@ -1,4 +1,4 @@
-"""The watcher beside a real Orthanc."""
+"""The watch of a real Orthanc."""
 
 import io
 import os
@@ -16,7 +16,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from groundglass.apps.pacs.dicomweb import DicomWeb
+from groundglass.apps.pacs.dicomweb import DicomWebArchive
 from groundglass.apps.pacs.watcher import WatchCounts
 from groundglass.errors import ConfigError
 from groundglass.inference.open_model import open_model
@@ -24,17 +24,24 @@ from groundglass.inference.segmenter import Segmenter
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import segment
 from helpers.dicom_phantom import BIRTH, NAME, NUMBER
-from helpers.fake_batch import alive, pids, until
-from helpers.fake_engine import made_up_segmenter
-from helpers.fake_watch import Obedient, Running, as_user, is_empty, obedient, once, rows
+from helpers.fake_engine import fake_segmenter
+from helpers.fake_watch import (
+    StartWatcher,
+    environment_with_credentials,
+    fake_worker_factory,
+    is_spool_empty,
+    ledger_rows,
+    watch_once,
+)
 from helpers.orthanc import PASSWORD, OrthancServer, series, uid_of
+from helpers.scripted_worker import hanging_pids, is_alive, wait_until
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*:UserWarning:pydicom"), pytest.mark.usefixtures("credentials")]
 PLANTED = re.compile(f"{re.escape(NAME)}|{NUMBER}|{BIRTH}|{PASSWORD}")
 
 
 def check_results(orthanc: OrthancServer, source: Path, segmenter: Segmenter) -> None:
-    """One Segmentation and one report are in the study, and the mask is the one that `segment` gives."""
+    """Check that the study holds one Segmentation and one report, and that the mask is the one of `segment`."""
     assert orthanc.modalities() == ["CT", "SEG", "SR"]
     assert len(orthanc.get("/studies")) == 1
     (stored,), (report,) = orthanc.instances("SEG"), orthanc.instances("SR")
@@ -53,132 +60,135 @@ def check_results(orthanc: OrthancServer, source: Path, segmenter: Segmenter) ->
 
 
 @pytest.mark.parametrize("dicomweb", [False, True], ids=["storescu-changes", "stow-qido"])
-def test_a_series_gets_its_results_once(orthanc: OrthancServer, tmp_path: Path, dicomweb: bool) -> None:
-    files, opener = series(tmp_path / "study"), obedient(tmp_path / "orders")
+def test_a_series_is_segmented_and_its_results_stored_once(
+    orthanc: OrthancServer, tmp_path: Path, dicomweb: bool
+) -> None:
+    files, factory = series(tmp_path / "study"), fake_worker_factory(tmp_path / "scripts")
     if dicomweb:
         orthanc.stow(files)
     else:
         orthanc.send(tmp_path / "study")
         orthanc.wait_until_stable(1)
     later, early = date(2020, 3, 2), date(2020, 3, 1)
-    assert once(orthanc, tmp_path / "later", opener, dicomweb=dicomweb, since=later)[0] == WatchCounts()
-    counts, said = once(orthanc, tmp_path / "watch", opener, dicomweb=dicomweb, since=early)
+    assert watch_once(orthanc, tmp_path / "later", factory, dicomweb=dicomweb, since=later)[0] == WatchCounts()
+    counts, output = watch_once(orthanc, tmp_path / "watch", factory, dicomweb=dicomweb, since=early)
     assert counts == WatchCounts(stored=1)
-    check_results(orthanc, tmp_path / "study", made_up_segmenter())
+    check_results(orthanc, tmp_path / "study", fake_segmenter())
 
     orthanc.wait_until_stable(3)  # the results too
-    again, more = once(orthanc, tmp_path / "watch", opener, dicomweb=dicomweb)
-    assert again == WatchCounts()  # neither on the series again nor on its own results
-    assert opener.begun == [uid_of(files)]
-    assert not PLANTED.search(said + more)
-    assert uid_of(files) not in said
-    assert uid_of(files)[-12:] in said
+    again, more_output = watch_once(orthanc, tmp_path / "watch", factory, dicomweb=dicomweb)
+    assert again == WatchCounts()  # neither for the series nor for its results, which are series too
+    assert factory.begun == [uid_of(files)]
+    assert not PLANTED.search(output + more_output)
+    assert uid_of(files) not in output
+    assert uid_of(files)[-12:] in output
 
-    # With all memory lost it makes the same results, and does not store them again.
-    assert once(orthanc, tmp_path / "forgetful", opener)[0] == WatchCounts(stored=1)
-    assert len(opener.begun) == 2
+    # Without the ledger it makes the same results, and does not store them again.
+    assert watch_once(orthanc, tmp_path / "without ledger", factory)[0] == WatchCounts(stored=1)
+    assert len(factory.begun) == 2
     assert orthanc.modalities() == ["CT", "SEG", "SR"]
     for path in (tmp_path / "watch").rglob("*"):
         assert not PLANTED.search(path.read_bytes().decode("latin-1") if path.is_file() else path.name)
-    assert is_empty(tmp_path / "watch")
+    assert is_spool_empty(tmp_path / "watch")
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_it_goes_on(
-    orthanc: OrthancServer, started: Callable[[Obedient], Running], tmp_path: Path
+def test_a_watcher_that_is_killed_while_it_segments_starts_the_series_again(
+    orthanc: OrthancServer, start_watcher: StartWatcher, tmp_path: Path
 ) -> None:
     files = series(tmp_path / "study")
-    opener = obedient(tmp_path / "orders", all=f"hang once {tmp_path / 'pid'}")
-    first = started(opener)
+    factory = fake_worker_factory(tmp_path / "scripts", all=f"hang once {tmp_path / 'pid'}")
+    first = start_watcher(factory)
     orthanc.send(tmp_path / "study")
-    worker, owner = pids(tmp_path / "pid")
+    worker, owner = hanging_pids(tmp_path / "pid")
     assert owner == first.process.pid
     spool = tmp_path / "watch" / "spool"
     assert list(spool.rglob("*.dcm"))
     for path in (tmp_path / "watch", spool, *spool.iterdir()):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "watch" / "watch.sqlite").stat().st_mode) == 0o600
-    with pytest.raises(ConfigError, match="another groundglass watch works in"):
-        once(orthanc, tmp_path / "watch", opener)
+    with pytest.raises(ConfigError, match="another groundglass watch uses"):
+        watch_once(orthanc, tmp_path / "watch", factory)
 
     os.kill(owner, signal.SIGKILL)
     first.process.wait()
-    until(lambda: not alive(worker), 10)
-    second = started(opener)
-    until(lambda: second.stored == 1)
-    check_results(orthanc, tmp_path / "study", made_up_segmenter())
-    assert opener.begun == [uid_of(files)] * 2
-    assert rows(tmp_path / "watch") == {uid_of(files): ("done", 0, "")}
-    until(lambda: is_empty(tmp_path / "watch"))
+    wait_until(lambda: not is_alive(worker), 10)
+    second = start_watcher(factory)
+    wait_until(lambda: second.stored == 1)
+    check_results(orthanc, tmp_path / "study", fake_segmenter())
+    assert factory.begun == [uid_of(files)] * 2
+    assert ledger_rows(tmp_path / "watch") == {uid_of(files): ("done", 0, "")}
+    wait_until(lambda: is_spool_empty(tmp_path / "watch"))
 
 
-def test_killed_before_the_results_are_stored_it_stores_what_it_had(
+def test_a_watcher_that_is_killed_while_it_stores_completes_the_storage(
     orthanc: OrthancServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And where the first of two results was stored already, it stores the other one alone."""
-    files, opener = series(tmp_path / "study"), obedient(tmp_path / "orders")
+    """Of the two results, the one that was stored before is not stored again."""
+    files, factory = series(tmp_path / "study"), fake_worker_factory(tmp_path / "scripts")
     orthanc.stow(files)
     orthanc.wait_until_stable(1)
-    whole = DicomWeb.store
+    store = DicomWebArchive.store
     stored: list[list[str]] = []
 
-    def die(self: DicomWeb, study_uid: str, paths: list[Path]) -> None:
-        whole(self, study_uid, [path for path in paths if path.name == "lesions.dcm"])
+    def store_one_and_die(self: DicomWebArchive, study_uid: str, paths: list[Path]) -> None:
+        store(self, study_uid, [path for path in paths if path.name == "lesions.dcm"])
         raise KeyboardInterrupt
 
-    def note(self: DicomWeb, study_uid: str, paths: list[Path]) -> None:
+    def store_and_note(self: DicomWebArchive, study_uid: str, paths: list[Path]) -> None:
         stored.append([path.name for path in paths])
-        whole(self, study_uid, paths)
+        store(self, study_uid, paths)
 
-    monkeypatch.setattr(DicomWeb, "store", die)
+    monkeypatch.setattr(DicomWebArchive, "store", store_one_and_die)
     with pytest.raises(KeyboardInterrupt):
-        once(orthanc, tmp_path / "watch", opener)
-    assert rows(tmp_path / "watch")[uid_of(files)][0] == "segmented"
-    assert not is_empty(tmp_path / "watch")
+        watch_once(orthanc, tmp_path / "watch", factory)
+    assert ledger_rows(tmp_path / "watch")[uid_of(files)][0] == "segmented"
+    assert not is_spool_empty(tmp_path / "watch")
     assert orthanc.modalities() == ["CT", "SEG"]
-    monkeypatch.setattr(DicomWeb, "store", note)
-    assert once(orthanc, tmp_path / "watch", opener)[0] == WatchCounts(stored=1)
+    monkeypatch.setattr(DicomWebArchive, "store", store_and_note)
+    assert watch_once(orthanc, tmp_path / "watch", factory)[0] == WatchCounts(stored=1)
     assert stored == [["findings.dcm"]]
-    assert opener.begun == [uid_of(files)]
-    check_results(orthanc, tmp_path / "study", made_up_segmenter())
-    assert is_empty(tmp_path / "watch")
+    assert factory.begun == [uid_of(files)]
+    check_results(orthanc, tmp_path / "study", fake_segmenter())
+    assert is_spool_empty(tmp_path / "watch")
 
 
 @pytest.mark.slow
-def test_orthanc_restarted_in_the_middle_is_no_failure(
-    orthanc: OrthancServer, started: Callable[[Obedient], Running], tmp_path: Path
+def test_a_restart_of_orthanc_is_not_a_failure_of_the_series(
+    orthanc: OrthancServer, start_watcher: StartWatcher, tmp_path: Path
 ) -> None:
     files = series(tmp_path / "study")
-    opener = obedient(tmp_path / "orders", all=f"until {tmp_path / 'go'}")
+    factory = fake_worker_factory(tmp_path / "scripts", all=f"until {tmp_path / 'go'}")
     orthanc.send(tmp_path / "study")
-    running = started(opener)
-    until(lambda: bool(opener.begun))
+    running = start_watcher(factory)
+    wait_until(lambda: bool(factory.begun))
     orthanc.stop()
     (tmp_path / "go").touch()
-    until(lambda: "waiting: the connection failed on a search for an instance (Connection refused)" in running.said)
+    message = "waiting: the connection failed during a search for an instance (Connection refused)"
+    wait_until(lambda: message in running.output)
     orthanc.start()
-    until(lambda: running.stored == 1)
-    until(lambda: "going on after" in running.said, 5)
-    check_results(orthanc, tmp_path / "study", made_up_segmenter())
-    assert rows(tmp_path / "watch") == {uid_of(files): ("done", 0, "")}
-    assert opener.begun == [uid_of(files)]
+    wait_until(lambda: running.stored == 1)
+    wait_until(lambda: "resumed after" in running.output, 5)
+    check_results(orthanc, tmp_path / "study", fake_segmenter())
+    assert ledger_rows(tmp_path / "watch") == {uid_of(files): ("done", 0, "")}
+    assert factory.begun == [uid_of(files)]
 
     series(tmp_path / "later")
     orthanc.send(tmp_path / "later")
-    until(lambda: running.stored == 2)
+    wait_until(lambda: running.stored == 2)
     assert orthanc.modalities() == ["CT", "CT", "SEG", "SEG", "SR", "SR"]
 
 
-def test_a_series_that_orthanc_never_called_stable_is_found(
+def test_a_series_that_orthanc_never_logged_as_stable_is_found_after_its_restart(
     start_orthanc: Callable[..., OrthancServer], tmp_path: Path
 ) -> None:
     orthanc = start_orthanc(stable_age_s=60)
     orthanc.stow(series(tmp_path / "study"))
-    opener = obedient(tmp_path / "orders")
-    assert once(orthanc, tmp_path / "watch", opener)[0] == WatchCounts()  # it may still grow
+    factory = fake_worker_factory(tmp_path / "scripts")
+    assert watch_once(orthanc, tmp_path / "watch", factory)[0] == WatchCounts()  # it may still grow
     orthanc.stop()
     orthanc.start()
-    assert once(orthanc, tmp_path / "watch", opener)[0] == WatchCounts(stored=1)
+    assert watch_once(orthanc, tmp_path / "watch", factory)[0] == WatchCounts(stored=1)
     assert orthanc.stable == 0
 
 
@@ -187,7 +197,8 @@ def test_the_command_with_the_bundled_model(orthanc: OrthancServer, tmp_path: Pa
     orthanc.send(tmp_path / "study")  # such values make pydicom warn, and quote them
     orthanc.wait_until_stable(1)
     command = [sys.executable, "-c", "from groundglass.cli import main; main()", "watch", orthanc.url, "--once"]
-    done = subprocess.run([*command, "-o", tmp_path / "watch"], capture_output=True, text=True, env=as_user())
+    arguments, environment = [*command, "-o", str(tmp_path / "watch")], environment_with_credentials()
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(
         rf"watching {orthanc.url}; .*/watch knows no series yet\n"
@@ -197,4 +208,4 @@ def test_the_command_with_the_bundled_model(orthanc: OrthancServer, tmp_path: Pa
         done.stdout,
     )
     check_results(orthanc, tmp_path / "study", open_model())
-    assert is_empty(tmp_path / "watch")
+    assert is_spool_empty(tmp_path / "watch")

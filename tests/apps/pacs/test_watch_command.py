@@ -1,4 +1,4 @@
-"""The command `watch` itself: its words, and how it ends."""
+"""The command `watch`: its arguments, its messages and its exit codes."""
 
 import json
 import re
@@ -17,9 +17,11 @@ from helpers.orthanc import PASSWORD, USER, OrthancServer
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "pacs.md"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr of the command, in this process."""
-    monkeypatch.setattr(sys, "argv", ["groundglass", "watch", *map(str, words)])
+def run_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    """Run the command in this process; return exit code, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["groundglass", "watch", *map(str, arguments)])
     with pytest.raises(SystemExit) as caught:
         main()
     captured = capsys.readouterr()
@@ -27,87 +29,95 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *wo
 
 
 @pytest.mark.parametrize(
-    ("how", "words", "code", "out", "err"),
+    ("result", "arguments", "code", "out", "err"),
     [
         (WatchCounts(stored=2, refused=1), ("--once",), 0, "2 stored, 1 refused, 0 failed\n", ""),
-        (WatchCounts(stored=2, failed=1), ("--once",), 4, "2 stored, 0 refused, 1 failed\n", "1 series failed: "),
-        (KeyboardInterrupt(), ("--once",), 1, "", "interrupted; the same command goes on from there"),
-        (KeyboardInterrupt(), (), 0, "stopped; the same command goes on from there\n", ""),
+        (
+            WatchCounts(stored=2, failed=1),
+            ("--once",),
+            4,
+            "2 stored, 0 refused, 1 failed\n",
+            "1 series failed for the reasons recorded in ",
+        ),
+        (KeyboardInterrupt(), ("--once",), 1, "", "interrupted; run the same command again to continue"),
+        (KeyboardInterrupt(), (), 0, "stopped; run the same command again to continue\n", ""),
     ],
 )
-def test_how_it_ends(
+def test_exit_code_and_last_line_state_how_the_watch_ended(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    how: WatchCounts | KeyboardInterrupt,
-    words: tuple[str, ...],
+    result: WatchCounts | KeyboardInterrupt,
+    arguments: tuple[str, ...],
     code: int,
     out: str,
     err: str,
 ) -> None:
-    def stand_in(*_: object) -> WatchCounts:
-        if isinstance(how, KeyboardInterrupt):
-            raise how
-        return how
+    def fake_watch(*_: object) -> WatchCounts:
+        if isinstance(result, KeyboardInterrupt):
+            raise result
+        return result
 
-    monkeypatch.setattr("groundglass.apps.pacs.watch.watch", stand_in)
-    found = run(monkeypatch, capsys, "http://127.0.0.1:8042", "-o", tmp_path, *words)
+    monkeypatch.setattr("groundglass.apps.pacs.watch.watch", fake_watch)
+    found = run_command(monkeypatch, capsys, "http://127.0.0.1:8042", "-o", tmp_path, *arguments)
     assert found[:2] == (code, out)
     assert err in found[2]
     assert found[2].count("\n") == (1 if err else 0)
 
 
-def test_its_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    asked: list[object] = []
+def test_options_are_passed_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    received: list[object] = []
 
-    def stand_in(*words: object) -> WatchCounts:
-        asked.extend(words[:3])
+    def fake_watch(*arguments: object) -> WatchCounts:
+        received.extend(arguments[:3])
         return WatchCounts()
 
-    monkeypatch.setattr("groundglass.apps.pacs.watch.watch", stand_in)
-    words = ("--dicomweb", "--since", "2026-01-02", "--poll", "3", "--time-limit", "90", "--again")
+    monkeypatch.setattr("groundglass.apps.pacs.watch.watch", fake_watch)
+    arguments = ("--dicomweb", "--since", "2026-01-02", "--poll", "3", "--time-limit", "90", "--again")
     files = ("--model", "m.onnx", "--credentials", "c.toml", "--ca", "ca.pem")
-    assert run(monkeypatch, capsys, "https://pacs/web", "-o", tmp_path, *words, *files)[0] == 0
+    assert run_command(monkeypatch, capsys, "https://pacs/web", "-o", tmp_path, *arguments, *files)[0] == 0
     model, credentials, ca = Path("m.onnx"), Path("c.toml"), Path("ca.pem")
     options = WatchOptions("https://pacs/web", tmp_path, True, date(2026, 1, 2), model, credentials, ca, True)
-    assert asked == [options, RetryPolicy(poll_s=3, time_limit_s=90), False]
+    assert received == [options, RetryPolicy(poll_s=3, time_limit_s=90), False]
 
 
 @pytest.mark.parametrize(
-    ("url", "words", "message"),
+    ("url", "arguments", "message"),
     [
-        ("8042", (), "is none of a server"),
+        ("8042", (), "is not that of a server"),
         ("http://user:secret-word@pacs", (), "holds credentials"),
         ("http://127.0.0.1:8042", ("--since", "yesterday"), "yesterday"),
         ("http://127.0.0.1:8042", ("--poll", "0"), "0"),
         ("http://127.0.0.1:8042", ("--credentials", "none.toml"), "none.toml cannot be read"),
     ],
 )
-def test_bad_usage_is_exit_2_and_makes_nothing(
+def test_bad_arguments_are_exit_code_2_and_create_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     url: str,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     message: str,
 ) -> None:
-    code, out, err = run(monkeypatch, capsys, url, "-o", tmp_path / "watch", *words)
+    code, out, err = run_command(monkeypatch, capsys, url, "-o", tmp_path / "watch", *arguments)
     assert (code, out) == (2, "")
     assert message in err
     assert "secret" not in err
     assert not (tmp_path / "watch").exists()
 
 
-def test_a_missing_model_is_exit_1(
+def test_a_missing_model_is_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    words = ("http://127.0.0.1:1", "-o", tmp_path / "watch", "--model", tmp_path / "no.onnx")
-    code, _, err = run(monkeypatch, capsys, *words)
+    arguments = ("http://127.0.0.1:1", "-o", tmp_path / "watch", "--model", tmp_path / "no.onnx")
+    code, _, err = run_command(monkeypatch, capsys, *arguments)
     assert (code, err.count("\n")) == (1, 1)
     assert "no.onnx is not there" in err
 
 
-def test_the_set_up_that_the_documentation_shows_works(
+def test_the_configuration_in_the_documentation_works(
     start_orthanc: Callable[..., OrthancServer], tmp_path: Path
 ) -> None:
     shown = re.findall(r"```(json|toml)\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)

@@ -1,4 +1,4 @@
-"""Servers and scans for their tests."""
+"""Servers, scans and browser tabs for the tests of the service."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from groundglass.io import nifti
 from groundglass.scan.phantom import Phantom, chest_phantom
 from helpers.browser import Tab, chromium
-from helpers.browser import tab as watched_tab
+from helpers.browser import tab as open_tab
 from helpers.server import Server
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts a server with more words of its command line; all are ended after the test."""
+    """A function that starts a server with further arguments; all of them end with the test."""
     servers: list[Server] = []
 
-    def start(*words: str, folder: Path | None = None) -> Server:
-        server = Server(folder or tmp_path / "store", words, tmp_path / f"log-{len(servers)}")
+    def start(*arguments: str, folder: Path | None = None) -> Server:
+        server = Server(folder or tmp_path / "store", arguments, tmp_path / f"log-{len(servers)}")
         servers.append(server)
         server.start()
         return server
@@ -35,7 +35,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for the tests of a module that only ask."""
+    """A server shared by the tests of a module."""
     folder = tmp_path_factory.mktemp("server")
     server = Server(folder / "store", (), folder / "log")
     server.start()
@@ -45,6 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def scan_file(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantom as .nii.gz."""
     path = tmp_path_factory.mktemp("scan") / "ct.nii.gz"
     nifti.write_scan(phantom.scan, path)
     return path
@@ -52,7 +53,7 @@ def scan_file(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def long_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scan that takes some seconds."""
+    """A scan whose processing takes some seconds."""
     path = tmp_path_factory.mktemp("long") / "long.nii.gz"
     nifti.write_scan(chest_phantom(shape=(90, 144, 190)).scan, path)
     return path
@@ -60,7 +61,7 @@ def long_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chrome() -> "Iterator[Browser]":
-    """Chromium; a test that needs it is skipped where it is not installed."""
+    """Chromium; the test is skipped where it is not installed."""
     with chromium() as browser:
         yield browser
 
@@ -68,19 +69,19 @@ def chrome() -> "Iterator[Browser]":
 @pytest.fixture(scope="module")
 def done(server: Server, scan_file: Path) -> str:
     """The id of a job that is done."""
-    return str(server.over(server.post(scan_file).json()["id"])["id"])
+    return str(server.wait_for_job(server.post(scan_file).json()["id"])["id"])
 
 
 @pytest.fixture
 def tab(chrome: "Browser", server: Server) -> Iterator[Tab]:
-    """A tab for the server of the module."""
-    with watched_tab(chrome, server.url) as opened:
+    """A tab of the module's server."""
+    with open_tab(chrome, server.url) as opened:
         yield opened
 
 
 @pytest.fixture
 def shown(tab: Tab, done: str) -> Tab:
-    """A tab with a scan on it."""
+    """A tab that shows the result of a job."""
     tab.open(done)
-    tab.ready(done)
+    tab.wait_until_shown(done)
     return tab

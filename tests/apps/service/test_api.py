@@ -1,4 +1,4 @@
-"""Scans in, results out, over HTTP, on a real server."""
+"""The HTTP API of a real server: sending scans and corrections, jobs, results, limits."""
 
 import gzip
 import json
@@ -22,16 +22,17 @@ from groundglass.io import nifti
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import segment
 from groundglass.scan.geometry import Geometry
+from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
 from helpers.dicom_phantom import NAME, NUMBER, write_series
-from helpers.fake_batch import until
+from helpers.scripted_worker import wait_until
 from helpers.server import Server
 
 Start = Callable[..., Server]
 
 
-def fetch(server: Server, path: str, to: Path) -> Path:
+def save(server: Server, path: str, to: Path) -> Path:
     with server.client() as client:
         answer = client.get(path)
     assert answer.status_code == 200, answer.text
@@ -41,15 +42,15 @@ def fetch(server: Server, path: str, to: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def done(server: Server, scan_file: Path) -> dict[str, Any]:
-    """A scan that was sent, and is done."""
+    """A job that is done."""
     sent = server.post(scan_file)
     assert sent.status_code == 202
     assert sent.headers["Location"] == f"/api/jobs/{sent.json()['id']}"
     assert sent.json()["label"] == "ct.nii.gz"
-    return server.over(sent.json()["id"])
+    return server.wait_for_job(sent.json()["id"])
 
 
-def test_a_nifti_gives_what_segment_gives(
+def test_a_nifti_gives_the_same_results_as_segment(
     server: Server, done: dict[str, Any], scan_file: Path, tmp_path: Path
 ) -> None:
     assert done["status"] == "done", done
@@ -57,7 +58,7 @@ def test_a_nifti_gives_what_segment_gives(
     assert done["summary"] == expected.findings.summary
     assert [file["name"] for file in done["files"]] == ["lesions.nii.gz", "findings.json", "preview.png", "report.html"]
     url = f"/api/jobs/{done['id']}"
-    mask = read_scan(fetch(server, f"{url}/files/lesions.nii.gz", tmp_path / "mask.nii.gz"))
+    mask = read_scan(save(server, f"{url}/files/lesions.nii.gz", tmp_path / "mask.nii.gz"))
     assert np.array_equal(mask.values > 0, expected.lesions.voxels)
     assert mask.geometry.matches(expected.lesions.geometry)
     with server.client() as client:
@@ -70,12 +71,12 @@ def test_a_nifti_gives_what_segment_gives(
     assert not findings["corrected_by_hand"]
 
 
-def test_the_view_is_the_scan_and_its_lesions_upright(
+def test_the_view_holds_the_upright_scan_and_its_lesions(
     server: Server, done: dict[str, Any], scan_file: Path, tmp_path: Path
 ) -> None:
     url, expected = f"/api/jobs/{done['id']}/view", segment(read_scan(scan_file))
-    scan = read_scan(fetch(server, f"{url}/scan.nii.gz", tmp_path / "scan.nii.gz"))
-    lesions = read_scan(fetch(server, f"{url}/lesions.nii.gz", tmp_path / "lesions.nii.gz"))
+    scan = read_scan(save(server, f"{url}/scan.nii.gz", tmp_path / "scan.nii.gz"))
+    lesions = read_scan(save(server, f"{url}/lesions.nii.gz", tmp_path / "lesions.nii.gz"))
     assert scan.values.dtype == np.int16
     assert np.abs(scan.values - np.stack(list(expected.segmented.hu))).max() <= 0.5
     assert scan.geometry.matches(expected.segmented.view.geometry)
@@ -87,45 +88,43 @@ def test_the_view_is_the_scan_and_its_lesions_upright(
     assert numbers == expected.segmented.view.slice_numbers.tolist()
 
 
-def test_a_dicom_folder_in_any_order_gives_dicom_back(server: Server, phantom: Phantom, tmp_path: Path) -> None:
+def test_a_dicom_folder_in_any_order_gives_dicom_results(server: Server, phantom: Phantom, tmp_path: Path) -> None:
     files = write_series(phantom.scan, tmp_path / "series")
     random.Random(0).shuffle(files)
     sent = server.post(*((f"CT/../../{i}/{file.name}", file.read_bytes()) for i, file in enumerate(files)))
-    job = server.over(sent.json()["id"])
+    job = server.wait_for_job(sent.json()["id"])
     assert job["status"] == "done", job
     assert job["label"] == f"{len(files)} files"
     assert {"lesions.dcm", "findings.dcm"} <= {file["name"] for file in job["files"]}
-    mask = read_scan(fetch(server, f"/api/jobs/{job['id']}/files/lesions.nii.gz", tmp_path / "mask.nii.gz"))
+    mask = read_scan(save(server, f"/api/jobs/{job['id']}/files/lesions.nii.gz", tmp_path / "mask.nii.gz"))
     assert np.array_equal(mask.values > 0, segment(read_scan(tmp_path / "series")).lesions.voxels)
 
 
-def test_a_zip_is_taken(server: Server, phantom: Phantom, tmp_path: Path) -> None:
+def test_a_zip_file_is_accepted(server: Server, phantom: Phantom, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
         for file in write_series(phantom.scan, tmp_path / "series"):
             archive.write(file, f"../{file.name}")
-    assert server.over(server.post(tmp_path / "series.zip").json()["id"])["status"] == "done"
+    assert server.wait_for_job(server.post(tmp_path / "series.zip").json()["id"])["status"] == "done"
 
 
-def test_pictures_are_read_in_the_natural_order_of_their_names(
-    server: Server, phantom: Phantom, tmp_path: Path
-) -> None:
+def test_images_are_read_in_the_natural_order_of_their_names(server: Server, phantom: Phantom, tmp_path: Path) -> None:
     grey = np.clip((phantom.scan.values[10:22] + 1250.0) / 1500 * 255, 0, 255).astype(np.uint8)
     for i, plane in enumerate(grey):
         Image.fromarray(plane).save(tmp_path / f"slice{i}.png")
     files = list(tmp_path.glob("*.png"))
     random.Random(1).shuffle(files)
-    job = server.over(server.post(*files).json()["id"])
+    job = server.wait_for_job(server.post(*files).json()["id"])
     assert job["status"] == "done", job
-    shown = read_scan(fetch(server, f"/api/jobs/{job['id']}/view/scan.nii.gz", tmp_path / "view.nii.gz")).values
-    there = [int(np.argmin([np.abs(plane - hu).mean() for plane in shown])) for hu in grey / 255 * 1500.0 - 1250]
-    assert there == list(range(12))
+    shown = read_scan(save(server, f"/api/jobs/{job['id']}/view/scan.nii.gz", tmp_path / "view.nii.gz")).values
+    order = [int(np.argmin([np.abs(plane - hu).mean() for plane in shown])) for hu in grey / 255 * 1500.0 - 1250]
+    assert order == list(range(12))
 
 
 @pytest.mark.parametrize("axes", ["as they are", "turned"])
 def test_a_correction_is_a_job_of_its_own(
     server: Server, done: dict[str, Any], scan_file: Path, tmp_path: Path, axes: str
 ) -> None:
-    lesions = read_scan(fetch(server, f"/api/jobs/{done['id']}/view/lesions.nii.gz", tmp_path / "lesions.nii.gz"))
+    lesions = read_scan(save(server, f"/api/jobs/{done['id']}/view/lesions.nii.gz", tmp_path / "lesions.nii.gz"))
     drawn = lesions.values.copy()
     drawn[:, :, : drawn.shape[2] // 2] = 0  # the patient's right has none
     corrected = Scan(drawn, lesions.geometry)
@@ -138,14 +137,14 @@ def test_a_correction_is_a_job_of_its_own(
         sent = client.post(f"/api/jobs/{done['id']}/corrections", content=(tmp_path / "drawn.nii").read_bytes())
         assert sent.status_code == 202
         assert sent.json()["corrects"] == done["id"]
-        job = server.over(sent.json()["id"])
+        job = server.wait_for_job(sent.json()["id"])
         assert job["status"] == "done", job
         findings = client.get(f"/api/jobs/{job['id']}/findings").json()
         before = client.get(f"/api/jobs/{done['id']}/findings").json()
         lung, lesion = findings["profile"]["lung"], findings["profile"]["lesion"]
-    mask = read_scan(fetch(server, f"/api/jobs/{job['id']}/files/lesions.nii.gz", tmp_path / "mask.nii.gz"))
+    mask = read_scan(save(server, f"/api/jobs/{job['id']}/files/lesions.nii.gz", tmp_path / "mask.nii.gz"))
     scan = segment(read_scan(scan_file))
-    assert np.array_equal(scan.segmented.view.turn(mask.values), drawn)
+    assert np.array_equal(scan.segmented.view.to_axial(mask.values), drawn)
     assert findings["corrected_by_hand"]
     assert findings["warnings"][0] == "the lesions were corrected by hand"
     assert 0 < findings["lesion_volume_ml"] < before["lesion_volume_ml"]
@@ -162,10 +161,10 @@ def test_a_correction_is_a_job_of_its_own(
         ("no nifti", "mask.nii is text, expected NIfTI"),
     ],
 )
-def test_a_wrong_correction_fails_with_its_reason(
+def test_an_invalid_correction_fails_with_a_reason(
     server: Server, done: dict[str, Any], tmp_path: Path, body: str, reason: str
 ) -> None:
-    lesions = read_scan(fetch(server, f"/api/jobs/{done['id']}/view/lesions.nii.gz", tmp_path / "lesions.nii.gz"))
+    lesions = read_scan(save(server, f"/api/jobs/{done['id']}/view/lesions.nii.gz", tmp_path / "lesions.nii.gz"))
     if body == "another grid":
         nifti.write_scan(
             Scan(lesions.values[1:], Geometry(lesions.values[1:].shape, lesions.geometry.affine_lps)),
@@ -178,18 +177,18 @@ def test_a_wrong_correction_fails_with_its_reason(
     with server.client() as client:
         sent = client.post(f"/api/jobs/{done['id']}/corrections", content=(tmp_path / "drawn.nii").read_bytes())
         assert client.post(f"/api/jobs/{done['id']}/corrections", content=b"").status_code == 400
-    job = server.over(sent.json()["id"])
+    job = server.wait_for_job(sent.json()["id"])
     assert job["status"] == "failed"
     assert reason in job["reason"]
 
 
-def test_a_bad_file_fails_with_a_reason_that_names_no_place(server: Server) -> None:
+def test_an_unreadable_file_fails_with_a_reason_that_names_no_folder(server: Server) -> None:
     for name, content, reason in (
         ("hello.nii.gz", b"hello" * 100, "scan is text, expected a CT"),
         ("empty.dcm", b"", "scan is empty (0 bytes)"),
         ("cut.nii.gz", gzip.compress(bytes(400))[:-6], "scan"),
     ):
-        job = server.over(server.post((name, content)).json()["id"])
+        job = server.wait_for_job(server.post((name, content)).json()["id"])
         assert job["status"] == "failed"
         assert job["reason"].startswith(reason), job["reason"]
         assert str(server.folder) not in job["reason"]
@@ -198,15 +197,15 @@ def test_a_bad_file_fails_with_a_reason_that_names_no_place(server: Server) -> N
             assert client.get(f"/api/jobs/{job['id']}/files/report.html").status_code == 409
 
 
-def test_events_tell_every_change_and_then_end(server: Server, long_scan: Path) -> None:
-    number = server.post(long_scan).json()["id"]
-    with server.client() as client, client.stream("GET", f"/api/jobs/{number}/events") as stream:
+def test_events_follow_a_job_to_its_end(server: Server, long_scan: Path) -> None:
+    job_id = server.post(long_scan).json()["id"]
+    with server.client() as client, client.stream("GET", f"/api/jobs/{job_id}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
-        seen = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: ")]
-    states = [job["status"] for job in seen]
+        jobs = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: ")]
+    states = [job["status"] for job in jobs]
     assert states[-1] == "done"
     assert states == sorted(states, key=["queued", "running", "done"].index)
-    slices = [job["progress"]["done"] for job in seen if job["progress"]]
+    slices = [job["progress"]["done"] for job in jobs if job["progress"]]
     assert len(set(slices)) > 3
     assert slices == sorted(slices)
 
@@ -222,14 +221,14 @@ NAMED = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\
         (b"nonsense", FORM),
         (b"nonsense", "multipart/form-data"),
         (b"nonsense", "application/json"),
-        (NAMED, FORM),  # cut off
+        (NAMED, FORM),  # truncated
         (NAMED.replace(b"files", b"other") + b"\r\n--x--\r\n", FORM),
         (NAMED.replace(b'; filename="a"', b"") + b"\r\n--x--\r\n", FORM),
         (b"--x\r\n\r\nabc\r\n--x--\r\n", FORM),
         (b"--x--\r\n", FORM),
     ],
 )
-def test_a_broken_body_is_refused_and_leaves_nothing(server: Server, body: bytes, content_type: str) -> None:
+def test_a_damaged_body_is_refused_and_leaves_no_files(server: Server, body: bytes, content_type: str) -> None:
     with server.client() as client:
         answer = client.post("/api/scans", content=body, headers={"Content-Type": content_type})
     assert answer.status_code == 400
@@ -237,7 +236,7 @@ def test_a_broken_body_is_refused_and_leaves_nothing(server: Server, body: bytes
     assert not list((server.folder / "incoming").iterdir())
 
 
-def test_a_sender_that_goes_away_leaves_nothing_and_frees_its_place(server: Server) -> None:
+def test_a_client_that_disconnects_leaves_no_files_and_frees_its_slot(server: Server) -> None:
     address = server.url.removeprefix("http://").split(":")
     with server.client() as client:
         free = client.get("/api/limits").json()["free"]
@@ -245,38 +244,40 @@ def test_a_sender_that_goes_away_leaves_nothing_and_frees_its_place(server: Serv
             head = f"POST /api/scans HTTP/1.1\r\nHost: {address[0]}\r\nContent-Length: 1000000\r\n"
             part = '--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nabc'
             line.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n{part}".encode())
-            until(lambda: client.get("/api/limits").json()["free"] == free - 1)
-        until(lambda: client.get("/api/limits").json()["free"] == free)
-    until(lambda: not list((server.folder / "incoming").iterdir()))
+            wait_until(lambda: client.get("/api/limits").json()["free"] == free - 1)
+        wait_until(lambda: client.get("/api/limits").json()["free"] == free)
+    wait_until(lambda: not list((server.folder / "incoming").iterdir()))
 
 
-def test_what_is_not_there_is_404(server: Server, done: dict[str, Any]) -> None:
-    nobody = "0" * 32
+def test_unknown_jobs_and_files_are_404(server: Server, done: dict[str, Any]) -> None:
+    unknown = "0" * 32
     with server.client() as client:
         for path in ("", "/findings", "/events", "/files/report.html", "/view/scan.nii.gz"):
-            assert client.get(f"/api/jobs/{nobody}{path}").status_code == 404
-        assert client.delete(f"/api/jobs/{nobody}").status_code == 404
-        assert client.post(f"/api/jobs/{nobody}/corrections", content=b"x").status_code == 404
+            assert client.get(f"/api/jobs/{unknown}{path}").status_code == 404
+        assert client.delete(f"/api/jobs/{unknown}").status_code == 404
+        assert client.post(f"/api/jobs/{unknown}/corrections", content=b"x").status_code == 404
         for name in ("..%2f..%2f..%2fjobs.sqlite", "..%2fscan", "scan", "%2fetc%2fpasswd"):
             answer = client.get(httpx.URL(f"{server.url}/api/jobs/{done['id']}/files/{name}"))
             assert answer.status_code == 404, name
         assert client.get("/api/jobs/not-an-id").status_code == 422
 
 
-def test_a_job_can_be_removed_before_during_and_after(start_server: Start, scan_file: Path, long_scan: Path) -> None:
+def test_a_job_can_be_deleted_while_it_waits_runs_or_is_done(
+    start_server: Start, scan_file: Path, long_scan: Path
+) -> None:
     server = start_server()
     running, waiting = (server.post(long_scan).json()["id"] for _ in range(2))
     last = server.post(scan_file).json()["id"]
-    server.wait(lambda _: server.job(running)["progress"])
-    assert [server.job(each)["position"] for each in (running, waiting, last)] == [None, 1, 2]
+    server.wait_until(lambda _: server.job(running)["progress"])
+    assert [server.job(job_id)["position"] for job_id in (running, waiting, last)] == [None, 1, 2]
     pid = server.worker_pid()
     with server.client() as client:
         assert client.delete(f"/api/jobs/{waiting}").status_code == 204
         assert client.delete(f"/api/jobs/{running}").status_code == 204
-        assert server.over(last)["status"] == "done"
+        assert server.wait_for_job(last)["status"] == "done"
         assert server.worker_pid() != pid
         assert [job["id"] for job in client.get("/api/jobs").json()] == [last]
-        until(lambda: [path.name for path in (server.folder / "scans").iterdir()] == [last])
+        wait_until(lambda: [path.name for path in (server.folder / "scans").iterdir()] == [last])
         assert client.delete(f"/api/jobs/{last}").status_code == 204
         assert client.get(f"/api/jobs/{last}").status_code == 404
     assert not list((server.folder / "scans").iterdir())
@@ -285,51 +286,49 @@ def test_a_job_can_be_removed_before_during_and_after(start_server: Start, scan_
 def test_a_killed_server_loses_no_accepted_scan(start_server: Start, scan_file: Path, long_scan: Path) -> None:
     server = start_server()
     accepted = [server.post(file).json()["id"] for file in (long_scan, scan_file, scan_file)]
-    server.wait(lambda _: server.job(accepted[0])["progress"])
-    (server.folder / "incoming" / ("0" * 32)).mkdir()  # as of a scan that was being sent
+    server.wait_until(lambda _: server.job(accepted[0])["progress"])
+    (server.folder / "incoming" / ("0" * 32)).mkdir()  # as left by an upload that was interrupted
     worker = server.worker_pid()
     server.kill()
-    until(lambda: not Path(f"/proc/{worker}").exists())
+    wait_until(lambda: not Path(f"/proc/{worker}").exists())
     server.start()
-    for number in accepted:
-        assert server.over(number)["status"] == "done"
+    for job_id in accepted:
+        assert server.wait_for_job(job_id)["status"] == "done"
     with server.client() as client:
         assert sorted(job["id"] for job in client.get("/api/jobs").json()) == sorted(accepted)
     assert not list((server.folder / "incoming").iterdir())
 
 
 @pytest.mark.slow
-def test_a_server_that_ends_in_order_goes_on_with_the_queue_later(start_server: Start, long_scan: Path) -> None:
+def test_a_stopped_server_continues_its_queue_when_restarted(start_server: Start, long_scan: Path) -> None:
     server = start_server()
-    numbers = [server.post(long_scan).json()["id"] for _ in range(2)]
-    server.wait(lambda _: server.job(numbers[0])["progress"])
+    job_ids = [server.post(long_scan).json()["id"] for _ in range(2)]
+    server.wait_until(lambda _: server.job(job_ids[0])["progress"])
     assert server.stop() == 0
     server.start()
-    assert [server.over(number)["status"] for number in numbers] == ["done", "done"]
+    assert [server.wait_for_job(job_id)["status"] for job_id in job_ids] == ["done", "done"]
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_takes_neither_server_nor_scan_along(
-    start_server: Start, scan_file: Path, long_scan: Path
-) -> None:
+def test_server_and_scan_survive_the_death_of_the_worker(start_server: Start, scan_file: Path, long_scan: Path) -> None:
     server = start_server()
-    number, after = (server.post(file).json()["id"] for file in (long_scan, scan_file))
-    server.wait(lambda _: server.job(number)["progress"])
+    job_id, next_id = (server.post(file).json()["id"] for file in (long_scan, scan_file))
+    server.wait_until(lambda _: server.job(job_id)["progress"])
     os.kill(server.worker_pid(), signal.SIGKILL)
-    assert server.over(number)["status"] == "done"
-    assert server.over(after)["status"] == "done"
+    assert server.wait_for_job(job_id)["status"] == "done"
+    assert server.wait_for_job(next_id)["status"] == "done"
 
 
-def test_a_scan_that_takes_too_long_is_given_up(start_server: Start, scan_file: Path, long_scan: Path) -> None:
+def test_a_scan_that_exceeds_the_time_limit_fails(start_server: Start, scan_file: Path, long_scan: Path) -> None:
     server = start_server("--time-limit", "1")
-    number, after = (server.post(file).json()["id"] for file in (long_scan, scan_file))
-    job = server.over(number)
+    job_id, next_id = (server.post(file).json()["id"] for file in (long_scan, scan_file))
+    job = server.wait_for_job(job_id)
     assert job["status"] == "failed"
-    assert job["reason"] == "it took more than 1 s, which is the limit of this server"
-    assert server.job(after)["status"] in ("queued", "running", "done")
+    assert job["reason"] == "processing took more than 1 s, the limit of this server"
+    assert server.job(next_id)["status"] in ("queued", "running", "done")
 
 
-def test_limits_are_said_and_held(start_server: Start, scan_file: Path, long_scan: Path) -> None:
+def test_limits_are_reported_and_enforced(start_server: Start, scan_file: Path, long_scan: Path) -> None:
     server = start_server("--queue", "1", "--max-upload", "2", "--max-slices", "100")
     with server.client() as client:
         limits = client.get("/api/limits").json()
@@ -353,11 +352,11 @@ def test_limits_are_said_and_held(start_server: Start, scan_file: Path, long_sca
         assert server.post(("large.nii", bytes(4 << 20))).status_code == 413
         assert not list((server.folder / "incoming").iterdir())
         assert server.post(*((f"{i}", b"x") for i in range(5001))).status_code == 413
-        small = gzip.compress(nifti_of(101))
-        too_many = server.over(server.post(("many.nii.gz", small)).json()["id"])
+        small = gzip.compress(air(101))
+        too_many = server.wait_for_job(server.post(("many.nii.gz", small)).json()["id"])
         assert "101 slices, expected at most 100" in too_many["reason"]
-        running = server.post(("100.nii.gz", gzip.compress(nifti_of(100, 1024), 1))).json()["id"]
-        server.wait(lambda _: server.job(running)["status"] != "queued")
+        running = server.post(("100.nii.gz", gzip.compress(air(100, 1024), 1))).json()["id"]
+        server.wait_until(lambda _: server.job(running)["status"] != "queued")
         server.post(scan_file)
         answer = server.post(scan_file)
         assert answer.status_code == 429
@@ -366,22 +365,28 @@ def test_limits_are_said_and_held(start_server: Start, scan_file: Path, long_sca
         assert 'groundglass_refused_total{status="429"} 1.0' in client.get("/metrics").text
 
 
-def nifti_of(slices: int, side: int = 16) -> bytes:
-    """A NIfTI file of HU of air."""
+def test_the_lung_window_of_the_reports_is_served_to_the_page(server: Server) -> None:
+    with server.client() as client:
+        settings = client.get("/api/display").json()
+    assert settings == {"lung_window": {"low_hu": LUNG_WINDOW.low_hu, "high_hu": LUNG_WINDOW.high_hu}}
+
+
+def air(slices: int, side: int = 16) -> bytes:
+    """A NIfTI file in which every voxel is air."""
     values = np.full((side, side, slices), -1000, dtype=np.int16)
     return bytes(nibabel.Nifti1Image(values, np.eye(4)).to_bytes())
 
 
-def test_results_go_when_their_time_is_over(start_server: Start, scan_file: Path) -> None:
+def test_expired_results_are_deleted(start_server: Start, scan_file: Path) -> None:
     server = start_server("--keep", "0.01")
-    job = server.over(server.post(scan_file).json()["id"])
+    job = server.wait_for_job(server.post(scan_file).json()["id"])
     assert job["expires"] > job["finished"]
     server.stop()
     with sqlite3.connect(server.folder / "jobs.sqlite") as database:
         database.execute("update jobs set finished = '2020-01-01T00:00:00+00:00'")
     database.close()
     server.start()
-    until(lambda: not list((server.folder / "scans").iterdir()))
+    wait_until(lambda: not list((server.folder / "scans").iterdir()))
     with server.client() as client:
         assert client.get(f"/api/jobs/{job['id']}").status_code == 404
 
@@ -396,12 +401,16 @@ def test_health_and_metrics(server: Server, done: dict[str, Any]) -> None:
     assert done["id"] not in text
 
 
-def test_names_reach_neither_log_nor_disk(start_server: Start, phantom: Phantom, tmp_path: Path) -> None:
+def test_names_are_written_neither_to_the_log_nor_to_paths(
+    start_server: Start, phantom: Phantom, tmp_path: Path
+) -> None:
     server = start_server()
     files = write_series(phantom.scan, tmp_path / "series")
-    good = server.over(server.post(*((f"{NAME}/{NUMBER}-{f.name}", f.read_bytes()) for f in files)).json()["id"])
-    bad = server.over(server.post(*((f"{NAME}/{f.name}", f.read_bytes()) for f in files[:1])).json()["id"])
-    refused = server.over(server.post((f"../../{NAME}.nii", b"hello")).json()["id"])
+    good = server.wait_for_job(
+        server.post(*((f"{NAME}/{NUMBER}-{f.name}", f.read_bytes()) for f in files)).json()["id"]
+    )
+    bad = server.wait_for_job(server.post(*((f"{NAME}/{f.name}", f.read_bytes()) for f in files[:1])).json()["id"])
+    refused = server.wait_for_job(server.post((f"../../{NAME}.nii", b"hello")).json()["id"])
     assert (good["status"], bad["status"], refused["status"]) == ("done", "failed", "failed")
     server.stop()
     log = server.log.read_text()

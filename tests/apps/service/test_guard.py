@@ -1,4 +1,4 @@
-"""What keeps others out: Host, Origin, token, policies; and what a server refuses to start with."""
+"""Access control: host name, origin, token, security headers; and configurations that a server refuses."""
 
 import hmac
 import json
@@ -19,7 +19,7 @@ from groundglass.errors import ConfigError
 from helpers.server import TOKEN, Server
 
 Start = Callable[..., Server]
-NOBODY = "0" * 32
+UNKNOWN_ID = "0" * 32
 
 
 def token_file(folder: Path, text: str = TOKEN) -> Path:
@@ -30,9 +30,9 @@ def token_file(folder: Path, text: str = TOKEN) -> Path:
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a token, that has a scan's job."""
-    folder = tmp_path_factory.mktemp("locked")
+def token_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a token and a further host name."""
+    folder = tmp_path_factory.mktemp("token")
     server = Server(folder / "store", ("--token-file", str(token_file(folder)), "--name", "ct.example"), folder / "log")
     server.start()
     yield server
@@ -40,7 +40,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost.evil:80", "ct.example"])
-def test_a_name_that_is_not_its_own_is_refused(server: Server, host: str) -> None:
+def test_requests_for_another_host_name_are_refused(server: Server, host: str) -> None:
     with server.client() as client:
         for path in ("/", "/api/jobs", "/healthz", "/api/session"):
             answer = client.get(path, headers={"Host": host})
@@ -49,7 +49,7 @@ def test_a_name_that_is_not_its_own_is_refused(server: Server, host: str) -> Non
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8642", "127.0.0.1", "[::1]:8642", "LOCALHOST"])
-def test_its_own_names_are_taken(server: Server, host: str) -> None:
+def test_the_loopback_names_are_accepted(server: Server, host: str) -> None:
     with server.client() as client:
         assert client.get("/api/jobs", headers={"Host": host}).status_code == 200
 
@@ -64,32 +64,32 @@ def test_its_own_names_are_taken(server: Server, host: str) -> None:
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_what_another_sites_page_sends_is_refused(server: Server, headers: dict[str, str], scan_file: Path) -> None:
+def test_requests_from_another_site_are_refused(server: Server, headers: dict[str, str], scan_file: Path) -> None:
     with server.client() as client:
         files = {"files": ("ct.nii.gz", scan_file.read_bytes())}
         assert client.post("/api/scans", files=files, headers=headers).status_code == 403
-        assert client.delete(f"/api/jobs/{NOBODY}", headers=headers).status_code == 403
+        assert client.delete(f"/api/jobs/{UNKNOWN_ID}", headers=headers).status_code == 403
         assert client.get("/api/jobs", headers=headers).status_code == 403
         assert client.get("/api/jobs").json() == []
 
 
-def test_its_own_page_is_let_in(server: Server) -> None:
+def test_requests_from_the_own_page_are_accepted(server: Server) -> None:
     with server.client() as client:
         own = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}
-        assert client.delete(f"/api/jobs/{NOBODY}", headers=own).status_code == 404
+        assert client.delete(f"/api/jobs/{UNKNOWN_ID}", headers=own).status_code == 404
 
 
-def test_no_other_origin_may_ever_read(server: Server) -> None:
+def test_no_response_has_a_cors_header(server: Server) -> None:
     with server.client() as client:
-        asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
-        answers = [client.options("/api/scans", headers=asked), client.get("/api/jobs"), client.get("/healthz")]
+        preflight = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+        answers = [client.options("/api/scans", headers=preflight), client.get("/api/jobs"), client.get("/healthz")]
     for answer in answers:
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_every_answer_says_what_a_browser_may_do_with_it(server: Server) -> None:
+def test_every_response_has_the_security_headers(server: Server) -> None:
     with server.client() as client:
-        for path in ("/", "/api/jobs", "/healthz", f"/api/jobs/{NOBODY}", "/nothing"):
+        for path in ("/", "/api/jobs", "/healthz", f"/api/jobs/{UNKNOWN_ID}", "/nothing"):
             headers = client.get(path).headers
             policy = headers["content-security-policy"]
             assert "default-src 'none'" in policy
@@ -107,13 +107,13 @@ def routes(server: Server) -> list[tuple[str, str]]:
     return [(method.upper(), path) for path, methods in paths.items() for method in methods]
 
 
-def test_without_the_token_no_route_tells_anything(locked: Server) -> None:
-    free = {"/healthz", "/readyz", "/api/session"}
-    asked = routes(locked)
-    assert len(asked) > 12
-    for method, path in [*asked, ("GET", "/api/openapi.json"), ("GET", "/metrics")]:
-        place = path.replace("{id}", NOBODY).replace("{name}", "report.html")
-        with locked.client() as client:
+def test_every_route_but_the_public_ones_needs_the_token(token_server: Server) -> None:
+    public = {"/healthz", "/readyz", "/api/session"}
+    known = routes(token_server)
+    assert len(known) > 12
+    for method, path in [*known, ("GET", "/api/openapi.json"), ("GET", "/metrics")]:
+        url = path.replace("{id}", UNKNOWN_ID).replace("{name}", "report.html")
+        with token_server.client() as client:
             for headers in (
                 {},
                 {"Authorization": "Bearer wrong"},
@@ -123,12 +123,12 @@ def test_without_the_token_no_route_tells_anything(locked: Server) -> None:
                 {"Cookie": f"{guard.COOKIE}="},
                 {"Cookie": "a=b; [broken"},
             ):
-                answer = client.request(method, place, headers=headers)
-                assert (answer.status_code == 401) == (path not in free), (method, path, headers)
+                answer = client.request(method, url, headers=headers)
+                assert (answer.status_code == 401) == (path not in public), (method, path, headers)
 
 
-def test_with_the_token_a_scan_is_taken_and_read(locked: Server, scan_file: Path) -> None:
-    with locked.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+def test_with_the_token_a_scan_is_accepted_and_its_results_are_readable(token_server: Server, scan_file: Path) -> None:
+    with token_server.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         sent = client.post("/api/scans", files={"files": ("ct.nii.gz", scan_file.read_bytes())})
         assert sent.status_code == 202
         url = f"/api/jobs/{sent.json()['id']}"
@@ -136,13 +136,13 @@ def test_with_the_token_a_scan_is_taken_and_read(locked: Server, scan_file: Path
             last = [line for line in stream.iter_lines() if line.startswith("data: ")][-1]
         assert json.loads(last.removeprefix("data: "))["status"] == "done"
         assert client.get(f"{url}/files/report.html").status_code == 200
-    with locked.client() as other:
+    with token_server.client() as other:
         for path in ("", "/findings", "/events", "/files/report.html", "/view/scan.nii.gz"):
             assert other.get(f"{url}{path}").status_code == 401
 
 
-def test_the_cookie_stands_for_the_token_and_does_not_tell_it(locked: Server) -> None:
-    with locked.client() as client:
+def test_the_cookie_replaces_the_token_and_does_not_reveal_it(token_server: Server) -> None:
+    with token_server.client() as client:
         assert client.get("/api/session").json() == {"needs_token": True, "signed_in": False}
         assert client.post("/api/session", json={"token": "wrong"}).status_code == 401
         answer = client.post("/api/session", json={"token": TOKEN})
@@ -158,8 +158,8 @@ def test_the_cookie_stands_for_the_token_and_does_not_tell_it(locked: Server) ->
         assert client.get("/api/jobs").status_code == 401
 
 
-def test_its_further_names_are_taken(locked: Server) -> None:
-    with locked.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+def test_configured_host_names_are_accepted(token_server: Server) -> None:
+    with token_server.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         assert client.get("/api/jobs", headers={"Host": "ct.example"}).status_code == 200
 
 
@@ -178,7 +178,7 @@ def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("arguments", "reason"),
     [
         (["--host", "0.0.0.0"], "there is no token"),
         (["--host", "192.0.2.1"], "there is no token"),
@@ -189,14 +189,22 @@ def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         (["--model", "MISSING"], "MISSING"),
     ],
 )
-def test_what_it_refuses_to_start_with(tmp_path: Path, words: list[str], reason: str) -> None:
+def test_an_unsafe_or_impossible_configuration_is_refused(tmp_path: Path, arguments: list[str], reason: str) -> None:
     token_file(tmp_path, "short").rename(tmp_path / "SHORT")
     token_file(tmp_path).rename(tmp_path / "OPEN")
     (tmp_path / "OPEN").chmod(0o644)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        words = [word.replace("TAKEN", str(taken.getsockname()[1])) for word in words]
+        port = str(taken.getsockname()[1])
         code = "from groundglass.cli import main; main()"
-        command = [sys.executable, "-c", code, "serve", "-o", "store", *words]
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            "serve",
+            "-o",
+            "store",
+            *(argument.replace("TAKEN", port) for argument in arguments),
+        ]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode in (1, 2)
     assert reason in done.stderr
@@ -205,7 +213,7 @@ def test_what_it_refuses_to_start_with(tmp_path: Path, words: list[str], reason:
     assert TOKEN not in done.stderr
 
 
-def test_a_folder_serves_one_server(server: Server, tmp_path: Path) -> None:
+def test_a_folder_can_be_used_by_one_server_only(server: Server, tmp_path: Path) -> None:
     code = "from groundglass.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", "-o", str(server.folder), "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -213,12 +221,12 @@ def test_a_folder_serves_one_server(server: Server, tmp_path: Path) -> None:
     assert re.match("groundglass: another server uses .*: stop it, or name another folder with -o$", done.stderr)
 
 
-def test_what_is_loopback() -> None:
+def test_loopback_addresses_are_recognised() -> None:
     assert all(map(is_loopback, ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"]))
     assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.1.1", "localhost.example", ""]))
 
 
-def test_the_token_is_in_no_repr(tmp_path: Path) -> None:
+def test_the_token_is_not_in_the_repr_of_the_configuration(tmp_path: Path) -> None:
     assert read_token(token_file(tmp_path)) == TOKEN
     config = ServiceConfig(tmp_path, host="0.0.0.0", token=TOKEN)
     assert TOKEN not in repr(config)

@@ -1,17 +1,17 @@
-"""The page for everyone: keys, names, contrast, a phone, the dark, less motion."""
+"""Accessibility of the page: keyboard, names, contrast, small screens, dark mode, reduced motion."""
 
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from helpers.browser import Tab
-from helpers.browser import tab as watched_tab
+from helpers.browser import tab as open_tab
 from helpers.server import Server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-# The least contrast of any text that is seen, with the text: WCAG 2 asks for 4.5, for large text 3.
+# The lowest contrast of any visible text, with that text: WCAG 2 requires 4.5, and 3 for large text.
 CONTRAST = """() => {
   const numbers = (colour) => {
     const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
@@ -35,7 +35,7 @@ CONTRAST = """() => {
   for (let text = texts.nextNode(); text; text = texts.nextNode()) {
     const element = text.parentElement;
     if (!text.textContent.trim() || !element.checkVisibility()) continue;
-    if (element.closest(".spoken, noscript, :disabled")) continue;
+    if (element.closest(".visually-hidden, noscript, :disabled")) continue;
     const style = getComputedStyle(element);
     const svg = element instanceof SVGElement;
     const [one, other] = [light(numbers(svg ? style.fill : style.color)), light(behind(element))];
@@ -44,7 +44,7 @@ CONTRAST = """() => {
   return found.sort((a, b) => a[0] - b[0])[0];
 }"""
 
-# What can have the focus but has no name that a screen reader could say.
+# Elements that can have the focus but no name for a screen reader.
 NAMELESS = """() => [...document.querySelectorAll("a, button, input, [tabindex='0']")]
   .filter((each) => each.checkVisibility())
   .filter((each) => !(each.getAttribute("aria-label") || each.getAttribute("aria-labelledby")
@@ -54,7 +54,7 @@ NAMELESS = """() => [...document.querySelectorAll("a, button, input, [tabindex='
 FOCUSED = """() => {
   const at = document.activeElement;
   if (at === document.body) return ["", true];
-  const style = getComputedStyle(at.matches(".choice input, .spoken") ? at.nextElementSibling : at);
+  const style = getComputedStyle(at.matches(".choice input, .visually-hidden") ? at.nextElementSibling : at);
   return [at.id || at.getAttribute("aria-label") || at.innerText || at.tagName, style.outlineStyle !== "none"];
 }"""
 
@@ -68,13 +68,13 @@ def assert_fits(page: "Page", width: int) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read(chrome: "Browser", server: Server, done: str, scheme: Any) -> None:
-    with watched_tab(chrome, server.url, color_scheme=scheme) as tab:
+def test_text_has_enough_contrast(chrome: "Browser", server: Server, done: str, scheme: Any) -> None:
+    with open_tab(chrome, server.url, color_scheme=scheme) as tab:
         page = tab.open()
         least, text = page.evaluate(CONTRAST)
         assert least >= 4.5, text
         tab.open(done)
-        tab.ready(done)
+        tab.wait_until_shown(done)
         least, text = page.evaluate(CONTRAST)
         assert least >= 4.5, text
         page.click("text=Correct the mask")
@@ -82,17 +82,17 @@ def test_text_can_be_read(chrome: "Browser", server: Server, done: str, scheme: 
         assert least >= 4.5, text
 
 
-def test_a_phone_is_wide_enough(chrome: "Browser", server: Server, done: str) -> None:
-    with watched_tab(chrome, server.url, viewport={"width": 390, "height": 844}, has_touch=True) as tab:
+def test_the_page_fits_a_phone(chrome: "Browser", server: Server, done: str) -> None:
+    with open_tab(chrome, server.url, viewport={"width": 390, "height": 844}, has_touch=True) as tab:
         page = tab.open()
         assert_fits(page, 390)
         tab.open(done)
-        tab.ready(done)
+        tab.wait_until_shown(done)
         assert_fits(page, 390)
         assert "not a medical device" in page.inner_text("header")
         page.click("text=Correct the mask")
         assert_fits(page, 390)
-        box = page.locator(".stage canvas").bounding_box()
+        box = page.locator(".scan canvas").bounding_box()
         assert box is not None
         page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 3)
         assert page.get_by_role("button", name="Save correction").is_enabled()
@@ -100,7 +100,7 @@ def test_a_phone_is_wide_enough(chrome: "Browser", server: Server, done: str) ->
         page.click("text=Leave")
 
 
-def test_everything_has_a_name_and_a_place(shown: Tab) -> None:
+def test_every_control_has_a_name(shown: Tab) -> None:
     page = shown.page
     assert page.evaluate(NAMELESS) == []
     page.click("text=Correct the mask")
@@ -110,24 +110,30 @@ def test_everything_has_a_name_and_a_place(shown: Tab) -> None:
     assert page.get_attribute("html", "lang") == "en"
     assert page.locator("[aria-live]").count() == 1
     tree = page.locator("body").aria_snapshot()
-    wanted = ['radio "Axial" [checked]', 'radio "Lung" [checked]', 'slider "Slice"', 'slider "Size', 'table "Burden by']
-    for words in wanted:
-        assert words in tree, words
+    expected = [
+        'radio "Axial" [checked]',
+        'radio "Lung" [checked]',
+        'slider "Slice"',
+        'slider "Size',
+        'table "Burden by',
+    ]
+    for text in expected:
+        assert text in tree, text
 
 
-def test_the_tab_key_reaches_everything_in_order_and_shows_where_it_is(shown: Tab) -> None:
+def test_the_tab_key_reaches_every_control_in_order_with_a_visible_focus(shown: Tab) -> None:
     page = shown.page
     page.evaluate("() => document.activeElement.blur()")
-    walked = []
+    focused = []
     for _ in range(60):
         page.keyboard.press("Tab")
         name, outlined = page.evaluate(FOCUSED)
         if not name:
             break
         assert outlined, name
-        walked.append(name)
-    assert walked[0].startswith("Skip")
-    wanted = [
+        focused.append(name)
+    assert focused[0].startswith("Skip")
+    expected = [
         "New scan",
         "Delete",
         "layout-axial",
@@ -135,19 +141,19 @@ def test_the_tab_key_reaches_everything_in_order_and_shows_where_it_is(shown: Ta
         "Correct the mask",
         "Scan with the lesion drawn over it",
     ]
-    wanted += ["Zoom in", "slice", "Lesion of each slice: go to a slice", "lesion", "contour", "opacity"]
-    at = [walked.index(name) for name in wanted]
-    assert at == sorted(at)
-    assert any("Mask, NIfTI" in name for name in walked)
+    expected += ["Zoom in", "slice", "Lesion in each slice: go to a slice", "lesion", "contour", "opacity"]
+    positions = [focused.index(name) for name in expected]
+    assert positions == sorted(positions)
+    assert any("Mask, NIfTI" in name for name in focused)
 
 
-def test_keys_alone_do_it(tab: Tab, done: str) -> None:
+def test_the_page_works_with_the_keyboard_only(tab: Tab, done: str) -> None:
     page = tab.open()
     link = page.locator(f".jobs a[href='#{done}']")
     link.focus()
     page.keyboard.press("Enter")
-    tab.ready(done)
-    page.focus(".stage canvas")
+    tab.wait_until_shown(done)
+    page.focus(".scan canvas")
     before = tab.slice_shown()
     for key, step in (("ArrowUp", 1), ("ArrowDown", -1), ("PageUp", 10), ("PageDown", -10)):
         page.keyboard.press(key)
@@ -166,9 +172,11 @@ def test_keys_alone_do_it(tab: Tab, done: str) -> None:
     assert page.url.endswith(done)
 
 
-def test_progress_is_told_and_nothing_moves_unasked(chrome: "Browser", server: Server, done: str) -> None:
-    with watched_tab(chrome, server.url, reduced_motion="reduce") as tab:
+def test_state_is_announced_and_nothing_moves_under_reduced_motion(
+    chrome: "Browser", server: Server, done: str
+) -> None:
+    with open_tab(chrome, server.url, reduced_motion="reduce") as tab:
         page = tab.open(done)
-        tab.ready(done)
+        tab.wait_until_shown(done)
         assert page.inner_text("#announcer") == "The scan is shown."
         assert page.evaluate(MOVING) == 0

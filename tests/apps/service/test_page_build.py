@@ -1,4 +1,4 @@
-"""The page as it is committed: built from its sources, needing nothing from elsewhere."""
+"""The committed page: built from its sources, complete, and independent of other servers."""
 
 import json
 import shutil
@@ -19,67 +19,72 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def npm() -> str:
-    """npm, in a checkout whose packages are installed: no test reaches the network."""
-    found = shutil.which("npm")
-    if found is None:
+    """Path of npm, where the page's packages are installed: no test uses the network."""
+    path = shutil.which("npm")
+    if path is None:
         pytest.skip("npm is not installed")
     if not (SOURCES / "node_modules").is_dir():
         pytest.skip("the page's packages are not installed: run `npm ci` in page/")
-    return found
+    return path
 
 
 @pytest.mark.slow
-def test_what_is_committed_is_what_the_sources_give(npm: str, tmp_path: Path) -> None:
+def test_the_committed_page_is_the_build_of_its_sources(npm: str, tmp_path: Path) -> None:
     copy = tmp_path / "page"
     shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("node_modules"))
     (copy / "node_modules").symlink_to(SOURCES / "node_modules")
-    result = tmp_path / "src" / "groundglass" / "service" / "page"
+    result = tmp_path / "src" / "groundglass" / "apps" / "service" / "page"
     done = subprocess.run([npm, "run", "build"], cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert files(result) == files(BUILT), "the page has changed: run `npm run build` in page/ and commit it"
 
 
 @pytest.mark.slow
-def test_the_logic_of_the_page_holds(npm: str) -> None:
+def test_the_unit_tests_of_the_page_pass(npm: str) -> None:
     done = subprocess.run([npm, "test"], cwd=SOURCES, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 class Tags(HTMLParser):
-    """What a page would fetch, and what a strict Content-Security-Policy would forbid."""
+    """The addresses that a page loads, and the parts that a strict Content-Security-Policy forbids."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.fetched: list[str] = []
+        self.loaded: list[str] = []
         self.forbidden: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.fetched += [value for name in ("src", "href") if (value := given.get(name)) and tag != "a"]
-        self.forbidden += [name for name in given if name == "style" or name.startswith("on")]
-        if tag == "style" or (tag == "script" and "src" not in given):
+        attributes = dict(attrs)
+        self.loaded += [value for name in ("src", "href") if (value := attributes.get(name)) and tag != "a"]
+        self.forbidden += [name for name in attributes if name == "style" or name.startswith("on")]
+        if tag == "style" or (tag == "script" and "src" not in attributes):
             self.forbidden.append(tag)
 
 
-def test_it_fetches_its_own_files_alone() -> None:
+def test_the_page_loads_its_own_files_only() -> None:
     page = Tags((BUILT / "index.html").read_text())
     assert page.forbidden == []
-    assert len(page.fetched) == 3
-    for address in page.fetched:
+    assert len(page.loaded) == 3
+    for address in page.loaded:
         assert address.startswith("./assets/")
         assert (BUILT / address).is_file()
     assert not [name for name in files(BUILT) if name.endswith(".map")]
 
 
-def test_what_is_inside_is_pinned_and_its_licences_are_there() -> None:
+def test_the_packages_are_pinned_and_their_licences_are_included() -> None:
     package = json.loads((SOURCES / "package.json").read_text())
     for version in (package["dependencies"] | package["devDependencies"]).values():
         assert version[0].isdigit()
     lock = (SOURCES / "package-lock.json").read_text()
     assert '"resolved"' not in lock
     licences = (BUILT / "LICENSES.txt").read_text()
-    for name, given in json.loads(lock)["packages"].items():
-        if name and not given.get("dev") and not given.get("optional"):
-            assert f"\n{name.rpartition('node_modules/')[2]} {given['version']}, {given['license']}\n" in licences
+    for name, entry in json.loads(lock)["packages"].items():
+        if name and not entry.get("dev") and not entry.get("optional"):
+            assert f"\n{name.rpartition('node_modules/')[2]} {entry['version']}, {entry['license']}\n" in licences
     assert "Niivue" in licences
+
+
+def test_one_source_file_uses_niivue() -> None:
+    users = [path.name for path in (SOURCES / "src").glob("*.ts") if "@niivue/niivue" in path.read_text()]
+    assert users == ["niivue.ts"]

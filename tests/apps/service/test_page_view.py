@@ -7,19 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from groundglass.io import nifti
+from groundglass.scan.intensity import LUNG_WINDOW, Window
 from groundglass.scan.phantom import Phantom, chest_phantom
-from helpers.browser import SOON_MS, OnScreen, Tab
+from helpers.browser import SCAN_LIMIT_MS, SliceOnScreen, Tab
 from helpers.dicom_phantom import write_series
-from helpers.served_results import get, lesions, slice_numbers
+from helpers.served_results import download, slice_numbers, view_slices
 from helpers.server import Server
 
 
-def test_the_first_screen_says_what_may_be_dropped(tab: Tab) -> None:
+def test_the_start_screen_shows_the_limits(tab: Tab) -> None:
     page = tab.open()
     assert page.locator("h1").count() == 1
-    assert "Up to 2.1 GB, 5,000 files and 3,000 slices a scan. Results are kept for 7 days." in page.inner_text(
+    assert "Up to 2.1 GB, 5,000 files and 3,000 slices per scan. Results are kept for 7 days." in page.inner_text(
         "#limits"
     )
     assert "not a medical device" in page.inner_text("header")
@@ -28,65 +30,92 @@ def test_the_first_screen_says_what_may_be_dropped(tab: Tab) -> None:
 def test_a_dropped_scan_is_followed_to_its_result(tab: Tab, server: Server, scan_file: Path) -> None:
     page = tab.open()
     tab.drop(scan_file)
-    job = tab.ready()
-    findings = json.loads(get(server, f"{job}/findings"))
-    words = page.inner_text(".facts")
+    job = tab.wait_until_shown()
+    findings = json.loads(download(server, f"{job}/findings"))
+    facts = page.inner_text(".facts")
     for value in (findings["lesion_volume_ml"], findings["right_lung"]["lesion_volume_ml"]):
-        assert f"{value:.1f}" in words
-    assert f"{findings['lesion_share_of_lung_percent']:.1f}" in words
+        assert f"{value:.1f}" in facts
+    assert f"{findings['lesion_share_of_lung_percent']:.1f}" in facts
     assert page.inner_text("h1") == "ct.nii.gz"
     assert page.title() == "ct.nii.gz - groundglass"
     page.reload()
-    assert tab.ready() == job
-    assert page.inner_text(".facts") == words
+    assert tab.wait_until_shown() == job
+    assert page.inner_text(".facts") == facts
 
 
-def test_the_lesion_is_drawn_where_it_is(shown: Tab, server: Server, done: str) -> None:
-    mask, spacing_mm = lesions(server, done)
+def test_the_lesion_is_drawn_at_its_position(shown: Tab, server: Server, done: str) -> None:
+    mask, spacing_mm = view_slices(server, done, "lesions")
     z = int(np.argmax(mask.any(axis=2).sum(axis=1)))
     shown.go_to(slice_numbers(server, done)[z])
     shown.page.fill("#opacity", "80")
-    over = shown.scan()
+    over = shown.screenshot()
     shown.page.uncheck("#lesion")
-    under = shown.scan()
-    expected = OnScreen(mask.shape[1:], spacing_mm, over.shape[:2]).drawn(mask[z] > 0)
-    seen = np.abs(over - under).max(axis=2) > 20
+    under = shown.screenshot()
+    expected = SliceOnScreen(mask.shape[1:], spacing_mm, over.shape[:2]).resample(mask[z]) > 0
+    drawn = np.abs(over - under).max(axis=2) > 20
     assert expected.sum() > 500
-    assert 2 * (seen & expected).sum() / (seen.sum() + expected.sum()) > 0.95
-    red, _, blue = over[seen].mean(axis=0)
+    assert 2 * (drawn & expected).sum() / (drawn.sum() + expected.sum()) > 0.95
+    red, _, blue = over[drawn].mean(axis=0)
     assert red > blue + 60
-    red, _, blue = under[seen].mean(axis=0)
+    red, _, blue = under[drawn].mean(axis=0)
     assert abs(red - blue) < 12
     shown.page.check("#lesion")
     shown.page.check("#contour")
-    line = np.abs(shown.scan() - under).max(axis=2) > 20
-    assert 0 < line.sum() < 0.5 * seen.sum()
-    assert (line & seen).sum() > 0.9 * line.sum()
+    line = np.abs(shown.screenshot() - under).max(axis=2) > 20
+    assert 0 < line.sum() < 0.5 * drawn.sum()
+    assert (line & drawn).sum() > 0.9 * line.sum()
 
 
-def test_windows_and_layouts_change_the_picture(shown: Tab) -> None:
-    lung = shown.scan()
+def assert_drawn_in_window(tab: Tab, server: Server, job: str, window: Window) -> None:
+    """Compare the grey levels of the slice in the middle with the scan in an intensity window."""
+    hu, spacing_mm = view_slices(server, job, "scan")
+    z = len(hu) // 2
+    tab.go_to(slice_numbers(server, job)[z])
+    tab.page.uncheck("#lesion")
+    image = tab.screenshot().mean(axis=2)
+    geometry = SliceOnScreen(hu.shape[1:], spacing_mm, (image.shape[0], image.shape[1]))
+    low, high = ndimage.minimum_filter(hu[z], 3), ndimage.maximum_filter(hu[z], 3)
+    uniform = geometry.resample((high - low < 40) & (low > window.low_hu) & (high < window.high_hu)) > 0
+    grey = geometry.resample(window.to_grey(hu[z].astype(np.float32)))
+    assert uniform.mean() > 0.05
+    assert np.median(np.abs(image - grey)[uniform]) < 3
+
+
+def test_the_scan_is_drawn_in_the_lung_window_of_the_report(shown: Tab, server: Server, done: str) -> None:
+    assert_drawn_in_window(shown, server, done, LUNG_WINDOW)
+
+
+def test_the_lung_window_is_the_one_that_the_server_names(tab: Tab, server: Server, done: str) -> None:
+    body = json.dumps({"lung_window": {"low_hu": -1500, "high_hu": 500}})
+    tab.page.route("**/api/display", lambda route: route.fulfill(body=body, content_type="application/json"))
+    tab.open(done)
+    tab.wait_until_shown(done)
+    assert_drawn_in_window(tab, server, done, Window(-1500, 500))
+
+
+def test_windows_and_layouts_change_the_image(shown: Tab) -> None:
+    lung = shown.screenshot()
     shown.page.click("label[for=window-mediastinum]")
-    mediastinum = shown.scan()
+    mediastinum = shown.screenshot()
     assert mediastinum.mean() < lung.mean() - 10
     shown.page.click("label[for=window-lung]")
-    assert np.abs(shown.scan() - lung).mean() < 1
+    assert np.abs(shown.screenshot() - lung).mean() < 1
     for layout in ("multiplanar", "3d"):
         shown.page.click(f"label[for=layout-{layout}]")
-        assert np.abs(shown.scan() - lung).mean() > 5
-        assert shown.scan().max() > 100
+        assert np.abs(shown.screenshot() - lung).mean() > 5
+        assert shown.screenshot().max() > 100
     shown.page.click("label[for=layout-axial]")
-    assert np.abs(shown.scan() - lung).mean() < 1
+    assert np.abs(shown.screenshot() - lung).mean() < 1
 
 
-def test_a_lesion_and_the_profile_lead_to_their_slices(shown: Tab, server: Server, done: str) -> None:
-    findings = json.loads(get(server, f"{done}/findings"))
+def test_lesions_and_profile_are_links_to_slices(shown: Tab, server: Server, done: str) -> None:
+    findings = json.loads(download(server, f"{done}/findings"))
     largest = findings["largest_lesions"]
     assert 1 < shown.page.locator(".lesions button").count() == len(largest) <= 5
     for i in (1, 0):
         shown.page.locator(".lesions button").nth(i).click()
         assert abs(shown.slice_shown() - largest[i]["slice"]) <= 1
-        assert f"slice {shown.slice_shown()}: lesion" in shown.page.inner_text(".slice-words")
+        assert f"slice {shown.slice_shown()}: lesion" in shown.page.inner_text(".slice-text")
     box = shown.page.locator(".profile").bounding_box()
     assert box is not None
     shown.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -99,7 +128,7 @@ def test_a_lesion_and_the_profile_lead_to_their_slices(shown: Tab, server: Serve
         assert shown.page.get_attribute(".profile", "aria-valuenow") == str(before)
 
 
-def test_what_is_downloaded_is_what_was_found(shown: Tab, server: Server, done: str) -> None:
+def test_downloads_are_the_result_files(shown: Tab, server: Server, done: str) -> None:
     names = [file["name"] for file in server.job(done)["files"]]
     links = shown.page.locator(".downloads a[download]")
     assert links.count() == len(names)
@@ -107,40 +136,40 @@ def test_what_is_downloaded_is_what_was_found(shown: Tab, server: Server, done: 
         with shown.page.expect_download() as started:
             links.nth(i).click()
         assert started.value.suggested_filename == name
-        assert Path(started.value.path()).read_bytes() == get(server, f"{done}/files/{name}?download=1")
+        assert Path(started.value.path()).read_bytes() == download(server, f"{done}/files/{name}?download=1")
 
 
 @pytest.mark.slow
-def test_a_dicom_folder_is_dropped_as_one_scan(tab: Tab, server: Server, phantom: Phantom, tmp_path: Path) -> None:
+def test_a_dropped_dicom_folder_is_one_scan(tab: Tab, server: Server, phantom: Phantom, tmp_path: Path) -> None:
     write_series(phantom.scan, tmp_path / "study" / "series")
-    (tmp_path / "study" / ".hidden").write_text("of the file manager")
+    (tmp_path / "study" / ".hidden").write_text("a file of the file manager")
     page = tab.open()
     tab.drop(tmp_path / "study")
-    job = tab.ready()
+    job = tab.wait_until_shown()
     assert server.job(job)["label"] == page.inner_text("h1") == "32 files"
     assert "Mask, DICOM SEG" in page.inner_text(".downloads")
     page.goto(f"{tab.url}/#")
     page.set_input_files("#choose-folder", tmp_path / "study")
     page.wait_for_url(lambda address: "#" in address and not address.endswith(("#", job)))
-    assert tab.ready() != job
+    assert tab.wait_until_shown() != job
 
 
-def test_what_a_picture_does_not_say_is_unknown(tab: Tab, phantom: Phantom, tmp_path: Path) -> None:
+def test_values_that_an_image_cannot_give_are_unknown(tab: Tab, phantom: Phantom, tmp_path: Path) -> None:
     plane = phantom.scan.values[12].astype(float)
     grey = Image.fromarray((np.clip((plane + 1250) / 1500, 0, 1) * 255).astype(np.uint8))
     grey.save(tmp_path / "slice.png")
     page = tab.open()
     tab.drop(tmp_path / "slice.png")
-    tab.ready()
-    words = page.inner_text(".facts")
-    assert re.search("Unknown: a picture states no spacing", words)
+    tab.wait_until_shown()
+    facts = page.inner_text(".facts")
+    assert re.search("Unknown: a picture states no spacing", facts)
     assert page.locator(".figure strong").nth(1).inner_text() == "unknown"
-    assert "Zones unknown: " in words
+    assert "Zones unknown: " in facts
     assert "HU are estimated" in page.inner_text(".warnings >> visible=true")
     assert not page.is_visible("label[for=layout-3d]")
 
 
-def test_a_file_that_is_no_scan_is_refused_in_plain_words(tab: Tab, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_scan_is_refused_with_a_reason(tab: Tab, tmp_path: Path) -> None:
     (tmp_path / "letter.nii.gz").write_bytes(b"Dear colleague, " * 100)
     page = tab.open()
     tab.drop(tmp_path / "letter.nii.gz")
@@ -149,10 +178,10 @@ def test_a_file_that_is_no_scan_is_refused_in_plain_words(tab: Tab, tmp_path: Pa
     assert "Traceback" not in page.inner_text("main")
 
 
-def test_deleting_asks_first(tab: Tab, server: Server, scan_file: Path) -> None:
-    job = server.over(server.post(scan_file).json()["id"])["id"]
+def test_deleting_asks_for_confirmation(tab: Tab, server: Server, scan_file: Path) -> None:
+    job = server.wait_for_job(server.post(scan_file).json()["id"])["id"]
     page = tab.open(job)
-    tab.ready(job)
+    tab.wait_until_shown(job)
     page.click(".job-head button")
     page.keyboard.press("Escape")
     assert server.job(job)["status"] == "done"
@@ -163,17 +192,17 @@ def test_deleting_asks_first(tab: Tab, server: Server, scan_file: Path) -> None:
         assert client.get(f"/api/jobs/{job}").status_code == 404
     page.go_back()
     page.wait_for_selector("text=No such scan")
-    assert "404" in tab.complaints.pop()  # which the browser says itself
+    assert "404" in tab.errors.pop()  # logged by the browser itself
 
 
 @pytest.mark.slow
-def test_many_scans_are_sent_one_after_another(tab: Tab, server: Server, tmp_path: Path) -> None:
+def test_several_scans_are_sent_one_after_another(tab: Tab, server: Server, tmp_path: Path) -> None:
     scan = chest_phantom(shape=(20, 96, 128)).scan
     for name in ("first.nii.gz", "second.nii.gz"):
         nifti.write_scan(scan, tmp_path / name)
     page = tab.open()
     tab.drop(tmp_path / "first.nii.gz", tmp_path / "second.nii.gz")
-    tab.ready()
-    page.locator(".jobs .dot.done").nth(1).wait_for(timeout=SOON_MS)
+    tab.wait_until_shown()
+    page.locator(".jobs .dot.done").nth(1).wait_for(timeout=SCAN_LIMIT_MS)
     names = page.locator(".jobs .name").all_inner_texts()
     assert names[:2] == ["second.nii.gz", "first.nii.gz"]

@@ -1,14 +1,14 @@
-"""A study file and what it comes to."""
+"""Study files and the trainings that they describe."""
 
 from pathlib import Path
 
 import pytest
 
-from groundglass.data.protocols import RECIPE_FOLDS
+from groundglass.data.protocols import FINAL_FOLDS
 from groundglass.errors import ConfigError
 from groundglass.network.losses import LossConfig
 from groundglass.training.study.plan import PaperScores as Paper
-from groundglass.training.study.plan import Study, StudyRow, _order, read_study
+from groundglass.training.study.plan import Study, StudyRow, read_study
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 TABLE_1 = {
@@ -33,7 +33,7 @@ def study_file(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["small", "paper"])
-def test_the_rows_of_table_1_differ_by_attention_and_loss_alone(name: str) -> None:
+def test_the_rows_of_table_1_differ_only_in_attention_and_loss(name: str) -> None:
     study = read_study(CONFIGS / f"study-{name}.toml")
     assert study.figure == ("baseline-dice", "baseline-focal-tversky", "attention-focal-tversky")
     rows = [row for row in study.rows if row.paper]
@@ -49,16 +49,16 @@ def test_the_rows_of_table_1_differ_by_attention_and_loss_alone(name: str) -> No
     assert len(set(alike)) == 1
 
 
-def test_the_peers_are_trained_as_the_papers_network_is() -> None:
+def test_the_baselines_are_trained_like_the_papers_network() -> None:
     rows = {row.name: row.config for row in read_study(CONFIGS / "study-small.toml").rows}
     proposed = rows["attention-focal-tversky"]
     for name in ("DynUNet", "AttentionUnet", "BasicUNet"):
         assert rows[name] == proposed.model_copy(update={"name": name, "baseline": name})
 
 
-def test_recipes_are_chosen_apart_from_the_public_test_part() -> None:
+def test_recipes_are_chosen_on_the_final_folds() -> None:
     study = read_study(CONFIGS / "study-recipe.toml")
-    assert study.protocols == tuple(f"final-fold-{fold}" for fold in range(1, RECIPE_FOLDS + 1))
+    assert study.protocols == tuple(f"final-fold-{fold}" for fold in range(1, FINAL_FOLDS + 1))
 
 
 def test_each_row_of_the_recipe_changes_one_thing() -> None:
@@ -73,22 +73,22 @@ def test_each_row_of_the_recipe_changes_one_thing() -> None:
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ('teachers = ["one"]\n', "teachers and change.teachers.weight come together"),
-        (TAUGHT, "teachers and change.teachers.weight come together"),
-        (f'teachers = ["two"]\n{TAUGHT}', "begin and teachers of row two are rows above it: one"),
-        ('begin = "two"\n', "begin and teachers of row two are rows above it: one"),
-        ('begin = "three"\n', "begin and teachers of row two are rows above it: one"),
-        ('teachers = ["one"]\nchange.teachers.weight = 1.5\n', "a weight of teachers is from 0 to 1"),
-        ('teachers = ["one"]\nchange.teachers.weight = 0.5\n', "wants loss.cross_entropy above 0"),
+        ('teachers = ["one"]\n', "teachers and change.teachers.weight must be set together"),
+        (TAUGHT, "teachers and change.teachers.weight must be set together"),
+        (f'teachers = ["two"]\n{TAUGHT}', "begin and teachers of row two must name earlier rows: one"),
+        ('begin = "two"\n', "begin and teachers of row two must name earlier rows: one"),
+        ('begin = "three"\n', "begin and teachers of row two must name earlier rows: one"),
+        ('teachers = ["one"]\nchange.teachers.weight = 1.5\n', "the weight of the teachers must be from 0 to 1"),
+        ('teachers = ["one"]\nchange.teachers.weight = 0.5\n', "needs loss.cross_entropy above 0"),
     ],
 )
-def test_a_row_builds_on_rows_above_it(tmp_path: Path, changed: str, expected: str) -> None:
+def test_a_row_builds_on_earlier_rows(tmp_path: Path, changed: str, expected: str) -> None:
     text = f'name = "s"\nprotocols = ["A-slice"]\n{ROW}[[rows]]\nname = "two"\nconfig = "base.toml"\n{changed}'
     with pytest.raises(ConfigError, match=expected):
         read_study(study_file(tmp_path, text))
 
 
-def test_the_papers_scale_is_the_papers() -> None:
+def test_the_study_at_the_papers_scale_has_the_papers_settings() -> None:
     for row in read_study(CONFIGS / "study-paper.toml").rows:
         training, field = row.config.training, row.config.field
         assert row.config.network.widths == (32, 64, 128, 256, 512)
@@ -101,7 +101,7 @@ def test_the_papers_scale_is_the_papers() -> None:
         )
 
 
-def test_changes_lie_over_each_other(tmp_path: Path) -> None:
+def test_a_rows_change_has_priority_over_the_studys(tmp_path: Path) -> None:
     study = read_study(
         study_file(
             tmp_path,
@@ -115,10 +115,10 @@ def test_changes_lie_over_each_other(tmp_path: Path) -> None:
     assert study.rows[0].config.name == "one"
 
 
-def test_what_is_wanted_most_comes_first() -> None:
+def test_the_first_rows_come_first_for_every_seed() -> None:
     row = {name: StudyRow(name, None, None, (), None) for name in ("a", "b", "c")}  # type: ignore[arg-type]
     study = Study("s", ("A", "B"), (0, 1), ("c",), (), tuple(row.values()))
-    assert ["".join(map(str, job)) for job in _order(study)] == (
+    assert ["".join(map(str, job)) for job in study.job_order()] == (
         ["cA0", "cB0", "aA0", "bA0", "aB0", "bB0", "cA1", "cB1", "aA1", "bA1", "aB1", "bB1"]
     )
 
@@ -131,13 +131,48 @@ def test_what_is_wanted_most_comes_first() -> None:
         ('name = "s"\nprotocols = ["A"]\n', "rows"),
         ('name = "s"\nprotocols = ["A", "A"]\n' + ROW, "once"),
         ('name = "s"\nprotocols = ["A"]\nseeds = [-1]\n' + ROW, "seeds"),
-        ('name = "s"\nprotocols = ["A"]\nfirst = ["two"]\n' + ROW, "first names rows of one"),
-        ('name = "s"\nprotocols = ["A"]\nfigure = ["two"]\n' + ROW, "figure names rows of one"),
+        ('name = "s"\nprotocols = ["A"]\nfirst = ["two"]\n' + ROW, "first must name rows of this study: one"),
+        ('name = "s"\nprotocols = ["A"]\nfigure = ["two"]\n' + ROW, "figure must name rows of this study: one"),
         ('name = "s"\nprotocols = ["A"]\n' + ROW.replace('"one"', '"../one"'), "name"),
         ('name = "s"\nprotocols = ["A"]\n' + ROW + "[rows.change.training]\nepoch = 1\n", "row one: .*epoch"),
         ('name = "s"\nprotocols = ["A"]\n' + ROW.replace("base", "other"), "other.toml cannot be read"),
     ],
 )
-def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_study_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_study(study_file(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("[change.draw]\nsamples = 1\n" + ROW, "study.toml: the key change.draw is now called change.sampling"),
+        (ROW + 'change = { peer = "DynUNet" }\n', "row one: the key change.peer is now called change.baseline"),
+        (
+            ROW + "change = { training = { halve_after = 2 } }\n",
+            "row one: the key change.training.halve_after is now called change.training.lr_patience",
+        ),
+        (
+            ROW + "[rows.change.augment]\nalone = 0.5\n",
+            "row one: the key change.augment.alone is now called change.augment.drop_neighbours_prob",
+        ),
+    ],
+)
+def test_an_old_key_in_a_change_is_refused_with_its_new_name(tmp_path: Path, table: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{message}$"):
+        read_study(study_file(tmp_path, 'name = "s"\nprotocols = ["A-slice"]\n' + table))
+
+
+def test_an_old_key_in_the_configuration_of_a_row_is_refused_with_its_new_name(tmp_path: Path) -> None:
+    path = study_file(tmp_path, 'name = "s"\nprotocols = ["A-slice"]\n' + ROW)
+    (tmp_path / "base.toml").write_text("name = 'base'\n[training]\nstop_after = 3\n")
+    with pytest.raises(
+        ConfigError, match=r"base\.toml: the key training.stop_after is now called training.early_stopping_patience$"
+    ):
+        read_study(path)
+
+
+@pytest.mark.parametrize(("old", "new"), [("ship", "final"), ("ship-fold-1", "final-fold-1")])
+def test_an_old_protocol_is_refused_with_its_new_name(tmp_path: Path, old: str, new: str) -> None:
+    with pytest.raises(ConfigError, match=rf"protocols: Value error, {old} is now called {new}$"):
+        read_study(study_file(tmp_path, f'name = "s"\nprotocols = ["{old}"]\n{ROW}'))

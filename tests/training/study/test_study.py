@@ -1,7 +1,8 @@
-"""A small study on phantoms, from the file to the table."""
+"""A small study on phantoms, from the study file to the report."""
 
 import csv
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -22,7 +23,7 @@ from groundglass.training.run import train
 from groundglass.training.study.plan import Study, TrainingJob, plan, read_study, select_rows
 from groundglass.training.study.report import write_study
 from groundglass.training.study.results import read_counts
-from groundglass.training.study.run import _is_over, progress_table, run_job
+from groundglass.training.study.run import completed_outcome, progress_table, run_job, run_jobs
 
 STUDY = """
 name = "tiny"
@@ -41,11 +42,11 @@ name = "attention"
 config = "base.toml"
 paper = { dice = 83.1, sensitivity = 86.7, specificity = 99.3 }
 [[rows]]
-name = "peer"
+name = "baseline"
 config = "base.toml"
 change.baseline = "AttentionUnet"
 """
-TAUGHT = """
+DISTILLED = """
 [[rows]]
 name = "distilled"
 config = "base.toml"
@@ -62,7 +63,7 @@ BASE = 'name = "base"\n[network]\nwidths = [4, 8, 8]\n[sampling]\nbatch_size = 4
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five phantoms in the publisher's layout."""
+    """Five phantoms in the layout of the MedSeg volumes, prepared."""
     root = tmp_path_factory.mktemp("data")
     for directory in ("rp_im", "rp_msk"):
         (root / directory).mkdir()
@@ -84,10 +85,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "study.toml"
 
 
-def call(*words: object) -> int:
-    """The command line's exit code."""
+def call(*arguments: object) -> int:
+    """Run `groundglass study`, and return its exit code."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["groundglass", "study", *map(str, words)])
+        patch.setattr(sys, "argv", ["groundglass", "study", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             cli.main()
     return int(end.value.code or 0)
@@ -95,7 +96,7 @@ def call(*words: object) -> int:
 
 @pytest.fixture(scope="module")
 def done(file: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole study: two rows one training after another, then the command does what is left, two at a time."""
+    """The finished study: two rows were trained one by one, the rest by the command, two trainings at a time."""
     folder = tmp_path_factory.mktemp("study")
     _, jobs = planned(file, prepared, folder)
     for job in select_rows(jobs, ["plain", "attention"]):
@@ -127,18 +128,18 @@ def test_every_row_is_trained_and_scored_under_every_protocol(done: Path, file: 
             if (each["row"], each["protocol"], each["counted"], each["score"])
             == (job.row, job.protocol, "every slice", "dice")
         )
-        true_positive, false_positive, false_negative, _ = counts.of.sum(0)
+        true_positive, false_positive, false_negative, _ = counts.counts.sum(0)
         dice = 2 * true_positive / (2 * true_positive + false_positive + false_negative)
         assert float(row["value"]) == pytest.approx(dice, abs=1e-5)
 
 
-def test_the_report_shows_the_papers_figures_beside_ours(done: Path) -> None:
+def test_the_report_shows_the_papers_scores_beside_ours(done: Path) -> None:
     text = (done / "study.md").read_text()
     assert "6 of 6 trainings done" in text
     assert "| 83.1 | 86.7 | 99.3 |" in text
     assert "**Leaks" in text.split("## B-patient")[0]
     assert "**Leaks" not in text.split("## B-patient")[1]
-    rows = ("plain", "attention", "peer")
+    rows = ("plain", "attention", "baseline")
     pairs = {(each["row"], each["against"]) for each in table(done, "differences.csv")}
     assert pairs == {(row, before) for i, row in enumerate(rows) for before in rows[:i]}
     beside = {
@@ -151,49 +152,47 @@ def test_the_report_shows_the_papers_figures_beside_ours(done: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_row_is_taught_by_the_trainings_of_its_protocol(
+def test_a_row_is_distilled_from_the_trainings_of_its_protocol(
     done: Path, file: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    folder, taught = shutil.copytree(done, tmp_path / "study"), file.with_name("taught.toml")
-    taught.write_text(STUDY + TAUGHT)
-    assert call(taught, "--data", prepared, "-o", folder, "--workers", "2") == 0
-    _, jobs = planned(taught, prepared, folder)
+    folder, distilled = shutil.copytree(done, tmp_path / "study"), file.with_name("distilled.toml")
+    distilled.write_text(STUDY + DISTILLED)
+    assert call(distilled, "--data", prepared, "-o", folder, "--workers", "2") == 0
+    _, jobs = planned(distilled, prepared, folder)
     assert "10 of 10 trainings done" in (folder / "study.md").read_text()
     for job in jobs:
-        lineage = read_provenance(job.run)
-        assert lineage is not None
+        provenance = read_provenance(job.run)
+        assert provenance is not None
         rows = ("plain", "attention") if job.row == "distilled" else ()
-        assert [teacher.path.parts[-3:-1] for teacher in lineage.teachers] == [(row, job.protocol) for row in rows]
-        start = lineage.start.path.parts[-3:-1] if lineage.start else None
+        assert [teacher.path.parts[-3:-1] for teacher in provenance.teachers] == [(row, job.protocol) for row in rows]
+        start = provenance.start.path.parts[-3:-1] if provenance.start else None
         assert start == (("distilled", job.protocol) if job.row == "further" else None)
-        assert set(lineage.trained_on.members) == {*job.split.train, *job.split.validation}
+        assert set(provenance.trained_on.members) == {*job.split.train, *job.split.validation}
     job = next(job for job in jobs if job.teachers)
     run_job(job, prepared)
-    with pytest.raises(ConfigError, match="was begun with other teachers, or they were trained anew"):
+    with pytest.raises(ConfigError, match="was started with other teachers, or they were trained again"):
         run_job(replace(job, teachers=job.teachers[:1]), prepared)
 
 
-def test_what_is_done_is_not_done_again(done: Path, file: Path, prepared: Path) -> None:
+def test_finished_trainings_are_not_repeated(done: Path, file: Path, prepared: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in done.rglob("runs/**/*.c*") if path.suffix in (".csv", ".ckpt")}
     assert before
     assert call(file, "--data", prepared, "-o", done) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_a_run_that_was_copied_from_elsewhere_is_gone_on_with(
-    done: Path, file: Path, prepared: Path, tmp_path: Path
-) -> None:
-    """As after a cut: one epoch of two is there, without a result."""
+def test_a_run_copied_from_elsewhere_is_resumed(done: Path, file: Path, prepared: Path, tmp_path: Path) -> None:
+    """Resume an interrupted run, which has one epoch of two and no result."""
     study, jobs = planned(file, prepared, tmp_path)
     job = next(job for job in jobs if job.row == "plain")
-    once = replace(job.config.training, optimiser="adam", epochs=1)
-    twice = job.config.model_copy(update={"training": replace(once, epochs=2)})
+    one_epoch = replace(job.config.training, optimiser="adam", epochs=1)
+    two_epochs = job.config.model_copy(update={"training": replace(one_epoch, epochs=2)})
     elsewhere = tmp_path / "elsewhere"
-    train(twice.model_copy(update={"training": once}), prepared, job.split, elsewhere)
+    train(two_epochs.model_copy(update={"training": one_epoch}), prepared, job.split, elsewhere)
     (elsewhere / "result.json").unlink()
     job.run.parent.mkdir(parents=True)
     shutil.move(elsewhere, job.run)
-    run_job(replace(job, config=twice), prepared)
+    run_job(replace(job, config=two_epochs), prepared)
     assert len(table(job.run, "metrics.csv")) == 2
     assert json.loads((job.run / "result.json").read_text())["checkpoint"]
     write_study(study, jobs, prepared, tmp_path)
@@ -201,7 +200,7 @@ def test_a_run_that_was_copied_from_elsewhere_is_gone_on_with(
 
 
 @pytest.mark.slow
-def test_a_training_that_fails_is_a_row_and_not_the_end(
+def test_a_training_that_fails_does_not_stop_the_others(
     done: Path, file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(done, tmp_path / "study")
@@ -213,14 +212,14 @@ def test_a_training_that_fails_is_a_row_and_not_the_end(
     (last,) = (job for job in select_rows(jobs, ["plain"]) if job.protocol == "B-patient")
     (last.run / "test.csv").unlink()
     assert call(file, "--data", prepared, "-o", tmp_path / "study", "--only", "plain") == 1
-    on_message = capsys.readouterr()
-    assert "begun with another configuration" in on_message.out
-    assert "1 of 2 trainings failed" in on_message.err
+    printed = capsys.readouterr()
+    assert "started with another configuration" in printed.out
+    assert "1 of 2 trainings failed" in printed.err
     assert (last.run / "test.csv").is_file()
 
 
 @pytest.mark.slow
-def test_without_the_original_files_the_scoring_waits(
+def test_without_the_original_files_scoring_is_left_to_a_later_call(
     done: Path, file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     elsewhere, folder = tmp_path / "elsewhere", tmp_path / "study"
@@ -232,28 +231,39 @@ def test_without_the_original_files_the_scoring_waits(
     (job,) = (job for job in select_rows(jobs, ["plain"]) if job.protocol == "B-patient")
     (job.run / "test.csv").unlink()
     assert call(file, "--data", elsewhere, "-o", folder, "--only", "plain") == 0
-    on_message = capsys.readouterr().out
-    assert "to be scored" in on_message
-    assert "call study there" in on_message
+    printed = capsys.readouterr().out
+    assert "to be scored" in printed
+    assert "call study there" in printed
     assert not job.done
     assert call(file, "--data", prepared, "-o", folder, "--only", "plain") == 0
     assert job.done
 
 
-def test_damaged_scores_are_left_to_the_jobs_own_process(
+def test_a_job_with_damaged_scores_is_not_complete(done: Path, file: Path, prepared: Path, tmp_path: Path) -> None:
+    _, jobs = planned(file, prepared, done)
+    job = replace(jobs[0], run=shutil.copytree(jobs[0].run, tmp_path / "run"))
+    assert re.fullmatch(r"Dice \d+\.\d", completed_outcome(job, prepared) or "")
+    (job.run / "test.csv").write_text("case\nvolumes/4\n")
+    assert completed_outcome(job, prepared) is None
+
+
+def test_a_job_whose_folder_cannot_be_written_fails_with_the_reason(
     done: Path, file: Path, prepared: Path, tmp_path: Path
 ) -> None:
     _, jobs = planned(file, prepared, done)
-    job = replace(jobs[0], run=shutil.copytree(jobs[0].run, tmp_path / "run"))
-    on_message: list[str] = []
-    assert _is_over(job, prepared, lambda _, how: on_message.append(how))
-    assert len(on_message) == 1
-    (job.run / "test.csv").write_text("case\nvolumes/4\n")
-    assert not _is_over(job, prepared, lambda _, how: on_message.append(how))
-    assert len(on_message) == 1
+    blocked = replace(jobs[0], run=tmp_path / "file" / "run")
+    (tmp_path / "file").write_text("")
+    failed: dict[Path, str] = {}
+    messages: list[str] = []
+    run_jobs([blocked, jobs[1]], prepared, failed, on_message=lambda job, outcome: messages.append(outcome))
+    assert re.fullmatch(r"\S+/file/run cannot be written: Not a directory; .*", failed.pop(blocked.run))
+    assert not failed
+    assert len(messages) == 2
+    assert messages[0].startswith("Dice")  # the job that is done
+    assert messages[1].startswith("failed: ")
 
 
-def test_a_row_begins_with_the_training_of_another(done: Path, file: Path, prepared: Path, tmp_path: Path) -> None:
+def test_a_row_starts_from_the_weights_of_another(done: Path, file: Path, prepared: Path, tmp_path: Path) -> None:
     further = file.with_name("further.toml")
     row = '[[rows]]\nname = "further"\nconfig = "base.toml"\nbegin = "plain"\nchange.network.attention = false\n'
     row += "change.field.neighbours_mm = 5.0\nchange.sampling.lesion_free = true\n"
@@ -262,13 +272,13 @@ def test_a_row_begins_with_the_training_of_another(done: Path, file: Path, prepa
     job = next(job for job in jobs if job.row == "further")
     own = replace(job, run=tmp_path / "further")
     run_job(own, prepared)
-    run_job(own, prepared)  # is done
-    lineage = read_provenance(own.run)
-    assert lineage is not None
-    assert lineage.start is not None
-    assert lineage.start.path == job.start == done / "runs" / "plain" / job.protocol / "seed-0"
+    run_job(own, prepared)  # is already done
+    provenance = read_provenance(own.run)
+    assert provenance is not None
+    assert provenance.start is not None
+    assert provenance.start.path == job.start == done / "runs" / "plain" / job.protocol / "seed-0"
     for start in (None, done / "runs" / "attention" / job.protocol / "seed-0"):
-        with pytest.raises(ConfigError, match="was begun with other weights, or they were trained anew"):
+        with pytest.raises(ConfigError, match="was started from other weights, or they were trained again"):
             run_job(replace(own, start=start), prepared)
     write_study(study, [own], prepared, tmp_path)
     assert "| further | " in (tmp_path / "study.md").read_text()
@@ -282,7 +292,7 @@ def test_a_dry_run_trains_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_table_of_progress_is_read_from_the_folders(done: Path, file: Path, prepared: Path) -> None:
+def test_the_progress_table_is_read_from_the_run_folders(done: Path, file: Path, prepared: Path) -> None:
     _, jobs = planned(file, prepared, done)
     states = list(progress_table(jobs, {jobs[0].run: "no power"}).columns[-1].cells)
     assert states == ["failed: no power", *["done"] * 5]
@@ -290,11 +300,11 @@ def test_the_table_of_progress_is_read_from_the_folders(done: Path, file: Path, 
     assert set(progress_table(jobs).columns[-1].cells) == {""}
 
 
-def test_unknown_rows_and_protocols_are_named(
+def test_unknown_rows_and_protocols_are_refused(
     file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(file, "--data", prepared, "-o", tmp_path, "--only", "other") == 2
-    assert "expected plain, attention, peer" in capsys.readouterr().err
+    assert "expected any of plain, attention, baseline" in capsys.readouterr().err
     wrong = file.with_name("wrong.toml")
     wrong.write_text(STUDY.replace('"B-patient"]', '"E"]'))
     assert call(wrong, "--data", prepared, "-o", tmp_path) == 2

@@ -1,4 +1,4 @@
-"""What Figure 6 shows: which slices, and in which colours."""
+"""Slices and colours of Figure 6."""
 
 from dataclasses import replace
 
@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 from groundglass.data.slices import Slices
-from groundglass.training.study.figures import BOTH, LOST, WON, _chosen, _coloured
+from groundglass.training.study.figures import BETTER, UNCHANGED, WORSE, choose_slices, colour_changes
 
 
 def lesions(*pixels: int) -> Slices:
-    """Slices of patients a, b, c, ... in turn, with so many pixels of lesion."""
+    """Return one slice of each of the patients a, b, c, ..., with these numbers of lesion pixels."""
     labels = np.zeros((len(pixels), 8, 8), dtype=np.uint8)
     for label, count in zip(labels, pixels, strict=True):
         label.ravel()[:count] = 1
@@ -20,22 +20,22 @@ def lesions(*pixels: int) -> Slices:
 
 
 def test_three_slices_with_much_lesion_and_two_with_little() -> None:
-    assert sorted(_chosen(lesions(60, 1, 30, 50, 5, 40, 3, 20)).tolist()) == [0, 1, 3, 5, 6]
+    assert sorted(choose_slices(lesions(60, 1, 30, 50, 5, 40, 3, 20)).tolist()) == [0, 1, 3, 5, 6]
 
 
-def test_patients_are_different_while_there_are_enough() -> None:
+def test_the_patients_are_different_while_there_are_enough() -> None:
     pixels = (60, 59, 58, 50, 40, 2, 1)
     patients = np.array(list("aaabcde"))
-    chosen = _chosen(replace(lesions(*pixels), patient=patients))
+    chosen = choose_slices(replace(lesions(*pixels), patient=patients))
     assert set(patients[chosen[:3]]) == {"a", "b", "c"}
 
 
-def test_a_change_is_won_where_it_comes_right_and_lost_where_it_goes_wrong() -> None:
+def test_changes_are_coloured_as_better_or_worse() -> None:
     truth = np.array([[1, 1, 1, 0, 0, 0]], dtype=bool)
     before = np.array([[1, 0, 1, 0, 1, 1]], dtype=bool)
     now = np.array([[1, 1, 0, 1, 0, 1]], dtype=bool)
-    expected = (BOTH, WON, LOST, LOST, WON, BOTH)
-    painted = _coloured(now, before, truth)[0]
+    expected = (UNCHANGED, BETTER, WORSE, WORSE, BETTER, UNCHANGED)
+    painted = colour_changes(now, before, truth)[0]
     for pixel, colour in zip(painted, expected, strict=True):
         assert np.allclose(pixel[:3], to_rgb(colour), atol=0.01)
-    assert np.array_equal(_coloured(now, None, truth)[0, :, 3] > 0, now[0])
+    assert np.array_equal(colour_changes(now, None, truth)[0, :, 3] > 0, now[0])

@@ -1,4 +1,4 @@
-"""A batch on the workers of an existing Dask cluster, which see the same files under the same paths."""
+"""Run a batch on the workers of an existing Dask cluster, which see the same files under the same paths."""
 
 from __future__ import annotations
 
@@ -14,51 +14,59 @@ from distributed import Client, KilledWorker, as_completed, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from groundglass.apps.batch.items import BatchItem
-from groundglass.apps.batch.processing import BatchWorkerFactory, hand_over, lost
-from groundglass.apps.batch.records import BatchOptions, BatchSettings, CaseRecord, CaseStatus
-from groundglass.apps.batch.run import TIME_LIMIT_S, BatchProgress, Plan, record_result
+from groundglass.apps.batch.processing import BatchWorkerFactory, process_in_worker, record_loss
+from groundglass.apps.batch.records import BatchOptions, BatchSettings, ItemRecord, ItemStatus
+from groundglass.apps.batch.run import TIME_LIMIT_S, BatchPlan, BatchProgress, record_result
 from groundglass.apps.batch.summary import Summary
 from groundglass.errors import GroundglassError
 from groundglass.inference.open_model import resolve_model
-from groundglass.workers import ClosedError, Worker
+from groundglass.workers import Worker, WorkerClosedError
 
 CONNECT_S = 30
 
 
-class Processes(WorkerPlugin):
-    """On a Dask worker: a process for each of its threads, which loads the model once and may be killed by itself.
+class WorkerProcessPlugin(WorkerPlugin):
+    """Gives each thread of a Dask worker a process, which loads the model once and may be killed on its own.
 
     Args of the constructor:
-        job: What is asked of every case.
-        opener: Loads what does a case.
-        time_limit_s: For a case.
+        settings: Settings of the batch.
+        worker_factory: Called in each process, returns the function that processes an item.
+        time_limit_s: Time limit for an item, in seconds.
     """
 
     def __init__(
-        self, settings: BatchSettings, opener: Callable[[], Callable[[BatchItem], CaseRecord]], time_limit_s: float
+        self,
+        settings: BatchSettings,
+        worker_factory: Callable[[], Callable[[BatchItem], ItemRecord]],
+        time_limit_s: float,
     ) -> None:
-        self.settings, self.opener, self.time_limit_s = settings, opener, time_limit_s
+        self.settings, self.worker_factory, self.time_limit_s = settings, worker_factory, time_limit_s
 
     def setup(self, worker: Any) -> None:  # noqa: ARG002 - Dask's own signature
-        """Called by Dask when the worker is there."""
-        self._all: list[Worker[BatchItem, CaseRecord]] = []
-        self._idle: SimpleQueue[Worker[BatchItem, CaseRecord]] = SimpleQueue()
+        """Prepare a Dask worker; called by Dask."""
+        self._processes: list[Worker[BatchItem, ItemRecord]] = []
+        self._idle: SimpleQueue[Worker[BatchItem, ItemRecord]] = SimpleQueue()
 
     def teardown(self, worker: Any) -> None:  # noqa: ARG002
-        """Called by Dask when the batch is over, or the worker closes."""
-        for each in self._all:
-            each.close()
+        """End the processes; called by Dask when the batch is over or the worker closes."""
+        for process in self._processes:
+            process.close()
 
-    def do(self, case: BatchItem) -> CaseRecord | GroundglassError | None:
-        """Do a case; None: the batch was ended meanwhile. Nothing is raised, since Dask logs what was asked then."""
+    def process(self, item: BatchItem) -> ItemRecord | GroundglassError | None:
+        """Process an item in an idle process.
+
+        Returns:
+            The record; None if the batch was ended meanwhile. Errors are returned, not raised, since Dask would log the
+            item together with them.
+        """
         try:
             process = self._idle.get_nowait()
         except Empty:
-            process = Worker(self.opener, self.time_limit_s, threads=1)
-            self._all.append(process)
+            process = Worker(self.worker_factory, self.time_limit_s, threads=1)
+            self._processes.append(process)
         try:
-            return hand_over(case, self.settings, process, self.time_limit_s)
-        except ClosedError:
+            return process_in_worker(item, self.settings, process, self.time_limit_s)
+        except WorkerClosedError:
             return None
         except GroundglassError as error:
             return error
@@ -68,66 +76,70 @@ class Processes(WorkerPlugin):
 
 def run_on_cluster(
     address: str,
-    plan: Plan,
+    plan: BatchPlan,
     progress: BatchProgress,
     time_limit_s: float = TIME_LIMIT_S,
-    on_record: Callable[[CaseRecord], None] = lambda _: None,
-    opener: Callable[[], Callable[[BatchItem], CaseRecord]] | None = None,
+    on_record: Callable[[ItemRecord], None] = lambda _: None,
+    worker_factory: Callable[[], Callable[[BatchItem], ItemRecord]] | None = None,
 ) -> None:
-    """Do what is left to do on a cluster, and keep the summary. Every thread of a worker does a case at a time.
+    """Process the pending items on a cluster, and keep the summary up to date.
 
-    A lost worker's cases go to another one; a case that several were lost with becomes a row.
+    Each thread of a Dask worker processes one item at a time. The items of a lost worker go to another one; an item
+    that several workers were lost with gets a failed record.
 
     Args:
-        address: Of the scheduler, such as `tcp://node7:8786`.
-        plan: From `plan`.
-        tally: Gets every case as it ends.
-        time_limit_s: For a case.
-        said: Called with each record.
-        opener: Loads what does a case, in each process; None: `BatchWorkerFactory`.
+        address: Address of the scheduler, such as `tcp://node7:8786`.
+        plan: From `plan_batch`.
+        progress: Updated whenever the processing of an item ends.
+        time_limit_s: Time limit for an item, in seconds.
+        on_record: Called with each new record.
+        worker_factory: Called in each process, returns the function that processes an item; None for
+            `BatchWorkerFactory`.
 
     Raises:
-        GroundglassError: The cluster cannot be reached, sees other files, or went away.
+        GroundglassError: The cluster cannot be reached, sees other files, or was shut down; the model cannot be loaded;
+            or the results cannot be written.
     """
     settings, name = plan.settings, f"groundglass-{uuid.uuid4().hex[:12]}"
+    worker_factory = worker_factory or BatchWorkerFactory(settings, threads=1)
     summary = Summary(settings.folder, settings.options.with_identity)
-    client = _client(address)
-    asked: dict[Any, BatchItem] = {}
+    client = _connect(address)
+    items: dict[Any, BatchItem] = {}  # {future: its item}
     try:
-        _check_sight(client, settings)
-        client.register_plugin(Processes(settings, opener or BatchWorkerFactory(settings, 1), time_limit_s), name=name)
-        asked = {client.submit(_do, case, name, key=f"{name}-{case.name}"): case for case in plan.waiting}
-        for future in as_completed(asked, loop=client.loop):
-            record_result(_record(future, asked[future], settings), progress, summary, on_record)
+        _check_workers(client, settings)
+        client.register_plugin(WorkerProcessPlugin(settings, worker_factory, time_limit_s), name=name)
+        items = {client.submit(_process, item, name, key=f"{name}-{item.name}"): item for item in plan.pending}
+        for future in as_completed(items, loop=client.loop):
+            record_result(_record(future, items[future], settings), progress, summary, on_record)
             future.release()
     finally:
-        _leave(client, name, list(asked))
+        _disconnect(client, name, list(items))
         summary.write()
 
 
-def _do(case: BatchItem, name: str) -> CaseRecord | GroundglassError | None:
-    return cast(Processes, get_worker().plugins[name]).do(case)
+def _process(item: BatchItem, name: str) -> ItemRecord | GroundglassError | None:
+    return cast(WorkerProcessPlugin, get_worker().plugins[name]).process(item)
 
 
-def _record(future: Any, case: BatchItem, settings: BatchSettings) -> CaseRecord:
+def _record(future: Any, item: BatchItem, settings: BatchSettings) -> ItemRecord:
     try:
         result = future.result()
     except KilledWorker:
-        return lost(
-            case, settings, CaseStatus.FAILED, 0.0, "the Dask workers that it was on were lost, one after another"
-        )
+        reason = "the Dask workers that it was on were lost, one after another"
+        return record_loss(item, settings, ItemStatus.FAILED, 0.0, reason)
     except CancelledError:
         result = None
     except Exception as error:
-        return lost(case, settings, CaseStatus.FAILED, 0.0, f"the Dask worker could not do it ({type(error).__name__})")
+        reason = f"the Dask worker could not process it ({type(error).__name__})"
+        return record_loss(item, settings, ItemStatus.FAILED, 0.0, reason)
     if result is None:
-        raise GroundglassError("the Dask cluster went away: the same command goes on where it stopped")
+        raise GroundglassError("the Dask cluster was shut down: the same command resumes the batch where it stopped")
     if isinstance(result, GroundglassError):
         raise result
-    return cast(CaseRecord, result)
+    return cast(ItemRecord, result)
 
 
-def _client(address: str) -> Client:
+def _connect(address: str) -> Client:
     try:
         client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -142,34 +154,36 @@ def _client(address: str) -> Client:
     return client
 
 
-def _check_sight(client: Client, settings: BatchSettings) -> None:
+def _check_workers(client: Client, settings: BatchSettings) -> None:
     """Refuse a cluster whose workers do not see the folder of results, or have another model."""
     marker = settings.folder / f".groundglass-{uuid.uuid4().hex[:12]}"
     try:
         settings.folder.mkdir(parents=True, exist_ok=True)
         marker.touch()
-        seen = client.run(_seen, marker, settings.options, on_error="return")
+        answers = client.run(_find_model, marker, settings.options, on_error="return")
     finally:
         marker.unlink(missing_ok=True)
-    for address, told in seen.items():
-        if told != settings.used.sha256:
-            why = told if isinstance(told, str) else f"no groundglass that answers ({type(told).__name__})"
-            raise GroundglassError(f"the Dask worker {address} has {why}: expected the same files and model as here")
+    for address, answer in answers.items():
+        if answer != settings.model.sha256:
+            problem = answer if isinstance(answer, str) else f"no working groundglass ({type(answer).__name__})"
+            raise GroundglassError(
+                f"the Dask worker {address} has {problem}: expected the same files and model as on this machine"
+            )
 
 
-def _seen(marker: Path, options: BatchOptions) -> str:
-    """On a worker: the sha256 of its model, or what it lacks."""
+def _find_model(marker: Path, options: BatchOptions) -> str:
+    """Return, on a worker, the sha256 of its model, or what it lacks."""
     if not marker.is_file():
-        return "no sight of the output folder"
+        return "no access to the output folder"
     try:
         return resolve_model(options.model, options.engine)[1].sha256
     except GroundglassError:
-        return "no sight of the model"
+        return "no access to the model"
 
 
-def _leave(client: Client, name: str, asked: list[Any]) -> None:
-    """Take what is still to be done and the processes off the cluster, and go."""
-    with suppress(Exception):  # the cluster may be gone, or the plugin have never been there
-        client.cancel(asked)
+def _disconnect(client: Client, name: str, futures: list[Any]) -> None:
+    """Cancel what is still to be done, end the processes on the workers, and close the connection."""
+    with suppress(Exception):  # the cluster may be gone, or the plugin never registered
+        client.cancel(futures)
         client.unregister_worker_plugin(name)
     client.close()

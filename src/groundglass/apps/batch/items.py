@@ -1,4 +1,4 @@
-"""Which scans a batch is made of, and what each is called."""
+"""Find the scans of a batch, and give each a name."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from groundglass.errors import ConfigError, FormatError, InputError
-from groundglass.io.reader import kind_of
+from groundglass.io.reader import file_kind
 
 RESERVED = ("records", "summary.csv", "key.csv")
 _VOLUMES = (".nii", ".nii.gz", ".mha", ".nrrd", ".zip")
 _DICOM, _PICTURES = (".dcm", ".ima"), (".png", ".jpg", ".jpeg")
-_KINDS = {
+_CATEGORY_BY_FORMAT = {
     **dict.fromkeys(("NIfTI", "MHA", "NRRD", "ZIP"), "volume"),
     "DICOM": "DICOM",
     **dict.fromkeys(("PNG", "JPEG"), "picture"),
 }
-_NAME = re.compile(r"[^\W_][\w .+=@-]{0,99}")
+_VALID_NAME = re.compile(r"[^\W_][\w .+=@-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -30,180 +30,179 @@ class BatchItem:
     """A scan of a batch.
 
     Attributes:
-        name: Of its row and of its folder of results; without identity it tells nothing of the source.
+        name: Name of its row in the summary and of its folder of results. Without identity it reveals nothing about
+            the source, unless the user chose it.
         source: The file or folder. Left out of the repr, which may end up in a log.
-        relative: `source` seen from the folder, the glob's fixed part or the CSV's folder.
-        named: Whether the user chose the name.
+        relative_path: Path of `source` from the folder, from the fixed part of the glob, or from the folder of the CSV.
+        named_by_user: True if the name comes from the CSV.
     """
 
     name: str
     source: Path = field(repr=False)
-    relative: str = field(repr=False)
-    named: bool = False
+    relative_path: str = field(repr=False)
+    named_by_user: bool = False
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the source does: of the relative path, and the size and time of each file."""
-        digest = hashlib.sha256(self.relative.encode("utf-8", "surrogateescape"))
+        """Hash of the relative path, and of the size and modification time of each file: it changes with the source."""
+        digest = hashlib.sha256(self.relative_path.encode("utf-8", "surrogateescape"))
         for file in _files(self.source):
             try:
                 state = file.stat()
             except OSError:
                 digest.update(b"missing")
                 continue
-            told = f"\0{file.relative_to(self.source)}\0{state.st_size}\0{state.st_mtime_ns}"
-            digest.update(told.encode("utf-8", "surrogateescape"))
+            line = f"\0{file.relative_to(self.source)}\0{state.st_size}\0{state.st_mtime_ns}"
+            digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
 def find_items(source: str, with_identity: bool = False) -> tuple[BatchItem, ...]:
-    """The scans of a folder, a glob or a CSV, in a fixed order.
+    """Find the scans of a folder, a glob or a CSV, in a fixed order.
 
-    A folder is searched with all below it. Each volume (NIfTI, MHA, NRRD, ZIP) is a case; a folder without volumes that
-    holds DICOM is one case, with everything below it; one that holds pictures is one case. Passed over are hidden files
-    and folders, other files, slices beside volumes, and folders with a `findings.json`: they are results.
+    A folder is searched with all its subfolders. Each volume (NIfTI, MHA, NRRD, ZIP) is an item; a folder without
+    volumes that holds DICOM is one item, with everything below it; a folder that holds pictures is one item. Hidden
+    files and folders, other files, slices beside volumes, and folders with a `findings.json` (results) are skipped.
 
     Args:
-        source: A folder; a glob (`**` goes through folders), of which each match is a case; a CSV with a column `scan`
-            (paths seen from its folder) and, if wanted, `case`; or a single scan.
-        with_identity: Call cases after their paths; otherwise by a hash of them, unless the CSV names them.
+        source: A folder; a glob (`**` searches subfolders), of which each match is an item; a CSV with a column `scan`
+            (paths relative to its folder) and optionally `case` (names); or a single scan.
+        with_identity: Name items after their paths; otherwise by a hash of the path, unless the CSV names them.
 
     Raises:
-        InputError: There is no scan, or the CSV is not as it should be.
+        InputError: No scan is found, or the CSV has missing columns, empty rows, duplicates or bad names.
     """
     path = Path(source)
-    named: list[tuple[Path, str | None]]
+    scans: list[tuple[Path, str | None]]  # with the names of a CSV
     if path.is_dir():
-        base, named = path, [(each, None) for each in _below(path, set())]
+        base, scans = path, [(scan, None) for scan in _search(path, set())]
     elif path.is_file() and path.suffix.lower() == ".csv":
-        base, named = path.parent, _listed(path)
+        base, scans = path.parent, _read_list(path)
     elif path.is_file():
-        base, named = path.parent, [(path, None)]
+        base, scans = path.parent, [(path, None)]
     else:
-        base, named = _fixed_part(path), [(Path(each), None) for each in _matches(source)]
-    if not named:
+        matches = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        base, scans = _fixed_part(path), [(Path(match), None) for match in matches]
+    if not scans:
         raise InputError(
             "no scan was found, expected a folder with scans in it, a quoted glob that matches, or a CSV with a "
             "column scan: check the path"
         )
-    return tuple(_case(each, base, name, with_identity) for each, name in named)
+    return tuple(_make_item(scan, base, name, with_identity) for scan, name in scans)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """(i, n) of `i/n`.
+    """Parse `i/n` as (i, n).
 
     Raises:
-        ConfigError: The text is no such part.
+        ConfigError: The text has another form, or i does not lie between 1 and n.
     """
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise ConfigError(f"--shard {text!r}: expected i/n, such as 1/8 to 8/8")
-    return int(number), int(of)
+    return int(number), int(count)
 
 
-def shard(cases: tuple[BatchItem, ...], part: tuple[int, int]) -> tuple[BatchItem, ...]:
-    """Part i of n, counted from 1: every nth case. All parts of one list together are the list, each case once."""
-    number, of = part
-    return cases[number - 1 :: of]
+def select_shard(items: tuple[BatchItem, ...], shard: tuple[int, int]) -> tuple[BatchItem, ...]:
+    """Select shard (i, n), counted from 1: every nth item. The shards 1 to n together hold each item once."""
+    number, count = shard
+    return items[number - 1 :: count]
 
 
-def scrubbed(text: str, case: BatchItem) -> str:
-    """A message without the source's path, or the name of any file or folder on it or in it."""
-    source, relative = case.source, PurePosixPath(case.relative)
-    parts = {source.name, *relative.parts, *(file.name for file in _files(source))}
-    names = {str(source), os.path.realpath(source), case.relative, *parts, *(_stem(part) for part in parts)}
+def deidentify_message(text: str, item: BatchItem) -> str:
+    """Replace the path of the source, and the name of any file or folder on it or in it, by "the scan"."""
+    source, relative_path = item.source, PurePosixPath(item.relative_path)
+    parts = {source.name, *relative_path.parts, *(file.name for file in _files(source))}
+    names = {str(source), os.path.realpath(source), item.relative_path, *parts, *(_stem(part) for part in parts)}
     names |= {str(parent) for parent in source.parents if len(parent.parts) > 1}
     names |= {"".join(c if c.isprintable() else "?" for c in name) for name in names}
-    for name in sorted(names, key=lambda each: (-len(each), each)):
+    for name in sorted(names, key=lambda name: (-len(name), name)):
         if len(name) > 2:
             text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "the scan", text, flags=re.IGNORECASE)
     return text
 
 
-def _case(path: Path, base: Path, name: str | None, with_identity: bool) -> BatchItem:
-    path = path.absolute()  # not resolved: a link is called after itself
-    relative = Path(os.path.relpath(path, base)).as_posix()
-    digest = hashlib.sha256(relative.encode("utf-8", "surrogateescape")).hexdigest()
+def _make_item(path: Path, base: Path, name: str | None, with_identity: bool) -> BatchItem:
+    path = path.absolute()  # not resolved: a link keeps its own name
+    relative_path = Path(os.path.relpath(path, base)).as_posix()
+    digest = hashlib.sha256(relative_path.encode("utf-8", "surrogateescape")).hexdigest()
     if name is None and with_identity:
-        told = path.name if relative == "." else _stem(relative)
-        readable = re.sub(r"[^\w.-]+", "_", told.replace("/", "__")).lstrip("._-")
-        return BatchItem(f"{readable[:80]}-{digest[:6]}", path, relative)
-    return BatchItem(name or digest[:12], path, relative, name is not None)
+        stem = path.name if relative_path == "." else _stem(relative_path)
+        readable = re.sub(r"[^\w.-]+", "_", stem.replace("/", "__")).lstrip("._-")
+        return BatchItem(f"{readable[:80]}-{digest[:6]}", path, relative_path)
+    return BatchItem(name or digest[:12], path, relative_path, name is not None)
 
 
-def _below(folder: Path, seen: set[str]) -> Iterator[Path]:
+def _search(folder: Path, visited: set[str]) -> Iterator[Path]:
     real = os.path.realpath(folder)
-    if real in seen:  # links that go in a circle
+    if real in visited:  # links may form a circle
         return
-    seen.add(real)
+    visited.add(real)
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
         folders = [entry for entry in entries if entry.is_dir()]
     except OSError:
-        yield folder  # a row that says why it cannot be read
+        yield folder  # it becomes a row that says why it cannot be read
         return
     if any(entry.name == "findings.json" for entry in entries):
         return
-    kinds = {file: _kind(file) for file in entries if file not in set(folders)}
-    volumes = [file for file, kind in kinds.items() if kind == "volume"]
+    categories = {file: _category(file) for file in entries if file not in set(folders)}
+    volumes = [file for file, category in categories.items() if category == "volume"]
     if volumes:
         yield from volumes
-    elif {"DICOM", "picture"} & set(kinds.values()):
+    elif {"DICOM", "picture"} & set(categories.values()):
         yield folder
-        if "DICOM" in kinds.values():
+        if "DICOM" in categories.values():
             return
-    for each in folders:
-        yield from _below(each, seen)
+    for subfolder in folders:
+        yield from _search(subfolder, visited)
 
 
-def _kind(file: Path) -> str | None:
-    """By its name; where that says nothing, by its first bytes."""
+def _category(file: Path) -> str | None:
+    """Return "volume", "DICOM" or "picture" by the file's suffix or else by its first bytes; None for other files."""
     name = file.name.lower()
-    for suffixes, kind in ((_VOLUMES, "volume"), (_DICOM, "DICOM"), (_PICTURES, "picture")):
+    for suffixes, category in ((_VOLUMES, "volume"), (_DICOM, "DICOM"), (_PICTURES, "picture")):
         if name.endswith(suffixes):
-            return kind
+            return category
     try:
-        return _KINDS.get(kind_of(file)) if file.is_file() and name != "dicomdir" else None
+        return _CATEGORY_BY_FORMAT.get(file_kind(file)) if file.is_file() and name != "dicomdir" else None
     except FormatError:
         return None
 
 
-def _listed(table: Path) -> list[tuple[Path, str | None]]:
-    """The rows of a CSV: path and name, if it has one."""
+def _read_list(csv_file: Path) -> list[tuple[Path, str | None]]:
+    """Read the rows of a CSV: path and name, None where it has none."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
+        with csv_file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             columns, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"the CSV cannot be read ({type(error).__name__}), expected text in UTF-8") from None
     if "scan" not in columns:
-        raise InputError(f"the CSV has the columns {', '.join(columns) or 'none'}, expected scan and, if wanted, case")
-    found: list[tuple[Path, str | None]] = []
-    names, scans = set(RESERVED), set[Path]()
+        raise InputError(f"the CSV has the columns {', '.join(columns) or 'none'}, expected scan and optionally case")
+    scans: list[tuple[Path, str | None]] = []
+    used_names, listed_scans = set(RESERVED), set[Path]()
     for line, row in enumerate(rows, start=2):
         scan, name = (row["scan"] or "").strip(), (row.get("case") or "").strip() or None
         if not scan:
-            raise InputError(f"row {line} of the CSV names no scan: fill it in, or take the row out")
-        path = table.parent / scan
-        if name is None and path.resolve() in scans:
-            raise InputError(f"row {line} of the CSV names a scan that an earlier one names: name each once")
-        if name is not None and (not _NAME.fullmatch(name) or name.endswith((" ", ".")) or name.casefold() in names):
+            raise InputError(f"row {line} of the CSV names no scan: fill it in, or remove the row")
+        path = csv_file.parent / scan
+        if name is None and path.resolve() in listed_scans:
+            raise InputError(f"row {line} of the CSV names the scan of an earlier row: name each scan once")
+        is_valid = name is None or (_VALID_NAME.fullmatch(name) and not name.endswith((" ", ".")))
+        if not is_valid or (name and name.casefold() in used_names):
             raise InputError(
-                f"row {line} of the CSV has a case name that is taken or no folder's name, expected letters, digits "
-                "and . _ - that no other row has"
+                f"row {line} of the CSV has a case name that is in use or is no valid folder name, expected letters, "
+                "digits and . _ - that no other row has"
             )
-        scans.add(path.resolve())
-        names |= {name.casefold()} if name else set()
-        found.append((path, name))
-    return found
-
-
-def _matches(pattern: str) -> list[str]:
-    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        listed_scans.add(path.resolve())
+        used_names |= {name.casefold()} if name else set()
+        scans.append((path, name))
+    return scans
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """The folder before the first part with a wildcard."""
+    """Return the folder before the first part with a wildcard."""
     fixed = Path(pattern.anchor)
     for part in pattern.parts[len(Path(pattern.anchor).parts) : -1]:
         if glob.has_magic(part):
@@ -213,12 +212,13 @@ def _fixed_part(pattern: Path) -> Path:
 
 
 def _stem(path: str) -> str:
-    suffix = next((each for each in (".nii.gz", *_VOLUMES, *_DICOM, *_PICTURES) if path.lower().endswith(each)), "")
-    return path.removesuffix(path[len(path) - len(suffix) :]) if suffix else path
+    suffixes = (*_VOLUMES, *_DICOM, *_PICTURES)
+    length = next((len(suffix) for suffix in suffixes if path.lower().endswith(suffix)), 0)
+    return path[: len(path) - length]
 
 
 def _files(source: Path) -> list[Path]:
-    """The file itself, or all files below the folder."""
+    """Return the file itself, or all files below the folder."""
     if not source.is_dir():
         return [source]
-    return sorted(Path(place, name) for place, _, names in os.walk(source) for name in names)
+    return sorted(Path(folder, name) for folder, _, names in os.walk(source) for name in names)

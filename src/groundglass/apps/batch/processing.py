@@ -1,4 +1,4 @@
-"""One case: from its source to its folder of results and its record."""
+"""Process one item of a batch: from its source to its folder of results and its record."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from groundglass.apps.batch.items import BatchItem, scrubbed
+from groundglass.apps.batch.items import BatchItem, deidentify_message
 from groundglass.apps.batch.records import (
     BatchSettings,
-    CaseRecord,
-    CaseStatus,
-    forget,
-    numbers_of,
+    ItemRecord,
+    ItemStatus,
+    key_numbers,
+    make_record,
     read_record,
-    record_of,
+    remove_results,
     write_record,
 )
 from groundglass.errors import GroundglassError, OutputError, origin
@@ -24,109 +24,114 @@ from groundglass.inference.segmenter import Segmenter
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import save, segment
 from groundglass.scan.scan import ImageStack, Scan
-from groundglass.workers import ClosedError, LostError, TimeLimitError, Worker
+from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError
 
 
 @dataclass(frozen=True)
 class BatchWorkerFactory:
-    """Loads the model, once in each process; what it returns does a case.
+    """Creates the function that processes an item, with the model loaded; called once in each worker process.
 
     Attributes:
-        job: What is asked.
-        threads: That the engine computes with.
+        settings: Settings of the batch.
+        threads: CPU threads of the engine.
     """
 
     settings: BatchSettings
     threads: int
 
-    def __call__(self) -> Callable[[BatchItem], CaseRecord]:
+    def __call__(self) -> Callable[[BatchItem], ItemRecord]:
         """Load the model.
 
         Raises:
-            ModelError: It is missing or damaged.
-            EngineError: No engine can run it here.
+            ModelError: The model is missing or damaged.
+            EngineError: No engine on this machine can run the model.
         """
         config = replace(self.settings.options.engine, threads=self.threads)
-        return partial(do_case, settings=self.settings, segmenter=open_model(self.settings.options.model, config))
+        return partial(process_item, settings=self.settings, segmenter=open_model(self.settings.options.model, config))
 
 
-def do_case(case: BatchItem, settings: BatchSettings, segmenter: Segmenter) -> CaseRecord:
-    """Segment a case and write its results and its record; whatever it fails of becomes the record's reason.
+def process_item(item: BatchItem, settings: BatchSettings, segmenter: Segmenter) -> ItemRecord:
+    """Segment a scan, and write its results and its record. If it fails, the record states the reason.
 
     Raises:
-        OutputError: The results cannot be written, which is not the case's fault.
+        OutputError: The results cannot be written. This ends the batch, since the next scan would fail too.
     """
-    begun, fingerprint = time.monotonic(), case.fingerprint
-    forget(settings.folder, case.name)
+    begun, fingerprint = time.monotonic(), item.fingerprint
+    remove_results(settings.folder, item.name)
     try:
-        scan = read_scan(case.source)
+        scan = read_scan(item.source)
         analysis = segment(scan, segmenter, settings.options.intensity, with_identity=settings.options.with_identity)
         if not settings.options.with_identity:
             analysis = replace(analysis, segmented=replace(analysis.segmented, scan=_anonymous(scan)))
-        target = settings.folder / case.name
+        target = settings.folder / item.name
         files = tuple(path.relative_to(target).as_posix() for path in save(analysis, target))
     except OutputError:
         raise
-    except Exception as error:  # one bad case is never the end of the others
-        reason = _reason(error, case, settings.options.with_identity)
-        record = record_of(case, settings, CaseStatus.FAILED, time.monotonic() - begun, fingerprint, reason)
+    except Exception as error:  # one bad scan must not end the batch
+        reason = _failure_reason(error, item, settings.options.with_identity)
+        record = make_record(item, settings, ItemStatus.FAILED, time.monotonic() - begun, fingerprint, reason)
     else:
-        record = record_of(case, settings, CaseStatus.DONE, time.monotonic() - begun, fingerprint, None)
-        record = record.model_copy(update={"files": files, "numbers": numbers_of(analysis.findings)})
+        record = make_record(item, settings, ItemStatus.DONE, time.monotonic() - begun, fingerprint)
+        record = record.model_copy(update={"files": files, "numbers": key_numbers(analysis.findings)})
     write_record(record, settings.folder)
     return record
 
 
-def hand_over(
-    case: BatchItem, settings: BatchSettings, worker: Worker[BatchItem, CaseRecord], time_limit_s: float
-) -> CaseRecord:
-    """Have a worker do a case, and write its record where the worker did not live to do it.
+def process_in_worker(
+    item: BatchItem, settings: BatchSettings, worker: Worker[BatchItem, ItemRecord], time_limit_s: float
+) -> ItemRecord:
+    """Process an item in a worker; if the worker dies or takes too long, write the record in its place.
 
     Raises:
-        ClosedError: The worker was closed meanwhile; nothing half-done is left.
+        WorkerClosedError: The worker was closed meanwhile; no partial results are left.
         GroundglassError: The model cannot be loaded, or the results cannot be written.
     """
     begun = time.monotonic()
-    forget(settings.folder, case.name)
+    remove_results(settings.folder, item.name)  # so that a record found afterwards is the one of this attempt
     try:
-        return worker.ask(case)
+        return worker.run(item)
     except TimeLimitError:
-        status, reason = CaseStatus.TIMED_OUT, f"took more than {time_limit_s:g} s: give it more with --time-limit"
-    except LostError as error:
-        status, reason = CaseStatus.FAILED, f"its process died twice ({error}): out of memory, or a crash on this scan"
-    except (ClosedError, GroundglassError):
-        _sweep(case, settings)
+        status, reason = ItemStatus.TIMED_OUT, f"took more than {time_limit_s:g} s: give it more with --time-limit"
+    except WorkerDiedError as error:
+        status, reason = ItemStatus.FAILED, f"its process died twice ({error}): out of memory, or a crash on this scan"
+    except (WorkerClosedError, GroundglassError):
+        _finished_record(item, settings)
         raise
-    return _sweep(case, settings) or lost(case, settings, status, time.monotonic() - begun, reason)
+    record = _finished_record(item, settings)
+    return record or record_loss(item, settings, status, time.monotonic() - begun, reason)
 
 
-def lost(case: BatchItem, settings: BatchSettings, status: CaseStatus, seconds: float, reason: str) -> CaseRecord:
-    """Write the record of a case whose process could not."""
-    record = record_of(case, settings, status, seconds, case.fingerprint, reason)
+def record_loss(
+    item: BatchItem, settings: BatchSettings, status: ItemStatus, seconds: float, reason: str
+) -> ItemRecord:
+    """Write the record of an item whose process died or was killed before it could."""
+    record = make_record(item, settings, status, seconds, item.fingerprint, reason)
     write_record(record, settings.folder)
     return record
 
 
-def _sweep(case: BatchItem, settings: BatchSettings) -> CaseRecord | None:
-    """Take away what a dead process left, unless its last deed was to finish: then its record."""
-    record = read_record(settings.folder, case.name)
+def _finished_record(item: BatchItem, settings: BatchSettings) -> ItemRecord | None:
+    """Return the record if the worker had just finished before it died; otherwise remove its partial results."""
+    record = read_record(settings.folder, item.name)
     if record is None:
-        forget(settings.folder, case.name)
+        remove_results(settings.folder, item.name)
     return record
 
 
 def _anonymous(scan: Scan) -> Scan:
-    """The scan without what would identify it in its results: DICOM headers, and the file names of images."""
+    """Remove what would identify the scan in its results: DICOM headers, and the file names of images."""
     if isinstance(scan, ImageStack) and scan.names and scan.source and scan.names != (scan.source.name,):
         return replace(scan, names=tuple(f"slice-{number:04}" for number in range(1, len(scan.names) + 1)))
     return replace(scan, series=None)
 
 
-def _reason(error: Exception, case: BatchItem, with_identity: bool) -> str:
-    """Why a case failed, on one line; without identity nothing in it names the source."""
-    told = isinstance(error, GroundglassError)
-    text = str(error) if told or with_identity else ""  # what libraries say may quote a header
-    if not told:
-        text = f"{origin(error)}{': ' if text else ''}{text}"
+def _failure_reason(error: Exception, item: BatchItem, with_identity: bool) -> str:
+    """Describe on one line why an item failed; without identity nothing in the line names the source."""
+    if isinstance(error, GroundglassError):
+        text = str(error)
+    elif with_identity:
+        text = f"{origin(error)}: {error}".removesuffix(": ")
+    else:
+        text = origin(error)  # without the message of a library, which may quote a header
     text = " ".join(text.split())
-    return text if with_identity else scrubbed(text, case)
+    return text if with_identity else deidentify_message(text, item)

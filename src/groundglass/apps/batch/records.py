@@ -1,4 +1,7 @@
-"""What became of each case: a small file each, written whole, so that no two shards or machines write the same one."""
+"""Records of how the items of a batch ended.
+
+Each item has a small file of its own, which is written atomically: shards and machines never write the same file.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +10,28 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from groundglass.apps.batch.items import BatchItem
 from groundglass.files import output_errors, remove_staged, write_atomic
 from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig
 from groundglass.report.findings import Findings, ModelRef
 from groundglass.scan.kinds import IntensityKind
+from groundglass.strict_model import StrictModel
 
 RECORDS = "records"
 
 
-class CaseStatus(StrEnum):
-    """How a case ended."""
+class ItemStatus(StrEnum):
+    """How the processing of an item ended."""
 
     DONE = "done"
     FAILED = "failed"
     TIMED_OUT = "timed out"
 
 
-class Numbers(BaseModel):
-    """The key numbers of a scan's findings, under the names of the summary's columns; None is unknown."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class KeyNumbers(StrictModel):
+    """Key numbers of a scan's findings, under the names of the summary's columns; None is unknown."""
 
     lesion_ml: float | None
     lung_ml: float | None
@@ -43,13 +45,13 @@ class Numbers(BaseModel):
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How every case is to be done.
+    """Options of a batch, the same for every item.
 
     Attributes:
-        model: The ONNX file; None: the bundled one.
-        engine: What runs it, and in which precision. The threads are shared out by the batch.
-        intensity: What the numbers are; None: recognise it, scan by scan.
-        with_identity: Name sources and patients in results and summary.
+        model: ONNX file; None for the bundled model.
+        engine: Engine that runs the model, and its number format. The batch divides the threads among its workers.
+        intensity: Meaning of the voxel values; None to recognise it for each scan.
+        with_identity: Whether sources and patients are named in results and summary.
     """
 
     model: Path | None = None
@@ -63,39 +65,37 @@ DEFAULT_BATCH_OPTIONS = BatchOptions()
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What is asked of every case alike.
+    """Everything besides the item itself that its results depend on.
 
     Attributes:
-        folder: Of the results.
-        used: The model's name and sha256.
-        wish: How it is to be done.
+        folder: Folder of the results.
+        model: Name and sha256 of the model.
+        options: Options of the batch.
     """
 
     folder: Path
-    used: ModelRef
+    model: ModelRef
     options: BatchOptions
 
 
-class CaseRecord(BaseModel):
-    """How a case ended, and of which source, model and wish.
+class ItemRecord(StrictModel):
+    """How an item ended, and from which source, model and options.
 
     Attributes:
-        case: Its name.
+        case: Name of the item.
         status: How it ended.
-        reason: Why it is not done.
-        seconds: From reading to the last file.
-        source: The path; None unless identity was asked for.
-        fingerprint: Of the source: see `BatchItem`.
-        intensity: What the numbers were said to be.
-        model: What was used.
-        files: Its results, seen from its folder.
-        numbers: Of its findings.
+        reason: Why it is not done; None if it is.
+        seconds: Time from reading the scan to writing the last file.
+        source: Path of the source; None unless the batch runs with identity.
+        fingerprint: Fingerprint of the source: see `BatchItem`.
+        intensity: The `intensity` of the batch's options.
+        model: Name and sha256 of the model.
+        files: Paths of the results, relative to the item's folder.
+        numbers: Key numbers of the findings; None if it is not done.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     case: str
-    status: CaseStatus
+    status: ItemStatus
     reason: str | None = None
     seconds: float
     source: str | None
@@ -103,12 +103,12 @@ class CaseRecord(BaseModel):
     intensity: IntensityKind | None
     model: ModelRef
     files: tuple[str, ...] = ()
-    numbers: Numbers | None = None
+    numbers: KeyNumbers | None = None
 
 
-def numbers_of(findings: Findings) -> Numbers:
-    """What the summary says of a scan."""
-    return Numbers(
+def key_numbers(findings: Findings) -> KeyNumbers:
+    """Take the numbers of a row of the summary from a scan's findings."""
+    return KeyNumbers(
         lesion_ml=findings.lesion_volume_ml,
         lung_ml=findings.lung_volume_ml,
         lesion_percent=findings.lesion_share_of_lung_percent,
@@ -120,64 +120,75 @@ def numbers_of(findings: Findings) -> Numbers:
     )
 
 
-def record_of(
-    case: BatchItem, settings: BatchSettings, status: CaseStatus, seconds: float, fingerprint: str, reason: str | None
-) -> CaseRecord:
-    """A record without results."""
-    return CaseRecord(
-        case=case.name,
+def make_record(
+    item: BatchItem,
+    settings: BatchSettings,
+    status: ItemStatus,
+    seconds: float,
+    fingerprint: str,
+    reason: str | None = None,
+) -> ItemRecord:
+    """Make a record without results."""
+    return ItemRecord(
+        case=item.name,
         status=status,
         reason=reason,
         seconds=round(seconds, 2),
-        source=os.fsencode(case.source).decode("utf-8", "replace") if settings.options.with_identity else None,
+        source=os.fsencode(item.source).decode("utf-8", "replace") if settings.options.with_identity else None,
         fingerprint=fingerprint,
         intensity=settings.options.intensity,
-        model=settings.used,
+        model=settings.model,
     )
 
 
-def write_record(record: CaseRecord, folder: Path) -> None:
-    """Write it into the folder of results.
+def write_record(record: ItemRecord, folder: Path) -> None:
+    """Write a record into the batch's folder of results.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     text = record.model_dump_json(indent=1) + "\n"
     write_atomic(folder / RECORDS / f"{record.case}.json", text.encode("utf-8"))
 
 
-def read_record(folder: Path, name: str) -> CaseRecord | None:
-    """A case's record; None where there is none that can be read."""
+def read_record(folder: Path, name: str) -> ItemRecord | None:
+    """Read the record of the item of this name; None if it is missing or damaged."""
     try:
-        return CaseRecord.model_validate_json((folder / RECORDS / f"{name}.json").read_bytes())
+        return ItemRecord.model_validate_json((folder / RECORDS / f"{name}.json").read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def is_done(case: BatchItem, settings: BatchSettings) -> bool:
-    """Whether its results are there, of this very source, model and wish."""
-    record = read_record(settings.folder, case.name)
+def is_done(item: BatchItem, settings: BatchSettings) -> bool:
+    """Return whether an item's results exist and were made from the same source, model and options."""
+    record = read_record(settings.folder, item.name)
     return (
         record is not None
-        and record.status is CaseStatus.DONE
-        and (record.model.sha256, record.intensity) == (settings.used.sha256, settings.options.intensity)
-        and (settings.folder / case.name / "findings.json").is_file()
-        and record.fingerprint == case.fingerprint
+        and record.status is ItemStatus.DONE
+        and (record.model.sha256, record.intensity) == (settings.model.sha256, settings.options.intensity)
+        and (settings.folder / item.name / "findings.json").is_file()
+        and record.fingerprint == item.fingerprint
     )
 
 
-def forget(folder: Path, name: str) -> None:
-    """Take away what an earlier attempt left: record, results and halves. Other files in the case's folder stay.
+def remove_results(folder: Path, name: str) -> None:
+    """Remove what an earlier attempt left of an item: record, results, partial results.
+
+    Files that others put into the item's folder stay.
+
+    Args:
+        folder: Folder of the batch's results.
+        name: Name of the item.
 
     Raises:
-        OutputError: It cannot be taken away.
+        OutputError: They cannot be removed.
     """
-    record = read_record(folder, name)
+    record, results = read_record(folder, name), folder / name
     with output_errors(folder):
         (folder / RECORDS / f"{name}.json").unlink(missing_ok=True)
-        remove_staged(folder / name)
+        remove_staged(results)
         for file in record.files if record else ():
-            (folder / name / file).unlink(missing_ok=True)
-        for place in (folder / name / "lesions", folder / name):
-            if place.is_dir() and not any(place.iterdir()):
-                place.rmdir()
+            (results / file).unlink(missing_ok=True)
+        for path in (results / "lesions", results):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()

@@ -1,4 +1,4 @@
-"""A batch as a whole: what is to be done, and its workers on this machine."""
+"""Plan a batch, and run it in worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -12,177 +12,180 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from groundglass.apps.batch.items import BatchItem, find_items, shard
-from groundglass.apps.batch.processing import BatchWorkerFactory, hand_over
+from groundglass.apps.batch.items import BatchItem, find_items, select_shard
+from groundglass.apps.batch.processing import BatchWorkerFactory, process_in_worker
 from groundglass.apps.batch.records import (
     DEFAULT_BATCH_OPTIONS,
     BatchOptions,
     BatchSettings,
-    CaseRecord,
-    CaseStatus,
+    ItemRecord,
+    ItemStatus,
     is_done,
 )
 from groundglass.apps.batch.summary import Summary, write_key
 from groundglass.inference.open_model import resolve_model
 from groundglass.report.findings import ModelRef
-from groundglass.workers import Worker, cores
+from groundglass.workers import Worker, available_cores
 
 TIME_LIMIT_S = 600.0
 _LAST_FAILURES = 5
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a call of `batch` is to do.
+class BatchPlan:
+    """The items that a call of `batch` has to process.
 
     Attributes:
-        job: What is asked of every case.
-        cases: Those of this call: all, or a shard of them.
-        waiting: Those that are not done yet.
+        settings: Settings of the batch.
+        items: All items of this call: the whole batch, or a shard of it.
+        pending: Those that are not done yet.
     """
 
     settings: BatchSettings
-    cases: tuple[BatchItem, ...]
-    waiting: tuple[BatchItem, ...]
+    items: tuple[BatchItem, ...]
+    pending: tuple[BatchItem, ...]
 
 
 class BatchProgress:
-    """How far a batch is: what the progress table shows."""
+    """Progress of a batch.
 
-    def __init__(self, plan: Plan) -> None:
-        self.total, self.skipped = len(plan.cases), len(plan.cases) - len(plan.waiting)
-        self.ended: list[CaseRecord] = []
+    Attributes:
+        total: Number of items of this call.
+        skipped: Number of items that were done before.
+        finished: Records of the items that ended in this call, done or not.
+        running: {name: time at which its processing began, by `time.monotonic`}.
+    """
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self.total, self.skipped = len(plan.items), len(plan.items) - len(plan.pending)
+        self.finished: list[ItemRecord] = []
         self.running: dict[str, float] = {}
         self._begun = time.monotonic()
 
     @property
-    def failed(self) -> list[CaseRecord]:
-        """Those that are not done, whatever it was."""
-        return [record for record in self.ended if record.status is not CaseStatus.DONE]
+    def failed(self) -> list[ItemRecord]:
+        """Records of the items that failed or timed out."""
+        return [record for record in self.finished if record.status is not ItemStatus.DONE]
 
     @property
     def line(self) -> str:
-        """One line for a person: counts, rate, time left."""
-        done = len(self.ended) - len(self.failed)
+        """Counts, rate and time left, on one line."""
+        done = len(self.finished) - len(self.failed)
         text = f"{done + self.skipped} of {self.total} done"
         text += f" ({self.skipped} before)" if self.skipped else ""
         text += f", {len(self.failed)} failed" if self.failed else ""
-        if self.ended:
-            each_s = (time.monotonic() - self._begun) / len(self.ended)
-            left = self.total - self.skipped - len(self.ended)
-            text += f", {3600 / each_s:.0f} an hour" + (f", {_duration(left * each_s)} left" if left else "")
+        if self.finished:
+            seconds_per_item = (time.monotonic() - self._begun) / len(self.finished)
+            remaining = self.total - self.skipped - len(self.finished)
+            text += f", {3600 / seconds_per_item:.0f} an hour"
+            text += f", {_format_duration(remaining * seconds_per_item)} left" if remaining else ""
         return text
 
 
-def plan(
-    source: str,
-    folder: Path,
-    options: BatchOptions = DEFAULT_BATCH_OPTIONS,
-    part: tuple[int, int] = (1, 1),
-) -> Plan:
-    """Find the cases, and what of them is left to do; what failed before is to be tried again.
+def plan_batch(
+    source: str, folder: Path, options: BatchOptions = DEFAULT_BATCH_OPTIONS, shard: tuple[int, int] = (1, 1)
+) -> BatchPlan:
+    """Find the scans of a batch, and which of them are not done yet. Those that failed before are tried again.
 
     Args:
         source: A folder, a glob or a CSV: see `find_items`.
-        folder: Of the results. Gets `key.csv` where names of cases are made up.
-        wish: How every case is to be done.
-        part: The shard (i, n), from (1, n) to (n, n).
+        folder: Folder of the results. Gets a `key.csv` if the names of the items are hashes.
+        options: Options of the batch.
+        shard: The shard (i, n), from (1, n) to (n, n).
 
     Raises:
-        InputError: There is no scan, or the CSV is not as it should be.
+        InputError: No scan is found, or the CSV is malformed.
         ModelError: The model is missing or damaged.
-        ConfigError: The folder was begun the other way, with or without identity.
+        ConfigError: The folder was begun with identity and these options are without, or the other way round.
         OutputError: The folder cannot be written.
     """
     _, card, _ = resolve_model(options.model, options.engine)
     options = replace(options, model=options.model.absolute() if options.model else None)
-    cases = find_items(source, options.with_identity)
-    used = ModelRef(name=card.name, sha256=card.sha256)
-    folder = folder.absolute()
-    settings = BatchSettings(folder, used, options)
-    Summary(folder, options.with_identity)  # refuses a folder that was begun otherwise
+    items = find_items(source, options.with_identity)
+    settings = BatchSettings(folder.absolute(), ModelRef(name=card.name, sha256=card.sha256), options)
+    Summary(settings.folder, options.with_identity)  # raises the ConfigError
     if not options.with_identity:
-        write_key(cases, folder)
-    mine = shard(cases, part)
-    return Plan(settings, mine, tuple(case for case in mine if not is_done(case, settings)))
+        write_key(items, settings.folder)
+    selected = select_shard(items, shard)
+    return BatchPlan(settings, selected, tuple(item for item in selected if not is_done(item, settings)))
 
 
-def run(
-    plan: Plan,
+def run_batch(
+    plan: BatchPlan,
     progress: BatchProgress,
     workers: int = 1,
     time_limit_s: float = TIME_LIMIT_S,
-    on_record: Callable[[CaseRecord], None] = lambda _: None,
-    opener: Callable[[], Callable[[BatchItem], CaseRecord]] | None = None,
+    on_record: Callable[[ItemRecord], None] = lambda _: None,
+    worker_factory: Callable[[], Callable[[BatchItem], ItemRecord]] | None = None,
 ) -> None:
-    """Do what is left to do, in processes of this machine, and keep the summary.
+    """Process the pending items in worker processes on this machine, and keep the summary up to date.
 
-    However it ends, no process is left, and the same call goes on where it stopped.
+    However it ends, no process is left running, and the same call resumes the batch.
 
     Args:
-        plan: From `plan`.
-        tally: Gets every case as it begins and ends.
-        workers: Processes; the cores are shared among them.
-        time_limit_s: For a case; its process is killed then, and replaced.
-        said: Called with each record.
-        opener: Loads what does a case, in each process; None: `BatchWorkerFactory`.
+        plan: From `plan_batch`.
+        progress: Updated whenever the processing of an item begins or ends.
+        workers: Number of processes; the CPU cores are shared among them.
+        time_limit_s: Time limit for an item, in seconds; a process that exceeds it is killed and replaced.
+        on_record: Called with each new record.
+        worker_factory: Called in each process, returns the function that processes an item; None for
+            `BatchWorkerFactory`.
 
     Raises:
         GroundglassError: The model cannot be loaded, or the results cannot be written.
     """
-    summary, settings = Summary(plan.settings.folder, plan.settings.options.with_identity), plan.settings
-    workers = max(1, min(workers, len(plan.waiting)))
-    threads = max(1, cores() // workers)
-    pool = [
-        Worker[BatchItem, CaseRecord](opener or BatchWorkerFactory(settings, threads), time_limit_s, threads)
-        for _ in range(workers)
-    ]
-    free: queue.SimpleQueue[Worker[BatchItem, CaseRecord]] = queue.SimpleQueue()
+    settings = plan.settings
+    summary = Summary(settings.folder, settings.options.with_identity)
+    count = max(1, min(workers, len(plan.pending)))
+    threads = max(1, available_cores() // count)
+    worker_factory = worker_factory or BatchWorkerFactory(settings, threads)
+    pool = [Worker[BatchItem, ItemRecord](worker_factory, time_limit_s, threads) for _ in range(count)]
+    idle: queue.SimpleQueue[Worker[BatchItem, ItemRecord]] = queue.SimpleQueue()
     for worker in pool:
-        free.put(worker)
+        idle.put(worker)
 
-    def do(case: BatchItem) -> CaseRecord:
-        worker = free.get()
-        progress.running[case.name] = time.monotonic()
+    def process(item: BatchItem) -> ItemRecord:
+        worker = idle.get()
+        progress.running[item.name] = time.monotonic()
         try:
-            return hand_over(case, settings, worker, time_limit_s)
+            return process_in_worker(item, settings, worker, time_limit_s)
         finally:
-            progress.running.pop(case.name, None)
-            free.put(worker)
+            progress.running.pop(item.name, None)
+            idle.put(worker)
 
-    hands = ThreadPoolExecutor(workers)
+    threads_of_workers = ThreadPoolExecutor(count)  # each waits for the answer of one worker
     try:
-        for future in as_completed([hands.submit(do, case) for case in plan.waiting]):
+        for future in as_completed([threads_of_workers.submit(process, item) for item in plan.pending]):
             record_result(future.result(), progress, summary, on_record)
     finally:
-        hands.shutdown(wait=False, cancel_futures=True)
+        threads_of_workers.shutdown(wait=False, cancel_futures=True)
         for worker in pool:
             worker.close()
-        hands.shutdown()
+        threads_of_workers.shutdown()
         summary.write()
 
 
 def record_result(
-    record: CaseRecord, progress: BatchProgress, summary: Summary, on_record: Callable[[CaseRecord], None]
+    record: ItemRecord, progress: BatchProgress, summary: Summary, on_record: Callable[[ItemRecord], None]
 ) -> None:
-    """Note that a case has ended."""
-    progress.ended.append(record)
-    summary.write(at_once=False)
+    """Add the record of an item to the progress and, from time to time, to the summary."""
+    progress.finished.append(record)
+    summary.write_if_due()
     on_record(record)
 
 
-def describe_record(record: CaseRecord) -> str:
-    """A case's line: its name, and how it ended."""
+def describe_record(record: ItemRecord) -> str:
+    """Describe on one line how an item ended."""
     if record.numbers is None:
         return f"{record.case}: {record.status}: {record.reason}"
     ml, percent = record.numbers.lesion_ml, record.numbers.lesion_percent
-    told = [f"lesion {ml:.1f} ml"] if ml is not None else []
-    told += [f"{percent:.1f} % of the lung"] if percent is not None else []
-    return f"{record.case}: {', '.join([*told, f'{record.seconds:.1f} s'])}"
+    parts = [f"lesion {ml:.1f} ml"] if ml is not None else []
+    parts += [f"{percent:.1f} % of the lung"] if percent is not None else []
+    return f"{record.case}: {', '.join([*parts, f'{record.seconds:.1f} s'])}"
 
 
 def progress_table(progress: BatchProgress) -> Table:
-    """Counts, what is running and for how long, and the last failures."""
+    """Make a table of the counts, the running items with their times, and the last failures."""
     table = Table.grid(padding=(0, 2))
     table.add_row(Text(progress.line))
     now = time.monotonic()
@@ -193,6 +196,6 @@ def progress_table(progress: BatchProgress) -> Table:
     return table
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(1, minutes)} min"

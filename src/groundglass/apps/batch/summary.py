@@ -1,4 +1,4 @@
-"""`summary.csv`, put together from the records that are there, and `key.csv`, which tells whose they are."""
+"""Write `summary.csv`, which is made from the records, and `key.csv`, which maps hashed names to sources."""
 
 from __future__ import annotations
 
@@ -6,76 +6,86 @@ import csv
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from groundglass.apps.batch.items import BatchItem
-from groundglass.apps.batch.records import RECORDS, CaseRecord, Numbers, read_record
+from groundglass.apps.batch.records import RECORDS, ItemRecord, KeyNumbers, read_record
 from groundglass.errors import ConfigError
 from groundglass.files import write_atomic
 from groundglass.tables import csv_text
 
 SUMMARY, KEY = "summary.csv", "key.csv"
+_FileState = tuple[int, int, int]  # inode, modification time in ns, bytes
 
 
 class Summary:
-    """`summary.csv`: a row for each record in the folder, whoever wrote it."""
+    """`summary.csv`: a row for each record in the folder, whichever process wrote it."""
 
     def __init__(self, folder: Path, with_identity: bool) -> None:
         """Open the folder of results.
 
+        Args:
+            folder: May not exist yet.
+            with_identity: Whether the summary names the sources.
+
         Raises:
-            ConfigError: It was begun with identity, and is to go on without, or the other way round.
+            ConfigError: The folder was begun with identity and is to be continued without, or the other way round.
         """
         self.folder, self.with_identity = folder, with_identity
-        self._known: dict[str, tuple[tuple[int, ...], CaseRecord | None]] = {}
-        self._written: list[tuple[int, ...]] | None = None
-        self._due = 0.0
-        if any((record.source is not None) != with_identity for record in self.records):
-            began = "without" if with_identity else "with"
-            raise ConfigError(f"the output folder was begun {began} --with-identity: go on so, or name another folder")
+        self._records: dict[str, tuple[_FileState, ItemRecord | None]] = {}
+        self._written: list[_FileState] | None = None
+        self._next_write = 0.0
+        self._read_new_records()
+        if any(record and (record.source is not None) != with_identity for _, record in self._records.values()):
+            begun = "without" if with_identity else "with"
+            raise ConfigError(
+                f"the output folder was begun {begun} --with-identity: continue in the same way, or name another folder"
+            )
 
-    @property
-    def records(self) -> list[CaseRecord]:
-        """All that are there now, in the order of their names."""
-        self._look()
-        return [record for _, (_, record) in sorted(self._known.items()) if record is not None]
-
-    def write(self, at_once: bool = True) -> None:
-        """Write the summary.
-
-        Args:
-            at_once: Now, and again if a record came meanwhile: the last of several writers then has them all. False:
-                if it was not written just now, so that it does not take the time of a long batch.
+    def write(self) -> None:
+        """Write the summary, and again if a record came meanwhile: the last of several writers then has them all.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The file cannot be written.
+        """
+        while self._write():
+            pass
+
+    def write_if_due(self) -> None:
+        """Write the summary unless it was written a short time ago, so that it takes little of a long batch's time.
+
+        Raises:
+            OutputError: The file cannot be written.
         """
         begun = time.monotonic()
-        if not at_once and begun < self._due:
-            return
-        while (states := self._look()) != self._written:
-            write_atomic(self.folder / SUMMARY, self._text().encode("utf-8"))
-            self._written = states
-            if not at_once:
-                break
-        now = time.monotonic()
-        self._due = now + max(1.0, 20 * (now - begun))
+        if begun >= self._next_write:
+            self._write()
+            now = time.monotonic()
+            self._next_write = now + max(1.0, 20 * (now - begun))
 
-    def _look(self) -> list[tuple[int, ...]]:
-        """Read what is new; what the state of every record's file is."""
-        states: dict[str, tuple[int, ...]] = {}
+    def _write(self) -> bool:
+        """Write the summary if a record has changed; return whether one had."""
+        states = self._read_new_records()
+        if states == self._written:
+            return False
+        write_atomic(self.folder / SUMMARY, self._text().encode("utf-8"))
+        self._written = states
+        return True
+
+    def _read_new_records(self) -> list[_FileState]:
+        """Read the records that are new or have changed; return the state of every record's file."""
+        states: dict[str, _FileState] = {}
         if (self.folder / RECORDS).is_dir():
             with os.scandir(self.folder / RECORDS) as entries:
                 for entry in entries:
                     if entry.name.endswith(".json") and not entry.name.startswith("."):
-                        try:
-                            state = entry.stat()
-                        except FileNotFoundError:
-                            continue
-                        states[entry.name.removesuffix(".json")] = state.st_ino, state.st_mtime_ns, state.st_size
-        self._known = {
+                        with suppress(FileNotFoundError):  # another process may remove it at any time
+                            stat = entry.stat()
+                            states[entry.name.removesuffix(".json")] = stat.st_ino, stat.st_mtime_ns, stat.st_size
+        self._records = {
             name: known
-            if (known := self._known.get(name)) and known[0] == state
+            if (known := self._records.get(name)) and known[0] == state
             else (state, read_record(self.folder, name))
             for name, state in states.items()
         }
@@ -83,9 +93,9 @@ class Summary:
 
     def _text(self) -> str:
         identity = ["source"] if self.with_identity else []
-        columns = ["case", *identity, "status", "reason", *Numbers.model_fields, "seconds", "model"]
+        columns = ["case", *identity, "status", "reason", *KeyNumbers.model_fields, "seconds", "model"]
         rows = []
-        for _, (_, record) in sorted(self._known.items()):
+        for _, (_, record) in sorted(self._records.items()):
             if record is not None:
                 row = record.model_dump(mode="json", include={"case", *identity, "status", "reason", "seconds"})
                 numbers = record.numbers.model_dump() if record.numbers else {}
@@ -93,14 +103,14 @@ class Summary:
         return csv_text(rows, columns)
 
 
-def write_key(cases: Iterable[BatchItem], folder: Path) -> None:
+def write_key(items: Iterable[BatchItem], folder: Path) -> None:
     """Write which hashed name stands for which source into `key.csv`, readable by its owner only.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     path = folder / KEY
-    rows = {case.name: str(case.source) for case in cases if not case.named}
+    rows = {item.name: str(item.source) for item in items if not item.named_by_user}
     if not rows:
         return
     if path.is_file():

@@ -1,4 +1,4 @@
-"""The way to a server: an HTTP session with credentials and TLS, and in plain words what goes wrong on it."""
+"""Access to a server: credentials, an HTTP session with TLS, and errors that name no patient."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3 import Retry
 
 from groundglass.errors import ConfigError, GroundglassError, PacsError
-from groundglass.io.dicom_series import DAMAGE, silence_pydicom
+from groundglass.io.dicom_header import DICOM_ERRORS, silence_pydicom
 
-TIMEOUT_S = (10.0, 120.0)  # to connect; between two pieces of an answer
-_PREFIX = "GROUNDGLASS_PACS_"
+TIMEOUT_S = (10.0, 120.0)  # to connect; to wait for the next part of an answer
+_VARIABLE_PREFIX = "GROUNDGLASS_PACS_"
 _KEYS = ("user", "password", "token")
-_LOUD = ("dicomweb_client", "retrying", "urllib3")  # their log lines quote URLs and what servers say
-_IN_WORDS = {
-    401: "it wants credentials, or other ones",
-    403: "these credentials may not do that",
-    404: "there is no such thing",
+_LOGGERS = ("dicomweb_client", "retrying", "urllib3")  # their log lines quote URLs and answers of servers
+_STATUS_HINTS = {
+    401: "credentials are missing or wrong",
+    403: "these credentials do not permit it",
+    404: "the resource does not exist",
 }
-_LATER = (408, 429)  # of the codes for a wrong question, those for one that came at a wrong time
+_TEMPORARY = (408, 429)  # 4xx codes that ask to try again later: request timeout, too many requests
 
 
 class DeniedError(PacsError):
-    """The server answers, but not to this: URL, credentials or certificate are wrong, or a thing is gone."""
+    """The server refuses a request: URL, credentials or certificate are wrong, or the resource does not exist."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class DeniedError(PacsError):
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user with a password, or a bearer token; none of them shows in the repr."""
+    """A user with a password, or a bearer token; none of them is part of the repr."""
 
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
@@ -51,7 +51,7 @@ class Credentials:
 
     @property
     def auth(self) -> AuthBase | None:
-        """What signs each request; None where there is nothing to sign with."""
+        """Authentication to add to each request; None without credentials."""
         if self.token is not None:
             return _Bearer(self.token)
         if self.user is not None and self.password is not None:
@@ -68,86 +68,94 @@ class _Bearer(AuthBase):
         return request
 
 
-def find_credentials(file: Path | None, environment: Mapping[str, str] = os.environ) -> Credentials:
-    """Credentials from a TOML file with `user` and `password`, or `token`; without a file from the environment.
+def load_credentials(file: Path | None, environment: Mapping[str, str] = os.environ) -> Credentials:
+    """Load credentials from a TOML file with `user` and `password`, or `token`; without a file from the environment.
 
     Args:
-        file: Readable by its owner, or its group, alone; None: GROUNDGLASS_PACS_USER and GROUNDGLASS_PACS_PASSWORD, or
-            GROUNDGLASS_PACS_TOKEN, where they are set.
-        environment: Variables and their values.
+        file: Must not be readable by users outside its owner and group. None to take GROUNDGLASS_PACS_USER and
+            GROUNDGLASS_PACS_PASSWORD, or GROUNDGLASS_PACS_TOKEN, if they are set.
+        environment: {variable: value}.
 
     Raises:
-        ConfigError: The file cannot be read, may be read by all, or there is neither a pair nor a token.
+        ConfigError: The file cannot be read or is readable by all users, or it holds neither a pair nor a token.
     """
     if file is None:
-        where = "the environment"
-        given = {key: environment[_PREFIX + key.upper()] for key in _KEYS if environment.get(_PREFIX + key.upper())}
+        origin = "the environment"
+        given = {
+            key: environment[_VARIABLE_PREFIX + key.upper()]
+            for key in _KEYS
+            if environment.get(_VARIABLE_PREFIX + key.upper())
+        }
     else:
-        where, given = file.name, _read(file)
+        origin, given = file.name, _read(file)
     if set(given) not in ({"user", "password"}, {"token"}, *([set()] if file is None else [])):
         found = ", ".join(sorted(given)) or "nothing"
-        raise ConfigError(f"credentials from {where} are {found}, expected user and password, or token")
+        raise ConfigError(f"credentials from {origin} are {found}, expected user and password, or token")
     if not all(isinstance(value, str) and value.isprintable() for value in given.values()):
-        raise ConfigError(f"credentials from {where} hold something else than text on one line: write it in quotes")
+        raise ConfigError(f"credentials from {origin} hold a value that is not text on one line: write it in quotes")
     return Credentials(**given)
 
 
 def _read(file: Path) -> dict[str, str]:
     try:
         if file.stat().st_mode & stat.S_IRWXO:
-            raise ConfigError(f"{file.name} may be read by every user of this machine: chmod 600 {file.name}")
+            raise ConfigError(f"{file.name} is readable by every user of this machine: chmod 600 {file.name}")
         return dict(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"{file.name} cannot be read: {error.strerror or error}; check the path") from None
     except ValueError:  # its message would quote the file
-        raise ConfigError(f'{file.name} is no TOML, expected lines such as user = "…" and password = "…"') from None
+        raise ConfigError(
+            f'{file.name} is not valid TOML, expected lines such as user = "…" and password = "…"'
+        ) from None
 
 
 def check_url(url: str) -> str:
-    """The URL without a slash at its end.
+    """Return the URL without a slash at its end.
 
     Raises:
-        ConfigError: It is no http or https URL, or holds a password.
+        ConfigError: It is not an http or https URL, or holds a password, a query or a fragment.
     """
     try:
         parts = urlsplit(url)
-        fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
-    except ValueError:
-        fits = None
-    if not fits:
-        raise ConfigError("the URL is none of a server, expected such as http://127.0.0.1:8042")
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of `parts.port` too
+        is_valid = False
+    if not is_valid:
+        raise ConfigError("the URL is not that of a server, expected for example http://127.0.0.1:8042")
     if "@" in parts.netloc:
         raise ConfigError(
-            "the URL holds credentials, which every user of this machine can see: name them in a file with "
-            f"--credentials, or in {_PREFIX}USER and {_PREFIX}PASSWORD"
+            "the URL holds credentials, which every user of this machine can see: put them into a file for "
+            f"--credentials, or into {_VARIABLE_PREFIX}USER and {_VARIABLE_PREFIX}PASSWORD"
         )
     if parts.query or parts.fragment:
-        raise ConfigError("the URL goes on with ? or #, expected a server's root such as http://127.0.0.1:8042")
+        raise ConfigError(
+            "the URL has a query or a fragment (? or #), expected the root of a server such as http://127.0.0.1:8042"
+        )
     return url.rstrip("/")
 
 
-def goes_in_clear(url: str, credentials: Credentials) -> bool:
-    """Whether the credentials would leave this machine unencrypted."""
+def sends_unencrypted(url: str, credentials: Credentials) -> bool:
+    """Return whether the credentials would leave this machine unencrypted."""
     parts = urlsplit(url)
-    local = parts.hostname in ("localhost", "::1") or str(parts.hostname).startswith("127.")
-    return parts.scheme == "http" and not local and credentials.auth is not None
+    is_local = parts.hostname in ("localhost", "::1") or str(parts.hostname).startswith("127.")
+    return parts.scheme == "http" and not is_local and credentials.auth is not None
 
 
 def open_session(credentials: Credentials, ca: Path | None = None) -> requests.Session:
-    """A session that verifies certificates and heeds no environment: no proxy, no .netrc, no other certificates.
+    """Open a session that verifies certificates and ignores the environment: its proxies, .netrc and certificates.
 
     Args:
-        credentials: What signs each request.
-        ca: A PEM file of the authorities to trust; None: those that come with Python's certifi.
+        credentials: Credentials for each request.
+        ca: PEM file of the certificate authorities to trust; None for those of certifi.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: The PEM file does not exist.
     """
     if ca is not None and not ca.is_file():
-        raise ConfigError(f"{ca.name} is no file, expected the PEM of a certificate authority: check --ca")
+        raise ConfigError(f"{ca.name} is not a file, expected the PEM of a certificate authority: check --ca")
     session = requests.Session()
     session.trust_env = False
-    # A server may close an idle connection just when it is used again: what only reads is asked a second time.
+    # A server may close an idle connection just when it is used again: requests that only read are sent once more.
     adapter = HTTPAdapter(max_retries=Retry(1, connect=0, read=1, status=0, other=0))
     session.mount("http://", adapter)
     session.mount("https://", adapter)
@@ -157,18 +165,18 @@ def open_session(credentials: Credentials, ca: Path | None = None) -> requests.S
 
 
 @contextmanager
-def asking(what: str) -> Iterator[None]:
-    """Make a `PacsError` of whatever goes wrong between here and the server; its text names no patient and no URL.
+def pacs_errors(request: str) -> Iterator[None]:
+    """Turn every error of a request inside `with` into a `PacsError`, whose message names no patient and no URL.
 
     Args:
-        what: That is asked for, such as `a search for series`.
+        request: Description of the request for the message, such as `a search for series`.
 
     Raises:
-        DeniedError: The server refuses what is asked, such as by 401 or 404; or its certificate is not trusted.
-        PacsError: It cannot be reached, fails, or answers with what is none of DICOMweb.
+        DeniedError: The server refuses the request, for example with 401 or 404; or its certificate is not trusted.
+        PacsError: The server cannot be reached, fails, or gives an answer that is not understood.
     """
     try:
-        with silence_pydicom(), _silent():
+        with silence_pydicom(), _silence_libraries():
             yield
     except GroundglassError:
         raise
@@ -178,25 +186,26 @@ def asking(what: str) -> Iterator[None]:
         ) from None
     except requests.exceptions.HTTPError as error:
         code = error.response.status_code if error.response is not None else 0
-        message = f"the server answers {code} to {what}" + (f": {_IN_WORDS[code]}" if code in _IN_WORDS else "")
-        if 400 <= code < 500 and code not in _LATER:
+        hint = f": {_STATUS_HINTS[code]}" if code in _STATUS_HINTS else ""
+        message = f"the server answers {code} to {request}{hint}"
+        if 400 <= code < 500 and code not in _TEMPORARY:
             raise DeniedError(message, code) from None
         raise PacsError(message) from None
     except requests.exceptions.Timeout:
-        raise PacsError(f"the server gave no answer to {what} within {TIMEOUT_S[1]:g} s") from None
+        raise PacsError(f"the server gave no answer to {request} within {TIMEOUT_S[1]:g} s") from None
     except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-        raise PacsError(f"the connection failed on {what} ({_reason(error)})") from None
-    except (requests.exceptions.RequestException, *DAMAGE) as error:
+        raise PacsError(f"the connection failed during {request} ({_reason(error)})") from None
+    except (requests.exceptions.RequestException, *DICOM_ERRORS) as error:
         raise PacsError(
-            f"the server answers to {what} with what cannot be understood ({type(error).__name__}), expected Orthanc "
-            "or DICOMweb"
+            f"the server's answer to {request} is not understood ({type(error).__name__}), expected one of Orthanc or "
+            "of a DICOMweb server: check the URL"
         ) from None
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    levels = {name: logging.getLogger(name).level for name in _LOUD}
-    for name in _LOUD:
+def _silence_libraries() -> Iterator[None]:
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
@@ -208,14 +217,14 @@ def _silent() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What the operating system or TLS said at the bottom of it."""
-    seen: list[BaseException] = []
-    below: BaseException | None = error
-    while below is not None and below not in seen:
-        seen.append(below)
-        below = below.__cause__ or below.__context__
-    for each in reversed(seen):
-        message = getattr(each, "verify_message", None) or getattr(each, "strerror", None)
-        if message and not isinstance(each, requests.exceptions.RequestException):
+    """Return the message of TLS or of the operating system that caused an error; else the type of its first cause."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for cause in reversed(chain):
+        message = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
+        if message and not isinstance(cause, requests.exceptions.RequestException):
             return str(message)
-    return type(seen[-1]).__name__
+    return type(chain[-1]).__name__

@@ -1,6 +1,6 @@
-"""What is remembered between two calls: how far the polling came, and what became of each series.
+"""The state of a watch, kept between two calls: how far the polling came, and the state of each series.
 
-One SQLite file. Every step is a transaction of its own, so that a kill at any point loses at most the step.
+It is one SQLite file. Every change is a transaction of its own, so a kill at any moment loses at most that change.
 """
 
 from __future__ import annotations
@@ -11,29 +11,30 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from groundglass.errors import ConfigError, OutputError
+from groundglass.files import output_errors
 
 NAME = "watch.sqlite"
 _VERSION = 1
-_UID = re.compile(r"[0-9.]{1,64}")
+_VALID_UID = re.compile(r"[0-9.]{1,64}")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS series (
     series_uid TEXT PRIMARY KEY,
     study_uid TEXT NOT NULL,
-    instances INTEGER NOT NULL,     -- how many it had when it was found
-    stamp INTEGER NOT NULL,         -- of the news of it: see Arrival
+    instances INTEGER NOT NULL,         -- number of its instances when it was found or retrieved
+    stamp INTEGER NOT NULL,             -- see SeriesArrival
     state TEXT NOT NULL,
-    tries INTEGER NOT NULL DEFAULT 0,
+    tries INTEGER NOT NULL DEFAULT 0,   -- number of failed tries
     next_try REAL NOT NULL DEFAULT 0,   -- seconds since 1970
-    begun INTEGER NOT NULL DEFAULT 0,   -- how often without an end: the watcher was killed over it
-    reason TEXT,                    -- of the last failure
-    results TEXT,                   -- UIDs of what was made of it, with spaces between
-    changed REAL NOT NULL           -- seconds since 1970
+    begun INTEGER NOT NULL DEFAULT 0,   -- number of tries without an end: the watcher was killed during them
+    reason TEXT,                        -- reason of the last failure
+    results TEXT,                       -- UIDs of its results, separated by spaces
+    changed REAL NOT NULL               -- seconds since 1970
 );
 CREATE INDEX IF NOT EXISTS due ON series (state, next_try);
 CREATE TABLE IF NOT EXISTS polling (server TEXT NOT NULL, bookmark INTEGER NOT NULL);
@@ -41,76 +42,92 @@ CREATE TABLE IF NOT EXISTS polling (server TEXT NOT NULL, bookmark INTEGER NOT N
 
 
 class State(StrEnum):
-    """Where a series stands."""
+    """State of a series."""
 
     WAITING = "waiting"  # to be retrieved and segmented, for the first time or again
     SEGMENTED = "segmented"  # its results lie in the spool, to be stored
     DONE = "done"  # its results are in the PACS
-    REFUSED = "refused"  # for what it is; tried again when it changes
-    LEFT = "left"  # given up after the last try; tried again when it changes
+    REFUSED = "refused"  # not a CT that can be segmented; tried again when it changes
+    GIVEN_UP = "left"  # failed too often; tried again when it changes
+
+    @property
+    def label(self) -> str:
+        """Name of the state in messages."""
+        return "given up" if self is State.GIVEN_UP else self.value
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """News of a series: it is whole, as far as the server can tell.
+class SeriesArrival:
+    """A series that is complete, as far as the server can tell.
 
     Attributes:
-        series_uid: Its UID.
-        study_uid: Its study's.
-        instances: How many it has.
-        stamp: Another one than before is news of a series that failed, even with as many instances.
+        series_uid: Series instance UID.
+        study_uid: Study instance UID.
+        instance_count: Number of its instances.
+        stamp: Differs from that of the arrival before if anything of the series may have changed.
     """
 
     series_uid: str
     study_uid: str
-    instances: int
+    instance_count: int
     stamp: int
 
 
 @dataclass(frozen=True)
 class SeriesEntry:
-    """What is remembered of a series."""
+    """A series in the ledger.
+
+    Attributes:
+        series_uid: Series instance UID.
+        study_uid: Study instance UID.
+        instance_count: Number of its instances when it was found or, later, retrieved.
+        state: Its state.
+        tries: Number of failed tries.
+        reason: Reason of the last failure or refusal; None if there was none.
+        result_uids: SOP instance UIDs of its results.
+    """
 
     series_uid: str
     study_uid: str
-    instances: int
+    instance_count: int
     state: State
     tries: int
     reason: str | None
-    results: tuple[str, ...]
+    result_uids: tuple[str, ...]
 
     @property
     def label(self) -> str:
-        """How it is called in messages: by its UID's end."""
-        return short(self.series_uid)
+        """Name of the series in messages: the end of its UID."""
+        return short_uid(self.series_uid)
 
 
-def short(uid: str) -> str:
-    """A UID's end: enough to find it by, and no name."""
+def short_uid(uid: str) -> str:
+    """Cut a UID to its end, which is enough to find the series by."""
     tail = "".join(c if c.isprintable() else "?" for c in uid[-12:])
     return f"…{tail}" if len(uid) > 12 else tail
 
 
 class Ledger:
-    """The file, open. Only one process may have it open: see `spool.lock`."""
+    """The open file. Only one process may have it open at a time: see `spool.lock_watch_folder`."""
 
     def __init__(self, folder: Path) -> None:
-        """Open it, or begin it.
+        """Open or create the file.
 
         Raises:
-            ConfigError: Another version of groundglass made it.
+            ConfigError: Another version of groundglass created it.
             OutputError: It cannot be written, or is damaged.
         """
         self._path = folder / NAME
-        with self._ledger_errors():
+        with output_errors(self._path):
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        with self._sqlite_errors():
             self._db = sqlite3.connect(self._path, timeout=30)
             version = self._one("PRAGMA user_version")[0]
             if version not in (0, _VERSION):
                 self._db.close()
                 raise ConfigError(
-                    f"{self._path} is of version {version}, expected {_VERSION}: another groundglass made it; "
-                    "name another folder"
+                    f"{self._path} is of version {version}, expected {_VERSION}: another version of groundglass "
+                    "created it; name another folder"
                 )
             self._db.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
 
@@ -118,34 +135,37 @@ class Ledger:
         """Close the file."""
         self._db.close()
 
-    def belong(self, server: str) -> None:
-        """Tie it to a server, by its URL and kind.
+    def bind_to_server(self, server: str) -> None:
+        """Bind the ledger to a server, if it is new, or check that it belongs to this one.
+
+        Args:
+            server: Kind and URL of the server.
 
         Raises:
-            ConfigError: It belongs to another one.
+            ConfigError: It belongs to another server.
         """
-        with self._ledger_errors(), self._db:
+        with self._sqlite_errors(), self._db:
             known = self._db.execute("SELECT server FROM polling").fetchone()
             if known is None:
                 self._db.execute("INSERT INTO polling VALUES (?, 0)", (server,))
             elif known[0] != server:
                 raise ConfigError(
-                    f"{self._path.parent} remembers {known[0]}, expected {server}: name a folder for each server"
+                    f"{self._path.parent} belongs to {known[0]}, expected {server}: name a folder for each server"
                 )
 
     @property
     def bookmark(self) -> int:
-        """How far the news have been read; 0: nothing yet."""
-        with self._ledger_errors():
+        """Number of the last change of the server that was read; 0 if none was."""
+        with self._sqlite_errors():
             return int(self._one("SELECT bookmark FROM polling")[0])
 
-    def take(self, arrivals: Sequence[Arrival], bookmark: int) -> None:
-        """Note news, and that they have been read, at one stroke. What is known already changes nothing.
+    def add_arrivals(self, arrivals: Sequence[SeriesArrival], bookmark: int) -> None:
+        """Add series, and note in the same transaction how far the server's changes have been read.
 
-        A series is done anew when it has more instances than before, and one that failed when anything is new of it.
+        A known series is processed again if it has more instances than before or, unless it is done, another stamp.
         """
         now = time.time()
-        with self._ledger_errors(), self._db:
+        with self._sqlite_errors(), self._db:
             self._db.executemany(
                 "INSERT INTO series (series_uid, study_uid, instances, stamp, state, reason, changed)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (series_uid) DO UPDATE SET study_uid = excluded.study_uid,"
@@ -153,111 +173,110 @@ class Ledger:
                 " next_try = 0, reason = excluded.reason, changed = excluded.changed"
                 " WHERE excluded.instances > series.instances"
                 " OR (excluded.stamp <> series.stamp AND series.state IN ('waiting', 'refused', 'left'))",
-                [(*_values(each), *_first_state(each), now) for each in arrivals],
+                [(*astuple(arrival), *_first_state(arrival), now) for arrival in arrivals],
             )
             self._db.execute("UPDATE polling SET bookmark = ?", (bookmark,))
 
     def get(self, series_uid: str) -> SeriesEntry | None:
-        """What is remembered of a series."""
-        return self._row("series_uid = ?", series_uid)
+        """Return the entry of a series; None if it is unknown."""
+        return self._entry("series_uid = ?", series_uid)
 
-    def due(self, now: float) -> SeriesEntry | None:
-        """The series that is to be done next; None: nothing is due.
+    def next_entry(self, now: float) -> SeriesEntry | None:
+        """Return the series to process next; None if nothing is due.
 
-        One that was begun and never ended comes last: the watcher may have died of it, and others should not wait.
+        A series whose processing was begun and never ended comes last: the watcher may have died of it.
+
+        Args:
+            now: Seconds since 1970.
         """
-        return self._row(
+        return self._entry(
             "state IN ('waiting', 'segmented') AND next_try <= ? ORDER BY begun, next_try, rowid LIMIT 1", now
         )
 
-    def next_due(self) -> float | None:
-        """When something will be due, in seconds since 1970; None: nothing waits."""
-        with self._ledger_errors():
+    def next_due_time(self) -> float | None:
+        """Return when the next series is due, in seconds since 1970; None if none is waiting."""
+        with self._sqlite_errors():
             found = self._one("SELECT min(next_try) FROM series WHERE state IN ('waiting', 'segmented')")[0]
         return None if found is None else float(found)
 
-    def with_results(self) -> list[str]:
-        """UIDs of the series whose results lie in the spool."""
-        with self._ledger_errors():
+    def series_with_results(self) -> list[str]:
+        """Return the UIDs of the series whose results lie in the spool."""
+        with self._sqlite_errors():
             return [uid for (uid,) in self._db.execute("SELECT series_uid FROM series WHERE state = 'segmented'")]
 
-    def counts(self) -> dict[str, int]:
-        """How many series are in each state."""
-        with self._ledger_errors():
-            return dict(self._db.execute("SELECT state, count(*) FROM series GROUP BY state ORDER BY state"))
+    def counts(self) -> dict[State, int]:
+        """Count the series in each state."""
+        with self._sqlite_errors():
+            rows = self._db.execute("SELECT state, count(*) FROM series GROUP BY state ORDER BY state").fetchall()
+        return {State(state): count for state, count in rows}
 
-    def begin(self, entry: SeriesEntry) -> None:
-        """Note that it is worked on."""
-        with self._ledger_errors(), self._db:
+    def mark_begun(self, entry: SeriesEntry) -> None:
+        """Note that the processing of a series begins."""
+        with self._sqlite_errors(), self._db:
             self._db.execute("UPDATE series SET begun = begun + 1 WHERE series_uid = ?", (entry.series_uid,))
 
-    def rest(self, entry: SeriesEntry) -> None:
-        """Note that it is not worked on any more, whatever the end."""
-        self._set(entry, begun=0)
+    def clear_begun(self, entry: SeriesEntry) -> None:
+        """Note that the processing of a series has ended, in whatever way."""
+        self._update(entry, begun=0)
 
-    def segmented(self, entry: SeriesEntry, instances: int, results: Sequence[str]) -> None:
-        """Note that its results lie in the spool, and of how many instances they are."""
-        self._set(entry, state=State.SEGMENTED, instances=instances, results=" ".join(results))
+    def mark_segmented(self, entry: SeriesEntry, instance_count: int, result_uids: Sequence[str]) -> None:
+        """Note that the results lie in the spool, and from how many instances they were made."""
+        self._update(entry, state=State.SEGMENTED, instances=instance_count, results=" ".join(result_uids))
 
-    def done(self, entry: SeriesEntry) -> None:
-        """Note that its results are in the PACS."""
-        self._set(entry, state=State.DONE, reason=None)
+    def mark_done(self, entry: SeriesEntry) -> None:
+        """Note that the results are in the PACS."""
+        self._update(entry, state=State.DONE, reason=None)
 
-    def refused(self, entry: SeriesEntry, reason: str) -> None:
-        """Note why it is not taken."""
-        self._set(entry, state=State.REFUSED, reason=reason)
+    def mark_refused(self, entry: SeriesEntry, reason: str) -> None:
+        """Note why a series is refused."""
+        self._update(entry, state=State.REFUSED, reason=reason)
 
-    def failed(self, entry: SeriesEntry, reason: str, next_try: float | None) -> None:
-        """Note why it failed, and when it is to be tried again, in seconds since 1970; None: never."""
-        left = {"state": State.LEFT} if next_try is None else {}
-        self._set(entry, tries=entry.tries + 1, next_try=next_try or 0.0, reason=reason, **left)
+    def mark_failed(self, entry: SeriesEntry, reason: str, next_try: float | None) -> None:
+        """Note why a series failed, and when to try again, in seconds since 1970; None to give it up."""
+        state = {"state": State.GIVEN_UP} if next_try is None else {}
+        self._update(entry, tries=entry.tries + 1, next_try=next_try or 0.0, reason=reason, **state)
 
     def postpone(self, entry: SeriesEntry, next_try: float) -> None:
-        """Let others go first, without a word about why."""
-        self._set(entry, next_try=next_try)
+        """Put a series behind those that are due before `next_try`, in seconds since 1970."""
+        self._update(entry, next_try=next_try)
 
-    def again(self) -> int:
-        """Have everything tried again that was refused or left; how many that is."""
-        with self._ledger_errors(), self._db:
+    def retry_all(self) -> int:
+        """Have every series tried again that was refused or given up; return their number."""
+        with self._sqlite_errors(), self._db:
             return self._db.execute(
                 "UPDATE series SET state = 'waiting', tries = 0, next_try = 0 WHERE state IN ('refused', 'left')"
             ).rowcount
 
-    def _set(self, entry: SeriesEntry, **values: object) -> None:
+    def _update(self, entry: SeriesEntry, **values: object) -> None:
         columns = ", ".join(f"{name} = ?" for name in values)
-        with self._ledger_errors(), self._db:
+        with self._sqlite_errors(), self._db:
             self._db.execute(
                 f"UPDATE series SET {columns}, changed = ? WHERE series_uid = ?",
                 (*values.values(), time.time(), entry.series_uid),
             )
 
-    def _row(self, where: str, value: object) -> SeriesEntry | None:
+    def _entry(self, condition: str, value: object) -> SeriesEntry | None:
         columns = "series_uid, study_uid, instances, state, tries, reason, results"
-        with self._ledger_errors():
-            found = self._db.execute(f"SELECT {columns} FROM series WHERE {where}", (value,)).fetchone()
-        if found is None:
+        with self._sqlite_errors():
+            row = self._db.execute(f"SELECT {columns} FROM series WHERE {condition}", (value,)).fetchone()
+        if row is None:
             return None
-        series, study, instances, state, tries, reason, results = found
-        return SeriesEntry(series, study, instances, State(state), tries, reason, tuple((results or "").split()))
+        series_uid, study_uid, count, state, tries, reason, results = row
+        return SeriesEntry(series_uid, study_uid, count, State(state), tries, reason, tuple((results or "").split()))
 
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()
 
     @contextmanager
-    def _ledger_errors(self) -> Iterator[None]:
+    def _sqlite_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
-            why = getattr(error, "strerror", None) or error
-            raise OutputError(f"{self._path} cannot be used: {why}; make room, or name another folder") from None
+        except sqlite3.Error as error:
+            raise OutputError(f"{self._path} cannot be used: {error}; make room or name another folder") from None
 
 
-def _values(arrival: Arrival) -> tuple[str, str, int, int]:
-    return arrival.series_uid, arrival.study_uid, arrival.instances, arrival.stamp
-
-
-def _first_state(arrival: Arrival) -> tuple[State, str | None]:
-    """What is no UID never gets into a URL: it may be anything that somebody sent to the PACS."""
-    if _UID.fullmatch(arrival.series_uid) and _UID.fullmatch(arrival.study_uid):
+def _first_state(arrival: SeriesArrival) -> tuple[State, str | None]:
+    """Return state and reason of a new series. A malformed UID is refused here, so that it is never put into a URL."""
+    if _VALID_UID.fullmatch(arrival.series_uid) and _VALID_UID.fullmatch(arrival.study_uid):
         return State.WAITING, None
-    return State.REFUSED, "its UIDs, or its study's, are none, expected digits and dots: send it with proper ones"
+    return State.REFUSED, "its UID or that of its study is malformed, expected digits and dots: send it with valid UIDs"

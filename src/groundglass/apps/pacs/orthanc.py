@@ -1,8 +1,8 @@
-"""Orthanc as a source of news: its log of changes tells when a series is stable.
+"""Orthanc as a source of new series: its log of changes states when a series is stable.
 
-Orthanc logs NewSeries when the first instance of a series arrives, and StableSeries when none has for `StableAge`
-seconds. When it is killed in between, the second never comes; so a new series is looked at until it is stable, and the
-bookmark stays in front of the first that is not.
+Orthanc logs NewSeries when the first instance of a series arrives, and StableSeries when none has arrived for
+`StableAge` seconds. If it is killed in between, the second entry never comes. So a new series is looked up at every
+poll until it is stable, and the bookmark stays before the first one that is not.
 """
 
 from __future__ import annotations
@@ -12,104 +12,107 @@ from typing import Any
 
 import requests
 
-from groundglass.apps.pacs.access import TIMEOUT_S, DeniedError, asking
-from groundglass.apps.pacs.ledger import Arrival, Ledger
+from groundglass.apps.pacs.access import TIMEOUT_S, DeniedError, pacs_errors
+from groundglass.apps.pacs.ledger import Ledger, SeriesArrival
 from groundglass.errors import PacsError
 
 DICOM_WEB = "/dicom-web"
 _PAGE = 1000
 
 
-class Orthanc:
-    """An Orthanc server, asked through its REST API."""
+class OrthancSource:
+    """Finds new series in the log of changes of an Orthanc server, through its REST API."""
 
     def __init__(self, url: str, session: requests.Session, since: date | None) -> None:
         self._url, self._session, self._since = url, session, since
-        self._cursor: int | None = None
-        self._unsettled: dict[str, int] = {}  # {Orthanc's own ID of a series that is not stable yet: its change}
+        self._position: int | None = None  # number of the last change that was read
+        self._unstable: dict[str, int] = {}  # {Orthanc's ID of a series that is not stable yet: number of its change}
 
-    def look(self, ledger: Ledger) -> bool:
-        """Read the changes since the last time, and note the CT series that are stable; True: that is all for now.
+    def poll(self, ledger: Ledger) -> bool:
+        """Read the changes since the last poll, and add the CT series that are stable to the ledger.
 
-        Raises:
-            PacsError: The server does not play along; nothing is lost, the same changes are read again.
+        After an error nothing is lost: the same changes are read again.
+
+        Returns:
+            True: every stable series is in the ledger.
         """
-        if self._cursor is None:
-            self._cursor = ledger.bookmark
+        if self._position is None:
+            self._position = ledger.bookmark
         while True:
-            what = "the question what changed"
-            page = self._get(f"/changes?since={self._cursor}&limit={_PAGE}", what)
-            with asking(what):
-                changes = [_change(each) for each in page["Changes"]]
-                last, is_all = int(page["Last"]), bool(page["Done"])
-            if last < self._cursor:  # its database was made anew
-                self._cursor = 0
-                self._unsettled.clear()
+            request = "the request for changes"
+            page = self._get(f"/changes?since={self._position}&limit={_PAGE}", request)
+            with pacs_errors(request):
+                changes = [_parse_change(change) for change in page["Changes"]]
+                last, is_last_page = int(page["Last"]), bool(page["Done"])
+            if last < self._position:  # the database is a new one
+                self._position = 0
+                self._unstable.clear()
                 continue
-            unsettled = self._unsettled | {name: number for kind, name, number in changes if kind == "NewSeries"}
+            unstable = self._unstable | {name: number for kind, name, number in changes if kind == "NewSeries"}
             stable = {name: number for kind, name, number in changes if kind == "StableSeries"}
-            arrivals = self._settle(stable, unsettled)
-            if is_all:
-                arrivals += self._settle(dict(unsettled), unsettled)
-            ledger.take(arrivals, bookmark=min([last, *(number - 1 for number in unsettled.values())]))
-            self._cursor, self._unsettled = last, unsettled
-            if is_all:
+            arrivals = self._look_up(stable, unstable)
+            if is_last_page:
+                arrivals += self._look_up(dict(unstable), unstable)
+            ledger.add_arrivals(arrivals, bookmark=min([last, *(number - 1 for number in unstable.values())]))
+            self._position, self._unstable = last, unstable
+            if is_last_page:
                 return True
 
-    def _settle(self, changed: dict[str, int], unsettled: dict[str, int]) -> list[Arrival]:
-        """The news of some series: those that are stable now, CT and recent enough.
+    def _look_up(self, series_changes: dict[str, int], unstable: dict[str, int]) -> list[SeriesArrival]:
+        """Return the series that are stable now, CT and recent enough.
 
         Args:
-            changed: {Orthanc's ID of a series: its change}.
-            unsettled: Gets those that are not stable; loses the others.
+            series_changes: {Orthanc's ID of a series: number of its change}.
+            unstable: Changed in place: gets the series that are not stable, loses the others.
         """
         arrivals = []
-        for identifier, number in changed.items():
+        for identifier, number in series_changes.items():
             series = self._find(f"/series/{identifier}")
             if series is not None and not series.get("IsStable", True):
-                unsettled.setdefault(identifier, number)
+                unstable.setdefault(identifier, number)
                 continue
             arrival = self._arrival(series, number) if series is not None else None
             arrivals += [arrival] if arrival is not None else []
-            unsettled.pop(identifier, None)
+            unstable.pop(identifier, None)
         return arrivals
 
-    def _arrival(self, series: dict[str, Any], number: int) -> Arrival | None:
-        with asking("the question about a series"):
-            if series["MainDicomTags"].get("Modality") != "CT":  # not our own results either
+    def _arrival(self, series: dict[str, Any], number: int) -> SeriesArrival | None:
+        with pacs_errors("the request for a series"):
+            if series["MainDicomTags"].get("Modality") != "CT":  # results that were stored are not CT either
                 return None
-            series_uid, instances = str(series["MainDicomTags"].get("SeriesInstanceUID", "")), len(series["Instances"])
+            series_uid, count = str(series["MainDicomTags"].get("SeriesInstanceUID", "")), len(series["Instances"])
             parent = str(series["ParentStudy"])
         study = self._find(f"/studies/{parent}")
         if study is None:
             return None
-        with asking("the question about a study"):
+        with pacs_errors("the request for a study"):
             tags = study["MainDicomTags"]
             if self._since is not None and str(tags.get("StudyDate", "")) < f"{self._since:%Y%m%d}":
                 return None
-            return Arrival(series_uid, str(tags.get("StudyInstanceUID", "")), instances, number)
+            return SeriesArrival(series_uid, str(tags.get("StudyInstanceUID", "")), count, stamp=number)
 
     def _find(self, path: str) -> dict[str, Any] | None:
-        """What is there; None: it was deleted meanwhile."""
+        """Return the resource; None if it was deleted meanwhile."""
         try:
-            return self._get(path, "the question about a series or study")
+            return self._get(path, "the request for a series or study")
         except DeniedError as error:
             if error.status == 404:
                 return None
             raise
 
-    def _get(self, path: str, what: str) -> dict[str, Any]:
-        with asking(what):
+    def _get(self, path: str, request: str) -> dict[str, Any]:
+        with pacs_errors(request):
             answer = self._session.get(self._url + path, timeout=TIMEOUT_S)
             answer.raise_for_status()
-            found = answer.json()
-        if not isinstance(found, dict):
+            content = answer.json()
+        if not isinstance(content, dict):
             raise PacsError(
-                f"the server answers to {what} with no record, expected Orthanc: see that the URL is its own"
+                f"the server's answer to {request} is no JSON object, expected one of Orthanc: check that the URL is "
+                "that of an Orthanc"
             )
-        return found
+        return content
 
 
-def _change(each: dict[str, Any]) -> tuple[str, str, int]:
-    """Kind, Orthanc's ID of what changed, and the number of a change."""
-    return str(each["ChangeType"]), str(each["ID"]), int(each["Seq"])
+def _parse_change(change: dict[str, Any]) -> tuple[str, str, int]:
+    """Return the type of a change, Orthanc's ID of what changed, and the number of the change."""
+    return str(change["ChangeType"]), str(change["ID"]), int(change["Seq"])

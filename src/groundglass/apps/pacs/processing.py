@@ -1,4 +1,4 @@
-"""What the worker process does with a series: from the instances in the spool to the results beside them."""
+"""Segment a series in the worker process: from its instances in the spool to the results beside them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from groundglass.apps.pacs.ledger import short
+from groundglass.apps.pacs.ledger import short_uid
 from groundglass.errors import FormatError, GroundglassError, origin
 from groundglass.files import staged_folder
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
-from groundglass.io.dicom_series import silence_pydicom
+from groundglass.io.dicom_header import silence_pydicom
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import Analysis, segment
 from groundglass.report.results_folder import write_dicom_results
 from groundglass.scan.scan import DicomSeries
 
-_LONG = re.compile(r"\d+(?:\.\d+){4,}")
+_LONG_UID = re.compile(r"\d+(?:\.\d+){4,}")
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class SeriesTask:
     """A series to be segmented.
 
     Attributes:
-        series_uid: Its UID.
-        source: The folder of its instances.
-        results: The folder to be made of its results.
+        series_uid: Series instance UID.
+        source: Folder of its instances.
+        results: Folder to create for its results.
     """
 
     series_uid: str
@@ -42,18 +42,23 @@ class SeriesTask:
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """The UIDs of a series' results; or why there are none, where nobody foresaw it."""
+    """The answer of the worker to a `SeriesTask`.
+
+    Attributes:
+        uids: SOP instance UIDs of the results.
+        internal_error: Type and line of an unforeseen error; None if there was none.
+    """
 
     uids: tuple[str, ...] = ()
-    fault: str | None = None
+    internal_error: str | None = None
 
 
 @dataclass(frozen=True)
 class WatchWorkerFactory:
-    """Loads the model, once in each process; what it returns segments a series.
+    """Creates the function that segments a series, with the model loaded; called once in the worker process.
 
     Attributes:
-        model: The ONNX file; None: the bundled one.
+        model: ONNX file; None for the bundled model.
     """
 
     model: Path | None
@@ -62,17 +67,17 @@ class WatchWorkerFactory:
         """Load the model.
 
         Raises:
-            ModelError: It is missing or damaged.
-            EngineError: No engine can run it here.
+            ModelError: The model is missing or damaged.
+            EngineError: No engine on this machine can run the model.
         """
         return partial(segment_series, segmenter=open_model(self.model))
 
 
 def segment_series(task: SeriesTask, segmenter: Segmenter) -> SegmentationResult:
-    """Segment a series and write its results, all or nothing.
+    """Segment a series and write its results: all of them, or none.
 
     Raises:
-        InputError: The series is refused for what it is.
+        InputError: The series is refused.
         OutputError: The results cannot be written.
     """
     try:
@@ -84,25 +89,25 @@ def segment_series(task: SeriesTask, segmenter: Segmenter) -> SegmentationResult
     except GroundglassError:
         raise
     except Exception as error:  # what libraries say may quote a header
-        return SegmentationResult(fault=f"{origin(error)}, a fault of groundglass")
+        return SegmentationResult(internal_error=f"{origin(error)}, an internal error of groundglass")
 
 
 def _write(analysis: Analysis, series: DicomSeries, folder: Path) -> tuple[str, ...]:
-    """Write the results so that the folder appears when they are complete and on the disk; return their UIDs."""
+    """Write the results into a folder that appears when they are complete and on the disk; return their UIDs."""
     with staged_folder(folder) as staging:
         files = write_dicom_results(analysis.segmented, analysis.findings, analysis.card, series, staging)
         for file in files:
             with file.open("rb+") as stream:
-                os.fsync(stream.fileno())  # before the ledger says that they are there
-        return tuple(instance_uid(file) for file in files)
+                os.fsync(stream.fileno())  # before the ledger notes that they exist
+        return tuple(read_instance_uid(file) for file in files)
 
 
-def instance_uid(file: Path) -> str:
-    """The SOP instance UID of a result."""
+def read_instance_uid(file: Path) -> str:
+    """Read the SOP instance UID of a result."""
     with silence_pydicom():
         return str(dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
 
 
-def plain(error: Exception) -> str:
-    """An error's message on one line, whole UIDs cut to their end."""
-    return _LONG.sub(lambda found: short(found[0]), " ".join(str(error).split()))
+def short_message(error: Exception) -> str:
+    """Return an error's message on one line, with UIDs cut to their end."""
+    return _LONG_UID.sub(lambda uid: short_uid(uid[0]), " ".join(str(error).split()))

@@ -1,4 +1,4 @@
-"""Where a series lies while it is worked on: private, and empty when nothing is."""
+"""The folder where a series lies while it is processed: private, and empty when nothing is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from groundglass.errors import ConfigError, OutputError
-from groundglass.files import lock_folder
+from groundglass.errors import ConfigError
+from groundglass.files import lock_folder, output_errors
 
 
 class Spool:
@@ -18,82 +18,75 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._root = folder / "spool"
 
-    def open(self, kept: Collection[str]) -> None:
-        """Make it, and take away what an end in the middle left.
+    def open(self, keep: Collection[str]) -> None:
+        """Create the folder, and remove what a killed watcher left in it.
 
         Args:
-            kept: UIDs of the series whose results are still to be stored.
+            keep: UIDs of the series whose results are still to be stored.
 
         Raises:
-            OutputError: It cannot be made or emptied.
+            OutputError: The folder cannot be created or emptied.
         """
-        with _ledger_errors(self._root):
+        kept_names = {_folder_name(uid) for uid in keep}
+        with output_errors(self._root):
             self._root.mkdir(mode=0o700, exist_ok=True)
             self._root.chmod(0o700)
-            for place in self._root.iterdir():
-                if place.name not in {_name(uid) for uid in kept}:
-                    shutil.rmtree(place)
+            for path in self._root.iterdir():
+                if path.name not in kept_names:
+                    shutil.rmtree(path)
 
-    def source(self, series_uid: str) -> Path:
-        """An empty folder for a series' instances.
+    def create_source(self, series_uid: str) -> Path:
+        """Create an empty folder for the instances of a series; whatever lay in the spool for it is removed.
 
         Raises:
-            OutputError: It cannot be made.
+            OutputError: The folder cannot be created.
         """
-        path = self._root / _name(series_uid) / "series"
-        with _ledger_errors(self._root):
+        path = self._root / _folder_name(series_uid) / "series"
+        with output_errors(self._root):
             self.clear(series_uid)
             path.parent.mkdir(mode=0o700)
             path.mkdir(mode=0o700)
         return path
 
     def results(self, series_uid: str) -> Path:
-        """The folder of a series' results; there only when they are whole."""
-        return self._root / _name(series_uid) / "results"
+        """Return the folder for the results of a series; it exists only once they are complete."""
+        return self._root / _folder_name(series_uid) / "results"
 
     def clear(self, series_uid: str, keep_results: bool = False) -> None:
-        """Take away a series' instances, and its results too unless they are kept.
+        """Remove the instances of a series, what a killed worker left, and the results unless they are kept.
 
         Raises:
-            OutputError: They cannot be taken away.
+            OutputError: They cannot be removed.
         """
-        place = self._root / _name(series_uid)
-        with _ledger_errors(self._root):
-            for path in place.iterdir() if place.exists() else ():
+        folder = self._root / _folder_name(series_uid)
+        with output_errors(self._root):
+            for path in folder.iterdir() if folder.exists() else ():
                 if not (keep_results and path == self.results(series_uid)):
                     shutil.rmtree(path)
-            if place.exists() and not keep_results:
-                place.rmdir()
+            if folder.exists() and not keep_results:
+                folder.rmdir()
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Make a folder one's own as long as `with` lasts; it ends with the process, however that ends.
+def lock_watch_folder(folder: Path) -> Iterator[None]:
+    """Lock the folder of a watch for this process; the lock ends with `with` or with the process.
 
     Raises:
-        ConfigError: Another process has it.
-        OutputError: It cannot be made or written.
+        ConfigError: Another process holds the lock.
+        OutputError: The folder cannot be created or written.
     """
-    with _ledger_errors(folder):
+    with output_errors(folder):
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        held = lock_folder(folder)
-    if held is None:
+        lock = lock_folder(folder)
+    if lock is None:
         raise ConfigError(
-            f"another groundglass watch works in {folder}, expected one for each folder: end it, or name another"
+            f"another groundglass watch uses {folder}, expected a folder for each: end that one, or name another folder"
         )
-    with held:
-        yield
-
-
-def _name(series_uid: str) -> str:
-    return hashlib.sha256(series_uid.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _ledger_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}; make room, or name another folder with -o"
-        ) from None
+    finally:
+        lock.release()
+
+
+def _folder_name(series_uid: str) -> str:
+    return hashlib.sha256(series_uid.encode()).hexdigest()[:16]

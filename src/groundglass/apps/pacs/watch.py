@@ -1,4 +1,4 @@
-"""The watcher as a whole: from what is asked for to a loop that runs."""
+"""The command `watch`: from its options to a running watcher."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from groundglass.apps.pacs.access import check_url, find_credentials, goes_in_clear, open_session
-from groundglass.apps.pacs.dicomweb import DicomWeb, Searched
+from groundglass.apps.pacs.access import check_url, load_credentials, open_session, sends_unencrypted
+from groundglass.apps.pacs.dicomweb import DicomWebArchive, DicomWebSource
 from groundglass.apps.pacs.ledger import Ledger
-from groundglass.apps.pacs.orthanc import DICOM_WEB, Orthanc
+from groundglass.apps.pacs.orthanc import DICOM_WEB, OrthancSource
 from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, WatchWorkerFactory
-from groundglass.apps.pacs.spool import Spool, lock
-from groundglass.apps.pacs.watcher import DEFAULT_RETRY_POLICY, RetryPolicy, Say, WatchCounts, Watcher
+from groundglass.apps.pacs.spool import Spool, lock_watch_folder
+from groundglass.apps.pacs.watcher import DEFAULT_RETRY_POLICY, RetryPolicy, WatchCounts, Watcher
 from groundglass.inference.model_card import bundled_model, read_card
-from groundglass.workers import Worker, cores
+from groundglass.workers import Worker, available_cores
 
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """What is to be watched, and how.
+    """The PACS to watch, and the options of the watch.
 
     Attributes:
-        url: Orthanc's root; or with `dicomweb` a DICOMweb server's.
-        folder: Of ledger and spool.
-        dicomweb: Search by QIDO-RS instead of reading Orthanc's changes.
-        since: Only studies of this day or later; None: all.
-        model: The ONNX file; None: the bundled one.
-        credentials: A TOML file; None: from the environment, if there.
-        ca: The authorities' PEM file; None: the usual ones.
-        again: Try once more what was refused or left.
+        url: Root of an Orthanc server or, with `dicomweb`, of any DICOMweb server.
+        folder: Folder of the ledger and the spool.
+        dicomweb: Whether to search by QIDO-RS instead of reading Orthanc's changes.
+        since: Day of the oldest study to take; None for all studies.
+        model: ONNX file; None for the bundled model.
+        credentials: TOML file; None to take the credentials from the environment, if set there.
+        ca: PEM file of the certificate authorities to trust; None for those of certifi.
+        again: Whether to retry the series that were refused or given up.
     """
 
     url: str
@@ -49,52 +49,53 @@ def watch(
     options: WatchOptions,
     retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
     once: bool = False,
-    on_message: Say = lambda _: None,
-    opener: Callable[[], Callable[[SeriesTask], SegmentationResult]] | None = None,
+    on_message: Callable[[str], None] = lambda _: None,
+    worker_factory: Callable[[], Callable[[SeriesTask], SegmentationResult]] | None = None,
 ) -> WatchCounts:
-    """Watch a PACS until interrupted; or do what is there, and end.
+    """Watch a PACS until interrupted, or process the series that are there and return.
 
-    However it ends, the same call goes on from there.
+    However it ends, the same call resumes the watch.
 
     Args:
-        wish: What and how.
-        pace: How fast.
-        once: End when nothing is due any more.
-        say: Called with a line for each event.
-        opener: Loads what segments a series, in the worker process; None: `WatchWorkerFactory`.
+        options: The PACS to watch, and the options of the watch.
+        retry_policy: Time limits, pauses and number of tries.
+        once: Whether to return when no series is due any more.
+        on_message: Called with a line for each event.
+        worker_factory: Called in the worker process, returns the function that segments a series; None for
+            `WatchWorkerFactory`.
 
     Returns:
-        What became of the series of this call.
+        How the series of this call ended.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, or SIGTERM.
-        ConfigError: URL, credentials or folder are not as they should be.
-        PacsError: The first question was refused; with `once`, the server failed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+        ConfigError: URL or credentials are malformed, or the folder belongs to another server or is in use.
+        PacsError: The server refused the first request; with `once`, the server failed.
         OutputError: The folder cannot be written.
         ModelError: The model is missing or damaged.
         GroundglassError: No worker process can be started.
     """
-    url, credentials = check_url(options.url), find_credentials(options.credentials)
-    read_card(options.model or bundled_model())
+    url, credentials = check_url(options.url), load_credentials(options.credentials)
+    read_card(options.model or bundled_model())  # raises the ModelError before anything is created
     session = open_session(credentials, options.ca)
-    if goes_in_clear(url, credentials):
+    if sends_unencrypted(url, credentials):
         on_message("the credentials go over the network unencrypted: use https")
-    archive = DicomWeb(url if options.dicomweb else url + DICOM_WEB, session)
-    source = Searched(archive, options.since) if options.dicomweb else Orthanc(url, session, options.since)
+    archive = DicomWebArchive(url if options.dicomweb else url + DICOM_WEB, session)
+    source = DicomWebSource(archive, options.since) if options.dicomweb else OrthancSource(url, session, options.since)
     worker = Worker[SeriesTask, SegmentationResult](
-        opener or WatchWorkerFactory(options.model), retry_policy.time_limit_s, cores()
+        worker_factory or WatchWorkerFactory(options.model), retry_policy.time_limit_s, available_cores()
     )
     with (
         _sigterm_as_ctrl_c(),
-        lock(options.folder),
+        lock_watch_folder(options.folder),
         session,
         closing(worker),
         closing(Ledger(options.folder)) as ledger,
     ):
-        ledger.belong(f"{'DICOMweb' if options.dicomweb else 'Orthanc'} {url}")
+        ledger.bind_to_server(f"{'DICOMweb' if options.dicomweb else 'Orthanc'} {url}")
         if options.again:
-            on_message(f"{ledger.again()} series are tried again")
-        known = ", ".join(f"{count} {state}" for state, count in ledger.counts().items()) or "no series yet"
+            on_message(f"{ledger.retry_all()} series are tried again")
+        known = ", ".join(f"{count} {state.label}" for state, count in ledger.counts().items()) or "no series yet"
         on_message(f"watching {url}; {options.folder} knows {known}")
         watcher = Watcher(source, archive, ledger, Spool(options.folder), worker, retry_policy, on_message)
         watcher.run(once)
@@ -103,10 +104,10 @@ def watch(
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Both end what is waited for at once, whatever the one that started the program made of them."""
-    before = [(each, signal.signal(each, signal.default_int_handler)) for each in (signal.SIGINT, signal.SIGTERM)]
+    """Let both signals raise KeyboardInterrupt, even if the parent process had them ignored."""
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for each, handler in before:
-            signal.signal(each, handler or signal.SIG_DFL)
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)

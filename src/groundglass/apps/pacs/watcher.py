@@ -1,7 +1,7 @@
-"""The loop of the watcher: look for what is new, and bring one series after another to its end.
+"""The loop of the watcher: look for new series, and process one after another.
 
-A series goes waiting -> segmented -> done in the ledger, and what lies in the spool is used or thrown away by what the
-ledger says. What fails is the series' fault or the server's: see `Watcher._do`.
+A series goes from waiting to segmented to done in the ledger, which decides whether its files in the spool are used or
+removed. `Watcher._process` decides whether a failure is that of the series or that of the server or disk.
 """
 
 from __future__ import annotations
@@ -12,46 +12,51 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from groundglass.apps.pacs.access import DeniedError
-from groundglass.apps.pacs.dicomweb import DicomWeb
+from groundglass.apps.pacs.dicomweb import DicomWebArchive
 from groundglass.apps.pacs.ledger import Ledger, SeriesEntry, State
-from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, instance_uid, plain
+from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, read_instance_uid, short_message
 from groundglass.apps.pacs.spool import Spool
 from groundglass.errors import InputError, OutputError, PacsError
-from groundglass.io.dicom_series import DAMAGE
-from groundglass.workers import LostError, TimeLimitError, Worker
+from groundglass.io.dicom_header import DICOM_ERRORS
+from groundglass.workers import TimeLimitError, Worker, WorkerDiedError
 
 _LONGEST_PAUSE_S = 60.0  # between two tries to reach a server
-_GROWTH = 5  # of the pause between two tries of a series
+_PAUSE_GROWTH = 5  # factor between the pauses before two tries of a series
+_FIRST_REQUEST_HINT = (
+    "this was the first request: check the URL (the root of an Orthanc with its DICOMweb plugin at /dicom-web; another "
+    "server with --dicomweb) and the credentials"
+)
 
-Say = Callable[[str], None]
 
+class SeriesSource(Protocol):
+    """Finds new series."""
 
-class Source(Protocol):
-    """Where news of series come from."""
+    def poll(self, ledger: Ledger) -> bool:
+        """Add the series that are new and complete to the ledger.
 
-    def look(self, ledger: Ledger) -> bool:
-        """Note what is new; False: look again soon, some of it is not known to be whole.
+        Returns:
+            False if some series are not known to be complete: poll again soon.
 
         Raises:
-            PacsError: The server does not play along.
+            PacsError: The server fails or refuses.
         """
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How fast and how often.
+    """Time limits, pauses and number of tries.
 
     Attributes:
-        poll_s: Between two looks for news, in seconds.
-        time_limit_s: For a series in the worker.
-        pause_s: Before a failed series' second try; five times as long before each further one.
-        tries: Of a series, altogether.
+        poll_s: Time between two polls, in seconds.
+        time_limit_s: Time limit for a series in the worker, in seconds.
+        pause_s: Pause before the second try of a failed series, in seconds; it grows fivefold with each further try.
+        max_tries: Number of failed tries after which a series is given up.
     """
 
     poll_s: float = 10.0
     time_limit_s: float = 600.0
     pause_s: float = 60.0
-    tries: int = 5
+    max_tries: int = 5
 
 
 DEFAULT_RETRY_POLICY = RetryPolicy()
@@ -59,7 +64,13 @@ DEFAULT_RETRY_POLICY = RetryPolicy()
 
 @dataclass
 class WatchCounts:
-    """What became of the series of a call: results stored, refused, failed tries."""
+    """How the series of a call ended.
+
+    Attributes:
+        stored: Number of series whose results were stored.
+        refused: Number of series that were refused.
+        failed: Number of failed tries.
+    """
 
     stored: int = 0
     refused: int = 0
@@ -67,175 +78,200 @@ class WatchCounts:
 
     @property
     def line(self) -> str:
-        """In a few words."""
+        """The counts on one line."""
         return f"{self.stored} stored, {self.refused} refused, {self.failed} failed"
 
 
 class Watcher:
-    """The loop, and what it works with."""
+    """The loop of the watcher.
+
+    Args of the constructor:
+        source: Finds new series.
+        archive: Server to retrieve series from and to store results to.
+        ledger: State of every series.
+        spool: Folder of the series that is processed.
+        worker: Process that segments a series.
+        retry_policy: Time limits, pauses and number of tries.
+        on_message: Called with a line for each event.
+    """
 
     def __init__(
         self,
-        source: Source,
-        archive: DicomWeb,
+        source: SeriesSource,
+        archive: DicomWebArchive,
         ledger: Ledger,
         spool: Spool,
         worker: Worker[SeriesTask, SegmentationResult],
         retry_policy: RetryPolicy,
-        on_message: Say,
+        on_message: Callable[[str], None],
     ) -> None:
         self._source, self._archive, self._ledger, self._spool = source, archive, ledger, spool
-        self._worker, self._pace, self._say = worker, retry_policy, on_message
-        self._trouble = Backoff(on_message)
+        self._worker, self._retry_policy, self._on_message = worker, retry_policy, on_message
+        self._backoff = Backoff(on_message)
+        self._next_poll = 0.0  # by `time.monotonic`
+        self._is_connected = False  # whether a poll has succeeded
+        self._is_complete = False  # whether the last poll found no series that may still grow
         self.counts = WatchCounts()
 
     def run(self, once: bool) -> None:
-        """Look and do in turns; see `watch`."""
-        self._spool.open(kept=self._ledger.with_results())
-        next_look, met, is_all = 0.0, False, False
+        """Poll and process until interrupted or, with `once`, until nothing is due; errors are those of `watch`."""
+        self._spool.open(keep=self._ledger.series_with_results())
         while True:
             try:
-                if not met:
-                    self._archive.reach()
-                if time.monotonic() >= next_look:
-                    is_all = self._source.look(self._ledger)
-                    next_look, met = time.monotonic() + self._pace.poll_s, True
-                entry = self._ledger.due(time.time())
+                self._poll_if_due()
+                entry = self._ledger.next_entry(time.time())
                 if entry is not None:
-                    self._do(entry)
+                    self._process(entry)
             except (PacsError, OutputError) as error:
-                if isinstance(error, DeniedError) and not met:
-                    raise PacsError(
-                        f"{error}; this was the first question: check the URL (Orthanc's root, with its DICOMweb "
-                        "plugin at /dicom-web; another server's with --dicomweb), and the credentials"
-                    ) from None
+                if isinstance(error, DeniedError) and not self._is_connected:
+                    raise PacsError(f"{error}; {_FIRST_REQUEST_HINT}") from None
                 if once:
                     raise
-                self._trouble.wait(error)
-                next_look = 0.0
+                self._backoff.wait(error)
+                self._next_poll = 0.0
                 continue
-            self._trouble.over()
+            self._backoff.reset()
             if entry is None:
-                if once and is_all:
+                if once and self._is_complete:
                     return
-                self._sleep(next_look)
+                self._sleep()
 
-    def _sleep(self, next_look: float) -> None:
-        """Until the next look, or until something is due."""
-        due = self._ledger.next_due()
-        pause_s = next_look - time.monotonic()
+    def _poll_if_due(self) -> None:
+        if not self._is_connected:
+            self._archive.check_connection()
+        if time.monotonic() >= self._next_poll:
+            self._is_complete = self._source.poll(self._ledger)
+            self._is_connected = True
+            self._next_poll = time.monotonic() + self._retry_policy.poll_s
+
+    def _sleep(self) -> None:
+        """Sleep until the next poll, or until a series is due."""
+        due = self._ledger.next_due_time()
+        pause_s = self._next_poll - time.monotonic()
         time.sleep(max(0.0, pause_s if due is None else min(pause_s, due - time.time())))
 
-    def _do(self, entry: SeriesEntry) -> None:
-        """Bring a series to its end, or note why not.
+    def _process(self, entry: SeriesEntry) -> None:
+        """Segment a series and store its results, or note why not.
 
-        A series fails where the worker does, or where the server does with it alone while it answers otherwise. Where
-        the server is gone or the disk full, no series fails.
+        A try fails if the worker fails, or if the server fails with this series but answers other requests. If the
+        server does not answer at all, or the disk is full, the series is only postponed.
 
         Raises:
-            PacsError: The server fails altogether.
+            PacsError: The server does not answer at all.
             OutputError: The spool cannot be written.
         """
         begun = time.monotonic()
-        self._ledger.begin(entry)
+        self._ledger.mark_begun(entry)
         try:
             if entry.state is State.WAITING or not self._has_results(entry):
                 self._segment(entry)
             self._store(entry)
         except InputError as error:
-            self._ledger.refused(entry, plain(error))
+            self._ledger.mark_refused(entry, short_message(error))
             self.counts.refused += 1
-            self._say(f"{entry.label}: refused: {plain(error)}")
-        except TimeLimitError:
-            self._failed(entry, f"took more than {self._pace.time_limit_s:g} s: give it more with --time-limit")
-        except LostError as error:
-            self._failed(entry, f"its process died twice ({error}): out of memory, or a crash on this series")
-        except _FaultError as error:
-            self._failed(entry, str(error))
-        except (PacsError, OutputError) as error:
-            if isinstance(error, OutputError) or not self._answers():
+            self._on_message(f"{entry.label}: refused: {short_message(error)}")
+        except _WorkerFailureError as error:
+            self._note_failure(entry, str(error))
+        except OutputError:
+            self._ledger.postpone(entry, time.time())
+            raise
+        except PacsError as error:
+            if not self._server_answers():
                 self._ledger.postpone(entry, time.time())
                 raise
-            self._failed(entry, plain(error))
+            self._note_failure(entry, short_message(error))
         else:
             self.counts.stored += 1
-            self._say(f"{entry.label}: results stored, {time.monotonic() - begun:.1f} s")
+            self._on_message(f"{entry.label}: results stored, {time.monotonic() - begun:.1f} s")
         finally:
             after = self._ledger.get(entry.series_uid)
-            self._spool.clear(entry.series_uid, after is not None and after.state is State.SEGMENTED)
-            self._ledger.rest(entry)
+            self._spool.clear(entry.series_uid, keep_results=after is not None and after.state is State.SEGMENTED)
+            self._ledger.clear_begun(entry)
 
     def _segment(self, entry: SeriesEntry) -> None:
-        """Retrieve it, and have it segmented; the results lie in the spool then."""
-        source, results = self._spool.source(entry.series_uid), self._spool.results(entry.series_uid)
+        """Retrieve a series, and have it segmented; its results lie in the spool then."""
+        source, results = self._spool.create_source(entry.series_uid), self._spool.results(entry.series_uid)
         count = self._archive.retrieve(entry.study_uid, entry.series_uid, source)
-        if count < entry.instances:
-            raise PacsError(f"the server gave {count} of the series' {entry.instances} instances")
-        self._say(f"{entry.label}: {count} instances retrieved")
-        made = self._worker.ask(SeriesTask(entry.series_uid, source, results))
-        if made.fault is not None:
-            raise _FaultError(made.fault)
-        self._ledger.segmented(entry, count, made.uids)
+        if count < entry.instance_count:
+            raise PacsError(f"the server gave {count} of the series' {entry.instance_count} instances")
+        self._on_message(f"{entry.label}: {count} instances retrieved")
+        try:
+            result = self._worker.run(SeriesTask(entry.series_uid, source, results))
+        except TimeLimitError:
+            limit_s = self._retry_policy.time_limit_s
+            raise _WorkerFailureError(f"took more than {limit_s:g} s: give it more with --time-limit") from None
+        except WorkerDiedError as error:
+            raise _WorkerFailureError(
+                f"its process died twice ({error}): out of memory, or a crash on this series"
+            ) from None
+        if result.internal_error is not None:
+            raise _WorkerFailureError(result.internal_error)
+        self._ledger.mark_segmented(entry, count, result.uids)
 
     def _store(self, entry: SeriesEntry) -> None:
-        """Store what of the results is not in the PACS yet."""
+        """Store the results that are not in the PACS yet."""
         files = sorted(self._spool.results(entry.series_uid).iterdir())
-        missing = [file for file in files if not self._archive.has(entry.study_uid, instance_uid(file))]
+        missing = [file for file in files if not self._archive.has_instance(entry.study_uid, read_instance_uid(file))]
         if missing:
             self._archive.store(entry.study_uid, missing)
-        self._ledger.done(entry)
+        self._ledger.mark_done(entry)
 
     def _has_results(self, entry: SeriesEntry) -> bool:
-        """Whether all that was made of it still lies in the spool."""
+        """Return whether all results of the series still lie in the spool."""
         folder = self._spool.results(entry.series_uid)
         try:
-            return {instance_uid(file) for file in folder.iterdir()} == set(entry.results)
-        except DAMAGE:  # no folder either
+            return {read_instance_uid(file) for file in folder.iterdir()} == set(entry.result_uids)
+        except DICOM_ERRORS:  # this includes a missing folder
             return False
 
-    def _failed(self, entry: SeriesEntry, reason: str) -> None:
-        pause_s = self._pace.pause_s * _GROWTH**entry.tries
-        last = entry.tries + 1 >= self._pace.tries
-        self._ledger.failed(entry, reason, None if last else time.time() + pause_s)
+    def _note_failure(self, entry: SeriesEntry, reason: str) -> None:
+        pause_s = self._retry_policy.pause_s * _PAUSE_GROWTH**entry.tries
+        number, max_tries = entry.tries + 1, self._retry_policy.max_tries
+        is_last = number >= max_tries
+        self._ledger.mark_failed(entry, reason, None if is_last else time.time() + pause_s)
         self.counts.failed += 1
-        what = "left after" if last else f"again in {_duration(pause_s)}, after"
-        self._say(f"{entry.label}: failed: {reason} ({what} try {entry.tries + 1} of {self._pace.tries})")
+        outcome = "given up after" if is_last else f"again in {_format_duration(pause_s)}, after"
+        self._on_message(f"{entry.label}: failed: {reason} ({outcome} try {number} of {max_tries})")
 
-    def _answers(self) -> bool:
+    def _server_answers(self) -> bool:
         try:
-            self._archive.reach()
+            self._archive.check_connection()
         except PacsError:
             return False
         return True
 
 
 class Backoff:
-    """A time in which nothing can be done, and its growing pauses."""
+    """Growing pauses while the server or the disk fails.
 
-    def __init__(self, on_message: Say) -> None:
-        self._say = on_message
+    Args of the constructor:
+        on_message: Called with a line when waiting begins, when the reason changes, and when waiting is over.
+    """
+
+    def __init__(self, on_message: Callable[[str], None]) -> None:
+        self._on_message = on_message
         self._since: float | None = None
-        self._said, self._pause_s = "", 1.0
+        self._reason, self._pause_s = "", 1.0
 
     def wait(self, error: Exception) -> None:
-        """Say what is wrong, once for each kind of it, and wait."""
+        """Report an error, unless it is the same as before, and sleep."""
         self._since = self._since or time.monotonic()
-        if plain(error) != self._said:
-            self._said = plain(error)
-            self._say(f"waiting: {self._said}")
+        if short_message(error) != self._reason:
+            self._reason = short_message(error)
+            self._on_message(f"waiting: {self._reason}")
         time.sleep(self._pause_s)
         self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s)
 
-    def over(self) -> None:
-        """Say that it goes on, if it did not."""
+    def reset(self) -> None:
+        """Report that waiting is over, if there was any, and begin again with short pauses."""
         if self._since is not None:
-            self._say(f"going on after {_duration(time.monotonic() - self._since)}")
-        self._since, self._said, self._pause_s = None, "", 1.0
+            self._on_message(f"resumed after {_format_duration(time.monotonic() - self._since)}")
+        self._since, self._reason, self._pause_s = None, "", 1.0
 
 
-class _FaultError(Exception):
-    """A series failed in the worker, and nobody foresaw how."""
+class _WorkerFailureError(Exception):
+    """The worker could not segment a series; the message says why."""
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,4 +1,4 @@
-"""What a server is asked to be: where it listens, who may speak to it, and how much it takes."""
+"""Settings of a server: the address it listens on, who may use it, and its limits."""
 
 from __future__ import annotations
 
@@ -10,60 +10,61 @@ from pathlib import Path
 from groundglass.errors import ConfigError
 from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig
 
-MIN_TOKEN = 16  # characters: 16 random ones cannot be guessed over a network
+MIN_TOKEN_LENGTH = 16  # characters: 16 random ones cannot be guessed over a network
 
 
 @dataclass(frozen=True)
 class ServiceConfig:
-    """A server.
+    """Settings of a server.
 
     Attributes:
-        folder: Where scans and results are kept.
-        host: Address to listen at.
-        port: 0: any that is free.
-        token: What a client must show; None: nothing, which only loopback may.
-        names: Host names that it is called by, beside its address and loopback's names.
-        model: An ONNX file with its card; None: the bundled one.
-        engine: What runs it.
-        time_limit_s: For a scan.
-        keep_hours: How long results are kept.
-        queue: Scans that may wait.
-        upload_bytes: Of one scan.
-        upload_files: Of one scan.
-        slices: Of one scan.
+        folder: Folder that keeps scans and results.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        token: Secret that clients must send; None asks for none, which is allowed on loopback only.
+        host_names: Host names under which clients reach the server, besides `host` and the loopback names.
+        model: ONNX file with its card, or a run folder; None for the bundled model.
+        engine: How the model is run.
+        time_limit_s: Longest processing time of one scan, in seconds.
+        keep_hours: Time after which results are deleted, in hours.
+        queue_size: Largest number of scans that may wait.
+        max_upload_bytes: Largest upload for one scan.
+        max_upload_files: Largest number of files of one scan.
+        max_slices: Largest number of slices of one scan.
 
     Raises:
-        ConfigError: It would listen to the network without a token, or the token is too short.
+        ConfigError: The server would listen to the network without a token, or the token is too short.
     """
 
     folder: Path
     host: str = "127.0.0.1"
     port: int = 8642
     token: str | None = field(default=None, repr=False)
-    names: tuple[str, ...] = ()
+    host_names: tuple[str, ...] = ()
     model: Path | None = None
     engine: EngineConfig = DEFAULT_ENGINE_CONFIG
     time_limit_s: float = 600.0
     keep_hours: float = 168.0
-    queue: int = 32
-    upload_bytes: int = 2 << 30
-    upload_files: int = 5000
-    slices: int = 3000
+    queue_size: int = 32
+    max_upload_bytes: int = 2 << 30
+    max_upload_files: int = 5000
+    max_slices: int = 3000
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):
             raise ConfigError(
-                f"{self.host} is seen by other machines, and there is no token: write one into a file "
-                "(openssl rand -hex 32 > token) and give --token-file token, or stay at 127.0.0.1"
+                f"{self.host} can be reached from other machines, and there is no token: write one into a file "
+                "(openssl rand -hex 32 > token) and give --token-file token, or listen on 127.0.0.1"
             )
-        if self.token is not None and len(self.token) < MIN_TOKEN:
+        if self.token is not None and len(self.token) < MIN_TOKEN_LENGTH:
             raise ConfigError(
-                f"the token has {len(self.token)} characters, expected at least {MIN_TOKEN}: openssl rand -hex 32"
+                f"the token has {len(self.token)} characters, expected at least {MIN_TOKEN_LENGTH}: "
+                "make one with openssl rand -hex 32"
             )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own alone."""
+    """Return whether an address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -73,17 +74,17 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file: its first line.
+    """Read the token from a file, without the white space around it.
 
     Raises:
-        ConfigError: The file cannot be read, or others than its owner may read it.
+        ConfigError: The file cannot be read, or users other than its owner may read it.
     """
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no plain text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not plain ASCII text"
         raise ConfigError(f"the token cannot be read from {path}: {reason}") from None
     if os.name == "posix" and mode & 0o077:
-        raise ConfigError(f"{path} holds a token and can be read by others: chmod 600 {path}")
+        raise ConfigError(f"{path} holds a token and can be read by other users: chmod 600 {path}")
     return text

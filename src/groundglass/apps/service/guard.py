@@ -1,8 +1,8 @@
-"""Who may speak to the server, and what every answer says of itself.
+"""Access control: which requests reach the routes, and the security headers of every response.
 
-A page on the internet that its reader's browser lets speak to this machine is the attacker to think of: the Host header
-defeats rebinding of its name to this address, Origin and Sec-Fetch-Site defeat forms and fetches sent from it, no CORS
-header ever lets it read. On a network the token keeps everyone else out.
+The main attacker is a page on the internet that is open in a browser on this machine. Checking the Host header defeats
+DNS rebinding (the attacker's host name resolving to this address); Origin and Sec-Fetch-Site defeat forms and fetches
+sent by that page; without any CORS header it can never read a response. On a network the token keeps out everyone else.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from groundglass.apps.service.config import ServiceConfig
 
 COOKIE = "groundglass"
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-PAGE_POLICY = (  # NiiVue's font is a picture in a data: address
+PAGE_POLICY = (  # NiiVue's font is an image in a data: URL
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
     "trusted-types 'none'"
 )
-REPORT_POLICY = "sandbox allow-scripts; frame-ancestors 'none'"  # it brings a stricter one of its own
+REPORT_POLICY = "sandbox allow-scripts; frame-ancestors 'none'"  # the report itself contains a stricter policy
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -34,38 +34,38 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
     "Cache-Control": "no-store",
 }
-_WITHOUT_TOKEN = ("/", "/healthz", "/readyz", "/api/session", "/favicon.ico")
+_PATHS_WITHOUT_TOKEN = ("/", "/healthz", "/readyz", "/api/session", "/favicon.ico")
 
 
-def session_of(token: str) -> str:
-    """What the cookie holds: it shows that its bearer has had the token, and does not tell it."""
+def session_cookie_value(token: str) -> str:
+    """Return the value of the session cookie: it proves knowledge of the token without revealing it."""
     return hmac.new(token.encode(), b"groundglass session", hashlib.sha256).hexdigest()
 
 
 def is_signed_in(headers: Headers, token: str | None) -> bool:
-    """Whether a request shows the token, or the cookie that was given for it; compared in constant time."""
+    """Return whether a request carries the token or its session cookie; compares in constant time."""
     if token is None:
         return True
-    scheme, _, shown = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(), token.encode()):
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and hmac.compare_digest(bearer.strip().encode(), token.encode()):
         return True
     try:
         cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
         return False
-    return cookie is not None and hmac.compare_digest(cookie.value.encode(), session_of(token).encode())
+    return cookie is not None and hmac.compare_digest(cookie.value.encode(), session_cookie_value(token).encode())
 
 
 class Guard:
-    """Refuses what is not meant for this server, from another site, or without the token; before any route is asked."""
+    """ASGI middleware that refuses requests for another host, from another site, or without the token."""
 
     def __init__(self, app: ASGIApp, config: ServiceConfig) -> None:
         self._app, self._token = app, config.token
-        named = f"[{config.host}]" if ":" in config.host else config.host
-        self._names = {name.lower() for name in (*LOOPBACK_NAMES, named, *config.names)}
+        own_host = f"[{config.host}]" if ":" in config.host else config.host
+        self._host_names = {name.lower() for name in (*LOOPBACK_NAMES, own_host, *config.host_names)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
+        """Pass a request on to the application, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -85,18 +85,21 @@ class Guard:
             await _refuse(send_with_headers, *refusal)
 
     def _refusal(self, path: str, headers: Headers) -> tuple[int, str] | None:
+        """Return the HTTP status and the reason why a request is refused; None if it may pass."""
         host = headers.get("host", "")
         name = host.lower() if host.endswith("]") else host.rpartition(":")[0].lower() or host.lower()
-        if name not in self._names:
-            return 421, f"this server is not called {name or 'nothing'!r}: start it with --name {name or 'NAME'}"
+        if name not in self._host_names:
+            return 421, (
+                f"{name or 'an empty name'!r} is not a host name of this server: start it with --name {name or 'NAME'}"
+            )
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return 403, "the request comes from another site's page"
         if path.startswith("/api/") and site not in (None, "same-origin", "none"):
             return 403, "the request comes from another site's page"
-        free = path in _WITHOUT_TOKEN or path.startswith("/assets/")
-        if not free and not is_signed_in(headers, self._token):
-            return 401, "show the token: Authorization: Bearer TOKEN"
+        needs_token = path not in _PATHS_WITHOUT_TOKEN and not path.startswith("/assets/")
+        if needs_token and not is_signed_in(headers, self._token):
+            return 401, "the token is missing or wrong: send Authorization: Bearer TOKEN"
         return None
 
 

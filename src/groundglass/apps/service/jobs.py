@@ -1,8 +1,8 @@
-"""Jobs and what became of them, in SQLite: what was accepted survives the server.
+"""The jobs of a server and their results, kept in SQLite so that accepted scans survive the end of the server.
 
 queued ──> running ──> done
 ^          │  └───> failed
-└──────────┘ the server ended meanwhile (at most `TRIES` times)
+└──────────┘ the server ended meanwhile (at most `MAX_ATTEMPTS` times)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from groundglass.strict_model import StrictModel
 
-TRIES = 3
+MAX_ATTEMPTS = 3
 _TABLE = """
 create table if not exists jobs (
     number integer primary key autoincrement, id text unique not null, label text not null, status text not null,
@@ -31,7 +31,7 @@ create table if not exists jobs (
 
 
 class JobStatus(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -39,44 +39,44 @@ class JobStatus(StrEnum):
     FAILED = "failed"
 
 
-class Progress(StrictModel):
-    """Slices done, of how many."""
+class SliceProgress(StrictModel):
+    """Number of slices done, and of all slices."""
 
     done: int
     total: int
 
 
 class ResultFile(StrictModel):
-    """A file of the results, by its path in the folder."""
+    """A result file: its path within the results folder, and its size."""
 
     name: str
     bytes: int
 
 
 class ScanJob(StrictModel):
-    """A scan on its way.
+    """An uploaded scan and the state of its processing.
 
     Attributes:
-        id: 32 random hex digits.
-        label: What the user called it.
-        status: Where it stands.
-        position: Its place in the queue, from 1.
-        progress: While it runs.
-        submitted: When it was accepted.
-        started: When it was last begun.
-        finished: When it ended.
-        expires: When its results are removed.
-        reason: Why it failed.
-        corrects: The job whose mask was corrected by hand.
-        summary: Its findings in a line.
-        files: Its results.
+        id: 32 random hexadecimal digits.
+        label: Name of the uploaded file, or the number of files.
+        status: State of the job.
+        position: Position in the queue, from 1, while the job waits.
+        progress: Slices done, while the job runs.
+        submitted: Time at which the scan was accepted.
+        started: Time at which the processing last started.
+        finished: Time at which the job ended.
+        expires: Time at which scan and results are deleted.
+        reason: Why the job failed.
+        corrects: Id of the job whose mask was corrected by hand, in a job that is a correction.
+        summary: The findings in one line.
+        files: The result files.
     """
 
     id: str
     label: str
     status: JobStatus
     position: int | None
-    progress: Progress | None
+    progress: SliceProgress | None
     submitted: datetime
     started: datetime | None
     finished: datetime | None
@@ -88,24 +88,24 @@ class ScanJob(StrictModel):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the job is done or failed, so that it will not change any more."""
         return self.status in (JobStatus.DONE, JobStatus.FAILED)
 
 
-def new_id() -> str:
-    """128 random bits: it cannot be guessed."""
+def new_job_id() -> str:
+    """Return 128 random bits in hexadecimal: an id that cannot be guessed."""
     return secrets.token_hex(16)
 
 
-class Jobs:
+class JobStore:
     """All jobs of a server; may be used from any thread.
 
-    Readers have a connection of their own, so that they never wait for what is being written to the disk.
+    Reads have a connection of their own, so that they never wait for a write to the disk.
     """
 
     def __init__(self, file: Path, keep: timedelta) -> None:
         self._keep = keep
-        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
         self._writer = _connect(file)
         self._writer.execute("pragma journal_mode = wal")
         self._writer.execute("pragma synchronous = full")
@@ -113,13 +113,13 @@ class Jobs:
         self._reader = _connect(file)
 
     def close(self) -> None:
-        """Close the file."""
-        with self._writing, self._reading:
+        """Close the database."""
+        with self._write_lock, self._read_lock:
             self._reader.close()
             self._writer.close()
 
     def add(self, job_id: str, label: str, corrects: str | None = None) -> ScanJob:
-        """Put a job at the end of the queue."""
+        """Append a job to the queue."""
         self._write(
             "insert into jobs (id, label, status, corrects, submitted) values (?, ?, ?, ?, ?)",
             (job_id, label, JobStatus.QUEUED, corrects, _now()),
@@ -129,82 +129,85 @@ class Jobs:
         return job
 
     def get(self, job_id: str) -> ScanJob | None:
-        """The job of that id."""
-        found = self._read("select * from jobs where id = ?", (job_id,))
-        return self._job(found[0]) if found else None
+        """Return the job with this id; None if there is none."""
+        rows = self._read("select * from jobs where id = ?", (job_id,))
+        return self._job(rows[0]) if rows else None
 
     def all(self) -> list[ScanJob]:
-        """Newest first."""
+        """Return all jobs, newest first."""
         return [self._job(row) for row in self._read("select * from jobs order by number desc")]
 
-    def waiting(self) -> int:
-        """How many are in the queue."""
+    def ids(self) -> set[str]:
+        """Return the ids of all jobs."""
+        return {row["id"] for row in self._read("select id from jobs")}
+
+    def expired_ids(self) -> list[str]:
+        """Return the ids of the jobs whose results have been kept long enough."""
+        before = (datetime.now(UTC) - self._keep).isoformat()
+        return [row["id"] for row in self._read("select id from jobs where finished < ?", (before,))]
+
+    def count_queued(self) -> int:
+        """Return the number of jobs that wait."""
         return int(self._read("select count(*) from jobs where status = ?", (JobStatus.QUEUED,))[0][0])
 
-    def counts(self) -> dict[str, int]:
-        """{status: how many}."""
+    def count_by_status(self) -> dict[str, int]:
+        """Return {status: number of jobs}, for every status."""
         rows = self._read("select status, count(*) as count from jobs group by status")
-        found = {row["status"]: row["count"] for row in rows}
-        return {status.value: found.get(status, 0) for status in JobStatus}
+        counts = {row["status"]: row["count"] for row in rows}
+        return {status.value: counts.get(status, 0) for status in JobStatus}
 
-    def take(self) -> ScanJob | None:
-        """The first of the queue, now running; None where none waits."""
-        found = self._write(
+    def mean_seconds(self) -> float | None:
+        """Return the mean processing time of the last ten jobs that were done; None if there are none."""
+        rows = self._read(
+            "select started, finished from jobs where status = ? order by number desc limit 10", (JobStatus.DONE,)
+        )
+        seconds = [(_time(row["finished"]) - _time(row["started"])).total_seconds() for row in rows]
+        return sum(seconds) / len(seconds) if seconds else None
+
+    def start_next(self) -> ScanJob | None:
+        """Mark the first job of the queue as running and return it; None if no job waits."""
+        rows = self._write(
             "update jobs set status = ?, started = ?, tries = tries + 1 where number = "
             "(select min(number) from jobs where status = ?) returning *",
             (JobStatus.RUNNING, _now(), JobStatus.QUEUED),
         )
-        return self._job(found[0]) if found else None
+        return self._job(rows[0]) if rows else None
 
     def finish(self, job_id: str, summary: str, files: Sequence[ResultFile]) -> None:
-        """A job is done."""
-        listed = json.dumps([file.model_dump() for file in files])
-        self._end(
+        """Mark a job as done."""
+        self._write(
             "update jobs set status = ?, finished = ?, summary = ?, files = ? where id = ?",
-            JobStatus.DONE,
-            summary,
-            listed,
-            job_id,
+            (JobStatus.DONE, _now(), summary, json.dumps([file.model_dump() for file in files]), job_id),
         )
 
     def fail(self, job_id: str, reason: str) -> None:
-        """A job cannot be done."""
-        self._end("update jobs set status = ?, finished = ?, reason = ? where id = ?", JobStatus.FAILED, reason, job_id)
+        """Mark a job as failed."""
+        self._write(
+            "update jobs set status = ?, finished = ?, reason = ? where id = ?",
+            (JobStatus.FAILED, _now(), reason, job_id),
+        )
 
     def remove(self, job_id: str) -> bool:
-        """Forget a job; whether there was one."""
+        """Delete a job; return whether it existed."""
         return bool(self._write("delete from jobs where id = ? returning id", (job_id,)))
 
-    def recover(self) -> None:
-        """What was running when the server ended waits again, in its old place; not for ever: it may be the cause."""
+    def requeue_interrupted(self) -> None:
+        """Requeue the job that ran when the server ended, at its old position.
+
+        After `MAX_ATTEMPTS` interruptions it is marked as failed, since it may be what ends the server.
+        """
+        reason = f"the server ended {MAX_ATTEMPTS} times while it processed this scan"
         self._write(
             "update jobs set status = ?, finished = ?, reason = ? where status = ? and tries >= ?",
-            (JobStatus.FAILED, _now(), f"the server ended {TRIES} times during this scan", JobStatus.RUNNING, TRIES),
+            (JobStatus.FAILED, _now(), reason, JobStatus.RUNNING, MAX_ATTEMPTS),
         )
         self._write("update jobs set status = ? where status = ?", (JobStatus.QUEUED, JobStatus.RUNNING))
-
-    def expired(self) -> list[str]:
-        """Ids of jobs whose results have been kept long enough."""
-        before = (datetime.now(UTC) - self._keep).isoformat()
-        return [row["id"] for row in self._read("select id from jobs where finished < ?", (before,))]
-
-    def ids(self) -> set[str]:
-        """Of all jobs."""
-        return {row["id"] for row in self._read("select id from jobs")}
-
-    def typical_seconds(self) -> float | None:
-        """The mean of the last ten that were done."""
-        rows = self._read(
-            "select started, finished from jobs where status = ? order by number desc limit 10", (JobStatus.DONE,)
-        )
-        took = [(_time(row["finished"]) - _time(row["started"])).total_seconds() for row in rows]
-        return sum(took) / len(took) if took else None
 
     def _job(self, row: sqlite3.Row) -> ScanJob:
         position = None
         if row["status"] == JobStatus.QUEUED:
-            ahead = "select count(*) from jobs where status = ? and number <= ?"
-            position = int(self._read(ahead, (JobStatus.QUEUED, row["number"]))[0][0])
+            statement = "select count(*) from jobs where status = ? and number <= ?"
+            position = int(self._read(statement, (JobStatus.QUEUED, row["number"]))[0][0])
         finished = _time(row["finished"]) if row["finished"] else None
         return ScanJob(
             id=row["id"],
@@ -222,15 +225,12 @@ class Jobs:
             files=tuple(ResultFile(**file) for file in json.loads(row["files"])),
         )
 
-    def _end(self, statement: str, status: JobStatus, *words: str) -> None:
-        self._write(statement, (status, _now(), *words))
-
-    def _write(self, statement: str, words: tuple[Any, ...]) -> list[sqlite3.Row]:
-        with self._writing, closing(self._writer.execute(statement, words)) as cursor:
+    def _write(self, statement: str, parameters: tuple[Any, ...]) -> list[sqlite3.Row]:
+        with self._write_lock, closing(self._writer.execute(statement, parameters)) as cursor:
             return cursor.fetchall()
 
-    def _read(self, statement: str, words: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
-        with self._reading, closing(self._reader.execute(statement, words)) as cursor:
+    def _read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
+        with self._read_lock, closing(self._reader.execute(statement, parameters)) as cursor:
             return cursor.fetchall()
 
 

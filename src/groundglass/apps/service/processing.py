@@ -1,4 +1,4 @@
-"""One job, in the worker process: from what was sent to results, and what the page shows of them."""
+"""Processing of one job in the worker process: from the uploaded scan to the results and the images for the page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from groundglass.apps.service.jobs import ResultFile
-from groundglass.apps.service.storage import ScanFolder
-from groundglass.errors import FormatError, GroundglassError, origin
+from groundglass.apps.service.storage import JobFolder
+from groundglass.errors import FormatError, GroundglassError, OutputError, origin
+from groundglass.files import write_atomic
 from groundglass.inference.engine_config import EngineConfig
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
@@ -23,12 +24,12 @@ from groundglass.io.reader import read_scan
 from groundglass.report.analysis import Analysis, correct, save, segment
 from groundglass.scan.scan import Scan
 
-SAY_EVERY_S = 0.2
+PROGRESS_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job gave."""
+    """The result of a job: the findings in one line, and the files that were written."""
 
     summary: str
     files: tuple[ResultFile, ...]
@@ -36,84 +37,87 @@ class JobResult:
 
 @dataclass(frozen=True)
 class ServiceWorkerFactory:
-    """Loads the model, once in each process; what it returns does a job in a folder.
+    """Loads the model once in each worker process and returns the function that processes a job.
 
     Attributes:
-        model: An ONNX file with its card; None: the bundled one.
-        engine: What runs it.
-        slices: More are refused.
+        model: ONNX file with its card, or a run folder; None for the bundled model.
+        engine: How the model is run.
+        max_slices: Largest number of slices of a scan.
     """
 
     model: Path | None
     engine: EngineConfig
-    slices: int
+    max_slices: int
 
     def __call__(self) -> Callable[[Path], JobResult]:
         """Load the model.
 
         Raises:
-            ModelError: It is missing or damaged.
-            EngineError: No engine can run it here.
+            ModelError: The model is missing or damaged.
+            EngineError: No engine can run the model on this machine.
         """
-        return partial(do, segmenter=open_model(self.model, self.engine), slices=self.slices)
+        return partial(process_job, segmenter=open_model(self.model, self.engine), max_slices=self.max_slices)
 
 
-def do(folder: Path, segmenter: Segmenter, slices: int) -> JobResult:
-    """Segment what lies in a job's folder, or measure it with its corrected mask, and write the results into it.
+def process_job(folder: Path, segmenter: Segmenter, max_slices: int) -> JobResult:
+    """Segment the scan in a job's folder, or measure it with its corrected mask, and write the results beside it.
 
     Raises:
-        GroundglassError: It was refused, or failed; the message names nothing of the source.
+        GroundglassError: The scan was refused, or processing failed; the message names neither patient nor folder.
     """
-    place = ScanFolder(folder)
     try:
-        return _do(place, segmenter, slices)
+        return _process(JobFolder(folder), segmenter, max_slices)
+    except OutputError as error:
+        raise OutputError(str(error).replace(f"{folder}/", "")) from None
     except GroundglassError:
         raise
-    except Exception as error:  # what a library says may quote a header
+    except Exception as error:  # its own message may quote a header of the file
         raise GroundglassError(f"{origin(error)} (a fault of groundglass)") from None
 
 
-def _do(place: ScanFolder, segmenter: Segmenter, slices: int) -> JobResult:
-    for old in (place.results, place.view):
-        shutil.rmtree(old, ignore_errors=True)
-    scan = read_scan(place.scan)
-    if len(scan.values) > slices:
-        raise FormatError(f"the scan has {len(scan.values):,} slices, expected at most {slices:,}: cut it into parts")
-    if place.mask.exists():
-        analysis = correct(scan, read_scan(place.mask), segmenter.card)
+def _process(folder: JobFolder, segmenter: Segmenter, max_slices: int) -> JobResult:
+    for left_over in (folder.results, folder.view):  # of an interrupted attempt
+        shutil.rmtree(left_over, ignore_errors=True)
+    scan = read_scan(folder.scan)
+    count = len(scan.values)
+    if count > max_slices:
+        raise FormatError(f"the scan has {count:,} slices, expected at most {max_slices:,}: split it into parts")
+    if folder.mask.exists():
+        analysis = correct(scan, read_scan(folder.mask), segmenter.card)
     else:
-        analysis = segment(scan, segmenter, progress=_every(SAY_EVERY_S, place.on_message))
-    files = save(analysis, place.results)
-    write_view(analysis, place.view)
-    listed = (ResultFile(name=file.relative_to(place.results).as_posix(), bytes=file.stat().st_size) for file in files)
+        analysis = segment(scan, segmenter, progress=_throttled(folder.write_progress, PROGRESS_EVERY_S))
+    files = save(analysis, folder.results)
+    write_view(analysis, folder.view)
+    listed = (ResultFile(name=file.relative_to(folder.results).as_posix(), bytes=file.stat().st_size) for file in files)
     return JobResult(analysis.findings.summary, tuple(listed))
 
 
 def write_view(analysis: Analysis, folder: Path) -> None:
-    """Write what the page shows: the scan in HU and its lesions, in upright axial slices from feet to head.
+    """Write the images that the page shows, in upright axial slices from feet to head.
 
-    `scan.nii.gz` is int16; `lesions.nii.gz` on the same grid 0, or the number of the lesion's class from 1;
-    `slices.json` has for each slice its number in the scan's own file.
+    `scan.nii.gz` is the scan in HU as int16; `lesions.nii.gz`, on the same grid, is 0 or the number of the lesion class
+    from 1; `slices.json` gives for each slice of the view its number in the uploaded file.
     """
-    at = analysis.segmented
-    hu = np.empty(at.hu.shape, dtype=np.int16)
-    for plane, values in zip(hu, at.hu, strict=True):
-        plane[...] = np.rint(values.clip(-32768, 32767))
-    nifti.write_scan(Scan(hu, at.view.geometry), folder / "scan.nii.gz")
-    nifti.write_scan(Scan(np.asarray(at.class_map), at.view.geometry), folder / "lesions.nii.gz")
-    numbers = {"file_slice_of_view": at.view.slice_numbers.tolist()}
-    (folder / "slices.json").write_text(json.dumps(numbers))
+    segmented = analysis.segmented
+    geometry = segmented.view.geometry
+    hu = np.empty(segmented.hu.shape, dtype=np.int16)
+    for target, slice_hu in zip(hu, segmented.hu, strict=True):
+        target[...] = np.rint(slice_hu.clip(-32768, 32767))
+    nifti.write_scan(Scan(hu, geometry), folder / "scan.nii.gz")
+    nifti.write_scan(Scan(np.asarray(segmented.class_map), geometry), folder / "lesions.nii.gz")
+    numbers = {"file_slice_of_view": segmented.view.slice_numbers.tolist()}
+    write_atomic(folder / "slices.json", json.dumps(numbers).encode())
 
 
-def _every(seconds: float, on_message: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    """Pass on the first word, the last, and of those between one in so many seconds."""
-    last = 0.0
+def _throttled(report: Callable[[int, int], None], every_s: float) -> Callable[[int, int], None]:
+    """Pass on the first and the last progress report, and of the others at most one every `every_s` seconds."""
+    last_s = 0.0
 
-    def pass_on(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done == total or now - last >= seconds:
-            last = now
-            on_message(done, total)
+    def report_sometimes(done: int, total: int) -> None:
+        nonlocal last_s
+        now_s = time.monotonic()
+        if done == total or now_s - last_s >= every_s:
+            last_s = now_s
+            report(done, total)
 
-    return pass_on
+    return report_sometimes

@@ -1,4 +1,4 @@
-"""Listening: a socket, the server on it, and its end."""
+"""Running the server: its socket, the signals that end it, and closing down."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.service import Service
 from groundglass.errors import ConfigError
 
-GRACE_S = 2  # for answers that are on their way when the server is to end
+SHUTDOWN_GRACE_S = 2  # for responses that are being sent when the server is stopped
 
 
 def serve(config: ServiceConfig, on_message: Callable[[str], None]) -> None:
-    """Listen until Ctrl-C or SIGTERM.
+    """Serve until Ctrl-C or SIGTERM.
 
     Args:
-        config: Of the server.
-        say: Called with the address, once it is listened at.
+        config: Settings of the server.
+        on_message: Called with the address when the server listens on it.
 
     Raises:
-        ConfigError: The address cannot be listened at.
+        ConfigError: The server cannot listen on the address.
         OutputError: The folder cannot be used.
         GroundglassError: The model cannot be loaded.
     """
-    listener = _listen(config.host, config.port)
-    with listener:
+    with _listen(config.host, config.port) as listener:
         service = Service.open(config)
         try:
             logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
             logging.getLogger("groundglass.apps.service").setLevel(logging.INFO)
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    build(service),
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    timeout_graceful_shutdown=GRACE_S,
-                    h11_max_incomplete_event_size=64 << 10,
-                )
-            )
             host = f"[{config.host}]" if ":" in config.host else config.host
             on_message(f"http://{host}:{listener.getsockname()[1]}")
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # which uvicorn raises again at its end
-            server.run(sockets=[listener])
-        except KeyboardInterrupt:  # how a server is ended
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again when it ends
+            _uvicorn(service).run(sockets=[listener])
+        except KeyboardInterrupt:  # the usual end of a server
             pass
         finally:
             service.close()
+
+
+def _uvicorn(service: Service) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            build(service),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+            h11_max_incomplete_event_size=64 << 10,
+        )
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -62,5 +64,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise ConfigError(f"cannot listen at {host} port {port}: {error.strerror}; name another with --port") from None
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}; name another with --port") from None
     return listener

@@ -1,4 +1,4 @@
-"""What the routes work with: jobs, their files, the queue; and the way in."""
+"""The state of a running server, which the routes use: the jobs, their files, the queue, and accepting uploads."""
 
 from __future__ import annotations
 
@@ -13,45 +13,56 @@ from starlette.requests import ClientDisconnect
 
 from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.dispatch import Dispatcher
-from groundglass.apps.service.jobs import Jobs, JobStatus, ScanJob, new_id
-from groundglass.apps.service.metrics import Metrics
+from groundglass.apps.service.jobs import JobStatus, JobStore, ScanJob, new_job_id
+from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.processing import ServiceWorkerFactory
-from groundglass.apps.service.storage import ScanFolder, ServiceStorage
+from groundglass.apps.service.storage import JobFolder, ServiceStorage
 from groundglass.apps.service.upload import Upload, UploadError
-from groundglass.workers import cores
+from groundglass.workers import available_cores
 
-SPARE_BYTES = 1 << 30  # of the disk, left to the results
-DRAIN_BYTES, DRAIN_S = 64 << 20, 5.0  # of a refused body: a browser that may not send it on would not hear why
+SPARE_BYTES = 1 << 30  # free space that an upload must leave for the results
+MULTIPART_OVERHEAD_BYTES = 1 << 20  # headers and boundaries of a multipart body
+# Part of a refused body that is still read: a browser that cannot finish sending never shows the answer.
+DRAIN_BYTES, DRAIN_S = 64 << 20, 5.0
 
 
 @dataclass
 class Service:
-    """What the routes work with."""
+    """The state of a running server.
+
+    Attributes:
+        config: The settings.
+        storage: The folder with the files of the jobs.
+        jobs: The jobs.
+        metrics: Counters for Prometheus.
+        dispatcher: Hands queued jobs to the worker process.
+        incoming_ids: Ids of the uploads that are being received; each holds a slot of the queue.
+    """
 
     config: ServiceConfig
-    place: ServiceStorage
-    jobs: Jobs
-    metrics: Metrics
+    storage: ServiceStorage
+    jobs: JobStore
+    metrics: ServiceMetrics
     dispatcher: Dispatcher
-    arriving: set[str] = field(default_factory=set)  # scans on their way, which have a place in the queue already
+    incoming_ids: set[str] = field(default_factory=set)
 
     @classmethod
     def open(cls, config: ServiceConfig) -> Service:
-        """Open the folder, take up what was left, and load the model.
+        """Open the folder, requeue interrupted jobs, and load the model.
 
         Raises:
             OutputError: The folder cannot be used.
             GroundglassError: The model cannot be loaded.
         """
-        place = ServiceStorage(config.folder)
-        jobs, metrics = Jobs(place.database, timedelta(hours=config.keep_hours)), Metrics()
-        opener = ServiceWorkerFactory(config.model, config.engine, config.slices)
-        threads = config.engine.threads or cores()
-        dispatcher = Dispatcher(jobs, place, metrics, opener, config.time_limit_s, threads)
-        service = cls(config, place, jobs, metrics, dispatcher)
+        storage = ServiceStorage(config.folder)
+        jobs, metrics = JobStore(storage.database, timedelta(hours=config.keep_hours)), ServiceMetrics()
+        worker_factory = ServiceWorkerFactory(config.model, config.engine, config.max_slices)
+        threads = config.engine.threads or available_cores()
+        dispatcher = Dispatcher(jobs, storage, metrics, worker_factory, config.time_limit_s, threads)
+        service = cls(config, storage, jobs, metrics, dispatcher)
         try:
-            jobs.recover()
-            place.sweep(jobs.ids())
+            jobs.requeue_interrupted()
+            storage.remove_orphans(jobs.ids())
             dispatcher.start()
         except BaseException:
             service.close()
@@ -59,83 +70,94 @@ class Service:
         return service
 
     def close(self) -> None:
-        """End; what is not done goes on when the server is started again."""
+        """Stop; unfinished jobs continue when the server is started again."""
         self.dispatcher.close()
         self.jobs.close()
-        self.place.close()
+        self.storage.close()
 
     @property
-    def free(self) -> int:
-        """How many scans more the queue takes."""
-        return max(0, self.config.queue - self.jobs.waiting() - len(self.arriving))
+    def free_slots(self) -> int:
+        """Number of scans that the queue accepts at present."""
+        return max(0, self.config.queue_size - self.jobs.count_queued() - len(self.incoming_ids))
 
-    def job(self, job_id: str) -> ScanJob:
-        """A job as it stands.
+    def get_job(self, job_id: str) -> ScanJob:
+        """Return a job, with its progress if it runs.
 
         Raises:
-            HTTPException: There is none.
+            HTTPException: There is no such job.
         """
         job = self.jobs.get(job_id)
         if job is None:
-            raise HTTPException(404, "there is no such job: it was deleted, or its time is over")
+            raise HTTPException(404, "no such job: it was deleted, or it has expired")
         if job.status is JobStatus.RUNNING:
-            return job.model_copy(update={"progress": self.place.scan(job_id).progress})
+            return job.model_copy(update={"progress": self.storage.job_folder(job_id).read_progress()})
         return job
 
-    def done(self, job_id: str) -> tuple[ScanJob, ScanFolder]:
-        """A job that is done, and its folder.
+    def get_finished_job(self, job_id: str) -> tuple[ScanJob, JobFolder]:
+        """Return a job that is done, and its folder.
 
         Raises:
-            HTTPException: There is none, or it is not.
+            HTTPException: There is no such job, or it is not done.
         """
-        job = self.job(job_id)
+        job = self.get_job(job_id)
         if job.status is not JobStatus.DONE:
             raise HTTPException(409, f"the job is {job.status}: {job.reason or 'wait until it is done'}")
-        return job, self.place.scan(job_id)
+        return job, self.storage.job_folder(job_id)
 
     @asynccontextmanager
-    async def arrival(self, request: Request, limit: int) -> AsyncIterator[tuple[str, ScanFolder]]:
-        """A place in the queue and a folder for something that is being sent; gone again if it is refused.
+    async def reserve_slot(self, request: Request, max_bytes: int) -> AsyncIterator[tuple[str, JobFolder]]:
+        """Reserve a slot of the queue and a folder for an upload; both are released if the upload fails.
+
+        Yields:
+            The id of the new job and the folder to receive the upload in.
 
         Raises:
-            HTTPException: The queue or the disk is full, or it is too large.
+            HTTPException: The queue or the disk is full, or the upload was refused.
         """
-        job_id = new_id()
+        job_id = new_job_id()
         try:
-            if not self.free:
-                wait = min(300, max(5, round(self.jobs.typical_seconds() or 30)))
-                reason = f"the queue is full ({self.config.queue} scans): try again in {wait} s"
-                raise HTTPException(429, reason, {"Retry-After": str(wait)})
-            announced = int(request.headers.get("content-length", "0"))
-            if announced > limit + (1 << 20):  # what stands between the files
-                raise HTTPException(413, f"{announced:,} bytes, expected at most {limit:,}: the limit of this server")
-            if self.place.free_bytes() < announced + SPARE_BYTES:
-                raise HTTPException(507, "the server's disk is full: delete jobs, or ask who runs it")
-            self.arriving.add(job_id)
-            yield job_id, self.place.incoming(job_id)
+            self._check_capacity(request, max_bytes)
+            self.incoming_ids.add(job_id)
+            yield job_id, self.storage.create_incoming(job_id)
         except (HTTPException, UploadError, OSError) as error:
-            self.place.drop(job_id)
+            self.storage.remove(job_id)
             refusal = _refusal(error)
-            self.metrics.refused(refusal.status_code)
+            self.metrics.record_refused(refusal.status_code)
             await _drain(request)
             raise refusal from None
-        except BaseException:  # the client is gone
-            self.place.drop(job_id)
+        except BaseException:  # the client has disconnected
+            self.storage.remove(job_id)
             raise
         finally:
-            self.arriving.discard(job_id)
+            self.incoming_ids.discard(job_id)
 
-    def accept(self, job_id: str, upload: Upload, corrects: str | None = None) -> ScanJob:
-        """Put what has arrived into the queue."""
-        self.place.accept(job_id)
+    def enqueue(self, job_id: str, upload: Upload, corrects: str | None = None) -> ScanJob:
+        """Append a complete upload to the queue."""
+        self.storage.accept(job_id)
         job = self.jobs.add(job_id, upload.label, corrects)
-        self.metrics.received(upload.bytes)
+        self.metrics.record_received(upload.size_bytes)
         self.dispatcher.wake()
         return job
 
+    def _check_capacity(self, request: Request, max_bytes: int) -> None:
+        """Refuse an upload for which queue or disk have no space, or which is announced as too large.
+
+        Raises:
+            HTTPException: The upload is refused.
+        """
+        if not self.free_slots:
+            wait_s = min(300, max(5, round(self.jobs.mean_seconds() or 30)))
+            reason = f"the queue is full ({self.config.queue_size} scans): try again in {wait_s} s"
+            raise HTTPException(429, reason, {"Retry-After": str(wait_s)})
+        announced = int(request.headers.get("content-length", "0"))
+        if announced > max_bytes + MULTIPART_OVERHEAD_BYTES:
+            raise HTTPException(413, f"{announced:,} bytes, expected at most {max_bytes:,}: the limit of this server")
+        if self.storage.free_bytes() < announced + SPARE_BYTES:
+            raise HTTPException(507, "the server's disk is full: delete jobs, or ask its administrator")
+
 
 async def _drain(request: Request) -> None:
-    """Read on for a while."""
+    """Read and discard the rest of a refused body, up to `DRAIN_BYTES` and `DRAIN_S`."""
     size = 0
     with anyio.move_on_after(DRAIN_S):
         try:
@@ -143,7 +165,7 @@ async def _drain(request: Request) -> None:
                 size += len(chunk)
                 if size > DRAIN_BYTES:
                     return
-        except (RuntimeError, ClientDisconnect):  # it was read to its end, or nobody listens
+        except (RuntimeError, ClientDisconnect):  # the body was read to its end, or the client has disconnected
             return
 
 

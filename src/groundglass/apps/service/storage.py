@@ -1,12 +1,13 @@
-"""Where a server keeps what it was given and what it made. Nothing in here is named by a user.
+"""The folder of a server: the scans it received and their results. No file or folder in it is named by a user.
 
 jobs.sqlite, lock
-incoming/ID/          a scan that is still being sent
-scans/ID/scan         the scan: one file, or a folder of numbered ones
-mask.nii     a mask corrected by hand, if it is one
-progress     slices done and their number, while it runs
-results/     what `segment` writes
-view/        the scan and its lesions upright, for the page
+incoming/ID/    an upload that is still being received, laid out like scans/ID/
+scans/ID/
+    scan        the scan: one file, or a folder of numbered files
+    mask.nii    the mask as corrected by hand, in a job that is a correction
+    progress    number of slices done and of all slices, while the job runs
+    results/    what `groundglass segment` writes
+    view/       the upright scan and its lesions, for the page
 """
 
 from __future__ import annotations
@@ -15,107 +16,104 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundglass.apps.service.jobs import Progress
+from groundglass.apps.service.jobs import SliceProgress
 from groundglass.errors import OutputError
-from groundglass.files import lock_folder
+from groundglass.files import lock_folder, output_errors, write_atomic
 
 
 @dataclass(frozen=True)
-class ScanFolder:
+class JobFolder:
     """The folder of one job."""
 
     path: Path
 
     @property
     def scan(self) -> Path:
-        """What was sent."""
+        """The uploaded scan: a file or a folder of files."""
         return self.path / "scan"
 
     @property
     def mask(self) -> Path:
-        """The corrected mask."""
+        """The mask as corrected by hand."""
         return self.path / "mask.nii"
 
     @property
     def results(self) -> Path:
-        """What was made of it."""
+        """The folder of the results."""
         return self.path / "results"
 
     @property
     def view(self) -> Path:
-        """What the page shows."""
+        """The folder of the images that the page shows."""
         return self.path / "view"
 
-    @property
-    def progress(self) -> Progress | None:
-        """How far it is."""
+    def read_progress(self) -> SliceProgress | None:
+        """Read the progress of the job; None if no slice was started yet."""
         try:
             done, total = (self.path / "progress").read_text().split()
-            return Progress(done=int(done), total=int(total))
-        except (OSError, ValueError):  # not begun, or just being written
+            return SliceProgress(done=int(done), total=int(total))
+        except (OSError, ValueError):  # not written yet, or cut short by a power failure
             return None
 
-    def on_message(self, done: int, total: int) -> None:
-        """Leave word how far it is."""
-        (self.path / "progress").write_text(f"{done} {total}")
+    def write_progress(self, done: int, total: int) -> None:
+        """Record how many of all slices are done."""
+        write_atomic(self.path / "progress", f"{done} {total}".encode())
 
 
 class ServiceStorage:
-    """The folder of a server, which no other server uses meanwhile.
+    """The folder of a server, locked against other servers until `close`.
 
     Raises:
-        OutputError: It cannot be made or written, or another server uses it.
+        OutputError: The folder cannot be created or written, or another server uses it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            for each in (folder, folder / "incoming", folder / "scans"):
-                each.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.database.touch(mode=0o600)  # it holds what scans were called, whoever may read the folder
+        with output_errors(folder, "name another folder with -o"):
+            for path in (folder, folder / "incoming", folder / "scans"):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.database.touch(mode=0o600)  # holds names of scans, also where others may read the folder
             lock = lock_folder(folder)
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be written: {error.strerror}; name another with -o") from None
         if lock is None:
             raise OutputError(f"another server uses {folder}: stop it, or name another folder with -o")
         self._lock = lock
 
     def close(self) -> None:
-        """Let others use it."""
+        """Release the lock."""
         self._lock.release()
 
     @property
     def database(self) -> Path:
-        """Of the jobs."""
+        """The SQLite file of the jobs."""
         return self.folder / "jobs.sqlite"
 
-    def incoming(self, job_id: str) -> ScanFolder:
-        """Where a scan is put together; made."""
+    def create_incoming(self, job_id: str) -> JobFolder:
+        """Create the folder that an upload is received in."""
         path = self.folder / "incoming" / job_id
         path.mkdir(mode=0o700)
-        return ScanFolder(path)
+        return JobFolder(path)
 
-    def scan(self, job_id: str) -> ScanFolder:
-        """Where a job's files are."""
-        return ScanFolder(self.folder / "scans" / job_id)
+    def job_folder(self, job_id: str) -> JobFolder:
+        """Return the folder of an accepted job."""
+        return JobFolder(self.folder / "scans" / job_id)
 
     def accept(self, job_id: str) -> None:
-        """A scan is here whole."""
-        (self.folder / "incoming" / job_id).replace(self.scan(job_id).path)
+        """Move a complete upload from `incoming` to `scans`."""
+        (self.folder / "incoming" / job_id).replace(self.job_folder(job_id).path)
 
-    def drop(self, job_id: str) -> None:
-        """Remove all that there is of a job."""
+    def remove(self, job_id: str) -> None:
+        """Remove all files of a job."""
         shutil.rmtree(self.folder / "incoming" / job_id, ignore_errors=True)
-        shutil.rmtree(self.scan(job_id).path, ignore_errors=True)
+        shutil.rmtree(self.job_folder(job_id).path, ignore_errors=True)
 
-    def sweep(self, ids: set[str]) -> None:
-        """Remove what belongs to no job: what was being sent, or deleted, when the server ended."""
-        found = {path.name for place in ("incoming", "scans") for path in (self.folder / place).iterdir()}
-        for job_id in found - ids:
-            self.drop(job_id)
+    def remove_orphans(self, job_ids: set[str]) -> None:
+        """Remove every unfinished upload, and the files of jobs that are not in `job_ids`."""
         for path in (self.folder / "incoming").iterdir():
             shutil.rmtree(path, ignore_errors=True)
+        for path in (self.folder / "scans").iterdir():
+            if path.name not in job_ids:
+                shutil.rmtree(path, ignore_errors=True)
 
     def free_bytes(self) -> int:
-        """Room on the disk."""
+        """Return the free space of the disk."""
         return shutil.disk_usage(self.folder).free

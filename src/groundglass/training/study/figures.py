@@ -1,4 +1,4 @@
-"""The figures of a study: learning curves, and the paper's Figure 6."""
+"""The figures of a study: learning curves, and a comparison of rows after the paper's Figure 6."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -14,146 +15,178 @@ from numpy.typing import NDArray
 
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
-from groundglass.data.splits import sides_of
+from groundglass.data.splits import resolve_split
 from groundglass.evaluation.figures import BLUE, GREEN, ORANGE, SKY, VERMILLION, as_png, label_axes
 from groundglass.metrics import Confusion
 from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.training.callbacks import read_metrics
-from groundglass.training.provenance import open_run
+from groundglass.training.finished_run import open_run
 from groundglass.training.study.plan import TrainingJob
 
-LINES = (BLUE, ORANGE, GREEN, VERMILLION, SKY, "#CC79A7", "#F0E442", "black")
-MUCH, LITTLE = 3, 2  # slices of Figure 6
-LITTLE_QUANTILE = 0.1
-BOTH, WON, LOST = SKY, GREEN, VERMILLION
+ROW_COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, SKY, "#CC79A7", "#F0E442", "black")
+LARGE_COUNT, SMALL_COUNT = 3, 2  # slices of Figure 6 with much and with little lesion
+SMALL_QUANTILE = 0.1  # "little lesion" is about this quantile of the lesion area
+UNCHANGED, BETTER, WORSE = SKY, GREEN, VERMILLION
 
 
-def learning_curves(jobs: Sequence[TrainingJob]) -> bytes | None:
-    """PNG: loss and validation Dice over the epochs, a column a protocol, a colour a row, a line a seed."""
-    known = [job for job in jobs if (job.run / "metrics.csv").is_file()]
-    if not known:
+def draw_learning_curves(jobs: Sequence[TrainingJob]) -> bytes | None:
+    """Draw loss and validation Dice over the epochs: a column for each protocol, a colour for each row.
+
+    Returns:
+        A PNG file; None if no training has started.
+    """
+    started = [job for job in jobs if (job.run / "metrics.csv").is_file()]
+    if not started:
         return None
-    protocols, rows = (list(dict.fromkeys(getattr(job, part) for job in known)) for part in ("protocol", "row"))
+    protocols = list(dict.fromkeys(job.protocol for job in started))
+    rows = list(dict.fromkeys(job.row for job in started))
+    colours = {row: ROW_COLOURS[i % len(ROW_COLOURS)] for i, row in enumerate(rows)}
     figure = Figure(figsize=(5 * len(protocols), 6.4), layout="constrained", facecolor="white")
     grid = figure.subplots(2, len(protocols), squeeze=False, sharex="col")
-    for column, protocol in enumerate(protocols):
-        above, below = grid[:, column]
-        for job in (job for job in known if job.protocol == protocol):
-            colour = LINES[rows.index(job.row) % len(LINES)]
-            lines = read_metrics(job.run / "metrics.csv")
-            for axes, name, style in (
-                (above, "loss", "-"),
-                (above, "validation_loss", ":"),
-                (below, "validation_dice", "-"),
-            ):
-                points = [(int(line["epoch"]) + 1, float(line[name])) for line in lines if line.get(name)]
-                if points:
-                    axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.3)
-        label_axes(above, protocol, "", "loss (dotted: validation)")
-        label_axes(below, "", "epoch", "validation Dice, lesion pooled")
-        below.set_ylim(0, 1)
-    handles = [Line2D([], [], color=LINES[i % len(LINES)], label=row) for i, row in enumerate(rows)]
+    for (loss_axes, dice_axes), protocol in zip(grid.T, protocols, strict=True):
+        for job in (job for job in started if job.protocol == protocol):
+            _draw_metric(loss_axes, job, "loss", colours[job.row], "-")
+            _draw_metric(loss_axes, job, "validation_loss", colours[job.row], ":")
+            _draw_metric(dice_axes, job, "validation_dice", colours[job.row], "-")
+        label_axes(loss_axes, protocol, "", "loss (dotted: validation)")
+        label_axes(dice_axes, "", "epoch", "validation Dice, lesion pooled")
+        dice_axes.set_ylim(0, 1)
+    handles = [Line2D([], [], color=colours[row], label=row) for row in rows]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return as_png(figure)
 
 
-def comparison(jobs: Sequence[TrainingJob], prepared: Path) -> bytes | None:
-    """PNG, after Figure 6 of the paper: CT, what each row marks, and the truth, on slices of the test part.
+def _draw_metric(axes: Axes, job: TrainingJob, name: str, colour: str, style: str) -> None:
+    """Draw a metric over the epochs of a run; nothing if it was not logged."""
+    lines = read_metrics(job.run / "metrics.csv")
+    points = [(int(line["epoch"]) + 1, float(line[name])) for line in lines if line.get(name)]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.3)
 
-    Three slices with much lesion and two with little, of different patients, chosen by the reference alone. A row is
-    coloured by what it won and lost against the row before it, and is drawn as the network sees the slices.
+
+def draw_comparison(jobs: Sequence[TrainingJob], prepared: Path) -> bytes | None:
+    """Draw, after Figure 6 of the paper, CT, the mask of each row, and the reference, on slices of the test part.
+
+    The slices are chosen by `choose_slices` and drawn as the network sees them. A row is coloured by its difference
+    from the row before it.
 
     Args:
         jobs: One finished run for each row, all under one protocol.
         prepared: The prepared folder.
+
+    Returns:
+        A PNG file; None without jobs or without test slices that show lesion.
     """
     if not jobs:
         return None
     _, slices = read_prepared(prepared)
-    test = np.flatnonzero(sides_of(jobs[0].split, slices).test & slices.has_lesion)
-    if not len(test):
+    candidates = np.flatnonzero(resolve_split(jobs[0].split, slices).test & slices.has_lesion)
+    if not len(candidates):
         return None
-    places = test[np.sort(_chosen(slices.where(test)))]
-    shown = slices.where(places)
-    marked = [_marked(job, slices, places) for job in jobs]
-    order = np.argsort(-shown.labels.astype(bool).sum((1, 2)), kind="stable")
-    columns = len(jobs) + 2
-    boxes = [_content(shown.hu[i]) for i in order]
-    heights = [2.3 * box[0].size / box[1].size for box in boxes]
+    indices = candidates[np.sort(choose_slices(slices.where(candidates)))]
+    shown = slices.where(indices)
+    masks_by_row = [_predict(job, slices, indices) for job in jobs]
+    order = np.argsort(-shown.labels.astype(bool).sum((1, 2)), kind="stable")  # most lesion first
+    boxes = [_without_letterbox(shown.hu[i]) for i in order]
+    columns, heights = len(jobs) + 2, [2.3 * y.size / x.size for y, x in boxes]
     size = (2.3 * columns, sum(heights) + 0.35 * len(shown) + 1)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     grid = figure.subplots(len(shown), columns, squeeze=False, height_ratios=heights)
-    for axes, i, box in zip(grid, order.tolist(), boxes, strict=True):
+    for axes_row, i, box in zip(grid, order.tolist(), boxes, strict=True):
         inside = np.ix_(*box)
-        truth, grey = shown.labels[i][inside] > 0, LUNG_WINDOW.scale(shown.hu[i][inside].astype(np.float32))
-        masks = [each[i][inside] for each in marked]
-        for each in axes:
-            each.imshow(grey, cmap="gray", vmin=0, vmax=1)
-            each.set_xticks([])
-            each.set_yticks([])
-            each.spines[:].set_visible(False)
-        axes[0].set_ylabel(f"{shown.case[i]}, {shown.number[i]}", fontsize=8, parse_math=False)
-        for each, mask, before in zip(axes[1:-1], masks, [None, *masks[:-1]], strict=True):
-            each.imshow(_coloured(mask, before, truth))
-            each.set_xlabel(f"Dice {Confusion.count(mask, truth).dice or 0:.2f}", fontsize=8)
-        axes[-1].imshow(_painted(truth, BOTH))
-    for each, title in zip(grid[0], ("CT", *(job.row for job in jobs), "reference"), strict=True):
-        each.set_title(title, fontsize=9)
-    handles = [
-        Patch(color=colour, label=text)
-        for colour, text in (
-            (BOTH, "marked, as in the row before"),
-            (WON, "won: newly marked lesion, or no longer marked where there is none"),
-            (LOST, "lost: lesion no longer marked, or newly marked where there is none"),
-        )
-    ]
+        image = LUNG_WINDOW.scale(shown.hu[i][inside].astype(np.float32))
+        axes_row[0].set_ylabel(f"{shown.case[i]}, {shown.number[i]}", fontsize=8, parse_math=False)
+        _draw_slice(axes_row, image, [masks[i][inside] for masks in masks_by_row], shown.labels[i][inside] > 0)
+    for axes, title in zip(grid[0], ("CT", *(job.row for job in jobs), "reference"), strict=True):
+        axes.set_title(title, fontsize=9)
+    legend = {
+        UNCHANGED: "marked, as in the row before",
+        BETTER: "better: lesion newly marked, or background no longer marked",
+        WORSE: "worse: lesion no longer marked, or background newly marked",
+    }
+    handles = [Patch(color=colour, label=text) for colour, text in legend.items()]
     figure.legend(handles=handles, loc="outside lower left", ncols=1, frameon=False, fontsize=9)
     return as_png(figure)
 
 
-def _content(hu: NDArray[np.int16]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The rows and the columns of a slice that are no bars of a letterbox."""
+def _draw_slice(
+    axes_row: NDArray[np.object_],
+    image: NDArray[np.float32],
+    masks: Sequence[NDArray[np.bool_]],
+    truth: NDArray[np.bool_],
+) -> None:
+    """Draw a slice into a row of axes: the image alone, with the mask of each row, and with the reference."""
+    for axes in axes_row:
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    for axes, mask, before in zip(axes_row[1:-1], masks, [None, *masks[:-1]], strict=True):
+        axes.imshow(colour_changes(mask, before, truth))
+        axes.set_xlabel(f"Dice {Confusion.count(mask, truth).dice or 0:.2f}", fontsize=8)
+    axes_row[-1].imshow(_paint(truth, UNCHANGED))
+
+
+def _without_letterbox(hu: NDArray[np.int16]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the indices of the rows and of the columns that are not letterbox bars."""
     filled = hu != hu[0, 0]
     return np.flatnonzero(filled.any(1)), np.flatnonzero(filled.any(0))
 
 
-def _chosen(test: Slices) -> NDArray[np.int64]:
-    """Places of the slices with most lesion, and of those about the lowest tenth, of different patients each."""
+def choose_slices(test: Slices) -> NDArray[np.int64]:
+    """Choose slices by the reference alone: those with most lesion, and those about the lowest tenth.
+
+    Within each group the patients are different while there are enough.
+
+    Returns:
+        Indices of three slices with much and two with little lesion, or fewer if there are not so many.
+    """
     area = test.labels.astype(bool).sum((1, 2))
-    much = _apart(np.argsort(-area, kind="stable"), test.patient, MUCH)
-    far = np.abs(area - np.quantile(area, LITTLE_QUANTILE)).astype(np.float64)
-    far[much] = np.inf
-    return np.array(much + _apart(np.argsort(far, kind="stable")[: len(test) - len(much)], test.patient, LITTLE))
+    large = _of_different_patients(np.argsort(-area, kind="stable"), test.patient, LARGE_COUNT)
+    distance = np.abs(area - np.quantile(area, SMALL_QUANTILE)).astype(np.float64)
+    distance[large] = np.inf
+    nearest = np.argsort(distance, kind="stable")[: len(test) - len(large)]
+    return np.array(large + _of_different_patients(nearest, test.patient, SMALL_COUNT))
 
 
-def _apart(order: NDArray[np.int64], patient: NDArray[np.str_], count: int) -> list[int]:
-    """The first `count` of an order, of different patients while there are such."""
+def _of_different_patients(order: NDArray[np.int64], patient: NDArray[np.str_], count: int) -> list[int]:
+    """Return the first `count` indices of an order, from different patients while there are enough."""
     _, first = np.unique(patient[order], return_index=True)
-    places = [*sorted(first.tolist()), *(i for i in range(len(order)) if i not in set(first.tolist()))]
-    return [int(order[i]) for i in places[:count]]
+    others = [i for i in range(len(order)) if i not in set(first.tolist())]
+    return [int(order[i]) for i in [*sorted(first.tolist()), *others][:count]]
 
 
 @torch.inference_mode()
-def _marked(job: TrainingJob, slices: Slices, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n, height, width) of the slices at these places."""
+def _predict(job: TrainingJob, slices: Slices, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Predict the lesion masks, (n, height, width), of the slices at these indices."""
     module, card = open_run(job.run, job.row)
-    images = torch.from_numpy(slices.images(card.window, card.neighbours_mm, places))
+    images = torch.from_numpy(slices.network_inputs(card.window, card.neighbours_mm, indices))
     return np.asarray(torch.sigmoid(module(images)[:, 0]).numpy() >= card.threshold)
 
 
-def _coloured(
+def colour_changes(
     mask: NDArray[np.bool_], before: NDArray[np.bool_] | None, truth: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
+    """Colour a mask by its difference from the one before it.
+
+    Args:
+        mask: (height, width).
+        before: Mask of the row before; None paints `mask` in one colour.
+        truth: Reference mask.
+
+    Returns:
+        (height, width, 4) RGBA.
+    """
     if before is None:
-        return _painted(mask, BOTH)
-    right, was_right = mask == truth, before == truth
-    painted = _painted(mask & before, BOTH)
-    for place, colour in ((right & ~was_right, WON), (~right & was_right, LOST)):
-        painted += _painted(place, colour)
+        return _paint(mask, UNCHANGED)
+    correct, was_correct = mask == truth, before == truth
+    painted = _paint(mask & before, UNCHANGED)
+    for changed, colour in ((correct & ~was_correct, BETTER), (~correct & was_correct, WORSE)):
+        painted += _paint(changed, colour)
     return painted
 
 
-def _painted(mask: NDArray[np.bool_], colour: str) -> NDArray[np.float64]:
-    """(height, width, 4): RGBA, clear outside the mask."""
+def _paint(mask: NDArray[np.bool_], colour: str) -> NDArray[np.float64]:
+    """Return (height, width, 4) RGBA, transparent outside the mask."""
     rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     return np.asarray(mask[..., None] * np.array([*rgb, 0.65]))

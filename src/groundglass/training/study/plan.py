@@ -1,9 +1,9 @@
-"""A study file, and the trainings that it comes to: rows x protocols x seeds.
+"""A study file, and the trainings that it describes: rows x protocols x seeds.
 
 STUDY/
-    splits/PROTOCOL.json             the parts, made of the prepared folder
-    runs/ROW/PROTOCOL/seed-N/        a run folder each (`experiment`); copied here from elsewhere it counts as done
-    study.md  table.csv  *.png       what came of it (`report`)
+    splits/PROTOCOL.json             the splits, made from the prepared folder
+    runs/ROW/PROTOCOL/seed-N/        a run folder for each training (`run`); one copied here from elsewhere counts, too
+    study.md  table.csv  *.png       the report (`report`)
 """
 
 from __future__ import annotations
@@ -13,61 +13,59 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from groundglass.data.prepared import read_complete
+from groundglass.data.prepared import read_complete_manifest
 from groundglass.data.protocols import write_splits
 from groundglass.data.splits import Split
 from groundglass.errors import ConfigError
-from groundglass.training.config import RunConfig, checked, read_toml
+from groundglass.strict_model import StrictModel
+from groundglass.training.config import RunConfig, parse_config, read_toml, refuse_renamed_keys, validate
 from groundglass.training.run import with_prepared_settings
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PaperScores(_Section):
-    """What the paper reports for a row of its Table 1, in percent."""
+class PaperScores(StrictModel):
+    """Scores that the paper reports for a row of its Table 1, in percent."""
 
     dice: float
     sensitivity: float
     specificity: float
 
 
-class RowFile(_Section):
-    """A row as the study file has it.
+class RowFile(StrictModel):
+    """A row in a study file.
 
     Attributes:
-        name: Of the row and of its folder.
-        config: A training's configuration; its path is taken from the study file on.
-        change: What the row has otherwise, section by section.
-        begin: A row above this one: with its training under the same protocol, with the same seed, this one's begins.
-        teachers: Rows above this one, whose trainings teach it likewise.
-        paper: What the paper reports.
+        name: Name of the row and of its folder.
+        config: Configuration of the training; the path is relative to the study file.
+        change: Values in which the row differs from `config`, section by section.
+        begin: Earlier row whose weights (same protocol and seed) initialise this one.
+        teachers: Earlier rows whose trainings (same protocol and seed) are distilled into this one.
+        paper: Scores that the paper reports.
     """
 
     name: Name
     config: Path
-    change: dict[str, Any] = {}
+    change: dict[str, Any] = Field(default_factory=dict)
     begin: Name | None = None
     teachers: tuple[Name, ...] = ()
     paper: PaperScores | None = None
 
 
-class StudyFile(_Section):
+class StudyFile(StrictModel):
     """A study file.
 
     Attributes:
-        name: Of the study.
-        protocols: Names of splits, the most telling first; the first one's slices are shown.
-        seeds: Of the trainings.
+        name: Name of the study.
+        protocols: Names of the splits, the most informative first; Figure 6 shows slices of the first one.
+        seeds: Seeds of the trainings.
         first: Rows that are trained before the others, under every protocol.
-        figure: Rows of Figure 6, each coloured by what it won and lost against the one before; none: all.
-        change: What every row has otherwise, section by section; a row's own change counts for more.
-        rows: In the order of the table: what is changed step by step.
+        figure: Rows of Figure 6, each coloured by its gains and losses against the one before; by default all rows.
+        change: Values in which every row differs from its configuration, section by section; a row's own `change` has
+            priority.
+        rows: Rows in the order of the table.
     """
 
     name: Name
@@ -75,35 +73,43 @@ class StudyFile(_Section):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     first: tuple[Name, ...] = ()
     figure: tuple[Name, ...] = ()
-    change: dict[str, Any] = {}
+    change: dict[str, Any] = Field(default_factory=dict)
     rows: tuple[RowFile, ...] = Field(min_length=1)
 
+    @field_validator("protocols")
+    @classmethod
+    def _not_renamed(cls, protocols: tuple[str, ...]) -> tuple[str, ...]:
+        for protocol in protocols:
+            if protocol.partition("-")[0] == "ship":  # version 0.1
+                raise ValueError(f"{protocol} is now called {protocol.replace('ship', 'final', 1)}")
+        return protocols
+
     @model_validator(mode="after")
-    def _each_once(self) -> StudyFile:
+    def _consistent(self) -> StudyFile:
         names = [row.name for row in self.rows]
-        for what, values in (("rows", names), ("protocols", self.protocols), ("seeds", self.seeds)):
+        for key, values in (("rows", names), ("protocols", self.protocols), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
-                raise ValueError(f"{what} are named once each")
-        for what, some in (("first", self.first), ("figure", self.figure)):
-            if not set(some) <= set(names):
-                raise ValueError(f"{what} names rows of {', '.join(names)}")
+                raise ValueError(f"{key} must be named once each")
+        for key, selected in (("first", self.first), ("figure", self.figure)):
+            if not set(selected) <= set(names):
+                raise ValueError(f"{key} must name rows of this study: {', '.join(names)}")
         for i, row in enumerate(self.rows):
-            above = names[:i]
-            if not {row.begin, *row.teachers} <= {None, *above}:
-                raise ValueError(f"begin and teachers of row {row.name} are rows above it: {', '.join(above) or '-'}")
+            if not {row.begin, *row.teachers} <= {None, *names[:i]}:
+                earlier = ", ".join(names[:i]) or "there are none"
+                raise ValueError(f"begin and teachers of row {row.name} must name earlier rows: {earlier}")
         return self
 
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A row of the table: one method.
+    """A row of the table, which is one method.
 
     Attributes:
-        name: Of the row.
-        config: Its training; the seed is the job's.
-        begin: Name of the row that it begins with; None: by chance.
-        teachers: Names of the rows that teach it.
-        paper: What the paper reports.
+        name: Name of the row.
+        config: Configuration of its trainings, except for the seed.
+        begin: Name of the row whose weights initialise this one; None means random weights.
+        teachers: Names of the rows that are distilled into this one.
+        paper: Scores that the paper reports.
     """
 
     name: str
@@ -128,6 +134,14 @@ class Study:
         rows = ", ".join(row.name for row in self.rows)
         return f"Study({self.name}: {rows} x {', '.join(self.protocols)} x seeds {self.seeds})"
 
+    def job_order(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (row, protocol, seed) seed by seed: first the rows of `first`, then the others protocol by protocol."""
+        early = [row.name for row in self.rows if row.name in self.first]
+        late = [row.name for row in self.rows if row.name not in self.first]
+        for seed in self.seeds:
+            yield from ((row, protocol, seed) for row in early for protocol in self.protocols)
+            yield from ((row, protocol, seed) for protocol in self.protocols for row in late)
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -136,12 +150,12 @@ class TrainingJob:
     Attributes:
         row: Name of the row.
         protocol: Name of the split.
-        seed: Of the training.
-        config: As it is trained.
-        split: The parts.
+        seed: Seed of the training.
+        config: Complete configuration of the training.
+        split: The split.
         run: The run folder.
-        start: Run folder of the job that this one begins with; None: it begins by chance.
-        teachers: Run folders of the jobs that teach this one.
+        start: Run folder of the job whose weights initialise this one; None means random weights.
+        teachers: Run folders of the jobs that are distilled into this one.
     """
 
     row: str
@@ -155,17 +169,17 @@ class TrainingJob:
 
     @property
     def done(self) -> bool:
-        """Whether it is trained and scored."""
+        """True once the job is trained and scored."""
         return (self.run / "test.csv").is_file()
 
     @property
     def parents(self) -> set[Path]:
-        """Run folders of the jobs that come before it."""
-        return {each for each in (self.start, *self.teachers) if each}
+        """Run folders of the jobs that must be finished before this one."""
+        return {run for run in (self.start, *self.teachers) if run}
 
     @property
     def name(self) -> str:
-        """As ROW, PROTOCOL, seed N."""
+        """The job's name for messages: ROW, PROTOCOL, seed N."""
         return f"{self.row}, {self.protocol}, seed {self.seed}"
 
 
@@ -173,82 +187,77 @@ def read_study(path: Path) -> Study:
     """Read a study file and the configurations that it names.
 
     Raises:
-        ConfigError: A file is missing or no TOML, a key is unknown, or a value is of the wrong kind.
+        ConfigError: A file is missing or not TOML, a key is unknown or was renamed, or a value is invalid.
     """
-    content = checked(StudyFile, read_toml(path), str(path))
+    file = validate(StudyFile, read_toml(path), str(path))
+    refuse_renamed_keys(file.change, str(path), table="change.")
     rows = []
-    for row in content.rows:
-        changed = read_toml(path.parent / row.config)
-        for change in (content.change, row.change, {"name": row.name}):
-            changed = _over(changed, change)
-        config = checked(RunConfig, changed, f"{path}, row {row.name}")
+    for row in file.rows:
+        location, config_path = f"{path}, row {row.name}", path.parent / row.config
+        refuse_renamed_keys(row.change, location, table="change.")
+        content = read_toml(config_path)
+        refuse_renamed_keys(content, str(config_path))
+        for change in (file.change, row.change, {"name": row.name}):
+            content = _merge(content, change)
+        config = parse_config(content, location)
         if bool(row.teachers) != bool(config.teachers.weight):
-            raise ConfigError(f"{path}, row {row.name}: teachers and change.teachers.weight come together")
+            raise ConfigError(f"{location}: teachers and change.teachers.weight must be set together")
         rows.append(StudyRow(row.name, config, row.begin, row.teachers, row.paper))
-    figure = content.figure or tuple(row.name for row in rows)
-    return Study(content.name, content.protocols, content.seeds, content.first, figure, tuple(rows))
+    figure = file.figure or tuple(row.name for row in rows)
+    return Study(file.name, file.protocols, file.seeds, file.first, figure, tuple(rows))
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """The keys of both; where both have one, the tables within are laid over each other and other values replaced."""
-    merged = dict(below)
-    for key, value in above.items():
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of both; tables that are in both are merged, other values are those of `change`."""
+    merged = dict(base)
+    for key, value in change.items():
         old = merged.get(key)
-        merged[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 
 def plan(study: Study, prepared: Path, folder: Path) -> tuple[TrainingJob, ...]:
-    """The trainings of a study, the most wanted first: seed by seed `first`, then the other rows protocol by protocol.
-
-    The splits are written into the study's folder.
+    """Plan the trainings of a study in the order of `Study.job_order`, and write its splits into its folder.
 
     Args:
-        study: What is asked for.
+        study: The study.
         prepared: A prepared folder.
         folder: The study's folder.
 
     Raises:
-        ConfigError: A protocol is not there, or a row wants the folder prepared otherwise.
-        DatasetError: The prepared folder is not whole, or allows no split.
+        ConfigError: The prepared folder does not allow a protocol, or a row needs other prepared settings.
+        DatasetError: The prepared folder is incomplete, or allows no split.
     """
-    manifest = read_complete(prepared)
+    manifest = read_complete_manifest(prepared)
     rows = {row.name: row for row in study.rows}
     configs = {row.name: with_prepared_settings(row.config, manifest) for row in study.rows}
     splits = {split.name: split for split in write_splits(prepared, folder / "splits")}
     for protocol in study.protocols:
         if protocol not in splits:
-            raise ConfigError(f"{prepared} allows no protocol {protocol!r}: expected of {', '.join(splits)}")
+            raise ConfigError(f"{prepared} allows no protocol {protocol!r}: expected any of {', '.join(splits)}")
 
-    def run(row: str, protocol: str, seed: int) -> Path:
+    def run_folder(row: str, protocol: str, seed: int) -> Path:
         return folder / "runs" / row / protocol / f"seed-{seed}"
 
     jobs = []
-    for row, protocol, seed in _order(study):
-        config = configs[row].model_copy(update={"training": replace(configs[row].training, seed=seed)})
-        begin, own = rows[row].begin, run(row, protocol, seed)
-        start = run(begin, protocol, seed) if begin else None
-        teachers = tuple(run(teacher, protocol, seed) for teacher in rows[row].teachers)
-        jobs.append(TrainingJob(row, protocol, seed, config, splits[protocol], own, start, teachers))
+    for name, protocol, seed in study.job_order():
+        row, config = rows[name], configs[name]
+        config = config.model_copy(update={"training": replace(config.training, seed=seed)})
+        run = run_folder(name, protocol, seed)
+        start = run_folder(row.begin, protocol, seed) if row.begin else None
+        teachers = tuple(run_folder(teacher, protocol, seed) for teacher in row.teachers)
+        jobs.append(TrainingJob(name, protocol, seed, config, splits[protocol], run, start, teachers))
     return tuple(jobs)
 
 
 def select_rows(jobs: Sequence[TrainingJob], only: Sequence[str]) -> tuple[TrainingJob, ...]:
-    """The jobs of some rows; none named: all.
+    """Return the jobs of some rows, or all jobs if no row is named.
 
     Raises:
-        ConfigError: There is no such row.
+        ConfigError: The study has no such row.
     """
     names = dict.fromkeys(job.row for job in jobs)
     for name in only:
         if name not in names:
-            raise ConfigError(f"there is no row {name!r} in the study: expected {', '.join(names)}")
+            raise ConfigError(f"the study has no row {name!r}: expected any of {', '.join(names)}")
     return tuple(job for job in jobs if job.row in only or not only)
-
-
-def _order(study: Study) -> Iterator[tuple[str, str, int]]:
-    early = [row.name for row in study.rows if row.name in study.first]
-    late = [row.name for row in study.rows if row.name not in study.first]
-    for seed in study.seeds:
-        yield from ((row, protocol, seed) for row in early for protocol in study.protocols)
-        yield from ((row, protocol, seed) for protocol in study.protocols for row in late)

@@ -1,13 +1,14 @@
-"""The trainings of a study, one after another or side by side, each in a process of its own."""
+"""The trainings of a study, one after another or several at a time, each in a process of its own."""
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,24 +19,25 @@ from groundglass.errors import GroundglassError
 from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import percent, slices_csv
 from groundglass.evaluation.targets import find_targets
-from groundglass.files import write_atomic
+from groundglass.files import output_errors, write_atomic
 from groundglass.metrics import Confusion
 from groundglass.training.callbacks import read_metrics
 from groundglass.training.export import open_run_segmenter
 from groundglass.training.run import is_finished, resume_or_train
 from groundglass.training.study.plan import TrainingJob
 from groundglass.training.study.results import read_counts
+from groundglass.workers import Worker, WorkerDiedError
 
-UNSCORED = "trained; copy its folder to where the original files are, and call study there to score it"
+NOT_SCORED = "trained; to score it, copy its folder to where the original files are and call study there"
 
 
 def run_job(job: TrainingJob, prepared: Path) -> None:
-    """Train, or go on where it was left, then score the test part into `test.csv`; what is done is checked and kept.
+    """Train, or resume a training, then score the test part into `test.csv`; whatever is done is checked and kept.
 
-    Where none of the original files is at hand, as on a borrowed GPU, the scoring is left for another call.
+    If none of the original files is at hand, as on a borrowed GPU, the scoring is left to a later call.
 
     Raises:
-        GroundglassError: The training could not go on, or the run folder holds another one.
+        GroundglassError: The training could not be completed, or the run folder holds another one.
     """
     resume_or_train(job.config, prepared, job.split, job.run, job.start, job.teachers)
     if not job.done and any(case.image.is_file() for case in read_manifest(prepared).cases):
@@ -50,79 +52,102 @@ def run_jobs(
     workers: int = 1,
     on_message: Callable[[TrainingJob, str], None] = lambda *_: None,
 ) -> None:
-    """Run all jobs, the first ones first, after what they build on; one that fails does not keep others from running.
+    """Run all jobs in their order, but each after its parents; a job that fails does not stop the others.
 
-    What a job prints goes to `log.txt` in its run folder.
+    The output of a job is appended to `log.txt` in its run folder.
 
     Args:
-        jobs: In the order of their weight.
+        jobs: Jobs, the most important first.
         prepared: A prepared folder.
-        failed: Gets {run folder: why it failed}.
-        workers: How many at a time; the cores are shared among them.
-        said: Called with each job as it ends, and how it did.
+        failed: Receives {run folder: reason} for each job that fails.
+        workers: Number of jobs that run at a time; they share the CPU cores.
+        on_message: Called with each job when it ends, and its outcome.
     """
     threads = max(1, torch.get_num_threads() // workers)
     waiting = list(jobs)
     while waiting:
-        later = {job.run for job in waiting}
-        ready = [job for job in waiting if not job.parents & later]
-        waiting = [job for job in waiting if job.parents & later]
-        wanted = [job for job in ready if not _is_over(job, prepared, on_message)]
-        # A fresh process for each: what a training leaves behind (memory, seeds, a log) is of no other's concern.
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1)
+        unfinished = {job.run for job in waiting}
+        ready = [job for job in waiting if not job.parents & unfinished]
+        waiting = [job for job in waiting if job.parents & unfinished]
+        # One process for each job, started with it, so that memory and seeds of one training never reach another.
+        processes: dict[Path, Worker[TrainingJob, None]] = {}
+        for job in ready:
+            outcome = completed_outcome(job, prepared)
+            if outcome is None:
+                processes[job.run] = Worker(partial(_job_runner, prepared), threading.TIMEOUT_MAX, threads)
+            else:
+                on_message(job, outcome)
+        pool = ThreadPoolExecutor(workers)
         try:
-            begun = {pool.submit(_in_its_process, job, prepared, threads): job for job in wanted}
-            for future in as_completed(begun):
-                _hear(future, begun[future], failed, on_message)
+            futures = {
+                pool.submit(_run_in_process, job, processes[job.run]): job for job in ready if job.run in processes
+            }
+            for future in as_completed(futures):
+                job, error = futures[future], future.result()
+                if error:
+                    failed[job.run] = error
+                on_message(job, f"failed: {error}" if error else _outcome(job))
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes.values():
+                process.close()
 
 
-def _is_over(job: TrainingJob, prepared: Path, on_message: Callable[[TrainingJob, str], None]) -> bool:
-    """Whether nothing is left to do; where that cannot be told, the job's own process fails and says why."""
+def _run_in_process(job: TrainingJob, process: Worker[TrainingJob, None]) -> str | None:
+    """Run a job to its end in its process; return the reason if it fails."""
     try:
-        over = job.done and is_finished(job.config, prepared, job.split, job.run, job.start, job.teachers)
-        if over:
-            on_message(job, _outcome(job))
+        process.run(job)
+    except GroundglassError as error:
+        return str(error)
+    except WorkerDiedError as error:
+        return f"its process ended ({error}; out of memory?): see {job.run / 'log.txt'}, then call study again"
+    finally:
+        process.close()
+    return None
+
+
+def _job_runner(prepared: Path) -> Callable[[TrainingJob], None]:
+    """Return the function that runs a job inside its process."""
+
+    def run(job: TrainingJob) -> None:
+        with output_errors(job.run):
+            job.run.mkdir(parents=True, exist_ok=True)
+            log = os.open(job.run / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        try:
+            run_job(job, prepared)
+        finally:
+            sys.stdout.flush()
+
+    return run
+
+
+def completed_outcome(job: TrainingJob, prepared: Path) -> str | None:
+    """Return the outcome of a job that is trained and scored; None if anything is left to do.
+
+    None is also returned if the run folder cannot be checked; the job's own process then fails and reports why.
+    """
+    try:
+        if job.done and is_finished(job.config, prepared, job.split, job.run, job.start, job.teachers):
+            return _outcome(job)
     except (GroundglassError, OSError):
-        return False
-    return over
-
-
-def _hear(
-    future: Future[None], job: TrainingJob, failed: dict[Path, str], on_message: Callable[[TrainingJob, str], None]
-) -> None:
-    try:
-        future.result()
-        on_message(job, _outcome(job))
-    except (GroundglassError, OSError) as error:
-        failed[job.run] = str(error)
-        on_message(job, f"failed: {error}")
-    except BrokenProcessPool:
-        failed[job.run] = "a process of the study was killed (out of memory?); call it again to go on"
-        on_message(job, f"failed: {failed[job.run]}")
+        pass
+    return None
 
 
 def _outcome(job: TrainingJob) -> str:
-    return f"Dice {percent(_pooled(job.run).dice)}" if job.done else UNSCORED
+    return f"Dice {percent(_lesion_slices(job.run).dice)}" if job.done else NOT_SCORED
 
 
-def _in_its_process(job: TrainingJob, prepared: Path, threads: int) -> None:
-    job.run.mkdir(parents=True, exist_ok=True)
-    log = os.open(job.run / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    torch.set_num_threads(threads)
-    run_job(job, prepared)
-
-
-def _pooled(run: Path) -> Confusion:
-    counts = read_counts(run)
-    return Confusion(*counts.of[counts.has_lesion].sum(0).tolist())
+def _lesion_slices(run: Path) -> Confusion:
+    """Return the pooled counts of a run's test slices with lesion."""
+    test = read_counts(run)
+    return Confusion(*test.counts[test.has_lesion].sum(0).tolist())
 
 
 def progress_table(jobs: Sequence[TrainingJob], failed: Mapping[Path, str] = {}) -> Table:
-    """A row a job, as the run folders have it at this moment."""
+    """Return a table of the present state of all run folders, one row for each job."""
     table = Table(Column("row", overflow="fold"), "protocol", "seed", "epoch", "Dice: valid.", "test", "")
     for job in jobs:
         epochs = read_metrics(job.run / "metrics.csv")
@@ -133,13 +158,13 @@ def progress_table(jobs: Sequence[TrainingJob], failed: Mapping[Path, str] = {})
             str(job.seed),
             f"{len(epochs)} of {job.config.training.epochs}",
             percent(float(validation)) if validation else "-",
-            percent(_pooled(job.run).dice) if job.done else "-",
-            _word(job, epochs, failed),
+            percent(_lesion_slices(job.run).dice) if job.done else "-",
+            _state(job, epochs, failed),
         )
     return table
 
 
-def _word(job: TrainingJob, epochs: Sequence[Mapping[str, str]], failed: Mapping[Path, str]) -> str:
+def _state(job: TrainingJob, epochs: Sequence[Mapping[str, str]], failed: Mapping[Path, str]) -> str:
     if job.run in failed:
         return f"failed: {failed[job.run]}"
     if job.done:
@@ -149,6 +174,6 @@ def _word(job: TrainingJob, epochs: Sequence[Mapping[str, str]], failed: Mapping
     if not job.run.is_dir():
         return ""
     if not epochs:
-        return "begun"
-    age = time.time() - (job.run / "metrics.csv").stat().st_mtime
-    return "training" if age < 3 * float(epochs[-1]["seconds"]) + 60 else "to be gone on with"
+        return "started"
+    age_s = time.time() - (job.run / "metrics.csv").stat().st_mtime
+    return "training" if age_s < 3 * float(epochs[-1]["seconds"]) + 60 else "to be resumed"

@@ -1,7 +1,7 @@
-/** The scan with its controls: layouts, windows, zoom, slices, the lesion's look. One for the life of the page. */
+/** The scan with its controls: layouts, windows, zoom, slices, and how the lesion is drawn. The page makes one only. */
 
 import { h } from "./dom";
-import { type Layout, Viewer, type WindowName } from "./viewer";
+import { type Layout, Viewer, type WindowHu, type WindowName } from "./viewer";
 
 const LAYOUTS: [Layout, string][] = [
   ["axial", "Axial"],
@@ -12,29 +12,31 @@ const WINDOW_NAMES: [WindowName, string][] = [
   ["lung", "Lung"],
   ["mediastinum", "Mediastinum"],
 ];
-const TURN_DEGREES = 10;
-const SIDES = "The patient’s right is on the left. ";
-const KEYS = `${SIDES}Wheel or arrow keys: slices. Ctrl and wheel, + and −: zoom. Right button: move. L hides the lesion, C draws its contour.`;
-const BRUSH_KEYS = `${SIDES}Draw on a slice; the right button moves the picture. With keys, on the scan: arrows move the brush, Shift makes them quicker, Space paints, A adds, E erases, Ctrl+Z takes back, Page Up and Down change the slice.`;
+const ROTATION_DEGREES = 10;
+const ORIENTATION = "The patient’s right is on the left. ";
+const KEYS = `${ORIENTATION}Wheel or arrow keys: slices. Ctrl and wheel, + and −: zoom. Right button: move. L hides the lesion, C draws its contour.`;
+const BRUSH_KEYS = `${ORIENTATION}Draw on a slice; drag with the right button to move the image. Keys on the scan: arrows move the brush, faster with Shift; Space paints, A adds, E erases, Ctrl+Z undoes; Page Up and Page Down change the slice.`;
 
-export class Stage {
+export class ScanPanel {
   readonly viewer: Viewer;
   readonly element: HTMLElement;
-  /** Where the brush lies over the scan, and where its bar goes. */
+  /** Holds the canvas, and the brush's layer over it. */
   readonly box: HTMLElement;
-  readonly barPlace = h("div", {});
-  readonly profilePlace = h("div", {});
-  readonly correct = h("button", { type: "button", class: "primary" }, "Correct the mask");
-  /** A key on the scan goes here first. */
-  firstKey: (event: KeyboardEvent) => boolean = () => false;
+  readonly brushBarSlot = h("div", {});
+  readonly profileSlot = h("div", {});
+  readonly correctButton = h("button", { type: "button", class: "primary" }, "Correct the mask");
+  /** Handles a key on the scan before the panel does; returns whether it has. */
+  handleKeyFirst: (event: KeyboardEvent) => boolean = () => false;
+  /** Called with the number of the slice in the file whenever another one is shown. */
+  sliceShown: (slice: number) => void = () => {};
 
   private readonly slider = h("input", { type: "range", id: "slice", min: 0, max: 0, step: 1 });
-  private readonly told = h("output", { for: "slice", class: "slice-words" });
+  private readonly sliceText = h("output", { for: "slice", class: "slice-text" });
   private readonly layouts: HTMLFieldSetElement;
   private readonly windows: HTMLFieldSetElement;
   private readonly keys = h("p", { class: "note", id: "scan-keys" }, KEYS);
-  private sliceWords: (slice: number) => string = String;
-  private numberOf: number[] = [];
+  private describeSlice: (slice: number) => string = String;
+  private fileSlices: number[] = [];
 
   constructor() {
     const canvas = h("canvas", {
@@ -45,25 +47,20 @@ export class Stage {
     });
     this.viewer = new Viewer(canvas);
     this.viewer.moved = () => this.moved();
-    this.box = h("div", { class: "stage" }, canvas, this.zoomButtons());
-    this.box.addEventListener("keydown", (event) => this.key(event), { capture: true });
-    this.box.addEventListener("wheel", (event) => this.wheel(event), { capture: true, passive: false });
+    this.box = h("div", { class: "scan" }, canvas, this.zoomButtons());
+    this.box.addEventListener("keydown", (event) => this.handleKey(event), { capture: true });
+    this.box.addEventListener("wheel", (event) => this.handleWheel(event), { capture: true, passive: false });
     this.layouts = choice("Layout", "layout", LAYOUTS, (name) => this.setLayout(name));
     this.windows = choice("Window", "window", WINDOW_NAMES, (name) => this.viewer.setWindow(name));
     this.slider.addEventListener("input", () => this.goToFileSlice(this.slider.valueAsNumber));
     this.element = h(
       "section",
       { class: "viewer", "aria-label": "Scan" },
-      h("div", { class: "bar top-bar" }, this.layouts, this.windows, this.correct),
-      this.barPlace,
+      h("div", { class: "bar top-bar" }, this.layouts, this.windows, this.correctButton),
+      this.brushBarSlot,
       this.box,
-      h(
-        "div",
-        { class: "bar" },
-        h("label", { class: "wide" }, "Slice", this.slider),
-        this.told,
-      ),
-      this.profilePlace,
+      h("div", { class: "bar" }, h("label", { class: "wide" }, "Slice", this.slider), this.sliceText),
+      this.profileSlot,
       h("div", { class: "bar" }, ...this.lesionControls()),
       this.keys,
     );
@@ -71,30 +68,29 @@ export class Stage {
 
   /** Show a scan.
    *
-   * @param numberOf Of each slice of the view, from feet to head, its number in the file.
-   * @param flat Pictures: no planes but their own, and no 3D.
+   * @param fileSlices For each slice of the view, from feet to head, its number in the file.
+   * @param imagesOnly The scan is a stack of unrelated images: no other planes, and no 3D.
+   * @param describeSlice Text beside the slider for a slice of the file.
    */
   async show(
     scan: ArrayBuffer,
     mask: Parameters<Viewer["show"]>[1],
-    numberOf: number[],
-    flat: boolean,
-    sliceWords: (slice: number) => string,
+    lungWindow: WindowHu,
+    fileSlices: number[],
+    imagesOnly: boolean,
+    describeSlice: (slice: number) => string,
   ): Promise<void> {
-    this.numberOf = numberOf;
-    this.sliceWords = sliceWords;
-    this.layouts.hidden = flat;
+    this.fileSlices = fileSlices;
+    this.describeSlice = describeSlice;
+    this.layouts.hidden = imagesOnly;
     this.setEditing(false);
-    if (flat) this.setLayout("axial");
-    this.slider.max = String(numberOf.length - 1);
-    await this.viewer.show(scan, mask);
+    if (imagesOnly) this.setLayout("axial");
+    this.slider.max = String(fileSlices.length - 1);
+    await this.viewer.show(scan, mask, lungWindow);
   }
 
-  /** Called with the slice of the file, whenever another one is shown. */
-  sliceShown: (slice: number) => void = () => {};
-
   goToFileSlice(slice: number): void {
-    this.viewer.goToSlice(this.numberOf.indexOf(slice));
+    this.viewer.goToSlice(this.fileSlices.indexOf(slice));
   }
 
   setLayout(layout: Layout): void {
@@ -103,47 +99,50 @@ export class Stage {
     this.viewer.setLayout(layout);
   }
 
-  /** Whether a brush is at work: other keys, and no 3D, where nothing can be drawn. */
+  /** Switch between looking and correcting, which has other keys and no 3D, where nothing can be drawn. */
   setEditing(editing: boolean): void {
     this.element.classList.toggle("editing", editing);
-    this.correct.hidden = editing;
+    this.correctButton.hidden = editing;
     this.keys.textContent = editing ? BRUSH_KEYS : KEYS;
-    const solid = this.layouts.querySelector<HTMLInputElement>('[value="3d"]')!;
-    solid.disabled = editing;
+    this.layouts.querySelector<HTMLInputElement>('[value="3d"]')!.disabled = editing;
     if (editing && this.viewer.layout === "3d") this.setLayout("axial");
   }
 
+  private get fileSlice(): number {
+    return this.fileSlices[this.viewer.slice] ?? 0;
+  }
+
   private moved(): void {
-    const slice = this.numberOf[this.viewer.slice] ?? 0;
+    const slice = this.fileSlice;
+    const text = this.describeSlice(slice);
     this.slider.value = String(slice);
-    const words = this.sliceWords(slice);
-    this.slider.setAttribute("aria-valuetext", words);
-    this.told.textContent = words;
+    this.slider.setAttribute("aria-valuetext", text);
+    this.sliceText.textContent = text;
     this.sliceShown(slice);
   }
 
-  private key(event: KeyboardEvent): void {
+  private handleKey(event: KeyboardEvent): void {
     if (event.altKey || (event.target as HTMLElement).tagName !== "CANVAS") return;
-    if (!this.firstKey(event) && !this.ownKey(event)) return;
+    if (!this.handleKeyFirst(event) && !this.handleOwnKey(event)) return;
     event.preventDefault();
     event.stopPropagation();
   }
 
-  private ownKey(event: KeyboardEvent): boolean {
+  private handleOwnKey(event: KeyboardEvent): boolean {
     if (event.ctrlKey || event.metaKey) return false;
     const steps: Record<string, number> = {
       ...{ ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 },
       ...{ PageUp: 10, PageDown: -10, Home: -1e6, End: 1e6 },
     };
-    const turns: Record<string, [number, number]> = {
-      ArrowLeft: [-TURN_DEGREES, 0],
-      ArrowRight: [TURN_DEGREES, 0],
-      ArrowUp: [0, TURN_DEGREES],
-      ArrowDown: [0, -TURN_DEGREES],
+    const rotations: Record<string, [number, number]> = {
+      ArrowLeft: [-ROTATION_DEGREES, 0],
+      ArrowRight: [ROTATION_DEGREES, 0],
+      ArrowUp: [0, ROTATION_DEGREES],
+      ArrowDown: [0, -ROTATION_DEGREES],
     };
-    const turn = this.viewer.layout === "3d" ? turns[event.key] : undefined;
+    const rotation = this.viewer.layout === "3d" ? rotations[event.key] : undefined;
     const step = steps[event.key];
-    if (turn) this.viewer.turn(...turn);
+    if (rotation) this.viewer.rotate(...rotation);
     else if (step !== undefined) this.step(step);
     else if (event.key === "+" || event.key === "=") this.viewer.zoom(1);
     else if (event.key === "-") this.viewer.zoom(-1);
@@ -154,13 +153,12 @@ export class Stage {
     return true;
   }
 
-  /** By slices of the file, so that keys, slider and chart run the same way. */
+  /** Move by slices of the file, so that keys, slider and chart run the same way. */
   private step(by: number): void {
-    const now = this.numberOf[this.viewer.slice] ?? 0;
-    this.goToFileSlice(Math.min(this.numberOf.length - 1, Math.max(0, now + by)));
+    this.goToFileSlice(Math.min(this.fileSlices.length - 1, Math.max(0, this.fileSlice + by)));
   }
 
-  private wheel(event: WheelEvent): void {
+  private handleWheel(event: WheelEvent): void {
     if (!event.ctrlKey) return;
     event.preventDefault();
     event.stopPropagation();
@@ -180,7 +178,7 @@ export class Stage {
   }
 
   private lesionControls(): HTMLElement[] {
-    const box = (id: string, text: string, checked: boolean, change: (on: boolean) => void): HTMLElement =>
+    const checkbox = (id: string, text: string, checked: boolean, change: (on: boolean) => void): HTMLElement =>
       h(
         "label",
         {},
@@ -202,8 +200,8 @@ export class Stage {
       input: () => this.viewer.setLesion({ opacity: opacity.valueAsNumber / 100 }),
     });
     return [
-      box("lesion", "Lesion", true, (shown) => this.viewer.setLesion({ shown })),
-      box("contour", "Contour", false, (contour) => this.viewer.setLesion({ contour })),
+      checkbox("lesion", "Lesion", true, (visible) => this.viewer.setLesion({ visible })),
+      checkbox("contour", "Contour", false, (contour) => this.viewer.setLesion({ contour })),
       h("label", { class: "wide short" }, "Opacity", opacity),
     ];
   }
@@ -218,7 +216,7 @@ function choice<T extends string>(
   return h(
     "fieldset",
     { class: "choice" },
-    h("legend", { class: "spoken" }, title),
+    h("legend", { class: "visually-hidden" }, title),
     ...options.flatMap(([value, text], i) => [
       h("input", {
         type: "radio",

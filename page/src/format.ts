@@ -1,0 +1,122 @@
+/** Numbers, times and states as text. */
+
+import type { Findings, Job, Lesion, Limits } from "./api";
+
+/** A number rounded as in the report, or `unknown`; an unknown value is never shown as 0. */
+export function rounded(value: number | null, digits = 1): string {
+  return value === null ? "unknown" : value.toFixed(digits);
+}
+
+export function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** A line from the server as a sentence: with a capital and a full stop. */
+export function sentence(text: string): string {
+  const capitalised = capital(text);
+  return /[.!?]$/.test(capitalised) ? capitalised : `${capitalised}.`;
+}
+
+/** The message of an error as a sentence. */
+export function errorText(error: unknown): string {
+  return sentence(error instanceof Error ? error.message : String(error));
+}
+
+export function size(bytes: number): string {
+  if (bytes < 1000) return `${bytes} B`;
+  let value = bytes;
+  let unit = "B";
+  for (const next of ["kB", "MB", "GB"]) {
+    if (value < 1000) break;
+    value /= 1000;
+    unit = next;
+  }
+  return `${value >= 100 || Number.isInteger(value) ? value.toFixed(0) : value.toFixed(1)} ${unit}`;
+}
+
+/** A count with its noun: `1 file`, `5,000 files`. */
+export function counted(count: number, noun: string): string {
+  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+export function hours(count: number): string {
+  return count >= 48 && count % 24 === 0 ? counted(count / 24, "day") : counted(count, "hour");
+}
+
+export function describeLimits(limits: Limits): string {
+  return (
+    `Up to ${size(limits.upload_bytes)}, ${counted(limits.upload_files, "file")} and ` +
+    `${counted(limits.slices, "slice")} per scan. Results are kept for ${hours(limits.keep_hours)}.`
+  );
+}
+
+/** The state of a job in a few words. */
+export function jobState(job: Job): string {
+  switch (job.status) {
+    case "queued":
+      return job.position === null ? "in the queue" : `in the queue, position ${job.position}`;
+    case "running":
+      return job.progress === null
+        ? "reading the scan"
+        : `slice ${job.progress.done} of ${job.progress.total}`;
+    case "failed":
+      return "failed";
+    case "done":
+      return job.summary ?? "done";
+  }
+}
+
+export function lesionSize(lesion: Lesion): string {
+  if (lesion.volume_ml !== null) return `${lesion.volume_ml.toFixed(1)} ml`;
+  return lesion.area_px === null ? "unknown size" : `${lesion.area_px.toLocaleString("en")} px`;
+}
+
+/** The reasons why values of the burden are unknown, each with the values that it concerns. */
+export function unknownBurden(findings: Findings): string[] {
+  const values = new Map<string, string[]>();
+  for (const [path, reason] of Object.entries(findings.unknown)) {
+    const name = path.split(".").at(-1) ?? path;
+    if (!(name in BURDEN_LABELS)) continue;
+    const side = path.startsWith("right_lung") ? "right " : path.startsWith("left_lung") ? "left " : "";
+    values.set(reason, [...(values.get(reason) ?? []), side + BURDEN_LABELS[name]]);
+  }
+  return [...values].map(([reason, names]) => `unknown: ${reason} (${names.join(", ")})`);
+}
+
+const BURDEN_LABELS: Record<string, string> = {
+  lesion_volume_ml: "lesion ml",
+  lung_volume_ml: "lung ml",
+  lesion_share_of_lung_percent: "% of lung",
+};
+
+/** The lesion in a slice, as the report gives it. */
+export function describeSlice(findings: Findings, slice: number): string {
+  const lesion = findings.profile.lesion[slice] ?? 0;
+  const lung = findings.profile.lung[slice] ?? 0;
+  if (lesion === 0) return `slice ${slice}: no lesion`;
+  const amount = findings.profile.unit === "ml" ? `${lesion.toFixed(2)} ml` : `${lesion.toLocaleString("en")} px`;
+  const share = lung > 0 ? `${Math.min(100, (100 * lesion) / lung).toFixed(0)} % of the lung` : "no lung";
+  return `slice ${slice}: lesion ${amount}, ${share}`;
+}
+
+/** The time of day, with the date unless it is today. */
+export function clock(time: string): string {
+  const date = new Date(time);
+  const isToday = date.toDateString() === new Date().toDateString();
+  const hour = date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  return isToday ? hour : `${date.toLocaleDateString("en-GB", { day: "numeric", month: "short" })}, ${hour}`;
+}
+
+/** The content and the format of a result file. */
+export function fileLabel(name: string): string {
+  const labels: Record<string, string> = {
+    "lesions.nii.gz": "Mask, NIfTI",
+    "lesions.png": "Mask, PNG",
+    "lesions.dcm": "Mask, DICOM SEG",
+    "findings.dcm": "Findings, DICOM SR",
+    "findings.json": "Findings, JSON",
+    "preview.png": "Preview image",
+    "report.html": "Report",
+  };
+  return labels[name] ?? (name.endsWith(".png") ? `Mask of ${name.split("/").at(-1)}` : name);
+}

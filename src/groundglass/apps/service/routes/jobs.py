@@ -1,0 +1,69 @@
+"""The jobs: their state, events when it changes, and deleting them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import StreamingResponse
+
+from groundglass.apps.service.api_models import JobId, error_responses
+from groundglass.apps.service.jobs import JobStatus, ScanJob
+from groundglass.apps.service.service import Service
+
+POLL_EVERY_S = 0.25  # looks for changes of a job
+KEEPALIVE_EVERY_S = 15.0  # sends a comment, so that no proxy closes the connection as idle
+
+
+def job_routes(service: Service) -> APIRouter:
+    """Return the routes of `/api/jobs`."""
+    router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+
+    @router.get("")
+    async def jobs() -> list[ScanJob]:
+        """List all jobs, newest first."""
+        return [service.get_job(job.id) if job.status is JobStatus.RUNNING else job for job in service.jobs.all()]
+
+    @router.get("/{id}", responses=error_responses(404))
+    async def job(job_id: JobId) -> ScanJob:
+        """Return the state of a job."""
+        return service.get_job(job_id)
+
+    @router.delete("/{id}", status_code=204, responses=error_responses(404))
+    async def delete(job_id: JobId) -> None:
+        """Delete a job with its scan and its results; stop it if it runs."""
+        if not await run_sync(service.dispatcher.remove, job_id):
+            raise HTTPException(404, "no such job: it was deleted, or it has expired")
+
+    @router.get(
+        "/{id}/events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"text/event-stream": {}}}, **error_responses(404)},
+    )
+    async def events(job_id: JobId) -> StreamingResponse:
+        """Send the job as a server-sent event, at once and whenever it changes, until it is done, failed or deleted."""
+        service.get_job(job_id)
+        return StreamingResponse(_changes(service, job_id), media_type="text/event-stream")
+
+    return router
+
+
+async def _changes(service: Service, job_id: str) -> AsyncIterator[str]:
+    sent, sent_at_s = None, time.monotonic()
+    while True:
+        try:
+            job = service.get_job(job_id)
+        except HTTPException:  # it was deleted
+            return
+        if job != sent:
+            sent, sent_at_s = job, time.monotonic()
+            yield f"event: job\ndata: {job.model_dump_json()}\n\n"
+        elif time.monotonic() - sent_at_s > KEEPALIVE_EVERY_S:
+            sent_at_s = time.monotonic()
+            yield ": keepalive\n\n"
+        if job.is_over:
+            return
+        await anyio.sleep(POLL_EVERY_S)

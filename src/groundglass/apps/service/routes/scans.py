@@ -1,0 +1,120 @@
+"""Sending scans and corrected masks, and what the page must know before: the limits and the lung window."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+
+from groundglass.apps.service.api_models import (
+    DisplaySettings,
+    DisplayWindow,
+    JobId,
+    Responses,
+    ServiceLimits,
+    error_responses,
+)
+from groundglass.apps.service.jobs import ScanJob
+from groundglass.apps.service.service import Service
+from groundglass.apps.service.upload import FIELD, Upload, UploadError, receive, without_stalls
+from groundglass.scan.intensity import LUNG_WINDOW
+
+_REFUSALS: Responses = error_responses(408, 413, 429, 507)
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {
+    "type": "object",
+    "required": [FIELD],
+    "properties": {FIELD: {"type": "array", "minItems": 1, "items": _FILE}},
+}
+
+
+def scan_routes(service: Service) -> APIRouter:
+    """Return the routes that accept scans and corrections."""
+    config = service.config
+    router = APIRouter(prefix="/api", tags=["scans"])
+
+    @router.get("/limits")
+    async def limits() -> ServiceLimits:
+        """Return what the server accepts."""
+        return ServiceLimits(
+            upload_bytes=config.max_upload_bytes,
+            upload_files=config.max_upload_files,
+            slices=config.max_slices,
+            queue=config.queue_size,
+            free=service.free_slots,
+            keep_hours=config.keep_hours,
+        )
+
+    @router.get("/display")
+    async def display() -> DisplaySettings:
+        """Return how the reports draw a scan, so that a viewer can draw it alike."""
+        return DisplaySettings(lung_window=DisplayWindow(low_hu=LUNG_WINDOW.low_hu, high_hu=LUNG_WINDOW.high_hu))
+
+    @router.post(
+        "/scans",
+        status_code=202,
+        responses=_REFUSALS,
+        openapi_extra=_request_body("multipart/form-data", _FORM),
+    )
+    async def send_scan(request: Request, response: Response) -> ScanJob:
+        """Send a scan: one NIfTI, MHA, NRRD, ZIP or image file, or all files of a DICOM folder."""
+        async with service.reserve_slot(request, config.max_upload_bytes) as (job_id, folder):
+            content_type = request.headers.get("content-type", "")
+            limits = config.max_upload_bytes, config.max_upload_files
+            upload = await receive(request.stream(), content_type, folder.scan, *limits)
+            job = service.enqueue(job_id, upload)
+        response.headers["Location"] = f"/api/jobs/{job_id}"
+        return job
+
+    @router.post(
+        "/jobs/{id}/corrections",
+        status_code=202,
+        responses=_REFUSALS | error_responses(404, 409),
+        openapi_extra=_request_body("application/octet-stream", _FILE),
+    )
+    async def correct(job_id: JobId, request: Request, response: Response) -> ScanJob:
+        """Send a mask corrected by hand, as NIfTI on the grid of view/scan.nii.gz; it becomes a job of its own."""
+        source_job, source = service.get_finished_job(job_id)
+        async with service.reserve_slot(request, config.max_upload_bytes) as (new_id, folder):
+            size_bytes = await _write_body(request, folder.mask, config.max_upload_bytes)
+            await run_sync(_hard_link, source.scan, folder.scan)
+            job = service.enqueue(new_id, Upload(source_job.label, size_bytes), corrects=job_id)
+        response.headers["Location"] = f"/api/jobs/{new_id}"
+        return job
+
+    return router
+
+
+def _request_body(content_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Describe a body that a route reads as a stream, for the OpenAPI document."""
+    return {"requestBody": {"required": True, "content": {content_type: {"schema": schema}}}}
+
+
+async def _write_body(request: Request, file: Path, max_bytes: int) -> int:
+    """Write the body of a request to a file and return its size.
+
+    Raises:
+        UploadError: The body is empty or too large.
+    """
+    size = 0
+    async with await anyio.open_file(file, "wb") as stream:
+        async for chunk in without_stalls(request.stream()):
+            size += len(chunk)
+            if size > max_bytes:
+                raise UploadError(413, f"more than {max_bytes:,} bytes, the limit of this server")
+            await stream.write(chunk)
+    if not size:
+        raise UploadError(400, "the body is empty, expected the mask as NIfTI")
+    return size
+
+
+def _hard_link(source: Path, target: Path) -> None:
+    """Give a file, or every file of a folder, a second path without copying the bytes."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=lambda old, new: Path(new).hardlink_to(old))
+    else:
+        target.hardlink_to(source)

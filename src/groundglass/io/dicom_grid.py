@@ -1,0 +1,183 @@
+"""Sort DICOM slices along their normal, and check that they make up an even grid.
+
+What would make volumes wrong is refused: slices that are missing, shifted or unevenly spaced. Smaller deviations become
+notes for the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundglass.errors import FormatError
+from groundglass.io.dicom_header import DicomSlice, number_value
+from groundglass.io.limits import check_slice_size
+from groundglass.scan.geometry import Geometry
+
+SAME_POSITION_MM = 0.01  # slices that lie closer together count as repeated
+# In parts of the distance between slices. Distances that vary by less than the first are even; up to the second they
+# are noted, and no slice may lie farther than that from its place on the even grid.
+EVEN, JITTER = 0.01, 0.1
+SHIFT_MM = 1.0  # of a slice sideways, against a straight stack
+TILT_DEGREES = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class SliceStack:
+    """Slices in the order of their normal, on an even grid.
+
+    Attributes:
+        slices: The slices; repeated ones lie side by side.
+        affine_lps: (4, 4) matrix of the grid, from (z, y, x) to (L, P, S) mm.
+        notes: Sentences for the user.
+    """
+
+    slices: tuple[DicomSlice, ...]
+    affine_lps: NDArray[np.float64]
+    notes: tuple[str, ...]
+
+
+def sort_slices(name: str, slices: Sequence[DicomSlice]) -> SliceStack:
+    """Sort slices along their normal and check that they make up an even grid.
+
+    Slices at one position stay side by side: whether they are repeated is decided by their pixels.
+
+    Args:
+        name: Name of the input, for messages.
+        slices: Slices of one orientation and one matrix.
+
+    Raises:
+        FormatError: A position is missing, or the slices make up no even grid.
+    """
+    first = slices[0]
+    if first.spacing_mm is None or any(dicom_slice.spacing_mm != first.spacing_mm for dicom_slice in slices):
+        raise FormatError(f"{name} states no pixel spacing, or several, expected one for all slices: export it again")
+    if len(slices) == 1:
+        return _single_slice(name, first)
+    missing = sum(dicom_slice.position_mm is None or dicom_slice.directions is None for dicom_slice in slices)
+    if missing:
+        raise FormatError(
+            f"{missing} of {len(slices)} images in {name} state no position or orientation, so that they have no "
+            "order: export the series again with them"
+        )
+    directions = _unit_directions(name, first)
+    normal = np.cross(*directions)
+    positions = np.array([dicom_slice.position_mm for dicom_slice in slices])
+    order = np.argsort(positions @ normal, kind="stable")
+    positions = positions[order]
+    is_new = np.concatenate([[True], np.diff(positions @ normal) > SAME_POSITION_MM])
+    distinct = positions[is_new]
+    in_order = tuple(slices[i] for i in order)
+    if len(distinct) == 1:
+        return SliceStack(in_order, _single_slice(name, first).affine_lps, ())
+    step = (distinct[-1] - distinct[0]) / (len(distinct) - 1)
+    notes = (*_spacing_notes(name, distinct @ normal), *_tilt_notes(name, distinct, step, normal))
+    return SliceStack(in_order, _affine_lps(distinct[0], step, directions, first), notes)
+
+
+def grid_geometry(name: str, shape: tuple[int, int, int], affine_lps: NDArray[np.float64]) -> Geometry:
+    """Build a grid of this shape (z, y, x).
+
+    Raises:
+        FormatError: The grid is degenerate, or its axial slices are too small.
+    """
+    try:
+        geometry = Geometry(shape, affine_lps)
+        check_slice_size(name, geometry)
+        return geometry
+    except ValueError as error:
+        raise FormatError(f"{name} has no usable grid: {error}; export it again") from None
+
+
+def _single_slice(name: str, dicom_slice: DicomSlice) -> SliceStack:
+    """Return the grid of one slice, with assumptions for what it does not state."""
+    notes = []
+    header = dicom_slice.header
+    thickness = abs(number_value(header, "SpacingBetweenSlices") or number_value(header, "SliceThickness") or 0.0)
+    if not thickness:
+        thickness = 1.0
+        notes.append("the slice states no thickness: 1 mm is assumed, and volumes with it")
+    if dicom_slice.directions is None or dicom_slice.position_mm is None:
+        notes.append("the slice states no position or orientation: an upright axial slice is assumed")
+    upright = np.array([[1.0, 0, 0], [0, 1, 0]])
+    directions = upright if dicom_slice.directions is None else _unit_directions(name, dicom_slice)
+    position = np.zeros(3) if dicom_slice.position_mm is None else dicom_slice.position_mm
+    affine_lps = _affine_lps(position, thickness * np.cross(*directions), directions, dicom_slice)
+    return SliceStack((dicom_slice,), affine_lps, tuple(notes))
+
+
+def _unit_directions(name: str, dicom_slice: DicomSlice) -> NDArray[np.float64]:
+    """Return (2, 3) unit vectors along a row and along a column, which are at right angles."""
+    assert dicom_slice.directions is not None
+    lengths = np.linalg.norm(dicom_slice.directions, axis=1)
+    if (np.abs(lengths - 1) > 1e-2).any() or abs(dicom_slice.directions[0] @ dicom_slice.directions[1]) > 1e-2:
+        raise FormatError(f"{name} states an orientation whose axes are not at right angles: export it again")
+    return np.asarray(dicom_slice.directions / lengths[:, None])
+
+
+def _affine_lps(
+    origin: NDArray[np.float64], step: NDArray[np.float64], directions: NDArray[np.float64], dicom_slice: DicomSlice
+) -> NDArray[np.float64]:
+    """Return the (4, 4) matrix from (z, y, x, 1) of PS3.3 C.7.6.2.1.1.
+
+    Args:
+        origin: (3,) position of the first slice.
+        step: (3,) the way from a slice to the next.
+        directions: (2, 3) unit vectors along a row and along a column.
+        dicom_slice: A slice that states the pixel spacing.
+    """
+    assert dicom_slice.spacing_mm is not None
+    between_rows, between_columns = dicom_slice.spacing_mm
+    affine = np.eye(4)
+    affine[:3] = np.stack([step, directions[1] * between_rows, directions[0] * between_columns, origin], axis=1)
+    return affine
+
+
+def _spacing_notes(name: str, heights: NDArray[np.float64]) -> list[str]:
+    """Check that slices at these heights along the normal, in mm, are evenly spaced and complete."""
+    distances = np.diff(heights)
+    usual = float(np.median(distances))
+    deviation = np.abs(distances - usual) / usual
+    gaps = {  # {index of the slice before a gap: number of missing slices}
+        i: round(distance / usual) - 1
+        for i, distance in enumerate(distances)
+        if distance > 1.5 * usual and abs(distance / usual % 1 - 0.5) > 0.4
+    }
+    if gaps and (np.delete(deviation, list(gaps)) <= JITTER).all():
+        missing = sum(gaps.values())
+        before = ", ".join(str(i + 1) for i in list(gaps)[:5])
+        raise FormatError(
+            f"{name} lacks {missing} slice{'s' if missing > 1 else ''} (behind slice {before} of {len(heights)}, "
+            f"{usual:.3g} mm apart elsewhere): send the whole series, or the part without the gap"
+        )
+    found = f"{name} has slices {distances.min():.3g} to {distances.max():.3g} mm apart"
+    fix = "give a series of even slices, or resample it, e.g. with dcm2niix"
+    if (deviation > JITTER).any():
+        raise FormatError(f"{found}, expected one distance: {fix}")
+    off_grid = float(np.abs(heights - np.linspace(heights[0], heights[-1], len(heights))).max())
+    if off_grid > JITTER * usual:  # small deviations of one sign add up over many slices
+        raise FormatError(f"{found}, which puts some {off_grid:.2g} mm off an even grid: {fix}")
+    uneven = (deviation > EVEN).any()
+    return [f"slice distances vary by up to {100 * deviation.max():.0f} %: taken as even"] if uneven else []
+
+
+def _tilt_notes(
+    name: str, positions: NDArray[np.float64], step: NDArray[np.float64], normal: NDArray[np.float64]
+) -> list[str]:
+    """Check that slices at these (n, 3) positions lie on a straight line, which may be tilted against the normal."""
+    from_first = positions - positions[0]
+    sideways = from_first - np.outer(from_first @ normal, step / (step @ normal))
+    worst = float(np.linalg.norm(sideways, axis=1).max())
+    if worst > SHIFT_MM:
+        raise FormatError(
+            f"{name} has slices shifted sideways by up to {worst:.1f} mm, expected a straight stack: "
+            "give one series alone"
+        )
+    cosine = float(step @ normal) / float(np.linalg.norm(step))
+    angle = float(np.degrees(np.arccos(min(1.0, cosine))))
+    if angle <= TILT_DEGREES:
+        return []
+    return [f"the gantry was tilted by {angle:.1f} degrees: the grid is sheared, and kept so"]

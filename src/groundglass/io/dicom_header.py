@@ -1,0 +1,178 @@
+"""Read DICOM headers: instances, their slices, and attributes that may be missing or damaged."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import UID
+
+ByteOpener = Callable[[], BinaryIO]
+
+# Everything that pydicom and its decoders raise for damaged files.
+DICOM_ERRORS = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError),
+    *(struct.error, zlib.error, OverflowError, ArithmeticError, RecursionError, RuntimeError, AssertionError),
+    *(InvalidDicomError, BytesLengthException),
+)
+MIN_AXIAL_COSINE = 0.8  # of the angle between a slice's normal and the body's axis: up to 37 degrees
+
+
+@dataclass(frozen=True, eq=False)
+class DicomInstance:
+    """A DICOM file, of which the header is in memory.
+
+    Attributes:
+        open: Opens the file's bytes.
+        header: The data set without the pixels.
+    """
+
+    open: ByteOpener
+    header: Dataset
+
+    def read_bytes(self) -> BinaryIO:
+        """Return the whole file as a stream in memory, from which the pixels can be decoded."""
+        with self.open() as stream:
+            return io.BytesIO(stream.read())
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSlice:
+    """A slice: a single-frame instance, or a frame of a multi-frame one.
+
+    Attributes:
+        instance: The instance that holds the slice's pixels.
+        frame: Index of its frame in a multi-frame instance, from 0; None for a single-frame one.
+        position_mm: (3,) LPS, the centre of the first pixel; None if it is not stated.
+        directions: (2, 3) unit vectors along a row and along a column; None if they are not stated.
+        spacing_mm: Distance between rows and between columns; None if it is not stated.
+        slope: Slope of the rescale to HU.
+        intercept: Intercept of the rescale to HU.
+    """
+
+    instance: DicomInstance
+    frame: int | None
+    position_mm: NDArray[np.float64] | None
+    directions: NDArray[np.float64] | None
+    spacing_mm: tuple[float, float] | None
+    slope: float
+    intercept: float
+
+    @property
+    def header(self) -> Dataset:
+        """Header of the instance."""
+        return self.instance.header
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return int(self.header.Rows), int(self.header.Columns)
+
+    @property
+    def is_axial(self) -> bool:
+        """Whether the slice lies across the body; True if its orientation is not stated."""
+        return self.directions is None or abs(np.cross(*self.directions)[2]) > MIN_AXIAL_COSINE
+
+
+@contextmanager
+def silence_pydicom() -> Iterator[None]:
+    """Keep pydicom's own warnings and log lines, which may quote a header, from the terminal."""
+    log = logging.getLogger("pydicom")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def text_value(header: Dataset, keyword: str) -> str:
+    """Return an attribute as printable text on one line; empty if it is missing or damaged."""
+    try:
+        value = header.get(keyword)
+    except DICOM_ERRORS:
+        return ""
+    return "".join(c if c.isprintable() else "?" for c in str(value if value is not None else "")).strip()
+
+
+def text_values(header: Dataset, keyword: str) -> list[str]:
+    """Return the values of a text attribute of several, in capitals."""
+    return [value.strip(" '[]").upper() for value in text_value(header, keyword).split(",")]
+
+
+def number_value(header: Dataset, keyword: str) -> float | None:
+    """Return an attribute as a finite number; None if it is missing or damaged."""
+    values = number_values(header, keyword, 1)
+    return None if values is None else float(values[0])
+
+
+def number_values(header: Dataset, keyword: str, count: int) -> NDArray[np.float64] | None:
+    """Return (count,) an attribute of several finite numbers; None if it is missing or damaged."""
+    try:
+        values = np.array(header.get(keyword), dtype=np.float64).reshape(-1)
+    except DICOM_ERRORS:
+        return None
+    return values if len(values) == count and np.isfinite(values).all() else None
+
+
+def transfer_syntax(header: Dataset) -> UID:
+    """Return the transfer syntax that a file states; Implicit VR Little Endian if it has no file meta header."""
+    return UID(text_value(header.file_meta, "TransferSyntaxUID") or "1.2.840.10008.1.2")
+
+
+def slices_of(instance: DicomInstance) -> list[DicomSlice]:
+    """List the slices of an instance, one for each frame; empty if it holds no image."""
+    header = instance.header
+    if not number_value(header, "Rows") or not number_value(header, "Columns"):
+        return []
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        return [_slice(instance, None, header, header, header)]
+    shared = _first_item(header, "SharedFunctionalGroupsSequence")
+    slices = []
+    for index, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
+
+        def group(keyword: str, frame: Dataset = frame) -> Dataset:
+            return _first_item(frame if frame.get(keyword) else shared, keyword)
+
+        place = Dataset()
+        place.update(group("PlanePositionSequence"))
+        place.update(group("PlaneOrientationSequence"))
+        measures, rescale = group("PixelMeasuresSequence"), group("PixelValueTransformationSequence")
+        slices.append(_slice(instance, index, place, measures, rescale))
+    return slices
+
+
+def _first_item(header: Dataset, keyword: str) -> Dataset:
+    items = header.get(keyword)
+    return items[0] if items else Dataset()
+
+
+def _slice(
+    instance: DicomInstance, frame: int | None, place: Dataset, measures: Dataset, rescale: Dataset
+) -> DicomSlice:
+    """Build a slice from the data sets that state its place, its pixel spacing and its rescale."""
+    axes = number_values(place, "ImageOrientationPatient", 6)
+    spacing = number_values(measures, "PixelSpacing", 2)
+    slope, intercept = (number_value(rescale, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    return DicomSlice(
+        instance=instance,
+        frame=frame,
+        position_mm=number_values(place, "ImagePositionPatient", 3),
+        directions=None if axes is None else axes.reshape(2, 3),
+        spacing_mm=None if spacing is None or spacing.min() <= 0 else (float(spacing[0]), float(spacing[1])),
+        slope=1.0 if slope is None else slope,
+        intercept=0.0 if intercept is None else intercept,
+    )

@@ -1,0 +1,115 @@
+"""Decode the pixels of DICOM slices into HU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, JPEGExtended12Bit
+
+from groundglass.errors import FormatError
+from groundglass.io.dicom_header import DICOM_ERRORS, DicomInstance, DicomSlice, number_value, transfer_syntax
+
+# {transfer syntax: pydicom's name of the decoder}. GDCM ends the whole program on some damaged images, so it decodes
+# only what no other decoder with a free licence reads.
+DECODERS = {
+    **dict.fromkeys(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"), ""),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), "pillow"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), "gdcm"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "pyjpegls"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), "pylibjpeg"),
+    "1.2.840.10008.1.2.5": "pydicom",
+}
+LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
+PADDING_HU = -1024.0  # value given to padding: air
+
+
+def check_transfer_syntaxes(name: str, slices: Sequence[DicomSlice]) -> None:
+    """Check that there is a decoder for every slice.
+
+    Raises:
+        FormatError: A transfer syntax is not read; the message lists those that are.
+    """
+    for dicom_slice in slices:
+        uid = transfer_syntax(dicom_slice.header)
+        is_12_bit = uid == JPEGExtended12Bit and (number_value(dicom_slice.header, "BitsStored") or 0) > 8
+        if is_12_bit or uid not in DECODERS:
+            supported = ", ".join(UID(syntax).name for syntax in DECODERS)
+            raise FormatError(
+                f"{name} is packed as {uid.name} ({uid}{', 12 bits' if is_12_bit else ''}), which is not read: "
+                f"send it uncompressed; these are read: {supported}"
+            )
+
+
+def decode_slices(
+    name: str, slices: Sequence[DicomSlice], size: tuple[int, int]
+) -> Iterator[tuple[DicomSlice, NDArray[Any]]]:
+    """Decode slices one after the other; a multi-frame file is read once for all its frames in a row.
+
+    Args:
+        name: Name of the input, for messages.
+        slices: The slices.
+        size: Rows and columns that each slice has to have.
+
+    Yields:
+        Each slice and (y, x) its HU: int16 if slopes and intercepts of all are whole numbers and the values fit,
+        else float32. Padding is air.
+
+    Raises:
+        FormatError: An image is damaged or cut short.
+    """
+    is_whole = all(float(n).is_integer() for dicom_slice in slices for n in (dicom_slice.slope, dicom_slice.intercept))
+    current: DicomInstance | None = None
+    for dicom_slice in slices:
+        header = dicom_slice.header
+        syntax = transfer_syntax(header)
+        try:
+            if dicom_slice.instance is not current:
+                current, data = dicom_slice.instance, dcmread(dicom_slice.instance.read_bytes(), force=True)
+                data.file_meta.TransferSyntaxUID = syntax
+            stored = pixel_array(data, index=dicom_slice.frame, decoding_plugin=DECODERS[syntax])
+            if stored.shape != size:
+                raise ValueError("a frame of another size")
+        except FormatError:
+            raise
+        except (*DICOM_ERRORS, MemoryError):
+            raise FormatError(
+                f"{name} has an image that is damaged or cut short (packed as {syntax.name}): send the series again"
+            ) from None
+        hu = stored.astype(np.float32) * np.float32(dicom_slice.slope) + np.float32(dicom_slice.intercept)
+        _fill_padding(header, stored, hu)
+        fits = is_whole and float(np.abs(hu).max()) < 1 << 15
+        yield dicom_slice, hu.astype(np.int16) if fits else hu
+
+
+def _fill_padding(header: Dataset, stored: NDArray[Any], hu: NDArray[np.float32]) -> None:
+    """Set the padding of a slice to air."""
+    padding = _padding(header, stored)
+    if padding is None or not padding.any():
+        return
+    if float(hu[padding].max()) > PADDING_HU:  # tissue has this value, too: only what reaches the edge is padding
+        from scipy import ndimage  # here, so that the program starts quickly
+
+        edge = np.ones(stored.shape, dtype=np.bool_)
+        edge[1:-1, 1:-1] = False
+        padding = ndimage.binary_propagation(padding & edge, mask=padding)
+    hu[padding] = PADDING_HU
+
+
+def _padding(header: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Return (y, x) the pixels with a padding value (PS3.3 C.7.5.1.1.2); None if no such value is stated."""
+    limits = []
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        try:
+            limits.append(int(header[keyword].value))
+        except DICOM_ERRORS:
+            continue
+    if not limits:
+        return None
+    if stored.dtype.kind == "i":  # the value may be written as unsigned
+        limits = [limit - (1 << 16) if limit > 32767 else limit for limit in limits]
+    return np.asarray((stored >= min(limits)) & (stored <= max(limits)))

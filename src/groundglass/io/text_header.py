@@ -1,0 +1,132 @@
+"""The common parts of MHA and NRRD: a text header, and behind it in the same file the voxels."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from groundglass.errors import FormatError
+from groundglass.io.limits import (
+    check_slice_size,
+    check_stored_size,
+    check_voxel_count,
+    file_size,
+    printable,
+    read_bytes,
+    shown,
+)
+from groundglass.scan.geometry import Geometry
+
+_HEADER_LIMIT = 1 << 20  # bytes of a text header; real ones have some hundreds
+
+
+def split_header(path: Path, last_line: bytes) -> tuple[str, int]:
+    """Read a text header up to the line that begins with `last_line`.
+
+    Returns:
+        The header, and the byte at which the voxels begin.
+
+    Raises:
+        FormatError: There is no such line.
+    """
+    head, end = read_bytes(path, _HEADER_LIMIT), 0
+    for line in head.splitlines(keepends=True):
+        end += len(line)
+        if line.endswith(b"\n") and line.replace(b"\r", b"").startswith(last_line):
+            return head[:end].decode("latin-1"), end
+    raise FormatError(f"{shown(path)} is damaged or cut short: its header has no end; copy or download it again")
+
+
+def refuse_detached(name: str, data_file: str) -> None:
+    """Refuse a header that names another file for its voxels.
+
+    Raises:
+        FormatError: Always.
+    """
+    raise FormatError(
+        f"{name} keeps its voxels in another file ({printable(data_file)}), expected them inside: "
+        "save it as one .mha or .nrrd"
+    )
+
+
+def check_shape(name: str, size: tuple[int, ...], channels: int) -> None:
+    """Refuse what is not one grey volume or slice by its header, before memory is allocated.
+
+    Args:
+        name: The file's name, for messages.
+        size: Voxels along (x, y, z, ...).
+        channels: Numbers for each voxel.
+
+    Raises:
+        FormatError: The size is impossible or too large, or the file holds colours or several volumes.
+    """
+    check_voxel_count(name, size)
+    if channels != 1:
+        raise FormatError(
+            f"{name} holds {channels} numbers per voxel, expected one grey value: give the CT itself, in HU"
+        )
+    if len(size) < 2 or int(np.prod(size[3:])) > 1:
+        raise FormatError(
+            f"{name} has the shape {' x '.join(map(str, size))}, expected one volume: "
+            "take one, e.g. with SimpleITK image[:, :, :, 0]"
+        )
+
+
+def read_voxels(path: Path, start: int, byte_count: int, packed: bool) -> bytes:
+    """Read the voxels behind a header, without unpacking more than the header states.
+
+    Args:
+        path: The file.
+        start: The byte at which its voxels begin.
+        byte_count: Bytes of voxels that the header states.
+        packed: Whether they are packed by zlib or gzip.
+
+    Raises:
+        FormatError: The file holds fewer bytes, or unpacks to fewer or more.
+    """
+    name = shown(path)
+    check_stored_size(name, byte_count, file_size(path) - start, packed)
+    with path.open("rb") as file:
+        file.seek(start)
+        if not packed:
+            return file.read(byte_count)
+        unpacker = zlib.decompressobj(wbits=47)  # zlib or gzip
+        try:
+            data = unpacker.decompress(file.read(), byte_count + 1)
+        except zlib.error:
+            raise FormatError(f"{name} is damaged: its voxels do not unpack; copy or download it again") from None
+    if len(data) != byte_count or not unpacker.eof:
+        found = "more" if len(data) > byte_count else f"{len(data):,}"
+        raise FormatError(
+            f"{name} is damaged or cut short: its header states {byte_count:,} bytes of voxels, {found} were found; "
+            "copy or download it again"
+        )
+    return data
+
+
+def lps_geometry(name: str, size: tuple[int, ...], origin: ArrayLike, steps: ArrayLike) -> Geometry:
+    """Build the grid from (x, y, z) order; a 2-D slice gets a third axis, axes behind the third are dropped.
+
+    Args:
+        name: The file's name, for messages.
+        size: Voxels along the `axes` axes (x, y, z, ...).
+        origin: (axes,) the centre of the first voxel, in LPS mm.
+        steps: (axes, axes) in column i the way from a voxel to its neighbour along axis i, in LPS mm.
+
+    Raises:
+        FormatError: The grid is degenerate, or its axial slices are too small.
+    """
+    axes = min(len(size), 3)
+    affine = np.eye(4)
+    affine[:axes, :axes] = np.asarray(steps)[:axes, :axes]
+    affine[:axes, 3] = np.asarray(origin)[:axes]
+    affine[:, :3] = affine[:, 2::-1]
+    try:
+        geometry = Geometry((size[2] if axes > 2 else 1, size[1], size[0]), affine)
+        check_slice_size(name, geometry)
+    except ValueError as error:
+        raise FormatError(f"{name} has no usable grid: {error}; set its spacing and save it again") from None
+    return geometry

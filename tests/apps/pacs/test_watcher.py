@@ -1,0 +1,323 @@
+"""The loop of the watcher with a fake server: whose failure a failure is, and how long the pauses are."""
+
+import errno
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from groundglass.apps.pacs import dicomweb
+from groundglass.apps.pacs.access import Credentials, open_session
+from groundglass.apps.pacs.dicomweb import DicomWebArchive
+from groundglass.apps.pacs.ledger import Ledger, SeriesArrival, SeriesEntry
+from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, segment_series, short_message
+from groundglass.apps.pacs.spool import Spool
+from groundglass.apps.pacs.watcher import Backoff, RetryPolicy, WatchCounts, Watcher
+from groundglass.errors import InputError, OutputError, PacsError
+from groundglass.files import staged_folder
+from groundglass.workers import TimeLimitError, WorkerDiedError
+from helpers.fake_engine import fake_segmenter
+from helpers.orthanc import series, uid_of
+
+
+@dataclass
+class FakePacs:
+    """Source, archive and worker in one.
+
+    Attributes:
+        arrivals: Series that a poll finds.
+        is_up: Whether the server answers.
+        failures: {method: the error that it raises}.
+        instance_count: Number of instances that a retrieval gives.
+        stored: Study UIDs of the results that were stored.
+        segmentations: Number of series that were segmented.
+    """
+
+    arrivals: list[SeriesArrival] = field(default_factory=list)
+    is_up: bool = True
+    failures: dict[str, Exception] = field(default_factory=dict)
+    instance_count: int = 3
+    stored: list[str] = field(default_factory=list)
+    segmentations: int = 0
+
+    def check_connection(self) -> None:
+        if not self.is_up:
+            raise PacsError("down")
+
+    def poll(self, ledger: Ledger) -> bool:
+        self.check_connection()
+        ledger.add_arrivals(self.arrivals, len(self.arrivals))
+        return True
+
+    def retrieve(self, study_uid: str, series_uid: str, folder: Path) -> int:
+        self.fail_as_scripted("retrieve")
+        return self.instance_count
+
+    def has_instance(self, study_uid: str, read_instance_uid: str) -> bool:
+        return False
+
+    def store(self, study_uid: str, files: list[Path]) -> None:
+        self.fail_as_scripted("store")
+        self.stored.append(study_uid)
+
+    def run(self, task: SeriesTask) -> SegmentationResult:
+        self.fail_as_scripted("run")
+        self.segmentations += 1
+        task.results.mkdir(mode=0o700)
+        instance = Dataset()
+        instance.file_meta = FileMetaDataset()
+        instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        instance.SOPClassUID, instance.SOPInstanceUID = UID("1.2.840.10008.5.1.4.1.1.66.4"), UID("2.25.1")
+        instance.save_as(task.results / "lesions.dcm", enforce_file_format=True)
+        return SegmentationResult(("2.25.1",))
+
+    def fail_as_scripted(self, method: str) -> None:
+        if method in self.failures:
+            raise self.failures[method]
+
+
+@dataclass
+class WatcherSetUp:
+    """A watcher of a fake PACS, and the lines that it writes."""
+
+    pacs: FakePacs
+    ledger: Ledger
+    folder: Path
+    lines: list[str]
+
+    def watcher(self, retry_policy: RetryPolicy) -> Watcher:
+        pacs: Any = self.pacs
+        return Watcher(pacs, pacs, self.ledger, Spool(self.folder), pacs, retry_policy, self.lines.append)
+
+    def run_once(self, **retry_policy: Any) -> WatchCounts:
+        watcher = self.watcher(RetryPolicy(**{"poll_s": 0.0, "pause_s": 60.0, "max_tries": 3, **retry_policy}))
+        watcher.run(once=True)
+        return watcher.counts
+
+    @property
+    def entry(self) -> SeriesEntry:
+        entry = self.ledger.get("1.2.3")
+        assert entry is not None
+        return entry
+
+    def state(self) -> tuple[str, int, bool]:
+        """Return state and tries of the series, and whether the spool is empty."""
+        return str(self.entry.state), self.entry.tries, not list((self.folder / "spool").iterdir())
+
+
+@pytest.fixture
+def set_up(tmp_path: Path) -> Iterator[WatcherSetUp]:
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.bind_to_server("server")
+        yield WatcherSetUp(FakePacs([SeriesArrival("1.2.3", "1.2", 3, 1)]), ledger, tmp_path, [])
+
+
+def test_the_pauses_before_the_tries_of_a_series_grow_until_it_is_given_up(set_up: WatcherSetUp) -> None:
+    set_up.pacs.failures["run"] = TimeLimitError()
+    for tries, pause_s in ((1, 60), (2, 300)):
+        before = time.time()
+        assert set_up.run_once(time_limit_s=7) == WatchCounts(failed=1)
+        assert set_up.state() == ("waiting", tries, True)
+        due = set_up.ledger.next_due_time()
+        assert due is not None
+        assert before + pause_s <= due <= time.time() + pause_s
+        assert set_up.run_once() == WatchCounts()
+        set_up.ledger.postpone(set_up.entry, 0.0)
+    assert set_up.run_once(time_limit_s=7) == WatchCounts(failed=1)
+    assert set_up.state() == ("left", 3, True)
+    assert set_up.entry.reason == "took more than 7 s: give it more with --time-limit"
+    assert set_up.lines == [
+        "1.2.3: 3 instances retrieved",
+        "1.2.3: failed: took more than 7 s: give it more with --time-limit (again in 60 s, after try 1 of 3)",
+        "1.2.3: 3 instances retrieved",
+        "1.2.3: failed: took more than 7 s: give it more with --time-limit (again in 5 min, after try 2 of 3)",
+        "1.2.3: 3 instances retrieved",
+        "1.2.3: failed: took more than 7 s: give it more with --time-limit (given up after try 3 of 3)",
+    ]
+
+
+@pytest.mark.parametrize("step", ["retrieve", "store"])
+def test_a_server_that_does_not_answer_is_not_a_failure_of_the_series(set_up: WatcherSetUp, step: str) -> None:
+    def go_down(*_: object) -> None:
+        set_up.pacs.is_up = False
+        raise PacsError("the connection failed")
+
+    setattr(set_up.pacs, step, go_down)
+    with pytest.raises(PacsError, match="the connection failed"):
+        set_up.run_once()
+    kept = step == "store"  # the series is not segmented again
+    assert set_up.state() == ("segmented" if kept else "waiting", 0, not kept)
+    delattr(set_up.pacs, step)
+    set_up.pacs.is_up = True
+    assert set_up.run_once() == WatchCounts(stored=1)
+    assert set_up.state() == ("done", 0, True)
+    assert set_up.pacs.segmentations == 1
+
+
+def test_a_server_that_fails_with_one_series_alone_is_a_failure_of_the_series(set_up: WatcherSetUp) -> None:
+    set_up.pacs.failures["store"] = PacsError("the server answers 500 to the storage of results")
+    assert set_up.run_once() == WatchCounts(failed=1)
+    assert set_up.state() == ("segmented", 1, False)
+    set_up.pacs.failures.clear()
+    set_up.ledger.postpone(set_up.entry, 0.0)
+    assert set_up.run_once() == WatchCounts(stored=1)
+    assert set_up.pacs.segmentations == 1
+    assert set_up.state() == ("done", 1, True)
+
+
+def test_the_results_of_a_series_that_is_given_up_are_removed_from_the_spool(set_up: WatcherSetUp) -> None:
+    set_up.pacs.failures["store"] = PacsError("the server answers 500 to the storage of results")
+    assert set_up.run_once(max_tries=1) == WatchCounts(failed=1)
+    assert set_up.state() == ("left", 1, True)
+
+
+@pytest.mark.parametrize("error", [TimeLimitError(), WorkerDiedError("signal 9")])
+def test_partial_results_of_a_killed_worker_leave_the_spool(set_up: WatcherSetUp, error: Exception) -> None:
+    killed = []
+
+    def die_while_writing(task: SeriesTask) -> SegmentationResult:
+        killed.append(staged_folder(task.results))  # never left, as in a process that is killed
+        (killed[-1].__enter__() / "lesions.dcm").touch()
+        raise error
+
+    set_up.pacs.run = die_while_writing  # type: ignore[method-assign]
+    assert set_up.run_once() == WatchCounts(failed=1)
+    assert set_up.state() == ("waiting", 1, True)
+
+
+@pytest.mark.parametrize("damage", ["all", "file", "content"])
+def test_results_that_are_missing_or_damaged_in_the_spool_are_made_again(set_up: WatcherSetUp, damage: str) -> None:
+    set_up.pacs.failures["store"] = PacsError("the server answers 500 to the storage of results")
+    set_up.run_once()
+    file = Spool(set_up.folder).results("1.2.3") / "lesions.dcm"
+    if damage == "content":
+        file.write_bytes(b"")
+    elif damage == "file":
+        file.unlink()
+    else:
+        Spool(set_up.folder).clear("1.2.3")
+    set_up.pacs.failures.clear()
+    set_up.ledger.postpone(set_up.entry, 0.0)
+    assert set_up.run_once() == WatchCounts(stored=1)
+    assert set_up.pacs.segmentations == 2
+
+
+def test_a_series_that_grows_before_its_results_are_stored_is_segmented_again(set_up: WatcherSetUp) -> None:
+    set_up.pacs.failures["store"] = PacsError("the server answers 500 to the storage of results")
+    set_up.run_once()
+    set_up.pacs.failures.clear()
+    set_up.pacs.arrivals = [SeriesArrival("1.2.3", "1.2", 4, 2)]
+    set_up.pacs.instance_count = 4
+    assert set_up.run_once() == WatchCounts(stored=1)
+    assert set_up.pacs.segmentations == 2
+    assert set_up.pacs.stored == ["1.2"]
+
+
+def test_a_retrieval_of_too_few_instances_fails(set_up: WatcherSetUp) -> None:
+    set_up.pacs.instance_count = 2
+    assert set_up.run_once() == WatchCounts(failed=1)
+    assert set_up.entry.reason == "the server gave 2 of the series' 3 instances"
+    assert set_up.pacs.segmentations == 0
+
+
+def test_instances_that_arrive_before_the_retrieval_are_segmented_once(set_up: WatcherSetUp) -> None:
+    set_up.pacs.instance_count = 4
+    assert set_up.run_once() == WatchCounts(stored=1)
+    set_up.pacs.arrivals = [SeriesArrival("1.2.3", "1.2", 4, 2)]
+    assert set_up.run_once() == WatchCounts()
+
+
+def test_a_full_disk_is_not_a_failure_of_the_series(set_up: WatcherSetUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dicomweb_client.DICOMwebClient.iter_series", lambda *_: iter([None]))
+    monkeypatch.setattr(dicomweb, "dcmwrite", full)
+    archive = DicomWebArchive("http://127.0.0.1:1", open_session(Credentials()))
+    monkeypatch.setattr(set_up.pacs, "retrieve", archive.retrieve)
+    with pytest.raises(OutputError, match=r"000001\.dcm cannot be written: No space left on device; make room"):
+        set_up.run_once()
+    assert set_up.state() == ("waiting", 0, True)
+
+
+def test_an_internal_error_is_reported_without_the_message_of_a_library(
+    set_up: WatcherSetUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("PLANTED^NAME is odd")
+
+    files = series(tmp_path / "study")
+    monkeypatch.setattr("groundglass.apps.pacs.processing.segment", fail)
+    result = segment_series(SeriesTask(uid_of(files), files[0].parent, tmp_path / "results"), fake_segmenter())
+    assert result.internal_error is not None
+    assert result.internal_error.startswith("ValueError in test_watcher.py:")
+    assert "PLANTED" not in result.internal_error
+    monkeypatch.setattr(set_up.pacs, "run", lambda _: result)
+    assert set_up.run_once() == WatchCounts(failed=1)
+    assert set_up.entry.reason == result.internal_error
+
+
+def test_a_series_during_which_the_watcher_was_killed_comes_after_the_others(set_up: WatcherSetUp) -> None:
+    set_up.pacs.arrivals = [SeriesArrival(f"1.2.{number}", "1.2", 3, number) for number in (3, 4, 5)]
+    set_up.ledger.add_arrivals(set_up.pacs.arrivals, 5)
+    set_up.ledger.mark_begun(set_up.entry)  # and the watcher was killed
+    assert set_up.run_once() == WatchCounts(stored=3)
+    assert [line[:5] for line in set_up.lines if "stored" in line] == ["1.2.4", "1.2.5", "1.2.3"]
+
+
+def test_a_series_without_instances_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    with pytest.raises(InputError, match="series holds no DICOM"):
+        segment_series(SeriesTask("1.2.3", tmp_path / "series", tmp_path / "results"), fake_segmenter())
+
+
+def test_uids_in_messages_are_cut_to_their_end() -> None:
+    message = short_message(ValueError("series 1.2.826.0.1.3680043.8.498.11486944512306609\n103 holds 1.5 of 2.5"))
+    assert message == "series …944512306609 103 holds 1.5 of 2.5"
+
+
+def test_pauses_for_a_server_grow_and_each_reason_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    slept: list[float] = []
+    monkeypatch.setattr("groundglass.apps.pacs.watcher.time.sleep", slept.append)
+    backoff = Backoff(lines.append)
+    backoff.reset()
+    for message in ("down", "down", "down", "denied", "down", "down", "down", "down"):
+        backoff.wait(PacsError(message))
+    assert slept == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert lines == ["waiting: down", "waiting: denied", "waiting: down"]
+    backoff.reset()
+    backoff.reset()
+    assert lines[3:] == ["resumed after 0 s"]
+    backoff.wait(PacsError("down"))
+    assert slept[-1] == 1
+
+
+def test_a_continuous_watch_waits_for_the_server(set_up: WatcherSetUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up.pacs.is_up = False
+    pauses: list[float] = []
+
+    def come_up_later(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 2:
+            set_up.pacs.is_up = True
+        if len(pauses) > 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("groundglass.apps.pacs.watcher.time.sleep", come_up_later)
+    watcher = set_up.watcher(RetryPolicy())
+    with pytest.raises(KeyboardInterrupt):
+        watcher.run(once=False)
+    assert pauses[:2] == [1, 2]
+    assert 0 < pauses[2] <= 10
+    assert set_up.lines[0] == "waiting: down"
+    assert set_up.lines[1:3] == ["1.2.3: 3 instances retrieved", set_up.lines[2]]
+    assert "resumed after 0 s" in set_up.lines
+    assert watcher.counts == WatchCounts(stored=1)

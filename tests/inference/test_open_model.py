@@ -1,0 +1,100 @@
+"""`open_model`: the bundled model, an ONNX file, a run folder, and paths that hold none of them."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundglass.errors import GroundglassError, ModelError
+from groundglass.inference.engine_config import EngineConfig, Precision
+from groundglass.inference.model_card import bundled_model, read_card
+from groundglass.inference.open_model import open_model, resolve_model
+from groundglass.inference.pipeline import segment_scan
+from groundglass.scan.packed_mask import voxels_per_slice
+from groundglass.scan.phantom import chest_phantom
+from helpers.medseg_phantoms import write_phantoms
+
+RUN_CONFIG = """
+name = "tiny"
+[network]
+widths = [4, 8]
+[training]
+epochs = 1
+early_stopping_patience = 0
+"""
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    """A copy of the bundled float32 model under another name, without an int8 version."""
+    for suffix in (".onnx", ".json"):
+        shutil.copy(bundled_model().with_suffix(suffix), tmp_path / f"copy{suffix}")
+    return tmp_path / "copy.onnx"
+
+
+def test_without_a_path_the_bundled_model_is_opened() -> None:
+    segmenter = open_model()
+    assert segmenter.card.name.startswith("groundglass-ct")
+    assert voxels_per_slice(segment_scan(chest_phantom(shape=(12, 96, 128)).scan, segmenter).class_map).any()
+
+
+def test_an_onnx_file_is_opened_with_its_card(onnx_file: Path) -> None:
+    segmenter = open_model(onnx_file, EngineConfig(precision=Precision.F32))
+    assert segmenter.card == read_card(bundled_model())
+    assert segmenter.engine.card.precision == "f32"
+
+
+@pytest.mark.slow
+def test_a_run_folder_is_opened_in_torch(tmp_path: Path) -> None:
+    from groundglass.data.prepare import PreparationSettings, prepare
+    from groundglass.data.splits import Split
+    from groundglass.training.config import read_config
+    from groundglass.training.run import train
+
+    folder = write_phantoms(tmp_path, grey=True)
+    prepare([folder], tmp_path / "prepared", PreparationSettings((72, 96)))
+    (tmp_path / "tiny.toml").write_text(RUN_CONFIG)
+    split = Split(
+        name="apart", protocol="B", rule="", train=("volumes/1",), validation=("volumes/5",), test=("volumes/4",)
+    )
+    train(read_config(tmp_path / "tiny.toml"), tmp_path / "prepared", split, tmp_path / "run")
+    segmenter = open_model(tmp_path / "run")
+    assert segmenter.card.name == "run"
+    assert segmenter.card.size == (72, 96)
+    assert segmenter.engine.card.name.startswith("torch ")
+    class_map = segment_scan(chest_phantom(shape=(6, 96, 128)).scan, segmenter).class_map
+    assert class_map.shape == (6, 96, 128)
+
+
+def test_a_run_folder_without_torch_names_the_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "groundglass.training.export", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ModelError, match=r"is a run folder, which needs torch, .*: pip install 'groundglass\[train\]'"):
+        open_model(tmp_path)
+
+
+def test_a_run_folder_is_not_accepted_where_an_onnx_file_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is a run folder, expected an ONNX file: write one with groundglass export"):
+        resolve_model(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["missing.onnx", "missing", "empty-folder", "text.onnx", "no-card.onnx"])
+def test_a_wrong_path_gives_an_error_of_one_line_that_names_it(path: str, tmp_path: Path) -> None:
+    (tmp_path / "empty-folder").mkdir()
+    (tmp_path / "text.onnx").write_text("no model")
+    (tmp_path / "text.json").write_text("no card")
+    (tmp_path / "no-card.onnx").write_text("no model")
+    with pytest.raises(GroundglassError) as caught:
+        open_model(tmp_path / path)
+    assert isinstance(caught.value, ModelError)
+    message = str(caught.value)
+    assert path.removesuffix(".onnx") in message
+    assert "\n" not in message
+    assert ": " in message
+
+
+def test_a_card_that_is_not_json_is_refused(onnx_file: Path) -> None:
+    onnx_file.with_suffix(".json").write_text("{")
+    with pytest.raises(ModelError, match=r"copy\.json is not a model card: Invalid JSON"):
+        open_model(onnx_file)

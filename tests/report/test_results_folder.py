@@ -1,0 +1,107 @@
+"""`save` writes all files of a result or none, also into a folder that holds an earlier result."""
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from groundglass.errors import OutputError
+from groundglass.inference.segmenter import Segmenter
+from groundglass.io.reader import read_scan
+from groundglass.report.analysis import Analysis, save, segment
+from groundglass.scan.phantom import Phantom
+from helpers.dicom_phantom import write_series
+
+NIFTI_NAMES = {"lesions.nii.gz", "findings.json", "preview.png", "report.html"}
+
+
+@dataclass(frozen=True)
+class Analyses:
+    """Results of three kinds, each with files of its own."""
+
+    volume: Analysis
+    dicom: Analysis
+    images: Analysis
+
+
+@pytest.fixture(scope="module")
+def analyses(phantom: Phantom, grey_band: Segmenter, tmp_path_factory: pytest.TempPathFactory) -> Analyses:
+    folder = tmp_path_factory.mktemp("sources")
+    write_series(phantom.scan, folder / "series")
+    (folder / "images").mkdir()
+    grey = np.clip((phantom.scan.values.astype(float) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+    for z in (12, 13):
+        Image.fromarray(grey[z]).save(folder / "images" / f"{z}.png")
+    return Analyses(
+        segment(phantom.scan, grey_band),
+        segment(read_scan(folder / "series"), grey_band),
+        segment(read_scan(folder / "images"), grey_band),
+    )
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_result_of_another_kind_leaves_no_file_of_the_earlier_one(analyses: Analyses, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    save(analyses.dicom, out)
+    assert set(content(out)) == NIFTI_NAMES | {"lesions.dcm", "findings.dcm"}
+    save(analyses.volume, out)
+    assert set(content(out)) == NIFTI_NAMES
+    save(analyses.images, out)
+    assert set(content(out)) == {
+        "lesions/12.png",
+        "lesions/13.png",
+        "findings.json",
+        "preview.png",
+        "report.html",
+    }
+    save(analyses.volume, out)
+    assert {path.name for path in out.iterdir()} == NIFTI_NAMES
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_other_files_in_the_folder_stay(analyses: Analyses, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    save(analyses.dicom, tmp_path)
+    save(analyses.volume, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_without_an_earlier_result_no_file_is_removed(analyses: Analyses, tmp_path: Path) -> None:
+    (tmp_path / "lesions").mkdir()
+    (tmp_path / "lesions" / "drawn.png").write_text("mine")
+    save(analyses.volume, tmp_path)
+    assert (tmp_path / "lesions" / "drawn.png").read_text() == "mine"
+
+
+def test_a_folder_of_masks_that_is_not_an_earlier_result_is_never_replaced(analyses: Analyses, tmp_path: Path) -> None:
+    (tmp_path / "lesions").mkdir()
+    (tmp_path / "lesions" / "drawn.png").write_text("mine")
+    with pytest.raises(OutputError, match="lesions is not a folder of an earlier result: name another folder"):
+        save(analyses.images, tmp_path)
+    assert content(tmp_path) == {"lesions/drawn.png": b"mine"}
+
+
+@pytest.mark.parametrize("failing", [1, 4, 7, 10], ids=["first file out", "fourth file out", "first in", "last in"])
+def test_an_error_while_files_are_exchanged_keeps_the_earlier_result(
+    failing: int, analyses: Analyses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(analyses.dicom, tmp_path)
+    before, rename, moved = content(tmp_path), Path.rename, []
+
+    def rename_or_fail(self: Path, target: Path) -> Path:
+        moved.append(self)
+        if len(moved) == failing:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename_or_fail)
+    with pytest.raises(OutputError, match="cannot be written: Input/output error"):
+        save(analyses.volume, tmp_path)
+    assert len(moved) == 2 * failing - 1  # the moves before it were undone
+    assert content(tmp_path) == before

@@ -1,0 +1,155 @@
+"""The documentation names only links, files, modules, keys, commands and options that exist."""
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer
+
+import groundglass
+from groundglass.cli import app
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(groundglass.__file__).parent
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "page" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CHANGELOG = ROOT / "CHANGELOG.md"
+TORCHRUN = {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--no-python"}
+TORCHRUN |= {"--node-rank", "--master-addr", "--master-port"}
+SLURM = {"--array", "--cpus-per-task"}
+FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+# A path from the root of the repository. It may hold `*`; it ends before a full stop.
+FILE = re.compile(r"(?<![\w/.>-])(?:src|tests|configs|bench|docs|page)/[\w./*-]*[\w*/]")
+MODULE = re.compile(r"`([a-z_]+(?:/[a-z_0-9]+)*\.(?:py|toml))`")
+CREATED = re.compile(r"> *(\S+)")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def code_lines(page: Path) -> Iterator[str]:
+    """The lines of code of a page, in blocks and in the text; a line that ends with `\\` is joined with the next."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = FENCE.findall(text)
+    prose = FENCE.sub("", text)
+    blocks += re.findall(r"^ {4}.*$", prose, re.MULTILINE) + re.findall(r"`([^`]+)`", prose)
+    for block in blocks:
+        yield from block.splitlines()
+
+
+def calls(line: str, program: str) -> Iterator[list[str]]:
+    """The words behind `program` for each call of it in a line of code; options stand as they are."""
+    for part in re.split(r"&&|[|;](?= )|[()]", line):
+        words = shlex.split(part, comments=True) if part.count("'") % 2 == 0 else part.split()
+        for place, word in enumerate(words):
+            if Path(word).name == program and not word.startswith("-"):
+                yield words[place + 1 :]
+                break
+
+
+@cache
+def command_options() -> dict[str, set[str]]:
+    """{command: its options} of the command line."""
+    group = typer.main.get_command(app)
+    commands = getattr(group, "commands", {})
+    return {
+        name: {"-h", "--help", *(option for parameter in command.params for option in parameter.opts)}
+        for name, command in commands.items()
+    }
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if link.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
+
+
+@each_page
+def test_every_path_that_is_named_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    created = set(CREATED.findall(text))
+    for name in set(FILE.findall(text)) - created:
+        bases = (ROOT, page.parent)
+        assert any(list(base.glob(name.rstrip("/"))) for base in bases), f"{page.name} names {name}"
+    for name in set(MODULE.findall(text)):
+        folders = (ROOT, PACKAGE, ROOT / "configs", page.parent)
+        assert any((folder / name).is_file() for folder in folders), f"{page.name} names {name}"
+
+
+@each_page
+def test_every_command_and_option_that_is_named_exists(page: Path) -> None:
+    known = command_options()
+    for line in code_lines(page):
+        for command, *words in filter(None, calls(line, "groundglass")):
+            if command == "--help":
+                continue
+            assert command in known, f"{page.name}: groundglass {command}"
+            options = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+            assert options <= known[command], f"{page.name}: {line}"
+
+
+@each_page
+def test_every_option_that_is_named_exists(page: Path) -> None:
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bench").glob("*.py"))
+    known = TORCHRUN.union(SLURM, re.findall(r'"(--[a-z-]+)"', scripts), *command_options().values())
+    named = re.findall(r"(?<=[`( ])--[a-z][a-z0-9-]*", page.read_text(encoding="utf-8"))
+    assert set(named) <= known
+
+
+@each_page
+def test_every_subcommand_of_a_script_that_is_named_exists(page: Path) -> None:
+    for script, command in re.findall(r"(bench/\w+\.py) ([a-z]+)\b", page.read_text(encoding="utf-8")):
+        source = (ROOT / script).read_text(encoding="utf-8")
+        if "choices=" in source or "add_parser" in source:
+            assert re.search(rf'"{command}"|def {command}\(', source), f"{page.name} names {script} {command}"
+
+
+@each_page
+def test_every_configuration_key_that_is_named_exists(page: Path) -> None:
+    files = [tomllib.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "configs").glob("*.toml")]
+    keys = {
+        (section, key) for file in files for section, value in file.items() if isinstance(value, dict) for key in value
+    }
+    text = page.read_text(encoding="utf-8")
+    sections = "field|network|loss|sampling|augment|teachers|training"
+    dotted = re.findall(rf"`({sections})\.((?!py|md)\w+)`", text)
+    assert set(dotted) <= keys | {("teachers", "weight")}
+    replaced = re.findall(r"s/\^?([a-z_0-9]+)(?: = )?\.\*/", text)  # by sed
+    assert set(replaced) <= {key for _, key in keys} | {"name"}
+
+
+def test_the_architecture_page_lists_every_module() -> None:
+    tree = FENCE.findall((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))[-1]
+    listed, folders = set(), [""]
+    for line in tree.splitlines()[1:]:  # four spaces for each level
+        depth, name = (len(line) - len(line.lstrip())) // 4, line.split()[0]
+        folders[depth:] = [folders[depth - 1] + name]
+        if name.endswith(".py"):
+            listed.add(folders[depth])
+        else:
+            assert (PACKAGE / folders[depth]).is_dir(), f"{folders[depth]} is no folder"
+    modules = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
+    modules = {path for path in modules if not path.endswith("__init__.py")}
+    modules |= {path.name for path in PACKAGE.glob("*.py")}
+    assert listed == modules
+
+
+def test_the_glossary_is_in_alphabetical_order() -> None:
+    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    terms = [row.replace("`", "").lower() for row in rows[1:]]
+    assert len(terms) > 40
+    assert terms == sorted(terms)

@@ -1,0 +1,307 @@
+"""Files and folders that appear whole or not at all, and locks on folders."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from groundglass.errors import OutputError
+from groundglass.files import (
+    lock_folder,
+    output_errors,
+    remove_staged,
+    sha256_of,
+    staged_folder,
+    write_atomic,
+    write_atomic_chunks,
+)
+
+KILLED_WHILE_STAGING = """
+import os, signal, sys
+from pathlib import Path
+from groundglass.files import staged_folder
+with staged_folder(Path(sys.argv[1])) as staging:
+    (staging / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+LOCK_FOLDER = """
+import sys
+from pathlib import Path
+from groundglass.files import lock_folder
+lock = lock_folder(Path(sys.argv[1]))
+print(lock is not None, flush=True)
+sys.stdin.read()
+"""
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+# Files
+
+
+def test_a_file_is_written_with_its_folders_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    write_atomic(path, b"one")
+    write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("umask")
+def test_the_umask_applies_and_the_process_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> int:
+        raise AssertionError("the umask belongs to the whole process, also to its other threads")
+
+    monkeypatch.setattr(os, "umask", refuse)
+    write_atomic(tmp_path / "shared", b"")
+    write_atomic(tmp_path / "private", b"", mode=0o600)
+    monkeypatch.undo()
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_error_while_chunks_are_produced_keeps_the_earlier_file(tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"first"
+        raise ValueError("no more")
+
+    write_atomic(tmp_path / "file", b"earlier")
+    with pytest.raises(ValueError, match="no more"):
+        write_atomic_chunks(tmp_path / "file", chunks())
+    assert content(tmp_path) == {"file": "earlier"}
+
+
+def test_a_write_that_fails_is_an_output_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match=r"file cannot be written: No space left on device; make room or name"):
+        write_atomic(tmp_path / "file", b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_errors_translates_os_errors_alone(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"x cannot be written: Is a directory; try another$"),
+        output_errors(Path("x"), "try another"),
+    ):
+        tmp_path.write_text("")
+    with pytest.raises(OutputError, match="x cannot be written: odd; make room"), output_errors(Path("x")):
+        raise OSError("odd")
+    with pytest.raises(ValueError, match="other"), output_errors(Path("x")):
+        raise ValueError("other")
+
+
+def test_sha256_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_text("abc")
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+# Folders
+
+
+def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "out"
+    with staged_folder(target) as staging:
+        (staging / "one").write_text("1")
+        (staging / "sub").mkdir()
+        (staging / "sub" / "two").write_text("2")
+        assert not target.exists()
+        assert staging.name.startswith(".")
+    assert content(target) == {"one": "1", "sub/two": "2"}
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_error_inside_leaves_nothing(tmp_path: Path) -> None:
+    def fill() -> None:
+        with staged_folder(tmp_path / "out") as staging:
+            (staging / "one").write_text("1")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fill()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_os_error_inside_is_an_output_error_that_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"out cannot be written: No space left"), staged_folder(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A folder with an earlier result and a file of the user."""
+    target = tmp_path / "out"
+    (target / "masks").mkdir(parents=True)
+    for name in ("notes.txt", "findings.json", "lesions.dcm", "masks/1.png"):
+        (target / name).write_text("earlier")
+    (target / "link").symlink_to("nowhere")
+    return target
+
+
+def test_an_existing_folder_keeps_other_files_and_loses_those_of_the_earlier_result(earlier: Path) -> None:
+    write_new_result(earlier, "lesions.dcm", "masks", "link", "never-written")
+    assert content(earlier) == {"notes.txt": "earlier", "findings.json": "new", "report.html": "new"}
+    assert sorted(path.name for path in earlier.iterdir()) == ["findings.json", "notes.txt", "report.html"]
+
+
+def test_a_folder_replaces_a_file_of_the_same_name(earlier: Path) -> None:
+    with staged_folder(earlier) as staging:
+        (staging / "findings.json").mkdir()
+        (staging / "findings.json" / "new").write_text("new")
+        (staging / "masks").write_text("new")
+    assert content(earlier) == {
+        "notes.txt": "earlier",
+        "lesions.dcm": "earlier",
+        "findings.json/new": "new",
+        "masks": "new",
+    }
+
+
+def write_new_result(target: Path, *replaces: str) -> None:
+    with staged_folder(target, replaces) as staging:
+        (staging / "findings.json").write_text("new")
+        (staging / "report.html").write_text("new")
+
+
+@pytest.mark.parametrize("failing", range(1, 6))
+def test_an_error_in_the_middle_of_the_exchange_undoes_it(
+    failing: int, earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, rename, calls = content(earlier), Path.rename, []
+
+    def rename_or_fail(self: Path, target: Path) -> Path:
+        calls.append(self)
+        if len(calls) == failing:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename_or_fail)
+    with pytest.raises(OutputError, match="out cannot be written: Input/output error"):
+        write_new_result(earlier, "lesions.dcm", "masks")
+    assert len(calls) == 2 * failing - 1
+    assert content(earlier) == before
+    assert sorted(path.name for path in earlier.iterdir()) == [
+        "findings.json",
+        "lesions.dcm",
+        "link",
+        "masks",
+        "notes.txt",
+    ]
+
+
+def test_files_that_cannot_be_put_back_are_kept(earlier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename, calls = Path.rename, []
+
+    def fail_after_two(self: Path, target: Path) -> Path:
+        calls.append(self)
+        if len(calls) > 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    before = sorted(content(earlier).values())
+    monkeypatch.setattr(Path, "rename", fail_after_two)
+    with pytest.raises(OutputError), staged_folder(earlier, ("lesions.dcm", "masks", "findings.json")):
+        pass
+    assert sorted(content(earlier).values()) == before
+
+
+def test_an_existing_folder_is_filled_without_touching_its_parent(
+    earlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = Path.mkdir
+
+    def only_inside(self: Path, *arguments: object, **options: object) -> None:
+        if self.parent == earlier.parent and self != earlier:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        mkdir(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", only_inside)
+    inode = earlier.stat().st_ino
+    with staged_folder(earlier) as staging:
+        assert staging.parent == earlier
+        (staging / "findings.json").write_text("new")
+    assert earlier.stat().st_ino == inode  # a mount point cannot be replaced
+    assert content(earlier)["findings.json"] == "new"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_the_parent_of_an_existing_folder_need_not_be_writable(earlier: Path) -> None:
+    earlier.parent.chmod(0o500)
+    try:
+        with staged_folder(earlier) as staging:
+            (staging / "findings.json").write_text("new")
+    finally:
+        earlier.parent.chmod(0o700)
+    assert content(earlier)["findings.json"] == "new"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_a_killed_process_left_is_removed(exists: bool, tmp_path: Path) -> None:
+    target = tmp_path / "scan [1]"  # the name is not a pattern
+    if exists:
+        target.mkdir()
+        (target / "kept").write_text("kept")
+    with staged_folder(tmp_path / "scan [1]-2") as other:
+        subprocess.run([sys.executable, "-c", KILLED_WHILE_STAGING, str(target)], check=False)
+        left = [path for path in tmp_path.rglob(".groundglass-*") if path != other]
+        assert [content(path) for path in left] == [{"half": "half"}]
+        remove_staged(target)
+        assert not left[0].exists()
+        assert other.exists()  # another folder is being filled at the same time
+    assert target.exists() == exists
+    assert not exists or content(target) == {"kept": "kept"}
+
+
+# Locks
+
+
+def test_a_folder_is_locked_for_one_process_until_it_is_released(tmp_path: Path) -> None:
+    lock = lock_folder(tmp_path)
+    assert lock is not None
+    command = [sys.executable, "-c", LOCK_FOLDER, str(tmp_path)]
+    assert subprocess.run(command, input="", capture_output=True, text=True, check=True).stdout == "False\n"
+    lock.release()
+    assert subprocess.run(command, input="", capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_a_lock_ends_when_its_process_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOCK_FOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "True\n"
+        assert lock_folder(tmp_path) is None
+        owner.kill()
+    lock = lock_folder(tmp_path)
+    assert lock is not None
+    lock.release()
+
+
+def test_the_lock_file_is_private(tmp_path: Path) -> None:
+    lock = lock_folder(tmp_path)
+    assert lock is not None
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o600]
+    lock.release()
+
+
+def test_a_folder_that_cannot_be_written_raises_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        lock_folder(tmp_path / "file")
