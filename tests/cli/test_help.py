@@ -33,7 +33,7 @@ def is_sentence(text: str) -> bool:
 def test_all_commands_are_there() -> None:
     assert set(COMMANDS) == {
         *("segment", "info", "follow", "demo", "batch", "serve", "watch", "prepare", "show", "split"),
-        *("train", "leakage", "study", "export", "quantize", "evaluate", "robustness"),
+        *("train", "train-lungs", "leakage", "study", "export", "quantize", "evaluate", "robustness"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Commands that need the `train` extra: train, leakage, study, export, quantize."""
+"""Commands that need the `train` extra: train, train-lungs, leakage, study, export, quantize."""
 
 from __future__ import annotations
 
@@ -73,6 +73,32 @@ def train(
     folder = output or Path("runs") / configuration.name / parts.name
     result = run(configuration, data, parts, folder, resume, devices, start, teacher or ())
     print_lines(describe_result(folder, result))
+
+
+@commands.command()
+def train_lungs(
+    datasets: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Dataset folders with lung masks: MedSeg's volumes, coronacases."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the run.")],
+    no_chest: Annotated[
+        Path | None,
+        typer.Option(
+            "--no-chest",
+            metavar="FOLDER",
+            help="Slices of 16-bit PNG (HU + 2048) that show no lung, such as abdomen and head.",
+            show_default="none",
+        ),
+    ] = None,
+    resume: Resume = False,
+) -> None:
+    """Train the network that finds the lungs, on all cases with lung masks but the public test part."""
+    require("torch", "lightning")
+    from groundglass.training.lungs.slices import read_lung_slices
+    from groundglass.training.lungs.train import train_lungs as run
+
+    print_lines([run(read_lung_slices(datasets, no_chest), output, resume)])
 
 
 @commands.command()

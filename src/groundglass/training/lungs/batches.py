@@ -1,0 +1,206 @@
+"""Batches for the lung network: slices turned, cut, blanked, noisy, in any window, each scaled by its own extremes.
+
+Whatever a scanner, an anonymiser or a screenshot does to a slice is drawn at random here, so that the network needs to
+know neither the window nor the field of view. Every random number follows from seed, epoch and batch alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, LungSlices
+
+INPUT_SIDE = 160  # pixels of the network's input
+PADDING_HU = (-1000.0, -1024.0, -2000.0, -3024.0)  # what scanners and anonymisers write where there is no patient
+NO_CHEST_SHARE = 0.1  # of the slices of an epoch
+
+
+@dataclass(frozen=True)
+class LungSampling:
+    """How an epoch is drawn.
+
+    Attributes:
+        steps: Batches in an epoch.
+        batch_size: Slices in a batch.
+        seed: Seed of all random numbers.
+    """
+
+    steps: int = 100
+    batch_size: int = 12
+    seed: int = 0
+
+
+class LungBatches:
+    """A `BatchSource` of images (N, 1, S, S) in [0, 1] and maps (N, 2, S, S) of the right and the left lung.
+
+    Cases count by the square root of their slices, and `NO_CHEST` with its own share. The right lung is the one on the
+    left of the image, also where an image is mirrored or turned upside down: the network learns where a lung lies
+    beside the mediastinum, and the scan's geometry tells what that side is called.
+    """
+
+    def __init__(self, slices: LungSlices, sampling: LungSampling) -> None:
+        self._hu, self._label = torch.from_numpy(slices.hu), torch.from_numpy(slices.label)
+        self._weights, self._sampling, self._epoch = _weights(slices), sampling, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
+        self._epoch = epoch
+
+    def to_device(self, device: torch.device) -> None:
+        """Make batches on a device from now on."""
+        self._hu, self._label = self._hu.to(device), self._label.to(device)
+
+    def shard(self, rank: int, world_size: int) -> None:
+        """Refuse more than one process: the network is small.
+
+        Raises:
+            ValueError: There are several processes.
+        """
+        if world_size > 1 or rank:
+            raise ValueError("the lung network is trained in one process")
+
+    def __len__(self) -> int:
+        return self._sampling.steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(self._sampling.steps):
+            rng = np.random.default_rng((self._sampling.seed, self._epoch, step))
+            chosen = rng.choice(len(self._hu), self._sampling.batch_size, p=self._weights)
+            yield augment_lungs(self._hu[chosen].float()[:, None], self._label[chosen], rng)
+
+
+def _weights(slices: LungSlices) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """(n,) the chance of each slice to be drawn."""
+    names, case, count = np.unique(slices.group, return_inverse=True, return_counts=True)
+    share = np.sqrt(count)
+    is_chest = names != NO_CHEST
+    share[is_chest] *= (1.0 if is_chest.all() else 1 - NO_CHEST_SHARE) / max(share[is_chest].sum(), 1e-9)
+    share[~is_chest] = NO_CHEST_SHARE if is_chest.any() else 1.0
+    return np.asarray((share / count)[case])
+
+
+class _Draw:
+    """Random numbers for the slices of a batch, one each."""
+
+    def __init__(self, rng: np.random.Generator, count: int) -> None:
+        self._rng, self._count = rng, count
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        return torch.from_numpy(self._rng.uniform(low, high, self._count).astype(np.float32))
+
+    def chance(self, probability: float) -> Tensor:
+        return torch.from_numpy(self._rng.random(self._count) < probability)
+
+    def padding(self) -> Tensor:
+        return torch.from_numpy(self._rng.choice(PADDING_HU, self._count).astype(np.float32))
+
+    def normal(self, like: Tensor) -> Tensor:
+        return torch.from_numpy(self._rng.standard_normal(like.shape).astype(np.float32))
+
+    def pixels(self, most: int) -> int:
+        return int(self._rng.integers(0, most + 1))
+
+
+def augment_lungs(hu: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Change slices at random.
+
+    Args:
+        hu: (N, 1, H, W) float32.
+        label: (N, H, W) uint8 of `RIGHT` and `LEFT`.
+        rng: The source of all random numbers.
+
+    Returns:
+        Images (N, 1, INPUT_SIDE, INPUT_SIDE) from 0 to 1, and the maps of right and left lung, 0 or 1.
+    """
+    draw = _Draw(rng, len(hu))
+    maps = torch.stack([label == RIGHT, label == LEFT], 1).float()
+    hu, maps = _move(_blank_outside(hu, maps, draw), maps, draw)
+    hu, maps = _cut(hu, maps, draw)
+    return _window(_degrade(hu, draw), draw), (maps > 0.5).float()
+
+
+def _column(values: Tensor) -> Tensor:
+    """(N,) -> (N, 1, 1, 1)."""
+    return values[:, None, None, None]
+
+
+def _blank_outside(hu: Tensor, maps: Tensor, draw: _Draw) -> Tensor:
+    """Sometimes set all outside the lungs to one value, as public data sets do."""
+    lungs, reach = maps.amax(1, keepdim=True), draw.pixels(2)
+    near = functional.max_pool2d(lungs, 2 * reach + 1, stride=1, padding=reach)
+    blanked = draw.chance(0.06) & lungs.flatten(1).any(1)
+    return torch.where(_column(blanked) & (near < 0.5), _column(draw.padding()), hu)
+
+
+def _move(hu: Tensor, maps: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
+    """Turn, mirror, stretch, zoom into and shift."""
+    angle = draw.uniform(-math.pi / 12, math.pi / 12)
+    angle = angle + math.pi * draw.chance(0.06)
+    angle = torch.where(draw.chance(0.03), draw.uniform(-math.pi, math.pi), angle)
+    zoom = torch.exp(draw.uniform(-0.35, 0.75) + draw.chance(0.12) * draw.uniform(0.2, 0.7))
+    stretch = torch.exp(draw.uniform(-0.15, 0.15))
+    mirror, flip = (1 - 2 * draw.chance(probability).float() for probability in (0.5, 0.06))
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rows = torch.stack([cos * mirror * stretch, -sin * flip * stretch, sin * mirror, cos * flip], 1)
+    reach = (0.15 + 0.45 * (zoom - 1).clamp(min=0)).clamp(max=0.75)
+    shift = torch.stack([draw.uniform(-1, 1) * reach, draw.uniform(-1, 1) * reach], 1)
+    pose = torch.cat([rows.view(-1, 2, 2) / zoom[:, None, None], shift[:, :, None]], 2)
+    grid = functional.affine_grid(pose.to(hu.device), [len(hu), 1, INPUT_SIDE, INPUT_SIDE], align_corners=False)
+    hu = functional.grid_sample(hu + 1000, grid, align_corners=False) - 1000
+    maps = functional.grid_sample(maps, grid, align_corners=False)
+    for sides_change in (mirror < 0, torch.cos(angle) < 0):
+        maps = torch.where(_column(sides_change.to(hu.device)), maps.flip(1), maps)
+    return hu, maps
+
+
+def _cut(hu: Tensor, maps: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
+    """Cut the field of view at some sides, or to a circle, and fill the rest with a padding value."""
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, INPUT_SIDE)] * 2, indexing="ij")
+    ends = [torch.where(draw.chance(0.5), draw.uniform(0.3, 1.0), 1.0)[:, None, None] for _ in range(4)]
+    outside = (x < -ends[0]) | (x > ends[1]) | (y < -ends[2]) | (y > ends[3])
+    outside &= draw.chance(0.35)[:, None, None]
+    circle = x**2 + y**2 > draw.uniform(0.85, 1.1)[:, None, None] ** 2
+    outside = (outside | (circle & draw.chance(0.3)[:, None, None]))[:, None].to(hu.device)
+    return torch.where(outside, _column(draw.padding()), hu), maps * ~outside
+
+
+def _degrade(hu: Tensor, draw: _Draw) -> Tensor:
+    """Blur and add noise."""
+    offsets = torch.arange(-3, 4).float()
+    kernel = torch.exp(-0.5 * (offsets / draw.uniform(0.05, 1.2)[:, None]) ** 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    stack = functional.pad(hu.transpose(0, 1), [3] * 4, mode="replicate")
+    stack = functional.conv2d(stack, kernel[:, None, None, :], groups=len(hu))
+    blurred = functional.conv2d(stack, kernel[:, None, :, None], groups=len(hu)).transpose(0, 1)
+    hu = torch.where(_column(draw.chance(0.3)), blurred, hu)
+    return hu + _column(draw.uniform(0, 60) * draw.chance(0.5)) * draw.normal(hu)
+
+
+def _window(hu: Tensor, draw: _Draw) -> Tensor:
+    """Apply a window drawn from narrow lung windows to all of CT, then scale by the extremes of the result."""
+    low, high = draw.uniform(-1500, -900), draw.uniform(100, 700)
+    wide, narrow = draw.chance(0.25), draw.chance(0.15)
+    low, high = (
+        torch.where(wide, draw.uniform(-2048, -1000), low),
+        torch.where(wide, draw.uniform(400, 1700), high),
+    )
+    low, high = (
+        torch.where(narrow, draw.uniform(-1100, -850), low),
+        torch.where(narrow, draw.uniform(-50, 200), high),
+    )
+    image = ((hu - _column(low)) / _column(high - low)).clamp(0, 1)
+    image = torch.where(_column(draw.chance(0.5)), (image * 255).round() / 255, image)
+    return scale_by_extremes(image ** torch.exp(_column(draw.uniform(-0.35, 0.35))))
+
+
+def scale_by_extremes(image: Tensor) -> Tensor:
+    """(N, 1, H, W) scaled so that each image runs from 0 to 1."""
+    low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
+    return (image - low) / (high - low).clamp(min=1e-3)

@@ -1,0 +1,127 @@
+"""The slices that teach a network where the lungs are: whole slices in HU with the right and the left lung labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from groundglass.data.case import Case
+from groundglass.data.catalogue import find_cases, select
+from groundglass.data.protocols import PUBLIC_TEST
+from groundglass.errors import DatasetError
+from groundglass.inference.lung_sides import split_left_right
+from groundglass.inference.lungs import find_lungs_in_volume
+from groundglass.io.reader import read_scan
+from groundglass.scan.geometry import AxialView
+from groundglass.scan.intensity import recognise_intensity
+from groundglass.scan.packed_mask import PackedMask
+from groundglass.scan.scan import Scan
+
+SIDE = 256  # pixels of a stored slice; the network sees fewer, after crops and turns
+RIGHT, LEFT = 1, 2
+NOT_STATED = 255  # in a lung mask: the slice is not labelled
+NO_CHEST = "no-chest"  # the group of slices that show no lung at all
+LUNG_FOLDERS = {"rp_im": "rp_lung_msk", "ct": "lung"}  # folder of the images -> folder of the lung masks
+# Slices on which the threshold finder, which labels what a mask does not state, takes bowel for lung (looked at).
+DOUBTFUL = {"coronacases/004": range(9, 14)}
+
+
+@dataclass(frozen=True, eq=False)
+class LungSlices:
+    """Whole slices with their lungs.
+
+    Attributes:
+        hu: (n, SIDE, SIDE) int16, HU or estimated HU.
+        label: (n, SIDE, SIDE) uint8: 0, `RIGHT` or `LEFT` (the patient's sides).
+        group: (n,) the case that a slice comes from, or `NO_CHEST`.
+    """
+
+    hu: NDArray[np.int16]
+    label: NDArray[np.uint8]
+    group: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.hu)
+
+
+def read_lung_slices(
+    datasets: Sequence[Path], no_chest: Path | None = None, patterns: Sequence[str] = ()
+) -> LungSlices:
+    """Read every case with a lung mask, and slices that show no chest.
+
+    Lesions count as lung. Slices whose lung mask is not stated are labelled by thresholds.
+
+    Args:
+        datasets: Dataset folders in the layout of MedSeg's volumes or of coronacases.
+        no_chest: A folder of 16-bit PNG slices (HU + 2048) without lung.
+        patterns: Names of the cases to read; by default all but the public test part.
+
+    Raises:
+        DatasetError: There is no case with a lung mask.
+        FormatError: A file is damaged.
+    """
+    cases = [case for case in find_cases(*datasets) if _lung_file(case) is not None]
+    chosen = select(cases, patterns) if patterns else [case for case in cases if case.name not in PUBLIC_TEST]
+    if not chosen:
+        raise DatasetError(
+            f"{', '.join(map(str, datasets))} hold no lung masks: expected {' or '.join(LUNG_FOLDERS.values())} "
+            "beside the images"
+        )
+    rows = [row for case in chosen for row in _case_rows(case)]
+    rows += [] if no_chest is None else list(_no_chest_rows(no_chest))
+    hu, label, group = zip(*rows, strict=True)
+    return LungSlices(np.array(hu), np.array(label), np.array(group))
+
+
+def _lung_file(case: Case) -> Path | None:
+    folder = LUNG_FOLDERS.get(case.image.parent.name)
+    path = case.image.parent.parent / folder / case.image.name if folder else None
+    return path if path is not None and path.is_file() else None
+
+
+def _case_rows(case: Case) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8], str]]:
+    scan, lung_file = read_scan(case.image), _lung_file(case)
+    assert lung_file is not None
+    view = AxialView(scan.geometry)
+    hu = np.stack(list(recognise_intensity(scan).slices(view.to_axial(scan.values))))
+    stated, lesion = (view.to_axial(_on_grid(scan, path)) for path in (lung_file, case.mask))
+    lungs = (stated == 1) | (lesion > 0)
+    unlabelled = (stated == NOT_STATED).all((1, 2))
+    if unlabelled.any():
+        found = np.asarray(find_lungs_in_volume(hu, view.geometry).mask)
+        lungs[unlabelled] = found[unlabelled]
+    right = np.asarray(split_left_right(PackedMask.from_slices(lungs)))
+    for z in range(len(hu)):
+        if z not in DOUBTFUL.get(case.name, ()):
+            sides = [_shrink(side[z].astype(np.float32)) > 0.5 for side in (right, lungs & ~right)]
+            label = np.where(sides[0], RIGHT, np.where(sides[1], LEFT, 0))
+            yield _rounded(_shrink(hu[z])), label.astype(np.uint8), case.name
+
+
+def _on_grid(scan: Scan, path: Path) -> NDArray[np.uint8]:
+    mask = read_scan(path)
+    if not mask.geometry.matches(scan.geometry, tolerance_mm=0.1):
+        raise DatasetError(f"{path} lies on another grid than its image: expected {scan.geometry}")
+    return np.asarray(np.rint(mask.values), dtype=np.uint8)
+
+
+def _no_chest_rows(folder: Path) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8], str]]:
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            hu = np.asarray(image).astype(np.float32) - 2048
+        yield _rounded(_shrink(hu)), np.zeros((SIDE, SIDE), np.uint8), NO_CHEST
+
+
+def _shrink(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(y, x) -> (SIDE, SIDE), averaging over the covered pixels."""
+    image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR), dtype=np.float32)
+
+
+def _rounded(hu: NDArray[np.float32]) -> NDArray[np.int16]:
+    return np.asarray(np.rint(hu.clip(-2048, 3000)), dtype=np.int16)

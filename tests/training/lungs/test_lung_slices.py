@@ -1,0 +1,83 @@
+"""The slices that teach where the lungs are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from groundglass.errors import DatasetError
+from groundglass.io import nifti
+from groundglass.scan.geometry import AxialView
+from groundglass.scan.phantom import Phantom, chest_phantom
+from groundglass.scan.scan import Scan
+from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, SIDE, read_lung_slices
+
+
+def write(path: Path, values: np.ndarray, phantom: Phantom) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nifti.write_scan(Scan(values, phantom.scan.geometry), path)
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    return chest_phantom(0, (24, 96, 128))
+
+
+@pytest.fixture(scope="module")
+def medseg(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Volumes 1 and 4, whose lung masks leave the lesions out."""
+    folder = tmp_path_factory.mktemp("medseg")
+    lesions, lungs = phantom.lesions.voxels, phantom.lungs.voxels & ~phantom.lesions.voxels
+    for name in ("1.nii.gz", "4.nii.gz"):
+        write(folder / "rp_im" / name, phantom.scan.values, phantom)
+        write(folder / "rp_msk" / name, lesions.astype(np.uint8), phantom)
+        write(folder / "rp_lung_msk" / name, lungs.astype(np.uint8), phantom)
+    return folder
+
+
+def test_lesions_count_as_lung_and_the_public_test_part_is_left_out(medseg: Path, phantom: Phantom) -> None:
+    slices = read_lung_slices([medseg])
+    assert set(slices.group) == {"volumes/1"}
+    assert slices.hu.shape == slices.label.shape == (24, SIDE, SIDE)
+    scale = SIDE**2 / (96 * 128)
+    assert (slices.label > 0).sum() == pytest.approx(phantom.lungs.voxels.sum() * scale, rel=0.02)
+    truth = AxialView(phantom.scan.geometry).to_axial(phantom.lungs.voxels)
+    assert (slices.label[truth.sum((1, 2)).argmax()] > 0).any()
+
+
+def test_the_right_lung_lies_on_the_left_of_the_slice(medseg: Path) -> None:
+    slices = read_lung_slices([medseg])
+    columns = {side: np.nonzero(slices.label == side)[2].mean() for side in (RIGHT, LEFT)}
+    assert columns[RIGHT] < SIDE / 2 < columns[LEFT]
+
+
+def test_cases_can_be_named_for_testing(medseg: Path) -> None:
+    assert set(read_lung_slices([medseg], patterns=["volumes/4"]).group) == {"volumes/4"}
+
+
+def test_slices_whose_lung_is_not_stated_are_labelled_by_thresholds(phantom: Phantom, tmp_path: Path) -> None:
+    lungs = phantom.lungs.voxels.astype(np.uint8)
+    lungs[:12] = 255
+    write(tmp_path / "ct" / "001.nii.gz", phantom.scan.values, phantom)
+    write(tmp_path / "lesion" / "001.nii.gz", phantom.lesions.voxels.astype(np.uint8), phantom)
+    write(tmp_path / "lung" / "001.nii.gz", lungs, phantom)
+    found = read_lung_slices([tmp_path]).label > 0
+    expected = phantom.lungs.voxels.sum() * SIDE**2 / (96 * 128)
+    assert found.sum() == pytest.approx(expected, rel=0.05)
+
+
+def test_slices_without_a_chest_have_no_label(medseg: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((64, 64), 2048 + 40, np.uint16)).save(tmp_path / "head.png")
+    slices = read_lung_slices([medseg], tmp_path)
+    none = slices.group == NO_CHEST
+    assert none.sum() == 1
+    assert not slices.label[none].any()
+    assert (slices.hu[none] == 40).all()
+
+
+def test_a_dataset_without_lung_masks_is_refused(tmp_path: Path, phantom: Phantom) -> None:
+    write(tmp_path / "rp_im" / "1.nii.gz", phantom.scan.values, phantom)
+    write(tmp_path / "rp_msk" / "1.nii.gz", phantom.lesions.voxels.astype(np.uint8), phantom)
+    with pytest.raises(DatasetError, match="no lung masks: expected rp_lung_msk or lung beside the images"):
+        read_lung_slices([tmp_path])

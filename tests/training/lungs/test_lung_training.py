@@ -1,0 +1,93 @@
+"""Batches of the lung network, and a training of a few steps."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from groundglass.errors import ConfigError
+from groundglass.training.lungs.batches import INPUT_SIDE, LungBatches, LungSampling, augment_lungs, scale_by_extremes
+from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, SIDE, LungSlices
+from groundglass.training.lungs.train import TRAINING, score_lungs, train_lungs
+
+
+def two_lungs(count: int = 6) -> LungSlices:
+    """Dark discs in a bright body: the right lung on the left of the image; the last slice shows no chest."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
+    hu = np.where((x / 0.42) ** 2 + (y / 0.32) ** 2 < 1, 40, -1000).astype(np.int16)
+    label = np.zeros((SIDE, SIDE), np.uint8)
+    for side, centre in ((RIGHT, -0.18), (LEFT, 0.18)):
+        label[(x - centre) ** 2 + y**2 < 0.13**2] = side
+    lungs = np.where(label > 0, -850, hu).astype(np.int16)
+    hus, labels = [lungs] * count + [hu], [label] * count + [np.zeros_like(label)]
+    return LungSlices(np.array(hus), np.array(labels), np.array(["volumes/1"] * count + [NO_CHEST]))
+
+
+def test_an_epoch_is_the_same_each_time_and_another_one_is_not() -> None:
+    batches = LungBatches(two_lungs(), LungSampling(steps=2, batch_size=3))
+    first, again = list(batches), list(batches)
+    batches.set_epoch(1)
+    other = list(batches)
+    assert len(batches) == len(first) == 2
+    for (image, maps), (same_image, same_maps), (other_image, _) in zip(first, again, other, strict=True):
+        assert image.shape == (3, 1, INPUT_SIDE, INPUT_SIDE)
+        assert maps.shape == (3, 2, INPUT_SIDE, INPUT_SIDE)
+        assert torch.equal(image, same_image)
+        assert torch.equal(maps, same_maps)
+        assert not torch.equal(image, other_image)
+
+
+def test_every_image_runs_from_0_to_1_and_every_map_is_0_or_1() -> None:
+    for image, maps in LungBatches(two_lungs(), LungSampling(steps=10, batch_size=4)):
+        assert image.amin() >= 0
+        assert image.amax() <= 1
+        assert set(maps.unique().tolist()) <= {0.0, 1.0}
+        assert not (maps[:, 0] * maps[:, 1]).any()
+
+
+def test_the_right_lung_is_always_the_one_on_the_left_of_the_image() -> None:
+    """Also where the slice is mirrored or turned upside down."""
+    seen = 0
+    for _, maps in LungBatches(two_lungs(), LungSampling(steps=40, batch_size=4)):
+        for right, left in maps:
+            if right.sum() > 200 and left.sum() > 200:
+                columns = [float(side.nonzero()[:, 1].float().mean()) for side in (right, left)]
+                seen += columns[0] < columns[1] - 5
+                assert columns[0] < columns[1] + 25  # a slice turned by about 90 degrees has no left and right
+    assert seen > 60
+
+
+def test_no_chest_has_its_share() -> None:
+    slices = two_lungs()
+    batches = LungBatches(slices, LungSampling(steps=150, batch_size=4))
+    empty = sum(int((maps.sum((1, 2, 3)) == 0).sum()) for _, maps in batches)
+    assert 0.05 < empty / 600 < 0.25  # cut away or zoomed out of view counts too
+
+
+def test_scaling_needs_no_window() -> None:
+    image = torch.rand(2, 1, 8, 8)
+    scaled = scale_by_extremes(image)
+    assert torch.allclose(scaled, scale_by_extremes(0.3 * image + 0.1), atol=1e-5)
+    assert (float(scaled.amin()), float(scaled.amax())) == (0.0, 1.0)
+
+
+def test_blanked_slices_keep_their_lungs() -> None:
+    slices, rng = two_lungs(), np.random.default_rng(1)
+    image, maps = augment_lungs(
+        torch.from_numpy(slices.hu[:6]).float()[:, None], torch.from_numpy(slices.label[:6]), rng
+    )
+    assert image.isfinite().all()
+    assert maps.sum() > 0
+
+
+def test_a_short_training_goes_on_and_scores(tmp_path: Path) -> None:
+    slices, short = two_lungs(), replace(TRAINING, epochs=1, precision="32-true")
+    sampling = LungSampling(steps=2, batch_size=2)
+    checkpoint = train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
+    with pytest.raises(ConfigError, match="holds a training already"):
+        train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
+    scores = score_lungs(checkpoint, slices)
+    assert set(scores) == {"volumes/1", NO_CHEST}
+    assert sum(scores["volumes/1"].counts) == 6 * INPUT_SIDE**2
