@@ -1,10 +1,13 @@
-"""Read damaged files of every format: each must give a scan or a one-line error, quickly and in little memory.
+"""Read damaged files of every kind: each must be read or give a one-line error, quickly and in little memory.
 
-    python bench/fuzz.py [--count 20000] [--seed 0] [--workers 2] [--only nrrd] [-o failures]
+    python bench/fuzz.py [--count 20000] [--seed 0] [--workers 2] [--only 'header-*'] [-o failures]
 
-Every file follows from the seed and its number; files that fail are kept in the output folder. A failure is any
-exception but `InputError`, a warning, a dead process, more than 10 s or more than 2 GiB. The exit code is 1 if there
-was one. Once the reader is fixed, put the file into tests/fuzz/.
+Scans of every format are damaged, headers of DICOM with the results for a PACS that are made from them, lists of cases
+and the dataset.json of datasets: `tests/helpers/fuzz_seeds.py` writes the intact files, `tests/helpers/fuzz_doors.py`
+reads the damaged ones. Every file follows from the seed and its number; files that fail are kept in the output folder.
+A failure is any exception but `InputError`, a warning, a message that is not one line of text, a dead process, more
+than 10 s or more than 2 GiB. The exit code is 1 if there was one. Once the reader is fixed, put the file into
+tests/fuzz/.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import gzip
 import io
 import multiprocessing
+import re
 import resource
 import sys
 import tempfile
@@ -21,31 +25,69 @@ import traceback
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
 
 from groundglass.errors import InputError
-from groundglass.io.reader import read_scan
+from groundglass.io.dicom_header import silence_pydicom
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from helpers.fuzz_doors import read_damaged
+from helpers.fuzz_seeds import save_unchanged, write_seeds
 
 SECONDS, MEMORY = 10, 2 << 30
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 HEADER = 600  # bytes at the start that get half of all changes
 ODD_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+ODD_TEXTS = (
+    *(
+        b"",
+        b" ",
+        b"\0\0\0\0",
+        b"\n",
+        b"\r\n",
+        b'"',
+        b";",
+        b"\t",
+        b",,,,",
+        b"\\\\\\",
+        b"^^^===^",
+        b"<b>&amp;",
+        b"[[[[[[",
+        b"{}",
+    ),
+    *(b"0", b"-1", b"1,5", b"1e999", b"nan", b"Infinity", b"null", b"true", b"1" * 200, b"1.2.003..abc", b"99999999"),
+    *(b"20201345", b"2020.01.02", b"250000.5", b"ISO_IR 192", b"ISO 2022 IR 87\\GB18030", b"\x1b$B;3ED", b"\x1b[31m"),
+    *(
+        "Müller".encode("latin_1"),
+        "Müller ünlü 王".encode(),
+        b"\xff\xfe",
+        b"\xc3(",
+        b"\xed\xa0\x80",
+        b"\\ud800",
+        b"../" * 9,
+    ),
+    *(b"A" * 70_000, "\u2028".encode(), b"\xc2\x85", b"lesion=1"),
+)
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """Make one to eight small changes: bits, numbers, holes, repeats, cuts."""
+    """Make one small change, or up to eight: bits, numbers, texts, holes, repeats, cuts."""
     content = bytearray(data)
-    for _ in range(rng.integers(1, 9)):
+    for _ in range(rng.integers(1, 9) if rng.random() < 0.5 else 1):
         if not content:
             break
         reach = min(HEADER, len(content)) if rng.random() < 0.5 else len(content)
         offset = int(rng.integers(reach))
         length = int(rng.integers(1, 64))
-        match rng.integers(7):
+        match rng.integers(8):
             case 0:
                 content[offset] ^= 1 << int(rng.integers(8))
             case 1:
@@ -63,35 +105,74 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
             case 6:
                 if rng.random() < 0.2:
                     del content[offset:]
+            case 7:
+                content[offset : offset + int(rng.integers(12))] = ODD_TEXTS[rng.integers(len(ODD_TEXTS))]
     return bytes(content)
 
 
+def mutate_header(data: bytes, rng: np.random.Generator) -> bytes:
+    """Give one to four attributes of a DICOM file an odd value, or remove them; the file itself stays well-formed."""
+    dataset = dcmread(io.BytesIO(data))
+    parents = [dataset, *_nested(dataset)]
+    for _ in range(rng.integers(1, 5)):
+        parent = parents[rng.integers(len(parents))] if rng.random() < 0.5 else dataset
+        tags = list(parent.keys())
+        if not tags:
+            continue
+        tag = tags[rng.integers(len(tags))]
+        element = parent.get_item(tag)
+        del parent[tag]
+        value = ODD_TEXTS[rng.integers(len(ODD_TEXTS))]
+        if element.VR != "SQ" and rng.random() < 0.8:
+            is_implicit, is_little_endian = dataset.original_encoding
+            value = value[:64_000] + b" " * (len(value) % 2)
+            parent[tag] = RawDataElement(tag, element.VR, len(value), value, 0, is_implicit, is_little_endian)
+    written = io.BytesIO()
+    save_unchanged(dataset, written)
+    return written.getvalue()
+
+
+def _nested(dataset: Dataset) -> Iterator[Dataset]:
+    """Yield the items of all sequences, at any depth."""
+    for element in dataset:
+        for item in element.value if element.VR == "SQ" else ():
+            yield item
+            yield from _nested(item)
+
+
 def mutate_file(name: str, data: bytes, rng: np.random.Generator) -> bytes:
-    """Mutate a file; half of the packed ones inside, and pack them again, as their checksum reveals other changes."""
-    if rng.random() < 0.5 or not name.endswith((".gz", ".zip")):
+    """Mutate a file; half of the packed ones and of DICOM inside, since a checksum or a parser stops other changes."""
+    if rng.random() < 0.5 or not name.endswith((".gz", ".zip", ".dcm")):
         return mutate(data, rng)
     if name.endswith(".gz"):
         return gzip.compress(mutate(gzip.decompress(data), rng), 1)
+    if name.endswith(".dcm"):
+        try:
+            with silence_pydicom():
+                return mutate_header(data, rng)
+        except Exception:  # pydicom does not write every combination
+            return mutate(data, rng)
     packed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
         chosen = int(rng.integers(len(old.namelist())))
         for i, member in enumerate(old.namelist()):
             content = old.read(member)
-            new.writestr(member, mutate(content, rng) if i == chosen else content)
+            new.writestr(member, mutate_file(member, content, rng) if i == chosen else content)
     return packed.getvalue()
 
 
 def outcome(path: Path) -> str:
-    """Read a file as `segment` does, and return `read`, `refused`, or the traceback."""
+    """Read a file as the commands do, and return `read`, `refused`, or the traceback."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            read_scan(path)
+            messages, result = read_damaged(path), "read"
     except InputError as error:
-        return "refused" if len(str(error).splitlines()) == 1 else f"an error of several lines: {error}"
+        messages, result = (str(error),), "refused"
     except BaseException:
         return traceback.format_exc()
-    return "read"
+    bad = next((message for message in messages if not message or UNPRINTABLE.search(message)), None)
+    return result if bad is None else f"a message that is not one line of text: {bad!r}"
 
 
 def work(numbers: range, seed: int, seeds: list[Path], pipe: Connection) -> None:
@@ -191,14 +272,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only", default="", help="damage only the intact files whose names contain this")
+    parser.add_argument("--only", default="*", help="damage only the intact files whose names match this pattern")
     parser.add_argument("-o", "--output", type=Path, default=Path("fuzz-failures"))
     arguments = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from helpers.fuzz_seeds import write_seeds
-
     with tempfile.TemporaryDirectory() as folder:
-        seeds = [path for path in write_seeds(Path(folder)) if arguments.only in path.name]
+        seeds = [path for path in write_seeds(Path(folder)) if fnmatch(path.name, arguments.only)]
         started = time.monotonic()
         counts, failures = fuzz(seeds, arguments.count, arguments.seed, arguments.workers, arguments.output)
     for name, number in sorted(counts.items()):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from groundglass.data.catalogue import Case, find_cases
+from groundglass.data.case import Case
+from groundglass.data.catalogue import find_cases
 from groundglass.data.slices import read_case
 from groundglass.inference.lungs import find_lungs
 from groundglass.io.reader import read_scan

@@ -12,6 +12,7 @@ from PIL import Image
 from groundglass.apps.info import describe_input
 from groundglass.errors import FormatError
 from groundglass.io import nifti
+from groundglass.io.dicom_options import DicomOptions
 from groundglass.scan.phantom import Phantom
 from helpers.dicom_phantom import NAME, write_series
 
@@ -33,7 +34,7 @@ def test_a_dicom_folder_is_described_by_its_series_and_grid(phantom: Phantom, tm
     assert (info.series[0].kernel, info.series[0].slices) == ("B70f", len(phantom.scan.values))
     assert info.refused is None
     assert NAME not in "\n".join([*info.lines, info.model_dump_json()])
-    assert describe_input(tmp_path / "a", with_identity=True).series[0].description == NAME
+    assert describe_input(tmp_path / "a", DicomOptions(with_identity=True)).series[0].description == NAME
 
 
 def test_the_reason_is_given_if_segment_would_refuse_the_input(phantom: Phantom, tmp_path: Path) -> None:
@@ -43,9 +44,11 @@ def test_the_reason_is_given_if_segment_would_refuse_the_input(phantom: Phantom,
     assert "lacks 1 slice (behind slice 5" in info.refused
     assert info.series[0].slices == len(phantom.scan.values) - 1
     write_series(phantom.scan, tmp_path / "b", Modality="MR")
-    assert describe_input(tmp_path / "b").refused == "no CT series: modality MR"
-    with pytest.raises(FormatError, match=r"the input holds 0 series that end in 7\.7, expected one of: "):
-        describe_input(tmp_path / "a", "7.7")
+    refused = describe_input(tmp_path / "b").refused
+    assert refused is not None
+    assert refused.startswith("the input holds no CT series but series 2 (32 slices 7.5 mm apart, modality MR); give")
+    with pytest.raises(FormatError, match=r"the input holds no series of number or UID 7\.7, expected one of: 2 \("):
+        describe_input(tmp_path / "a", DicomOptions(series="7.7"))
     (tmp_path / "c").mkdir()
     with pytest.raises(FormatError, match="holds no DICOM, PNG or JPEG slice"):
         describe_input(tmp_path / "c")

@@ -172,6 +172,10 @@ def test_a_wrong_configuration_is_exit_2(
     ("arguments", "code", "message"),
     [
         (("prepare", "NOTHING", "-o", "OUT"), 3, "holds no dataset"),
+        (("prepare", "NOTHING"), 2, "name either the folder to prepare or the CSV to write"),
+        (("prepare", "NOTHING", "-o", "OUT", "--write-csv", "a.csv"), 2, "name either the folder to prepare"),
+        (("prepare", "NOTHING", "--write-csv", "a.csv"), 3, "holds no dataset"),
+        (("prepare", "NOTHING", "-o", "OUT", "--labels", "lung=1"), 2, "'lung=1' is no label: expected lesion,"),
         (("prepare", "NOTHING", "-o", "OUT", "--view", "heart"), 2, "is not one of 'lungs', 'slice'"),
         (("prepare", "NOTHING", "-o", "OUT", "--size", "8", "8"), 2, "16"),
         (("show", "NOTHING"), 3, "is no prepared folder"),
@@ -245,7 +249,7 @@ def test_ctrl_c_prints_one_line_and_leaves_no_output(scan_file: Path, tmp_path: 
         # A test started in the background inherits a shell's ignored Ctrl-C.
         "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from groundglass.report import analysis; from groundglass.cli import main\n"
-        "def read(*_): print('reading', flush=True); time.sleep(60)\n"
+        "def read(*_, **__): print('reading', flush=True); time.sleep(60)\n"
         "analysis.read_scan = read; main()"
     )
     command = [sys.executable, "-c", program, "segment", str(scan_file), "-o", str(tmp_path / "out")]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from groundglass.data.catalogue import find_cases, select
+from groundglass.data.catalogue import find_cases, find_cases_with_notes, select
 from groundglass.errors import DatasetError
 
 
@@ -69,7 +69,9 @@ def test_a_list_names_image_mask_and_patient(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("picture,truth\na,b\n", "has the columns picture, truth: expected image,mask and"),
-        ("image,mask,Patient\na,b,1\n", "has the columns image, mask, Patient: expected image,mask and"),
+        ("Image;Truth\na;b\n", "has the columns image, truth: expected image,mask and.*; mask is missing"),
+        ("image,mask,patient_id\na,b,1\n", "has the column patient_id: call it patient, so that no patient is in two"),
+        ("image,mask\nlist.csv,\n", "line 2: no mask is named: fill it in, or remove the row"),
         ("image,mask\na.nii,b.nii\n", r"line 2: .*a\.nii is no file"),
         ("image,mask\n.,.\n", "line 2: .* is no file"),
         ("image,mask\n", "holds no dataset"),
@@ -88,6 +90,30 @@ def test_a_list_may_contain_spaces_and_equal_file_names_in_different_folders(tmp
     (tmp_path / "mine.csv").write_text("\n".join(rows), encoding="utf-8")
     cases = find_cases(tmp_path / "mine.csv")
     assert [(case.name, case.patient) for case in cases] == [("mine/p1-ct", "mine/a"), ("mine/p2-ct", "mine/a")]
+
+
+def test_a_list_may_come_from_a_spreadsheet_of_another_system(tmp_path: Path) -> None:
+    touch(tmp_path, "Müller/ct.nii", "Müller/mask.nii")
+    for text in (
+        "Image;Mask;Patient;Größe\r\nMüller\\ct.nii; Müller\\mask.nii ;7;1,85\r\n;;;\r\n".encode("cp1252"),
+        "sep=;\nimage;mask;patient\nMüller/ct.nii;Müller/mask.nii;7".encode("utf-16"),
+        'image\tmask\tpatient\n"Müller/ct.nii"\t"Müller/mask.nii"\t 7\n'.encode(),
+        "image,mask,patient\nMu\u0308ller/ct.nii,Mu\u0308ller/mask.nii,7\n".encode(),  # u and its dots
+    ):
+        (tmp_path / "mine.csv").write_bytes(text)
+        (case,) = find_cases(tmp_path / "mine.csv")
+        assert (case.name, case.patient) == ("mine/ct", "mine/7")
+        assert (case.image, case.mask) == (tmp_path / "Müller/ct.nii", tmp_path / "Müller/mask.nii")
+
+
+def test_columns_that_are_not_read_and_guessed_letters_are_noted(tmp_path: Path) -> None:
+    touch(tmp_path, "é.nii", "m.nii")
+    (tmp_path / "mine.csv").write_bytes("image;mask;age\né.nii;m.nii;50,5\n".encode("cp1252"))
+    notes = find_cases_with_notes([tmp_path / "mine.csv"]).notes
+    assert [note.partition(": ")[2] for note in notes] == [
+        "not read: column age",
+        "it is not UTF-8: its letters were read as those of Windows-1252",
+    ]
 
 
 def test_a_list_named_like_a_public_dataset_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from groundglass.data.catalogue import Case, find_cases
+from groundglass.data.case import Case
+from groundglass.data.catalogue import find_cases
 from groundglass.data.duplicates import SAME_ANATOMY, SimilarSlices, closest_pairs, join
 from groundglass.data.slices import cut_case
 from groundglass.scan.phantom import chest_phantom

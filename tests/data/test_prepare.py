@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,49 @@ def test_a_folder_with_other_content_is_refused(folder: Path, tmp_path: Path) ->
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(DatasetError, match="holds something else"):
         prepare([folder], tmp_path, SMALL)
+
+
+def test_a_folder_prepared_from_other_sources_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    out, everything = tmp_path / "out", tmp_path / "everything"
+    volumes, other = tmp_path / "volumes-alone", tmp_path / "other"
+    for part in ("rp_im", "rp_msk"):
+        shutil.copytree(folder / part, volumes / part)
+    shutil.copytree(folder, everything)
+    prepare([volumes], out, SMALL)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for name in ("image", "mask"):
+        (other / name).mkdir(parents=True)
+        (other / name / "1.nii.gz").write_bytes((folder / "rp_msk" / "1.nii.gz").read_bytes())
+    with pytest.raises(
+        DatasetError,
+        match=r"out was prepared from other sources \(2 cases: volumes/1, volumes/4\), which this call would replace: "
+        "name another folder with -o",
+    ):
+        prepare([other], out, SMALL)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert prepare([everything], out, SMALL).newly_cut == 5  # the volumes, which were moved, and three more cases
+    with pytest.raises(DatasetError, match=r"other sources \(3 cases: slices/000, slices/001, coronacases/001\)"):
+        prepare([volumes], out, SMALL)
+
+
+def test_a_dataset_of_the_same_names_does_not_replace_another_and_one_with_a_case_less_is_prepared(
+    folder: Path, tmp_path: Path
+) -> None:
+    def write(directory: Path, *sources: str) -> Path:
+        for number, source in enumerate(sources):
+            for part, place in (("rp_im", "images"), ("rp_msk", "masks")):
+                (directory / place).mkdir(parents=True, exist_ok=True)
+                copy = directory / place / f"p{number}.nii.gz"
+                copy.write_bytes((folder / part / f"{source}.nii.gz").read_bytes())
+        return directory
+
+    mine, out = write(tmp_path / "mine", "1", "4"), tmp_path / "out"
+    prepare([mine], out, SMALL)
+    with pytest.raises(DatasetError, match=r"other sources \(2 cases: pairs/p0, pairs/p1\)"):
+        prepare([write(tmp_path / "yours", "4")], out, SMALL)
+    for place in ("images", "masks"):
+        (mine / place / "p1.nii.gz").unlink()
+    assert [case.name for case in prepare([mine], out, SMALL).manifest.cases] == ["pairs/p0"]
 
 
 def test_a_scan_of_more_pixels_than_pillow_allows_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

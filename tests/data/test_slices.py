@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundglass.data.catalogue import Case, find_cases
+from groundglass.data.case import Case
+from groundglass.data.catalogue import find_cases
 from groundglass.data.slices import cut_case, letterbox_labels, read_case
 from groundglass.errors import DatasetError
 from groundglass.io import nifti
@@ -47,6 +48,31 @@ def test_a_mask_half_a_millimetre_off_is_refused_and_a_rounded_affine_is_accepte
     with pytest.raises(DatasetError, match="lies elsewhere than its image"):
         read_case(write_case(tmp_path, phantom.scan, moved(0.5)))
     read_case(write_case(tmp_path, phantom.scan, moved(0.01)))
+
+
+@pytest.mark.parametrize("flipped", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_mask_whose_axes_are_flipped_or_exchanged_at_the_right_place_is_turned(
+    phantom: Phantom, tmp_path: Path, flipped: tuple[int, ...], order: tuple[int, ...]
+) -> None:
+    grid, affine = phantom.scan.geometry, phantom.scan.geometry.affine_lps.copy()
+    for axis in flipped:
+        affine[:3, 3] += affine[:3, axis] * (grid.shape[axis] - 1)
+        affine[:3, axis] *= -1
+    labels = np.flip(phantom.lesions.voxels, flipped).transpose(order).astype(np.uint8)
+    mask = Scan(labels, Geometry(labels.shape, affine[:, [*order, 3]]))
+    _, read = read_case(write_case(tmp_path, phantom.scan, mask))
+    assert ((read > 0) == phantom.lesions.voxels).all()
+
+
+def test_a_mask_that_is_flipped_to_another_place_is_refused_without_advice_that_would_mirror_it(
+    phantom: Phantom, tmp_path: Path
+) -> None:
+    affine = phantom.scan.geometry.affine_lps.copy()
+    affine[:3, 2] *= -1
+    mask = Scan(phantom.lesions.voxels.astype(np.uint8), Geometry(phantom.lesions.geometry.shape, affine))
+    with pytest.raises(DatasetError, match="resample the mask onto the image's grid or, if its voxels"):
+        read_case(write_case(tmp_path, phantom.scan, mask))
 
 
 def test_a_mask_of_another_shape_is_refused(phantom: Phantom, tmp_path: Path) -> None:

@@ -1,18 +1,67 @@
-"""A small intact file for each format that `read_scan` reads: the files that fuzzing damages."""
+"""A small intact file for each format and kind of header that is read: the files that fuzzing damages."""
 
+import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
+import nibabel
 import numpy as np
 import SimpleITK
+from numpy.typing import NDArray
 from PIL import Image
-from pydicom import dcmread
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom import Dataset, dcmread
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.dataelem import RawDataElement
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from groundglass.io import nifti
+from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import chest_phantom
+from groundglass.scan.scan import Scan
 from helpers.dicom_phantom import write_enhanced, write_series
+from helpers.fuzz_doors import IMAGE, MASK, OTHER
+
+# {kind: Specific Character Set (None: not stated), a name in it}
+NAMES: dict[str, tuple[bytes | None, bytes]] = {
+    "western": (b"ISO_IR 100", "Müller^Jürgen".encode("latin_1")),
+    "cyrillic": (b"ISO_IR 144", "Люкceмбypг".encode("iso8859_5")),
+    "arabic": (b"ISO_IR 127", "قباني^لنزار".encode("iso8859_6")),
+    "thai": (b"ISO_IR 166", "สมชาย".encode("iso8859_11")),
+    "katakana": (b"ISO_IR 13", "ﾔﾏﾀﾞ^ﾀﾛｳ".encode("shift_jis")),
+    "japanese": (b"\\ISO 2022 IR 87", b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^"),
+    "korean": (b"\\ISO 2022 IR 149", b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7="),
+    "chinese": (b"\\ISO 2022 IR 58", b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab="),
+    "gb18030": (b"GB18030", "Wang^XiaoDong=王^小东".encode("gb18030")),
+    "unicode": (b"ISO_IR 192", "Wang^XiaoDong=王^小东".encode()),
+    "unstated": (None, "Wałęsa^L".encode()),
+    "misspelt": (b"ISO-8859-1", "Müller^J".encode("latin_1")),
+    "hostile": (b"ISO_IR 192", "<b>\"&'\r\n\t\0\x1b[31m\u202e😀^^^=^=^=".encode() + b"\xed\xa0\x80" * 40),
+}
+NAMED = (
+    "PatientName",
+    "PatientID",
+    "ReferringPhysicianName",
+    "SeriesDescription",
+    "StudyDescription",
+    "AccessionNumber",
+)
+ODD_HEADERS: dict[str, dict[str, bytes | None]] = {
+    "uids": {"StudyInstanceUID": b"1.2.003.abc", "SeriesInstanceUID": b"", "FrameOfReferenceUID": b"1" * 80},
+    "dates": {
+        "StudyDate": b"2020.03.01",
+        "StudyTime": b"25:99",
+        "PatientBirthDate": b"00000000",
+        "SeriesDate": b"none",
+    },
+    "emptied": dict.fromkeys(
+        (*NAMED, "PatientBirthDate", "PatientSex", "StudyID", "FrameOfReferenceUID", "Manufacturer")
+    ),
+    "numbers": {"PixelSpacing": b"5,5\\5,5 ", "SliceThickness": b"-1", "SeriesNumber": b"99999999999 ", "KVP": b"nan "},
+}
 
 
 def write_seeds(folder: Path) -> list[Path]:
@@ -42,8 +91,118 @@ def write_seeds(folder: Path) -> list[Path]:
     data = dcmread(slices[3])
     data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     data.save_as(folder / "o.dcm")
-    with zipfile.ZipFile(folder / "k.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in slices:
-            archive.write(path, path.name)
+    _pack(folder / "k.zip", slices)
+    _write_headers(slices, folder)
+    _write_frames(scan, folder)
+    nibabel.save(nibabel.Nifti2Image(scan.values.T, np.diag([6.0, 6, 40, 1])), folder / "nifti-2.nii")
+    _write_lists(folder)
     shutil.rmtree(folder / "series")
     return sorted(folder.iterdir())
+
+
+def _pack(archive: Path, files: list[Path]) -> None:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in files:
+            packed.write(path, path.name)
+
+
+def _write_headers(slices: list[Path], folder: Path) -> None:
+    """Write a slice with text in each kind of character set and with odd values, and slices that disagree."""
+    for kind, (character_set, name) in NAMES.items():
+        _change(
+            slices[3],
+            folder / f"header-{kind}.dcm",
+            {"SpecificCharacterSet": character_set} | dict.fromkeys(NAMED, name),
+        )
+    for kind, values in ODD_HEADERS.items():
+        _change(slices[3], folder / f"header-{kind}.dcm", values)
+    pieces = [slices[0].parent / f"piece-{number}.dcm" for number in range(3)]
+    for number, piece in enumerate(pieces):
+        names = dict.fromkeys(("SeriesInstanceUID", "FrameOfReferenceUID"), b"1.2.3.%d " % number)
+        _change(slices[number], piece, names)
+    _pack(folder / "header-pieces.zip", pieces)
+
+
+def _change(source: Path, target: Path, values: dict[str, bytes | None]) -> None:
+    """Copy a DICOM file with these bytes as values; None removes an attribute."""
+    data = dcmread(source)
+    for keyword, value in values.items():
+        tag = Tag(keyword)
+        representation = data[tag].VR if tag in data else "CS" if keyword == "SpecificCharacterSet" else "LO"
+        data.pop(tag, None)
+        if value is not None:
+            padded = value + b" " * (len(value) % 2)
+            data[tag] = RawDataElement(tag, representation, len(padded), padded, 0, False, True)
+    save_unchanged(data, target)
+
+
+def save_unchanged(data: Dataset, target: Path | BinaryIO) -> None:
+    """Write a dataset with the bytes of its text as they are, whatever character set it states."""
+    element = data.get(Tag("SpecificCharacterSet"))
+    codecs = convert_encodings(element.value) if element else default_encoding
+    data.set_original_encoding(*data.original_encoding, codecs)
+    data.save_as(target)
+
+
+def _write_frames(scan: Scan, folder: Path) -> None:
+    """Write multi-frame files: parts of a concatenation, frames between each other, and JPEG Lossless."""
+    names = {"SeriesInstanceUID": "1.2.3.4", "StudyInstanceUID": "1.2.3.1", "FrameOfReferenceUID": "1.2.3.2"}
+    parts = []
+    for number in (1, 2):
+        affine = scan.geometry.affine_lps.copy()
+        affine[:, 3] = affine @ [number - 1, 0, 0, 1]
+        affine[:, 0] *= 2
+        values = scan.values[number - 1 :: 2]
+        stated = {"ConcatenationUID": "1.2.3.5", "InConcatenationNumber": number, "InConcatenationTotalNumber": 2}
+        path = folder / "series" / f"part-{number}.dcm"
+        parts.append(write_enhanced(Scan(values, Geometry(values.shape, affine)), path, **names, **stated))
+    _pack(folder / "frames-parts.zip", parts)
+    data = dcmread(write_enhanced(scan, folder / "frames-lossless.dcm"))
+    _pack_lossless(data, data.pixel_array, folder)
+    data.save_as(folder / "frames-lossless.dcm")
+    data = dcmread(folder / "j.dcm")
+    _pack_lossless(data, data.pixel_array[None], folder)
+    data.save_as(folder / "lossless.dcm")
+
+
+def _pack_lossless(data: Dataset, frames: NDArray[np.uint16], folder: Path) -> None:
+    """Replace the pixels of an instance by the same ones as JPEG Lossless, which GDCM encodes."""
+    path = folder / "series" / "packed.dcm"
+    packed = []
+    for frame in frames:
+        writer = SimpleITK.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG")
+        writer.SetFileName(str(path))
+        writer.Execute(SimpleITK.GetImageFromArray(frame[None]))
+        packed += generate_frames(dcmread(path).PixelData, number_of_frames=1)
+    data.PixelData = encapsulate(packed)
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+
+
+def _write_lists(folder: Path) -> None:
+    """Write lists of cases as programs and spreadsheets do, and dataset.json files in all of their forms."""
+    rows = (
+        ("scan", "case", "image", "mask", "patient", "labels", "unrelated_slices"),
+        (IMAGE, "Müller 1", IMAGE, MASK, "Ünal, Ö", "lesion=1+2 ignore=3", "no"),
+        (OTHER, "", OTHER, MASK, "", "ground-glass=1", "yes"),
+    )
+    for name, separator, end, encoding in (
+        ("list-comma.csv", ",", "\n", "utf_8"),
+        ("list-semicolon.csv", ";", "\r\n", "cp1252"),
+        ("list-tab.csv", "\t", "\r", "utf_16"),
+        ("list-stated.csv", "|", "\r\n", "utf_8_sig"),
+    ):
+        lines = [separator.join(f'"{cell}"' if "," in cell else cell for cell in row) for row in rows]
+        head = ["sep=|"] if name == "list-stated.csv" else []
+        (folder / name).write_bytes(end.join([*head, *lines, ""]).encode(encoding))
+    for kind, labels in {
+        "names": {"background": 0, "ground-glass": 1, "consolidation": [2, 3], "lung": 4},
+        "numbers": {"0": "background", "1": "infection", "2": "left lung"},
+        "sequence": ["background", "lesion"],
+    }.items():
+        content = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+        (folder / f"dataset-{kind}.json").write_text(json.dumps(content, indent=1))

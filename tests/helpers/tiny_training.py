@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import distributed
 
-from groundglass.data.slices import UNSTATED, Slices
+from groundglass.data.labels import UNSTATED
+from groundglass.data.slices import Slices
 from groundglass.network.losses import LossConfig, identity, segmentation_loss
 from groundglass.network.unet import LesionUNet, NetworkConfig
 from groundglass.training import module

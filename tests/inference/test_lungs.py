@@ -204,9 +204,8 @@ def test_the_lungs_of_real_scans_agree_with_the_reference(data: Path, name: str)
     scan, labels = read_case(case)
     view = AxialView(scan.geometry)
     lesions = view.to_axial(labels) > 0
-    field = find_lungs_in_volume(recognise_intensity(scan).to_hu(view.to_axial(scan.values)), view.geometry).including_lesions(
-        lesions
-    )
+    hu = recognise_intensity(scan).to_hu(view.to_axial(scan.values))
+    field = find_lungs_in_volume(hu, view.geometry).including_lesions(lesions)
     reference = view.to_axial(read_scan(case.image.parent.parent / "rp_lung_msk" / case.image.name).values) > 0
     assert dice(field.mask, reference) > 0.94
     assert voxels_per_slice(field.mask).sum() == pytest.approx(reference.sum(), rel=0.1)

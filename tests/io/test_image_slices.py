@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from groundglass.errors import FormatError
 from groundglass.io import image_slices
@@ -51,15 +51,143 @@ def test_a_jpeg_in_grey_or_grey_rgb_is_read(tmp_path: Path) -> None:
         assert scan.values.dtype == np.uint8
 
 
-def test_colour_and_transparency_are_refused(tmp_path: Path) -> None:
-    colour = np.stack([GREY, GREY, GREY], axis=-1)
+def colour_of(grey: NDArray[Any] = GREY, alpha: int | None = None) -> NDArray[Any]:
+    """The grey picture as (y, x, RGB or RGBA)."""
+    planes = [grey] * 3 + ([] if alpha is None else [np.full_like(grey, alpha)])
+    return np.stack(planes, axis=-1)
+
+
+def test_a_picture_with_a_coloured_pixel_is_refused(tmp_path: Path) -> None:
+    colour = colour_of()
     colour[5, 5, 2] ^= 128
-    with pytest.raises(FormatError, match=r"c\.png is coloured, expected a grey CT slice"):
+    with pytest.raises(FormatError, match=r"c\.png is coloured .*differ by up to 128 levels\), expected a grey CT"):
         read_scan(save(tmp_path / "c.png", colour))
-    clear = np.stack([GREY, GREY, GREY, np.full_like(GREY, 255)], axis=-1)
-    clear[0, 0, 3] = 254
-    with pytest.raises(FormatError, match=r"transparent pixels.*without alpha"):
-        read_scan(save(tmp_path / "t.png", clear))
+
+
+def test_a_pale_overlay_beyond_the_tint_is_refused_and_a_tint_up_to_it_is_read(tmp_path: Path) -> None:
+    grey = np.full((30, 40), 100, np.uint8)
+    for levels, is_read in ((16, True), (17, False)):
+        colour = colour_of(grey)
+        colour[3:6, 3:6, 0] += levels
+        path = save(tmp_path / f"{levels}.png", colour)
+        if is_read:
+            assert np.abs(read_scan(path).values[0].astype(int) - grey).max() <= 5
+        else:
+            with pytest.raises(FormatError, match="is coloured"):
+                read_scan(path)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_a_picture_that_is_off_by_one_in_a_colour_is_taken_as_grey_with_a_note(tmp_path: Path, channel: int) -> None:
+    colour = colour_of(np.clip(GREY, 1, 254))
+    colour[..., channel] += np.random.default_rng(0).integers(0, 2, GREY.shape, dtype=np.uint8)
+    scan = read_scan(save(tmp_path / "tinted.png", colour))
+    assert np.abs(scan.values[0].astype(int) - np.clip(GREY, 1, 254)).max() <= 1
+    assert scan.notes == ("the picture is nearly grey, with a slight tint: taken as grey",)
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_the_chroma_noise_of_a_jpeg_is_taken_as_grey(tmp_path: Path, subsampling: int) -> None:
+    smooth = np.tile(np.arange(40, dtype=np.uint8) * 6, (30, 1))
+    colour = colour_of(smooth)
+    colour[::2, ::2, 0] += 3
+    Image.fromarray(colour).save(tmp_path / "a.jpg", quality=60, subsampling=subsampling)
+    assert np.abs(read_scan(tmp_path / "a.jpg").values[0].astype(int) - smooth).max() < 12
+
+
+def test_notes_count_the_pictures_of_a_folder_that_they_concern(tmp_path: Path) -> None:
+    tinted = colour_of(np.full((30, 40), 9, np.uint8))
+    tinted[..., 1] += 2
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.png", tinted)
+    save(tmp_path / "c.png", colour_of(alpha=100))
+    assert read_scan(tmp_path).notes == (
+        "2 of 3 pictures are nearly grey, with a slight tint: taken as grey",
+        "1 of 3 pictures are transparent in places: taken as shown on black",
+    )
+
+
+def test_transparent_pixels_are_read_as_shown_on_black(tmp_path: Path) -> None:
+    clear = colour_of(alpha=255)
+    clear[:10, :, 3], clear[10:20, :, 3] = 0, 128
+    clear[0, 0] = (255, 0, 0, 0)  # the colour of a pixel that nobody sees
+    scan = read_scan(save(tmp_path / "t.png", clear))
+    expected = np.rint(GREY * (clear[..., 3] / 255))
+    assert np.abs(scan.values[0] - expected).max() <= 1
+    assert (scan.values[0, :10] == 0).all()
+    np.testing.assert_array_equal(scan.values[0, 20:], GREY[20:])
+    assert scan.notes == ("the picture is transparent in places: taken as shown on black",)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_every_mode_with_a_transparent_background_is_read(tmp_path: Path, mode: str) -> None:
+    grey = np.clip(GREY, 1, 255)
+    grey[:10] = 0
+    if mode == "P":
+        Image.fromarray(grey).convert("P").save(tmp_path / "a.png", transparency=0)
+    else:
+        alpha = np.where(grey == 0, 0, 255).astype(np.uint8)
+        Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha))).convert(mode).save(tmp_path / "a.png")
+    scan = read_scan(tmp_path / "a.png")
+    np.testing.assert_array_equal(scan.values[0], grey)
+    assert "transparent in places" in scan.notes[0]
+
+
+def test_a_picture_that_is_transparent_everywhere_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="is transparent everywhere, expected a CT slice: save it without alpha"):
+        read_scan(save(tmp_path / "t.png", colour_of(alpha=0)))
+
+
+def test_a_cmyk_jpeg_of_greys_is_read_and_a_coloured_one_refused(tmp_path: Path) -> None:
+    black = Image.fromarray(255 - np.tile(np.arange(40, dtype=np.uint8) * 6, (30, 1)))
+    none, full = Image.new("L", (40, 30), 0), Image.new("L", (40, 30), 200)
+    Image.merge("CMYK", (none, none, none, black)).save(tmp_path / "grey.jpg", quality=95)
+    Image.merge("CMYK", (full, none, none, none)).save(tmp_path / "cyan.jpg", quality=95)
+    found = read_scan(tmp_path / "grey.jpg").values[0].astype(int)
+    assert np.abs(found - np.arange(40) * 6).max() < 8
+    with pytest.raises(FormatError, match="is coloured"):
+        read_scan(tmp_path / "cyan.jpg")
+
+
+def test_an_animated_png_is_refused_with_the_number_of_its_pictures(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.roll(GREY, shift, axis=0)) for shift in range(3)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(FormatError, match="is an animation of 3 pictures, expected one slice: save each picture"):
+        read_scan(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_picture_is_read_as_its_exif_orientation_shows_it(tmp_path: Path, orientation: int, suffix: str) -> None:
+    path, exif = tmp_path / f"turned.{suffix}", Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.repeat(np.repeat(GREY[:4, :5], 8, 0), 8, 1)).save(path, exif=exif, quality=95)
+    with Image.open(path) as image:
+        shown_as = np.asarray(ImageOps.exif_transpose(image))
+    scan = read_scan(path)
+    assert isinstance(scan, ImageStack)
+    np.testing.assert_array_equal(scan.values[0], shown_as)
+    assert scan.sizes == (shown_as.shape,)
+    (written,) = image_slices.write_mask(Mask(scan.values > 100, scan.geometry), scan, tmp_path / "out")
+    np.testing.assert_array_equal(np.asarray(Image.open(written)) > 0, shown_as > 100)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 300])
+def test_an_exif_orientation_that_does_not_exist_turns_nothing(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.png").values[0], GREY)
+
+
+def test_a_folder_of_upright_and_lying_pictures_is_padded_to_the_shown_sizes(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
+    save(tmp_path / "b.png")
+    scan = read_scan(tmp_path)
+    assert isinstance(scan, ImageStack)
+    assert (scan.sizes, scan.values.shape) == (((40, 30), (30, 40)), (2, 40, 40))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (15, 40), (40, 15)])

@@ -87,6 +87,22 @@ def test_big_endian_nifti2_and_float64_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(scan.values, VALUES.T)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [1e10, 1e160, 1e300])
+@pytest.mark.parametrize("field", ["srow_x", "pixdim"])
+def test_numbers_that_no_scanner_writes_are_refused_without_a_stray_line(
+    field: str, number: float, tmp_path: Path
+) -> None:
+    image = nibabel.Nifti2Image(VALUES, oblique())
+    image.header.set_qform(oblique(), 1)
+    image.header["sform_code"] = field == "srow_x"
+    image.header["qform_code"] = field != "srow_x"
+    image.header[field][1] = number
+    (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + VALUES.tobytes("F"))
+    with pytest.raises(FormatError, match="no usable grid"):
+        read_scan(tmp_path / "a.nii")
+
+
 def test_metres_become_millimetres(tmp_path: Path) -> None:
     metres = oblique()
     metres[:3] /= 1000
@@ -207,8 +223,10 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
         ({"dim": [3, 20, 24, 700, 1, 1, 1, 1]}, r"cut short"),
         ({"dim": [4, 20, 24, 1, 7, 1, 1, 1]}, r"holds 7 volumes .* expected one volume: take one"),
         ({"sform_code": 0, "pixdim": [1, 0, 0.8, 5, 0, 0, 0, 0]}, r"0 x 0.8 x 5 mm, expected more than 0"),
-        ({"sform_code": 1, "srow_x": [0, 0, 0, 0]}, r"no usable grid"),
-        ({"sform_code": 1, "srow_x": [np.nan, 0, 0, 0]}, r"no usable grid"),
+        ({"sform_code": 1, "srow_x": [0, 0, 0, 0]}, r"no usable grid: its sform put voxels nowhere"),
+        ({"sform_code": 1, "srow_x": [np.nan, 0, 0, 0]}, r"no usable grid: its sform put voxels nowhere"),
+        ({"sform_code": 0, "qform_code": 1, "quatern_b": np.nan}, r"no usable grid: its qform put voxels nowhere"),
+        ({"sform_code": 1, "srow_x": [np.inf] * 4, "qform_code": 1, "quatern_d": np.nan}, r"its sform and qform put"),
         ({"vox_offset": 3e18}, r"voxels begin at byte"),
         ({"datatype": 99}, r"damaged"),
     ],
@@ -298,3 +316,130 @@ def test_nothing_is_printed_for_an_odd_header(
     read_scan(nifti(tmp_path / "odd.nii", pixdim=[0, -0.7, 0.8, 5, 0, 0, 0, 0]))
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("offset", [0, 1, 100, 348, 351.9, 352])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_voxels_never_begin_inside_the_header(tmp_path: Path, offset: float, suffix: str) -> None:
+    scan = read_scan(nifti(tmp_path / f"a{suffix}", vox_offset=offset))
+    np.testing.assert_array_equal(scan.values, VALUES.T)
+
+
+def test_voxels_of_nifti2_begin_at_byte_544_at_the_least(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti2Image(VALUES, oblique()), tmp_path / "two.nii")
+    data = bytearray((tmp_path / "two.nii").read_bytes())
+    data[168:176] = bytes(8)  # vox_offset
+    (tmp_path / "two.nii").write_bytes(data)
+    np.testing.assert_array_equal(read_scan(tmp_path / "two.nii").values, VALUES.T)
+
+
+@pytest.mark.parametrize("version", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("excess", [0, 1e-7, 1e-6, 1e-4, 0.5])
+def test_a_quaternion_that_is_too_long_is_brought_to_its_length(tmp_path: Path, version: Any, excess: float) -> None:
+    half_turn = np.diag([-0.7, 0.8, -5.0, 1.0])
+    image = version(VALUES, None)
+    image.header.set_qform(half_turn, code=1)
+    image.header["sform_code"] = 0
+    for field in ("quatern_b", "quatern_c", "quatern_d"):
+        image.header[field] = image.header[field] * (1 + excess)
+    data = image.header.binaryblock + bytes(4) + VALUES.tobytes(order="F")
+    head = np.frombuffer(data[: image.header.sizeof_hdr], dtype=image.header.template_dtype).copy()
+    head["vox_offset"] = image.header.single_vox_offset
+    head["magic"] = image.header.single_magic
+    (tmp_path / "q.nii").write_bytes(head.tobytes() + data[image.header.sizeof_hdr :])
+    scan = read_scan(tmp_path / "q.nii")
+    np.testing.assert_allclose(scan.geometry.affine_ras[:3, :3], half_turn[:3, :3], atol=1e-5)
+    write_mask(Mask(scan.values > 0, scan.geometry), tmp_path / "m.nii.gz", like=tmp_path / "q.nii")
+    np.testing.assert_allclose(nibabel.load(tmp_path / "m.nii.gz").affine, half_turn, atol=1e-5)
+
+
+@pytest.mark.parametrize("qfac", [0, 1, 7, np.nan])
+def test_a_qfac_other_than_minus_one_stands_for_one(tmp_path: Path, qfac: float) -> None:
+    fields: dict[str, Any] = {"sform_code": 0, "qform_code": 1, "quatern_b": 0, "quatern_c": 0, "quatern_d": 0}
+    scan = read_scan(nifti(tmp_path / "a.nii", pixdim=[qfac, 0.7, 0.8, 5, 0, 0, 0, 0], **fields))
+    np.testing.assert_allclose(scan.geometry.affine_ras[:3, :3], np.diag([0.7, 0.8, 5]), atol=1e-6)
+
+
+def test_negative_spacings_count_by_their_size(tmp_path: Path) -> None:
+    for code in (0, 1):
+        path = nifti(tmp_path / "a.nii", sform_code=0, qform_code=code, pixdim=[1, -0.7, -0.8, -5, 0, 0, 0, 0])
+        assert read_scan(path).geometry.spacing == pytest.approx((5, 0.8, 0.7), rel=1e-4)
+
+
+@pytest.mark.parametrize("rows", [[np.nan, 0, 0, 0], [0, 0, 0, 0], [np.inf, 0, 0, 0]])
+def test_an_unusable_sform_gives_way_to_the_qform_with_a_note(tmp_path: Path, rows: list[float]) -> None:
+    image = nibabel.Nifti1Image(VALUES, None)
+    image.header.set_qform(oblique(), code=1)
+    fields = {name: image.header[name] for name in ("pixdim", "qform_code", "quatern_b", "quatern_c", "quatern_d")}
+    path = nifti(tmp_path / "a.nii", sform_code=2, srow_y=rows, **fields)
+    scan = read_scan(path)
+    np.testing.assert_allclose(scan.geometry.affine_ras[:3, :3], oblique()[:3, :3], atol=1e-4)
+    assert scan.notes == ("the sform of the file puts voxels nowhere: its qform is used",)
+
+
+def test_forms_that_disagree_are_noted_and_forms_that_agree_are_not(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(VALUES, oblique())
+    image.header.set_qform(oblique(), code=1)
+    nibabel.save(image, tmp_path / "same.nii")
+    assert read_scan(tmp_path / "same.nii").notes == ()
+    image.header.set_qform(oblique() @ np.diag([1, 1, 1.2, 1]), code=1)
+    nibabel.save(image, tmp_path / "other.nii")
+    scan = read_scan(tmp_path / "other.nii")
+    assert scan.geometry.spacing == pytest.approx((5, 0.8, 0.7), rel=1e-4)
+    (note,) = scan.notes
+    assert note.startswith("sform and qform of the file disagree (voxels of 0.7 x 0.8 x 5 and 0.7 x 0.8 x 6 mm)")
+    image.header.set_qform(oblique() @ np.diag([-1, 1, -1, 1]), code=1)
+    nibabel.save(image, tmp_path / "turned.nii")
+    assert read_scan(tmp_path / "turned.nii").notes[0].endswith("mm): the sform is used")
+
+
+def chest_values() -> NDArray[np.int16]:
+    """An array as large as a slice of a chest."""
+    return np.zeros((400, 400, 3), np.int16)
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("meter", 1e-3), ("micron", 1e3), ("mm", 1), ("unknown", 1)])
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_every_unit_gives_millimetres(tmp_path: Path, unit: str, scale: float, form: str) -> None:
+    image = nibabel.Nifti1Image(chest_values(), None)
+    affine = np.diag([scale, scale, scale, 1]) @ np.diag([-0.7, -0.8, 5.0, 1])
+    (image.header.set_sform if form == "sform" else image.header.set_qform)(affine, code=1)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    assert scan.geometry.spacing == pytest.approx((5, 0.8, 0.7), rel=1e-4)
+    assert (scan.geometry.in_mm, scan.notes) == (True, ())
+
+
+@pytest.mark.parametrize(("unit", "name"), [("meter", "metres"), ("micron", "micrometres")])
+def test_a_unit_that_makes_no_chest_is_not_believed(tmp_path: Path, unit: str, name: str) -> None:
+    image = nibabel.Nifti1Image(chest_values(), np.diag([-0.7, -0.8, 5.0, 1]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    assert scan.geometry.spacing == pytest.approx((5, 0.8, 0.7), rel=1e-4)
+    assert scan.notes == (f"the header states lengths in {name}, which make no chest: they are taken as millimetres",)
+
+
+@pytest.mark.parametrize("intercept", [np.nan, np.inf])
+def test_a_slope_without_an_intercept_is_applied_with_a_note(tmp_path: Path, intercept: float) -> None:
+    scan = read_scan(nifti(tmp_path / "a.nii", scl_slope=2, scl_inter=intercept))
+    np.testing.assert_array_equal(scan.values, VALUES.T * 2.0)
+    assert scan.notes == ("the header states a slope of 2 but no usable intercept: it is taken as 0",)
+
+
+@pytest.mark.parametrize("slope", [0, np.nan, np.inf])
+def test_without_a_slope_the_intercept_means_nothing(tmp_path: Path, slope: float) -> None:
+    scan = read_scan(nifti(tmp_path / "a.nii", scl_slope=slope, scl_inter=-1024))
+    np.testing.assert_array_equal(scan.values, VALUES.T)
+
+
+@pytest.mark.parametrize("dim", [[4, 20, 24, 7, 1, 1, 1, 1], [4, 20, 24, 7, 0, 0, 0, 0], [5, 20, 24, 7, 1, 0, 0, 0]])
+def test_further_axes_of_one_or_no_value_are_dropped(tmp_path: Path, dim: list[int]) -> None:
+    np.testing.assert_array_equal(read_scan(nifti(tmp_path / "a.nii", dim=dim)).values, VALUES.T)
+
+
+@pytest.mark.parametrize("intent", [0, 3, 1001, 1002, 1007])
+def test_the_intent_changes_nothing(tmp_path: Path, intent: int) -> None:
+    scan = read_scan(nifti(tmp_path / "a.nii", intent_code=intent, intent_p1=3))
+    np.testing.assert_array_equal(scan.values, VALUES.T)

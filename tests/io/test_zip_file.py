@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from groundglass.apps.info import describe_input
 from groundglass.errors import FormatError
 from groundglass.io import zip_file
 from groundglass.io.reader import read_scan
@@ -142,3 +143,35 @@ def test_no_temporary_file_is_written(
     monkeypatch.setattr("tempfile.tempdir", None)
     read_scan(pack(tmp_path / "a.zip", files))
     assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("ct.nii.gz",), r"holds no DICOM image but 1 NIfTI file: unpack it, and give ct\.nii\.gz$"),
+        (("a/b/ct.nii", "__MACOSX/._ct.nii"), r"1 NIfTI file: unpack it, and give ct\.nii$"),
+        (("x\\ct.NII.GZ", "readme.txt"), r"1 NIfTI file: unpack it, and give ct\.NII\.GZ$"),
+        (
+            ("1.nii", "2.nii", "z.png"),
+            r"2 NIfTI files, 1 PNG or JPEG picture: unpack it, and give one of them, such as 1",
+        ),
+        (("ct.mha",), r"1 MHA or NRRD file: unpack it, and give ct\.mha"),
+        (("ct.nrrd", "ct.zip"), r"1 MHA or NRRD file, 1 ZIP archive: unpack it, and give ct\.nrrd"),
+        (("ct.mhd", "ct.raw"), r"1 header whose voxels lie in another file: unpack it, and give ct\.mhd"),
+        (("ct.hdr", "ct.img"), r"1 header whose voxels lie in another file: unpack it, and give ct\.hdr"),
+        (("1.png", "2.jpg"), r"2 PNG or JPEG pictures: unpack it, and give their folder"),
+        (("inner.zip",), r"1 ZIP archive: unpack it, and give inner\.zip"),
+        (("\u202ect\n.nii",), r"1 NIfTI file: unpack it, and give \?ct\?\.nii"),
+    ],
+)
+def test_an_archive_of_another_format_is_named_with_what_to_do(
+    tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, bytes(400))
+    with pytest.raises(FormatError, match=message) as caught:
+        read_scan(tmp_path / "a.zip")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FormatError, match=message):
+        describe_input(tmp_path / "a.zip")

@@ -3,7 +3,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from groundglass.data.slices import UNSTATED, Slices
+from groundglass.data.labels import UNSTATED
+from groundglass.data.slices import Slices
 from groundglass.training.augment import AugmentConfig, augment
 from groundglass.training.batches import NO_AUGMENTATION, SamplingConfig, plain_batches, training_batches
 

@@ -6,16 +6,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from groundglass.data.catalogue import Case, find_cases
+from groundglass.data.case import Case
+from groundglass.data.catalogue import find_cases
 from groundglass.data.prepare import PreparationSettings, prepare
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import cut_case
 from groundglass.data.splits import Split
-from groundglass.errors import ConfigError, DatasetError, EngineError, ModelError
+from groundglass.errors import ConfigError, DatasetError, EngineError, ModelError, TrainingError
 from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import write_scores
 from groundglass.evaluation.targets import EvaluationTarget, find_targets, training_warnings
@@ -39,6 +41,7 @@ from groundglass.training.study.leakage import estimate_leakage, leakage_table
 from groundglass.training.threshold import choose_threshold
 from helpers.fake_engine import RecordingEngine
 from helpers.medseg_phantoms import write_phantoms
+from helpers.tiny_training import nan_loss
 
 CONFIG = """
 name = "tiny"
@@ -122,6 +125,51 @@ def test_a_run_is_resumed_only_with_its_own_configuration_and_split(
         train(other, prepared, SPLIT, run, resume=True)
     with pytest.raises(ConfigError, match="started with another split"):
         train(config, prepared, SPLIT.model_copy(update={"seed": 7}), run, resume=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a run folder but for TensorBoard's."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("events")}
+
+
+def with_training(config: RunConfig, **changes: Any) -> RunConfig:
+    return config.model_copy(update={"training": replace(config.training, **changes)})
+
+
+def test_a_finished_one_cycle_run_is_not_extended_and_stays_finished(
+    run: Path, prepared: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    before = contents(folder)
+    for epochs in (14, 11):
+        with pytest.raises(
+            ConfigError,
+            match=rf"started with training.epochs = 12, .* not for {epochs}: resume it with 12, or .* --from",
+        ):
+            train(with_training(config, epochs=epochs), prepared, SPLIT, folder, resume=True)
+        assert contents(folder) == before
+    assert open_run(folder, "goes-on")
+
+
+def test_a_finished_run_of_adam_goes_on_and_is_finished_again_and_a_refusal_or_failure_leaves_its_result(
+    prepared: Path, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, short = tmp_path / "run", with_training(config, optimiser="adam", epochs=2)
+    train(short, prepared, SPLIT, folder)
+    before = contents(folder)
+    with pytest.raises(ConfigError, match=r"has 2 epochs already, more than training.epochs = 1: raise it"):
+        train(with_training(short, epochs=1), prepared, SPLIT, folder, resume=True)
+    longer = with_training(short, epochs=3)
+    with monkeypatch.context() as patch:
+        patch.setattr("groundglass.training.module.segmentation_loss", nan_loss)
+        with pytest.raises(TrainingError, match="the loss became nan"):
+            train(longer, prepared, SPLIT, folder, resume=True)
+    assert contents(folder) == before
+    assert (folder / "result.json").is_file()
+    train(longer, prepared, SPLIT, folder, resume=True)
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 3
+    assert open_run(folder, "goes-on")
 
 
 @pytest.mark.parametrize(

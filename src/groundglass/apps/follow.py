@@ -10,6 +10,7 @@ from groundglass.errors import ConfigError, InputError
 from groundglass.files import write_atomic
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import save, segment
 from groundglass.report.follow_up import FollowUp, Visit, compare_visits, make_visit
@@ -54,7 +55,7 @@ def follow(
     patients: set[str] = set()
     for number, source in enumerate(sources, start=1):
         try:
-            scan = read_scan(source)
+            scan = read_scan(source, dicom=DicomOptions(with_identity=with_identity))
             date = dates[number - 1] if dates else scan.series.acquired if scan.series else None
             if visits and (date is None) != (visits[0].taken is None):
                 raise ConfigError(
@@ -68,7 +69,7 @@ def follow(
             patients.add(str(scan.series.headers[0].get("PatientID") or ""))
         name = _folder_name(number, date, {visit.folder for visit in visits})
         save(analysis, folder / name)
-        visits.append(make_visit(analysis.findings, scan, name, date, repeatability))
+        visits.append(make_visit(analysis.saved_findings, scan, name, date, repeatability))
         progress(number, len(sources))
     visits.sort(key=lambda visit: visit.taken or datetime.min)  # stable: scans without dates keep their order
     result = compare_visits(visits, repeatability, analysis.findings.model)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nibabel.orientations import aff2axcodes
+from numpy.typing import NDArray
 
 from groundglass.errors import InputError
-from groundglass.io.dicom import sample_series, series_with_uid
-from groundglass.io.dicom_header import silence_pydicom, text_value, transfer_syntax
+from groundglass.inference.lungs import find_lungs
+from groundglass.io.dicom import sample_series
+from groundglass.io.dicom_choice import choose_series
+from groundglass.io.dicom_completion import complete_series
+from groundglass.io.dicom_header import silence_pydicom, transfer_syntax
+from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.dicom_series import ImageSeries, NoDicomError, SeriesListing, find_series
 from groundglass.io.reader import file_kind, read_scan
-from groundglass.scan.geometry import Geometry
+from groundglass.report.dicom_results import SEG_FILE, SR_FILE
+from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import recognise_intensity
-from groundglass.scan.scan import Scan
+from groundglass.scan.scan import DicomSeries, ImageStack, Scan
 from groundglass.strict_model import StrictModel
 
-SAMPLED_SLICES = 5  # slices of a DICOM series whose pixels are decoded
+SAMPLED_SLICES = 12  # slices of a DICOM series whose pixels are decoded
+MORE_SLICES = 48  # the same, if those show no lung
 _DIRECTIONS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
 
 
@@ -25,11 +34,14 @@ class SeriesInfo(StrictModel):
     """A DICOM series.
 
     Attributes:
-        uid: Series instance UID.
+        name: What people call it, and `--series` takes: its number, with a letter if others have the same.
+        number: Series number; None if it is not stated.
+        uid: Series instance UID; the first one, if a series was split into pieces.
         modality: Modality as the header states it.
         slices: Number of images with the same orientation and matrix.
         size: Rows and columns.
         spacing_mm: Distance between rows, and between columns.
+        slice_distance_mm: Usual distance between slices; None if positions are not stated.
         axial: Whether the slices are axial.
         kernel: Reconstruction kernel.
         syntax: Name of the transfer syntax.
@@ -38,11 +50,14 @@ class SeriesInfo(StrictModel):
         description: Series description, a free text that may name the patient; None without identity.
     """
 
+    name: str
+    number: int | None
     uid: str
     modality: str
     slices: int
     size: tuple[int, int]
     spacing_mm: tuple[float, float] | None
+    slice_distance_mm: float | None
     axial: bool
     kernel: str
     syntax: str
@@ -90,93 +105,135 @@ class InputInfo(StrictModel):
         return [f"{name:10}{value}" for name, value in rows]
 
 
-def describe_input(path: Path, series_uid: str | None = None, with_identity: bool = False) -> InputInfo:
+def describe_input(path: Path, dicom: DicomOptions | None = None) -> InputInfo:
     """Describe an input without segmenting it. Of DICOM, the headers are read and the pixels of a few slices.
 
     Args:
         path: As for `read_scan`.
-        series_uid: UID of the DICOM series, or the end of it; None for the series that `segment` chooses.
-        with_identity: Whether to include the series' descriptions, which may name the patient.
+        dicom: What is asked for where the input is DICOM; with identity, the series' descriptions are included.
 
     Raises:
-        InputError: The input cannot be read at all, or has no series of that UID.
+        InputError: The input cannot be read at all, or has no series of that number or UID.
     """
-    kind = file_kind(path)
+    kind, dicom = file_kind(path), dicom or DicomOptions()
     if kind in ("folder", "DICOM", "ZIP"):
         try:
             with silence_pydicom(), find_series(path) as listing:
-                return _describe_dicom(listing, kind, series_uid, with_identity)
+                return _describe_dicom(listing, kind, dicom)
         except NoDicomError:
             if kind != "folder":
                 raise
     scan = read_scan(path)
-    return InputInfo(format="folder of pictures" if kind == "folder" else kind, **_describe_scan(scan))
+    name = "folder of pictures" if kind == "folder" else kind
+    return InputInfo(format=name, notes=scan.notes, **_describe_grid(scan.geometry) | _foretell(scan))
 
 
-def _describe_dicom(listing: SeriesListing, kind: str, series_uid: str | None, with_identity: bool) -> InputInfo:
-    chosen = listing.series[0] if series_uid is None else series_with_uid("the input", listing, series_uid)
+def _describe_dicom(listing: SeriesListing, kind: str, dicom: DicomOptions) -> InputInfo:
     fields: dict[str, Any]
-    if chosen.rejection_reason:
-        fields = {"refused": f"no CT series: {chosen.rejection_reason}"}
-    else:
-        try:
-            stack, sample = sample_series(listing, chosen, SAMPLED_SLICES)
-            fields = _describe_scan(sample) | {"shape": (len(stack.slices), *sample.values.shape[1:])}
-        except InputError as error:
-            fields = {"refused": str(error)}
+    chosen = None
+    try:
+        chosen = choose_series("the input", listing, dicom)
+        fields = _describe_series_of_scan(listing, chosen, dicom)
+    except InputError as error:
+        if chosen is None and dicom.series is not None:
+            raise
+        fields = {"refused": str(error)}
     return InputInfo(
         format="DICOM" if kind == "DICOM" else f"DICOM ({kind})",
-        series=tuple(_series_info(series, series is chosen, with_identity) for series in listing.series),
+        series=tuple(_series_info(series, series is chosen, dicom.with_identity) for series in listing.series),
         **fields,
     )
 
 
+def _describe_series_of_scan(listing: SeriesListing, series: ImageSeries, dicom: DicomOptions) -> dict[str, Any]:
+    """Describe the scan that a series is read as, by its headers and the pixels of a few slices."""
+    sampled = sample_series(listing, series, SAMPLED_SLICES, dicom)
+    told = _foretell(sampled.scan)
+    if "refused" in told and "intensity" in told:  # no lung in a few slices: look into more of them
+        told = _foretell(sample_series(listing, series, MORE_SLICES, dicom).scan)
+    notes = (*sampled.scan.notes, *_dicom_result_notes(sampled.source))
+    return _describe_grid(sampled.geometry) | {"notes": notes} | told
+
+
+def _dicom_result_notes(series: DicomSeries) -> tuple[str, ...]:
+    """Return what will be filled in, or left out, in the files for a PACS."""
+    try:
+        return complete_series(series).notes
+    except InputError as error:
+        return (f"{SEG_FILE} and {SR_FILE} will be left out: {error}",)
+
+
+def _foretell(scan: Scan) -> dict[str, Any]:
+    """Return what the values are recognised as, and why `segment` would refuse them; of a volume, by some slices."""
+    fields: dict[str, Any] = {}
+    try:
+        recognised = recognise_intensity(scan)
+        fields["intensity"] = recognised.reason
+        values, geometry = _some_slices(scan)
+        find_lungs(scan, recognised.slices(values), geometry)
+    except InputError as error:
+        fields["refused"] = f"{error}; {scan.choice}" if scan.choice else str(error)
+    return fields
+
+
+def _some_slices(scan: Scan) -> tuple[NDArray[Any], Geometry]:
+    """Return (z, y, x) axial slices of a scan and their grid: all of an image stack, at most 48 of a volume."""
+    view = AxialView(scan.geometry)
+    values, geometry = view.to_axial(scan.values), view.geometry
+    if isinstance(scan, ImageStack) or len(values) <= MORE_SLICES:
+        return values, geometry
+    chosen = np.linspace(0, len(values) - 1, MORE_SLICES).astype(int)
+    affine_lps = geometry.affine_lps.copy()
+    affine_lps[:, 0] *= (len(values) - 1) / (MORE_SLICES - 1)
+    return values[chosen], replace(geometry, shape=(MORE_SLICES, *geometry.shape[1:]), affine_lps=affine_lps)
+
+
 def _series_info(series: ImageSeries, is_chosen: bool, with_identity: bool) -> SeriesInfo:
     header = series.header
+    distance_mm = series.slice_distance_mm
     return SeriesInfo(
+        name=series.label,
+        number=series.number,
         uid=series.uid,
         modality=series.modality,
         slices=len(series.slices),
         size=series.slices[0].size,
         spacing_mm=series.slices[0].spacing_mm,
+        slice_distance_mm=None if distance_mm is None else round(distance_mm, 4),
         axial=series.is_axial,
         kernel=series.kernel,
         syntax=transfer_syntax(header).name,
-        chosen=is_chosen and series.rejection_reason is None,
+        chosen=is_chosen,
         rejection_reason=series.rejection_reason,
-        description=text_value(header, "SeriesDescription") or None if with_identity else None,
+        description=series.description or None if with_identity else None,
     )
 
 
 def _describe_series(series: SeriesInfo) -> str:
     choice = "chosen" if series.chosen else series.rejection_reason or "not chosen"
     rows, columns = series.size
+    distance = f"{series.slice_distance_mm:.3g} mm apart" if series.slice_distance_mm else ""
     parts = (
+        *(series.description and f'"{series.description}"', series.kernel and f"kernel {series.kernel}"),
         f"{series.slices} slice{'s' if series.slices > 1 else ''} of {rows} x {columns}",
-        *(series.modality, series.kernel, series.syntax, series.description),
+        *(distance, "" if series.axial else "not axial", series.modality, series.syntax),
     )
-    return f"{series.uid} ({choice}): {', '.join(part for part in parts if part)}"
+    return f"{series.name} ({choice}): {', '.join(part for part in parts if part)}"
 
 
-def _describe_scan(scan: Scan) -> dict[str, Any]:
-    """Return the fields of `InputInfo` that follow from grid and values."""
-    geometry = scan.geometry
+def _describe_grid(geometry: Geometry) -> dict[str, Any]:
+    """Return the fields of `InputInfo` that follow from the grid."""
     z, y, x = (round(mm, 4) for mm in geometry.spacing)
-    fields = {
+    return {
         "shape": geometry.shape,
         "spacing_mm": (z, y, x) if geometry.in_mm else None,
         "axes": _axes(geometry),
-        "notes": scan.notes,
     }
-    try:
-        return fields | {"intensity": recognise_intensity(scan).reason}
-    except InputError as error:
-        return fields | {"refused": str(error)}
 
 
 def _axes(geometry: Geometry) -> str | None:
     """Name the direction of the body that is nearest to each axis of the array."""
-    if not geometry.in_mm:
+    if not geometry.in_mm or not geometry.has_directions:
         return None
     x, y, z = (_DIRECTIONS[code] for code in aff2axcodes(geometry.affine_ras))
     return f"z to the {z}, y to the {y}, x to the {x}"

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from groundglass.cli import clinical, data, evaluation, services, training
+from groundglass.cli.console import replace_unprintable
 from groundglass.errors import GroundglassError
 
 INTERRUPTED = 130  # Typer's exit code for Ctrl-C
@@ -43,6 +44,7 @@ for group in (clinical, services, data, training, evaluation):
 
 def main() -> None:
     """Run a command; print any failure as one line on stderr and exit with a code other than 0."""
+    replace_unprintable()
     try:
         result: Any = app(standalone_mode=False)
     except GroundglassError as error:

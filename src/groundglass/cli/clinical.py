@@ -11,6 +11,7 @@ import typer
 from groundglass.cli import options
 from groundglass.cli.console import print_lines, print_warnings, progress_bar
 from groundglass.inference.engine_config import EngineConfig
+from groundglass.io.dicom_options import DicomOptions
 
 commands = typer.Typer()
 
@@ -27,6 +28,8 @@ def segment(
     output: options.OutputFolder,
     model: options.Model = None,
     series: options.Series = None,
+    acquisition: options.Acquisition = None,
+    by_instance_number: options.ByInstanceNumber = False,
     force_modality: options.ForceModality = False,
     intensity: options.Intensity = None,
     with_identity: options.WithIdentity = False,
@@ -40,11 +43,12 @@ def segment(
 
     with progress_bar("slices") as progress:
         config = EngineConfig(engine, precision, threads)
-        scan, segmenter = read_and_load(source, series, force_modality, model, config)
+        dicom = DicomOptions(series, acquisition, force_modality, by_instance_number, with_identity)
+        scan, segmenter = read_and_load(source, dicom, model, config)
         result = run(scan, segmenter, intensity, progress, with_identity)
     files = save(result, output)
     print_lines([result.findings.summary])
-    print_warnings(result.findings.warnings)
+    print_warnings(result.saved_findings.warnings)
     print_lines(files)
 
 
@@ -59,6 +63,9 @@ def info(
         ),
     ] = None,
     series: options.Series = None,
+    acquisition: options.Acquisition = None,
+    by_instance_number: options.ByInstanceNumber = False,
+    force_modality: options.ForceModality = False,
     as_json: Annotated[bool, options.flag("--json", "Print JSON instead of text.")] = False,
     with_identity: Annotated[
         bool, options.flag("--with-identity", "Print series descriptions, which may name the patient.")
@@ -78,7 +85,8 @@ def info(
         raise typer.BadParameter("neither an input nor --engine is given: give one of them", param_hint="INPUT")
     from groundglass.apps.info import describe_input
 
-    described = describe_input(source, series, with_identity)
+    dicom = DicomOptions(series, acquisition, force_modality, by_instance_number, with_identity)
+    described = describe_input(source, dicom)
     print_lines([described.model_dump_json(indent=2)] if as_json else described.lines)
 
 

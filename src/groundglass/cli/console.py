@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,13 @@ from groundglass.errors import GroundglassError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+def replace_unprintable() -> None:
+    """Let stdout and stderr replace characters that their encoding lacks, so that no name or sign stops a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def console(stderr: bool = False) -> Console:

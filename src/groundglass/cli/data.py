@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from groundglass.cli import options
-from groundglass.cli.console import console, print_lines, progress_bar, require
+from groundglass.cli.console import console, print_lines, print_warnings, progress_bar, require
 from groundglass.scan.kinds import FieldOfView
+
+if TYPE_CHECKING:
+    from groundglass.data.labels import MaskLabels
 
 commands = typer.Typer()
 PreparedFolder = Annotated[Path, typer.Argument(metavar="PREPARED", help="Folder made by `groundglass prepare`.")]
@@ -22,14 +25,34 @@ def prepare(
         typer.Argument(metavar="DATA", help="Dataset folders, or CSVs with the columns image, mask and patient."),
     ],
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FOLDER",
             help="Folder for the prepared slices, which is created if it does not exist.",
+            show_default="needed, but for --write-csv",
         ),
-    ],
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--labels",
+            metavar="NAME=NUMBER",
+            help="Meaning of a number in the masks: lesion, ground-glass, consolidation, effusion or ignore; repeat "
+            "the option for several. Numbers that are not named are no lesion.",
+            show_default="as dataset.json, the CSV or the layout states it",
+        ),
+    ] = None,
+    write_csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-csv",
+            metavar="FILE.csv",
+            help="Write the cases of DATA as a CSV, to be edited and prepared in place of DATA; prepare nothing.",
+            show_default="off",
+        ),
+    ] = None,
     size: Annotated[
         tuple[int, int],
         typer.Option("--size", min=16, metavar="HEIGHT WIDTH", help="Size of the prepared slices in pixels."),
@@ -46,6 +69,15 @@ def prepare(
     ] = False,
 ) -> None:
     """Check the cases of a dataset, cut their slices to the network's size and group them by patient."""
+    if (output is None) == (write_csv is None):
+        raise typer.BadParameter("name either the folder to prepare or the CSV to write", param_hint="-o / --write-csv")
+    from groundglass.data.labels import parse_labels
+
+    mask_labels = parse_labels(labels, "--labels") if labels else None
+    if write_csv is not None:
+        _write_csv(sources, write_csv, mask_labels)
+    if output is None:
+        return
     from groundglass.data.overview import case_table, joined_groups, source_table
     from groundglass.data.prepare import PreparationSettings
     from groundglass.data.prepare import prepare as run
@@ -54,14 +86,25 @@ def prepare(
     on_message = status.print if status.is_terminal else lambda _: None
     with progress_bar("cases") as progress:
         settings = PreparationSettings(size, view, lesion_slices_only)
-        result = run(sources, output, settings, skip_invalid, progress, on_message)
+        result = run(sources, output, settings, skip_invalid, progress, on_message, mask_labels)
     console().print(case_table(result.manifest))
     console().print(source_table(result.manifest))
     print_lines(joined_groups(result.manifest))
     print_lines([f"left out: {name}: {reason}" for name, reason in result.refused.items()])
+    print_lines([f"note: {note}" for note in result.notes])
+    print_warnings(result.warnings)
     print_lines(
         [f"{output}: {f'{result.newly_cut} cases cut' if result.newly_cut else 'nothing to do, everything is there'}"]
     )
+
+
+def _write_csv(sources: list[Path], path: Path, labels: MaskLabels | None) -> None:
+    """Write the CSV of `prepare --write-csv`, and print what is in it."""
+    from groundglass.data.case_list_writer import write_list
+
+    written = write_list(path, sources, labels)
+    print_lines([f"note: {note}" for note in written.notes])
+    print_lines([f"{path}: {written.summary}"])
 
 
 @commands.command()

@@ -59,13 +59,26 @@ Series = Annotated[
     str | None,
     typer.Option(
         "--series",
-        metavar="UID",
-        help="SeriesInstanceUID of the DICOM series to read, or its last digits.",
+        metavar="NUMBER|UID",
+        help="Number of the DICOM series to read, as `info` shows it, or the end of its SeriesInstanceUID.",
         show_default="the chest CT, chosen by rule",
     ),
 ]
 ForceModality = Annotated[
-    bool, flag("--force-modality", "Accept a DICOM series although its header does not state CT.")
+    bool, flag("--force-modality", "Accept a DICOM series although its header states no CT, or a projection or map.")
+]
+Acquisition = Annotated[
+    str | None,
+    typer.Option(
+        "--acquisition",
+        metavar="NUMBER",
+        help="Acquisition to read of a DICOM series that holds several, such as time points.",
+        show_default="all of the series",
+    ),
+]
+ByInstanceNumber = Annotated[
+    bool,
+    flag("--by-instance-number", "Order DICOM images that state no position by their InstanceNumber."),
 ]
 Intensity = Annotated[
     IntensityKind | None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from groundglass.cli import options
-from groundglass.cli.console import console, live_table, print_lines, require
+from groundglass.cli.console import console, live_table, print_lines, print_warnings, require
 from groundglass.errors import BatchError, GroundglassError
 from groundglass.inference.engine_config import EngineConfig
 
@@ -77,6 +77,7 @@ def batch(
 
     batch_options = BatchOptions(model, EngineConfig(engine, precision), intensity, with_identity)
     planned = plan_batch(source, output, batch_options, parse_shard(shard))
+    print_warnings(planned.notes)
     progress, printer = BatchProgress(planned), console()
     in_table = printer.is_terminal and console(stderr=True).is_terminal
     on_record = (lambda _: None) if in_table else (lambda record: print_lines([describe_record(record)]))

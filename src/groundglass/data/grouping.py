@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from groundglass.data.catalogue import Case
+from groundglass.data.case import Case
 from groundglass.data.duplicates import SimilarSlices, closest_pairs, join
 from groundglass.data.overview import draw_pairs
 from groundglass.data.prepared import Manifest, PreparedCase, SimilarSliceNames, read_slices

@@ -13,8 +13,9 @@ from rich import box
 from rich.table import Table
 
 from groundglass.data.duplicates import SAME_ANATOMY, SimilarSlices
+from groundglass.data.labels import CLASS_LABELS, UNSTATED
 from groundglass.data.prepared import Manifest, PreparedCase, read_prepared
-from groundglass.data.slices import CLASS_LABELS, UNSTATED, Slices
+from groundglass.data.slices import Slices
 from groundglass.data.splits import PARTS, Split
 from groundglass.errors import DatasetError
 from groundglass.files import write_atomic

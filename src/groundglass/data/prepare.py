@@ -12,16 +12,20 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from groundglass.data.catalogue import Case, find_cases
+from groundglass.data.case import Case
+from groundglass.data.catalogue import find_cases_with_notes
 from groundglass.data.grouping import group_patients, stated_groups
+from groundglass.data.labels import MaskLabels
 from groundglass.data.prepared import Manifest, PreparedCase, png_path, read_manifest
-from groundglass.data.slices import CaseSlices, GreyLevels, cut_case
+from groundglass.data.slices import LARGEST_SHARE_OF_LUNGS, LUNG_FILLED, CaseSlices, GreyLevels, cut_case
 from groundglass.errors import DatasetError, InputError
 from groundglass.files import sha256_of, write_atomic
 from groundglass.scan.kinds import FieldOfView
 
+SHOWN_CASES = 4  # names of cases in a message
 SAVE_SECONDS = 20  # at least between two writings of the manifest: all that is lost if the process is killed
 
 
@@ -48,11 +52,15 @@ class PreparationResult:
         manifest: The manifest of the folder.
         newly_cut: Number of cases that this call cut; 0 if the folder was complete before.
         refused: {case: reason} of the cases left out.
+        notes: What was assumed about the dataset, and what was left out of it.
+        warnings: What is probably wrong with it.
     """
 
     manifest: Manifest
     newly_cut: int
     refused: dict[str, str]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ def prepare(
     skip_invalid: bool = False,
     progress: Callable[[int, int], None] = lambda *_: None,
     on_message: Callable[[str], None] = lambda _: None,
+    labels: MaskLabels | None = None,
 ) -> PreparationResult:
     """Check and cut all cases into a prepared folder; work of an earlier call is not repeated.
 
@@ -80,15 +89,18 @@ def prepare(
         skip_invalid: Leave out the cases that are refused.
         progress: Called with the number of cases done and of all cases.
         on_message: Called with a line of text when another step begins.
+        labels: What the numbers of all masks mean; None: as the dataset states it.
 
     Raises:
-        DatasetError: There is no case, the folder holds something else, was prepared with other settings or by another
-            version, or cases are refused (the message names all of them).
+        DatasetError: There is no case, the folder holds something else, was prepared from other sources, with other
+            settings or by another version, or cases are refused (the message names all of them).
         OutputError: The folder cannot be written.
     """
-    cases = find_cases(*sources)
+    found = find_cases_with_notes(sources, labels)
+    cases = found.cases
     _refuse_other_content(folder, sources)
     earlier = _entries_of_earlier_call(folder, settings)
+    _refuse_other_sources(folder, earlier, cases)
     cut = _cut_cases(cases, folder, settings, earlier, progress)
     if cut.refused and not skip_invalid:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in cut.refused.items())
@@ -102,7 +114,31 @@ def prepare(
         manifest = group_patients(folder, manifest)
         _write_manifest(folder, manifest)
     newly_cut = sum(entry != earlier.get(name) for name, entry in cut.entries.items())
-    return PreparationResult(read_manifest(folder), newly_cut, cut.refused)
+    manifest = read_manifest(folder)
+    return PreparationResult(manifest, newly_cut, cut.refused, found.notes, _warnings(manifest))
+
+
+def _warnings(manifest: Manifest) -> tuple[str, ...]:
+    """Warn of masks that may be of the lungs: of a volume by itself, of pictures by the mean over their source."""
+    filled = [case for case in manifest.cases if any(note.startswith(LUNG_FILLED) for note in case.notes)]
+    pictures: dict[str, list[PreparedCase]] = {}
+    for case in manifest.cases:
+        if (case.spacing_mm is None or case.unrelated_slices) and case.lesion_slices and case.lesion_share is not None:
+            pictures.setdefault(case.source, []).append(case)
+    for cases in pictures.values():
+        if np.mean([case.lesion_share for case in cases]) > LARGEST_SHARE_OF_LUNGS:
+            filled += cases
+    if not filled:
+        return ()
+    return (
+        f"in {len(filled)} of {len(manifest.cases)} cases ({_shown([case.name for case in filled])}) lesion fills most "
+        "of a lung: if the masks hold lung too, state which labels are lesion, such as --labels lesion=2",
+    )
+
+
+def _shown(names: Sequence[str]) -> str:
+    """Return the first few names of a list."""
+    return ", ".join(names[:SHOWN_CASES]) + (", …" if len(names) > SHOWN_CASES else "")
 
 
 def _refuse_other_content(folder: Path, sources: Sequence[Path]) -> None:
@@ -130,6 +166,30 @@ def _entries_of_earlier_call(folder: Path, settings: PreparationSettings) -> dic
     if found != settings:
         raise DatasetError(f"{folder} was prepared with {found}, not with {settings}: name another folder with -o")
     return {case.name: case for case in manifest.cases}
+
+
+def _refuse_other_sources(folder: Path, earlier: dict[str, PreparedCase], cases: Sequence[Case]) -> None:
+    """Check that the folder was prepared from these sources, or from some of them.
+
+    Raises:
+        DatasetError: A source would be lost, or none of its cases is among the new ones.
+    """
+    new = {case.name: case for case in cases}
+    lost = {entry.source for entry in earlier.values()} - {case.source for case in cases}
+    if lost or (earlier and not any(name in new and _is_same_image(earlier[name], new[name]) for name in earlier)):
+        names = [name for name, entry in earlier.items() if not lost or entry.source in lost]
+        raise DatasetError(
+            f"{folder} was prepared from other sources ({len(names)} cases: {_shown(names)}), which this call would "
+            "replace: name another folder with -o, name all sources together, or remove the folder"
+        )
+
+
+def _is_same_image(entry: PreparedCase, case: Case) -> bool:
+    """Whether a case is the one that was prepared, at its place or moved."""
+    try:
+        return entry.image == case.image.resolve() or entry.image_sha256 == sha256_of(case.image)
+    except OSError:
+        return False
 
 
 def _cut_cases(
@@ -249,6 +309,8 @@ def _write_case(case: Case, cut: CaseSlices, folder: Path, image_sha256: str, ma
         levels_sha256=_write_png(png_path(folder, "levels", case.name), cut.levels),
         labels_sha256=_write_png(png_path(folder, "labels", case.name), cut.labels),
         notes=cut.notes,
+        labels=case.labels,
+        lesion_share=cut.lesion_share,
     )
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 from pydantic import ValidationError
 
-from groundglass.data.catalogue import Case
+from groundglass.data.case import Case
+from groundglass.data.labels import MaskLabels
 from groundglass.data.slices import GreyLevels, Slices, levels_to_hu
 from groundglass.errors import DatasetError
 from groundglass.files import sha256_of
@@ -53,6 +54,8 @@ class PreparedCase(StrictModel):
         levels_sha256: SHA-256 of levels/CASE.png.
         labels_sha256: SHA-256 of labels/CASE.png.
         notes: Remarks on the case for the user.
+        labels: What the numbers of the mask mean; None where nothing states it.
+        lesion_share: Share of the lung that lesion fills; None where it was not recorded.
     """
 
     name: str
@@ -75,6 +78,8 @@ class PreparedCase(StrictModel):
     levels_sha256: str
     labels_sha256: str
     notes: tuple[str, ...]
+    labels: MaskLabels | None = None
+    lesion_share: float | None = None
 
     @property
     def source(self) -> str:
@@ -89,7 +94,7 @@ class PreparedCase(StrictModel):
     @property
     def case(self) -> Case:
         """The case with its original files."""
-        return Case(self.name, self.patient, self.image, self.mask, self.unrelated_slices)
+        return Case(self.name, self.patient, self.image, self.mask, self.unrelated_slices, self.labels)
 
 
 class SimilarSliceNames(StrictModel):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from groundglass.data.catalogue import MEDSEG_SOURCES
+from groundglass.data.case import MEDSEG_SOURCES
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Selection, Split, resolve_split

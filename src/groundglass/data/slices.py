@@ -6,13 +6,14 @@ A file becomes slices by the steps that `segment` takes, too: intensity, lung fi
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.data.catalogue import MEDSEG_SOURCES, Case
+from groundglass.data.case import MEDSEG_SOURCES, Case
+from groundglass.data.labels import CLASS_LABELS, UNSTATED
 from groundglass.errors import DatasetError
 from groundglass.inference.lungs import find_lungs
 from groundglass.io.reader import read_scan
@@ -20,12 +21,16 @@ from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import AIR_HU, Window, recognise_intensity
 from groundglass.scan.kinds import FieldOfView, IntensityKind
+from groundglass.scan.lung_field import LungField
+from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.scan import ImageStack, Scan
 
 GreyLevels: TypeAlias = NDArray[Any]  # uint8 or uint16
 OFFSET_HU = 2048  # added to HU so that they can be stored as unsigned numbers
-CLASS_LABELS = {"ground-glass": 1, "consolidation": 2, "effusion": 3}
-UNSTATED = 4  # label of lesions whose class the reference does not state
+GRID_TOLERANCE_MM = 0.1  # by which the corners of a mask may differ from those of its image
+LUNG_FILLED = "lesion fills"  # how the remark begins on a mask that may be one of the lungs
+# Shares of the lungs, and of one of them, that lesion rarely exceeds.
+LARGEST_SHARE_OF_LUNGS, LARGEST_SHARE_OF_SIDE = 0.6, 0.8
 LARGEST_LABELLED_SHARE = 0.9  # of a case's pixels: a mask with more is no lesion mask
 
 
@@ -121,6 +126,7 @@ class CaseSlices:
         spacing_mm: Spacing of the file's voxels along (z, y, x) of the axial view; None for pictures.
         lesion_slices: Number of slices with lesion in the whole file.
         pixels: {label: number of pixels} in the whole file; labels that do not occur are left out.
+        lesion_share: Share of the lung that lesion fills.
         content_sha256: SHA-256 of the image's numbers, whatever the file format.
         notes: Remarks on the case for the user.
     """
@@ -135,6 +141,7 @@ class CaseSlices:
     spacing_mm: tuple[float, float, float] | None
     lesion_slices: int
     pixels: dict[int, int]
+    lesion_share: float
     content_sha256: str
     notes: tuple[str, ...]
 
@@ -158,34 +165,73 @@ def read_case(case: Case) -> tuple[Scan, NDArray[np.uint8]]:
         FormatError: A file is damaged, or no CT.
         DatasetError: Image and mask are not on the same grid, or the mask's numbers are no labels.
     """
-    scan, mask = read_scan(case.image), read_scan(case.mask)
+    scan, labels, _ = read_case_with_notes(case)
+    return scan, labels
+
+
+def read_case_with_notes(case: Case) -> tuple[Scan, NDArray[np.uint8], tuple[str, ...]]:
+    """Read a case as `read_case` does, with sentences on what its labels were taken for.
+
+    Raises:
+        FormatError: A file is damaged, or no CT.
+        DatasetError: Image and mask are not on the same grid, or the mask's numbers are no labels.
+    """
+    scan = read_scan(case.image)
+    mask = _in_axes_of(scan, read_scan(case.mask))
     if scan.values.shape != mask.values.shape:
         mask_size, image_size = (" x ".join(map(str, values.shape)) for values in (mask.values, scan.values))
         raise DatasetError(f"{case.mask} is {mask_size} voxels, its image {image_size}: expected the same grid")
-    if not scan.geometry.matches(mask.geometry, tolerance_mm=0.1):
+    if not scan.geometry.matches(mask.geometry, GRID_TOLERANCE_MM):
         raise DatasetError(
             f"{case.mask} lies elsewhere than its image ({mask.geometry} and {scan.geometry}, corners more than "
-            "0.1 mm apart): expected the same grid; save the mask with the image's affine"
+            "0.1 mm apart): expected the same grid; resample the mask onto the image's grid or, if its voxels are in "
+            "the image's order and only its affine is wrong, save it with the image's affine"
         )
     if case.unrelated_slices and not isinstance(scan, ImageStack):
         count, height, width = scan.geometry.shape
         scan = ImageStack(scan.values, scan.geometry, scan.source, scan.notes, sizes=((height, width),) * count)
-    return scan, _to_labels(case, mask)
+    return scan, *_to_labels(case, mask)
 
 
-def _to_labels(case: Case, mask: Scan) -> NDArray[np.uint8]:
-    """Return 0, `CLASS_LABELS` or `UNSTATED`: masks of 0 and 255, and but for MedSeg of 0 and 1, state no class."""
+def _in_axes_of(scan: Scan, mask: Scan) -> Scan:
+    """Return a mask that lies where its image does, with its axes in the order and direction of the image's."""
+    view, mask_view = AxialView(scan.geometry), AxialView(mask.geometry)
+    if scan.values.shape == mask.values.shape and scan.geometry.matches(mask.geometry, GRID_TOLERANCE_MM):
+        return mask
+    if not view.geometry.matches(mask_view.geometry, GRID_TOLERANCE_MM):
+        return mask
+    values = view.from_axial(mask_view.to_axial(mask.values))
+    return replace(mask, values=values, geometry=scan.geometry)
+
+
+def _to_labels(case: Case, mask: Scan) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Return 0, `CLASS_LABELS` or `UNSTATED`, and sentences on what was assumed.
+
+    Where nothing states what the numbers mean, masks of 0 and 255, and but for MedSeg of 0 and 1, state no class.
+    """
     values = np.rint(mask.values)
-    found = {int(value) for value in np.unique(values)}
-    if np.abs(values - mask.values).max() > 0.01 or not (found <= {0, 1, 2, 3, 4} or found <= {0, 255}):
-        shown = ", ".join(f"{value:g}" for value in np.unique(mask.values)[:8])
+    found = tuple(map(int, np.unique(values)))
+    shown = ", ".join(f"{value:g}" for value in np.unique(mask.values)[:8])
+    is_whole = np.abs(values - mask.values).max() <= 0.01
+    if case.labels is not None:
+        labels, others = case.labels.translate(values)
+        if not is_whole or (others and not case.labels.others_are_no_lesion):
+            raise DatasetError(
+                f"{case.mask} holds {shown}…: expected whole numbers that {case.labels.stated_by} names "
+                f"({case.labels.text}); state all that are lesion, such as --labels {case.labels.text.split()[-1]}"
+            )
+        return labels, (f"not named, so no lesion: {', '.join(map(str, others))}",) if others else ()
+    if not is_whole or not (set(found) <= {0, 1, 2, 3, 4} or set(found) <= {0, 255}):
         raise DatasetError(
             f"{case.mask} holds {shown}…: expected 0 and 1, 0 and 255, or 0 none, 1 ground-glass, 2 consolidation, "
-            "3 effusion, 4 lesion of an unstated class"
+            "3 effusion, 4 lesion of an unstated class; state what others mean, such as --labels lesion=2"
         )
-    if found <= {0, 255} or (found <= {0, 1} and case.source not in MEDSEG_SOURCES):
-        return np.where(values > 0, UNSTATED, 0).astype(np.uint8)
-    return np.asarray(values, dtype=np.uint8)
+    is_medseg = case.source in MEDSEG_SOURCES
+    if set(found) <= {0, 255} or (set(found) <= {0, 1} and not is_medseg):
+        return np.where(values > 0, UNSTATED, 0).astype(np.uint8), ()
+    names = {label: name for name, label in CLASS_LABELS.items()} | {UNSTATED: "lesion"}
+    assumed = ", ".join(f"{value} as {names[value]}" for value in found if value)
+    return np.asarray(values, dtype=np.uint8), () if is_medseg else (f"labels taken by default: {assumed}",)
 
 
 def cut_case(
@@ -199,13 +245,14 @@ def cut_case(
     Raises:
         InputError: Image and mask do not match, their numbers are no CT or no labels, or no slice shows lung.
     """
-    scan, labels = read_case(case)
+    scan, labels, label_notes = read_case_with_notes(case)
     axial = AxialView(scan.geometry)
     values, labels = axial.to_axial(scan.values), axial.to_axial(labels)
     _check_labelled_share(case, labels)
     intensity = recognise_intensity(scan)
     hu = intensity.to_hu(values)
-    boxes = find_lungs(scan, hu, axial.geometry, view).boxes
+    lung_field = find_lungs(scan, hu, axial.geometry, view)
+    boxes = lung_field.boxes
     with_lesion = np.asarray(labels.any((1, 2)))
     letterboxes = {
         z: Letterbox(box, size)
@@ -231,6 +278,7 @@ def cut_case(
     cut_labels = [letterbox_labels(letterbox, labels[z]) for z, letterbox in letterboxes.items()]
 
     stored_labels = np.array(cut_labels, np.uint8).reshape(-1, *size)
+    shares = lesion_shares(lung_field, labels > 0)
     pixels = np.bincount(labels.ravel(), minlength=UNSTATED + 1)
     return CaseSlices(
         levels=np.rint(np.array(levels).reshape(-1, *size)).clip(0, brightest).astype(dtype),
@@ -243,8 +291,13 @@ def cut_case(
         spacing_mm=axial.geometry.spacing if axial.geometry.in_mm else None,
         lesion_slices=int(with_lesion.sum()),
         pixels={label: int(pixels[label]) for label in range(1, UNSTATED + 1) if pixels[label]},
+        lesion_share=shares["lung"],
         content_sha256=hashlib.sha256(scan.values.tobytes()).hexdigest(),
-        notes=_notes(int(with_lesion.sum()), int(stored_labels.any((1, 2)).sum())),
+        notes=(
+            *_notes(int(with_lesion.sum()), int(stored_labels.any((1, 2)).sum())),
+            *(() if isinstance(scan, ImageStack) else _lung_filled_note(shares)),
+            *label_notes,
+        ),
     )
 
 
@@ -267,6 +320,24 @@ def _notes(lesion_slices: int, lesion_slices_in_view: int) -> tuple[str, ...]:
         return ("the mask is empty",)
     out_of_view = lesion_slices - lesion_slices_in_view
     return (f"lesion out of view: {out_of_view} slice{'s' if out_of_view > 1 else ''}",) if out_of_view else ()
+
+
+def lesion_shares(lung_field: LungField, lesion: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the share of the lung, of the right and of the left lung that lesion (z, y, x) fills; 0 of no lung."""
+    shares = {}
+    for name, side in (("lung", lung_field.mask), ("right lung", lung_field.right), ("left lung", lung_field.left)):
+        inside = sum(int((plane & marked).sum()) for plane, marked in zip(side, lesion, strict=True))
+        shares[name] = inside / max(1, int(voxels_per_slice(side).sum()))
+    return shares
+
+
+def _lung_filled_note(shares: dict[str, float]) -> tuple[str, ...]:
+    """Remark that lesion fills most of the lungs of a volume, or of one of them, as a mask of the lungs does."""
+    return tuple(
+        f"{LUNG_FILLED} {100 * share:.0f} % of the {name}: check that the labels are of lesion and not of lung"
+        for name, share in shares.items()
+        if share > (LARGEST_SHARE_OF_LUNGS if name == "lung" else LARGEST_SHARE_OF_SIDE)
+    )[:1]
 
 
 def letterbox_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

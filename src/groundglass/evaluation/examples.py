@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from groundglass.data.catalogue import Case
+from groundglass.data.case import Case
 from groundglass.data.slices import read_case
 from groundglass.evaluation.results import Example, SliceScore
 from groundglass.scan.geometry import AxialView

@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from groundglass.data.catalogue import Case
+from groundglass.data.case import Case
 from groundglass.data.slices import read_case
 from groundglass.errors import DatasetError, InputError
 from groundglass.evaluation.evaluate import evaluate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundglass.data.slices import UNSTATED
+from groundglass.data.labels import UNSTATED
 from groundglass.evaluation.agreement import MIN_VOLUMES
 from groundglass.evaluation.calibration import BINS
 from groundglass.evaluation.intervals import MIN_PATIENTS, RESAMPLES, SEED

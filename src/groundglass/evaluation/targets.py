@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from groundglass.data.catalogue import Case, find_cases, select
+from groundglass.data.case import Case
+from groundglass.data.catalogue import find_cases, select
 from groundglass.data.prepared import PreparedCase, read_complete_manifest, read_slices
 from groundglass.data.splits import Split, resolve_split
 from groundglass.errors import DatasetError

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from groundglass.data.slices import UNSTATED
+from groundglass.data.labels import UNSTATED
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import Window, recognise_intensity
 from groundglass.scan.scan import Scan

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from groundglass.scan.components import CONNECTIVITY_6, ConnectedComponents, find_components
-from groundglass.scan.packed_mask import PackedMask, PackedSlice, Voxels, voxels_per_slice, bounding_box, pack_slice
+from groundglass.scan.packed_mask import PackedMask, PackedSlice, Voxels, bounding_box, pack_slice, voxels_per_slice
 
 MAX_EROSIONS = 12
 CORE_SHARE = 0.15  # a core has at least this share of what the erosions leave of the lungs

@@ -77,7 +77,8 @@ def find_lungs_in_volume(hu: HuVolume, geometry: Geometry, field_of_view: FieldO
     if field_of_view is FieldOfView.SLICE:
         box = Box(0, hu.shape[1], 0, hu.shape[2])
     boxes = tuple(box if shown[0] - 1 <= z <= shown[-1] + 1 else None for z in range(len(hu)))
-    warnings = (*_coverage_warnings(lungs), *_side_warnings(right, left))
+    side_warnings = _side_warnings(right, left) if geometry.has_directions else []
+    warnings = (*_coverage_warnings(lungs), *side_warnings)
     return LungField(right, left, boxes, warnings, geometry.spacing[0] if geometry.in_mm else None)
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.errors import FormatError
+from groundglass.errors import FormatError, InputError
 from groundglass.inference.lungs import find_lungs
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.segmenter import Segmenter, SlicePrediction
@@ -115,12 +115,22 @@ def segment_lungs(
     timer = timer or StageTimer()
     with timer.stage("intensity"):
         view = AxialView(scan.geometry)
-        recognised = recognise_intensity(scan, intensity)
+        with _naming_the_series(scan):
+            recognised = recognise_intensity(scan, intensity)
         hu = recognised.slices(view.to_axial(scan.values))
-    with timer.stage("lungs"):
+    with timer.stage("lungs"), _naming_the_series(scan):
         lung_field = find_lungs(scan, hu, view.geometry, card.field_of_view)
     empty = np.zeros(hu.shape[1:], dtype=np.uint8)
     return SegmentedScan(scan, view, recognised, hu, lung_field, PackedMask.from_slices([empty] * len(hu)))
+
+
+@contextmanager
+def _naming_the_series(scan: Scan) -> Iterator[None]:
+    """Add to a refusal which DICOM series was chosen, if there are others."""
+    try:
+        yield
+    except InputError as error:
+        raise (type(error)(f"{error}; {scan.choice}") if scan.choice else error) from None
 
 
 def segment_lesions(

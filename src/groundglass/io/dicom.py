@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,108 +14,174 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from groundglass.errors import FormatError
-from groundglass.io.dicom_grid import SAME_POSITION_MM, SliceStack, grid_geometry, sort_slices
+from groundglass.io.dicom_acquisitions import choose_acquisition, find_acquisitions, list_acquisitions
+from groundglass.io.dicom_choice import choose_series, describe_choice, is_accepted, naming_the_choice
+from groundglass.io.dicom_files import list_losses
+from groundglass.io.dicom_grid import SAME_POSITION_MM, SliceStack, count_places, grid_geometry, sort_slices
 from groundglass.io.dicom_header import (
     DICOM_ERRORS,
     DicomSlice,
+    has_decimal_comma,
+    items,
     number_value,
     silence_pydicom,
     text_value,
     transfer_syntax,
 )
+from groundglass.io.dicom_options import DicomOptions
+from groundglass.io.dicom_order import lacks_positions, place_by_number
+from groundglass.io.dicom_parts import check_parts, instances_of, join_headers
 from groundglass.io.dicom_pixels import LOSSY, check_transfer_syntaxes, decode_slices
-from groundglass.io.dicom_series import DAMAGED_FILE, ImageSeries, SeriesListing, find_series
+from groundglass.io.dicom_series import ImageSeries, SeriesListing, find_series
 from groundglass.io.limits import check_voxel_count, native_values, shown
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.scan import DicomSeries, Scan
 
+_NUMBERS = ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept")
+_FUNCTIONAL_GROUPS = (
+    *("PlanePositionSequence", "PlaneOrientationSequence"),
+    *("PixelMeasuresSequence", "PixelValueTransformationSequence"),
+)
 
-def read_dicom(path: Path, uid: str | None = None, force_modality: bool = False) -> Scan:
+
+def read_dicom(path: Path, options: DicomOptions) -> Scan:
     """Read a CT series from a DICOM file, a folder or a ZIP archive.
 
     Values are HU: int16 if slopes and intercepts are whole numbers, else float32; padding is air.
 
     Args:
         path: The file, folder or archive.
-        uid: Series Instance UID, or its end; None: the series is chosen by the rule of `dicom_series`.
-        force_modality: Read a series of another modality than CT.
+        options: What the user asks for.
 
     Raises:
-        FormatError: There is no CT series, or it is damaged, incomplete, uneven or in a syntax that is not read.
+        FormatError: There is no CT series, or it is damaged, incomplete, uneven or in a syntax that is not read. The
+            message names the series that was chosen if there are others.
     """
     name = shown(path)
     with silence_pydicom(), find_series(path) as listing:
-        series = _choose(name, listing, uid, force_modality)
-        _check_is_ct(name, series, force_modality)
-        stack = sort_slices(name, series.slices)
-        size = series.slices[0].size
-        shape = (len(stack.slices), *size)
-        check_voxel_count(name, shape)
-        grid_geometry(name, shape, stack.affine_lps)
-        slices, values = _decode_without_repeats(name, stack, size)
+        series = choose_series(name, listing, options)
+        with naming_the_choice(listing, series, options):
+            stack = _prepare(name, series, options)
+            is_ordered_by_number = lacks_positions(series.slices)
+            size = series.slices[0].size
+            shape = (len(stack.slices), *size)
+            check_voxel_count(name, shape)
+            grid_geometry(name, shape, stack.affine_lps)
+            with _naming_acquisitions(stack.slices):
+                slices, values = _decode_without_repeats(name, stack, size)
         notes = (
-            *_series_notes(listing, series, uid),
+            *_series_notes(listing, series, options),
             *stack.notes,
             *_repeat_notes(stack, slices),
             *_header_notes(series),
         )
-        source = _source_series(name, slices)
+        for instance in instances_of(slices):
+            _drop_damaged_attributes(instance.header)
+        source = replace(_source_series(name, slices), name=series.name(options.with_identity))
+        if is_ordered_by_number:
+            _drop_positions(source)
+        choice = describe_choice(listing, series, options)
     geometry = Geometry(values.shape, stack.affine_lps)
-    return Scan(native_values(name, values), geometry, path, notes=notes, series=source)
+    return Scan(native_values(name, values), geometry, path, notes=notes, series=source, choice=choice)
 
 
-def sample_series(listing: SeriesListing, series: ImageSeries, count: int) -> tuple[SliceStack, Scan]:
-    """Sort the slices of a series and read `count` of them, evenly distributed, as a scan.
+@dataclass(frozen=True, eq=False)
+class SampledSeries:
+    """Some slices of a series, and what the headers of all show.
+
+    Attributes:
+        scan: The slices that were read, evenly distributed, on a grid of their own.
+        geometry: The grid of all slices.
+        source: The instances of all slices.
+    """
+
+    scan: Scan
+    geometry: Geometry
+    source: DicomSeries
+
+
+def sample_series(listing: SeriesListing, series: ImageSeries, count: int, options: DicomOptions) -> SampledSeries:
+    """Read `count` slices of a series, evenly distributed, and check the headers of all.
 
     Raises:
         FormatError: As in `read_dicom`, for what the headers and those slices show.
     """
-    name = "the series"
-    _check_is_ct(name, series, force_modality=True)
-    stack = sort_slices(name, series.slices)
-    chosen = [stack.slices[i] for i in np.unique(np.linspace(0, len(stack.slices) - 1, count).astype(int))]
-    values = np.stack([hu for _, hu in decode_slices(name, chosen, series.slices[0].size)])
-    notes = (*_series_notes(listing, series, None), *stack.notes, *_header_notes(series))
-    return stack, Scan(values, grid_geometry(name, values.shape, stack.affine_lps), notes=notes)
+    name, size = "the series", series.slices[0].size
+    with naming_the_choice(listing, series, options):
+        stack = _prepare(name, series, options)
+        total = len(stack.slices)
+        check_voxel_count(name, (total, *size))
+        geometry = grid_geometry(name, (total, *size), stack.affine_lps)
+        with _naming_acquisitions(stack.slices):
+            _decode_without_repeats(name, replace(stack, slices=_first_repeated(stack.slices)), size)
+        chosen = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
+        values = np.stack([hu for _, hu in decode_slices(name, [stack.slices[i] for i in chosen], size)])
+        sparse_lps = stack.affine_lps.copy()
+        sparse_lps[:, 0] *= max(1, total - 1) / max(1, len(chosen) - 1)
+    notes = (*_series_notes(listing, series, options), *stack.notes, *_header_notes(series))
+    choice = describe_choice(listing, series, options)
+    scan = Scan(values, Geometry(values.shape, sparse_lps), notes=notes, choice=choice)
+    return SampledSeries(scan, geometry, _source_series(name, stack.slices))
 
 
-def series_with_uid(name: str, listing: SeriesListing, uid: str) -> ImageSeries:
-    """Return the series whose UID is `uid`, or ends so.
-
-    Raises:
-        FormatError: There is none, or there are several.
-    """
-    matching = [series for series in listing.series if series.uid.endswith(uid)]
-    exact = [series for series in matching if series.uid == uid]
-    if len(exact or matching) != 1:
-        available = "; ".join(series.line for series in listing.series)
-        raise FormatError(f"{name} holds {len(matching)} series that end in {uid}, expected one of: {available}")
-    return (exact or matching)[0]
-
-
-def _choose(name: str, listing: SeriesListing, uid: str | None, force_modality: bool) -> ImageSeries:
-    if uid is not None:
-        return series_with_uid(name, listing, uid)
-    best = listing.series[0]
-    if not _is_accepted(best, force_modality):
-        available = "; ".join(series.line for series in listing.series[:5])
-        hint = " (--force-modality reads it all the same)" if best.can_be_forced else ""
-        raise FormatError(f"{name} holds no CT series but {available}; give the CT itself{hint}")
-    return best
+@contextmanager
+def _naming_acquisitions(slices: Sequence[DicomSlice]) -> Iterator[None]:
+    """Add to a refusal which acquisitions the slices are of, if they are of several."""
+    try:
+        yield
+    except FormatError as error:
+        acquisitions = find_acquisitions(slices)
+        if len(acquisitions) < 2:
+            raise
+        raise FormatError(
+            f"{error}; the series holds {len(acquisitions)} acquisitions, {list_acquisitions(acquisitions)}: "
+            "--acquisition NUMBER takes one of them"
+        ) from None
 
 
-def _is_accepted(series: ImageSeries, force_modality: bool) -> bool:
-    return series.rejection_reason is None or (force_modality and series.can_be_forced)
+def _prepare(name: str, series: ImageSeries, options: DicomOptions) -> SliceStack:
+    """Check the slices of a series by their headers, and sort those that are to be read."""
+    _check_is_ct(name, series, options)
+    check_parts(name, series.slices)
+    slices: Sequence[DicomSlice] = series.slices
+    notes: list[str] = []
+    if options.acquisition is not None:
+        slices = choose_acquisition(name, slices, options.acquisition)
+        notes.append(
+            f"acquisition {options.acquisition} was read on request, {len(slices)} of {len(series.slices)} images"
+        )
+    _check_rescale(name, slices)
+    if options.by_instance_number and lacks_positions(slices):
+        slices, assumptions = place_by_number(name, slices)
+        notes += assumptions
+    with _naming_acquisitions(slices):
+        stack = sort_slices(name, slices)
+    return replace(stack, notes=(*notes, *stack.notes))
 
 
-def _check_is_ct(name: str, series: ImageSeries, force_modality: bool) -> None:
+def _check_rescale(name: str, slices: Sequence[DicomSlice]) -> None:
+    flat = sum(dicom_slice.slope == 0 for dicom_slice in slices)
+    if flat:
+        raise FormatError(
+            f"{flat} of {len(slices)} images in {name} state the RescaleSlope 0, which makes all their pixels equal, "
+            "expected 1 or another factor to HU: export the series again"
+        )
+
+
+def _first_repeated(slices: Sequence[DicomSlice]) -> tuple[DicomSlice, ...]:
+    """Return the first two sorted slices that lie at one place; the first slice alone if there are none."""
+    for pair in itertools.pairwise(slices):
+        if count_places(pair) == 1:
+            return pair
+    return (slices[0],)
+
+
+def _check_is_ct(name: str, series: ImageSeries, options: DicomOptions) -> None:
     """Refuse what is no CT volume, or cannot be decoded, by the headers alone."""
     header = series.header
-    if not _is_accepted(series, force_modality):
+    if not is_accepted(series, options):
         hint = "--force-modality reads it all the same" if series.can_be_forced else "give the CT itself"
         raise FormatError(f"{name}: the series is no CT ({series.rejection_reason}): {hint}")
-    if (number_value(header, "SamplesPerPixel") or 1) != 1:
-        raise FormatError(f"{name} holds colour pictures, expected one grey value a pixel: give the CT itself")
     if series.slices[0].frame is None and (number_value(header, "NumberOfFrames") or 1) > 1:
         raise FormatError(f"{name} holds frames without positions (a film, no volume): give the CT series itself")
     check_transfer_syntaxes(name, series.slices)
@@ -142,16 +211,20 @@ def _decode_without_repeats(
 
 
 def _source_series(name: str, slices: Sequence[DicomSlice]) -> DicomSeries:
-    """Return the instances of a scan's slices, without attributes that cannot be read."""
-    frames = tuple(dicom_slice.frame for dicom_slice in slices if dicom_slice.frame is not None) or None
-    if frames and len({id(dicom_slice.instance) for dicom_slice in slices}) > 1:
-        raise FormatError(
-            f"{name} holds a series in several multi-frame files, expected one: give one of them, or join them"
-        )
-    headers = (slices[0].header,) if frames else tuple(dicom_slice.header for dicom_slice in slices)
-    for header in headers:
-        _drop_damaged_attributes(header)
-    return DicomSeries(headers, frames)
+    """Return the instances of a scan's slices."""
+    frames = tuple(dicom_slice.frame for dicom_slice in slices if dicom_slice.frame is not None)
+    if not frames:
+        headers = tuple(dicom_slice.header for dicom_slice in slices)
+    elif len(frames) < len(slices):
+        raise FormatError(f"{name} mixes single images and multi-frame ones in one series: give one kind alone")
+    else:
+        headers = (slices[0].header,)
+    instances = instances_of(slices)
+    if not frames or len(instances) == 1:
+        return DicomSeries(headers, frames or None)
+    origins = tuple((text_value(s.header, "SOPInstanceUID"), s.frame or 0) for s in slices)
+    joined, indices = join_headers(slices)
+    return DicomSeries((joined,), indices, origins)
 
 
 def _drop_damaged_attributes(header: Dataset) -> None:
@@ -162,19 +235,35 @@ def _drop_damaged_attributes(header: Dataset) -> None:
             del header[tag]
 
 
-def _series_notes(listing: SeriesListing, series: ImageSeries, uid: str | None) -> list[str]:
+def _drop_positions(series: DicomSeries) -> None:
+    """Remove positions that say nothing, so that nothing is placed by them."""
+    for header in series.headers:
+        for data in (header, *items(header, "PerFrameFunctionalGroupsSequence")):
+            for keyword in ("ImagePositionPatient", "PlanePositionSequence"):
+                if keyword in data:
+                    delattr(data, keyword)
+
+
+def _series_notes(listing: SeriesListing, series: ImageSeries, options: DicomOptions) -> list[str]:
     notes = []
-    others = [other.line for other in listing.series if other is not series]
-    if others and uid is None:
-        listed = "; ".join(others[:5]) + (f"; and {len(others) - 5} more" if len(others) > 5 else "")
-        notes.append(f"series {series.line} was chosen; others there: {listed} (--series UID takes another)")
+    choice = describe_choice(listing, series, options) if options.series is None else None
+    notes += [choice] if choice else []
+    if len(series.uids) > 1:
+        pieces = f"{len(series.uids)} series" + (" of one slice each" if len(series.uids) == len(series.slices) else "")
+        notes.append(f"{pieces} were joined to one, since study, place and kind of their images fit together")
     left_out = [f"{n} {reason}{'s' if n > 1 else ''}" for reason, n in series.left_out.items()]
-    damaged = listing.others.get(DAMAGED_FILE)
-    left_out += [f"{damaged} damaged file{'s' if damaged > 1 else ''}"] if damaged else []
+    losses = list_losses(listing.others)
+    left_out += [losses] if losses else []
     if left_out:
         notes.append(f"left out: {', '.join(left_out)}")
+    if series.kind.doubt and not series.rejection_reason:
+        notes.append(f"its description names {series.kind.doubt}: it is read as plain CT, as its other attributes say")
     if series.modality != "CT":
         notes.append(f"the modality is {series.modality or 'not stated'}, read as CT on request")
+    elif not text_value(series.header, "Modality"):
+        notes.append("no modality is stated: CT is assumed, as the class of the images says")
+    elif series.rejection_reason:
+        notes.append(f"the series is {series.rejection_reason} by its header, read as CT on request")
     if not series.is_axial:
         notes.append("the slices are not axial: they are turned, and look coarser")
     return notes
@@ -188,9 +277,9 @@ def _repeat_notes(stack: SliceStack, slices: Sequence[DicomSlice]) -> list[str]:
 def _header_notes(series: ImageSeries) -> list[str]:
     notes = []
     headers = [dicom_slice.header for dicom_slice in series.slices]
-    is_single_frame = series.slices[0].frame is None
-    if is_single_frame and any(number_value(header, "RescaleIntercept") is None for header in headers):
-        notes.append("no rescale to HU is stated: the values are taken as they are stored")
+    notes += _rescale_notes(series.slices)
+    if any(has_decimal_comma(data, keyword) for data in _data_with_numbers(series.header) for keyword in _NUMBERS):
+        notes.append("numbers in the header have decimal commas, expected points: they are read as meant")
     if text_value(series.header, "PhotometricInterpretation") == "MONOCHROME1":
         notes.append("the images are meant to be shown inverted (MONOCHROME1): HU are taken as they are stored")
     if text_value(series.header, "BurnedInAnnotation") == "YES":
@@ -199,3 +288,23 @@ def _header_notes(series: ImageSeries) -> list[str]:
     if is_lossy or text_value(series.header, "LossyImageCompression") == "01":
         notes.append("the images were compressed with loss: fine texture is gone")
     return notes
+
+
+def _data_with_numbers(header: Dataset) -> Iterator[Dataset]:
+    """Yield a header, and of a multi-frame one the functional groups that hold numbers of its first frame."""
+    yield header
+    shared = items(header, "SharedFunctionalGroupsSequence")
+    for groups in (*shared, *items(header, "PerFrameFunctionalGroupsSequence")[:1]):
+        for keyword in _FUNCTIONAL_GROUPS:
+            yield from items(groups, keyword)
+
+
+def _rescale_notes(slices: Sequence[DicomSlice]) -> list[str]:
+    unstated = sum(not dicom_slice.states_rescale for dicom_slice in slices)
+    if not unstated:
+        return []
+    if all(dicom_slice.slope == 1 and dicom_slice.intercept == 0 for dicom_slice in slices):
+        return ["no rescale to HU is stated: the values are taken as they are stored"]
+    return [
+        f"{unstated} of {len(slices)} images state no full rescale to HU: a slope of 1 or an offset of 0 is assumed"
+    ]

@@ -7,13 +7,13 @@ notes for the user.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
-from groundglass.io.dicom_header import DicomSlice, number_value
+from groundglass.io.dicom_header import DicomSlice, number_value, text_value
 from groundglass.io.limits import check_slice_size
 from groundglass.scan.geometry import Geometry
 
@@ -23,6 +23,9 @@ SAME_POSITION_MM = 0.01  # slices that lie closer together count as repeated
 EVEN, JITTER = 0.01, 0.1
 SHIFT_MM = 1.0  # of a slice sideways, against a straight stack
 TILT_DEGREES = 0.5
+SAME_SPACING = 1e-3  # part by which pixel spacings may differ that count as one
+SAME_ORIENTATION = 0.01  # difference of direction cosines up to which slices count as parallel
+_NOISE = 1e-4  # a part, or a difference of direction cosines: up to this, differences are not worth a word
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +55,12 @@ def sort_slices(name: str, slices: Sequence[DicomSlice]) -> SliceStack:
     Raises:
         FormatError: A position is missing, or the slices make up no even grid.
     """
-    first = slices[0]
-    if first.spacing_mm is None or any(dicom_slice.spacing_mm != first.spacing_mm for dicom_slice in slices):
-        raise FormatError(f"{name} states no pixel spacing, or several, expected one for all slices: export it again")
+    spacing_mm, spacing_notes = _pixel_spacing(name, slices)
+    first = replace(slices[0], spacing_mm=spacing_mm)
     if len(slices) == 1:
-        return _single_slice(name, first)
-    missing = sum(dicom_slice.position_mm is None or dicom_slice.directions is None for dicom_slice in slices)
-    if missing:
-        raise FormatError(
-            f"{missing} of {len(slices)} images in {name} state no position or orientation, so that they have no "
-            "order: export the series again with them"
-        )
+        stack = _single_slice(name, first)
+        return replace(stack, notes=(*spacing_notes, *stack.notes))
+    check_positions(name, slices)
     directions = _unit_directions(name, first)
     normal = np.cross(*directions)
     positions = np.array([dicom_slice.position_mm for dicom_slice in slices])
@@ -74,8 +72,68 @@ def sort_slices(name: str, slices: Sequence[DicomSlice]) -> SliceStack:
     if len(distinct) == 1:
         return SliceStack(in_order, _single_slice(name, first).affine_lps, ())
     step = (distinct[-1] - distinct[0]) / (len(distinct) - 1)
-    notes = (*_spacing_notes(name, distinct @ normal), *_tilt_notes(name, distinct, step, normal))
+    notes = (
+        *spacing_notes,
+        *_orientation_notes(slices),
+        *_spacing_notes(name, distinct @ normal),
+        *_tilt_notes(name, distinct, step, normal),
+    )
     return SliceStack(in_order, _affine_lps(distinct[0], step, directions, first), notes)
+
+
+def check_positions(name: str, slices: Sequence[DicomSlice]) -> None:
+    """Check that several slices state positions and orientations, and not all the same position.
+
+    Raises:
+        FormatError: They do not.
+    """
+    fix = "export the series again with them, or have the images ordered by number (--by-instance-number)"
+    missing = sum(dicom_slice.position_mm is None or dicom_slice.directions is None for dicom_slice in slices)
+    if missing:
+        raise FormatError(
+            f"{missing} of {len(slices)} images in {name} state no position or orientation, so that they have no "
+            f"order: {fix}"
+        )
+    if has_one_position(slices):
+        raise FormatError(f"all {len(slices)} images in {name} state the same position, expected one for each: {fix}")
+
+
+def has_one_position(slices: Sequence[DicomSlice]) -> bool:
+    """Return whether several different images all state the same position."""
+    images = {(text_value(dicom_slice.header, "SOPInstanceUID"), dicom_slice.frame) for dicom_slice in slices}
+    return len(images) > 2 and count_places(slices) == 1
+
+
+def count_places(slices: Sequence[DicomSlice]) -> int:
+    """Count the different places of slices along the normal of the first; 0 if a position is not stated."""
+    heights = _heights(slices)
+    return 0 if heights is None else 1 + int(np.count_nonzero(np.diff(np.sort(heights)) > SAME_POSITION_MM))
+
+
+def distance_between(slices: Sequence[DicomSlice]) -> float | None:
+    """Return the usual distance in mm from one place to the next; None if it is not known."""
+    heights = _heights(slices)
+    if heights is None:
+        return None
+    distances = np.diff(np.sort(heights))
+    distances = distances[distances > SAME_POSITION_MM]
+    return float(np.median(distances)) if len(distances) else None
+
+
+def is_same_orientation(one: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -> bool:
+    """Return whether two slices are parallel, by their direction cosines; unknown ones equal unknown ones."""
+    if one is None or other is None:
+        return one is other
+    return bool(np.abs(one - other).max() <= SAME_ORIENTATION)
+
+
+def _heights(slices: Sequence[DicomSlice]) -> NDArray[np.float64] | None:
+    """Return the positions of slices along the normal of the first, in mm; None if one is not stated."""
+    directions = slices[0].directions
+    positions = [dicom_slice.position_mm for dicom_slice in slices if dicom_slice.position_mm is not None]
+    if directions is None or len(positions) < len(slices):
+        return None
+    return np.asarray(np.array(positions) @ np.cross(*directions))
 
 
 def grid_geometry(name: str, shape: tuple[int, int, int], affine_lps: NDArray[np.float64]) -> Geometry:
@@ -107,6 +165,42 @@ def _single_slice(name: str, dicom_slice: DicomSlice) -> SliceStack:
     position = np.zeros(3) if dicom_slice.position_mm is None else dicom_slice.position_mm
     affine_lps = _affine_lps(position, thickness * np.cross(*directions), directions, dicom_slice)
     return SliceStack((dicom_slice,), affine_lps, tuple(notes))
+
+
+def _pixel_spacing(name: str, slices: Sequence[DicomSlice]) -> tuple[tuple[float, float], list[str]]:
+    """Return the pixel spacing of all slices, and notes on slices that differ a little or state none.
+
+    Raises:
+        FormatError: The slices state several spacings, or none.
+    """
+    stated = [dicom_slice.spacing_mm for dicom_slice in slices if dicom_slice.spacing_mm is not None]
+    if not stated:
+        raise FormatError(f"{name} states no pixel spacing, expected the distance of the pixels in mm: export it again")
+    values = np.array(stated)
+    smallest, largest, usual = values.min(axis=0), values.max(axis=0), np.median(values, axis=0)
+    deviation = float(((largest - smallest) / usual).max())
+    if deviation > SAME_SPACING:
+        several = " and ".join(f"{y:.6g} x {x:.6g}" for y, x in (smallest, largest))
+        raise FormatError(f"{name} states several pixel spacings, {several} mm, expected one: give one series alone")
+    notes = []
+    if len(stated) < len(slices):
+        notes.append(
+            f"{len(slices) - len(stated)} of {len(slices)} images state no pixel spacing: the others' is taken"
+        )
+    if deviation > _NOISE:
+        notes.append(
+            f"the pixel spacing varies by {100 * deviation:.2g} %: {usual[0]:.6g} x {usual[1]:.6g} mm is taken"
+        )
+    return (stated[0] if deviation == 0 else (float(usual[0]), float(usual[1]))), notes
+
+
+def _orientation_notes(slices: Sequence[DicomSlice]) -> list[str]:
+    """Return a note if orientations vary by more than noise."""
+    directions = np.array([dicom_slice.directions for dicom_slice in slices])
+    deviation = float(np.abs(directions - directions[0]).max())
+    if deviation <= _NOISE:
+        return []
+    return [f"the orientation varies by up to {np.degrees(deviation):.2g} degrees: that of the first image is taken"]
 
 
 def _unit_directions(name: str, dicom_slice: DicomSlice) -> NDArray[np.float64]:

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.uid import UID
+from pydicom.multival import MultiValue
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 
 ByteOpener = Callable[[], BinaryIO]
 
 # Everything that pydicom and its decoders raise for damaged files.
 DICOM_ERRORS = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError),
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError),
     *(struct.error, zlib.error, OverflowError, ArithmeticError, RecursionError, RuntimeError, AssertionError),
     *(InvalidDicomError, BytesLengthException),
 )
+_CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 MIN_AXIAL_COSINE = 0.8  # of the angle between a slice's normal and the body's axis: up to 37 degrees
 
 
@@ -57,8 +67,9 @@ class DicomSlice:
         position_mm: (3,) LPS, the centre of the first pixel; None if it is not stated.
         directions: (2, 3) unit vectors along a row and along a column; None if they are not stated.
         spacing_mm: Distance between rows and between columns; None if it is not stated.
-        slope: Slope of the rescale to HU.
-        intercept: Intercept of the rescale to HU.
+        slope: Slope of the rescale to HU; 1 if it is not stated.
+        intercept: Intercept of the rescale to HU; 0 if it is not stated.
+        states_rescale: Whether both are stated.
     """
 
     instance: DicomInstance
@@ -68,6 +79,7 @@ class DicomSlice:
     spacing_mm: tuple[float, float] | None
     slope: float
     intercept: float
+    states_rescale: bool
 
     @property
     def header(self) -> Dataset:
@@ -108,6 +120,13 @@ def text_value(header: Dataset, keyword: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(value if value is not None else "")).strip()
 
 
+def modality_of(header: Dataset) -> str:
+    """Return the modality in capitals; where none is stated, CT if the class of the image says so; else empty."""
+    stated = text_value(header, "Modality").upper()
+    sop_class = text_value(header, "SOPClassUID") or text_value(header.file_meta, "MediaStorageSOPClassUID")
+    return stated or ("CT" if sop_class in _CT_CLASSES else "")
+
+
 def text_values(header: Dataset, keyword: str) -> list[str]:
     """Return the values of a text attribute of several, in capitals."""
     return [value.strip(" '[]").upper() for value in text_value(header, keyword).split(",")]
@@ -120,17 +139,38 @@ def number_value(header: Dataset, keyword: str) -> float | None:
 
 
 def number_values(header: Dataset, keyword: str, count: int) -> NDArray[np.float64] | None:
-    """Return (count,) an attribute of several finite numbers; None if it is missing or damaged."""
+    """Return (count,) an attribute of several finite numbers, with decimal commas too; None if missing or damaged."""
     try:
-        values = np.array(header.get(keyword), dtype=np.float64).reshape(-1)
+        values = [float(v.replace(",", ".") if isinstance(v, str) else v) for v in _parts(header.get(keyword))]
     except DICOM_ERRORS:
         return None
-    return values if len(values) == count and np.isfinite(values).all() else None
+    return np.array(values) if len(values) == count and all(map(math.isfinite, values)) else None
+
+
+def has_decimal_comma(header: Dataset, keyword: str) -> bool:
+    """Return whether an attribute of numbers is written with commas, which pydicom leaves as text."""
+    try:
+        return any(isinstance(part, str) and "," in part for part in _parts(header.get(keyword)))
+    except DICOM_ERRORS:
+        return False
+
+
+def _parts(value: Any) -> list[Any]:
+    """Return the values of an attribute of one or several."""
+    return list(value) if isinstance(value, list | MultiValue) else [value]
+
+
+def restate(header: Dataset, keyword: str, value: object) -> None:
+    """State an attribute anew: setting it would change the element that a copy of a header shares with the header."""
+    header.pop(keyword, None)
+    setattr(header, keyword, value)
 
 
 def transfer_syntax(header: Dataset) -> UID:
-    """Return the transfer syntax that a file states; Implicit VR Little Endian if it has no file meta header."""
-    return UID(text_value(header.file_meta, "TransferSyntaxUID") or "1.2.840.10008.1.2")
+    """Return the transfer syntax that a file states; without a statement, the plain one that its encoding shows."""
+    stated = text_value(header.file_meta, "TransferSyntaxUID")
+    is_big_endian = header.original_encoding[1] is False
+    return UID(stated or (ExplicitVRBigEndian if is_big_endian else ImplicitVRLittleEndian))
 
 
 def slices_of(instance: DicomInstance) -> list[DicomSlice]:
@@ -155,9 +195,16 @@ def slices_of(instance: DicomInstance) -> list[DicomSlice]:
     return slices
 
 
+def items(header: Dataset, keyword: str) -> list[Dataset]:
+    """Return the items of a sequence; none if it is missing or damaged."""
+    try:
+        return list(header.get(keyword) or ())
+    except DICOM_ERRORS:
+        return []
+
+
 def _first_item(header: Dataset, keyword: str) -> Dataset:
-    items = header.get(keyword)
-    return items[0] if items else Dataset()
+    return next(iter(items(header, keyword)), Dataset())
 
 
 def _slice(
@@ -175,4 +222,5 @@ def _slice(
         spacing_mm=None if spacing is None or spacing.min() <= 0 else (float(spacing[0]), float(spacing[1])),
         slope=1.0 if slope is None else slope,
         intercept=0.0 if intercept is None else intercept,
+        states_rescale=slope is not None and intercept is not None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit
 
 from groundglass.errors import FormatError
-from groundglass.io.dicom_header import DICOM_ERRORS, DicomInstance, DicomSlice, number_value, transfer_syntax
+from groundglass.io.dicom_header import DICOM_ERRORS, DicomSlice, number_value, transfer_syntax
 
 # {transfer syntax: pydicom's name of the decoder}. GDCM ends the whole program on some damaged images, so it decodes
 # only what no other decoder with a free licence reads.
@@ -48,7 +49,7 @@ def check_transfer_syntaxes(name: str, slices: Sequence[DicomSlice]) -> None:
 def decode_slices(
     name: str, slices: Sequence[DicomSlice], size: tuple[int, int]
 ) -> Iterator[tuple[DicomSlice, NDArray[Any]]]:
-    """Decode slices one after the other; a multi-frame file is read once for all its frames in a row.
+    """Decode slices one after the other; a multi-frame file is read once for all its frames.
 
     Args:
         name: Name of the input, for messages.
@@ -63,14 +64,19 @@ def decode_slices(
         FormatError: An image is damaged or cut short.
     """
     is_whole = all(float(n).is_integer() for dicom_slice in slices for n in (dicom_slice.slope, dicom_slice.intercept))
-    current: DicomInstance | None = None
+    left = Counter(id(dicom_slice.instance) for dicom_slice in slices)  # slices to decode of each instance
+    opened: dict[int, Dataset] = {}
     for dicom_slice in slices:
         header = dicom_slice.header
         syntax = transfer_syntax(header)
         try:
-            if dicom_slice.instance is not current:
-                current, data = dicom_slice.instance, dcmread(dicom_slice.instance.read_bytes(), force=True)
-                data.file_meta.TransferSyntaxUID = syntax
+            key = id(dicom_slice.instance)
+            if key not in opened:
+                opened[key] = dcmread(dicom_slice.instance.read_bytes(), force=True)
+                opened[key].file_meta.TransferSyntaxUID = syntax
+                _complete_description(opened[key])
+            left[key] -= 1
+            data = opened[key] if left[key] else opened.pop(key)
             stored = pixel_array(data, index=dicom_slice.frame, decoding_plugin=DECODERS[syntax])
             if stored.shape != size:
                 raise ValueError("a frame of another size")
@@ -84,6 +90,16 @@ def decode_slices(
         _fill_padding(header, stored, hu)
         fits = is_whole and float(np.abs(hu).max()) < 1 << 15
         yield dicom_slice, hu.astype(np.int16) if fits else hu
+
+
+def _complete_description(data: Dataset) -> None:
+    """State what a decoder needs, and what grey images have without stating it."""
+    for keyword, value in (("SamplesPerPixel", 1), ("PhotometricInterpretation", "MONOCHROME2")):
+        if not data.get(keyword):
+            setattr(data, keyword, value)
+    for keyword, bits in (("BitsStored", 0), ("HighBit", -1)):
+        if data.get(keyword) is None:
+            setattr(data, keyword, (data.get("BitsStored") or data.BitsAllocated) + bits)
 
 
 def _fill_padding(header: Dataset, stored: NDArray[Any], hu: NDArray[np.float32]) -> None:

@@ -1,44 +1,49 @@
 """Find the image series of a DICOM file, a folder or a ZIP archive, and choose the chest CT among them.
 
-CT is preferred, then axial slices, then more slices, then a lung kernel over a soft one, then the lowest series number.
-Localizers and secondary captures are never chosen.
+CT is preferred, then axial slices, then what no header says to be another part of the body, then images that are not
+derived from others, then more slices, then a lung kernel over a soft one, then the lowest series number. Localizers,
+secondary captures, colour pictures, projections and maps are never chosen.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-from pydicom import Dataset, dcmread
-from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom import Dataset
 
 from groundglass.errors import FormatError
+from groundglass.io.dicom_files import (
+    DAMAGED_FILE,
+    DEAD_LINK,
+    counted,
+    file_opener,
+    files_below,
+    read_header,
+    starts_with,
+)
+from groundglass.io.dicom_grid import count_places, distance_between, is_same_orientation
 from groundglass.io.dicom_header import (
     DICOM_ERRORS,
     ByteOpener,
-    DicomInstance,
     DicomSlice,
+    modality_of,
     number_value,
     slices_of,
     text_value,
-    text_values,
 )
-from groundglass.io.limits import open_bounded, shown
+from groundglass.io.dicom_join import SeriesPiece, join_pieces
+from groundglass.io.dicom_kind import SeriesKind, is_localizer, recognise_kind
+from groundglass.io.limits import shown
+from groundglass.io.other_formats import advice_on_archive
 from groundglass.io.zip_file import open_zip
 
-MAX_FILES = 20_000
-MAX_INFLATED = 1 << 29  # bytes of a deflated data set
-BARE_STARTS = (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")  # of old files without a preamble
-DAMAGED_FILE = "damaged DICOM file"
-_META_START = 144  # bytes up to the end of the file meta group's length (PS3.10 7.1)
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_NO_UID = "?"  # begins the names of pieces without a UID, which no UID can begin with
 # Kernels by name, and by the codes of Siemens (B50 and up, Bl, Br5, I5), Canon (FC5x, FC8x) and Philips (L, YC, YD, E).
 _LUNG_KERNEL = re.compile(r"lung|bone|edge|sharp|^(b[5-9]\d|bl\d|br[5-9]\d|i[5-9]\d|fc[58]\d|l|yc|yd|e)", re.IGNORECASE)
 
@@ -52,14 +57,21 @@ class ImageSeries:
     """The slices of one series that belong together: those of one orientation and one matrix.
 
     Attributes:
-        uid: Series Instance UID.
+        uids: Series Instance UIDs: one, or several if a series was split into pieces.
         slices: The slices in the order in which they were found.
         left_out: {reason: number} of images of the series that are left out.
+        label: What people call it: its series number, with a letter if others have the same.
     """
 
-    uid: str
+    uids: tuple[str, ...]
     slices: tuple[DicomSlice, ...]
     left_out: dict[str, int]
+    label: str = ""
+
+    @property
+    def uid(self) -> str:
+        """Series Instance UID; the first one, if a series was split into pieces."""
+        return self.uids[0] or "no UID"
 
     @property
     def header(self) -> Dataset:
@@ -68,8 +80,14 @@ class ImageSeries:
 
     @property
     def modality(self) -> str:
-        """Modality as stated: `CT`, `MR`, ...; empty if it is not."""
-        return text_value(self.header, "Modality")
+        """Modality in capitals: `CT`, `MR`, ...; empty if it is not known."""
+        return modality_of(self.header)
+
+    @property
+    def number(self) -> int | None:
+        """Series number; None if it is not stated."""
+        number = number_value(self.header, "SeriesNumber")
+        return None if number is None else int(number)
 
     @property
     def kernel(self) -> str:
@@ -77,42 +95,67 @@ class ImageSeries:
         return text_value(self.header, "ConvolutionKernel")
 
     @property
+    def description(self) -> str:
+        """Series description, a free text that may name the patient; empty if it is not stated."""
+        return text_value(self.header, "SeriesDescription")
+
+    @property
     def is_axial(self) -> bool:
         """Whether the slices lie across the body."""
         return self.slices[0].is_axial
 
+    @cached_property
+    def slice_distance_mm(self) -> float | None:
+        """Usual distance between slices; None if positions are not stated."""
+        return distance_between(self.slices)
+
+    @cached_property
+    def kind(self) -> SeriesKind:
+        """What the series shows by its header."""
+        return recognise_kind(self.header)
+
     @property
     def rejection_reason(self) -> str | None:
         """Reason why the series is not chosen by itself; None if it may be."""
-        if "LOCALIZER" in text_values(self.header, "ImageType"):
-            return "localizer"
-        if text_value(self.header, "SOPClassUID").startswith(_SECONDARY_CAPTURE):
-            return "secondary capture"
-        if self.modality != "CT":
-            return f"modality {self.modality or 'not stated'}"
-        return None
+        return self.kind.rejection_reason
 
     @property
     def can_be_forced(self) -> bool:
-        """Whether its modality is the only reason for its rejection."""
-        return (self.rejection_reason or "").startswith("modality")
+        """Whether a user may have it read as CT in spite of the reason for its rejection."""
+        return self.kind.can_be_forced
 
     @property
-    def rank(self) -> tuple[bool, bool, int, bool, float]:
+    def is_offered(self) -> bool:
+        """Whether the series is plain CT for all that its header says, and so an alternative to another series."""
+        return self.kind.rejection_reason is None and self.kind.doubt is None
+
+    @property
+    def rank(self) -> tuple[bool, bool, bool, bool, bool, int, bool, float]:
         """Sort key: the series of the highest rank is chosen (see the module's description)."""
-        is_ct = self.rejection_reason is None
+        kind = self.kind
         has_lung_kernel = _LUNG_KERNEL.search(self.kernel) is not None
-        series_number = number_value(self.header, "SeriesNumber") or 0
-        return is_ct, self.is_axial, len(self.slices), has_lung_kernel, -series_number
+        return (
+            *(kind.rejection_reason is None, kind.doubt is None, self.is_axial),
+            *(not kind.is_elsewhere, not kind.is_derived),
+            *(count_places(self.slices) or len(self.slices), has_lung_kernel, -(self.number or 0)),
+        )
 
-    @property
-    def line(self) -> str:
-        """Description on one line: UID, number of slices, kernel, and the reason if it is not chosen by itself."""
-        facts = [f"{len(self.slices)} slice{'s' if len(self.slices) > 1 else ''}"]
+    def name(self, with_identity: bool = False) -> str:
+        """Name the series for people: number, kernel, number and distance of slices, and what is special about it.
+
+        Args:
+            with_identity: Whether to include its description, which may name the patient.
+        """
+        count, distance_mm = len(self.slices), self.slice_distance_mm
+        slices = f"{count} slice{'s' if count > 1 else ''}"
+        slices += f" {distance_mm:.3g} mm apart" if distance_mm else ""
+        facts = [f'"{self.description}"'] if with_identity and self.description else []
         facts += [f"kernel {self.kernel}"] if self.kernel else []
-        facts += [] if self.is_axial else ["not axial"]
+        facts += [slices, *([] if self.is_axial else ["not axial"])]
+        facts += ["of another part of the body by its header"] if self.kind.is_elsewhere else []
+        facts += ["derived"] if self.kind.is_derived and self.rejection_reason is None else []
         facts += [self.rejection_reason] if self.rejection_reason else []
-        return f"{self.uid}: {', '.join(facts)}"
+        return f"{self.label} ({', '.join(facts)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,45 +182,29 @@ def find_series(path: Path) -> Iterator[SeriesListing]:
         FormatError: The archive, or the only file, is damaged.
     """
     if path.is_dir():
-        yield _list_series(path, [_file_opener(file) for file in _files_below(path)])
-    elif _starts_with(path, b"PK"):
+        files, dead_links = files_below(path)
+        yield _list_series(path, [file_opener(file) for file in files], {DEAD_LINK: dead_links} if dead_links else {})
+    elif starts_with(path, b"PK"):
         with open_zip(path) as members:
-            yield _list_series(path, [member.open for member in members])
+            try:
+                listing = _list_series(path, [member.open for member in members], {})
+            except NoDicomError as error:
+                advice = advice_on_archive(shown(path), [member.name for member in members])
+                raise NoDicomError(advice or str(error)) from None
+            yield listing
     else:
-        yield _list_series(path, [_file_opener(path)])
+        yield _list_series(path, [file_opener(path)], {})
 
 
-def _file_opener(path: Path) -> ByteOpener:
-    return lambda: open_bounded(path)
-
-
-def _starts_with(path: Path, signature: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(signature)) == signature
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """List every regular file below a folder, without hidden ones; links to folders are not followed."""
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-        found += [file for file in files if file.is_file()]
-        if len(found) > MAX_FILES:
-            raise FormatError(f"{shown(folder)} holds more than {MAX_FILES:,} files: name the folder of one scan")
-    return found
-
-
-def _list_series(path: Path, openers: list[ByteOpener]) -> SeriesListing:
+def _list_series(path: Path, openers: list[ByteOpener], others: dict[str, int]) -> SeriesListing:
     slices_by_uid: dict[str, list[DicomSlice]] = {}
-    others: dict[str, int] = {}
     is_only_file = len(openers) == 1 and not path.is_dir()
-    for opener in openers:
-        instance = _read_header(path, opener, is_only_file)
+    for number, opener in enumerate(openers):
+        instance = read_header(path, opener, is_only_file)
         if isinstance(instance, str):
             others[instance] = others.get(instance, 0) + 1
             continue
-        uid = text_value(instance.header, "SeriesInstanceUID") or "no UID"
+        uid = text_value(instance.header, "SeriesInstanceUID") or f"{_NO_UID}{number}"
         try:
             slices = slices_of(instance)
         except DICOM_ERRORS:
@@ -186,63 +213,55 @@ def _list_series(path: Path, openers: list[ByteOpener]) -> SeriesListing:
         if not slices:
             kind = "DICOM without an image" if text_value(instance.header, "SOPClassUID") else DAMAGED_FILE
             others[kind] = others.get(kind, 0) + 1
-    series = [_largest_group(uid, slices) for uid, slices in slices_by_uid.items() if slices]
-    if not series:
-        contents = ", ".join(f"{n} {kind}" for kind, n in others.items()) or "nothing"
+    pieces = [
+        SeriesPiece(("" if uid.startswith(_NO_UID) else uid,), tuple(slices))
+        for uid, slices in slices_by_uid.items()
+        if slices
+    ]
+    if not pieces:
+        contents = ", ".join(counted(n, kind) for kind, n in others.items()) or "nothing"
         raise NoDicomError(f"{shown(path)} holds no DICOM image but {contents}: give the folder of the CT series")
-    return SeriesListing(tuple(sorted(series, key=lambda found: found.rank, reverse=True)), others)
+    series = sorted(map(_largest_group, join_pieces(pieces)), key=lambda found: found.rank, reverse=True)
+    return SeriesListing(_labelled(series), others)
 
 
-def _read_header(path: Path, opener: ByteOpener, is_only_file: bool) -> DicomInstance | str:
-    """Read a file's header.
-
-    Returns:
-        The instance, or for other files their kind.
-
-    Raises:
-        FormatError: The file is damaged and the only one, or it unpacks to more than a slice can be.
-    """
-    try:
-        with opener() as stream:
-            head = stream.read(1024)
-            has_preamble = head[128:132] == b"DICM"
-            if not has_preamble and head[:4] not in BARE_STARTS:
-                return "other file"
-            if DeflatedExplicitVRLittleEndian.encode() in head:
-                _check_inflated_size(path, head, stream)
-            stream.seek(0)
-            header = dcmread(stream, stop_before_pixels=True, force=not has_preamble)
-        if text_value(header, "SOPClassUID") == MediaStorageDirectoryStorage:
-            return "DICOMDIR"
-        return DicomInstance(opener, header)
-    except FormatError:
-        raise
-    except DICOM_ERRORS as error:
-        if is_only_file:
-            raise FormatError(f"{shown(path)} is damaged or cut short, expected whole DICOM: send it again") from error
-        return DAMAGED_FILE
+def _labelled(series: Sequence[ImageSeries]) -> tuple[ImageSeries, ...]:
+    """Give each series its number as its label, and letters where several have the same number or none."""
+    counts = Counter(found.number for found in series)
+    seen: Counter[int | None] = Counter()
+    labelled = []
+    for found in series:
+        number = "unnumbered" if found.number is None else str(found.number)
+        letter = _letters(seen[found.number]) if counts[found.number] > 1 else ""
+        labelled.append(replace(found, label=f"{number}{'-' if letter and found.number is None else ''}{letter}"))
+        seen[found.number] += 1
+    return tuple(labelled)
 
 
-def _check_inflated_size(path: Path, head: bytes, stream: BinaryIO) -> None:
-    """Refuse a deflated data set (PS3.5 A.5) that is larger than a slice can be, before pydicom unpacks it."""
-    stream.seek(_META_START + int.from_bytes(head[_META_START - 4 : _META_START], "little"))
-    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.read(), MAX_INFLATED + 1)
-    if len(inflated) > MAX_INFLATED:
-        raise FormatError(f"{shown(path)} unpacks to more than {MAX_INFLATED:,} bytes: this is no CT slice")
+def _letters(index: int) -> str:
+    """Return a, b, ... z, aa, ab, ... for 0, 1, ..."""
+    last = chr(ord("a") + index % 26)
+    return last if index < 26 else _letters(index // 26 - 1) + last
 
 
-def _largest_group(uid: str, slices: list[DicomSlice]) -> ImageSeries:
+def _largest_group(piece: SeriesPiece) -> ImageSeries:
     """Return the largest group of slices of one orientation and matrix; of axial ones, if there are any."""
-    groups: dict[tuple[object, ...], list[DicomSlice]] = {}
-    for dicom_slice in slices:
-        axes = None if dicom_slice.directions is None else tuple(np.round(dicom_slice.directions, 2).ravel() + 0.0)
-        is_localizer = "LOCALIZER" in text_values(dicom_slice.header, "ImageType")
-        groups.setdefault((is_localizer, axes, *dicom_slice.size), []).append(dicom_slice)
-    largest = max(groups, key=lambda key: (not key[0], groups[key][0].is_axial, len(groups[key])))
+    keyed: list[tuple[tuple[object, ...], list[DicomSlice]]] = []
+    for dicom_slice in piece.slices:
+        key = (is_localizer(dicom_slice.header), *dicom_slice.size)
+        fitting = (g for k, g in keyed if k == key and is_same_orientation(g[0].directions, dicom_slice.directions))
+        group = next(fitting, None)
+        if group is None:
+            keyed.append((key, [dicom_slice]))
+        else:
+            group.append(dicom_slice)
+    groups = [group for _, group in keyed]
+    largest = max(groups, key=lambda group: (not is_localizer(group[0].header), group[0].is_axial, len(group)))
     left_out: dict[str, int] = {}
-    for key, group in groups.items():
-        if key != largest:
-            difference = "orientation" if key[1] != largest[1] else "size"
-            reason = "localizer" if key[0] else f"image of another {difference}"
+    for group in groups:
+        if group is not largest:
+            has_same_axes = is_same_orientation(group[0].directions, largest[0].directions)
+            reason = f"image of another {'size' if has_same_axes else 'orientation'}"
+            reason = "localizer" if is_localizer(group[0].header) else reason
             left_out[reason] = left_out.get(reason, 0) + len(group)
-    return ImageSeries(uid, tuple(groups[largest]), left_out)
+    return ImageSeries(piece.uids, tuple(largest), left_out)

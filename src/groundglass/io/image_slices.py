@@ -9,12 +9,13 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from groundglass.errors import FormatError
 from groundglass.files import write_atomic
@@ -23,6 +24,15 @@ from groundglass.scan.geometry import Geometry
 from groundglass.scan.scan import ImageStack, Mask
 
 _DAMAGE = (OSError, EOFError, ValueError, SyntaxError, IndexError, KeyError, struct.error, zlib.error)
+_WITH_ALPHA = ("LA", "La", "PA", "P", "RGBA", "RGBa", "RGB")  # modes that convert to RGBA without losing their alpha
+LARGEST_TINT = 16  # levels by which red, green and blue of a grey picture may differ, as after JPEG compression
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601: the grey of a colour
+_LYING = (5, 6, 7, 8)  # EXIF orientations whose rows are stored as columns
+# {EXIF orientation: whether rows, and whether columns are reversed, after rows and columns are exchanged}
+_FLIPS = {
+    **{1: (False, False), 2: (False, True), 3: (True, True), 4: (True, False)},
+    **{5: (False, False), 6: (False, True), 7: (True, True), 8: (True, False)},
+}
 _GREY_MODES = {"1": "L", "L": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I"}
 
 
@@ -35,6 +45,9 @@ def natural_order(path: Path) -> tuple[list[str | int], str]:
 def read_image_slices(paths: Sequence[Path], source: Path) -> ImageStack:
     """Read pictures as slices, in the given order; smaller ones lie at the top left and are padded with 0.
 
+    A picture is read as it is shown: turned as its EXIF orientation says, on black where it is transparent, and grey if
+    its colours differ little. Notes tell of the last two.
+
     Args:
         paths: PNG or JPEG files, one or more.
         source: The path that the user gave: the file, or the folder of `paths`.
@@ -42,10 +55,11 @@ def read_image_slices(paths: Sequence[Path], source: Path) -> ImageStack:
     Raises:
         FormatError: A picture is damaged, coloured, too small or too large, or their bit depths differ.
     """
-    sizes = tuple(_size(path) for path in paths)
-    shape = (len(paths), max(height for height, _ in sizes), max(width for _, width in sizes))
-    check_voxel_count(shown(source), shape)
-    planes = [_grey(path) for path in paths]
+    _common_shape(source, [_stored_size(path) for path in paths])  # before anything is decoded
+    pictures = [_read_picture(path) for path in paths]
+    planes = [picture.plane for picture in pictures]
+    sizes = tuple((plane.shape[0], plane.shape[1]) for plane in planes)
+    shape = _common_shape(source, sizes)
     depths = {plane.dtype for plane in planes}
     if len(depths) > 1:
         raise FormatError(
@@ -56,7 +70,7 @@ def read_image_slices(paths: Sequence[Path], source: Path) -> ImageStack:
     for i, ((height, width), plane) in enumerate(zip(sizes, planes, strict=True)):
         values[i, :height, :width] = plane
     names = tuple(path.name for path in paths)
-    return ImageStack(values, Geometry.pixels(shape), source, sizes=sizes, names=names)
+    return ImageStack(values, Geometry.pixels(shape), source, _notes(pictures), sizes=sizes, names=names)
 
 
 def write_mask(mask: Mask, scan: ImageStack, folder: Path) -> list[Path]:
@@ -113,10 +127,27 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from None
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Read (height, width) from the picture's header."""
+def _common_shape(source: Path, sizes: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
+    """Return the shape (z, y, x) of a stack that holds slices of these sizes (height, width).
+
+    Raises:
+        FormatError: It would be too large.
+    """
+    shape = (len(sizes), max(height for height, _ in sizes), max(width for _, width in sizes))
+    check_voxel_count(shown(source), shape)
+    return shape
+
+
+def _stored_size(path: Path) -> tuple[int, int]:
+    """Read (height, width) from the picture's header, before its EXIF orientation turns it."""
     with _opened(path) as image:
         width, height = image.size
+        frames = getattr(image, "n_frames", 1) if image.format == "PNG" else 1
+    if frames > 1:
+        raise FormatError(
+            f"{shown(path)} is an animation of {frames} pictures, expected one slice: save each picture as a PNG of "
+            "its own, and give their folder"
+        )
     if min(height, width) < MIN_SIDE:
         raise FormatError(
             f"{shown(path)} is {height} x {width} pixels, expected at least {MIN_SIDE} x {MIN_SIDE}: "
@@ -125,15 +156,75 @@ def _size(path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _grey(path: Path) -> NDArray[Any]:
-    """Decode a grey picture to (height, width): uint8, or uint16 for 16 bits."""
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1, which turns nothing, without a valid one."""
+    try:
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (*_DAMAGE, TypeError, OverflowError):
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """A decoded picture.
+
+    Attributes:
+        plane: (height, width) uint8, or uint16 for 16 bits.
+        is_tinted: Whether its colours differ by a few levels.
+        is_transparent: Whether it has pixels that are not opaque.
+    """
+
+    plane: NDArray[Any]
+    is_tinted: bool = False
+    is_transparent: bool = False
+
+
+def _read_picture(path: Path) -> _Picture:
+    """Decode a picture as it is shown.
+
+    Raises:
+        FormatError: It is damaged, coloured, or transparent everywhere.
+    """
     with _opened(path) as image:
+        image.load()
+        orientation = _orientation(image)
         if image.mode in _GREY_MODES:
             plane = np.asarray(image.convert(_GREY_MODES[image.mode]))
-            return plane.astype(np.uint16) if image.mode == "I" else plane
-        colours = np.asarray(image.convert("RGBA"))
-    if (colours[..., 3] != 255).any():
-        raise FormatError(f"{shown(path)} has transparent pixels, expected a plain CT slice: save it without alpha")
-    if (colours[..., 0] != colours[..., 1]).any() or (colours[..., 0] != colours[..., 2]).any():
-        raise FormatError(f"{shown(path)} is coloured, expected a grey CT slice: give it without overlays, as grey")
-    return np.ascontiguousarray(colours[..., 0])
+            return _Picture(_turned(plane.astype(np.uint16) if image.mode == "I" else plane, orientation))
+        direct = image if image.mode in _WITH_ALPHA else image.convert("RGB")
+        pixels = np.asarray(direct.convert("RGBA"))
+    colours, alpha = pixels[..., :3].astype(np.int16), pixels[..., 3]
+    if not alpha.any():
+        raise FormatError(f"{shown(path)} is transparent everywhere, expected a CT slice: save it without alpha")
+    spread = (colours.max(axis=-1) - colours.min(axis=-1))[alpha > 0].max()
+    if spread > LARGEST_TINT:
+        raise FormatError(
+            f"{shown(path)} is coloured (red, green and blue differ by up to {spread} levels), expected a grey CT "
+            "slice: give it without overlays, as grey"
+        )
+    grey = np.rint(colours @ _LUMA * (alpha / 255.0)).astype(np.uint8)
+    return _Picture(_turned(grey, orientation), bool(spread), bool((alpha < 255).any()))
+
+
+def _turned(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return a picture as a viewer shows it that follows the EXIF orientation."""
+    if orientation in _LYING:
+        plane = plane.T
+    flips_rows, flips_columns = _FLIPS[orientation]
+    return np.ascontiguousarray(plane[:: -1 if flips_rows else 1, :: -1 if flips_columns else 1])
+
+
+def _notes(pictures: Sequence[_Picture]) -> tuple[str, ...]:
+    """Return what was assumed of the pictures, with the number of those that it concerns."""
+    count = len(pictures)
+    tinted = sum(picture.is_tinted for picture in pictures)
+    transparent = sum(picture.is_transparent for picture in pictures)
+
+    def concerned(number: int) -> str:
+        return "the picture is" if count == 1 else f"{number} of {count} pictures are"
+
+    return (
+        *((f"{concerned(tinted)} nearly grey, with a slight tint: taken as grey",) if tinted else ()),
+        *((f"{concerned(transparent)} transparent in places: taken as shown on black",) if transparent else ()),
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
+from groundglass.io.grid import with_known_grid
 from groundglass.io.limits import native_values, shown
 from groundglass.io.text_header import check_shape, lps_geometry, read_voxels, refuse_detached, split_header
 from groundglass.scan.scan import Scan
@@ -53,7 +54,7 @@ def read_mha(path: Path) -> Scan:
     data = read_voxels(path, start, byte_count, packed=_is_true(fields, "compresseddata", "false"))
     geometry = lps_geometry(name, size, origin, direction * spacing)
     values = np.frombuffer(data, dtype).reshape(geometry.shape)
-    return Scan(native_values(name, values), geometry, path)
+    return with_known_grid(Scan(native_values(name, values), geometry, path))
 
 
 def _header_fields(text: str) -> dict[str, str]:

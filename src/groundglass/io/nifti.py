@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
 from groundglass.files import write_atomic_chunks
+from groundglass.io.grid import is_possible_slice, with_known_grid
 from groundglass.io.limits import (
     MAX_VOXELS,
     check_slice_size,
@@ -37,8 +40,9 @@ _nibabel: Any = nib  # nibabel is typed in part only
 _from_file: Any = array_from_file
 _DAMAGE = (OSError, EOFError, ValueError, OverflowError, zlib.error, HeaderDataError, WrapStructError)
 _MAX_TRAILING = 65536  # bytes that may follow the voxels; with more, the header is considered damaged
+_LARGEST_MM = 1e9  # number in an affine; micrometres are a unit too
 _CHUNK = 1 << 20  # bytes unpacked at once
-_TO_MM = {1: 1e3, 3: 1e-3}  # {unit code of the header: millimetres}, for metres and micrometres
+_UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # {unit code of the header: (name, millimetres)}
 _GRID_FIELDS = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
@@ -54,8 +58,9 @@ def is_nifti(head: bytes) -> bool:
 def read_nifti(path: Path) -> Scan:
     """Read a .nii or .nii.gz, whatever its name.
 
-    With a slope or intercept in the header, values are scaled and float32; otherwise integers keep their type. Without
-    sform and qform the grid is nibabel's default; a 2-D slice without a thickness gets 1 mm.
+    With a slope or intercept in the header, values are scaled and float32; otherwise integers keep their type. The grid
+    is that of the sform, else of the qform; without both, the spacing is read and the patient's directions are unknown.
+    A 2-D slice without a thickness gets 1 mm.
 
     Raises:
         FormatError: The file is damaged, cut short, too large, coloured, 4-D, without a usable grid, or not a CT.
@@ -64,21 +69,21 @@ def read_nifti(path: Path) -> Scan:
     with _opened(path) as (stream, packed):
         header = _read_header(name, stream)
         shape = _one_volume(name, header.get_data_shape())
-        affine_ras = _affine_mm(header)
+        grid = _grid(name, header, shape)
         offset, dtype = header.get_data_offset(), header.get_data_dtype()
         if dtype.kind not in "iuf":
             kind = "colours" if dtype.names else f"{dtype} numbers"
             raise FormatError(f"{name} holds {kind}, expected one grey value per voxel: give the CT itself, in HU")
         check_stored_size(name, offset + dtype.itemsize * int(np.prod(shape)), file_size(path), packed)
         stored = _from_file(header.get_data_shape(), dtype, stream, offset, mmap=False)
-        slope, intercept = header.get_slope_inter()
+        slope, intercept, scaling_notes = _scaling(header)
         if len(stream.read(_MAX_TRAILING + 1)) > _MAX_TRAILING:
             raise FormatError(f"{name} goes on after the voxels that its header states: it is damaged, export it again")
-    if (slope or 1, intercept or 0) != (1, 0):
+    if (slope, intercept) != (1, 0):
         with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused below
-            stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
-    geometry = _geometry(name, shape, affine_ras)
-    return Scan(native_values(name, stored.reshape(shape, order="F").T), geometry, path)
+            stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    values = native_values(name, stored.reshape(shape, order="F").T)
+    return with_known_grid(Scan(values, _geometry(name, shape, grid), path, (*grid.notes, *scaling_notes)))
 
 
 def write_mask(mask: Mask, path: Path, like: Path | None = None) -> None:
@@ -195,6 +200,8 @@ def _read_header(name: str, stream: BinaryIO) -> Any:
     axes = int(header["dim"][0])
     if not 1 <= axes <= 7:
         raise FormatError(f"{name} states {axes} axes, expected 2 or 3: it is damaged, export it again")
+    beyond_space = header["dim"][4 : 1 + axes]
+    beyond_space[beyond_space == 0] = 1
     check_voxel_count(name, header.get_data_shape())
     spacing = header["pixdim"][1 : 1 + min(axes, 3)]
     if header["sform_code"] == 0 and not (np.isfinite(spacing) & (spacing != 0)).all():
@@ -204,8 +211,19 @@ def _read_header(name: str, stream: BinaryIO) -> Any:
         )
     if not 0 <= header["vox_offset"] <= MAX_VOXELS:
         raise FormatError(f"{name} states that its voxels begin at byte {header['vox_offset']}: it is damaged")
+    header["vox_offset"] = max(int(header["vox_offset"]), version.single_vox_offset)  # never inside the header
+    _shorten_quaternion(header)
     header.check_fix(logger=_silent, error_level=40)
     return header
+
+
+def _shorten_quaternion(header: Any) -> None:
+    """Bring a quaternion that is longer than 1 to the length of 1, as the standard's own library does."""
+    fields = ("quatern_b", "quatern_c", "quatern_d")
+    length = math.hypot(*(float(header[field]) for field in fields))
+    if 1 < length < math.inf:
+        for field in fields:
+            header[field] = float(header[field]) / length
 
 
 def _one_volume(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -221,20 +239,94 @@ def _one_volume(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2] if len(shape) > 2 else 1
 
 
-def _affine_mm(header: Any) -> NDArray[np.float64]:
-    """Return the (4, 4) affine to RAS mm."""
-    with np.errstate(invalid="ignore"):  # NaN is refused with the grid
-        affine = np.array(header.get_best_affine(), dtype=np.float64)
+def _scaling(header: Any) -> tuple[float, float, tuple[str, ...]]:
+    """Return slope, intercept and what was assumed: a slope of 0 or without a value means that there is no scaling."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or not np.isfinite(slope):
+        return 1.0, 0.0, ()
+    if np.isfinite(intercept):
+        return slope, intercept, ()
+    return slope, 0.0, (f"the header states a slope of {slope:g} but no usable intercept: it is taken as 0",)
+
+
+class _Grid(NamedTuple):
+    """A header's affine to RAS mm, whether it states directions, and notes for the user."""
+
+    affine_ras: NDArray[np.float64]
+    has_directions: bool
+    notes: tuple[str, ...]
+
+
+def _grid(name: str, header: Any, shape: tuple[int, int, int]) -> _Grid:
+    """Return the grid of the sform if it is set and usable, else of the qform, else of the spacing alone.
+
+    Raises:
+        FormatError: Every form that is set is unusable.
+    """
+    affines = {form: _affine_of(header, form) for form in ("sform", "qform") if header[f"{form}_code"] > 0}
+    scale, notes = _unit_mm(header, shape, [*affines.values(), _affine_of(header, "spacing")][0])
+    if not affines:
+        return _Grid(scale @ _affine_of(header, "spacing"), False, notes)
+    usable = {form: affine for form, affine in affines.items() if _is_usable(affine)}
+    if not usable:
+        raise FormatError(
+            f"{name} has no usable grid: its {' and '.join(affines)} put voxels nowhere; set its affine and save it "
+            "again"
+        )
+    used, *other = usable
+    if len(usable) < len(affines):
+        notes += (f"the sform of the file puts voxels nowhere: its {used} is used",)
+    elif other and _disagree(usable[used], usable[other[0]]):
+        spacings = [nib.affines.voxel_sizes(scale @ affine) for affine in usable.values()]
+        sform, qform = (" x ".join(f"{mm:.3g}" for mm in spacing) for spacing in spacings)
+        notes += (f"sform and qform of the file disagree (voxels of {sform} and {qform} mm): the sform is used",)
+    return _Grid(scale @ usable[used], True, notes)
+
+
+def _affine_of(header: Any, form: str) -> NDArray[np.float64]:
+    """Return the (4, 4) affine of the `sform`, the `qform` or the `spacing` in the header's own unit."""
+    getter = {"sform": header.get_sform, "qform": header.get_qform, "spacing": header.get_base_affine}[form]
+    with np.errstate(invalid="ignore", over="ignore"):  # such numbers are refused with the grid
+        affine = np.array(getter(), dtype=np.float64)
     if len(header.get_data_shape()) == 2 and not affine[:3, 2].any():
         normal = np.cross(affine[:3, 0], affine[:3, 1])
         affine[:3, 2] = normal / (np.linalg.norm(normal) or 1.0)
-    scale = _TO_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    return np.diag([scale, scale, scale, 1.0]) @ affine
+    return affine
 
 
-def _geometry(name: str, shape: tuple[int, int, int], affine_ras: NDArray[np.float64]) -> Geometry:
+def _is_usable(affine: NDArray[np.float64]) -> bool:
+    """Return whether an affine maps voxels into space, at positions that a scanner could have."""
+    if not np.isfinite(affine).all() or np.abs(affine).max() > _LARGEST_MM:
+        return False
+    with np.errstate(all="ignore"):  # of numbers that only damage makes
+        return bool(abs(np.linalg.det(affine[:3, :3])) > 0)
+
+
+def _disagree(sform: NDArray[np.float64], qform: NDArray[np.float64]) -> bool:
+    """Return whether two affines have other voxel sizes (by more than 1 %) or other directions."""
+    sizes = nib.affines.voxel_sizes(sform) / nib.affines.voxel_sizes(qform)
+    return bool(np.abs(sizes - 1).max() > 0.01) or nib.aff2axcodes(sform) != nib.aff2axcodes(qform)
+
+
+def _unit_mm(
+    header: Any, shape: tuple[int, int, int], affine: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return the (4, 4) scaling from the header's unit to millimetres; a unit that makes no chest is not believed."""
+    code = int(header["xyzt_units"]) & 7
+    if code not in _UNITS or not _is_usable(affine):
+        return np.eye(4), ()
+    unit, millimetres = _UNITS[code]
+    scale = np.diag([millimetres, millimetres, millimetres, 1.0])
+    if is_possible_slice(Geometry.from_ras(shape, scale @ affine)) or not is_possible_slice(
+        Geometry.from_ras(shape, affine)
+    ):
+        return scale, ()
+    return np.eye(4), (f"the header states lengths in {unit}, which make no chest: they are taken as millimetres",)
+
+
+def _geometry(name: str, shape: tuple[int, int, int], grid: _Grid) -> Geometry:
     try:
-        geometry = Geometry.from_ras(shape, affine_ras)
+        geometry = replace(Geometry.from_ras(shape, grid.affine_ras), has_directions=grid.has_directions)
         check_slice_size(name, geometry)
         return geometry
     except ValueError as error:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
-from groundglass.io.limits import check_voxel_count, native_values, printable, shown
+from groundglass.io.grid import with_known_grid
+from groundglass.io.limits import check_voxel_count, native_values, printable, read_bytes, shown
 from groundglass.io.text_header import check_shape, lps_geometry, read_voxels, refuse_detached, split_header
 from groundglass.scan.scan import Scan
 
@@ -32,6 +33,9 @@ _ENCODINGS = {
     **{"raw": "raw", "gzip": "gzip", "gz": "gzip", "hex": "hex"},
     **dict.fromkeys(("ascii", "text", "txt"), "text"),
 }
+_DATA_FILE = re.compile(rb"^data ?file:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_DETACHED_BYTES = 1 << 16  # in which a header names the file of its voxels
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
 _REQUIRED = ("type", "dimension", "sizes", "encoding")
 # Signs of the first two coordinates that bring a space to LPS. The last three do not name the patient's directions:
 # they are taken for LPS, as ITK does.
@@ -51,11 +55,10 @@ def read_nrrd(path: Path) -> Scan:
         FormatError: The file is damaged, cut short, too large, coloured, 4-D, without a usable grid, or not a CT.
     """
     name = shown(path)
+    if data_file := _named_data_file(path):  # before the end of the header is searched, which a .nhdr may lack
+        refuse_detached(name, data_file)
     text, start = split_header(path, b"\n")
     header = _parse(name, text)
-    data_file = header.get("data file", header.get("datafile"))
-    if data_file is not None:
-        refuse_detached(name, data_file)
     try:
         sizes = tuple(int(n) for n in header["sizes"])
         check_voxel_count(name, sizes)
@@ -69,7 +72,14 @@ def read_nrrd(path: Path) -> Scan:
         raise _refused(name, error) from None
     values = _read_values(path, start, count, dtype, encoding)
     geometry = lps_geometry(name, size, origin, steps)
-    return Scan(native_values(name, values.reshape(geometry.shape)), geometry, path)
+    return with_known_grid(Scan(native_values(name, values.reshape(geometry.shape)), geometry, path))
+
+
+def _named_data_file(path: Path) -> str | None:
+    """Return what the header names as the file of its voxels; None if they lie behind the header."""
+    header = _HEADER_END.split(read_bytes(path, _DETACHED_BYTES), maxsplit=1)[0]
+    found = _DATA_FILE.search(header)
+    return found[1].decode("latin-1") if found else None
 
 
 def _parse(name: str, text: str) -> Mapping[str, Any]:
@@ -163,7 +173,10 @@ def _read_values(path: Path, start: int, count: int, dtype: np.dtype[Any], encod
             raise ValueError("too few numbers")
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # NumPy only warns of what is not a number
-            numbers = np.fromstring(written.replace(b",", b" "), f"{dtype.kind}8", count, sep=" ")
+            # Without a count: with one, NumPy fills up what is missing with whatever lies in memory.
+            numbers = np.fromstring(written.replace(b",", b" "), f"{dtype.kind}8", sep=" ")[:count]
+        if len(numbers) < count:
+            raise ValueError("too few numbers")
         values = numbers.astype(dtype)
         if dtype.kind != "f" and (values != numbers).any():
             raise ValueError("numbers out of range")

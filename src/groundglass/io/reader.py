@@ -12,12 +12,15 @@ from pathlib import Path
 
 from groundglass.errors import FormatError
 from groundglass.io.dicom import read_dicom
-from groundglass.io.dicom_series import BARE_STARTS, NoDicomError
+from groundglass.io.dicom_files import DEAD_LINK, begins_with_elements, is_dead_link, list_losses
+from groundglass.io.dicom_options import DicomOptions
+from groundglass.io.dicom_series import NoDicomError
 from groundglass.io.image_slices import natural_order, read_image_slices
-from groundglass.io.limits import read_bytes, shown
+from groundglass.io.limits import printable, read_bytes, shown
 from groundglass.io.metaimage import read_mha
 from groundglass.io.nifti import is_nifti, read_nifti
 from groundglass.io.nrrd import read_nrrd
+from groundglass.io.other_formats import ANALYZE_HEADER, advice_on_pair, is_analyze_header
 from groundglass.scan.scan import Scan
 
 _EXPECTED = (
@@ -36,8 +39,6 @@ _SIGNATURES = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"NRRD000", "NRRD"),
     (128, b"DICM", "DICOM"),
-    *((0, start, "DICOM") for start in BARE_STARTS),
-    (344, b"ni1\0", "a NIfTI header without its voxels (.hdr)"),
     (0, b"PK\x03\x04", "ZIP"),
     (0, b"PK\x05\x06", "an empty ZIP archive"),
     (0, b"%PDF", "a PDF"),
@@ -49,7 +50,12 @@ _SIGNATURES = (
 )
 
 
-def read_scan(path: str | os.PathLike[str], series: str | None = None, force_modality: bool = False) -> Scan:
+def read_scan(
+    path: str | os.PathLike[str],
+    series: str | None = None,
+    force_modality: bool = False,
+    dicom: DicomOptions | None = None,
+) -> Scan:
     """Read a CT scan: DICOM, NIfTI, MHA, NRRD, one PNG or JPEG slice, or a folder of them.
 
     The content of a file decides its format. A name with the extension of another kind is refused; an extension may be
@@ -58,8 +64,10 @@ def read_scan(path: str | os.PathLike[str], series: str | None = None, force_mod
     Args:
         path: A file; a ZIP archive or folder of DICOM, searched with all folders below it; or a folder of pictures
             without DICOM, read in natural order. Other and hidden files are ignored.
-        series: UID of the DICOM series to read, or the end of it; None: chosen by the rule of `dicom_series`.
+        series: Number or UID of the DICOM series to read, or the end of its UID; None: chosen by the rule of
+            `dicom_series`.
         force_modality: Read a DICOM series of another modality than CT.
+        dicom: What else may be asked for where the input is DICOM; `series` and `force_modality` come first.
 
     Returns:
         The scan (z, y, x) on its grid, with values after the file's own slope and intercept.
@@ -68,15 +76,17 @@ def read_scan(path: str | os.PathLike[str], series: str | None = None, force_mod
         FormatError: There is nothing to read, or it is damaged or in a format that is not read; the message says which.
     """
     path = Path(path)
+    dicom = dicom or DicomOptions()
+    dicom = replace(dicom, series=series or dicom.series, force_modality=force_modality or dicom.force_modality)
     mode = _mode(path)
     if stat.S_ISDIR(mode):
-        return _read_folder(path, series, force_modality)
+        return _read_folder(path, dicom)
     if not stat.S_ISREG(mode):
         raise FormatError(f"{shown(path)} is no regular file (a pipe, socket or device), {_EXPECTED}")
     kind = _kind(read_bytes(path, 4096))
     _check_kind(path, kind)
     if kind in _DICOM:
-        return read_dicom(path, series, force_modality)
+        return read_dicom(path, dicom)
     return read_image_slices([path], path) if kind in _PICTURES else _VOLUMES[kind](path)
 
 
@@ -108,6 +118,8 @@ def _check_kind(path: Path, kind: str) -> None:
     """Refuse a kind that is not read, and a picture named as a volume or the other way round."""
     name, named = shown(path), _kind_by_name(path)
     if kind not in (*_VOLUMES, *_PICTURES, *_DICOM):
+        if advice := advice_on_pair(path, kind):
+            raise FormatError(advice)
         raise FormatError(f"{name} is {kind}, {_EXPECTED if named is None else f'expected {named} as its name says'}")
     if named is not None and (named in _PICTURES) != (kind in _PICTURES):
         raise FormatError(
@@ -136,19 +148,23 @@ def _kind(head: bytes) -> str:
     for offset, signature, kind in _SIGNATURES:
         if head.startswith(signature, offset):
             return kind
+    if is_analyze_header(head):
+        return ANALYZE_HEADER
+    if begins_with_elements(head):
+        return "DICOM"
     if b"ElementDataFile" in head and b"NDims" in head:
         return "MHA"
     return "text" if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head) else "of an unknown kind"
 
 
-def _read_folder(folder: Path, series: str | None, force_modality: bool) -> Scan:
+def _read_folder(folder: Path, dicom: DicomOptions) -> Scan:
     """Read the DICOM in a folder and all folders below it; if there is none, the pictures directly in it."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise FormatError(f"{shown(folder)} cannot be read: {error.strerror}; check its permissions") from None
     try:
-        scan = read_dicom(folder, series, force_modality)
+        scan = read_dicom(folder, dicom)
     except NoDicomError as error:
         return _read_pictures(folder, entries, error)
     ignored = sum(_kind_by_name(entry) in _PICTURES for entry in entries)
@@ -163,11 +179,19 @@ def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) ->
     pictures = [file for file, kind in kinds.items() if kind in _PICTURES or _kind_by_name(file) in _PICTURES]
     for picture in pictures:
         _check_kind(picture, kinds[picture])
+    losses = list_losses({DEAD_LINK: sum(map(is_dead_link, entries))})
     if pictures:
-        return read_image_slices(sorted(pictures, key=natural_order), folder)
-    if "DICOM" in kinds.values():
+        scan = read_image_slices(sorted(pictures, key=natural_order), folder)
+        return replace(scan, notes=(*scan.notes, f"left out: {losses}")) if losses else scan
+    if "DICOM" in kinds.values() or losses:
         raise no_dicom
-    raise FormatError(f"{shown(folder)} holds no DICOM, PNG or JPEG slice but {_listed(entries)}: {_EXPECTED}")
+    what = f"{shown(folder)} holds no DICOM, PNG or JPEG slice but {_listed(entries)}"
+    volumes = sorted(file.name for file, kind in kinds.items() if kind in _VOLUMES)
+    if volumes:
+        raise FormatError(
+            f"{what}: give one file, such as {printable(volumes[0])}, or the folder to `groundglass batch`"
+        )
+    raise FormatError(f"{what}: {_EXPECTED}")
 
 
 def _listed(entries: list[Path]) -> str:

@@ -18,6 +18,7 @@ from groundglass.io.limits import (
     read_bytes,
     shown,
 )
+from groundglass.io.other_formats import join_advice
 from groundglass.scan.geometry import Geometry
 
 _HEADER_LIMIT = 1 << 20  # bytes of a text header; real ones have some hundreds
@@ -25,6 +26,8 @@ _HEADER_LIMIT = 1 << 20  # bytes of a text header; real ones have some hundreds
 
 def split_header(path: Path, last_line: bytes) -> tuple[str, int]:
     """Read a text header up to the line that begins with `last_line`.
+
+    That line may be the last of the file, without a line break, if the voxels lie in another file.
 
     Returns:
         The header, and the byte at which the voxels begin.
@@ -35,7 +38,8 @@ def split_header(path: Path, last_line: bytes) -> tuple[str, int]:
     head, end = read_bytes(path, _HEADER_LIMIT), 0
     for line in head.splitlines(keepends=True):
         end += len(line)
-        if line.endswith(b"\n") and line.replace(b"\r", b"").startswith(last_line):
+        is_complete = line.endswith(b"\n") or end == len(head) < _HEADER_LIMIT
+        if is_complete and line.replace(b"\r", b"").startswith(last_line):
             return head[:end].decode("latin-1"), end
     raise FormatError(f"{shown(path)} is damaged or cut short: its header has no end; copy or download it again")
 
@@ -47,8 +51,7 @@ def refuse_detached(name: str, data_file: str) -> None:
         FormatError: Always.
     """
     raise FormatError(
-        f"{name} keeps its voxels in another file ({printable(data_file)}), expected them inside: "
-        "save it as one .mha or .nrrd"
+        f"{name} keeps its voxels in another file ({printable(data_file)}), expected them inside: {join_advice(name)}"
     )
 
 

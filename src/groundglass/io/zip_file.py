@@ -29,6 +29,11 @@ class ZipMember:
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> None:
         self._archive, self._info, self._name = archive, info, name
 
+    @property
+    def name(self) -> str:
+        """Its name inside the archive, which may be anything."""
+        return self._info.filename
+
     def open(self) -> BinaryIO:
         """Unpack the file into memory.
 

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from groundglass.errors import origin
 from groundglass.inference.engine_config import EngineConfig
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.open_model import open_model
 from groundglass.inference.pipeline import Progress, SegmentedScan, StageTimer, segment_by_mask, segment_scan
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.reader import read_scan
+from groundglass.report.dicom_results import DicomResults, make_dicom_results
 from groundglass.report.findings import Findings, ModelRef
 from groundglass.report.measurement import measure
 from groundglass.report.preview import draw_preview
@@ -31,19 +34,30 @@ class Analysis:
     Attributes:
         segmented: The scan with its lungs and lesions.
         findings: Volumes, shares, and the values that are unknown.
-        preview: A montage of the slices with most lesion.
+        preview: A montage of the slices with most lesion; None if it could not be drawn.
         card: The card of the model that was used.
     """
 
     segmented: SegmentedScan
     findings: Findings
-    preview: Image.Image
+    preview: Image.Image | None
     card: ModelCard
 
     @property
     def scan(self) -> Scan:
         """The scan as it was read."""
         return self.segmented.scan
+
+    @cached_property
+    def dicom_results(self) -> DicomResults:
+        """The files for a PACS, made on first use, or the reason why there are none."""
+        return make_dicom_results(self.segmented, self.findings, self.card)
+
+    @property
+    def saved_findings(self) -> Findings:
+        """The findings as `save` writes them: with warnings of what the files for a PACS lack."""
+        warnings = (*self.findings.warnings, *self.dicom_results.warnings)
+        return self.findings.model_copy(update={"warnings": warnings})
 
     @cached_property
     def lesions(self) -> Mask:
@@ -105,12 +119,12 @@ def correct(scan: Scan, mask: Scan, card: ModelCard) -> Analysis:
 
 
 def read_and_load(
-    source: Path, series: str | None, force_modality: bool, model: Path | None, engine: EngineConfig
+    source: Path, dicom: DicomOptions, model: Path | None, engine: EngineConfig
 ) -> tuple[Scan, Segmenter]:
     """Read a scan (see `read_scan`) and load a model (see `open_model`) at the same time."""
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(open_model, model, engine)
-        scan = read_scan(source, series, force_modality)
+        scan = read_scan(source, dicom=dicom)
         return scan, loading.result()
 
 
@@ -126,6 +140,9 @@ def analyse(scan: Scan) -> Findings:
 def save(analysis: Analysis, folder: Path) -> list[Path]:
     """Write mask, findings, preview and report into a folder: all files, or none.
 
+    For a scan that was read from DICOM, a Segmentation and a Structured Report too. They and the preview are left out
+    where they cannot be made; a warning in the findings says why.
+
     The files of an earlier result in the folder are removed; other files stay.
 
     Returns:
@@ -134,7 +151,8 @@ def save(analysis: Analysis, folder: Path) -> list[Path]:
     Raises:
         OutputError: The folder cannot be written; it is as it was before.
     """
-    return write_results(analysis.segmented, analysis.findings, analysis.preview, analysis.card, folder)
+    files = analysis.dicom_results.files
+    return write_results(analysis.segmented, analysis.saved_findings, analysis.preview, analysis.card, files, folder)
 
 
 def _analysis(
@@ -143,7 +161,13 @@ def _analysis(
     with timer.stage("measure"):
         model = ModelRef(name=card.name, sha256=card.sha256)
         findings = measure(segmented, model, with_identity, corrected)
-    findings = findings.model_copy(update={"seconds": timer.seconds})
     source = segmented.scan.source
     title = f"{source.name}: {findings.summary}" if with_identity and source else findings.summary
-    return Analysis(segmented, findings, draw_preview(segmented, title, with_identity), card)
+    warnings = findings.warnings
+    try:
+        preview = draw_preview(segmented, title, with_identity)
+    except Exception as error:  # the preview must not cost mask and findings
+        preview = None
+        warnings = (*warnings, f"the preview was left out: {origin(error)}, an internal error of groundglass")
+    findings = findings.model_copy(update={"seconds": timer.seconds, "warnings": warnings})
+    return Analysis(segmented, findings, preview, card)

@@ -7,22 +7,20 @@ from the series, the model and the mask: the same input gives the same instances
 from __future__ import annotations
 
 import hashlib
-import uuid
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmwrite
-from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.valuerep import DA, TM
 
-from groundglass.files import output_errors
+from groundglass.io.dicom_completion import complete_series, derived_uid
+from groundglass.io.dicom_header import silence_pydicom
+from groundglass.report.dicom_references import refer_to_origins, refer_to_series
 from groundglass.report.findings import Findings
 from groundglass.scan.scan import DicomSeries
 
@@ -38,12 +36,6 @@ _COLOURS = {
     "consolidation": (220, 60, 90),
     "effusion": (90, 110, 230),
 }
-# Attributes that every composite instance has. Type 2 may be empty; type 1 (UIDs) may be missing after anonymisation.
-_TYPE_2 = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
-    *("AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator"),
-)
-_TYPE_1 = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 SERIES_NUMBER = 9000  # far above the series numbers of scanners
 
 
@@ -55,14 +47,13 @@ def make_segmentation(series: DicomSeries, masks: Mapping[str, NDArray[np.bool_]
         masks: {`lesion`, `ground-glass`, ...: (z, y, x) bool in the order of the scan}; a mask may be empty.
         findings: The scan's findings, which name model and version.
     """
-    sources = complete_headers(series)
+    sources = complete_series(series).series.headers
     order = np.argsort(series.frames) if series.frames else slice(None)
     stack = np.stack([mask[order] for mask in masks.values()], axis=-1).astype(np.uint8)
     uid = make_uid_function(sources[0], findings, hashlib.sha256(stack.tobytes()).hexdigest())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about invalid values in the source's own header
-        return hd.seg.Segmentation(
-            source_images=sources,
+    with silence_pydicom():
+        segmentation = hd.seg.Segmentation(
+            source_images=_in_one_series(sources),
             pixel_array=stack,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             omit_empty_frames=bool(stack.any()),
@@ -79,45 +70,27 @@ def make_segmentation(series: DicomSeries, masks: Mapping[str, NDArray[np.bool_]
             software_versions=findings.version,
             device_serial_number=findings.model.sha256[:16],
         )
+        if series.origins:
+            refer_to_origins(segmentation, series)
+        else:
+            refer_to_series(segmentation, sources)
+    return segmentation
 
 
-def write_dicom(dataset: Dataset, path: Path) -> None:
-    """Write an instance as a DICOM file, in Explicit VR Little Endian.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    with output_errors(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dcmwrite(path, dataset, enforce_file_format=True)
-
-
-def complete_headers(series: DicomSeries) -> list[Dataset]:
-    """Copy a series' headers and repair what an anonymiser removed or damaged: with empty values, or derived UIDs."""
-    derived = {name: _uid("missing", name, series.headers[0].SOPInstanceUID) for name in _TYPE_1}
-    sources = []
-    for header in series.headers:
-        complete = Dataset()
-        complete.update(header)
-        complete.file_meta = header.file_meta if hasattr(header, "file_meta") else FileMetaDataset()
-        for name in _TYPE_2:
-            if name not in complete or not _is_valid(name, complete[name].value):
-                setattr(complete, name, None)
-        for name, value in derived.items():
-            if not complete.get(name):
-                setattr(complete, name, value)
-        sources.append(complete)
-    return sources
+def _in_one_series(sources: Sequence[Dataset]) -> list[Dataset]:
+    """Copy headers, which may be of several series, as if they were of the first one: highdicom wants it so."""
+    copies = []
+    for source in sources:
+        copies.append(Dataset())
+        copies[-1].update(source)
+        copies[-1].SeriesInstanceUID = sources[0].SeriesInstanceUID
+    return copies
 
 
-def _is_valid(name: str, value: object) -> bool:
-    """Return whether highdicom accepts a value; scanners and anonymisers leave dates such as `00000000`."""
-    types = {"Date": DA, "Time": TM}
-    try:
-        types.get(name[-4:], str)(value or "")
-    except (ValueError, TypeError):
-        return False
-    return name != "PatientSex" or value in ("M", "F", "O", "", None)
+def write_dicom(dataset: Dataset, target: Path | BinaryIO) -> None:
+    """Write an instance as a DICOM file, in Explicit VR Little Endian."""
+    with silence_pydicom():
+        dcmwrite(target, dataset, enforce_file_format=True)
 
 
 def _segment(number: int, name: str, findings: Findings, uid: Callable[[str], hd.UID]) -> Any:
@@ -146,10 +119,4 @@ def model_version(findings: Findings) -> str:
 def make_uid_function(source: Dataset, findings: Findings, content: str) -> Callable[[str], hd.UID]:
     """Return a function from names to UIDs, which depend on the series, the model, the version and the content."""
     base = source.SeriesInstanceUID, findings.model.sha256, findings.version, content
-    return lambda name: _uid(*base, name)
-
-
-def _uid(*parts: object) -> hd.UID:
-    """Derive a UID under 2.25 (PS3.5 B.2) from these parts."""
-    digest = hashlib.sha256("/".join(map(str, ("groundglass", *parts))).encode()).digest()
-    return hd.UID(f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}")
+    return lambda name: hd.UID(derived_uid(*base, name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import highdicom as hd
@@ -10,13 +9,10 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from groundglass.report.dicom_seg import (
-    SEGMENT_TYPES,
-    SERIES_NUMBER,
-    complete_headers,
-    make_uid_function,
-    model_version,
-)
+from groundglass.io.dicom_completion import complete_series
+from groundglass.io.dicom_header import silence_pydicom
+from groundglass.report.dicom_references import evidence_of
+from groundglass.report.dicom_seg import SEGMENT_TYPES, SERIES_NUMBER, make_uid_function, model_version
 from groundglass.report.findings import Findings
 from groundglass.scan.scan import DicomSeries
 
@@ -35,7 +31,7 @@ def make_structured_report(series: DicomSeries, segmentation: Dataset, findings:
         segmentation: Its Segmentation, whose segment 1 holds the lesions.
         findings: The scan's findings.
     """
-    sources = complete_headers(series)
+    sources = complete_series(series).series.headers
     uid = make_uid_function(sources[0], findings, segmentation.SOPInstanceUID)
     device = hd.sr.ObserverContext(
         observer_type=codes.DCM.Device,
@@ -67,10 +63,9 @@ def make_structured_report(series: DicomSeries, segmentation: Dataset, findings:
         imaging_measurements=[group],
         title=codes.DCM.ImagingMeasurementReport,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silence_pydicom():
         return hd.sr.Comprehensive3DSR(
-            evidence=[*sources, segmentation],
+            evidence=[*evidence_of(series, sources), segmentation],
             content=content,
             series_instance_uid=uid("report series"),
             series_number=SERIES_NUMBER + 1,

@@ -140,5 +140,6 @@ class Findings(StrictModel):
         if self.lesion_slices == 0:
             return f"no lesion found in {self.slices} slice{'s' if self.slices > 1 else ''}"
         if self.lesion_volume_ml is None:
-            return f"lesion covers {percent} of the lung's area, {where}"
+            whole = "the lung's area" if self.input.kind == "pictures" else "the lung"
+            return f"lesion covers {percent} of {whole}, {where}"
         return f"lesion {self.lesion_volume_ml:.1f} ml, {percent} of the lung, {where}"

@@ -10,8 +10,9 @@ import numpy as np
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.distribution import Zone, measure_histogram, measure_profile, measure_zones
 from groundglass.report.findings import SCHEMA, Burden, Findings, Identity, MeanIntensity, ModelRef
+from groundglass.report.plausibility import check_plausibility
 from groundglass.scan.components import CONNECTIVITY_8_IN_SLICE, CONNECTIVITY_26, find_components
-from groundglass.scan.geometry import AxialView, Geometry
+from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import Intensity
 from groundglass.scan.packed_mask import MaskSlices, voxels_per_slice
 from groundglass.scan.scan import ImageStack, Scan
@@ -19,7 +20,9 @@ from groundglass.unknown import Unknown, known, resolve
 
 LARGEST = 5  # lesions that the findings list
 OUTSIDE_PERCENT = 5.0  # a larger share of the lesion voxels outside the lung field is worth a warning
-NO_SPACING = "a picture states no spacing"
+NO_SPACING = "the file states no usable spacing"
+NO_SPACING_OF_PICTURES = "a picture states no spacing"
+NO_DIRECTIONS = "the file does not state how the patient lies in it"
 
 
 def measure(
@@ -32,6 +35,9 @@ def measure(
         model: The model that found the lesions.
         with_identity: Name the source and the patient.
         corrected: Whether a person has changed the model's mask.
+
+    Raises:
+        LungError: What was found as lung cannot be lung.
     """
     scan, view, intensity = segmented.scan, segmented.view, segmented.intensity
     lungs, lesions = segmented.lung_field, segmented.lesions
@@ -41,9 +47,9 @@ def measure(
     on_right, on_left = _overlap(lesions, lungs.right), _overlap(lesions, lungs.left)
     tree = {
         "schema_number": SCHEMA,
-        **_burden(total, in_lung, lungs.mask, view.geometry, "lung"),
-        "right_lung": _burden(on_right, on_right, lungs.right, view.geometry, "right lung"),
-        "left_lung": _burden(on_left, on_left, lungs.left, view.geometry, "left lung"),
+        **_burden(total, in_lung, lungs.mask, scan, "lung"),
+        "right_lung": _burden_of_side(on_right, lungs.right, scan, "right lung"),
+        "left_lung": _burden_of_side(on_left, lungs.left, scan, "left lung"),
         "input": _input(scan, with_identity),
         "zones": _zones(segmented),
         "profile": measure_profile(segmented),
@@ -51,7 +57,7 @@ def measure(
         "slices": len(lesions),
         "lesion_slices": int(has_lesion.sum()),
         "lesion_slice_indices": sorted(int(n) for n in view.slice_numbers[has_lesion]),
-        "largest_lesions": _largest(lesions, view),
+        "largest_lesions": _largest(segmented),
         "mean_intensity": _mean_intensity(segmented),
         "intensity": {"kind": intensity.kind.value, "reason": intensity.reason, "calibrated": intensity.calibrated},
         "model": model,
@@ -61,6 +67,7 @@ def measure(
             *(("the lesions were corrected by hand",) if corrected else ()),
             *scan.notes,
             *lungs.warnings,
+            *check_plausibility(segmented),
             *_warnings(total, total - in_lung, intensity, view.geometry),
         ),
         "seconds": {},
@@ -75,9 +82,14 @@ def _input(scan: Scan, with_identity: bool) -> dict[str, Any]:
     return {
         "kind": "pictures" if isinstance(scan, ImageStack) else "volume",
         "shape": scan.geometry.shape,
-        "spacing_mm": known(spacing, NO_SPACING),
+        "spacing_mm": known(spacing, _no_spacing(scan)),
         "identity": _identity(scan) if with_identity else left_out,
     }
+
+
+def _no_spacing(scan: Scan) -> str:
+    """Return why lengths are unknown in a scan without spacing."""
+    return NO_SPACING_OF_PICTURES if isinstance(scan, ImageStack) else NO_SPACING
 
 
 def _identity(scan: Scan) -> Identity:
@@ -87,17 +99,26 @@ def _identity(scan: Scan) -> Identity:
         return str(header[keyword].value) if header is not None and header.get(keyword) else None
 
     return Identity(
-        source=scan.source.name if scan.source else None,
+        source=_in_unicode(scan.source.name) if scan.source else None,
         patient_name=stated("PatientName"),
         patient_id=stated("PatientID"),
         birth_date=stated("PatientBirthDate"),
     )
 
 
+def _in_unicode(name: str) -> str:
+    """Return a file name with `?` for each byte that was no character, which no JSON or HTML could hold."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def _zones(segmented: SegmentedScan) -> tuple[Zone, ...] | Unknown:
     slices = len(segmented.lesions)
-    if not segmented.view.geometry.in_mm:
+    if isinstance(segmented.scan, ImageStack):
         return Unknown("a picture is one slice of a lung, whose height is not known")
+    if not segmented.view.geometry.has_directions:
+        return Unknown(NO_DIRECTIONS)
+    if not segmented.view.geometry.in_mm:
+        return Unknown(NO_SPACING)
     if slices < 3:
         return Unknown(f"{slices} slice{'s are' if slices > 1 else ' is'} too few for thirds")
     if not voxels_per_slice(segmented.lung_field.mask).any():
@@ -110,16 +131,23 @@ def _overlap(one: MaskSlices, other: MaskSlices) -> int:
     return sum(int(np.count_nonzero(a & b)) for a, b in zip(one, other, strict=True))
 
 
+def _burden_of_side(lesion_voxels: int, lung: MaskSlices, scan: Scan, name: str) -> dict[str, float | Unknown]:
+    """Return the fields of a `Burden` of one lung, whose lesions all lie in it."""
+    if not scan.geometry.has_directions:
+        return dict.fromkeys(Burden.model_fields, Unknown(NO_DIRECTIONS))
+    return _burden(lesion_voxels, lesion_voxels, lung, scan, name)
+
+
 def _burden(
-    lesion_voxels: int, lesion_in_lung: int, lung: MaskSlices, geometry: Geometry, name: str
+    lesion_voxels: int, lesion_in_lung: int, lung: MaskSlices, scan: Scan, name: str
 ) -> dict[str, float | Unknown]:
     """Return the fields of a `Burden`; `name` is what the reason calls a lung that was not found."""
-    lung_voxels, voxel_ml = int(voxels_per_slice(lung).sum()), geometry.voxel_ml
+    lung_voxels, voxel_ml = int(voxels_per_slice(lung).sum()), scan.geometry.voxel_ml
     if not lung_voxels:
         return dict.fromkeys(Burden.model_fields, Unknown(f"no {name} was found in the scan"))
 
     def volume(voxels: int) -> float | Unknown:
-        return Unknown(NO_SPACING) if voxel_ml is None else round(voxels * voxel_ml, 3)
+        return Unknown(_no_spacing(scan)) if voxel_ml is None else round(voxels * voxel_ml, 3)
 
     return {
         "lesion_volume_ml": volume(lesion_voxels),
@@ -128,26 +156,23 @@ def _burden(
     }
 
 
-def _largest(lesions: MaskSlices, view: AxialView) -> list[dict[str, Any]]:
+def _largest(segmented: SegmentedScan) -> list[dict[str, Any]]:
     """Return the fields of a `Lesion` for each of the largest lesions, largest first."""
-    geometry = view.geometry
-    regions = find_components(lesions, CONNECTIVITY_26 if geometry.in_mm else CONNECTIVITY_8_IN_SLICE)
+    lesions, view, geometry = segmented.lesions, segmented.view, segmented.view.geometry
+    are_pictures = isinstance(segmented.scan, ImageStack)
+    no_spacing = Unknown(_no_spacing(segmented.scan))
+    regions = find_components(lesions, CONNECTIVITY_8_IN_SLICE if are_pictures else CONNECTIVITY_26)
     largest = np.argsort(-regions.sizes[1:], kind="stable")[:LARGEST] + 1
     found: list[dict[str, Any]] = []
     for label, centre in zip(largest, regions.centroids(largest), strict=True):
         voxels, index = int(regions.sizes[label]), int(view.slice_numbers[round(float(centre[0]))])
-        if geometry.voxel_ml is None:
-            size: dict[str, Any] = {
-                "area_px": voxels,
-                "volume_ml": Unknown(NO_SPACING),
-                "centre_lps_mm": Unknown(NO_SPACING),
-            }
-        else:
-            size = {
-                "area_px": Unknown("given for pictures only"),
-                "volume_ml": round(voxels * geometry.voxel_ml, 3),
-                "centre_lps_mm": tuple(round(float(mm), 1) for mm in geometry.position(centre)),
-            }
+        position = tuple(round(float(mm), 1) for mm in geometry.position(centre))
+        has_position = geometry.in_mm and geometry.has_directions
+        size: dict[str, Any] = {
+            "area_px": voxels if are_pictures else Unknown("given for pictures only"),
+            "volume_ml": no_spacing if geometry.voxel_ml is None else round(voxels * geometry.voxel_ml, 3),
+            "centre_lps_mm": position if has_position else Unknown(NO_DIRECTIONS) if geometry.in_mm else no_spacing,
+        }
         found.append({**size, "slice": index})
     return found
 

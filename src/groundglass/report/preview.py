@@ -85,8 +85,9 @@ def _tile(segmented: SegmentedScan, z: int, label: str) -> Image.Image:
     tile.paste(Image.fromarray(pixels), ((TILE - drawn_size[0]) // 2, 0))
     draw = ImageDraw.Draw(tile)
     _label(draw, (6, 4), label, "la")
-    _label(draw, (6, tile.height // 2), "R", "lm", 18)
-    _label(draw, (TILE - 6, tile.height // 2), "L", "rm", 18)
+    if segmented.view.geometry.has_directions:
+        _label(draw, (6, tile.height // 2), "R", "lm", 18)
+        _label(draw, (TILE - 6, tile.height // 2), "L", "rm", 18)
     if lesion.any():
         share = f"{100 * int((lesion & lung).sum()) / int(lung.sum()):.0f} % of lung" if lung.any() else "lesion"
         _label(draw, (TILE - 6, 4), share, "ra")

@@ -13,13 +13,13 @@ from groundglass.report.html import format_number, render
 from groundglass.report.viewer import draw_viewer_slices, jpeg_uri
 
 
-def render_report(segmented: SegmentedScan, findings: Findings, montage: Image.Image, card: ModelCard) -> str:
+def render_report(segmented: SegmentedScan, findings: Findings, montage: Image.Image | None, card: ModelCard) -> str:
     """Render the report.
 
     Args:
         segmented: The scan with its lungs and lesions.
         findings: Its findings.
-        montage: The preview, which replaces the viewer on paper.
+        montage: The preview, which replaces the viewer on paper; None if there is none.
         card: The card of the model that was used.
     """
     profile = _profile(findings)
@@ -35,7 +35,7 @@ def render_report(segmented: SegmentedScan, findings: Findings, montage: Image.I
         density=_density(findings),
         slices=slices,
         left_out=len(segmented.lung_field.boxes) - len(slices),
-        montage=jpeg_uri(montage),
+        montage=jpeg_uri(montage) if montage else None,
         profile=profile.svg("Lesion of each slice"),
         histogram=_histogram(findings),
         zones=_zones(findings),
@@ -128,7 +128,8 @@ def _zones(findings: Findings) -> list[list[str]]:
 def _largest(findings: Findings) -> list[list[str]]:
     rows = []
     for rank, lesion in enumerate(findings.largest_lesions, start=1):
-        size = f"{lesion.area_px} px" if lesion.volume_ml is None else f"{lesion.volume_ml:.1f} ml"
+        area = "unknown" if lesion.area_px is None else f"{lesion.area_px} px"
+        size = area if lesion.volume_ml is None else f"{lesion.volume_ml:.1f} ml"
         centre = "-" if lesion.centre_lps_mm is None else ", ".join(f"{mm:.0f}" for mm in lesion.centre_lps_mm)
         rows.append([str(rank), size, str(lesion.slice), centre])
     return rows

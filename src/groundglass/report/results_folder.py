@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from groundglass.files import staged_folder
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.io import image_slices, nifti
+from groundglass.report.dicom_results import SEG_FILE, SR_FILE
 from groundglass.report.findings import Findings
 from groundglass.report.report_page import render_report
-from groundglass.scan.scan import DicomSeries, ImageStack
+from groundglass.scan.scan import ImageStack
 
-SEG_FILE, SR_FILE = "lesions.dcm", "findings.dcm"
 # All names that files of a result may have. Those that an earlier result left must not survive beside a new result.
 RESULT_NAMES = (
     *("lesions.nii.gz", "lesions.png", "lesions", SEG_FILE, SR_FILE),
@@ -25,15 +26,21 @@ RESULT_NAMES = (
 
 
 def write_results(
-    segmented: SegmentedScan, findings: Findings, preview: Image.Image, card: ModelCard, folder: Path
+    segmented: SegmentedScan,
+    findings: Findings,
+    preview: Image.Image | None,
+    card: ModelCard,
+    dicom_files: Mapping[str, bytes],
+    folder: Path,
 ) -> list[Path]:
     """Write a result into a folder: all files, or none.
 
     Args:
         segmented: The scan with its lungs and lesions.
         findings: Its findings.
-        preview: The preview.
+        preview: The preview; None if it could not be drawn.
         card: The card of the model that was used.
+        dicom_files: {name: content} of the files for a PACS.
         folder: Created if it does not exist. The files of an earlier result are removed; other files stay.
 
     Returns:
@@ -51,48 +58,16 @@ def write_results(
         else:
             slices = segmented.view.source_slices(segmented.lesions)
             nifti.write_mask_slices(slices, scan.geometry, staging / "lesions.nii.gz", like=scan.source)
-        if scan.series:
-            write_dicom_results(segmented, findings, card, scan.series, staging)
+        for name, content in dicom_files.items():
+            (staging / name).write_bytes(content)
         (staging / "findings.json").write_text(findings.to_json() + "\n", encoding="utf-8")
-        preview.save(staging / "preview.png")
+        if preview is not None:
+            preview.save(staging / "preview.png")
         (staging / "report.html").write_text(render_report(segmented, findings, preview, card), encoding="utf-8")
         files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
         if not has_earlier_result and (staging / "lesions").exists() and (folder / "lesions").exists():
             raise OutputError(f"{folder / 'lesions'} is not a folder of an earlier result: name another folder")
     return [folder / path for path in sorted(files, key=_reading_order)]
-
-
-def write_dicom_results(
-    segmented: SegmentedScan, findings: Findings, card: ModelCard, series: DicomSeries, folder: Path
-) -> list[Path]:
-    """Write the files for a PACS: `lesions.dcm`, a Segmentation, and `findings.dcm`, a Structured Report.
-
-    Args:
-        segmented: The scan with its lungs and lesions, read from DICOM.
-        findings: Its findings.
-        card: The card of the model that was used.
-        series: The series that the scan was read from.
-        folder: An existing folder.
-
-    Returns:
-        The files. There is no report for a model with class maps: its volumes are of all lesions together, which no
-        segment holds.
-
-    Raises:
-        OutputError: A file cannot be written.
-    """
-    from groundglass.report import dicom_seg, dicom_sr  # highdicom loads slowly, and only DICOM needs it
-
-    numbers = np.asarray(segmented.class_map)
-    segments = dict(enumerate(card.classes[1:], start=1)) or {1: "lesion"}
-    masks = {name: segmented.mask(numbers == number).voxels for number, name in segments.items()}
-    segmentation = dicom_seg.make_segmentation(series, masks, findings)
-    files = [folder / SEG_FILE]
-    dicom_seg.write_dicom(segmentation, files[0])
-    if len(card.classes) == 1:
-        files.append(folder / SR_FILE)
-        dicom_seg.write_dicom(dicom_sr.make_structured_report(series, segmentation, findings), files[1])
-    return files
 
 
 def _reading_order(path: Path) -> tuple[bool, bool, str]:

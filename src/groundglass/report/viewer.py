@@ -45,7 +45,8 @@ def draw_viewer_slices(segmented: SegmentedScan, findings: Findings, chart: Char
         grey = Image.fromarray(LUNG_WINDOW.to_grey(segmented.hu[z, rows, columns]))
         number = int(segmented.view.slice_numbers[z])
         lesion, lung = profile.lesion[number], profile.lung[number]
-        position = f", {geometry.position((z, 0, 0))[2]:.0f} mm" if geometry.in_mm else ""
+        has_position = geometry.in_mm and geometry.has_directions
+        position = f", {geometry.position((z, 0, 0))[2]:.0f} mm" if has_position else ""
         share = f"{100 * min(1.0, lesion / lung):.0f} % of the lung" if lung else "no lung"
         slices.append(
             {

@@ -8,7 +8,7 @@ and `affine_ras` convert between the two.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,18 +32,24 @@ class Geometry:
         shape: Voxels along (z, y, x).
         affine_lps: (4, 4) matrix that maps a voxel index (z, y, x, 1) to the voxel's centre (L, P, S, 1), in mm if
             `in_mm`.
-        in_mm: False if the source states no spacing (PNG, JPEG): lengths are then in pixels, and volumes unknown.
+        in_mm: False if the source states no spacing (PNG, JPEG, a grid that was never set): lengths are then in pixels,
+            and volumes unknown.
+        has_directions: False if the source does not state how its axes lie in the body: the patient's sides and
+            positions are then unknown. Pictures have the directions of the radiological convention.
     """
 
     shape: tuple[int, int, int]
     affine_lps: NDArray[np.float64]
     in_mm: bool = True
+    has_directions: bool = True
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine_lps, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise ValueError(f"an affine is a finite 4x4 matrix, not {affine.tolist()}")
-        if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        with np.errstate(all="ignore"):  # of numbers that only damage makes
+            spans_space = abs(np.linalg.det(affine[:3, :3])) > 1e-9 * np.prod(np.linalg.norm(affine[:3, :3], axis=0))
+        if not spans_space:
             raise ValueError(f"the affine maps the grid onto a plane or a line: {affine[:3, :3].tolist()}")
         affine.setflags(write=False)
         object.__setattr__(self, "affine_lps", affine)
@@ -121,7 +127,8 @@ class AxialView:
         to_source = inv_ornt_aff(self._orientation, self.source.shape)
         view_axes = self._orientation[:, 0].astype(int)
         shape = tuple(int(n) for n in np.array(self.source.shape)[np.argsort(view_axes)])
-        return Geometry((shape[0], shape[1], shape[2]), self.source.affine_lps @ to_source, self.source.in_mm)
+        affine = self.source.affine_lps @ to_source
+        return replace(self.source, shape=(shape[0], shape[1], shape[2]), affine_lps=affine)
 
     @cached_property
     def _orientation(self) -> NDArray[np.float64]:

@@ -24,10 +24,15 @@ class DicomSeries:
         headers: Every instance without its pixels: one for each slice, in the order of the scan's z axis, or a single
             multi-frame one.
         frames: The frame index of each slice, from 0, if the instance is a multi-frame one; None otherwise.
+        origins: The SOP instance UID and the frame index there of each slice, if the multi-frame instance was joined
+            from several; None otherwise.
+        name: What people call the series: number, kernel, number and distance of slices; empty if it is not known.
     """
 
     headers: tuple[Dataset, ...]
     frames: tuple[int, ...] | None = None
+    origins: tuple[tuple[str, int], ...] | None = None
+    name: str = ""
 
     @property
     def acquired(self) -> datetime | None:
@@ -57,6 +62,7 @@ class Scan:
         source: The file or folder the scan was read from; None for an array made in memory.
         notes: Sentences for the user about the file: a tilted gantry, other series in the folder.
         series: The DICOM series the scan was read from; None for other formats.
+        choice: A sentence that names the DICOM series and the others there; None if there are no others.
     """
 
     values: NDArray[Any]
@@ -64,6 +70,7 @@ class Scan:
     source: Path | None = None
     notes: tuple[str, ...] = ()
     series: DicomSeries | None = None
+    choice: str | None = None
 
     def __post_init__(self) -> None:
         if self.values.shape != self.geometry.shape:

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from groundglass.data.slices import CLASS_LABELS, UNSTATED, Slices
+from groundglass.data.labels import CLASS_LABELS, UNSTATED
+from groundglass.data.slices import Slices
 from groundglass.errors import ConfigError
 from groundglass.training.augment import AugmentConfig, augment
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
-from groundglass.data.slices import CLASS_LABELS
+from groundglass.data.labels import CLASS_LABELS
 from groundglass.errors import ConfigError
 from groundglass.network.baselines import Architecture, BaselineConfig
 from groundglass.network.losses import LossConfig

@@ -13,7 +13,8 @@ RUN/
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from groundglass.training.weights import load_network
 
 THRESHOLDS = np.array([0.02, 0.05, *np.round(np.arange(0.1, 0.95, 0.05), 2), 0.95, 0.98])
 RESULT_FILES = ("result.json", "test.csv")  # exist only once a training is finished
+DESCRIBING_FILES = ("config.json", "split.json", "machine.json")
 
 
 def train(
@@ -84,16 +86,16 @@ def train(
     check_test_leakage(parents, split, parts.test, slices)
     weights = parents.initial_weights(config)
     soft_targets = parents.soft_targets(train_slices, config)
-    if is_first_process():
-        members, exposed = (*split.train, *split.validation), parts.train | parts.validation
-        provenance = parents.provenance(training_exposure(members, exposed, slices, manifest))
-        prepare_run_folder(run, config, split, resume, provenance)
-
     soft_targets = None if soft_targets is None else soft_targets[selected]
-    batches = build_training_batches(train_slices.where(selected), config, soft_targets)
-    validation = build_scoring_batches(validation_slices, config) if len(validation_slices) else None
-    module = initial_module(config.network_config, config.loss, config.training, weights)
-    checkpoint = fit(module, batches, validation, run, resume, devices)
+    with _result_kept_until_trained(run):
+        if is_first_process():
+            members, exposed = (*split.train, *split.validation), parts.train | parts.validation
+            provenance = parents.provenance(training_exposure(members, exposed, slices, manifest))
+            prepare_run_folder(run, config, split, resume, provenance)
+        batches = build_training_batches(train_slices.where(selected), config, soft_targets)
+        validation = build_scoring_batches(validation_slices, config) if len(validation_slices) else None
+        module = initial_module(config.network_config, config.loss, config.training, weights)
+        checkpoint = fit(module, batches, validation, run, resume, devices)
 
     if not is_first_process():
         return {}
@@ -203,12 +205,12 @@ def prepare_run_folder(run: Path, config: RunConfig, split: Split, resume: bool,
     """Write the files that describe a training, or check them against those of the run that is resumed.
 
     Raises:
-        ConfigError: The folder holds another training, or one that is not to be resumed.
+        ConfigError: The folder holds another training, one that is not to be resumed, or one of another length.
     """
     if (run / "last.ckpt").exists() and not resume:
         raise ConfigError(f"{run} already holds a training: continue it with --resume, or name another folder")
     if resume and (run / "config.json").is_file():
-        check_same_run(run, config, split)
+        _check_length(run, check_same_run(run, config, split), config)
     for name in RESULT_FILES:
         (run / name).unlink(missing_ok=True)
     _write(run / "config.json", config.model_dump_json(indent=2))
@@ -237,6 +239,44 @@ def check_same_run(run: Path, config: RunConfig, split: Split) -> RunConfig:
     if stored_split != split:
         raise ConfigError(f"{run} was started with another split: name the one that it was started with")
     return stored
+
+
+def _check_length(run: Path, stored: RunConfig, config: RunConfig) -> None:
+    """Check that a run, finished or not, can go on to the number of epochs that is configured.
+
+    Raises:
+        ConfigError: Its one-cycle learning rate was planned for another length, or it has more epochs already.
+    """
+    epochs, planned = config.training.epochs, stored.training.epochs
+    if epochs != planned and config.training.optimiser == "adamw":
+        raise ConfigError(
+            f"{run} was started with training.epochs = {planned}, for which adamw's one-cycle learning rate is "
+            f"planned, not for {epochs}: resume it with {planned}, or go on in a new folder with --from {run}"
+        )
+    metrics = run / "metrics.csv"
+    trained = len(metrics.read_bytes().splitlines()) - 1 if metrics.is_file() else 0
+    if epochs < trained:
+        raise ConfigError(f"{run} has {trained} epochs already, more than training.epochs = {epochs}: raise it")
+
+
+@contextmanager
+def _result_kept_until_trained(run: Path) -> Iterator[None]:
+    """Put the files of a run back as they were if going on fails before its next epoch is complete."""
+    names = (*RESULT_FILES, *DESCRIBING_FILES) if is_first_process() else ()
+    before = {name: (run / name).read_bytes() for name in names if (run / name).is_file()}
+    checkpoint = _time_of(run / "last.ckpt")
+    try:
+        yield
+    except BaseException:
+        if checkpoint is not None and _time_of(run / "last.ckpt") == checkpoint:
+            for name, content in before.items():
+                write_atomic(run / name, content)
+        raise
+
+
+def _time_of(path: Path) -> int | None:
+    """Return when a file was written, in nanoseconds; None if there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def _without_epochs(config: RunConfig) -> dict[str, Any]:

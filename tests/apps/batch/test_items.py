@@ -66,6 +66,47 @@ def test_a_csv_lists_paths_relative_to_its_folder_and_may_name_the_items(tmp_pat
     assert second.name == find_items(str(tmp_path / "tw*"))[0].name  # the name is a hash of the relative path alone
 
 
+def test_a_csv_may_come_from_a_spreadsheet_and_keeps_the_names_of_its_cases(tmp_path: Path) -> None:
+    touch(tmp_path, "one/ct.nii", "two/ct.nii")
+    notes: list[str] = []
+    for text in (
+        b"case , scan \n first , one/ct.nii \n second,two/ct.nii\n",
+        b"Scan;Case;Age\r\none\\ct.nii;first;45,5\r\ntwo\\ct.nii;second;\r\n;;\r\n",
+        "\ufeffcase\tscan\nfirst\tone/ct.nii\nsecond\ttwo/ct.nii\n".encode("utf-16"),
+    ):
+        (tmp_path / "list.csv").write_bytes(text)
+        items = find_items(str(tmp_path / "list.csv"), on_note=notes.append)
+        assert [(item.name, item.relative_path) for item in items] == [
+            ("first", "one/ct.nii"),
+            ("second", "two/ct.nii"),
+        ]
+    assert notes == []
+    (tmp_path / "list.csv").write_bytes("case;scan\nJosé;one/ct.nii\n".encode("cp1252"))
+    (item,) = find_items(str(tmp_path / "list.csv"), on_note=notes.append)
+    assert item.name == "José"
+    assert notes == ["the CSV: it is not UTF-8: its letters were read as those of Windows-1252"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("list.csv", "case,scan\n患者,a.nii\n".encode("cp932"), "the CSV cannot be read: its characters are neither"),
+        ("list.xlsx", b"PK\x03\x04", "the CSV cannot be read: it is an Excel or OpenDocument workbook"),
+        (
+            "list.csv",
+            b"name;path\na;b\n",
+            "has the columns name, path, expected scan and optionally case: scan is missing",
+        ),
+    ],
+)
+def test_a_csv_that_cannot_be_read_is_refused_with_the_way_to_fix_it(
+    name: str, data: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        find_items(str(tmp_path / name))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -203,6 +203,7 @@ def test_the_command_with_the_bundled_model(orthanc: OrthancServer, tmp_path: Pa
     assert re.fullmatch(
         rf"watching {orthanc.url}; .*/watch knows no series yet\n"
         rf"…{uid_of(files)[-12:]}: 8 instances retrieved\n"
+        rf"…{uid_of(files)[-12:]}: series 2 \(8 slices [\d.]+ mm apart\) segmented\n"
         rf"…{uid_of(files)[-12:]}: results stored, \d+\.\d s\n"
         r"1 stored, 0 refused, 0 failed\n",
         done.stdout,

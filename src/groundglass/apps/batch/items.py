@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from groundglass.errors import ConfigError, FormatError, InputError
 from groundglass.io.reader import file_kind
+from groundglass.tables import TABLE_SUFFIXES, path_of_cell, read_table
 
 RESERVED = ("records", "summary.csv", "key.csv")
 _VOLUMES = (".nii", ".nii.gz", ".mha", ".nrrd", ".zip")
@@ -57,7 +57,9 @@ class BatchItem:
         return digest.hexdigest()
 
 
-def find_items(source: str, with_identity: bool = False) -> tuple[BatchItem, ...]:
+def find_items(
+    source: str, with_identity: bool = False, on_note: Callable[[str], None] = lambda _: None
+) -> tuple[BatchItem, ...]:
     """Find the scans of a folder, a glob or a CSV, in a fixed order.
 
     A folder is searched with all its subfolders. Each volume (NIfTI, MHA, NRRD, ZIP) is an item; a folder without
@@ -68,6 +70,7 @@ def find_items(source: str, with_identity: bool = False) -> tuple[BatchItem, ...
         source: A folder; a glob (`**` searches subfolders), of which each match is an item; a CSV with a column `scan`
             (paths relative to its folder) and optionally `case` (names); or a single scan.
         with_identity: Name items after their paths; otherwise by a hash of the path, unless the CSV names them.
+        on_note: Called with what was assumed about the CSV.
 
     Raises:
         InputError: No scan is found, or the CSV has missing columns, empty rows, duplicates or bad names.
@@ -76,8 +79,8 @@ def find_items(source: str, with_identity: bool = False) -> tuple[BatchItem, ...
     scans: list[tuple[Path, str | None]]  # with the names of a CSV
     if path.is_dir():
         base, scans = path, [(scan, None) for scan in _search(path, set())]
-    elif path.is_file() and path.suffix.lower() == ".csv":
-        base, scans = path.parent, _read_list(path)
+    elif path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+        base, scans = path.parent, _read_list(path, on_note)
     elif path.is_file():
         base, scans = path.parent, [(path, None)]
     else:
@@ -170,23 +173,26 @@ def _category(file: Path) -> str | None:
         return None
 
 
-def _read_list(csv_file: Path) -> list[tuple[Path, str | None]]:
+def _read_list(csv_file: Path, on_note: Callable[[str], None]) -> list[tuple[Path, str | None]]:
     """Read the rows of a CSV: path and name, None where it has none."""
     try:
-        with csv_file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns, rows = reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"the CSV cannot be read ({type(error).__name__}), expected text in UTF-8") from None
-    if "scan" not in columns:
-        raise InputError(f"the CSV has the columns {', '.join(columns) or 'none'}, expected scan and optionally case")
+        table = read_table(csv_file.read_bytes(), ("scan", "case"))
+    except FormatError as error:
+        raise InputError(f"the CSV cannot be read: {error}") from error
+    except OSError as error:
+        raise InputError(f"the CSV cannot be read: {error.strerror}") from None
+    if "scan" not in table.columns:
+        found = ", ".join(table.columns) or "none"
+        raise InputError(f"the CSV has the columns {found}, expected scan and optionally case: scan is missing")
+    for note in table.notes:
+        on_note(f"the CSV: {note}")
     scans: list[tuple[Path, str | None]] = []
     used_names, listed_scans = set(RESERVED), set[Path]()
-    for line, row in enumerate(rows, start=2):
-        scan, name = (row["scan"] or "").strip(), (row.get("case") or "").strip() or None
+    for row in table.rows:
+        line, scan, name = row.line, row.cells["scan"], row.cells.get("case") or None
         if not scan:
             raise InputError(f"row {line} of the CSV names no scan: fill it in, or remove the row")
-        path = csv_file.parent / scan
+        path = path_of_cell(csv_file.parent, scan)
         if name is None and path.resolve() in listed_scans:
             raise InputError(f"row {line} of the CSV names the scan of an earlier row: name each scan once")
         is_valid = name is None or (_VALID_NAME.fullmatch(name) and not name.endswith((" ", ".")))

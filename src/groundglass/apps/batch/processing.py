@@ -21,6 +21,7 @@ from groundglass.apps.batch.records import (
 from groundglass.errors import GroundglassError, OutputError, origin
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import save, segment
 from groundglass.scan.scan import ImageStack, Scan
@@ -59,7 +60,7 @@ def process_item(item: BatchItem, settings: BatchSettings, segmenter: Segmenter)
     begun, fingerprint = time.monotonic(), item.fingerprint
     remove_results(settings.folder, item.name)
     try:
-        scan = read_scan(item.source)
+        scan = read_scan(item.source, dicom=DicomOptions(with_identity=settings.options.with_identity))
         analysis = segment(scan, segmenter, settings.options.intensity, with_identity=settings.options.with_identity)
         if not settings.options.with_identity:
             analysis = replace(analysis, segmented=replace(analysis.segmented, scan=_anonymous(scan)))
@@ -71,8 +72,9 @@ def process_item(item: BatchItem, settings: BatchSettings, segmenter: Segmenter)
         reason = _failure_reason(error, item, settings.options.with_identity)
         record = make_record(item, settings, ItemStatus.FAILED, time.monotonic() - begun, fingerprint, reason)
     else:
-        record = make_record(item, settings, ItemStatus.DONE, time.monotonic() - begun, fingerprint)
-        record = record.model_copy(update={"files": files, "numbers": key_numbers(analysis.findings)})
+        left_out = analysis.dicom_results.left_out
+        record = make_record(item, settings, ItemStatus.DONE, time.monotonic() - begun, fingerprint, left_out)
+        record = record.model_copy(update={"files": files, "numbers": key_numbers(analysis.saved_findings)})
     write_record(record, settings.folder)
     return record
 

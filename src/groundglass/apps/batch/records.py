@@ -84,7 +84,7 @@ class ItemRecord(StrictModel):
     Attributes:
         case: Name of the item.
         status: How it ended.
-        reason: Why it is not done; None if it is.
+        reason: Why it is not done, or why files for a PACS are left out; None if all is done.
         seconds: Time from reading the scan to writing the last file.
         source: Path of the source; None unless the batch runs with identity.
         fingerprint: Fingerprint of the source: see `BatchItem`.

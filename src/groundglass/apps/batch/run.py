@@ -39,11 +39,13 @@ class BatchPlan:
         settings: Settings of the batch.
         items: All items of this call: the whole batch, or a shard of it.
         pending: Those that are not done yet.
+        notes: What was assumed about the source, for the user.
     """
 
     settings: BatchSettings
     items: tuple[BatchItem, ...]
     pending: tuple[BatchItem, ...]
+    notes: tuple[str, ...] = ()
 
 
 class BatchProgress:
@@ -101,13 +103,14 @@ def plan_batch(
     """
     _, card, _ = resolve_model(options.model, options.engine)
     options = replace(options, model=options.model.absolute() if options.model else None)
-    items = find_items(source, options.with_identity)
+    notes: list[str] = []
+    items = find_items(source, options.with_identity, notes.append)
     settings = BatchSettings(folder.absolute(), ModelRef(name=card.name, sha256=card.sha256), options)
     Summary(settings.folder, options.with_identity)  # raises the ConfigError
     if not options.with_identity:
         write_key(items, settings.folder)
     selected = select_shard(items, shard)
-    return BatchPlan(settings, selected, tuple(item for item in selected if not is_done(item, settings)))
+    return BatchPlan(settings, selected, tuple(item for item in selected if not is_done(item, settings)), tuple(notes))
 
 
 def run_batch(

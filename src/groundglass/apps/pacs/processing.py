@@ -12,15 +12,14 @@ from pathlib import Path
 from pydicom import dcmread
 
 from groundglass.apps.pacs.ledger import short_uid
-from groundglass.errors import FormatError, GroundglassError, origin
+from groundglass.errors import FormatError, GroundglassError, InputError, origin
 from groundglass.files import staged_folder
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_header import silence_pydicom
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import Analysis, segment
-from groundglass.report.results_folder import write_dicom_results
-from groundglass.scan.scan import DicomSeries
+from groundglass.report.dicom_results import SEG_FILE
 
 _LONG_UID = re.compile(r"\d+(?:\.\d+){4,}")
 
@@ -46,10 +45,14 @@ class SegmentationResult:
 
     Attributes:
         uids: SOP instance UIDs of the results.
+        name: What people call the series: number, kernel, number and distance of slices.
+        notes: What was filled in or left out in the results.
         internal_error: Type and line of an unforeseen error; None if there was none.
     """
 
     uids: tuple[str, ...] = ()
+    name: str = ""
+    notes: tuple[str, ...] = ()
     internal_error: str | None = None
 
 
@@ -84,19 +87,31 @@ def segment_series(task: SeriesTask, segmenter: Segmenter) -> SegmentationResult
         scan = read_scan(task.source, task.series_uid)
         if scan.series is None:
             raise FormatError("the series holds no DICOM images, expected a CT: send it again")
-        analysis = segment(scan, segmenter)
-        return SegmentationResult(_write(analysis, scan.series, task.results))
+        try:
+            analysis = segment(scan, segmenter)
+        except InputError as error:
+            raise type(error)(f"series {scan.series.name}: {error}") from None
+        uids = _write(analysis, task.results)
+        return SegmentationResult(uids, scan.series.name, analysis.dicom_results.warnings)
     except GroundglassError:
         raise
     except Exception as error:  # what libraries say may quote a header
         return SegmentationResult(internal_error=f"{origin(error)}, an internal error of groundglass")
 
 
-def _write(analysis: Analysis, series: DicomSeries, folder: Path) -> tuple[str, ...]:
-    """Write the results into a folder that appears when they are complete and on the disk; return their UIDs."""
+def _write(analysis: Analysis, folder: Path) -> tuple[str, ...]:
+    """Write the results into a folder that appears when they are complete and on the disk; return their UIDs.
+
+    Raises:
+        FormatError: There can be no Segmentation, for whose sake the series is processed.
+    """
+    results = analysis.dicom_results
+    if SEG_FILE not in results.files:
+        raise FormatError(f"{results.left_out}")
     with staged_folder(folder) as staging:
-        files = write_dicom_results(analysis.segmented, analysis.findings, analysis.card, series, staging)
+        files = [staging / name for name in results.files]
         for file in files:
+            file.write_bytes(results.files[file.name])
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())  # before the ledger notes that they exist
         return tuple(read_instance_uid(file) for file in files)

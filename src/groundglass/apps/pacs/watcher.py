@@ -206,6 +206,10 @@ class Watcher:
             ) from None
         if result.internal_error is not None:
             raise _WorkerFailureError(result.internal_error)
+        if result.name:
+            self._on_message(f"{entry.label}: series {result.name} segmented")
+        for note in result.notes:
+            self._on_message(f"{entry.label}: {note}")
         self._ledger.mark_segmented(entry, count, result.uids)
 
     def _store(self, entry: SeriesEntry) -> None:

@@ -1,0 +1,44 @@
+"""A case of a dataset: an image and its reference mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundglass.data.labels import MaskLabels
+
+MEDSEG_SOURCES = ("slices", "stack", "volumes")  # their masks label ground-glass and consolidation separately
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image and its reference mask.
+
+    Attributes:
+        name: SOURCE/ID, such as `volumes/4`; patterns of cases match it.
+        patient: Cases of the same patient stay in one part of a split.
+        image: File of the CT.
+        mask: File of the lesion labels, on the same grid.
+        unrelated_slices: Whether the file is a stack of slices of different patients.
+        labels: What the numbers of the mask mean; None where nothing states it.
+    """
+
+    name: str
+    patient: str
+    image: Path
+    mask: Path
+    unrelated_slices: bool = False
+    labels: MaskLabels | None = None
+
+    @property
+    def source(self) -> str:
+        """The dataset, such as `slices`, `volumes`, `coronacases` or `pairs`, or the name of a CSV."""
+        return self.name.split("/")[0]
+
+
+def identifier_of(path: Path) -> str:
+    """Return the name of a file without the suffix of its format."""
+    lower = path.name.lower()
+    suffix = next((suffix for suffix in SCAN_SUFFIXES if lower.endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)]

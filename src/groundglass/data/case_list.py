@@ -1,0 +1,110 @@
+"""Lists of cases: a CSV with the columns image, mask and, where known, patient, labels and unrelated_slices.
+
+Its paths are relative to the CSV. `labels` states what the numbers of a mask mean, such as `lesion=2`;
+`unrelated_slices` is `yes` for a stack of slices of different patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from groundglass.data.case import MEDSEG_SOURCES, Case, identifier_of
+from groundglass.data.labels import MaskLabels, parse_labels
+from groundglass.errors import ConfigError, DatasetError, FormatError
+from groundglass.tables import path_of_cell, read_table
+
+COLUMNS = ("image", "mask", "patient", "labels", "unrelated_slices")
+RESERVED_SOURCES = (*MEDSEG_SOURCES, "coronacases", "pairs")
+_YES, _NO = ("yes", "true", "1"), ("", "no", "false", "0")
+_PERSON_WORDS = ("patient", "subject", "person")
+
+
+def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]:
+    """Yield the cases of a CSV; a row without a patient is a patient of its own.
+
+    Args:
+        path: The CSV.
+        on_note: Called with what was assumed.
+
+    Raises:
+        DatasetError: It is no CSV, a column is missing, or a file is.
+    """
+    if path.stem in RESERVED_SOURCES:
+        raise DatasetError(
+            f"{path} has the name of a public dataset: give it another name, which becomes the source of its cases"
+        )
+    try:
+        table = read_table(path.read_bytes(), COLUMNS)
+    except FormatError as error:
+        raise DatasetError(f"{path} cannot be read as a CSV: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read as a CSV: {error.strerror}") from error
+    _check_columns(path, table.columns, on_note)
+    for note in table.notes:
+        on_note(f"{path}: {note}")
+    files = [
+        (_file(path, row.line, "image", row.cells), _file(path, row.line, "mask", row.cells)) for row in table.rows
+    ]
+    unique = len({identifier_of(image) for image, _ in files}) == len(files)
+    for row, (image, mask) in zip(table.rows, files, strict=True):
+        identifier = identifier_of(image) if unique else f"{image.parent.name}-{identifier_of(image)}"
+        name = f"{path.stem}/{identifier}"
+        patient = f"{path.stem}/{row.cells['patient']}" if row.cells.get("patient") else name
+        yield Case(name, patient, image, mask, *_remaining_cells(path, row.line, row.cells))
+
+
+def _check_columns(path: Path, columns: Sequence[str], on_note: Callable[[str], None]) -> None:
+    """Check that a list names images and masks, and no patients in a column that would not be read.
+
+    Raises:
+        DatasetError: It does not.
+    """
+    missing = [name for name in COLUMNS[:2] if name not in columns]
+    if missing:
+        raise DatasetError(
+            f"{path} has the columns {', '.join(columns) or 'none'}: expected image,mask and, if known, patient; "
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        )
+    others = [name for name in columns if name not in COLUMNS]
+    patients = next((name for name in others if any(word in name for word in _PERSON_WORDS)), None)
+    if patients and "patient" not in columns:
+        raise DatasetError(
+            f"{path} has the column {patients}: call it patient, so that no patient is in two parts of a split"
+        )
+    if others:
+        on_note(f"{path}: not read: column{'s' if len(others) > 1 else ''} {', '.join(others)}")
+
+
+def _file(path: Path, line: int, column: str, cells: Mapping[str, str]) -> Path:
+    """Return the file that a cell names.
+
+    Raises:
+        DatasetError: The cell is empty, or names no file.
+    """
+    cell = cells[column]
+    if not cell:
+        raise DatasetError(f"{path}, line {line}: no {column} is named: fill it in, or remove the row")
+    try:
+        file = path_of_cell(path.parent, cell)
+    except FormatError as error:
+        raise DatasetError(f"{path}, line {line}: {error}") from error
+    if not file.is_file():
+        raise DatasetError(f"{path}, line {line}: {file} is no file; paths are relative to the CSV")
+    return file
+
+
+def _remaining_cells(path: Path, line: int, cells: Mapping[str, str]) -> tuple[bool, MaskLabels | None]:
+    """Return whether the slices of a case are unrelated, and its labels.
+
+    Raises:
+        DatasetError: A cell has another form.
+    """
+    unrelated = cells.get("unrelated_slices", "").lower()
+    if unrelated not in (*_YES, *_NO):
+        raise DatasetError(f"{path}, line {line}: unrelated_slices is {unrelated!r}: expected yes or no")
+    try:
+        labels = parse_labels([cells["labels"]], f"{path}, line {line}") if cells.get("labels") else None
+    except ConfigError as error:
+        raise DatasetError(str(error)) from error
+    return unrelated in _YES, labels

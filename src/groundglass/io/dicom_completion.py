@@ -1,0 +1,280 @@
+"""Complete the headers of a series, so that a Segmentation and a Structured Report can refer to it and be legal DICOM.
+
+Anonymisers remove, empty and damage attributes, or give each file a UID of its own where all should share one. What is
+missing is filled in, what differs is unified, and what no DICOM value may hold is left out. Only the instances cannot
+be invented: without a SOP instance UID of its own for each there is nothing to refer to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    SecondaryCaptureImageStorage,
+)
+from pydicom.valuerep import DSfloat
+
+from groundglass.errors import FormatError
+from groundglass.io.dicom_header import (
+    DicomInstance,
+    items,
+    number_value,
+    number_values,
+    silence_pydicom,
+    slices_of,
+    text_value,
+)
+from groundglass.io.dicom_legal import is_legal, is_uid, legal_copy
+from groundglass.io.dicom_text import decode_header
+from groundglass.scan.scan import DicomSeries
+
+# Attributes that every composite instance has (type 2): they may be empty.
+_TYPE_2 = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
+    *("AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator"),
+)
+_IDENTIFYING = ("PatientName", "PatientID", "AccessionNumber")  # a change of one of them is worth a note
+_SHARED_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")  # type 1, the same in each instance
+_GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+_SINGLE_FRAME = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage, SecondaryCaptureImageStorage)
+_MULTI_FRAME = (
+    *(EnhancedCTImageStorage, EnhancedMRImageStorage, EnhancedPETImageStorage, LegacyConvertedEnhancedCTImageStorage),
+    *(LegacyConvertedEnhancedMRImageStorage, LegacyConvertedEnhancedPETImageStorage),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CompletedSeries:
+    """A series whose headers have all that instances which refer to it need.
+
+    Attributes:
+        series: The series with copies of its headers. They may state several series, if it was joined from several.
+        notes: Sentences for the user on what was filled in, unified, mended or emptied.
+    """
+
+    series: DicomSeries
+    notes: tuple[str, ...]
+
+
+def complete_series(series: DicomSeries) -> CompletedSeries:
+    """Copy the headers of a series, and repair in the copies what an anonymiser removed or damaged.
+
+    Raises:
+        FormatError: The instances cannot be referred to.
+    """
+    with silence_pydicom():
+        for header in series.headers:
+            decode_header(header)
+        uids = _instance_uids(series)
+        _check_places(series)
+        copies = [legal_copy(series.headers[0]), *(_shallow_copy(header) for header in series.headers[1:])]
+        for header, copy, instance_uid in zip(series.headers, copies, uids, strict=True):
+            copy.SOPInstanceUID = instance_uid
+            copy.file_meta = _file_meta(header)
+            _complete_geometry(header, copy)
+        changes = [
+            *_complete_classes(series, copies),
+            *_complete_uids(series.headers, copies),
+            *_complete_type_2(series.headers[0], copies[0]),
+            *_complete_measures(series, copies[0]),
+        ]
+        for copy in copies[1:]:
+            copy.ImageOrientationPatient = copies[0].ImageOrientationPatient  # they differ by noise at most
+    return CompletedSeries(replace(series, headers=tuple(copies)), _notes(changes))
+
+
+def derived_uid(*parts: object) -> UID:
+    """Derive a UID under 2.25 (PS3.5 B.2) from these parts."""
+    digest = hashlib.sha256("/".join(map(str, ("groundglass", *parts))).encode()).digest()
+    return UID(f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}")
+
+
+def _notes(changes: Sequence[str]) -> tuple[str, ...]:
+    if not changes:
+        return ()
+    return (
+        "in the DICOM Segmentation and the Structured Report these were filled in, unified, mended or emptied, since "
+        f"the headers do not state them as DICOM demands: {', '.join(changes)}",
+    )
+
+
+def _instance_uids(series: DicomSeries) -> list[str]:
+    """Return the SOP instance UID of each instance; that of the file meta header where the data set has none.
+
+    Raises:
+        FormatError: An instance has none of its own.
+    """
+    uids = [
+        text_value(header, "SOPInstanceUID") or text_value(_file_meta(header), "MediaStorageSOPInstanceUID")
+        for header in series.headers
+    ]
+    referenced = list(dict.fromkeys(uid for uid, _ in series.origins)) if series.origins else uids
+    for number, fault in (
+        (referenced.count(""), "no SOPInstanceUID"),
+        (sum(not is_uid(uid) for uid in referenced if uid), "a SOPInstanceUID that is no legal UID"),
+        (sum(n for n in Counter(referenced).values() if n > 1), "the SOPInstanceUID of another instance"),
+    ):
+        if number:
+            raise FormatError(
+                f"{number} of {len(referenced)} instance{'s' if len(referenced) > 1 else ''} "
+                f"state{'s' if number == 1 else ''} {fault}, so that they cannot refer to the images"
+            )
+    return uids
+
+
+def _check_places(series: DicomSeries) -> None:
+    """Check that each image states where it lies.
+
+    Raises:
+        FormatError: It does not.
+    """
+    slices = [each for header in series.headers for each in slices_of(DicomInstance(io.BytesIO, header))]
+    if series.frames:
+        slices = [slices[index] for index in series.frames]
+    for name, is_stated in (
+        ("position", all(each.position_mm is not None for each in slices)),
+        ("orientation", all(each.directions is not None for each in slices)),
+    ):
+        if not is_stated:
+            raise FormatError(f"the images state no {name}, so that they cannot be placed")
+
+
+def _file_meta(header: Dataset) -> FileMetaDataset:
+    return getattr(header, "file_meta", FileMetaDataset())
+
+
+def _shallow_copy(header: Dataset) -> Dataset:
+    copy = Dataset()
+    copy.update(header)
+    is_implicit, is_little_endian = header.original_encoding
+    copy.set_original_encoding(is_implicit, is_little_endian, header.original_character_set)
+    return copy
+
+
+def _complete_geometry(header: Dataset, copy: Dataset) -> None:
+    """State numbers as DICOM writes them where a header states them otherwise, such as with decimal commas."""
+    for keyword, count in _GEOMETRY.items():
+        values = number_values(header, keyword, count)
+        if values is not None and (keyword not in copy or not is_legal(copy[keyword])):
+            setattr(copy, keyword, [DSfloat(float(value), auto_format=True) for value in values])
+
+
+def _complete_classes(series: DicomSeries, copies: Sequence[Dataset]) -> list[str]:
+    """State the class of images where it is missing, or is none of those that hold a scan in this way."""
+    expected = _MULTI_FRAME if series.frames else _SINGLE_FRAME
+    wrong = [copy for copy in copies if text_value(copy, "SOPClassUID") not in expected]
+    for copy in wrong:
+        stated = text_value(copy.file_meta, "MediaStorageSOPClassUID")
+        copy.SOPClassUID = UID(stated) if stated in expected else expected[0]
+    return ["SOPClassUID (missing, or not that of such images)"] if wrong else []
+
+
+def _complete_uids(headers: Sequence[Dataset], copies: Sequence[Dataset]) -> list[str]:
+    """State one UID of study and frame of reference in all copies, that of most headers; and a UID of the series."""
+    changes = []
+    for keyword in _SHARED_UIDS:
+        stated = Counter(text_value(header, keyword) for header in headers)
+        missing = stated.pop("", 0)
+        uid = max(stated, key=lambda value: stated[value], default="")  # the first of several
+        if not uid:
+            changes.append(f"{keyword} (missing)")
+            uid = derived_uid("missing", keyword, copies[0].SOPInstanceUID)
+        elif not all(map(is_uid, stated)):
+            changes.append(f"{keyword} (not a legal UID)")
+            uid = derived_uid("replaced", keyword, uid)
+        elif missing:
+            changes.append(f"{keyword} (missing in {missing} instance{'s' if missing > 1 else ''})")
+        elif len(stated) > 1 and keyword != "SeriesInstanceUID":
+            changes.append(f"{keyword} ({len(stated)} different ones)")
+        elif len(stated) > 1:  # series that were joined to one: each instance is referred to in its own
+            continue
+        for copy in copies:
+            setattr(copy, keyword, UID(uid))
+    return changes
+
+
+def _complete_type_2(header: Dataset, copy: Dataset) -> list[str]:
+    changes = []
+    for keyword in _TYPE_2:
+        if keyword not in copy:
+            setattr(copy, keyword, None)
+        if keyword in _IDENTIFYING and text_value(header, keyword) != text_value(copy, keyword):
+            changes.append(f"{keyword} (not a legal value)")
+    return changes
+
+
+def _complete_measures(series: DicomSeries, copy: Dataset) -> list[str]:
+    """State the thickness of a slice, and in a multi-frame instance orientation and spacing for all frames together."""
+    if series.frames:
+        _complete_shared_groups(copy)
+        return []
+    if (number_value(copy, "SpacingBetweenSlices") or 0) <= 0:
+        copy.pop("SpacingBetweenSlices", None)
+    if (number_value(copy, "SliceThickness") or 0) > 0:
+        return []
+    copy.SliceThickness = DSfloat(_slice_distance(series.headers), auto_format=True)
+    return ["SliceThickness (missing)"]
+
+
+def _complete_shared_groups(copy: Dataset) -> None:
+    """State orientation and pixel spacing for all frames together, which share them, and numbers as DICOM writes them."""
+    shared = Dataset()
+    shared.update(next(iter(items(copy, "SharedFunctionalGroupsSequence")), Dataset()))
+    groups = [shared, *items(copy, "PerFrameFunctionalGroupsSequence")]
+    for sequence, keyword in (
+        ("PlaneOrientationSequence", "ImageOrientationPatient"),
+        ("PixelMeasuresSequence", "PixelSpacing"),
+    ):
+        stated = (item for group in groups for item in items(group, sequence))
+        usable = next((item for item in stated if number_values(item, keyword, _GEOMETRY[keyword]) is not None), None)
+        if usable is not None:
+            setattr(shared, sequence, [_completed_item(usable)])
+    copy.SharedFunctionalGroupsSequence = [shared]
+    frames = groups[1:]
+    completed = [_completed_frame(frame) for frame in frames]
+    if any(new is not old for new, old in zip(completed, frames, strict=True)):
+        copy.PerFrameFunctionalGroupsSequence = completed
+
+
+def _completed_frame(frame: Dataset) -> Dataset:
+    """Return a frame's groups with its position as DICOM writes it; the frame itself if that is so."""
+    place = next(iter(items(frame, "PlanePositionSequence")), None)
+    is_stated = place is not None and number_values(place, "ImagePositionPatient", 3) is not None
+    if place is None or not is_stated or is_legal(place["ImagePositionPatient"]):
+        return frame
+    completed = Dataset()
+    completed.update(frame)
+    completed.PlanePositionSequence = [_completed_item(place)]
+    return completed
+
+
+def _completed_item(item: Dataset) -> Dataset:
+    completed = Dataset()
+    completed.update(item)
+    _complete_geometry(item, completed)
+    return completed
+
+
+def _slice_distance(headers: Sequence[Dataset]) -> float:
+    """Return the usual distance in mm between neighbouring slices; 1 for a single one."""
+    positions = np.array([number_values(header, "ImagePositionPatient", 3) for header in headers])
+    distances = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    return round(float(np.median(distances)), 3) if len(distances) else 1.0

@@ -1,0 +1,74 @@
+"""Multi-frame series in several files: check that no part is missing, and join their headers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydicom import Dataset
+from pydicom.sequence import Sequence as Items
+
+from groundglass.errors import FormatError
+from groundglass.io.dicom_header import DicomInstance, DicomSlice, items, number_value, text_value
+
+
+def check_parts(name: str, slices: Sequence[DicomSlice]) -> None:
+    """Check that every part of a concatenation (PS3.3 C.7.6.16.2.2.4) is there.
+
+    Raises:
+        FormatError: A part is missing.
+    """
+    headers = [instance.header for instance in instances_of(slices)]
+    by_uid: dict[str, list[Dataset]] = {}
+    for header in headers:
+        if _is_part(header):
+            by_uid.setdefault(text_value(header, "ConcatenationUID"), []).append(header)
+    for parts in by_uid.values():
+        numbers = sorted({int(number_value(part, "InConcatenationNumber") or 0) for part in parts})
+        stated = [int(number_value(part, "InConcatenationTotalNumber") or 0) for part in parts]
+        total = max(*stated, max(numbers), 1)
+        missing = sorted(set(range(1, total + 1)) - set(numbers))
+        if missing or _begins_late(parts):
+            found = ", ".join(map(str, numbers))
+            lacking = ", ".join(map(str, missing)) or "that lie before them"
+            raise FormatError(
+                f"{name} holds part {found} of {total if max(stated) else 'several'} of a series in several "
+                f"multi-frame files (a concatenation), and lacks part {lacking}: give the folder with all of its parts"
+            )
+
+
+def instances_of(slices: Sequence[DicomSlice]) -> list[DicomInstance]:
+    """Return the different instances of slices, in the order of the slices."""
+    return list({id(dicom_slice.instance): dicom_slice.instance for dicom_slice in slices}.values())
+
+
+def join_headers(slices: Sequence[DicomSlice]) -> tuple[Dataset, tuple[int, ...]]:
+    """Join the headers of several multi-frame instances as if they were one.
+
+    Returns:
+        The header of one instance with the frames of all, which keep the shared values of their own instances; and the
+        index of each slice's frame in it.
+    """
+    joined, offsets, frames = Dataset(), {}, list[Dataset]()
+    instances = instances_of(slices)
+    joined.update(instances[0].header)
+    joined.file_meta = instances[0].header.file_meta
+    for instance in instances:
+        offsets[id(instance)] = len(frames)
+        shared = (items(instance.header, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
+        for own in items(instance.header, "PerFrameFunctionalGroupsSequence"):
+            frame = Dataset()
+            frame.update(own if instance is instances[0] else {**dict(shared), **dict(own)})
+            frames.append(frame)
+    joined.PerFrameFunctionalGroupsSequence = Items(frames)
+    joined.NumberOfFrames = len(frames)
+    return joined, tuple(offsets[id(dicom_slice.instance)] + (dicom_slice.frame or 0) for dicom_slice in slices)
+
+
+def _is_part(header: Dataset) -> bool:
+    return bool(text_value(header, "ConcatenationUID")) or number_value(header, "InConcatenationNumber") is not None
+
+
+def _begins_late(parts: Sequence[Dataset]) -> bool:
+    offsets = [number_value(part, "ConcatenationFrameOffsetNumber") for part in parts]
+    stated = [offset for offset in offsets if offset is not None]
+    return len(stated) == len(parts) and min(stated) > 0

@@ -1,0 +1,74 @@
+"""Grids that were never set, or whose spacing cannot be that of a chest: volumes are unknown then, never wrong.
+
+Programs that save an array without a grid write voxels of 1 x 1 x 1 mm from the position (0, 0, 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from groundglass.scan.geometry import AxialView, Geometry
+from groundglass.scan.scan import Scan
+
+# Width and height of a slice in mm. Scanners reconstruct up to about 850 mm; the chest of a newborn is 100 mm wide.
+SMALLEST_SLICE_MM, LARGEST_SLICE_MM = 80.0, 1500.0
+WHOLE_SLICE_PX = 256  # a slice of fewer pixels may be a cut-out, which can be of any size in mm
+NEVER_SET = (
+    "the grid of the file was never set (voxels of 1 x 1 x 1 mm from the position 0, 0, 0): volumes and the patient's "
+    "sides are unknown; set spacing and directions, and save it again"
+)
+NO_DIRECTIONS = (
+    "the file states no directions (its sform and qform codes are 0): which side is the patient's right one is unknown"
+)
+_SHORT = 0.6  # an axis that is shorter than this share of both others is the one along the slices
+# From voxel indices to (L, P, S) for an array that was saved as (z, y, x) where (x, y, z) was expected.
+_SLICES_FIRST = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64)
+
+
+def with_known_grid(scan: Scan) -> Scan:
+    """Return a volume whose grid and notes say what is not known of it: spacing and directions, or spacing alone."""
+    geometry = scan.geometry
+    if _was_never_set(geometry):
+        return replace(scan, geometry=_unset(geometry), notes=(*scan.notes, NEVER_SET))
+    if not geometry.has_directions:
+        scan = replace(scan, notes=(*scan.notes, NO_DIRECTIONS))
+    if is_possible_slice(geometry):
+        return scan
+    spacing = " x ".join(f"{mm:.3g}" for mm in geometry.spacing)
+    note = (
+        f"voxels of {spacing} mm (z, y, x) make no chest of these slices: spacing and volumes are unknown; "
+        "set the spacing and save it again"
+    )
+    return replace(scan, geometry=replace(geometry, in_mm=False), notes=(*scan.notes, note))
+
+
+def is_possible_slice(geometry: Geometry) -> bool:
+    """Return whether axial slices of a grid have a size that slices of a CT can have."""
+    view = AxialView(geometry).geometry
+    width_px = max(view.shape[1:])
+    width_mm = max(n * mm for n, mm in zip(view.shape[1:], view.spacing[1:], strict=True))
+    return width_mm <= LARGEST_SLICE_MM and (width_mm >= SMALLEST_SLICE_MM or width_px < WHOLE_SLICE_PX)
+
+
+def _was_never_set(geometry: Geometry) -> bool:
+    """Return whether voxels are 1 mm along the axes of the scanner, and the first one lies at (0, 0, 0).
+
+    Without directions, the position is not stated, and 1 mm is the spacing of a header that was left as it is.
+    """
+    steps, origin = np.abs(geometry.affine_lps[:3, :3]), geometry.affine_lps[:3, 3]
+    is_unit = bool(np.isin(steps, (0.0, 1.0)).all()) and geometry.spacing == (1.0, 1.0, 1.0)
+    return is_unit and not (geometry.has_directions and origin.any())
+
+
+def _unset(geometry: Geometry) -> Geometry:
+    """Return a grid without spacing and directions.
+
+    The slices lie along the first axis of the file instead of its last one where that axis is far shorter than both
+    others, or where the others are of equal length.
+    """
+    depth, height, width = geometry.shape
+    has_slices_first = width < _SHORT * min(depth, height) or depth == height != width
+    affine = _SLICES_FIRST if has_slices_first else geometry.affine_lps
+    return replace(geometry, affine_lps=affine, in_mm=False, has_directions=False)

@@ -1,0 +1,95 @@
+"""The results for a PACS: a Segmentation and a Structured Report, or the reason why there are none.
+
+They are extras of a result: where a header does not allow them, mask, findings and report are written all the same.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom import Dataset
+
+from groundglass.errors import FormatError, origin
+from groundglass.inference.model_card import ModelCard
+from groundglass.inference.pipeline import SegmentedScan
+from groundglass.io.dicom_completion import complete_series
+from groundglass.report.findings import Findings
+from groundglass.scan.scan import DicomSeries
+
+SEG_FILE, SR_FILE = "lesions.dcm", "findings.dcm"
+
+
+@dataclass(frozen=True)
+class DicomResults:
+    """The files for a PACS, in memory.
+
+    Attributes:
+        files: {name: content}. There is no report for a model with class maps: its volumes are of all lesions
+            together, which no segment holds.
+        notes: Sentences for the user on what had to be filled in.
+        left_out: The files that are left out, and the reason; None if all were made.
+    """
+
+    files: dict[str, bytes]
+    notes: tuple[str, ...] = ()
+    left_out: str | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the files."""
+        return self.notes if self.left_out is None else (*self.notes, self.left_out)
+
+
+def make_dicom_results(segmented: SegmentedScan, findings: Findings, card: ModelCard) -> DicomResults:
+    """Make the files for a PACS from a scan that was read from DICOM; without files for other scans.
+
+    Args:
+        segmented: The scan with its lungs and lesions.
+        findings: Its findings.
+        card: The card of the model that was used.
+    """
+    source = segmented.scan.series
+    if source is None:
+        return DicomResults({})
+    files: dict[str, bytes] = {}
+    notes: tuple[str, ...] = ()
+    wanted = (SEG_FILE, SR_FILE) if len(card.classes) == 1 else (SEG_FILE,)
+    try:
+        completed = complete_series(source)
+        notes = completed.notes
+        files.update(_make_files(segmented, findings, card, completed.series))
+    except FormatError as error:
+        return DicomResults({}, left_out=_left_out(wanted, str(error)))
+    except Exception as error:  # highdicom and pydicom raise all kinds of errors, whose text may quote a header
+        missing = [name for name in wanted if name not in files]
+        return DicomResults(files, notes, _left_out(missing, f"{origin(error)}, an internal error of groundglass"))
+    return DicomResults(files, notes)
+
+
+def _make_files(
+    segmented: SegmentedScan, findings: Findings, card: ModelCard, series: DicomSeries
+) -> Iterator[tuple[str, bytes]]:
+    from groundglass.report import dicom_seg, dicom_sr  # highdicom loads slowly, and only DICOM needs it
+
+    numbers = np.asarray(segmented.class_map)
+    segments = dict(enumerate(card.classes[1:], start=1)) or {1: "lesion"}
+    masks = {name: segmented.mask(numbers == number).voxels for number, name in segments.items()}
+    segmentation = dicom_seg.make_segmentation(series, masks, findings)
+    yield SEG_FILE, _encode(segmentation)
+    if len(card.classes) == 1:
+        yield SR_FILE, _encode(dicom_sr.make_structured_report(series, segmentation, findings))
+
+
+def _encode(dataset: Dataset) -> bytes:
+    from groundglass.report.dicom_seg import write_dicom
+
+    content = io.BytesIO()
+    write_dicom(dataset, content)
+    return content.getvalue()
+
+
+def _left_out(names: Sequence[str], reason: str) -> str:
+    return f"{' and '.join(names)} {'were' if len(names) > 1 else 'was'} left out: {reason}"

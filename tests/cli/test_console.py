@@ -1,0 +1,63 @@
+"""A console that lacks characters: they are replaced, and no command fails for them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundglass.io import nifti
+from groundglass.scan.phantom import Phantom
+
+ENCODINGS = ["cp1252", "ascii", "latin-1", "cp437", "utf-8"]
+NAMES = [b"\xe8\x82\xba.nii.gz", b"\xc3\xa9\xe2\x86\x92.nii.gz", b"caf\xe9.nii.gz"]  # the last is no UTF-8
+
+
+def run(encoding: str, *arguments: object) -> subprocess.CompletedProcess[bytes]:
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "groundglass", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scans whose names no common console can show."""
+    folder = tmp_path_factory.mktemp("scans")
+    nifti.write_scan(phantom.scan, folder / "ct.nii.gz")
+    content = (folder / "ct.nii.gz").read_bytes()
+    (folder / "ct.nii.gz").unlink()
+    for name in NAMES:
+        try:
+            folder / os.fsdecode(name).write_bytes(content)
+        except OSError:
+            pytest.skip("the file system takes no such names")
+    return folder
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_info_and_errors_are_printed_with_replaced_characters(folder: Path, encoding: str) -> None:
+    for name in NAMES:
+        path = folder / os.fsdecode(name)
+        found = run(encoding, "info", path)
+        assert (found.returncode, found.stderr) == (0, b"")
+        refused = run(encoding, "segment", path.with_suffix(".gone"), "-o", folder)
+        assert refused.returncode == 3
+        assert b"there is no such file" in refused.stderr
+        assert b"Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ENCODINGS[:2])
+def test_segment_and_batch_write_everything_and_exit_with_0(folder: Path, tmp_path: Path, encoding: str) -> None:
+    for number, name in enumerate(NAMES):
+        path, output = folder / os.fsdecode(name), tmp_path / f"肺{number}"
+        done = run(encoding, "segment", path, "-o", output, "--with-identity")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"report.html" in done.stdout
+        assert (output / "report.html").exists()
+    batch = run(encoding, "batch", folder, "-o", tmp_path / "all肺", "--with-identity")
+    assert (batch.returncode, batch.stderr) == (0, b"")
+    assert b"3 of 3 done" in batch.stdout
+    follow = run(encoding, "follow", *sorted(folder.iterdir())[:2], "-o", tmp_path / "follow", "--with-identity")
+    assert (follow.returncode, follow.stderr) == (0, b"")

@@ -1,0 +1,262 @@
+"""What the numbers in a mask mean."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from groundglass.data.catalogue import find_cases, find_cases_with_notes
+from groundglass.data.labels import label_of_name, parse_labels, read_dataset_json
+from groundglass.data.prepare import PreparationSettings, prepare
+from groundglass.data.slices import cut_case, read_case
+from groundglass.errors import ConfigError, DatasetError
+from groundglass.evaluation.targets import find_targets
+from groundglass.io import nifti
+from groundglass.scan.phantom import Phantom
+from groundglass.scan.scan import Scan
+
+SIZE = (48, 64)
+
+
+def write_nnunet(folder: Path, phantom: Phantom, labels: Any, lung: int = 1, lesion: int = 2) -> Path:
+    """A phantom in nnU-Net's layout whose mask holds lung and lesion, and a dataset.json with these labels."""
+    mask = np.where(phantom.lungs.voxels, lung, 0).astype(np.int16)
+    mask[phantom.lesions.voxels] = lesion
+    for name, values in (("imagesTr/a_0000", phantom.scan.values), ("labelsTr/a", mask)):
+        nifti.write_scan(Scan(values, phantom.scan.geometry), folder / f"{name}.nii.gz")
+    if labels is not None:
+        content = {"labels": labels, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz", "numTraining": 1}
+        (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("labels", "lung", "lesion", "stored"),
+    [
+        ({"background": 0, "lung": 1, "infection": 2}, 1, 2, 4),
+        ({"0": "background", "1": "lung", "2": "infection"}, 1, 2, 4),
+        ({"0": "Background", "1": "Infection", "2": "Left Lung"}, 2, 1, 4),
+        ({"background": 0, "left_lung": 1, "right_lung": 1, "GGO": 3}, 1, 3, 1),
+        ({"background": 0, "lung": 1, "Consolidation": 7}, 1, 7, 2),
+        ({"background": 0, "lung": [1, 2], "infection": [2]}, 1, 2, 4),  # regions: infection is part of the lung
+        ({"background": "0", "lung": "1", "ground-glass": "300"}, 1, 300, 1),
+        (["background", "lung", "COVID-19 lesion"], 1, 2, 4),
+        ({"background": 0, "lung": 1, "lesions": [2, 3], "consolidation": [2]}, 1, 2, 2),
+    ],
+)
+def test_dataset_json_states_which_numbers_are_lesion(
+    labels: Any, lung: int, lesion: int, stored: int, phantom: Phantom, tmp_path: Path
+) -> None:
+    folder = write_nnunet(tmp_path, phantom, labels, lung, lesion)
+    (case,) = find_cases(folder)
+    _, found = read_case(case)
+    assert ((found > 0) == phantom.lesions.voxels).all()
+    assert set(np.unique(found)) == {0, stored}
+    (note,) = find_cases_with_notes([folder]).notes
+    assert (
+        f"dataset.json: label{'s 2, 3' if 'lesions' in labels else f' {lesion}'} taken as lesion, {lung} as no" in note
+    )
+
+
+def test_a_csv_of_the_same_masks_is_read_by_the_same_dataset_json(phantom: Phantom, tmp_path: Path) -> None:
+    folder = write_nnunet(tmp_path, phantom, {"background": 0, "lung": 1, "infection": 2})
+    (folder / "mine.csv").write_text("image,mask\nimagesTr/a_0000.nii.gz,labelsTr/a.nii.gz\n")
+    _, found = read_case(find_cases(folder / "mine.csv")[0])
+    assert ((found > 0) == phantom.lesions.voxels).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            {"0": "background", "1": "cancer"},
+            "names the label 1 'cancer', which may be lesion or not: .* --labels lesion=1;",
+        ),
+        ({"background": 0, "Lunge": 1, "infection": 2}, "label 1 'Lunge', .* such as --labels lesion=2; all others"),
+        ({"background": 0, "infection": 1, "ignore": 2}, "label 2 'ignore', .* such as --labels lesion=1; all others"),
+        ({"background": 0, "lung without lesion": 1}, "names the label 1 'lung without lesion', which may be"),
+        ({"background": 0, "1": 1, "2": 2}, "names the labels 1 '1', 2 '2', which"),
+        (
+            {"background": 0, "left lung": 1, "right lung": 2},
+            r"names no lesion \(1 left lung, 2 right lung\): expected",
+        ),
+        ({"0": "lesion", "1": "background"}, r"names no lesion \(1 background\)"),
+        (
+            {"background": 0, "infection": "two"},
+            r"dataset.json cannot be read \(ValueError\): expected JSON with labels",
+        ),
+        ({"background": 0, "infection": 1.5}, r"cannot be read \(ValueError\)"),
+        ({"background": 0, "infection": {"value": 1}}, r"cannot be read \(TypeError\)"),
+        ({"background": 0, "infection": -1}, r"cannot be read \(ValueError\)"),
+        ({"background": 0, "infection": float("inf")}, r"cannot be read \(OverflowError\)"),
+        ("infection", r"cannot be read \(ValueError\)"),
+    ],
+)
+def test_a_dataset_json_that_does_not_tell_what_is_lesion_is_refused_with_the_option_that_does(
+    labels: Any, message: str, phantom: Phantom, tmp_path: Path
+) -> None:
+    folder = write_nnunet(tmp_path, phantom, labels)
+    with pytest.raises(DatasetError, match=message):
+        find_cases(folder)
+    (case,) = find_cases_with_notes([folder], parse_labels(["lesion=2"], "--labels")).cases
+    assert ((read_case(case)[1] > 0) == phantom.lesions.voxels).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(b"{", "JSONDecodeError"), (b"\xff\xfe", "UnicodeDecodeError"), (b"[" * 100_000, "RecursionError")],
+)
+def test_a_damaged_dataset_json_is_refused(text: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_bytes(text)
+    with pytest.raises(DatasetError, match=rf"dataset.json cannot be read \({message}\)"):
+        read_dataset_json(tmp_path / "dataset.json")
+
+
+@pytest.mark.parametrize("text", [b"{}", b"[]", b'\xef\xbb\xbf{"labels": {}}', b'{"labels": {"background": 0}}'])
+def test_a_dataset_json_without_labels_states_nothing(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_bytes(text)
+    assert read_dataset_json(tmp_path / "dataset.json") is None
+
+
+def test_a_number_that_dataset_json_does_not_name_is_refused(phantom: Phantom, tmp_path: Path) -> None:
+    folder = write_nnunet(tmp_path, phantom, {"background": 0, "infection": 2})
+    with pytest.raises(
+        DatasetError, match=r"holds 0, 1, 2…: expected whole numbers that .*dataset.json names \(lesion=2\)"
+    ):
+        read_case(find_cases(folder)[0])
+
+
+@pytest.mark.parametrize(
+    ("label", "names"),
+    [
+        (
+            0,
+            "background BG none lung Lungs left_lung leftLung LeftLung lung_upper_lobe_left airways normal-lung",
+        ),
+        (1, "GGO GGOs ground-glass Ground_Glass ground-glass-opacities GroundGlass"),
+        (2, "consolidation Consolidations lung-consolidation"),
+        (3, "effusion pleural-effusion"),
+        (
+            4,
+            "infection Infections lesion COVID-19 covid19 pneumonia lung_lesion crazy-paving GGO_and_consolidation",
+        ),
+        (
+            None,
+            "cancer nodule lung-cancer lung_tumor emphysema 1 class1 ignore non-infected no_lesion uninfected other x",
+        ),
+    ],
+)
+def test_names_of_structures_are_lesion_no_lesion_or_unclear(label: int | None, names: str) -> None:
+    assert {name: label_of_name(name) for name in names.split()} == dict.fromkeys(names.split(), label)
+
+
+@pytest.mark.parametrize(
+    ("items", "values"),
+    [
+        (["lesion=2"], {2: 4}),
+        (["ground-glass=1", "consolidation=2"], {1: 1, 2: 2}),
+        (["Lesion=2,3", "ignore=1"], {2: 4, 3: 4, 1: 0}),
+        (["effusion=3 lesion=4+255; ignore=9"], {3: 3, 4: 4, 255: 4, 9: 0}),
+    ],
+)
+def test_labels_are_named_with_their_numbers(items: list[str], values: dict[int, int]) -> None:
+    labels = parse_labels(items, "--labels")
+    assert dict(labels.values) == values
+    assert parse_labels([labels.text], "--labels") == labels
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (["lung=1"], "--labels: 'lung=1' is no label: expected lesion, ground-glass, consolidation, effusion, ignore"),
+        (["2=lesion"], "'2=lesion' is no label"),
+        (["lesion"], "'lesion' is no label"),
+        (["lesion=-1"], "'lesion=-1' is no label"),
+        (["lesion=0"], "0 is always no lesion"),
+        (["lesion=70000"], "expected 1 to 65535"),
+        (["lesion=1", "ignore=1"], "1 has two meanings"),
+        (["ignore=1"], "no number is lesion"),
+    ],
+)
+def test_labels_of_another_form_are_refused(items: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_labels(items, "--labels")
+
+
+def test_numbers_that_labels_does_not_name_are_no_lesion_and_noted_unless_they_are_ignored(
+    phantom: Phantom, tmp_path: Path
+) -> None:
+    folder = write_nnunet(tmp_path, phantom, None)
+    for items, notes in ((["lesion=2"], ("not named, so no lesion: 1",)), (["lesion=2", "ignore=1"], ())):
+        (case,) = find_cases_with_notes([folder], parse_labels(items, "--labels")).cases
+        cut = cut_case(case, SIZE)
+        assert cut.pixels == {4: int(phantom.lesions.voxels.sum())}
+        assert cut.notes == notes
+
+
+def test_a_csv_may_state_the_labels_of_each_case(phantom: Phantom, tmp_path: Path) -> None:
+    folder = write_nnunet(tmp_path, phantom, None)
+    pair = "imagesTr/a_0000.nii.gz;labelsTr/a.nii.gz"
+    (folder / "mine.csv").write_text(f"image;mask;labels\n{pair};consolidation=2 ignore=1\n")
+    assert cut_case(find_cases(folder / "mine.csv")[0], SIZE).pixels == {2: int(phantom.lesions.voxels.sum())}
+    (folder / "mine.csv").write_text(f"image;mask;labels\n{pair};2\n")
+    with pytest.raises(DatasetError, match=r"mine\.csv, line 2: '2' is no label: expected lesion"):
+        find_cases(folder / "mine.csv")
+
+
+@pytest.mark.parametrize("lungs", ["both", "right", "other label"])
+def test_a_mask_of_the_lungs_is_warned_of(lungs: str, phantom: Phantom, tmp_path: Path) -> None:
+    folder = write_nnunet(tmp_path, phantom, None, lesion=1)
+    image = phantom.scan.geometry
+    voxels = phantom.lungs.voxels.copy()
+    if lungs == "right":
+        voxels[:, :, voxels.shape[2] // 2 :] = False
+    values = voxels.astype(np.uint8) * (2 if lungs == "other label" else 1)
+    nifti.write_scan(Scan(values, image), folder / "labelsTr/a.nii.gz")
+    result = prepare([folder], tmp_path / "out", PreparationSettings(SIZE))
+    (case,) = result.manifest.cases
+    side = r"right lung" if lungs == "right" else "lung"
+    assert any(note.startswith("lesion fills ") and f"% of the {side}: check" in note for note in case.notes)
+    assert result.warnings == (
+        "in 1 of 1 cases (pairs/a) lesion fills most of a lung: if the masks hold lung too, state which labels are "
+        "lesion, such as --labels lesion=2",
+    )
+    if lungs == "other label":
+        assert "labels taken by default: 2 as consolidation" in case.notes
+
+
+def test_pictures_are_warned_of_together_as_one_slice_may_be_full_of_lesion(phantom: Phantom, tmp_path: Path) -> None:
+    window = np.clip((phantom.scan.values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+    lungs, lesions = phantom.lungs.voxels, phantom.lesions.voxels
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+
+    def write(full: int) -> None:
+        for number, z in enumerate(range(13, 18)):
+            mask = (lungs if number < full else lesions)[z].astype(np.uint8)
+            for part, plane in (("images", window[z]), ("masks", mask)):
+                Image.fromarray(np.ascontiguousarray(plane[::-1, ::-1])).save(tmp_path / part / f"p{number}.png")
+
+    write(full=1)
+    result = prepare([tmp_path], tmp_path / "one", PreparationSettings(SIZE))
+    assert (result.warnings, {case.notes for case in result.manifest.cases}) == ((), {()})
+    write(full=5)
+    assert prepare([tmp_path], tmp_path / "all", PreparationSettings(SIZE)).warnings == (
+        "in 5 of 5 cases (pairs/p0, pairs/p1, pairs/p2, pairs/p3, …) lesion fills most of a lung: if the masks hold "
+        "lung too, state which labels are lesion, such as --labels lesion=2",
+    )
+
+
+def test_a_prepared_folder_remembers_the_labels_and_is_cut_again_with_others(phantom: Phantom, tmp_path: Path) -> None:
+    folder, out, settings = write_nnunet(tmp_path, phantom, None), tmp_path / "out", PreparationSettings(SIZE)
+    lesion = parse_labels(["lesion=2"], "--labels")
+    assert prepare([folder], out, settings, labels=lesion).newly_cut == 1
+    assert prepare([folder], out, settings, labels=lesion).newly_cut == 0
+    (target,) = find_targets(out)
+    assert ((read_case(target.case)[1] > 0) == phantom.lesions.voxels).all()
+    again = prepare([folder], out, settings, labels=parse_labels(["ground-glass=2"], "--labels"))
+    assert again.newly_cut == 1
+    assert again.manifest.cases[0].pixels == {1: int(phantom.lesions.voxels.sum())}

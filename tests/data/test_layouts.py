@@ -1,0 +1,284 @@
+"""Public datasets in the layouts of their publishers, written with phantoms whose lesions are known."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from groundglass.data.case_list_writer import write_list
+from groundglass.data.catalogue import find_cases, find_cases_with_notes
+from groundglass.data.prepare import PreparationSettings, prepare
+from groundglass.data.slices import read_case
+from groundglass.errors import DatasetError, OutputError
+from groundglass.io import nifti
+from groundglass.scan.phantom import Phantom, chest_phantom
+from groundglass.scan.scan import Scan
+
+Layout = Callable[[Path, list[Phantom]], None]
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> list[Phantom]:
+    return [chest_phantom(seed, (16, 96, 128)) for seed in range(3)]
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def write(path: Path, phantom: Phantom, values: NDArray[Any] | None = None) -> None:
+    """Write the scan of a phantom, or values on its grid, as .nii or .nii.gz."""
+    gz = path if path.name.endswith(".gz") else path.with_name(f"{path.name}.gz")
+    nifti.write_scan(Scan(phantom.scan.values if values is None else values, phantom.scan.geometry), gz)
+    if gz != path:
+        path.write_bytes(gzip.decompress(gz.read_bytes()))
+        gz.unlink()
+
+
+def lesion(phantom: Phantom) -> NDArray[np.uint8]:
+    return phantom.lesions.voxels.astype(np.uint8)
+
+
+def lung(phantom: Phantom) -> NDArray[np.uint8]:
+    """1 the left lung, 2 the right one."""
+    left = np.arange(phantom.lungs.voxels.shape[2]) >= phantom.lungs.voxels.shape[2] // 2
+    return np.where(phantom.lungs.voxels, np.where(left, 1, 2), 0).astype(np.uint8)
+
+
+def lung_and_lesion(phantom: Phantom) -> NDArray[np.uint8]:
+    return np.where(phantom.lesions.voxels, 3, lung(phantom)).astype(np.uint8)
+
+
+ZENODO = ("coronacases_001", "radiopaedia_10_85902_1", "radiopaedia_10_85902_3")
+
+
+def zenodo(folder: Path, phantoms: list[Phantom], masks: tuple[str, ...] = ()) -> None:
+    """COVID-19-CT-Seg, Zenodo 3757476."""
+    contents = {"Infection_Mask": lesion, "Lung_Mask": lung, "Lung_and_Infection_Mask": lung_and_lesion}
+    for name, phantom in zip(ZENODO, phantoms, strict=True):
+        write(folder / "COVID-19-CT-Seg_20cases" / f"{name}.nii.gz", phantom)
+        for mask in masks or contents:
+            write(folder / mask / f"{name}.nii.gz", phantom, contents[mask](phantom))
+
+
+def zenodo_lung_and_infection(folder: Path, phantoms: list[Phantom]) -> None:
+    zenodo(folder, phantoms, ("Lung_Mask", "Lung_and_Infection_Mask"))
+
+
+def zenodo_unpacked_twice(folder: Path, phantoms: list[Phantom]) -> None:
+    """As programs unpack archives: a folder of the archive's name around the folder in it."""
+    zenodo(folder, phantoms)
+    for part in ("COVID-19-CT-Seg_20cases", "Infection_Mask"):
+        (folder / part).rename(folder / "inner")
+        (folder / part).mkdir()
+        (folder / "inner").rename(folder / part / part)
+
+
+def kaggle(folder: Path, phantoms: list[Phantom], nested: bool = False) -> None:
+    """COVID-19 CT scans on Kaggle: the same scans, whose images and masks have different names."""
+    images = ("coronacases_org_001", *(f"radiopaedia_org_covid-19-pneumonia-10_85902_{n}-dcm" for n in (1, 3)))
+    for image, name, phantom in zip(images, ZENODO, phantoms, strict=True):
+        for part, stem, values in (
+            ("ct_scans", image, None),
+            ("infection_mask", name, lesion(phantom)),
+            ("lung_mask", name, lung(phantom)),
+            ("lung_and_infection_mask", name, lung_and_lesion(phantom)),
+        ):
+            file = f"{stem}.nii"
+            write(folder / part / (f"{file}/{file}" if nested else file), phantom, values)
+    columns = "ct_scan,lung_mask,infection_mask,lung_and_infection_mask"
+    (folder / "metadata.csv").write_text(f"{columns}\n../input/covid19-ct-scans/ct_scans/coronacases_org_001.nii,,,\n")
+
+
+def kaggle_downloaded_file_by_file(folder: Path, phantoms: list[Phantom]) -> None:
+    kaggle(folder, phantoms, nested=True)
+
+
+def mosmed(folder: Path, phantoms: list[Phantom]) -> None:
+    """MosMedData COVID19_1110: 1110 studies by severity, 50 of which have a mask."""
+    for number, phantom in zip((255, 256, 304), phantoms, strict=True):
+        write(folder / f"COVID19_1110/studies/CT-1/study_0{number}.nii.gz", phantom)
+        write(folder / f"COVID19_1110/masks/study_0{number}_mask.nii.gz", phantom, lesion(phantom))
+    touch(folder / "COVID19_1110", "studies/CT-0/study_0001.nii.gz", "studies/CT-4/study_1109.nii.gz", "README_EN.pdf")
+
+
+def challenge(folder: Path, phantoms: list[Phantom]) -> None:
+    """COVID-19-20."""
+    for number, phantom in zip(("0003", "0011", "0014"), phantoms, strict=True):
+        write(folder / f"COVID-19-20_v2/Train/volume-covid19-A-{number}_ct.nii.gz", phantom)
+        write(folder / f"COVID-19-20_v2/Train/volume-covid19-A-{number}_seg.nii.gz", phantom, lesion(phantom))
+    touch(folder, "COVID-19-20_v2/Validation/volume-covid19-A-0698_ct.nii.gz")
+
+
+def nnunet(folder: Path, phantoms: list[Phantom]) -> None:
+    """nnU-Net's second version: lung and infection, a second channel, a test set without labels."""
+    root = folder / "Dataset101_COVID"
+    for number, phantom in enumerate(phantoms):
+        write(root / f"imagesTr/COVID_{number:03}_0000.nii.gz", phantom, lung(phantom))
+        write(root / f"imagesTr/COVID_{number:03}_0001.nii.gz", phantom)
+        values = np.where(phantom.lesions.voxels, 2, lung(phantom) > 0).astype(np.uint8)
+        write(root / f"labelsTr/COVID_{number:03}.nii.gz", phantom, values)
+    touch(root, "imagesTs/COVID_900_0000.nii.gz")
+    labels = {"background": 0, "lung": 1, "infection": 2}
+    channels = {"0": "noNorm", "1": "CT"}
+    (root / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": channels, "numTraining": 3}))
+
+
+def decathlon(folder: Path, phantoms: list[Phantom]) -> None:
+    """The Medical Segmentation Decathlon, as its archives hold it: with the hidden files of macOS."""
+    root = folder / "Task51_COVID"
+    for number, phantom in enumerate(phantoms):
+        write(root / f"imagesTr/covid_0{number:03}.nii.gz", phantom)
+        write(root / f"labelsTr/covid_0{number:03}.nii.gz", phantom, lesion(phantom) * 2)
+        touch(root, f"imagesTr/._covid_0{number:03}.nii.gz", f"labelsTr/._covid_0{number:03}.nii.gz")
+    labels = {"0": "background", "1": "lung", "2": "infection"}
+    (root / "dataset.json").write_text(json.dumps({"labels": labels, "modality": {"0": "CT"}, "tensorImageSize": "3D"}))
+
+
+CT_SEG = tuple(f"covid-ct-seg/{name}" for name in ZENODO)
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        (zenodo, CT_SEG),
+        (zenodo_lung_and_infection, CT_SEG),
+        (zenodo_unpacked_twice, CT_SEG),
+        (kaggle, CT_SEG),
+        (kaggle_downloaded_file_by_file, CT_SEG),
+        (mosmed, ("mosmed/study_0255", "mosmed/study_0256", "mosmed/study_0304")),
+        (challenge, tuple(f"covid-19-20/volume-covid19-A-{number}" for number in ("0003", "0011", "0014"))),
+        (nnunet, ("pairs/COVID_000", "pairs/COVID_001", "pairs/COVID_002")),
+        (decathlon, ("pairs/covid_0000", "pairs/covid_0001", "pairs/covid_0002")),
+    ],
+)
+def test_a_public_dataset_is_read_as_published_and_directly_or_through_its_csv_gives_its_lesions(
+    layout: Layout, names: tuple[str, ...], phantoms: list[Phantom], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    layout(data, phantoms)
+    cases = find_cases(data)
+    assert tuple(case.name for case in cases) == names
+    write_list(tmp_path / "mine.csv", [data])
+    listed = find_cases(tmp_path / "mine.csv")
+    for case, again, phantom in zip(cases, listed, phantoms, strict=True):
+        scan, labels = read_case(case)
+        assert (scan.values == phantom.scan.values).all()
+        assert ((labels > 0) == phantom.lesions.voxels).all()
+        assert set(np.unique(labels)) == {0, 4}
+        assert (again.image, again.mask) == (case.image, case.mask)
+        assert (read_case(again)[1] == labels).all()
+
+
+@pytest.mark.parametrize("layout", [zenodo_lung_and_infection, mosmed, nnunet])
+def test_a_public_dataset_is_prepared_with_its_number_of_lesion_pixels(
+    layout: Layout, phantoms: list[Phantom], tmp_path: Path
+) -> None:
+    layout(tmp_path / "data", phantoms)
+    result = prepare([tmp_path / "data"], tmp_path / "out", PreparationSettings((48, 64)))
+    assert [case.pixels for case in result.manifest.cases] == [{4: int(lesion(phantom).sum())} for phantom in phantoms]
+    assert result.warnings == ()
+    texts: dict[object, tuple[str, ...]] = {
+        zenodo_lung_and_infection: ("Lung_and_Infection_Mask: label 3 taken as lesion, 1, 2 as no lesion",),
+        mosmed: ("2 of 5 images in ", "studies have no mask, and are left out"),
+        nnunet: ("3 images in ", "are of other channels than 0001", "dataset.json: label 2 taken as lesion, 1 as no"),
+    }
+    for text in texts[layout]:
+        assert any(text in note for note in result.notes), result.notes
+
+
+def test_two_series_of_a_radiopaedia_case_are_one_patient(phantoms: list[Phantom], tmp_path: Path) -> None:
+    zenodo(tmp_path, phantoms)
+    first, second, third = (case.patient for case in find_cases(tmp_path))
+    assert first != second == third
+
+
+def test_masks_of_the_lungs_alone_are_refused(phantoms: list[Phantom], tmp_path: Path) -> None:
+    zenodo(tmp_path, phantoms, ("Lung_Mask",))
+    with pytest.raises(
+        DatasetError, match="holds masks of the lungs alone, Lung_Mask: expected a folder of lesion masks"
+    ):
+        find_cases(tmp_path)
+
+
+def test_the_csv_that_kaggle_ships_is_refused_by_its_columns(phantoms: list[Phantom], tmp_path: Path) -> None:
+    kaggle(tmp_path, phantoms)
+    with pytest.raises(DatasetError, match=r"has the columns ct_scan, lung_mask, .*; image and mask are missing"):
+        find_cases(tmp_path / "metadata.csv")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("CT Images/a.nii.gz", "Lesion Masks/a.nii.gz"),
+        ("image/a.nii.gz", "label/a.nii.gz"),
+        ("images/a.nii.gz", "masks/a_mask.nii.gz"),
+        ("imgs/a_ct.nrrd", "segmentations/a_seg.nrrd"),
+        ("scans/ct_a.mha", "annotations/mask_a.mha"),
+        ("ct_scans/a/volume.nii.gz", "infection_masks/a.nii.gz"),
+        ("a_image.nii.gz", "a_label.nii.gz"),
+        ("volume-a.nii", "segmentation-a.nii"),
+        ("ct_a.nii.gz", "lesion_a.nii.gz"),
+        ("a_CT.nii.gz", "a_Infection_Mask.nii.gz"),
+        ("a/ct.nii.gz", "a/mask.nii.gz"),
+        ("a/image.nii.gz", "a/lesion_mask.nii.gz"),
+    ],
+)
+def test_pairs_under_other_names_are_found(files: tuple[str, str], tmp_path: Path) -> None:
+    touch(tmp_path / "deeper", *files)
+    if files[0] == "ct_scans/a/volume.nii.gz":
+        touch(tmp_path / "deeper", "ct_scans/b/volume.nii.gz", "infection_masks/b.nii.gz")
+    (case, *_) = find_cases(tmp_path)
+    assert case.name.endswith("/a")
+    assert (case.image, case.mask) == tuple(tmp_path / "deeper" / file for file in files)
+
+
+def test_masks_without_an_image_are_noted(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.nii", "masks/a.nii", "masks/b.nii")
+    found = find_cases_with_notes([tmp_path])
+    assert [case.name for case in found.cases] == ["pairs/a"]
+    assert found.notes == (f"1 of 2 masks in {tmp_path / 'masks'} have no image, and are left out",)
+
+
+def test_a_folder_of_unknown_layout_is_refused_with_the_command_that_lists_its_scans(tmp_path: Path) -> None:
+    touch(tmp_path, "north/p1/ct-thin.nii.gz", "south/p2.nii.gz", "truth/p2_mask.nii.gz", "truth/p9_mask.nii.gz")
+    with pytest.raises(
+        DatasetError, match=rf"holds no dataset: .*; groundglass prepare {tmp_path} --write-csv cases.csv"
+    ):
+        find_cases(tmp_path)
+    written = write_list(tmp_path / "cases.csv", [tmp_path])
+    assert written.summary == "3 cases, of which 2 have to be completed or removed"
+    assert (tmp_path / "cases.csv").read_text("utf-8-sig").splitlines() == [
+        "image,mask,patient,labels,unrelated_slices",
+        "north/p1/ct-thin.nii.gz,,,,",
+        "south/p2.nii.gz,truth/p2_mask.nii.gz,,,",
+        ",truth/p9_mask.nii.gz,,,",
+    ]
+    with pytest.raises(DatasetError, match=r"cases\.csv, line 2: no mask is named"):
+        find_cases(tmp_path / "cases.csv")
+    with pytest.raises(OutputError, match="exists already and may have been edited"):
+        write_list(tmp_path / "cases.csv", [tmp_path])
+
+
+def test_the_folder_of_images_alone_is_refused_with_the_folder_to_give(tmp_path: Path) -> None:
+    touch(tmp_path, "COVID-19-CT-Seg_20cases/a.nii.gz", "Infection_Mask/a.nii.gz")
+    with pytest.raises(DatasetError, match=rf"its masks lie beside it: give {tmp_path}$"):
+        find_cases(tmp_path / "COVID-19-CT-Seg_20cases")
+
+
+def test_medseg_keeps_patients_classes_and_its_stack_in_a_csv(tmp_path: Path) -> None:
+    names = ("tr_im", "tr_mask", "rp_im/2", "rp_msk/2", "rp_im/3", "rp_msk/3")
+    touch(tmp_path, *(f"{name}.nii.gz" for name in names))
+    write_list(tmp_path / "mine.csv", [tmp_path])
+    stack, second, third = find_cases(tmp_path / "mine.csv")
+    assert (stack.unrelated_slices, second.unrelated_slices) == (True, False)
+    assert second.patient == third.patient
+    assert second.labels is not None
+    assert second.labels.text == "ground-glass=1 consolidation=2 effusion=3 lesion=4+255"

@@ -1,0 +1,107 @@
+"""Headers and voxels in two files are refused with the way to make one file of them, and that way works."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+
+from groundglass.errors import FormatError
+from groundglass.io.reader import read_scan
+
+nibabel: Any = nib
+VALUES = np.random.default_rng(4).integers(-1000, 1000, (5, 24, 20)).astype(np.int16)
+
+
+def nifti_pair(folder: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(VALUES.T, np.diag([-0.7, -0.8, 5, 1])), folder / "ct.img")
+
+
+def nifti2_pair(folder: Path) -> None:
+    nibabel.save(nibabel.Nifti2Pair(VALUES.T, np.diag([-0.7, -0.8, 5, 1])), folder / "ct.img")
+
+
+def analyze_pair(folder: Path) -> None:
+    nibabel.save(nibabel.AnalyzeImage(VALUES.T, np.diag([-0.7, 0.8, 5, 1])), folder / "ct.img")
+
+
+def itk_pair(folder: Path, name: str) -> None:
+    image: Any = SimpleITK.GetImageFromArray(VALUES)
+    image.SetSpacing((0.7, 0.8, 5))
+    SimpleITK.WriteImage(image, str(folder / name))
+
+
+def mhd_pair(folder: Path) -> None:
+    itk_pair(folder, "ct.mhd")
+
+
+def nhdr_pair(folder: Path) -> None:
+    itk_pair(folder, "ct.nhdr")
+
+
+PAIRS = {
+    "hdr": nifti_pair,
+    "hdr of NIfTI-2": nifti2_pair,
+    "hdr of Analyze": analyze_pair,
+    "mhd": mhd_pair,
+    "nhdr": nhdr_pair,
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_both_files_of_a_pair_are_refused_with_a_command_that_makes_one_file(
+    tmp_path: Path, pair: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PAIRS[pair](tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 2
+    for name in names:
+        with pytest.raises(FormatError, match="make one file of both, in Python with ") as caught:
+            read_scan(Path(name))
+        command = str(caught.value).split("in Python with ")[1].split(", and give that")[0]
+        exec(command, {"nibabel": nibabel, "SimpleITK": SimpleITK})
+        assert sorted(np.unique(read_scan(Path("ct.nii.gz")).values)) == sorted(np.unique(VALUES))
+        Path("ct.nii.gz").unlink()
+
+
+@pytest.mark.parametrize("name", ["ct.img", "ct.raw", "ct.zraw"])
+def test_voxels_without_a_header_are_refused_with_what_is_missing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(VALUES.tobytes())
+    with pytest.raises(FormatError, match="holds voxels alone, expected a header that states their number"):
+        read_scan(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NRRD0004\ntype: short\ndimension: 3\nsizes: 20 24 5\nencoding: raw\nendian: little\ndata file: ct.raw",
+        "NRRD0004\r\ntype: short\r\ndimension: 3\r\ndata file: ct.raw\r\n\r\n",
+        "NRRD0004\nDatafile: LIST\na.raw\nb.raw\n",
+        "NRRD0004\ntype: short\ndata file: slice%03d.raw 1 30 1\n",
+    ],
+)
+def test_a_detached_nrrd_header_is_recognised_however_it_ends(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ct.nhdr").write_bytes(text.encode())
+    with pytest.raises(FormatError, match=r"ct\.nhdr keeps its voxels in another file \(.+\), expected them inside"):
+        read_scan(tmp_path / "ct.nhdr")
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", ""])
+@pytest.mark.parametrize("data_file", ["ct.raw", "LIST", "slice%03d.raw 1 30 1"])
+def test_a_detached_metaimage_header_is_recognised_however_it_ends(tmp_path: Path, ending: str, data_file: str) -> None:
+    fields = f"ObjectType = Image\nNDims = 3\nDimSize = 20 24 5\nElementType = MET_SHORT\nElementDataFile = {data_file}"
+    (tmp_path / "ct.mhd").write_bytes((fields + ending).encode())
+    with pytest.raises(FormatError, match=r"ct\.mhd keeps its voxels in another file"):
+        read_scan(tmp_path / "ct.mhd")
+
+
+def test_a_folder_of_volumes_is_refused_with_one_of_them_and_batch(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        nibabel.save(nibabel.Nifti1Image(VALUES.T, np.diag([-0.7, -0.8, 5, 1])), tmp_path / f"{name}.nii.gz")
+    with pytest.raises(
+        FormatError, match=r"but 2 \.nii\.gz: give one file, such as a\.nii\.gz, or the folder to `grou"
+    ):
+        read_scan(tmp_path)
