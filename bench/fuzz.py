@@ -124,7 +124,7 @@ def mutate_header(data: bytes, rng: np.random.Generator) -> bytes:
         del parent[tag]
         value = ODD_TEXTS[rng.integers(len(ODD_TEXTS))]
         if element.VR != "SQ" and rng.random() < 0.8:
-            is_implicit, is_little_endian = dataset.original_encoding
+            is_implicit, is_little_endian = (bool(each) for each in dataset.original_encoding)
             value = value[:64_000] + b" " * (len(value) % 2)
             parent[tag] = RawDataElement(tag, element.VR, len(value), value, 0, is_implicit, is_little_endian)
     written = io.BytesIO()

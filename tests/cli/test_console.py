@@ -29,7 +29,7 @@ def folder(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ct.nii.gz").unlink()
     for name in NAMES:
         try:
-            folder / os.fsdecode(name).write_bytes(content)
+            (folder / os.fsdecode(name)).write_bytes(content)
         except OSError:
             pytest.skip("the file system takes no such names")
     return folder

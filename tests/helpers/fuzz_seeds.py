@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -123,7 +124,7 @@ def _write_headers(slices: list[Path], folder: Path) -> None:
     _pack(folder / "header-pieces.zip", pieces)
 
 
-def _change(source: Path, target: Path, values: dict[str, bytes | None]) -> None:
+def _change(source: Path, target: Path, values: Mapping[str, bytes | None]) -> None:
     """Copy a DICOM file with these bytes as values; None removes an attribute."""
     data = dcmread(source)
     for keyword, value in values.items():
@@ -140,7 +141,8 @@ def save_unchanged(data: Dataset, target: Path | BinaryIO) -> None:
     """Write a dataset with the bytes of its text as they are, whatever character set it states."""
     element = data.get(Tag("SpecificCharacterSet"))
     codecs = convert_encodings(element.value) if element else default_encoding
-    data.set_original_encoding(*data.original_encoding, codecs)
+    is_implicit, is_little_endian = data.original_encoding
+    data.set_original_encoding(is_implicit, is_little_endian, codecs)
     data.save_as(target)
 
 
@@ -168,7 +170,7 @@ def _write_frames(scan: Scan, folder: Path) -> None:
 def _pack_lossless(data: Dataset, frames: NDArray[np.uint16], folder: Path) -> None:
     """Replace the pixels of an instance by the same ones as JPEG Lossless, which GDCM encodes."""
     path = folder / "series" / "packed.dcm"
-    packed = []
+    packed: list[bytes] = []
     for frame in frames:
         writer = SimpleITK.ImageFileWriter()
         writer.SetImageIO("GDCMImageIO")

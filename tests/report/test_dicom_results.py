@@ -1,4 +1,4 @@
-"""Whatever an anonymiser left of the headers: mask, findings and report are written, and legal DICOM where it can be."""
+"""Whatever an anonymiser left of the headers: mask, findings and report are written, and DICOM where it can be."""
 
 import json
 import shutil
@@ -18,6 +18,7 @@ from pydicom.tag import Tag
 from groundglass.apps.pacs.processing import SeriesTask, segment_series
 from groundglass.errors import FormatError
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.dicom_completion import complete_series
 from groundglass.io.reader import read_scan
 from groundglass.report import analysis as analysis_module
 from groundglass.report import dicom_seg, dicom_sr
@@ -25,7 +26,7 @@ from groundglass.report.analysis import save, segment
 from groundglass.scan.phantom import Phantom, chest_phantom
 from helpers.dicom_phantom import NAME, NUMBER, write_enhanced, write_series
 
-Change = Callable[[Dataset, int], None]
+Change = Callable[[Dataset, int], object]
 CORE = {"lesions.nii.gz", "findings.json", "preview.png", "report.html"}
 DICOM = {"lesions.dcm", "findings.dcm"}
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:pydicom")
@@ -334,6 +335,21 @@ def test_names_in_any_character_set_are_written_in_unicode(
     assert identity["patient_name"] == name
 
 
+def test_the_headers_of_the_scan_stay_as_they_are(small: Phantom, tmp_path: Path) -> None:
+    def change(data: Dataset, number: int) -> None:
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+            stated(keyword, f"1.2.3.{number}".encode())(data, number)
+        stated("SliceThickness", b"0")(data, number)
+        stated("SpecificCharacterSet", b"ISO_IR 100")(data, number)
+
+    series = read_scan(write_changed(small, tmp_path, change)).series
+    assert series is not None
+    before = [str(header) for header in series.headers]
+    notes = complete_series(series).notes
+    assert [str(header) for header in series.headers] == before
+    assert complete_series(series).notes == notes != ()
+
+
 def test_plain_headers_state_no_character_set(small: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
     results(write_changed(small, tmp_path, lambda *_: None), grey_band, tmp_path / "out")
     stored = pydicom.dcmread(tmp_path / "out" / "lesions.dcm")
@@ -408,6 +424,15 @@ def test_a_single_slice_without_an_orientation_gets_no_segmentation(
     assert found.dicom_results.left_out == (
         "lesions.dcm and findings.dcm were left out: the images state no orientation, so that they cannot be placed"
     )
+
+
+def test_the_pixel_spacing_that_one_image_lacks_is_that_of_the_others(
+    small: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    source = write_changed(small, tmp_path, lambda data, z: data.pop("PixelSpacing", None) if z == 0 else None)
+    names, warnings = results(source, grey_band, tmp_path / "out")
+    assert names == CORE | DICOM
+    assert "PixelSpacing (missing in the first instance)" in " ".join(warnings)
 
 
 def test_decimal_commas_in_every_frame_are_written_as_points(

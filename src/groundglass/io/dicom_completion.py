@@ -38,6 +38,7 @@ from groundglass.io.dicom_header import (
     items,
     number_value,
     number_values,
+    shallow_copy,
     silence_pydicom,
     slices_of,
     text_value,
@@ -85,7 +86,7 @@ def complete_series(series: DicomSeries) -> CompletedSeries:
             decode_header(header)
         uids = _instance_uids(series)
         _check_places(series)
-        copies = [legal_copy(series.headers[0]), *(_shallow_copy(header) for header in series.headers[1:])]
+        copies = [legal_copy(series.headers[0]), *(shallow_copy(header) for header in series.headers[1:])]
         for header, copy, instance_uid in zip(series.headers, copies, uids, strict=True):
             copy.SOPInstanceUID = instance_uid
             copy.file_meta = _file_meta(header)
@@ -161,14 +162,6 @@ def _file_meta(header: Dataset) -> FileMetaDataset:
     return getattr(header, "file_meta", FileMetaDataset())
 
 
-def _shallow_copy(header: Dataset) -> Dataset:
-    copy = Dataset()
-    copy.update(header)
-    is_implicit, is_little_endian = header.original_encoding
-    copy.set_original_encoding(is_implicit, is_little_endian, header.original_character_set)
-    return copy
-
-
 def _complete_geometry(header: Dataset, copy: Dataset) -> None:
     """State numbers as DICOM writes them where a header states them otherwise, such as with decimal commas."""
     for keyword, count in _GEOMETRY.items():
@@ -222,22 +215,27 @@ def _complete_type_2(header: Dataset, copy: Dataset) -> list[str]:
 
 
 def _complete_measures(series: DicomSeries, copy: Dataset) -> list[str]:
-    """State the thickness of a slice, and in a multi-frame instance orientation and spacing for all frames together."""
+    """State pixel spacing and thickness of a slice; of frames, orientation and pixel spacing for all together."""
     if series.frames:
         _complete_shared_groups(copy)
         return []
     if (number_value(copy, "SpacingBetweenSlices") or 0) <= 0:
         copy.pop("SpacingBetweenSlices", None)
-    if (number_value(copy, "SliceThickness") or 0) > 0:
-        return []
-    copy.SliceThickness = DSfloat(_slice_distance(series.headers), auto_format=True)
-    return ["SliceThickness (missing)"]
+    changes = []
+    if number_values(copy, "PixelSpacing", 2) is None:  # that of the others was taken
+        spacings = (number_values(header, "PixelSpacing", 2) for header in series.headers)
+        spacing = next(values for values in spacings if values is not None)
+        copy.PixelSpacing = [DSfloat(float(value), auto_format=True) for value in spacing]
+        changes.append("PixelSpacing (missing in the first instance)")
+    if (number_value(copy, "SliceThickness") or 0) <= 0:
+        copy.SliceThickness = DSfloat(_slice_distance(series.headers), auto_format=True)
+        changes.append("SliceThickness (missing)")
+    return changes
 
 
 def _complete_shared_groups(copy: Dataset) -> None:
-    """State orientation and pixel spacing for all frames together, which share them, and numbers as DICOM writes them."""
-    shared = Dataset()
-    shared.update(next(iter(items(copy, "SharedFunctionalGroupsSequence")), Dataset()))
+    """State orientation and pixel spacing for all frames together, and numbers as DICOM writes them."""
+    shared = shallow_copy(next(iter(items(copy, "SharedFunctionalGroupsSequence")), Dataset()))
     groups = [shared, *items(copy, "PerFrameFunctionalGroupsSequence")]
     for sequence, keyword in (
         ("PlaneOrientationSequence", "ImageOrientationPatient"),
@@ -260,15 +258,13 @@ def _completed_frame(frame: Dataset) -> Dataset:
     is_stated = place is not None and number_values(place, "ImagePositionPatient", 3) is not None
     if place is None or not is_stated or is_legal(place["ImagePositionPatient"]):
         return frame
-    completed = Dataset()
-    completed.update(frame)
+    completed = shallow_copy(frame)
     completed.PlanePositionSequence = [_completed_item(place)]
     return completed
 
 
 def _completed_item(item: Dataset) -> Dataset:
-    completed = Dataset()
-    completed.update(item)
+    completed = shallow_copy(item)
     _complete_geometry(item, completed)
     return completed
 

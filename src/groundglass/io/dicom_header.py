@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import math
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import (
@@ -160,10 +161,15 @@ def _parts(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | MultiValue) else [value]
 
 
-def restate(header: Dataset, keyword: str, value: object) -> None:
-    """State an attribute anew: setting it would change the element that a copy of a header shares with the header."""
-    header.pop(keyword, None)
-    setattr(header, keyword, value)
+def shallow_copy(header: Dataset) -> Dataset:
+    """Copy a header; attributes of the copy can be set anew without changing the header."""
+    copied = Dataset()
+    for tag in list(header.keys()):
+        element = header.get_item(tag)
+        copied[tag] = copy.copy(element) if isinstance(element, DataElement) else element
+    is_implicit, is_little_endian = header.original_encoding
+    copied.set_original_encoding(is_implicit, is_little_endian, header.original_character_set)
+    return copied
 
 
 def transfer_syntax(header: Dataset) -> UID:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 from pydicom import DataElement, Dataset
@@ -34,20 +35,20 @@ def is_uid(text: str) -> bool:
 
 def legal_copy(header: Dataset) -> Dataset:
     """Copy a header without private attributes, and without values that DICOM does not allow; its text is Unicode."""
-    copy = Dataset()
+    legal = Dataset()
     for tag in list(header.keys()):
         if tag.is_private:
             continue
         try:
-            element = _cleaned(header[tag])
+            element = copy.copy(_cleaned(header[tag]))
             if tag.group == _FUNCTIONAL_GROUPS or is_legal(element):
-                copy[tag] = element
+                legal[tag] = element
         except DICOM_ERRORS:
             continue
-    is_ascii = all(str(element.value).isascii() for element in copy if element.VR in _TEXT)
+    is_ascii = all(str(element.value).isascii() for element in legal if element.VR in _TEXT)
     if "SpecificCharacterSet" in header or not is_ascii:
-        copy.SpecificCharacterSet = UNICODE
-    return copy
+        legal.SpecificCharacterSet = UNICODE
+    return legal
 
 
 def is_legal(element: DataElement) -> bool:

@@ -8,7 +8,7 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
 
 from groundglass.errors import FormatError
-from groundglass.io.dicom_header import DicomInstance, DicomSlice, items, number_value, text_value
+from groundglass.io.dicom_header import DicomInstance, DicomSlice, items, number_value, shallow_copy, text_value
 
 
 def check_parts(name: str, slices: Sequence[DicomSlice]) -> None:
@@ -48,9 +48,9 @@ def join_headers(slices: Sequence[DicomSlice]) -> tuple[Dataset, tuple[int, ...]
         The header of one instance with the frames of all, which keep the shared values of their own instances; and the
         index of each slice's frame in it.
     """
-    joined, offsets, frames = Dataset(), {}, list[Dataset]()
+    offsets, frames = {}, list[Dataset]()
     instances = instances_of(slices)
-    joined.update(instances[0].header)
+    joined = shallow_copy(instances[0].header)
     joined.file_meta = instances[0].header.file_meta
     for instance in instances:
         offsets[id(instance)] = len(frames)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydicom import Dataset
 
-from groundglass.io.dicom_header import items
+from groundglass.io.dicom_header import items, shallow_copy
 from groundglass.scan.scan import DicomSeries
 
 
@@ -62,8 +62,7 @@ def evidence_of(series: DicomSeries, sources: Sequence[Dataset]) -> list[Dataset
         return list(sources)
     evidence = []
     for uid in dict.fromkeys(uid for uid, _ in series.origins):
-        header = Dataset()
-        header.update(sources[0])
+        header = shallow_copy(sources[0])
         header.SOPInstanceUID = uid
         evidence.append(header)
     return evidence

@@ -19,7 +19,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from groundglass.io.dicom_completion import complete_series, derived_uid
-from groundglass.io.dicom_header import silence_pydicom
+from groundglass.io.dicom_header import shallow_copy, silence_pydicom
 from groundglass.report.dicom_references import refer_to_origins, refer_to_series
 from groundglass.report.findings import Findings
 from groundglass.scan.scan import DicomSeries
@@ -79,11 +79,9 @@ def make_segmentation(series: DicomSeries, masks: Mapping[str, NDArray[np.bool_]
 
 def _in_one_series(sources: Sequence[Dataset]) -> list[Dataset]:
     """Copy headers, which may be of several series, as if they were of the first one: highdicom wants it so."""
-    copies = []
-    for source in sources:
-        copies.append(Dataset())
-        copies[-1].update(source)
-        copies[-1].SeriesInstanceUID = sources[0].SeriesInstanceUID
+    copies = [shallow_copy(source) for source in sources]
+    for copied in copies:
+        copied.SeriesInstanceUID = sources[0].SeriesInstanceUID
     return copies
 
 

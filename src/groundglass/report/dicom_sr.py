@@ -21,6 +21,7 @@ _SHARE = Code("lesion-share", "99GROUNDGLASS", "Lesion share of lung volume")
 _LUNG = Code("lung-volume", "99GROUNDGLASS", "Lung volume, lesions included")
 
 
+@silence_pydicom()
 def make_structured_report(series: DicomSeries, segmentation: Dataset, findings: Findings) -> Dataset:
     """Make a report of lesion volume, lung volume and the lesion's share, for both lungs together and for each lung.
 
@@ -63,18 +64,17 @@ def make_structured_report(series: DicomSeries, segmentation: Dataset, findings:
         imaging_measurements=[group],
         title=codes.DCM.ImagingMeasurementReport,
     )
-    with silence_pydicom():
-        return hd.sr.Comprehensive3DSR(
-            evidence=[*evidence_of(series, sources), segmentation],
-            content=content,
-            series_instance_uid=uid("report series"),
-            series_number=SERIES_NUMBER + 1,
-            sop_instance_uid=uid("report"),
-            instance_number=1,
-            manufacturer="groundglass",
-            is_complete=True,
-            series_description="groundglass findings",
-        )
+    return hd.sr.Comprehensive3DSR(
+        evidence=[*evidence_of(series, sources), segmentation],
+        content=content,
+        series_instance_uid=uid("report series"),
+        series_number=SERIES_NUMBER + 1,
+        sop_instance_uid=uid("report"),
+        instance_number=1,
+        manufacturer="groundglass",
+        is_complete=True,
+        series_description="groundglass findings",
+    )
 
 
 def _measurements(findings: Findings) -> list[Any]:
