@@ -116,7 +116,7 @@ def test_what_is_no_csv_is_refused_with_the_reason(data: bytes, message: str) ->
         read_table(data, ("scan", "case"))
 
 
-@pytest.mark.parametrize("unseen", ["\x0b", "\x1b[31m", "\x85", "\u2028"])
+@pytest.mark.parametrize("unseen", ["\t", "\x0b", "\x1b[31m", "\x85", "\u2028"])
 def test_control_characters_are_blanks_so_that_messages_stay_on_one_line(unseen: str) -> None:
     table = read_table(f"scan,ca{unseen}se\na{unseen},b\n".encode(), ("scan", "case"))
     assert table.columns == ("scan", f"ca {unseen[1:]}se")

@@ -190,7 +190,7 @@ def _split_rows(lines: Sequence[str], separator: str, first_line: int) -> Iterat
     begin = first_line
     try:
         for cells in reader:
-            yield begin, [cell.strip(_AROUND_CELLS) for cell in cells]
+            yield begin, [cell.strip(_AROUND_CELLS).replace("\t", " ") for cell in cells]
             begin = first_line + reader.line_num
     except csv.Error as error:
         raise FormatError(f"line {begin} cannot be read: {error}") from error

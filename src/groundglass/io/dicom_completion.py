@@ -88,7 +88,7 @@ def complete_series(series: DicomSeries) -> CompletedSeries:
         _check_places(series)
         copies = [legal_copy(series.headers[0]), *(shallow_copy(header) for header in series.headers[1:])]
         for header, copy, instance_uid in zip(series.headers, copies, uids, strict=True):
-            copy.SOPInstanceUID = instance_uid
+            _state(copy, "SOPInstanceUID", instance_uid)
             copy.file_meta = _file_meta(header)
             _complete_geometry(header, copy)
         changes = [
@@ -98,7 +98,7 @@ def complete_series(series: DicomSeries) -> CompletedSeries:
             *_complete_measures(series, copies[0]),
         ]
         for copy in copies[1:]:
-            copy.ImageOrientationPatient = copies[0].ImageOrientationPatient  # they differ by noise at most
+            _state(copy, "ImageOrientationPatient", copies[0].ImageOrientationPatient)  # they differ by noise at most
     return CompletedSeries(replace(series, headers=tuple(copies)), _notes(changes))
 
 
@@ -162,12 +162,18 @@ def _file_meta(header: Dataset) -> FileMetaDataset:
     return getattr(header, "file_meta", FileMetaDataset())
 
 
+def _state(dataset: Dataset, keyword: str, value: object) -> None:
+    """State an attribute anew; pydicom would first decode what the header states, which may be damaged."""
+    dataset.pop(keyword, None)
+    setattr(dataset, keyword, value)
+
+
 def _complete_geometry(header: Dataset, copy: Dataset) -> None:
     """State numbers as DICOM writes them where a header states them otherwise, such as with decimal commas."""
     for keyword, count in _GEOMETRY.items():
         values = number_values(header, keyword, count)
         if values is not None and (keyword not in copy or not is_legal(copy[keyword])):
-            setattr(copy, keyword, [DSfloat(float(value), auto_format=True) for value in values])
+            _state(copy, keyword, [DSfloat(float(value), auto_format=True) for value in values])
 
 
 def _complete_classes(series: DicomSeries, copies: Sequence[Dataset]) -> list[str]:
@@ -176,7 +182,7 @@ def _complete_classes(series: DicomSeries, copies: Sequence[Dataset]) -> list[st
     wrong = [copy for copy in copies if text_value(copy, "SOPClassUID") not in expected]
     for copy in wrong:
         stated = text_value(copy.file_meta, "MediaStorageSOPClassUID")
-        copy.SOPClassUID = UID(stated) if stated in expected else expected[0]
+        _state(copy, "SOPClassUID", UID(stated) if stated in expected else expected[0])
     return ["SOPClassUID (missing, or not that of such images)"] if wrong else []
 
 
@@ -200,7 +206,7 @@ def _complete_uids(headers: Sequence[Dataset], copies: Sequence[Dataset]) -> lis
         elif len(stated) > 1:  # series that were joined to one: each instance is referred to in its own
             continue
         for copy in copies:
-            setattr(copy, keyword, UID(uid))
+            _state(copy, keyword, UID(uid))
     return changes
 
 
