@@ -177,7 +177,9 @@ def outcome(path: Path) -> str:
 
 def work(numbers: range, seed: int, seeds: list[Path], pipe: Connection) -> None:
     """Read the files of these numbers, and send (number, None) before and (number, outcome) after each."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    # Beyond what the starting process has mapped already: libraries that a test has loaded may map gigabytes.
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, mapped + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory(prefix="groundglass-fuzz-") as folder:
         for number in numbers:
