@@ -21,6 +21,18 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
+def loaded_after_command(command: list[str]) -> set[str]:
+    """The top-level modules that a fresh process has loaded after a command."""
+    return loaded_after(f"""
+import sys
+from groundglass.cli import main
+sys.argv = ["groundglass", *{command}]
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code""")
+
+
 def test_importing_the_package_loads_no_large_library() -> None:
     assert not {"numpy", "nibabel", "typer", "scipy", "pydantic"} & loaded_after("import groundglass")
 
@@ -33,15 +45,7 @@ def test_using_every_public_name_loads_no_training_library() -> None:
 def test_segment_loads_no_training_library(phantom: Phantom, tmp_path: Path) -> None:
     nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
     command = ["segment", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]
-    code = f"""
-import sys
-from groundglass.cli import main
-sys.argv = ["groundglass", *{command}]
-try:
-    main()
-except SystemExit as done:
-    assert not done.code, done.code"""
-    loaded = loaded_after(code)
+    loaded = loaded_after_command(command)
     assert "openvino" in loaded
     assert not TRAINING_LIBRARIES & loaded
     assert (tmp_path / "out" / "findings.json").is_file()
@@ -51,15 +55,7 @@ except SystemExit as done:
 def test_evaluate_with_an_exported_model_loads_no_training_library(tmp_path: Path) -> None:
     data = write_phantoms(tmp_path, grey=False)
     command = ["evaluate", "--data", str(data), "--case", "volumes/1", "--precision", "f32"]
-    code = f"""
-import sys
-from groundglass.cli import main
-sys.argv = ["groundglass", *{command}]
-try:
-    main()
-except SystemExit as done:
-    assert not done.code, done.code"""
-    loaded = loaded_after(code)
+    loaded = loaded_after_command(command)
     assert "openvino" in loaded
     assert not TRAINING_LIBRARIES & loaded
 
