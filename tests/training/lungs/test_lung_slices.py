@@ -11,7 +11,18 @@ from groundglass.io import nifti
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import Scan
-from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, SIDE, read_lung_slices
+from groundglass.training.lungs.no_chest import draw_no_chest
+from groundglass.training.lungs.slices import (
+    DRAWN,
+    DRAWN_SLICES,
+    LEFT,
+    NO_CHEST,
+    PHANTOM,
+    RIGHT,
+    SIDE,
+    LungSlices,
+    read_lung_slices,
+)
 
 
 def write(path: Path, values: np.ndarray, phantom: Phantom) -> None:
@@ -36,14 +47,19 @@ def medseg(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def labels_of(slices: LungSlices, group: str) -> np.ndarray:
+    return np.asarray(slices.label[slices.group == group])
+
+
 def test_lesions_count_as_lung_and_the_public_test_part_is_left_out(medseg: Path, phantom: Phantom) -> None:
     slices = read_lung_slices([medseg])
-    assert set(slices.group) == {"volumes/1"}
-    assert slices.hu.shape == slices.label.shape == (24, SIDE, SIDE)
+    assert set(slices.group) == {"volumes/1", PHANTOM, DRAWN}
+    label = labels_of(slices, "volumes/1")
+    assert label.shape == (24, SIDE, SIDE)
     scale = SIDE**2 / (96 * 128)
-    assert (slices.label > 0).sum() == pytest.approx(phantom.lungs.voxels.sum() * scale, rel=0.02)
+    assert (label > 0).sum() == pytest.approx(phantom.lungs.voxels.sum() * scale, rel=0.02)
     truth = AxialView(phantom.scan.geometry).to_axial(phantom.lungs.voxels)
-    assert (slices.label[truth.sum((1, 2)).argmax()] > 0).any()
+    assert (label[truth.sum((1, 2)).argmax()] > 0).any()
 
 
 def test_the_right_lung_lies_on_the_left_of_the_slice(medseg: Path) -> None:
@@ -53,7 +69,7 @@ def test_the_right_lung_lies_on_the_left_of_the_slice(medseg: Path) -> None:
 
 
 def test_cases_can_be_named_for_testing(medseg: Path) -> None:
-    assert set(read_lung_slices([medseg], patterns=["volumes/4"]).group) == {"volumes/4"}
+    assert set(read_lung_slices([medseg], patterns=["volumes/4"]).group) == {"volumes/4", PHANTOM, DRAWN}
 
 
 def test_slices_whose_lung_is_not_stated_are_labelled_by_thresholds(phantom: Phantom, tmp_path: Path) -> None:
@@ -62,7 +78,9 @@ def test_slices_whose_lung_is_not_stated_are_labelled_by_thresholds(phantom: Pha
     write(tmp_path / "ct" / "001.nii.gz", phantom.scan.values, phantom)
     write(tmp_path / "lesion" / "001.nii.gz", phantom.lesions.voxels.astype(np.uint8), phantom)
     write(tmp_path / "lung" / "001.nii.gz", lungs, phantom)
-    found = read_lung_slices([tmp_path]).label > 0
+    slices = read_lung_slices([tmp_path])
+    (case,) = set(slices.group) - {PHANTOM, DRAWN}
+    found = labels_of(slices, case) > 0
     expected = phantom.lungs.voxels.sum() * SIDE**2 / (96 * 128)
     assert found.sum() == pytest.approx(expected, rel=0.05)
 
@@ -72,8 +90,20 @@ def test_slices_without_a_chest_have_no_label(medseg: Path, tmp_path: Path) -> N
     slices = read_lung_slices([medseg], tmp_path)
     none = slices.group == NO_CHEST
     assert none.sum() == 1
-    assert not slices.label[none].any()
     assert (slices.hu[none] == 40).all()
+    assert not slices.label[none | (slices.group == DRAWN)].any()
+
+
+def test_a_scan_gives_its_radiographs_as_images_of_no_chest(medseg: Path) -> None:
+    drawn = read_lung_slices([medseg]).hu[-DRAWN_SLICES - 80 - 4 : -DRAWN_SLICES - 80]
+    assert drawn.shape == (4, SIDE, SIDE)
+    assert np.corrcoef(drawn[0].ravel(), drawn[1].ravel())[0, 1] < -0.99  # black and white exchanged
+
+
+def test_drawn_images_are_the_same_each_time_and_of_all_kinds() -> None:
+    first, second = draw_no_chest(10, 64), draw_no_chest(10, 64)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert len({image.tobytes() for image in first}) == 10
 
 
 def test_a_dataset_without_lung_masks_is_refused(tmp_path: Path, phantom: Phantom) -> None:

@@ -83,7 +83,7 @@ def test_blanked_slices_keep_their_lungs() -> None:
 
 
 def test_a_short_training_goes_on_and_scores(tmp_path: Path) -> None:
-    slices, short = two_lungs(), replace(TRAINING, epochs=1, precision="32-true")
+    slices, short = two_lungs(), replace(TRAINING, epochs=1, compile=False)
     sampling = LungSampling(steps=2, batch_size=2)
     checkpoint = train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
     with pytest.raises(ConfigError, match="holds a training already"):

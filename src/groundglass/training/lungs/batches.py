@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, LungSlices
+from groundglass.training.lungs.slices import DRAWN, LEFT, NO_CHEST, RIGHT, LungSlices
 
 INPUT_SIDE = 160  # pixels of the network's input
 PADDING_HU = (-1000.0, -1024.0, -2000.0, -3024.0)  # what scanners and anonymisers write where there is no patient
-NO_CHEST_SHARE = 0.1  # of the slices of an epoch
+NO_CHEST_SHARES = {NO_CHEST: 0.1, DRAWN: 0.06}  # of the slices of an epoch
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class LungSampling:
 class LungBatches:
     """A `BatchSource` of images (N, 1, S, S) in [0, 1] and maps (N, 2, S, S) of the right and the left lung.
 
-    Cases count by the square root of their slices, and `NO_CHEST` with its own share. The right lung is the one on the
-    left of the image, also where an image is mirrored or turned upside down: the network learns where a lung lies
-    beside the mediastinum, and the scan's geometry tells what that side is called.
+    Cases count by the square root of their slices, and images without lung with shares of their own. The right lung is
+    the one on the left of the image, also where an image is mirrored or turned upside down: the network learns where a
+    lung lies beside the mediastinum, and the scan's geometry tells what that side is called.
     """
 
     def __init__(self, slices: LungSlices, sampling: LungSampling) -> None:
@@ -78,12 +78,11 @@ class LungBatches:
 
 def _weights(slices: LungSlices) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """(n,) the chance of each slice to be drawn."""
-    names, case, count = np.unique(slices.group, return_inverse=True, return_counts=True)
-    share = np.sqrt(count)
-    is_chest = names != NO_CHEST
-    share[is_chest] *= (1.0 if is_chest.all() else 1 - NO_CHEST_SHARE) / max(share[is_chest].sum(), 1e-9)
-    share[~is_chest] = NO_CHEST_SHARE if is_chest.any() else 1.0
-    return np.asarray((share / count)[case])
+    names, group, count = np.unique(slices.group, return_inverse=True, return_counts=True)
+    fixed = np.array([NO_CHEST_SHARES.get(name, 0.0) for name in names.tolist()])
+    cases = np.where(fixed > 0, 0.0, np.sqrt(count))
+    share = fixed + (1 - fixed.sum()) * cases / max(cases.sum(), 1.0)
+    return np.asarray((share / share.sum() / count)[group])
 
 
 class _Draw:
@@ -145,7 +144,7 @@ def _move(hu: Tensor, maps: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
     angle = angle + math.pi * draw.chance(0.06)
     angle = torch.where(draw.chance(0.03), draw.uniform(-math.pi, math.pi), angle)
     zoom = torch.exp(draw.uniform(-0.35, 0.75) + draw.chance(0.12) * draw.uniform(0.2, 0.7))
-    stretch = torch.exp(draw.uniform(-0.15, 0.15))
+    stretch = torch.exp(draw.uniform(-0.35, 0.35))
     mirror, flip = (1 - 2 * draw.chance(probability).float() for probability in (0.5, 0.06))
     cos, sin = torch.cos(angle), torch.sin(angle)
     rows = torch.stack([cos * mirror * stretch, -sin * flip * stretch, sin * mirror, cos * flip], 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,18 @@ from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import recognise_intensity
 from groundglass.scan.packed_mask import PackedMask
+from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
+from groundglass.training.lungs.no_chest import draw_no_chest, radiographs
 
 SIDE = 256  # pixels of a stored slice; the network sees fewer, after crops and turns
 RIGHT, LEFT = 1, 2
 NOT_STATED = 255  # in a lung mask: the slice is not labelled
-NO_CHEST = "no-chest"  # the group of slices that show no lung at all
+NO_CHEST = "no-chest"  # the group of real slices that show no lung at all
+DRAWN = "drawn"  # the group of drawn and projected images that show no chest
+DRAWN_SLICES = 150
+PHANTOM = "phantom"  # the group of the synthetic chests
+PHANTOM_SEEDS = range(100, 104)
 LUNG_FOLDERS = {"rp_im": "rp_lung_msk", "ct": "lung"}  # folder of the images -> folder of the lung masks
 # Slices on which the threshold finder, which labels what a mask does not state, takes bowel for lung (looked at).
 DOUBTFUL = {"coronacases/004": range(9, 14)}
@@ -38,7 +44,7 @@ class LungSlices:
     Attributes:
         hu: (n, SIDE, SIDE) int16, HU or estimated HU.
         label: (n, SIDE, SIDE) uint8: 0, `RIGHT` or `LEFT` (the patient's sides).
-        group: (n,) the case that a slice comes from, or `NO_CHEST`.
+        group: (n,) the case that a slice comes from, `PHANTOM`, `NO_CHEST` or `DRAWN`.
     """
 
     hu: NDArray[np.int16]
@@ -52,9 +58,11 @@ class LungSlices:
 def read_lung_slices(
     datasets: Sequence[Path], no_chest: Path | None = None, patterns: Sequence[str] = ()
 ) -> LungSlices:
-    """Read every case with a lung mask, and slices that show no chest.
+    """Read every case with a lung mask, and images that show no chest.
 
-    Lesions count as lung. Slices whose lung mask is not stated are labelled by thresholds.
+    Lesions count as lung. Slices whose lung mask is not stated are labelled by thresholds. Synthetic chests are added,
+    and images of what is no slice of a chest (water phantoms, limbs, screens, radiographs), drawn or projected from
+    the cases.
 
     Args:
         datasets: Dataset folders in the layout of MedSeg's volumes or of coronacases.
@@ -74,6 +82,8 @@ def read_lung_slices(
         )
     rows = [row for case in chosen for row in _case_rows(case)]
     rows += [] if no_chest is None else list(_no_chest_rows(no_chest))
+    rows += list(_phantom_rows())
+    rows += [_empty_row(plane, DRAWN) for plane in draw_no_chest(DRAWN_SLICES, SIDE)]
     hu, label, group = zip(*rows, strict=True)
     return LungSlices(np.array(hu), np.array(label), np.array(group))
 
@@ -95,12 +105,27 @@ def _case_rows(case: Case) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8
     if unlabelled.any():
         found = np.asarray(find_lungs_in_volume(hu, view.geometry).mask)
         lungs[unlabelled] = found[unlabelled]
+    labelled = [z for z in range(len(hu)) if z not in DOUBTFUL.get(case.name, ())]
+    yield from _chest_rows(hu, lungs, labelled, case.name)
+    for plane in radiographs(hu):
+        yield _empty_row(plane, DRAWN)
+
+
+def _phantom_rows() -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8], str]]:
+    for seed in PHANTOM_SEEDS:
+        phantom = chest_phantom(seed, shape=(20, 288, 352))
+        hu = np.asarray(phantom.scan.values, dtype=np.float32)
+        yield from _chest_rows(hu, phantom.lungs.voxels, range(len(hu)), PHANTOM)
+
+
+def _chest_rows(
+    hu: NDArray[np.float32], lungs: NDArray[np.bool_], labelled: Iterable[int], group: str
+) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8], str]]:
     right = np.asarray(split_left_right(PackedMask.from_slices(lungs)))
-    for z in range(len(hu)):
-        if z not in DOUBTFUL.get(case.name, ()):
-            sides = [_shrink(side[z].astype(np.float32)) > 0.5 for side in (right, lungs & ~right)]
-            label = np.where(sides[0], RIGHT, np.where(sides[1], LEFT, 0))
-            yield _rounded(_shrink(hu[z])), label.astype(np.uint8), case.name
+    for z in labelled:
+        sides = [_shrink(side[z].astype(np.float32)) > 0.5 for side in (right, lungs & ~right)]
+        label = np.where(sides[0], RIGHT, np.where(sides[1], LEFT, 0))
+        yield _rounded(_shrink(hu[z])), label.astype(np.uint8), group
 
 
 def _on_grid(scan: Scan, path: Path) -> NDArray[np.uint8]:
@@ -114,7 +139,11 @@ def _no_chest_rows(folder: Path) -> Iterator[tuple[NDArray[np.int16], NDArray[np
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
             hu = np.asarray(image).astype(np.float32) - 2048
-        yield _rounded(_shrink(hu)), np.zeros((SIDE, SIDE), np.uint8), NO_CHEST
+        yield _empty_row(hu, NO_CHEST)
+
+
+def _empty_row(hu: NDArray[np.float32], group: str) -> tuple[NDArray[np.int16], NDArray[np.uint8], str]:
+    return _rounded(_shrink(hu)), np.zeros((SIDE, SIDE), np.uint8), group
 
 
 def _shrink(plane: NDArray[np.float32]) -> NDArray[np.float32]:

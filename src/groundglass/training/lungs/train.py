@@ -23,10 +23,10 @@ TRAINING = TrainingConfig(
     optimiser="adamw",
     learning_rate=4e-3,
     weight_decay=1e-2,
-    epochs=25,
+    epochs=30,
     early_stopping_patience=0,
     ema_decay=0.99,
-    precision="bf16-mixed",
+    compile=True,
 )
 
 
