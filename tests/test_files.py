@@ -11,14 +11,17 @@ import pytest
 
 from groundglass.errors import OutputError
 from groundglass.files import (
+    check_private,
     lock_folder,
     output_errors,
     remove_staged,
     sha256_of,
     staged_folder,
+    walk,
     write_atomic,
     write_atomic_chunks,
 )
+from helpers.deep_folders import make_deep, remove_deep
 
 KILLED_WHILE_STAGING = """
 import os, signal, sys
@@ -305,3 +308,67 @@ def test_a_folder_that_cannot_be_written_raises_an_os_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         lock_folder(tmp_path / "file")
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "lock").symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match="its file lock is a link"):
+        lock_folder(tmp_path / "folder")
+    assert (tmp_path / "target").read_text() == "mine"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
+def test_a_folder_into_which_every_user_may_write_is_not_private(tmp_path: Path, mode: int) -> None:
+    check_private(tmp_path)
+    tmp_path.chmod(mode)
+    with pytest.raises(OutputError, match=r"every user of this machine may write into .*: chmod 700"):
+        check_private(tmp_path)
+
+
+# Walking
+
+
+def test_folders_are_walked_as_os_walk_does(tmp_path: Path) -> None:
+    for name in ("b/c/d", "a", ".hidden/e"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    (tmp_path / "dead").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    expected = {
+        (Path(parent), tuple(sorted(folders)), tuple(sorted(names))) for parent, folders, names in os.walk(tmp_path)
+    }
+    assert {(parent, tuple(folders), tuple(names)) for parent, folders, names in walk(tmp_path)} == expected
+    seen = []
+    for parent, folders, _ in walk(tmp_path):
+        folders[:] = [name for name in folders if name != "b"]
+        seen.append(parent.name)
+    assert "c" not in seen
+    assert list(walk(tmp_path / "nothing")) == []
+
+
+def test_a_tree_that_is_deeper_than_python_can_recurse_is_walked(tmp_path: Path) -> None:
+    make_deep(tmp_path, 1500)
+    assert max(len(parent.parts) for parent, _, _ in walk(tmp_path)) >= 1500
+    remove_deep(tmp_path)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_a_killed_process_left_a_day_ago_is_removed_by_the_next_one(exists: bool, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    if exists:
+        target.mkdir()
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", KILLED_WHILE_STAGING, str(target)], check=False)
+    parent = target if exists else tmp_path
+    left, young = parent.glob(".groundglass-out-*")
+    os.utime(left, (0, 0))
+    (parent / ".groundglass-other-00000000").mkdir()
+    os.utime(parent / ".groundglass-other-00000000", (0, 0))
+    with staged_folder(target):
+        pass
+    assert not left.exists()
+    assert young.exists()
+    assert (parent / ".groundglass-other-00000000").exists()

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from groundglass.errors import GroundglassError, ModelError
-from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError
-from helpers.factories import exit_at_once, make_pid_reporter, make_printer, raise_model_error
+from groundglass.workers import MemoryLimitError, TimeLimitError, Worker, WorkerClosedError, WorkerDiedError
+from helpers.factories import exit_at_once, make_memory_eater, make_pid_reporter, make_printer, raise_model_error
 from helpers.scripted_worker import hanging_pids, is_alive, script_worker, wait_until
 
 
@@ -151,3 +151,24 @@ def test_nothing_that_the_process_prints_reaches_the_terminal(capfd: pytest.Capt
     finally:
         process.close()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_task_that_needs_too_much_memory_is_refused_and_the_next_is_done() -> None:
+    process: Worker[int, int] = Worker(make_memory_eater, 60, 1, memory_bytes=1 << 30)
+    try:
+        assert process.run(500 << 20) == 500 << 20
+        with pytest.raises(MemoryLimitError, match="more memory than one scan may take"):
+            process.run(2 << 30)
+        assert process.run(500 << 20) == 500 << 20
+    finally:
+        process.close()
+
+
+def test_a_smaller_limit_of_memory_that_is_in_force_stays_and_no_core_is_left() -> None:
+    code = (
+        "import resource as r; from groundglass.workers import limit_memory; "
+        "r.setrlimit(r.RLIMIT_DATA, (1 << 29, 1 << 30)); limit_memory(1 << 34); "
+        "print(r.getrlimit(r.RLIMIT_DATA), r.getrlimit(r.RLIMIT_CORE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{(1 << 29, 1 << 30)} 0\n"

@@ -22,6 +22,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+OUT_OF_MEMORY = "it needs more memory than one scan may take (16 GiB), or than there is: cut it into smaller scans"
+
 
 class GroundglassError(Exception):
     """Base class of all errors that groundglass raises on purpose."""

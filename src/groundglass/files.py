@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from groundglass.errors import OutputError
 
+_STALE_S = 24 * 3600.0  # after which a hidden folder is taken as left by a process that was killed
 _PREFIX, _REPLACED = ".groundglass-", "-replaced"  # parts of the names of hidden files and folders
 
 
@@ -89,6 +94,7 @@ def staged_folder(target: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
         parent = target if target.exists() else target.parent
         parent.mkdir(parents=True, exist_ok=True)
         staging = parent / f"{_PREFIX}{target.name}-{secrets.token_hex(4)}"
+        _remove_stale(parent, target)
         staging.mkdir()
         try:
             yield staging
@@ -106,12 +112,29 @@ def remove_staged(target: Path) -> None:
     Raises:
         OutputError: A folder cannot be removed.
     """
-    hidden = re.compile(f"{re.escape(_PREFIX + target.name)}-[0-9a-f]{{8}}({_REPLACED})?")
+    hidden = _staged_name(target)
     with output_errors(target):
         for parent in (target, target.parent):
             for path in parent.glob(f"{_PREFIX}*"):
                 if hidden.fullmatch(path.name):
                     shutil.rmtree(path)
+
+
+def _remove_stale(parent: Path, target: Path) -> None:
+    """Remove what killed processes left of earlier calls for `target` long ago; a younger one may be in use.
+
+    What they had replaced already stays, since it may be the only copy of an earlier result.
+    """
+    for path in parent.glob(f"{_PREFIX}{glob.escape(target.name)}-*"):
+        is_staged = _staged_name(target).fullmatch(path.name) and not path.name.endswith(_REPLACED)
+        with suppress(OSError):
+            if is_staged and time.time() - path.stat().st_mtime > _STALE_S:
+                shutil.rmtree(path)
+
+
+def _staged_name(target: Path) -> re.Pattern[str]:
+    """Return the pattern of the names of hidden folders of `staged_folder(target)`."""
+    return re.compile(f"{re.escape(_PREFIX + target.name)}-[0-9a-f]{{8}}({_REPLACED})?")
 
 
 def _exchange(staging: Path, target: Path, replaces: set[str]) -> None:
@@ -135,10 +158,58 @@ def _exchange(staging: Path, target: Path, replaces: set[str]) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield every folder below a folder, itself first, with the names of its folders and of its other entries, sorted.
+
+    As `os.walk`, which fails at a depth of some hundred folders: the caller may remove names from the list of folders
+    to leave them out, links to folders are not followed, and folders that cannot be read are left out.
+    """
+    waiting = [folder]
+    while waiting:
+        parent = waiting.pop()
+        folders: list[str] = []
+        names: list[str] = []
+        links = set()
+        try:
+            with os.scandir(parent) as entries:
+                for entry in entries:
+                    (folders if _is_folder(entry) else names).append(entry.name)
+                    if entry.is_symlink():
+                        links.add(entry.name)
+        except OSError:
+            continue
+        folders.sort()
+        names.sort()
+        yield parent, folders, names
+        waiting += [parent / name for name in reversed(folders) if name not in links]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_private(folder: Path) -> None:
+    """Refuse a folder in which other users may put, replace or remove files.
+
+    Raises:
+        OutputError: The folder belongs to another user, or every user may write into it.
+    """
+    if os.name != "posix":
+        return
+    state = folder.stat()
+    if state.st_uid not in (os.geteuid(), 0):
+        raise OutputError(f"{folder} belongs to another user: name a folder of your own")
+    if state.st_mode & stat.S_IWOTH:
+        raise OutputError(f"every user of this machine may write into {folder}: chmod 700 {folder}")
 
 
 def lock_folder(folder: Path) -> FileLock | None:
@@ -148,8 +219,10 @@ def lock_folder(folder: Path) -> FileLock | None:
         The lock, held until its `release` or until nothing refers to it; None if another process holds it.
 
     Raises:
-        OSError: The folder is not writable.
+        OSError: The folder is not writable, or its file `lock` is a link, which would be followed.
     """
+    if (folder / "lock").is_symlink():
+        raise OSError(errno.ELOOP, "its file lock is a link", folder / "lock")
     lock = FileLock(folder / "lock", timeout=0, mode=0o600, thread_local=False)
     try:
         lock.acquire()

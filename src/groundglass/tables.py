@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from groundglass.errors import FormatError
+from groundglass.plain_text import inert_cell, inert_markdown, original_cell
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xls", ".ods")  # workbooks are refused with the way to fix it
 SEPARATORS = ",;\t|"
@@ -190,14 +191,14 @@ def _split_rows(lines: Sequence[str], separator: str, first_line: int) -> Iterat
     begin = first_line
     try:
         for cells in reader:
-            yield begin, [cell.strip(_AROUND_CELLS).replace("\t", " ") for cell in cells]
+            yield begin, [original_cell(cell.strip(_AROUND_CELLS).replace("\t", " ")) for cell in cells]
             begin = first_line + reader.line_num
     except csv.Error as error:
         raise FormatError(f"line {begin} cannot be read: {error}") from error
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = (), digits: int | None = None) -> str:
-    r"""Format rows as CSV with lines that end in `\n`; None becomes an empty cell.
+    r"""Format rows as CSV with lines that end in `\n`; None becomes an empty cell, and no cell a formula.
 
     Args:
         rows: One mapping for each row.
@@ -212,21 +213,21 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = (), dig
     for row in rows:
         if digits is not None:
             row = {key: round(value, digits) if isinstance(value, float) else value for key, value in row.items()}
-        writer.writerow(row)
+        writer.writerow({key: inert_cell(value) for key, value in row.items()})
     return text.getvalue()
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> Iterator[str]:
-    """Yield the lines of a Markdown table; `|` inside a cell is escaped.
+    """Yield the lines of a Markdown table; what cells hold is shown as it is.
 
     Args:
         header: A title for each column.
         rows: Cells as text.
         left: Indices of the columns that are aligned left (-1 is the last one); the others are aligned right.
     """
-    columns, escaped_bar = range(len(header)), r"\|"
+    columns = range(len(header))
     aligned_left = {index % len(header) for index in left}
     yield f"| {' | '.join(header)} |"
     yield f"|{'|'.join('---' if column in aligned_left else '---:' for column in columns)}|"
     for row in rows:
-        yield f"| {' | '.join(cell.replace('|', escaped_bar) for cell in row)} |"
+        yield f"| {' | '.join(map(inert_markdown, row))} |"

@@ -21,12 +21,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any, Generic, TypeVar, cast
 
-from groundglass.errors import GroundglassError
+from groundglass.errors import OUT_OF_MEMORY, GroundglassError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 START_LIMIT_S = 300.0
 IDLE_LIMIT_S = 900.0  # a process without a task ends after this time; the next task starts another one
+JOB_BYTES = 16 << 30  # of memory that the processing of one scan may take
+_PIPE_BYTES = 1 << 20  # so that a decoded slice passes at once; systems other than Linux take no wish
 _TRIES = 2
 _START_PAUSES_S = (0.0, 1.0, 5.0)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -40,6 +42,14 @@ class WorkerDiedError(Exception):
     """The process of a task died twice; the message is its exit code or signal."""
 
 
+class MemoryLimitError(GroundglassError):
+    """A task needs more memory than its process may take, or than there is."""
+
+
+class WorkerStartError(GroundglassError):
+    """No process can be started, whatever the task: memory or processes have run out."""
+
+
 class WorkerClosedError(Exception):
     """The worker was closed while it had a task."""
 
@@ -47,7 +57,13 @@ class WorkerClosedError(Exception):
 class Worker(Generic[Task, Result]):
     """Does tasks in a process of its own, which is replaced when it dies."""
 
-    def __init__(self, factory: Callable[[], Callable[[Task], Result]], time_limit_s: float, threads: int) -> None:
+    def __init__(
+        self,
+        factory: Callable[[], Callable[[Task], Result]],
+        time_limit_s: float,
+        threads: int,
+        memory_bytes: int = JOB_BYTES,
+    ) -> None:
         """Describe the process; it is started by `start` or by the first task.
 
         Args:
@@ -55,8 +71,10 @@ class Worker(Generic[Task, Result]):
                 the process must be able to import it.
             time_limit_s: Time limit of a task in seconds.
             threads: Number of threads that the process may compute with.
+            memory_bytes: Memory that the process may take: see `limit_memory`.
         """
         self._factory, self._time_limit_s, self._threads = factory, time_limit_s, threads
+        self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._process_lock, self._task_lock = threading.Lock(), threading.Lock()
         self._closed = False
@@ -78,6 +96,7 @@ class Worker(Generic[Task, Result]):
             TimeLimitError: The task took too long.
             WorkerDiedError: The process died both times.
             WorkerClosedError: The worker was closed meanwhile.
+            MemoryLimitError: The task needs more memory than the process may take.
             GroundglassError: The task or the factory raised it, or no process can be started.
         """
         cause = ""
@@ -116,7 +135,7 @@ class Worker(Generic[Task, Result]):
                 cause = self._kill()
             except TimeLimitError:
                 cause = f"not ready after {START_LIMIT_S:g} s"
-        raise GroundglassError(f"no worker process could be started ({cause}): check that enough memory is free")
+        raise WorkerStartError(f"no worker process could be started ({cause}): check that enough memory is free")
 
     def _launch(self) -> None:
         with self._process_lock:
@@ -126,9 +145,10 @@ class Worker(Generic[Task, Result]):
             threads = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
             paths = os.pathsep.join(path for path in sys.path if path)
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", "from groundglass.workers import serve; serve()"],
+                [sys.executable, "-P", "-c", f"from groundglass.workers import serve; serve({self._memory_bytes})"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                pipesize=_PIPE_BYTES,
                 env={**os.environ, "PYTHONPATH": paths, **threads},
             )
 
@@ -146,7 +166,7 @@ class Worker(Generic[Task, Result]):
         timer.daemon = True
         timer.start()
         try:
-            pickle.dump(message, cast(IO[bytes], process.stdin))
+            pickle.dump(message, cast(IO[bytes], process.stdin), pickle.HIGHEST_PROTOCOL)
             cast(IO[bytes], process.stdin).flush()
             reply = pickle.load(cast(IO[bytes], process.stdout))
         except (EOFError, OSError, pickle.UnpicklingError):
@@ -189,8 +209,28 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def serve() -> None:
+def limit_memory(count: int) -> None:
+    """Limit the memory that this process may take, so that a hostile file cannot exhaust that of the machine.
+
+    Only what is written to counts: not the code of libraries, and not files that are mapped. Systems other than Linux
+    keep no such limit. A crash leaves no core file, which would hold the patient's data.
+
+    Args:
+        count: Number of bytes; a smaller limit that is in force stays.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return
+    for kind, wanted in ((resource.RLIMIT_DATA, count), (resource.RLIMIT_CORE, 0)):
+        allowed = resource.getrlimit(kind)
+        in_force = [limit for limit in allowed if limit != resource.RLIM_INFINITY]
+        resource.setrlimit(kind, (min([wanted, *in_force]), allowed[1]))
+
+
+def serve(memory_bytes: int) -> None:
     """Run the process's side: call the factory, then do one task after another until the owner has gone."""
+    limit_memory(memory_bytes)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the owner, which decides what to do
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
@@ -212,9 +252,11 @@ def serve() -> None:
             return function(*arguments)
         except GroundglassError as error:
             return error
+        except MemoryError:
+            return MemoryLimitError(OUT_OF_MEMORY)
 
     def send(reply: Any) -> None:
-        pickle.dump(reply, replies)
+        pickle.dump(reply, replies, pickle.HIGHEST_PROTOCOL)
         replies.flush()
 
     threading.Thread(target=receive, daemon=True).start()

@@ -15,7 +15,7 @@ from pydicom import Dataset
 
 from groundglass.apps.follow import follow
 from groundglass.cli import main
-from groundglass.errors import ConfigError, FormatError
+from groundglass.errors import ConfigError, FormatError, OutputError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.report.findings import ModelRef
@@ -189,8 +189,40 @@ def test_too_few_scans_missing_dates_and_unreadable_scans_are_refused(
         follow(scans[:2], tmp_path, grey_band, DAYS[:1])
     with pytest.raises(FormatError, match=r"scan 2 of 2: .*no such file"):
         follow([scans[0], tmp_path / "none"], tmp_path, grey_band)
-    assert (tmp_path / "scan-1" / "findings.json").is_file()
-    assert not (tmp_path / "follow.html").exists()
+    assert not list(tmp_path.glob("*"))
+
+
+def test_a_follow_up_replaces_an_earlier_one_as_a_whole_or_not_at_all(
+    scans: list[Path], grey_band: Segmenter, tmp_path: Path
+) -> None:
+    follow(scans[:2], tmp_path, grey_band, DAYS[:2])
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "scan-1").mkdir()  # not of the follow-up
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(FormatError):
+        follow([scans[1], scans[0], tmp_path / "none"], tmp_path, grey_band)
+
+    def stop(done: int, _: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(scans[:2], tmp_path, grey_band, DAYS[::-1][:2], progress=stop)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match="scan-1 is not a folder of an earlier follow-up"):
+        follow(scans[:2], tmp_path, grey_band)
+    mine = tmp_path / "2020-03-01" / "mine.txt"
+    mine.touch()
+    with pytest.raises(OutputError, match=r"mine.txt is not of the follow-up"):
+        follow(scans[:2], tmp_path, grey_band, DAYS[:2])
+    mine.unlink()
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    later = [datetime(2021, 5, day) for day in (1, 2)]
+    result = follow(scans[:2], tmp_path, grey_band, later)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(visit.folder for visit in result.visits),
+        *("follow.html", "follow.csv", "follow.json", "notes.txt", "scan-1"),
+    }
 
 
 def test_dicom_dates_give_the_order_and_different_patients_a_warning(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from groundglass.apps.service.processing import JobResult
 from groundglass.errors import ModelError
 
 
@@ -52,3 +53,13 @@ def make_endless_computation() -> Callable[[Path], None]:
             number += 1
 
     return compute
+
+
+def make_instant_job() -> Callable[[Path], JobResult]:
+    """Make a function that does a job of the service in no time."""
+    return lambda _: JobResult("no lesion", ())
+
+
+def make_memory_eater() -> Callable[[int], int]:
+    """Make a function that takes as many bytes of memory as it is told."""
+    return lambda count: len(bytearray(count))

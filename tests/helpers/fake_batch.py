@@ -3,9 +3,11 @@
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from groundglass.apps.batch.items import BatchItem
+from groundglass.apps.batch.processing import process_item
 from groundglass.apps.batch.records import (
     BatchSettings,
     ItemRecord,
@@ -15,6 +17,7 @@ from groundglass.apps.batch.records import (
     write_record,
 )
 from groundglass.files import staged_folder
+from helpers.fake_engine import fake_segmenter
 from helpers.scripted_worker import run_script
 
 
@@ -36,6 +39,16 @@ class FakeBatchWorkerFactory:
         record = record.model_copy(update={"files": ("findings.json",)})
         write_record(record, self.settings.folder)
         return record
+
+
+@dataclass(frozen=True)
+class GreyBandBatchWorkerFactory:
+    """Processes items as a batch does, with a segmenter that needs no model."""
+
+    settings: BatchSettings
+
+    def __call__(self) -> Callable[[BatchItem], ItemRecord]:
+        return partial(process_item, settings=self.settings, segmenter=fake_segmenter())
 
 
 def write_scripts(folder: Path, **scripts: str) -> Path:

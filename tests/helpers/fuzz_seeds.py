@@ -160,16 +160,16 @@ def _write_frames(scan: Scan, folder: Path) -> None:
         parts.append(write_enhanced(Scan(values, Geometry(values.shape, affine)), path, **names, **stated))
     _pack(folder / "frames-parts.zip", parts)
     data = dcmread(write_enhanced(scan, folder / "frames-lossless.dcm"))
-    _pack_lossless(data, data.pixel_array, folder)
+    pack_lossless(data, data.pixel_array, folder / "series")
     data.save_as(folder / "frames-lossless.dcm")
     data = dcmread(folder / "j.dcm")
-    _pack_lossless(data, data.pixel_array[None], folder)
+    pack_lossless(data, data.pixel_array[None], folder / "series")
     data.save_as(folder / "lossless.dcm")
 
 
-def _pack_lossless(data: Dataset, frames: NDArray[np.uint16], folder: Path) -> None:
+def pack_lossless(data: Dataset, frames: NDArray[np.uint16], folder: Path) -> None:
     """Replace the pixels of an instance by the same ones as JPEG Lossless, which GDCM encodes."""
-    path = folder / "series" / "packed.dcm"
+    path = folder / "packed.dcm"
     packed: list[bytes] = []
     for frame in frames:
         writer = SimpleITK.ImageFileWriter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ class Server:
         folder: Folder of the server.
         arguments: Further arguments of the command line.
         log: File that receives the output of the server.
+        descriptors: Largest number of files and connections that its process may have open; None for the usual one.
         process: The process of the server.
         url: Address of the server, once it has started.
     """
@@ -32,12 +34,16 @@ class Server:
     folder: Path
     arguments: tuple[str, ...]
     log: Path
+    descriptors: int | None = None
     process: subprocess.Popen[bytes] = field(init=False)
     url: str = ""
 
     def start(self, port: int = 0) -> None:
         """Start the server, and wait until it answers."""
         code = "from groundglass.cli import main; main()"
+        if self.descriptors is not None:
+            limits = (self.descriptors, self.descriptors)
+            code = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, {limits}); {code}"
         options = ["-o", str(self.folder), "--port", str(port), *self.arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-c", code, "serve", *options], stdout=log, stderr=log)
@@ -69,6 +75,16 @@ class Server:
         raise AssertionError(
             f"the condition did not hold within {limit_s} s; the server's log:\n{self.log.read_text()}"
         )
+
+    def connect(self) -> socket.socket:
+        """Open a connection on which nothing is sent."""
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        return socket.create_connection((host, int(port)), timeout=30)
+
+    def memory_mib(self) -> float:
+        """Return the memory that the server's process holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
 
     def post(self, *files: Path | tuple[str, bytes]) -> httpx.Response:
         """Upload files, given as paths or as names with their content."""

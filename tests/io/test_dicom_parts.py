@@ -2,13 +2,16 @@
 
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom import Dataset
 
+from groundglass.apps.info import describe_input
 from groundglass.errors import FormatError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.reader import read_scan
@@ -79,6 +82,69 @@ def test_a_part_without_the_others_is_refused(
         read_scan(tmp_path / "a")
     with pytest.raises(FormatError, match=message):
         read_scan(next((tmp_path / "a").iterdir()))
+
+
+def number_frames(path: Path, numbers: Sequence[int]) -> Path:
+    """State the number that each frame has in its stack."""
+    data = pydicom.dcmread(path)
+    for frame, number in zip(data.PerFrameFunctionalGroupsSequence, numbers, strict=True):
+        content = Dataset()
+        content.StackID, content.InStackPositionNumber = "1", number
+        frame.FrameContentSequence = [content]
+    data.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("numbers", "missing"),
+    [
+        (range(9, 17), "8 of 16 frames"),
+        (range(2, 10), "1 of 9 frames"),
+        (range(1, 17, 2), "7 of 15 frames"),
+        ((1, 2, 3, 4, 6, 7, 8, 9), "1 of 9 frames"),
+        (range(1, 9), None),
+        (range(8, 0, -1), None),
+        (range(8), None),  # counted from 0
+        ([1] * 8, None),
+        (range(70_000, 70_008), None),
+    ],
+)
+def test_a_part_without_attributes_of_a_concatenation_is_told_by_the_numbers_of_its_frames(
+    numbers: Sequence[int], missing: str | None, scan: Scan, tmp_path: Path
+) -> None:
+    path = number_frames(write_enhanced(scan, tmp_path / "a.dcm"), numbers)
+    found = read_scan(path)
+    assert np.array_equal(found.values, scan.values)
+    if missing is None:
+        assert found.notes == ()
+    else:
+        (note,) = found.notes
+        assert f"{missing} are not here (in another file?): volumes are of those that are here" in note
+        assert note in describe_input(path).notes
+
+
+def test_parts_without_attributes_of_a_concatenation_are_whole_together(scan: Scan, tmp_path: Path) -> None:
+    names = (
+        "ConcatenationUID",
+        "InConcatenationNumber",
+        "InConcatenationTotalNumber",
+        "ConcatenationFrameOffsetNumber",
+    )
+    paths = write_parts(scan, tmp_path / "a", slice(0, 4), slice(4, 8), **dict.fromkeys(names))
+    for path, numbers in zip(paths, (range(1, 5), range(5, 9)), strict=True):
+        number_frames(path, numbers)
+    assert read_scan(tmp_path / "a").notes == ()
+    assert read_scan(paths[0]).notes == ()  # nothing says that there is more
+    assert "4 of 8 frames are not here" in read_scan(paths[1]).notes[0]
+
+
+@pytest.mark.parametrize("placed", [4, 7])
+def test_frames_without_a_position_are_refused(placed: int, scan: Scan, tmp_path: Path) -> None:
+    data = pydicom.dcmread(write_enhanced(scan, tmp_path / "a.dcm"))
+    data.PerFrameFunctionalGroupsSequence = data.PerFrameFunctionalGroupsSequence[:placed]
+    data.save_as(tmp_path / "a.dcm")
+    with pytest.raises(FormatError, match=f"states 8 frames, and the position of only {placed} of them"):
+        read_scan(tmp_path / "a.dcm")
 
 
 def test_a_part_that_is_there_twice_counts_once(scan: Scan, tmp_path: Path) -> None:

@@ -45,18 +45,50 @@ def test_member_names_never_become_paths(scan: Scan, files: list[Path], tmp_path
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "inside"]
 
 
-def test_links_folders_and_hidden_files_are_ignored(scan: Scan, files: list[Path], tmp_path: Path) -> None:
+def link_to(target: str, archive: zipfile.ZipFile, name: str = "link.dcm") -> None:
+    link = zipfile.ZipInfo(name)
+    link.create_system = 3
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    archive.writestr(link, target)
+
+
+@pytest.mark.parametrize("targets", [["/etc/passwd"], ["a/IM0000.dcm", "nowhere", "link.dcm"]])
+def test_links_are_not_followed_and_a_note_counts_them(
+    scan: Scan, files: list[Path], tmp_path: Path, targets: list[str]
+) -> None:
     path = pack(tmp_path / "a.zip", files)
     with zipfile.ZipFile(path, "a") as archive:
-        link = zipfile.ZipInfo("link.dcm")
-        link.external_attr = (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(link, "/etc/passwd")
+        for number, target in enumerate(targets):
+            link_to(target, archive, f"a/link{number}.dcm")
+        link_to("/etc/passwd", archive, "a/.hidden")
+    found = read_scan(path)
+    assert np.array_equal(found.values, scan.values)
+    expected = f"left out: {len(targets)} symbolic link{'s' if len(targets) > 1 else ''}"
+    assert found.notes == (expected,)
+    assert expected in describe_input(path).notes
+
+
+def test_an_archive_of_links_alone_is_refused(files: list[Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for file in files:
+            link_to(str(file), archive, file.name)
+    with pytest.raises(
+        FormatError, match=r"a\.zip holds no DICOM image but 6 symbolic links: give the folder of the CT"
+    ):
+        read_scan(tmp_path / "a.zip")
+
+
+def test_folders_and_hidden_files_are_ignored(scan: Scan, files: list[Path], tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", files)
+    with zipfile.ZipFile(path, "a") as archive:
         archive.mkdir("folder")
         archive.writestr("__MACOSX/._x.dcm", files[0].read_bytes())
         archive.writestr("a/.hidden.dcm", files[0].read_bytes())
         archive.writestr("a/readme.txt", "other files may be there")
         archive.writestr("nested.zip", pack(tmp_path / "b.zip", files).read_bytes())
-    assert np.array_equal(read_scan(path).values, scan.values)
+    found = read_scan(path)
+    assert np.array_equal(found.values, scan.values)
+    assert found.notes == ()
 
 
 def test_zip_bombs_are_refused_before_unpacking(

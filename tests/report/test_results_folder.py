@@ -87,6 +87,19 @@ def test_a_folder_of_masks_that_is_not_an_earlier_result_is_never_replaced(analy
     assert content(tmp_path) == {"lesions/drawn.png": b"mine"}
 
 
+@pytest.mark.parametrize("name", ["lesions.dcm", "findings.dcm", "lesions.png"])
+def test_masks_and_dicom_of_which_no_findings_are_there_are_not_left_beside_another_scan(
+    analyses: Analyses, tmp_path: Path, name: str
+) -> None:
+    save(analyses.dicom, tmp_path)
+    (tmp_path / "findings.json").unlink()
+    (tmp_path / name).write_text("of another patient")
+    before = content(tmp_path)
+    with pytest.raises(OutputError, match=r"is not a file of an earlier result: name another folder, or remove it"):
+        save(analyses.volume, tmp_path)
+    assert content(tmp_path) == before
+
+
 @pytest.mark.parametrize("failing", [1, 4, 7, 10], ids=["first file out", "fourth file out", "first in", "last in"])
 def test_an_error_while_files_are_exchanged_keeps_the_earlier_result(
     failing: int, analyses: Analyses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from groundglass.errors import ConfigError, InputError
-from groundglass.files import write_atomic
+from groundglass.errors import ConfigError, InputError, OutputError
+from groundglass.files import staged_folder, write_atomic
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_options import DicomOptions
@@ -15,8 +17,12 @@ from groundglass.io.reader import read_scan
 from groundglass.report.analysis import save, segment
 from groundglass.report.follow_up import FollowUp, Visit, compare_visits, make_visit
 from groundglass.report.follow_up_page import render_follow_up
+from groundglass.report.results_folder import RESULT_NAMES
 from groundglass.scan.kinds import IntensityKind
 from groundglass.tables import csv_text
+
+_FILES = ("follow.html", "follow.csv", "follow.json")
+_SCAN_FOLDER = re.compile(r"\d{4}-\d\d-\d\d(-scan-\d+)?|scan-\d+")  # names that `_folder_name` gives
 
 
 def follow(
@@ -32,7 +38,8 @@ def follow(
 
     Args:
         sources: Paths of two or more scans.
-        folder: Gets a folder of results for each scan, and `follow.html`, `follow.csv` and `follow.json`.
+        folder: Gets a folder of results for each scan, and `follow.html`, `follow.csv` and `follow.json`: all of them
+            when every scan is done, or nothing. Those of an earlier follow-up are removed; other files stay.
         segmenter: A loaded model; None for the bundled one.
         dates: Date of each scan, in the order of `sources`; empty to take the dates of the DICOM headers. If no scan
             has a date, `sources` are in the order of time.
@@ -42,14 +49,35 @@ def follow(
 
     Raises:
         ConfigError: There are fewer than two scans, the number of dates differs, or only some scans have a date.
-        InputError: A scan is refused; the message states which. The results of the scans before it are kept.
-        OutputError: The folder cannot be written.
+        InputError: A scan is refused; the message states which. The folder is as it was before.
+        OutputError: The folder cannot be written; it is as it was before.
     """
     if len(sources) < 2:
         raise ConfigError(f"a follow-up needs two or more scans, found {len(sources)}")
     if dates and len(dates) != len(sources):
         raise ConfigError(f"{len(dates)} dates were given for {len(sources)} scans: give one for each, in their order")
     segmenter = segmenter or open_model()
+    earlier = _earlier_folders(folder)
+    with staged_folder(folder, replaces=(*_FILES, *earlier)) as staging:
+        result = _follow_into(staging, sources, segmenter, dates, intensity, progress, with_identity)
+        for visit in result.visits:
+            if visit.folder not in earlier and (folder / visit.folder).exists():
+                raise OutputError(
+                    f"{folder / visit.folder} is not a folder of an earlier follow-up: name another folder"
+                )
+    return result
+
+
+def _follow_into(
+    folder: Path,
+    sources: Sequence[Path],
+    segmenter: Segmenter,
+    dates: Sequence[datetime],
+    intensity: IntensityKind | None,
+    progress: Callable[[int, int], None],
+    with_identity: bool,
+) -> FollowUp:
+    """Write a follow-up into an empty folder; see `follow`."""
     repeatability = segmenter.card.repeatability
     visits: list[Visit] = []
     patients: set[str] = set()
@@ -80,6 +108,27 @@ def follow(
     return result
 
 
+def _earlier_folders(folder: Path) -> tuple[str, ...]:
+    """Return the names of the scan folders of an earlier follow-up, which may be another patient's.
+
+    Raises:
+        OutputError: One of them holds a file that the follow-up did not write, and that would be lost.
+    """
+    try:
+        visits = json.loads((folder / "follow.json").read_bytes())["visits"]
+        names = [visit["folder"] for visit in visits if _SCAN_FOLDER.fullmatch(visit["folder"])]
+    except (OSError, ValueError, LookupError, TypeError):  # there is none, or the file is another's
+        return ()
+    names = [name for name in names if (folder / name).is_dir()]
+    for name in names:
+        strangers = sorted({path.name for path in (folder / name).iterdir()} - set(RESULT_NAMES))
+        if strangers:
+            raise OutputError(
+                f"{folder / name / strangers[0]} is not of the follow-up: move it, or name another folder"
+            )
+    return tuple(names)
+
+
 def _folder_name(number: int, date: datetime | None, used: set[str]) -> str:
     """Name a scan's folder by its date, or else by its number; a second scan of a day gets both."""
     name = f"scan-{number}" if date is None else f"{date:%Y-%m-%d}"
@@ -92,14 +141,10 @@ def write_follow_up(result: FollowUp, folder: Path) -> list[Path]:
     Raises:
         OutputError: The folder cannot be written.
     """
-    texts = {
-        "follow.html": render_follow_up(result),
-        "follow.csv": _csv(result),
-        "follow.json": result.to_json() + "\n",
-    }
-    for name, text in texts.items():
+    texts = (render_follow_up(result), _csv(result), result.to_json() + "\n")
+    for name, text in zip(_FILES, texts, strict=True):
         write_atomic(folder / name, text.encode())
-    return [folder / name for name in texts]
+    return [folder / name for name in _FILES]
 
 
 def _csv(result: FollowUp) -> str:

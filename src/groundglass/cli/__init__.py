@@ -14,7 +14,8 @@ import typer
 
 from groundglass.cli import clinical, data, evaluation, services, training
 from groundglass.cli.console import replace_unprintable
-from groundglass.errors import GroundglassError
+from groundglass.errors import OUT_OF_MEMORY, GroundglassError
+from groundglass.plain_text import printable
 
 INTERRUPTED = 130  # Typer's exit code for Ctrl-C
 
@@ -49,6 +50,8 @@ def main() -> None:
         result: Any = app(standalone_mode=False)
     except GroundglassError as error:
         _exit(str(error), error.exit_code)
+    except MemoryError:
+        _exit(OUT_OF_MEMORY, 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -67,6 +70,6 @@ def main() -> None:
 
 def _exit(message: str, code: int) -> None:
     """Print a message as one line on stderr and exit."""
-    one_line = " ".join(message.split())
+    one_line = printable(" ".join(message.split()))
     sys.stderr.write(f"groundglass: {one_line}\n")
     sys.exit(code)

@@ -12,6 +12,7 @@ from groundglass.cli import options
 from groundglass.cli.console import print_lines, print_warnings, progress_bar
 from groundglass.inference.engine_config import EngineConfig
 from groundglass.io.dicom_options import DicomOptions
+from groundglass.workers import JOB_BYTES, limit_memory
 
 commands = typer.Typer()
 
@@ -38,6 +39,7 @@ def segment(
     threads: options.Threads = None,
 ) -> None:
     """Find the lesions in a scan and write a mask, findings (ml, % of lung), a preview and a report."""
+    limit_memory(JOB_BYTES)
     from groundglass.report.analysis import read_and_load, save
     from groundglass.report.analysis import segment as run
 
@@ -83,6 +85,7 @@ def info(
         return
     if source is None:
         raise typer.BadParameter("neither an input nor --engine is given: give one of them", param_hint="INPUT")
+    limit_memory(JOB_BYTES)
     from groundglass.apps.info import describe_input
 
     dicom = DicomOptions(series, acquisition, force_modality, by_instance_number, with_identity)
@@ -107,6 +110,7 @@ def follow(
     with_identity: options.WithIdentity = False,
 ) -> None:
     """Compare several scans of one patient: changes in ml and % of lung as a table and a figure."""
+    limit_memory(JOB_BYTES)
     from groundglass.apps.follow import follow as run
     from groundglass.inference.open_model import open_model
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from groundglass.errors import GroundglassError
+from groundglass.plain_text import printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,10 +30,15 @@ def console(stderr: bool = False) -> Console:
 
 
 def print_lines(lines: Sequence[object]) -> None:
-    """Print each item on a line of its own, without interpreting markup."""
+    """Print each item on a line of its own, without interpreting markup; names of files may hold escape sequences."""
     printer = console()
     for line in lines:
-        printer.print(str(line), markup=False)
+        printer.print(printable_lines(str(line)), markup=False)
+
+
+def print_line(line: str) -> None:
+    """Print a line; see `print_lines`."""
+    print_lines([line])
 
 
 def print_warnings(warnings: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from groundglass.cli import options
-from groundglass.cli.console import console, live_table, print_lines, print_warnings, require
+from groundglass.cli.console import console, live_table, print_line, print_lines, print_warnings, require
 from groundglass.errors import BatchError, GroundglassError
 from groundglass.inference.engine_config import EngineConfig
 
@@ -174,7 +174,7 @@ def serve(
         max_upload_bytes=max_upload << 20,
         max_slices=max_slices,
     )
-    run(config, lambda address: typer.echo(f"groundglass is at {address} (press Ctrl-C to stop it)"))
+    run(config, print_line)
 
 
 @commands.command()
@@ -239,13 +239,13 @@ def watch(
     day = since.date() if since else None
     watch_options = WatchOptions(url, output, dicomweb, day, model, credentials, ca, again)
     try:
-        counts = run(watch_options, RetryPolicy(poll_s=poll, time_limit_s=time_limit), once, typer.echo)
+        counts = run(watch_options, RetryPolicy(poll_s=poll, time_limit_s=time_limit), once, print_line)
     except KeyboardInterrupt:
         if once:
             raise GroundglassError("interrupted; run the same command again to continue") from None
-        typer.echo("stopped; run the same command again to continue")
+        print_line("stopped; run the same command again to continue")
         return
-    typer.echo(counts.line)
+    print_line(counts.line)
     if counts.failed:
         raise BatchError(
             f"{counts.failed} series failed for the reasons recorded in {output}; "

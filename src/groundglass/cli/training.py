@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from groundglass.cli import options
-from groundglass.cli.console import console, live_table, print_lines, require
+from groundglass.cli.console import console, live_table, print_line, print_lines, require
 from groundglass.errors import GroundglassError
 
 commands = typer.Typer()
@@ -117,7 +117,7 @@ def leakage(
     from groundglass.training.config import read_config
     from groundglass.training.study.leakage import estimate_leakage, leakage_table
 
-    estimate = estimate_leakage(read_config(config), data, output, resume, typer.echo)
+    estimate = estimate_leakage(read_config(config), data, output, resume, print_line)
     console().print(leakage_table(estimate))
 
 

@@ -14,7 +14,7 @@ from groundglass.data.catalogue import find_cases_with_notes
 from groundglass.data.labels import MaskLabels
 from groundglass.data.layouts import MASK_FOLDERS, is_mask_name, match_key
 from groundglass.errors import DatasetError, OutputError
-from groundglass.files import write_atomic
+from groundglass.files import walk, write_atomic
 from groundglass.tables import csv_text
 
 MEDSEG_LABELS = "ground-glass=1 consolidation=2 effusion=3 lesion=4+255"
@@ -81,7 +81,8 @@ def _row_of_case(path: Path, case: Case) -> dict[str, str]:
 
 def _draft(path: Path, folder: Path) -> Iterator[dict[str, str]]:
     """Yield a row for each image below a folder, with the mask of a similar name, and for each mask that is left."""
-    files = [file for file in sorted(folder.rglob("*")) if file.name.lower().endswith(SCAN_SUFFIXES) and file.is_file()]
+    below = (parent / name for parent, _, names in walk(folder) for name in names)
+    files = sorted(file for file in below if file.name.lower().endswith(SCAN_SUFFIXES) and file.is_file())
     files = [file for file in files if not file.name.startswith(".")]
     masks = [file for file in files if _looks_like_mask(file, folder)]
     masks_of: dict[str, list[Path]] = {}

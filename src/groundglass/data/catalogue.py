@@ -17,6 +17,7 @@ from groundglass.data.case_list import read_case_list
 from groundglass.data.labels import MaskLabels, describe, read_dataset_json
 from groundglass.data.layouts import cases_in
 from groundglass.errors import DatasetError
+from groundglass.files import walk
 from groundglass.tables import TABLE_SUFFIXES
 
 _EXPECTED = (
@@ -89,7 +90,7 @@ def _mend(path: Path) -> str:
         return ""
     if any(case.image.is_relative_to(path) for case in _cases_beside(path)):
         return f"; its masks lie beside it: give {path.resolve().parent}"
-    if any(file.name.lower().endswith(SCAN_SUFFIXES) for file in path.rglob("*")):
+    if any(name.lower().endswith(SCAN_SUFFIXES) for _, _, names in walk(path) for name in names):
         return f"; groundglass prepare {path} --write-csv cases.csv writes such a CSV of its scans, to be completed"
     return ""
 

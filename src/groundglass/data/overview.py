@@ -104,8 +104,8 @@ def _describe_members(members: Sequence[str]) -> str:
 
 
 def _window_hu(cases: Sequence[PreparedCase]) -> str:
-    """Return the HU of grey levels 0 and 255, averaged over pictures that share a row; "-" if not a lung window."""
-    if cases[0].kind is not IntensityKind.LUNG_WINDOW_8BIT:
+    """Return the HU of grey levels 0 and 255, averaged over pictures that share a row; "-" if not a window."""
+    if cases[0].kind is not IntensityKind.WINDOW_8BIT:
         return "-"
     low = np.concatenate([case.intercept for case in cases])
     high = low + 255 * np.concatenate([case.slope for case in cases])

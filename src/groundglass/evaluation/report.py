@@ -30,8 +30,9 @@ from groundglass.evaluation.tables import (
     percent_interval,
     slices_csv,
 )
-from groundglass.files import write_atomic
+from groundglass.files import output_errors, write_atomic
 from groundglass.metrics import RATIOS
+from groundglass.plain_text import inert_markdown
 from groundglass.tables import markdown_table
 
 CAPTIONS = {
@@ -62,6 +63,9 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
     }
     files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     files |= {f"figures/{name}": png for name, png in figures.items()}
+    with output_errors(folder):
+        for name in set(CAPTIONS) - set(figures):  # of an earlier report
+            (folder / "figures" / name).unlink(missing_ok=True)
     for name, data in files.items():
         write_atomic(folder / name, data)
     return [folder / name for name in files]
@@ -86,13 +90,13 @@ def _opening_lines(evaluation: Evaluation) -> list[str]:
     model, slices = evaluation.model, evaluation.slices
     patients, with_lesion = len({score.patient for score in slices}), sum(score.has_lesion for score in slices)
     return [
-        f"# {model.name}, evaluated",
+        f"# {inert_markdown(model.name)}, evaluated",
         "",
         f"Model sha256 {model.sha256}; a pixel is lesion from a probability of {evaluation.threshold:g}. "
         f"Cases: {len(evaluation.cases)}; patients: {patients}; slices: {len(slices)}, {with_lesion} with lesion. "
         "Scores are in percent, with 95 % intervals over patients where there are enough; - is undefined. "
         "All rules are at the end. Research use, not a medical device.",
-        *(f"\n**Warning: {warning}.**" for warning in evaluation.warnings),
+        *(f"\n**Warning: {inert_markdown(warning)}.**" for warning in evaluation.warnings),
     ]
 
 

@@ -30,7 +30,7 @@ from groundglass.io.dicom_header import (
 )
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.dicom_order import lacks_positions, place_by_number
-from groundglass.io.dicom_parts import check_parts, instances_of, join_headers
+from groundglass.io.dicom_parts import check_parts, instances_of, join_headers, notes_on_missing_frames
 from groundglass.io.dicom_pixels import LOSSY, check_transfer_syntaxes, decode_slices
 from groundglass.io.dicom_series import ImageSeries, SeriesListing, find_series
 from groundglass.io.limits import check_voxel_count, native_values, shown
@@ -144,7 +144,7 @@ def _prepare(name: str, series: ImageSeries, options: DicomOptions) -> SliceStac
     _check_is_ct(name, series, options)
     check_parts(name, series.slices)
     slices: Sequence[DicomSlice] = series.slices
-    notes: list[str] = []
+    notes = notes_on_missing_frames(slices)
     if options.acquisition is not None:
         slices = choose_acquisition(name, slices, options.acquisition)
         notes.append(

@@ -43,7 +43,7 @@ from groundglass.io.dicom_header import (
     slices_of,
     text_value,
 )
-from groundglass.io.dicom_legal import is_legal, is_uid, legal_copy
+from groundglass.io.dicom_legal import is_legal, is_legal_uid, is_uid, legal_copy
 from groundglass.io.dicom_text import decode_header
 from groundglass.scan.scan import DicomSeries
 
@@ -75,31 +75,51 @@ class CompletedSeries:
     notes: tuple[str, ...]
 
 
+@silence_pydicom()
 def complete_series(series: DicomSeries) -> CompletedSeries:
     """Copy the headers of a series, and repair in the copies what an anonymiser removed or damaged.
 
     Raises:
         FormatError: The instances cannot be referred to.
     """
-    with silence_pydicom():
-        for header in series.headers:
-            decode_header(header)
-        uids = _instance_uids(series)
-        _check_places(series)
-        copies = [legal_copy(series.headers[0]), *(shallow_copy(header) for header in series.headers[1:])]
-        for header, copy, instance_uid in zip(series.headers, copies, uids, strict=True):
-            _state(copy, "SOPInstanceUID", instance_uid)
-            copy.file_meta = _file_meta(header)
-            _complete_geometry(header, copy)
-        changes = [
-            *_complete_classes(series, copies),
-            *_complete_uids(series.headers, copies),
-            *_complete_type_2(series.headers[0], copies[0]),
-            *_complete_measures(series, copies[0]),
-        ]
-        for copy in copies[1:]:
-            _state(copy, "ImageOrientationPatient", copies[0].ImageOrientationPatient)  # they differ by noise at most
-    return CompletedSeries(replace(series, headers=tuple(copies)), _notes(changes))
+    first, statements, notes = _complete(series)
+    copies = [first]
+    for header, stated in zip(series.headers[1:], statements[1:], strict=True):
+        copy = shallow_copy(header)
+        copy.file_meta = _file_meta(header)
+        _complete_geometry(header, copy)
+        for keyword, value in stated.items():
+            _state(copy, keyword, value)
+        _state(copy, "ImageOrientationPatient", first.ImageOrientationPatient)  # they differ by noise at most
+        copies.append(copy)
+    return CompletedSeries(replace(series, headers=tuple(copies)), notes)
+
+
+@silence_pydicom()
+def foretell_completion(series: DicomSeries) -> tuple[str, ...]:
+    """Return the notes of `complete_series` without copying all headers, in a third of the time.
+
+    Raises:
+        FormatError: As in `complete_series`.
+    """
+    _, _, notes = _complete(series)
+    return notes
+
+
+def _complete(series: DicomSeries) -> tuple[Dataset, list[dict[str, str]], tuple[str, ...]]:
+    """Return the completed copy of the first header, for each header its classes and UIDs, and notes for the user."""
+    for header in series.headers:
+        decode_header(header)
+    statements = [{"SOPInstanceUID": uid} for uid in _instance_uids(series)]
+    _check_places(series)
+    changes = [*_complete_classes(series, statements), *_complete_uids(series.headers, statements)]
+    first, copy = series.headers[0], legal_copy(series.headers[0])
+    copy.file_meta = _file_meta(first)
+    _complete_geometry(first, copy)
+    for keyword, value in statements[0].items():
+        _state(copy, keyword, value)
+    changes += [*_complete_type_2(first, copy), *_complete_measures(series, copy)]
+    return copy, statements, (*_notes(changes), *_uid_notes(series, statements))
 
 
 def derived_uid(*parts: object) -> UID:
@@ -115,6 +135,20 @@ def _notes(changes: Sequence[str]) -> tuple[str, ...]:
         "in the DICOM Segmentation and the Structured Report these were filled in, unified, mended or emptied, since "
         f"the headers do not state them as DICOM demands: {', '.join(changes)}",
     )
+
+
+def _uid_notes(series: DicomSeries, statements: Sequence[dict[str, str]]) -> list[str]:
+    """Name the UIDs that are kept though DICOM does not allow them: a reference has to be what the archive holds."""
+    stated = [*(item for each in statements for item in each.items())]
+    stated += [("SOPInstanceUID", uid) for uid, _ in series.origins or ()]
+    names = dict.fromkeys(keyword for keyword, uid in stated if not is_legal_uid(uid))
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)} {'is a UID' if len(names) == 1 else 'are UIDs'} that DICOM does not allow (a number "
+        "begins with 0, or the first is above 2): kept in the DICOM Segmentation and the Structured Report, since "
+        "study and images are found by it; a strict archive may refuse these files"
+    ]
 
 
 def _instance_uids(series: DicomSeries) -> list[str]:
@@ -176,18 +210,20 @@ def _complete_geometry(header: Dataset, copy: Dataset) -> None:
             _state(copy, keyword, [DSfloat(float(value), auto_format=True) for value in values])
 
 
-def _complete_classes(series: DicomSeries, copies: Sequence[Dataset]) -> list[str]:
+def _complete_classes(series: DicomSeries, statements: Sequence[dict[str, str]]) -> list[str]:
     """State the class of images where it is missing, or is none of those that hold a scan in this way."""
     expected = _MULTI_FRAME if series.frames else _SINGLE_FRAME
-    wrong = [copy for copy in copies if text_value(copy, "SOPClassUID") not in expected]
-    for copy in wrong:
-        stated = text_value(copy.file_meta, "MediaStorageSOPClassUID")
-        _state(copy, "SOPClassUID", UID(stated) if stated in expected else expected[0])
-    return ["SOPClassUID (missing, or not that of such images)"] if wrong else []
+    is_changed = False
+    for header, statement in zip(series.headers, statements, strict=True):
+        if text_value(header, "SOPClassUID") not in expected:
+            stated = text_value(_file_meta(header), "MediaStorageSOPClassUID")
+            statement["SOPClassUID"] = UID(stated) if stated in expected else expected[0]
+            is_changed = True
+    return ["SOPClassUID (missing, or not that of such images)"] if is_changed else []
 
 
-def _complete_uids(headers: Sequence[Dataset], copies: Sequence[Dataset]) -> list[str]:
-    """State one UID of study and frame of reference in all copies, that of most headers; and a UID of the series."""
+def _complete_uids(headers: Sequence[Dataset], statements: Sequence[dict[str, str]]) -> list[str]:
+    """State one UID of study and frame of reference for all headers, that of most; and a UID of the series."""
     changes = []
     for keyword in _SHARED_UIDS:
         stated = Counter(text_value(header, keyword) for header in headers)
@@ -195,7 +231,7 @@ def _complete_uids(headers: Sequence[Dataset], copies: Sequence[Dataset]) -> lis
         uid = max(stated, key=lambda value: stated[value], default="")  # the first of several
         if not uid:
             changes.append(f"{keyword} (missing)")
-            uid = derived_uid("missing", keyword, copies[0].SOPInstanceUID)
+            uid = derived_uid("missing", keyword, statements[0]["SOPInstanceUID"])
         elif not all(map(is_uid, stated)):
             changes.append(f"{keyword} (not a legal UID)")
             uid = derived_uid("replaced", keyword, uid)
@@ -204,9 +240,11 @@ def _complete_uids(headers: Sequence[Dataset], copies: Sequence[Dataset]) -> lis
         elif len(stated) > 1 and keyword != "SeriesInstanceUID":
             changes.append(f"{keyword} ({len(stated)} different ones)")
         elif len(stated) > 1:  # series that were joined to one: each instance is referred to in its own
+            for header, statement in zip(headers, statements, strict=True):
+                statement[keyword] = UID(text_value(header, keyword))
             continue
-        for copy in copies:
-            _state(copy, keyword, UID(uid))
+        for statement in statements:
+            statement[keyword] = UID(uid)
     return changes
 
 

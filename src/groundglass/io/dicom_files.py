@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import dcmread
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from groundglass.errors import FormatError
+from groundglass.files import walk
 from groundglass.io.dicom_header import DICOM_ERRORS, ByteOpener, DicomInstance, text_value
 from groundglass.io.dicom_text import decode_header
 from groundglass.io.limits import open_bounded, shown
@@ -21,8 +22,9 @@ MAX_FILES = 20_000
 MAX_INFLATED = 1 << 29  # bytes of a deflated data set
 DAMAGED_FILE = "damaged DICOM file"
 DEAD_LINK, POINTER_FILE, EMPTY_FILE = "link that leads nowhere", "pointer to a file that is not here", "empty file"
-LOSSES = {DAMAGED_FILE: "damaged file", DEAD_LINK: DEAD_LINK, POINTER_FILE: POINTER_FILE, EMPTY_FILE: EMPTY_FILE}
-_META_LENGTH = 12  # bytes of the element that states the length of the file meta group (PS3.10 7.1)
+ZIP_LINK = "symbolic link"  # in an archive
+LOSSES = {DAMAGED_FILE: "damaged file"} | {kind: kind for kind in (DEAD_LINK, POINTER_FILE, EMPTY_FILE, ZIP_LINK)}
+_INFLATED_AT_ONCE = 1 << 20  # bytes that are unpacked at once to count them
 _LAST_GROUP = 0x28  # that may follow the first element of a file without a preamble
 _VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UC UI UL UN UR US UT".split())
 _POINTERS = (b"version https://git-lfs.github.com/", b"/annex/objects/")
@@ -47,7 +49,7 @@ def files_below(folder: Path) -> tuple[list[Path], int]:
     """
     found: list[Path] = []
     dead_links = 0
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files = [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
         found += [file for file in files if file.is_file()]
@@ -82,8 +84,9 @@ def read_header(path: Path, opener: ByteOpener, is_only_file: bool) -> DicomInst
             has_preamble = head[128:132] == b"DICM"
             if not has_preamble and not begins_with_elements(head):
                 return _kind_of_other(head)
-            if DeflatedExplicitVRLittleEndian.encode() in head:
-                _check_inflated_size(path, head[132 if has_preamble else 0 :], 132 if has_preamble else 0, stream)
+            stream.seek(0)
+            if _is_deflated(stream):
+                _check_inflated_size(path, stream)
             stream.seek(0)
             header = dcmread(stream, stop_before_pixels=True, force=not has_preamble)
             decode_header(header)
@@ -129,19 +132,33 @@ def _kind_of_other(head: bytes) -> str:
     return POINTER_FILE if any(pointer in head[:200] for pointer in _POINTERS) else "other file"
 
 
-def _check_inflated_size(path: Path, meta: bytes, start: int, stream: BinaryIO) -> None:
+def _is_deflated(stream: BinaryIO) -> bool:
+    """Return whether a deflated data set follows the file meta group, read as pydicom reads it.
+
+    What the group states of its length, or which bytes it holds besides, decides nothing.
+
+    Args:
+        stream: The file, at its beginning; at that of the data set afterwards.
+    """
+    read_preamble(stream, force=True)
+    syntax = _read_file_meta_info(stream).get("TransferSyntaxUID")
+    return bool(syntax == DeflatedExplicitVRLittleEndian)
+
+
+def _check_inflated_size(path: Path, stream: BinaryIO) -> None:
     """Refuse a deflated data set (PS3.5 A.5) that is larger than a slice can be, before pydicom unpacks it.
 
     Args:
         path: The input, for messages.
-        meta: The beginning of the file meta group.
-        start: Where it begins in the file.
-        stream: The file.
+        stream: The file, at the beginning of the data set.
     """
-    stream.seek(start + _META_LENGTH + int.from_bytes(meta[_META_LENGTH - 4 : _META_LENGTH], "little"))
-    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.read(), MAX_INFLATED + 1)
-    if len(inflated) > MAX_INFLATED:
-        raise FormatError(f"{shown(path)} unpacks to more than {MAX_INFLATED:,} bytes: this is no CT slice")
+    unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    packed = stream.read()
+    while packed and not unpacker.eof:
+        size += len(unpacker.decompress(packed, _INFLATED_AT_ONCE))
+        packed = unpacker.unconsumed_tail
+        if size > MAX_INFLATED:
+            raise FormatError(f"{shown(path)} unpacks to more than {MAX_INFLATED:,} bytes: this is no CT slice")
 
 
 def counted(number: int, noun: str) -> str:

@@ -110,6 +110,15 @@ def count_places(slices: Sequence[DicomSlice]) -> int:
     return 0 if heights is None else 1 + int(np.count_nonzero(np.diff(np.sort(heights)) > SAME_POSITION_MM))
 
 
+def is_even_stack(slices: Sequence[DicomSlice]) -> bool:
+    """Return whether slices form an even grid, with one slice at each place."""
+    try:
+        sort_slices("", slices)
+    except FormatError:
+        return False
+    return count_places(slices) == len(slices)
+
+
 def distance_between(slices: Sequence[DicomSlice]) -> float | None:
     """Return the usual distance in mm from one place to the next; None if it is not known."""
     heights = _heights(slices)

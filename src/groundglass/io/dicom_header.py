@@ -28,6 +28,8 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from groundglass.errors import FormatError
+
 ByteOpener = Callable[[], BinaryIO]
 
 # Everything that pydicom and its decoders raise for damaged files.
@@ -37,6 +39,7 @@ DICOM_ERRORS = (
     *(InvalidDicomError, BytesLengthException),
 )
 _CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+MAX_FRAMES = 20_000  # of an instance, as many as files of a scan
 MIN_AXIAL_COSINE = 0.8  # of the angle between a slice's normal and the body's axis: up to 37 degrees
 
 
@@ -118,7 +121,8 @@ def text_value(header: Dataset, keyword: str) -> str:
         value = header.get(keyword)
     except DICOM_ERRORS:
         return ""
-    return "".join(c if c.isprintable() else "?" for c in str(value if value is not None else "")).strip()
+    text = str(value if value is not None else "")
+    return (text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)).strip()
 
 
 def modality_of(header: Dataset) -> str:
@@ -180,12 +184,19 @@ def transfer_syntax(header: Dataset) -> UID:
 
 
 def slices_of(instance: DicomInstance) -> list[DicomSlice]:
-    """List the slices of an instance, one for each frame; empty if it holds no image."""
+    """List the slices of an instance, one for each frame; empty if it holds no image.
+
+    Raises:
+        FormatError: It holds more than `MAX_FRAMES`.
+    """
     header = instance.header
     if not number_value(header, "Rows") or not number_value(header, "Columns"):
         return []
     if "PerFrameFunctionalGroupsSequence" not in header:
         return [_slice(instance, None, header, header, header)]
+    count = len(header.PerFrameFunctionalGroupsSequence)
+    if count > MAX_FRAMES:
+        raise FormatError(f"a file holds {count:,} frames, expected at most {MAX_FRAMES:,}: give one scan alone")
     shared = _first_item(header, "SharedFunctionalGroupsSequence")
     slices = []
     for index, frame in enumerate(header.PerFrameFunctionalGroupsSequence):

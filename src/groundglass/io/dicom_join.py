@@ -9,8 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from groundglass.errors import FormatError
-from groundglass.io.dicom_grid import SAME_SPACING, count_places, is_same_orientation, sort_slices
+from groundglass.io.dicom_grid import SAME_SPACING, is_even_stack, is_same_orientation
 from groundglass.io.dicom_header import DicomSlice, number_value, text_value
 from groundglass.io.dicom_kind import recognise_kind
 
@@ -50,7 +49,7 @@ def join_pieces(pieces: Sequence[SeriesPiece]) -> list[SeriesPiece]:
 def _continued(pieces: list[SeriesPiece]) -> list[SeriesPiece]:
     """Join pieces of the same identifiers if they state a series number and form an even grid together."""
     whole = _join(pieces)
-    is_one = len(pieces) > 1 and _values(whole, ("SeriesNumber",)) != ("",) and _is_even(whole.slices)
+    is_one = len(pieces) > 1 and _values(whole, ("SeriesNumber",)) != ("",) and is_even_stack(whole.slices)
     return [whole] if is_one else pieces
 
 
@@ -125,12 +124,3 @@ def _partition(
     for piece in pieces:
         groups.setdefault(key_of(piece), []).append(piece)
     return list(groups.values())
-
-
-def _is_even(slices: Sequence[DicomSlice]) -> bool:
-    """Return whether slices form an even grid, with one slice at each place."""
-    try:
-        sort_slices("", slices)
-    except FormatError:
-        return False
-    return count_places(slices) == len(slices)

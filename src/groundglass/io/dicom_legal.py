@@ -24,13 +24,22 @@ _TOGETHER = (  # attributes of an item that need each other
     ("PatientID", "TypeOfPatientID"),
 )
 _FUNCTIONAL_GROUPS = 0x5200  # group of the sequences that hold the frames of a multi-frame instance
-_UID = re.compile(r"\d+(\.\d+)*")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_LEGAL_UID = re.compile(r"[012](\.(0|[1-9][0-9]*))*")  # PS3.5 9.1, and the roots of ISO/IEC 9834-1
 _MAX_UID_LENGTH = 64
 
 
 def is_uid(text: str) -> bool:
-    """Return whether a text can be a UID; components may begin with 0: many programs make them of dates and times."""
+    """Return whether a text can be a UID, by which archives find things; DICOM may not allow it.
+
+    Many programs make UIDs of dates and times, whose numbers begin with 0, and archives accept them.
+    """
     return len(text) <= _MAX_UID_LENGTH and _UID.fullmatch(text) is not None
+
+
+def is_legal_uid(text: str) -> bool:
+    """Return whether DICOM allows a UID: no number in it begins with 0 but 0 itself, and the first is 0, 1 or 2."""
+    return is_uid(text) and _LEGAL_UID.fullmatch(text) is not None
 
 
 def legal_copy(header: Dataset) -> Dataset:
@@ -69,7 +78,7 @@ def is_legal(element: DataElement) -> bool:
         for value in element.value if is_multiple else [element.value]:
             written = str(value)
             if element.VR == "UI":
-                if not is_uid(written):
+                if not is_legal_uid(written):
                     return False
                 continue
             validate_value(element.VR, written, RAISE)

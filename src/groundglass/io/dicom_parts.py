@@ -10,16 +10,25 @@ from pydicom.sequence import Sequence as Items
 from groundglass.errors import FormatError
 from groundglass.io.dicom_header import DicomInstance, DicomSlice, items, number_value, shallow_copy, text_value
 
+MAX_NUMBER = 1 << 16  # of a frame; above this it is no count
+
 
 def check_parts(name: str, slices: Sequence[DicomSlice]) -> None:
-    """Check that every part of a concatenation (PS3.3 C.7.6.16.2.2.4) is there.
+    """Check that every part of a concatenation (PS3.3 C.7.6.16.2.2.4) is there, and the place of every frame.
 
     Raises:
-        FormatError: A part is missing.
+        FormatError: A part is missing, or the place of a frame.
     """
     headers = [instance.header for instance in instances_of(slices)]
     by_uid: dict[str, list[Dataset]] = {}
     for header in headers:
+        placed = len(items(header, "PerFrameFunctionalGroupsSequence"))
+        frames = int(number_value(header, "NumberOfFrames") or 0)
+        if 0 < placed < frames:
+            raise FormatError(
+                f"{name} states {frames} frames, and the position of only {placed} of them: it is damaged or was cut; "
+                "export the series again"
+            )
         if _is_part(header):
             by_uid.setdefault(text_value(header, "ConcatenationUID"), []).append(header)
     for parts in by_uid.values():
@@ -34,6 +43,28 @@ def check_parts(name: str, slices: Sequence[DicomSlice]) -> None:
                 f"{name} holds part {found} of {total if max(stated) else 'several'} of a series in several "
                 f"multi-frame files (a concatenation), and lacks part {lacking}: give the folder with all of its parts"
             )
+
+
+def notes_on_missing_frames(slices: Sequence[DicomSlice]) -> list[str]:
+    """Say which frames are missing by the numbers that the others have in their stack (PS3.3 C.7.6.16.2.2).
+
+    It tells part of a series that was cut into several files without the attributes of a concatenation.
+    """
+    numbers_by_stack: dict[str, set[int]] = {}
+    for instance in instances_of(slices):
+        for frame in items(instance.header, "PerFrameFunctionalGroupsSequence"):
+            for content in items(frame, "FrameContentSequence"):
+                number = number_value(content, "InStackPositionNumber")
+                if number is not None and 0 < number < MAX_NUMBER:
+                    numbers_by_stack.setdefault(text_value(content, "StackID"), set()).add(int(number))
+    missing = sum(max(numbers) - len(numbers) for numbers in numbers_by_stack.values())
+    if not missing:
+        return []
+    found = sum(map(len, numbers_by_stack.values()))
+    return [
+        f"by their numbers {missing} of {found + missing} frames are not here (in another file?): volumes are of those "
+        "that are here; give the folder with all files of the series"
+    ]
 
 
 def instances_of(slices: Sequence[DicomSlice]) -> list[DicomInstance]:

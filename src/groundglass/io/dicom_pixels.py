@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +14,21 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit
 
 from groundglass.errors import FormatError
+from groundglass.io.decoding import PLUGIN, take_failure
 from groundglass.io.dicom_header import DICOM_ERRORS, DicomSlice, number_value, transfer_syntax
+from groundglass.io.pixel_codecs import DecodeError
 
-# {transfer syntax: pydicom's name of the decoder}. GDCM ends the whole program on some damaged images, so it decodes
-# only what no other decoder with a free licence reads.
+# {transfer syntax: pydicom's name of the decoder}
 DECODERS = {
     **dict.fromkeys(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"), ""),
-    **dict.fromkeys(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), "pillow"),
-    **dict.fromkeys(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), "gdcm"),
-    **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "pyjpegls"),
-    **dict.fromkeys(("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), "pylibjpeg"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), PLUGIN),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), PLUGIN),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), PLUGIN),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), PLUGIN),
     "1.2.840.10008.1.2.5": "pydicom",
 }
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
+_Item = TypeVar("_Item")
 PADDING_HU = -1024.0  # value given to padding: air
 
 
@@ -64,11 +67,30 @@ def decode_slices(
         FormatError: An image is damaged or cut short.
     """
     is_whole = all(float(n).is_integer() for dicom_slice in slices for n in (dicom_slice.slope, dicom_slice.intercept))
+    for dicom_slice, stored in _one_ahead(_stored_pixels(name, slices, size)):
+        hu = stored.astype(np.float32) * np.float32(dicom_slice.slope) + np.float32(dicom_slice.intercept)
+        _fill_padding(dicom_slice.header, stored, hu)
+        fits = is_whole and float(np.abs(hu).max()) < 1 << 15
+        yield dicom_slice, hu.astype(np.int16) if fits else hu
+
+
+def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Yield items while the next one is made: decoding is waited for while the last slice is converted."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = pool.submit(next, items, None)
+            yield item
+
+
+def _stored_pixels(
+    name: str, slices: Sequence[DicomSlice], size: tuple[int, int]
+) -> Iterator[tuple[DicomSlice, NDArray[Any]]]:
+    """Yield each slice and (y, x) its pixels as they are stored; see `decode_slices`."""
     left = Counter(id(dicom_slice.instance) for dicom_slice in slices)  # slices to decode of each instance
     opened: dict[int, Dataset] = {}
     for dicom_slice in slices:
-        header = dicom_slice.header
-        syntax = transfer_syntax(header)
+        syntax = transfer_syntax(dicom_slice.header)
         try:
             key = id(dicom_slice.instance)
             if key not in opened:
@@ -83,13 +105,14 @@ def decode_slices(
         except FormatError:
             raise
         except (*DICOM_ERRORS, MemoryError):
+            failure = take_failure()
+            if failure is not None and not isinstance(failure, DecodeError):
+                raise failure from None  # the image is not to blame
             raise FormatError(
-                f"{name} has an image that is damaged or cut short (packed as {syntax.name}): send the series again"
+                f"{name} has an image that is damaged or cut short (packed as {syntax.name}"
+                f"{f': {failure}' if failure else ''}): send the series again"
             ) from None
-        hu = stored.astype(np.float32) * np.float32(dicom_slice.slope) + np.float32(dicom_slice.intercept)
-        _fill_padding(header, stored, hu)
-        fits = is_whole and float(np.abs(hu).max()) < 1 << 15
-        yield dicom_slice, hu.astype(np.int16) if fits else hu
+        yield dicom_slice, stored
 
 
 def _complete_description(data: Dataset) -> None:

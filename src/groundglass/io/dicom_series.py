@@ -18,9 +18,11 @@ from pathlib import Path
 from pydicom import Dataset
 
 from groundglass.errors import FormatError
+from groundglass.io.decoding import start_decoder
 from groundglass.io.dicom_files import (
     DAMAGED_FILE,
     DEAD_LINK,
+    ZIP_LINK,
     counted,
     file_opener,
     files_below,
@@ -36,6 +38,7 @@ from groundglass.io.dicom_header import (
     number_value,
     slices_of,
     text_value,
+    transfer_syntax,
 )
 from groundglass.io.dicom_join import SeriesPiece, join_pieces
 from groundglass.io.dicom_kind import SeriesKind, is_localizer, recognise_kind
@@ -185,11 +188,12 @@ def find_series(path: Path) -> Iterator[SeriesListing]:
         files, dead_links = files_below(path)
         yield _list_series(path, [file_opener(file) for file in files], {DEAD_LINK: dead_links} if dead_links else {})
     elif starts_with(path, b"PK"):
-        with open_zip(path) as members:
+        with open_zip(path) as archive:
+            links = {ZIP_LINK: archive.links} if archive.links else {}
             try:
-                listing = _list_series(path, [member.open for member in members], {})
+                listing = _list_series(path, [member.open for member in archive.members], links)
             except NoDicomError as error:
-                advice = advice_on_archive(shown(path), [member.name for member in members])
+                advice = advice_on_archive(shown(path), [member.name for member in archive.members])
                 raise NoDicomError(advice or str(error)) from None
             yield listing
     else:
@@ -204,6 +208,7 @@ def _list_series(path: Path, openers: list[ByteOpener], others: dict[str, int]) 
         if isinstance(instance, str):
             others[instance] = others.get(instance, 0) + 1
             continue
+        start_decoder(transfer_syntax(instance.header))
         uid = text_value(instance.header, "SeriesInstanceUID") or f"{_NO_UID}{number}"
         try:
             slices = slices_of(instance)

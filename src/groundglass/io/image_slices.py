@@ -19,7 +19,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from groundglass.errors import FormatError
 from groundglass.files import write_atomic
+from groundglass.io.decoding import decode_picture, start_decoder
 from groundglass.io.limits import MIN_SIDE, check_voxel_count, open_bounded, shown
+from groundglass.io.pixel_codecs import DecodeError, PictureTask
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.scan import ImageStack, Mask
 
@@ -55,6 +57,7 @@ def read_image_slices(paths: Sequence[Path], source: Path) -> ImageStack:
     Raises:
         FormatError: A picture is damaged, coloured, too small or too large, or their bit depths differ.
     """
+    start_decoder()
     _common_shape(source, [_stored_size(path) for path in paths])  # before anything is decoded
     pictures = [_read_picture(path) for path in paths]
     planes = [picture.plane for picture in pictures]
@@ -121,10 +124,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             f"{shown(path)} states more than {Image.MAX_IMAGE_PIXELS:,} pixels, expected one CT slice: cut it smaller"
         ) from None
     except _DAMAGE as error:
-        found = "no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
-        raise FormatError(
-            f"{shown(path)} is damaged or cut short ({found}), expected a whole PNG or JPEG: copy or download it again"
-        ) from None
+        raise _damaged(path, "no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else str(error)) from None
+
+
+def _damaged(path: Path, found: str) -> FormatError:
+    return FormatError(
+        f"{shown(path)} is damaged or cut short ({' '.join(found.split())}), expected a whole PNG or JPEG: copy or "
+        "download it again"
+    )
 
 
 def _common_shape(source: Path, sizes: Sequence[tuple[int, int]]) -> tuple[int, int, int]:
@@ -187,13 +194,16 @@ def _read_picture(path: Path) -> _Picture:
         FormatError: It is damaged, coloured, or transparent everywhere.
     """
     with _opened(path) as image:
-        image.load()
-        orientation = _orientation(image)
-        if image.mode in _GREY_MODES:
-            plane = np.asarray(image.convert(_GREY_MODES[image.mode]))
-            return _Picture(_turned(plane.astype(np.uint16) if image.mode == "I" else plane, orientation))
-        direct = image if image.mode in _WITH_ALPHA else image.convert("RGB")
-        pixels = np.asarray(direct.convert("RGBA"))
+        orientation, data = _orientation(image), path.read_bytes()
+    try:
+        decoded = decode_picture(PictureTask(data, _GREY_MODES, _WITH_ALPHA))
+    except DecodeError as error:
+        raise _damaged(path, str(error)) from None
+    width, height = decoded.size
+    dtype = {"L": "u1", "I;16": "<u2", "I": "<i4", "RGBA": "u1"}[decoded.mode]
+    pixels = np.frombuffer(decoded.pixels, dtype).reshape(height, width, *((4,) if decoded.mode == "RGBA" else ()))
+    if decoded.mode != "RGBA":
+        return _Picture(_turned(pixels.astype(np.uint16) if decoded.mode != "L" else pixels, orientation))
     colours, alpha = pixels[..., :3].astype(np.int16), pixels[..., 3]
     if not alpha.any():
         raise FormatError(f"{shown(path)} is transparent everywhere, expected a CT slice: save it without alpha")

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
+from groundglass.plain_text import printable
 from groundglass.scan.geometry import AxialView, Geometry
 
 MAX_VOXELS = 2**30  # 4096 slices of 512 x 512
+MAX_VOXEL_BYTES = 1 << 32  # that these may take as they are stored
+DECODER_BYTES = 2 << 30  # of memory that the process may take which decodes compressed frames and pictures
+DECODER_S = 8.0  # that it may take for one of them; a slice of 512 x 512 takes 0.05 s at most
 MIN_SIDE = 16  # pixels along each side of an axial slice
+_SMALL = 1 << 16  # bytes that may be asked for of any file
 MAX_DEFLATE = 1100  # bytes that one byte of zlib or gzip can unpack to; 1032 by the definition of deflate
-
-
-def printable(text: str) -> str:
-    """Return a text for a message: on one line, with `?` for what cannot be printed."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def shown(path: Path) -> str:
@@ -44,6 +44,19 @@ def check_voxel_count(name: str, shape: tuple[int, ...]) -> None:
         )
 
 
+def check_voxel_bytes(name: str, count: int) -> None:
+    """Refuse voxels that would take too much memory, by the header alone.
+
+    Raises:
+        FormatError: There are more than `MAX_VOXEL_BYTES`.
+    """
+    if count > MAX_VOXEL_BYTES:
+        raise FormatError(
+            f"{name} states {count:,} bytes of voxels, more than the {MAX_VOXEL_BYTES:,} that are read: save it with "
+            "16-bit integers, or cut it into smaller scans"
+        )
+
+
 def check_stored_size(name: str, claimed: int, stored: int, packed: bool) -> None:
     """Refuse a file that is too short for the voxels of its header.
 
@@ -54,8 +67,9 @@ def check_stored_size(name: str, claimed: int, stored: int, packed: bool) -> Non
         packed: Whether the stored bytes are packed by zlib or gzip.
 
     Raises:
-        FormatError: The stored bytes cannot hold the claimed ones.
+        FormatError: The stored bytes cannot hold the claimed ones, or these are too many.
     """
+    check_voxel_bytes(name, claimed)
     if claimed > stored * (MAX_DEFLATE if packed else 1):
         raise FormatError(
             f"{name} is cut short: its header states {claimed:,} bytes of voxels, "
@@ -119,6 +133,8 @@ class _BoundedReader(io.BufferedReader):
         self._size = os.fstat(raw.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and 0 <= size <= _SMALL:
+            return super().read(size)
         left = self._size - self.tell()
         return super().read(left if size is None or size < 0 else min(size, left))
 

@@ -45,8 +45,11 @@ def read_mha(path: Path) -> Scan:
         spacing = _numbers(fields, ("elementspacing", "elementsize"), np.ones(axes))
         origin = _numbers(fields, ("offset", "position", "origin"), np.zeros(axes))
         direction = _numbers(fields, ("transformmatrix", "rotation", "orientation"), np.eye(axes)).T
-    except (KeyError, ValueError) as error:
-        raise FormatError(f"{name} has a damaged header ({error}); copy or download it again") from None
+    except (KeyError, ValueError):  # what they say quotes the header, which may name a patient
+        raise FormatError(
+            f"{name} has a damaged header: DimSize, ElementType or numbers of its grid are missing or cannot be read; "
+            "copy or download it again"
+        ) from None
     check_shape(name, size, channels)
     if _is_true(fields, "binarydatabyteordermsb", fields.get("elementbyteordermsb", "false")):
         dtype = dtype.newbyteorder(">")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
 from groundglass.io.grid import with_known_grid
-from groundglass.io.limits import check_voxel_count, native_values, printable, read_bytes, shown
+from groundglass.io.limits import check_voxel_count, native_values, read_bytes, shown
 from groundglass.io.text_header import check_shape, lps_geometry, read_voxels, refuse_detached, split_header
 from groundglass.scan.scan import Scan
 
@@ -95,8 +95,8 @@ def _parse(name: str, text: str) -> Mapping[str, Any]:
     try:
         with np.errstate(invalid="ignore"):  # infinite sizes become negative, and are refused
             header: Mapping[str, Any] = nrrd.read_header([magic, *fields])
-    except (nrrd.NRRDError, ValueError, IndexError, OverflowError) as error:
-        raise _refused(name, error) from None
+    except (nrrd.NRRDError, ValueError, IndexError, OverflowError):  # what they say quotes the header
+        raise _refused(name, "a field is missing, or cannot be read") from None
     missing = [field for field in _REQUIRED if field not in header]
     if missing:
         raise _refused(name, f"no {', '.join(missing)}")
@@ -106,7 +106,7 @@ def _parse(name: str, text: str) -> Mapping[str, Any]:
 def _refused(name: str, reason: object) -> FormatError:
     """Return the error for a header that cannot be used."""
     return FormatError(
-        f"{name} has a header that is damaged or not supported ({printable(str(reason))[:200]}): "
+        f"{name} has a header that is damaged or not supported ({reason}): "
         "copy or download it again, or save it anew with another program"
     )
 
@@ -134,7 +134,9 @@ def _grid(header: Mapping[str, Any], on_grid: NDArray[np.bool_]) -> tuple[NDArra
     if "space" in header:
         space = header["space"].lower()
         if space not in _TO_LPS:
-            raise ValueError(f"space {space}, expected left-posterior-superior, right-anterior-superior or the like")
+            raise ValueError(
+                "a space that is not known, expected left-posterior-superior, right-anterior-superior or the like"
+            )
         signs[:2] = _TO_LPS[space]
     elif "space directions" in header and header.get("space dimension") != axes:
         raise ValueError("space directions without a space, expected one such as left-posterior-superior")
@@ -145,15 +147,15 @@ def _stored_as(header: Mapping[str, Any]) -> tuple[np.dtype[Any], str]:
     """Return the type of the voxels, and how they are written: raw, gzip, hex or text."""
     kind, encoding, endian = (str(header.get(field, "")).lower() for field in ("type", "encoding", "endian"))
     if kind not in _TYPES:
-        raise ValueError(f"type {kind or 'not stated'}, expected integers or floats")
+        raise ValueError(f"a type that is not {'known' if kind else 'stated'}, expected integers or floats")
     if encoding not in _ENCODINGS:
-        raise ValueError(f"encoding {encoding}, expected one of {', '.join(_ENCODINGS)}")
+        raise ValueError(f"an encoding that is not known, expected one of {', '.join(_ENCODINGS)}")
     if any(header.get(field, 0) for field in ("line skip", "lineskip", "byte skip", "byteskip")):
         raise ValueError("lines or bytes to skip, expected the voxels right behind the header")
     dtype = np.dtype(_TYPES[kind])
     if dtype.itemsize > 1 and _ENCODINGS[encoding] != "text":
         if endian not in ("little", "big"):
-            raise ValueError(f"endian {endian or 'not stated'}, expected little or big")
+            raise ValueError(f"an endian that is not {'known' if endian else 'stated'}, expected little or big")
         dtype = dtype.newbyteorder(">" if endian == "big" else "<")
     return dtype, _ENCODINGS[encoding]
 

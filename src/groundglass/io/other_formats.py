@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from groundglass.io.limits import printable, shown
+from groundglass.io.limits import shown
+from groundglass.plain_text import printable
 
 ANALYZE_HEADER = "the header of a pair (.hdr with .img)"
 _HEADER_BYTES = 348  # of Analyze and NIfTI-1, stated in the first four bytes

@@ -16,11 +16,12 @@ from groundglass.io.dicom_files import DEAD_LINK, begins_with_elements, is_dead_
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.dicom_series import NoDicomError
 from groundglass.io.image_slices import natural_order, read_image_slices
-from groundglass.io.limits import printable, read_bytes, shown
+from groundglass.io.limits import read_bytes, shown
 from groundglass.io.metaimage import read_mha
 from groundglass.io.nifti import is_nifti, read_nifti
 from groundglass.io.nrrd import read_nrrd
 from groundglass.io.other_formats import ANALYZE_HEADER, advice_on_pair, is_analyze_header
+from groundglass.plain_text import printable
 from groundglass.scan.scan import Scan
 
 _EXPECTED = (

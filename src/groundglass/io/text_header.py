@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from groundglass.io.limits import (
     check_stored_size,
     check_voxel_count,
     file_size,
-    printable,
     read_bytes,
     shown,
 )
@@ -51,8 +51,14 @@ def refuse_detached(name: str, data_file: str) -> None:
         FormatError: Always.
     """
     raise FormatError(
-        f"{name} keeps its voxels in another file ({printable(data_file)}), expected them inside: {join_advice(name)}"
+        f"{name} keeps its voxels in another file ({_kind_of(data_file)}), expected them inside: {join_advice(name)}"
     )
+
+
+def _kind_of(data_file: str) -> str:
+    """Return the extension of a file; its name may be that of a patient."""
+    suffix = re.fullmatch(r".*(\.[A-Za-z0-9]{1,8})", data_file.strip())
+    return suffix[1].lower() if suffix else "without an extension"
 
 
 def check_shape(name: str, size: tuple[int, ...], channels: int) -> None:

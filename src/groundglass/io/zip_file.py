@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,9 +51,24 @@ class ZipMember:
         return io.BytesIO(content)
 
 
+@dataclass(frozen=True, eq=False)
+class ZipListing:
+    """What an archive holds.
+
+    Attributes:
+        members: Its regular files.
+        links: Number of its symbolic links, which are not followed: what they lead to may lie outside of it.
+    """
+
+    members: list[ZipMember]
+    links: int
+
+
 @contextmanager
-def open_zip(path: Path) -> Iterator[list[ZipMember]]:
+def open_zip(path: Path) -> Iterator[ZipListing]:
     """Open an archive and list its regular files by name, without folders, links and hidden files.
+
+    The members can be opened while the context is.
 
     Raises:
         FormatError: The archive is damaged or encrypted, or states that it holds more than a scan can be.
@@ -63,7 +79,8 @@ def open_zip(path: Path) -> Iterator[list[ZipMember]]:
     except _DAMAGE:
         raise FormatError(f"{name} is a damaged ZIP archive: copy or download it again") from None
     with archive:
-        files = [info for info in archive.infolist() if _is_regular(info)]
+        entries = [info for info in archive.infolist() if not _is_hidden(info)]
+        files = [info for info in entries if _is_regular(info)]
         if len(files) > MAX_MEMBERS:
             raise FormatError(
                 f"{name} holds {len(files):,} files, expected at most {MAX_MEMBERS:,}: pack one scan alone"
@@ -78,11 +95,14 @@ def open_zip(path: Path) -> Iterator[list[ZipMember]]:
                 f"{name} claims {unpacked:,} bytes unpacked ({packed:,} packed), more than a scan can be: "
                 "pack one scan alone"
             )
-        yield [ZipMember(archive, info, name) for info in sorted(files, key=lambda info: info.filename)]
+        members = [ZipMember(archive, info, name) for info in sorted(files, key=lambda info: info.filename)]
+        yield ZipListing(members, links=sum(stat.S_ISLNK(info.external_attr >> 16) for info in entries))
+
+
+def _is_hidden(info: zipfile.ZipInfo) -> bool:
+    return info.filename.rsplit("/", 1)[-1].startswith(".") or info.filename.startswith("__MACOSX/")
 
 
 def _is_regular(info: zipfile.ZipInfo) -> bool:
-    """Return whether an entry is a regular file and not hidden."""
-    mode = info.external_attr >> 16
-    hidden = info.filename.rsplit("/", 1)[-1].startswith(".") or info.filename.startswith("__MACOSX/")
-    return bool(info.filename) and not info.is_dir() and not hidden and (stat.S_IFMT(mode) in (0, stat.S_IFREG))
+    is_file = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+    return bool(info.filename) and not info.is_dir() and is_file

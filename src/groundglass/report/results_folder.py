@@ -47,8 +47,8 @@ def write_results(
         The files: masks, findings, preview, report.
 
     Raises:
-        OutputError: The folder cannot be written, or holds a folder `lesions` that is not from an earlier result; it
-            is as it was before.
+        OutputError: The folder cannot be written, or holds masks or DICOM that may be another patient's, without the
+            findings of an earlier result; it is as it was before.
     """
     scan = segmented.scan
     has_earlier_result = (folder / "findings.json").is_file()
@@ -65,9 +65,19 @@ def write_results(
             preview.save(staging / "preview.png")
         (staging / "report.html").write_text(render_report(segmented, findings, preview, card), encoding="utf-8")
         files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
-        if not has_earlier_result and (staging / "lesions").exists() and (folder / "lesions").exists():
-            raise OutputError(f"{folder / 'lesions'} is not a folder of an earlier result: name another folder")
+        if not has_earlier_result:
+            _refuse_strangers(folder, staging)
     return [folder / path for path in sorted(files, key=_reading_order)]
+
+
+def _refuse_strangers(folder: Path, staging: Path) -> None:
+    """Refuse a folder without findings in which files would stay beside the new ones as if they belonged to them."""
+    new = {path.name for path in staging.iterdir()}
+    for name in RESULT_NAMES:
+        path = folder / name
+        if path.is_dir() == (name in new) and path.exists():  # a file would stay, or a folder would be replaced
+            kind = "folder" if path.is_dir() else "file"
+            raise OutputError(f"{path} is not a {kind} of an earlier result: name another folder, or remove it")
 
 
 def _reading_order(path: Path) -> tuple[bool, bool, str]:

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -34,8 +36,9 @@ from groundglass.io import nifti
 from groundglass.report.findings import ModelRef
 from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.phantom import chest_phantom
+from helpers.character_sets import SETS, write_named_series
 from helpers.dicom_phantom import NAME, NUMBER, write_series
-from helpers.fake_batch import FakeBatchWorkerFactory, summary_rows, write_scripts
+from helpers.fake_batch import FakeBatchWorkerFactory, GreyBandBatchWorkerFactory, summary_rows, write_scripts
 from helpers.scripted_worker import hanging_pids, is_alive, wait_until
 
 COMMAND = [sys.executable, "-c", "from groundglass.cli import main; main()", "batch"]
@@ -409,6 +412,38 @@ def test_with_identity_sources_are_named_and_dicom_is_written(scan_file: Path, t
     assert not (out / "key.csv").exists()
     with pytest.raises(ConfigError, match="was begun with --with-identity: continue in the same way"):
         plan_batch(str(source), out)
+
+
+@pytest.mark.parametrize("with_identity", [True, False])
+def test_names_in_any_character_set_come_through_a_batch(with_identity: bool, tmp_path: Path) -> None:
+    """Also if the folders are named after the patients, in bytes that are no Unicode."""
+    scan, folders = chest_phantom(shape=(8, 72, 96)).scan, {}
+    kinds = list(SETS) if with_identity else ["western", "japanese", "misspelt", "unstated"]
+    for number, kind in enumerate(kinds):
+        _, raw, _ = SETS[kind]
+        write_named_series(scan, tmp_path / "in" / str(number), kind)
+        folder = (tmp_path / "in" / str(number)).rename(tmp_path / "in" / f"{number} {os.fsdecode(raw)}")
+        folders[str(folder)] = kind
+    planned = plan_batch(str(tmp_path / "in"), tmp_path / "out", BatchOptions(with_identity=with_identity))
+    progress = BatchProgress(planned)
+    run_batch(planned, progress, 1, 60, worker_factory=GreyBandBatchWorkerFactory(planned.settings))
+    rows = summary_rows(tmp_path / "out")
+    assert [(row["status"], row["reason"]) for row in rows.values()] == [("done", "")] * len(kinds)
+    if with_identity:
+        for item in planned.items:
+            _, _, name = SETS[folders[str(item.source)]]
+            findings = json.loads((tmp_path / "out" / item.name / "findings.json").read_text(encoding="utf-8"))
+            assert findings["input"]["identity"]["patient_name"] == name
+            for file in ("lesions.dcm", "findings.dcm"):
+                assert str(pydicom.dcmread(tmp_path / "out" / item.name / file).PatientName) == name
+    else:
+        assert not list((tmp_path / "out").rglob("*.dcm"))
+        content = b"".join(path.read_bytes() for path in (tmp_path / "out").glob("*/*.[jh][st]*"))
+        content += (tmp_path / "out" / "summary.csv").read_bytes()
+        assert content
+        for _, raw, name in map(SETS.__getitem__, kinds):
+            for part in (raw, name.encode(), json.dumps(name)[1:-1].encode()):
+                assert part not in content
 
 
 # Progress

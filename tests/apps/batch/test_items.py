@@ -2,13 +2,28 @@
 
 import csv
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
 from groundglass.apps.batch.items import BatchItem, deidentify_message, find_items, select_shard
-from groundglass.errors import InputError
+from groundglass.errors import FormatError, InputError
+from groundglass.io.reader import read_scan
+from groundglass.scan.phantom import chest_phantom
+from groundglass.scan.scan import Scan
+from helpers.deep_folders import make_deep, remove_deep
+from helpers.dicom_phantom import write_series
+
+
+@pytest.fixture(scope="module")
+def small_scan() -> Scan:
+    return chest_phantom(shape=(8, 40, 48)).scan
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -187,3 +202,102 @@ def test_a_deidentified_message_holds_no_name_of_the_source_or_the_folders_above
         assert "doe" not in message.casefold()
         assert str(tmp_path) not in message
     assert deidentify_message("2 x 3 of 16 pixels, expected more", item) == "2 x 3 of 16 pixels, expected more"
+
+
+def spread(scan: Scan, folder: Path, place: Callable[[int], str], **changes: Any) -> list[Path]:
+    """Write a series and move each slice into the folder that `place` names for its number."""
+    moved = []
+    for number, path in enumerate(write_series(scan, folder / "tmp", **changes)):
+        target = folder / place(number) / f"{number}.dcm"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        moved.append(path.rename(target))
+    (folder / "tmp").rmdir()
+    return moved
+
+
+def numbers_of(source: Path, notes: list[str] | None = None) -> list[str]:
+    collected: list[str] = [] if notes is None else notes
+    return [item.relative_path for item in find_items(str(source), on_note=collected.append)]
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        (lambda n: f"a/{n}", ["a"]),
+        (lambda n: f"{n}", ["."]),
+        (lambda n: f"a/b/{n}/c", ["a/b"]),
+        (lambda n: f"a/{n // 4}", ["a"]),  # halves
+        (lambda n: f"a/{n % 2}", ["a"]),  # every second slice
+        (lambda n: f"a/{n // 4}/{n % 4}", ["a"]),
+        (lambda n: "a/first" if n == 0 else "a/others", ["a"]),
+    ],
+    ids=["one each", "in the source", "deeper", "halves", "every second", "halves of one each", "one apart"],
+)
+def test_a_series_whose_slices_lie_in_several_folders_is_one_scan(
+    small_scan: Scan, tmp_path: Path, place: Callable[[int], str], expected: list[str]
+) -> None:
+    spread(small_scan, tmp_path, place)
+    notes: list[str] = []
+    assert numbers_of(tmp_path, notes) == expected
+    assert notes == [
+        "1 folder holds a series whose slices lie in several folders: each such folder is read as one scan"
+    ]
+    assert np.array_equal(read_scan(tmp_path / expected[0]).values, small_scan.values)
+
+
+def test_each_patient_with_slices_in_folders_of_their_own_is_a_scan(small_scan: Scan, tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        spread(small_scan, tmp_path / patient, str, PatientID=patient)
+    notes: list[str] = []
+    assert numbers_of(tmp_path, notes) == ["p1", "p2"]
+    assert notes[0].startswith("2 folders hold a series each whose slices lie in several folders")
+
+
+def test_slices_with_a_series_and_a_folder_each_are_one_scan(small_scan: Scan, tmp_path: Path) -> None:
+    for number, path in enumerate(spread(small_scan, tmp_path, str)):
+        data = pydicom.dcmread(path)
+        data.SeriesInstanceUID = f"1.2.{number}"
+        data.save_as(path)
+    assert numbers_of(tmp_path) == ["."]
+    assert np.array_equal(read_scan(tmp_path).values, small_scan.values)
+
+
+def test_a_gap_in_slices_with_a_folder_each_is_left_to_the_reader(small_scan: Scan, tmp_path: Path) -> None:
+    spread(small_scan, tmp_path, str)[3].unlink()
+    assert numbers_of(tmp_path) == ["."]
+    with pytest.raises(FormatError, match="lacks 1 slice"):
+        read_scan(tmp_path)
+
+
+@pytest.mark.parametrize("patient", ["same", "own"])
+def test_series_with_a_folder_each_stay_scans_of_their_own(small_scan: Scan, tmp_path: Path, patient: str) -> None:
+    """Also where an anonymiser gave all patients the same UIDs, and where a series was copied."""
+    uid = {"SeriesInstanceUID": "1.2.3"} if patient == "same" else {}
+    for name in ("p1", "p2", "p3"):
+        identity = {"PatientID": "ANON" if patient == "same" else name, "StudyInstanceUID": "1.2.9"}
+        write_series(small_scan, tmp_path / name / "series", **identity, **uid)
+    shutil.copytree(tmp_path / "p1" / "series", tmp_path / "p1" / "again")
+    notes: list[str] = []
+    assert numbers_of(tmp_path, notes) == ["p1/again", "p1/series", "p2/series", "p3/series"]
+    assert notes == []
+
+
+def test_a_whole_series_beside_the_folders_of_another_stays_a_scan(small_scan: Scan, tmp_path: Path) -> None:
+    spread(small_scan, tmp_path, str, ConvolutionKernel="LUNG", SeriesNumber=1)
+    write_series(small_scan, tmp_path / "whole", ConvolutionKernel="SOFT", SeriesNumber=2)
+    assert numbers_of(tmp_path) == [".", "whole"]
+
+
+def test_a_volume_beside_the_folders_of_a_series_stays_a_scan(small_scan: Scan, tmp_path: Path) -> None:
+    spread(small_scan, tmp_path, str)
+    touch(tmp_path, "0.nii.gz", "pictures/1.png")
+    assert numbers_of(tmp_path) == ["0.nii.gz", ".", "pictures"]
+
+
+def test_a_tree_deeper_than_python_can_recurse_is_a_row_that_says_so(tmp_path: Path) -> None:
+    make_deep(tmp_path, 1500)
+    (item,) = find_items(str(tmp_path))
+    assert item.fingerprint
+    with pytest.raises(FormatError, match="holds no DICOM"):
+        read_scan(item.source)
+    remove_deep(tmp_path)

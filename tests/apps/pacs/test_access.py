@@ -10,15 +10,20 @@ from pathlib import Path
 
 import pytest
 import requests
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from groundglass.apps.pacs.access import (
     Credentials,
+    DeniedError,
     check_url,
     load_credentials,
     open_session,
     pacs_errors,
     sends_unencrypted,
 )
+from groundglass.apps.pacs.dicomweb import DicomWebArchive
 from groundglass.apps.pacs.watch import WatchOptions, watch
 from groundglass.apps.pacs.watcher import WatchCounts
 from groundglass.errors import ConfigError, PacsError
@@ -133,6 +138,49 @@ def test_a_dropped_connection_and_an_unknown_host_are_reported_without_the_url()
     with pytest.raises(PacsError, match="the connection failed during a search") as caught:
         ask("http://no-such-host.invalid/studies/1.2.3")
     assert "1.2.3" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("method", ["get", "post", "put", "head"])
+def test_no_redirect_is_followed(code: int, method: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, socket.create_server(("127.0.0.1", 0)) as server:
+        other.settimeout(0.2)
+
+        def redirect() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(65536)
+                target = f"http://127.0.0.1:{other.getsockname()[1]}/"
+                connection.sendall(f"HTTP/1.1 {code} Moved\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode())
+
+        thread = threading.Thread(target=redirect)
+        thread.start()
+        with open_session(Credentials(user="a", password="b")) as session, pytest.raises(DeniedError) as refused:
+            session.request(method, f"http://127.0.0.1:{server.getsockname()[1]}/", data=b"PLANTED^NAME", timeout=5)
+        thread.join()
+        assert "which is not followed" in str(refused.value)
+        with pytest.raises(TimeoutError):
+            other.accept()
+
+
+def test_a_redirected_storage_is_no_storage(serve: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "result.dcm"
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID, data.StudyInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2"
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.save_as(path, enforce_file_format=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def redirect() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(1 << 20)
+                connection.sendall(b"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=redirect)
+        thread.start()
+        with open_session(Credentials()) as session, pytest.raises(DeniedError, match="not followed"):
+            DicomWebArchive(f"http://127.0.0.1:{server.getsockname()[1]}", session).store("1.2", [path])
+        thread.join()
 
 
 def test_certificates_are_verified(serve: Callable[..., str], tmp_path: Path) -> None:

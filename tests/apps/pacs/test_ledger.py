@@ -86,13 +86,6 @@ def test_the_series_that_is_due_longest_is_next_and_postponed_series_come_last(l
     assert ledger.next_due_time() == 1000.0
 
 
-@pytest.mark.parametrize("uid", ["../../instances", "1.2/3", "", "1" * 65, "1.2.3?x"])
-def test_a_series_with_a_malformed_uid_is_refused(ledger: Ledger, uid: str) -> None:
-    ledger.add_arrivals([SeriesArrival(uid, "1.2", 3, 1), SeriesArrival("1.2.9", uid, 3, 2)], 2)
-    assert ledger.next_entry(1e12) is None
-    assert state(ledger, uid) == state(ledger, "1.2.9") == "refused"
-
-
 def test_a_ledger_of_another_server_or_version_is_refused(ledger: Ledger, tmp_path: Path) -> None:
     ledger.bind_to_server("Orthanc http://pacs")
     with pytest.raises(ConfigError, match="belongs to Orthanc http://pacs, expected DICOMweb http://pacs"):

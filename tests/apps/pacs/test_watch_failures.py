@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from groundglass.apps.pacs.watch import WatchOptions, watch
 from groundglass.apps.pacs.watcher import RetryPolicy, WatchCounts
@@ -83,6 +85,39 @@ def test_a_refused_series_is_tried_again_when_it_changes(orthanc: OrthancServer,
     assert ledger_rows(tmp_path / "watch")[uid_of(gap)][0] == "done"
     assert len(factory.begun) == 4
     assert not PLANTED.search(output)
+
+
+@pytest.mark.parametrize("dicomweb", [False, True], ids=["changes", "qido"])
+@pytest.mark.parametrize(
+    ("uid", "reason"),
+    [
+        (b"1.2..3", "its StudyInstanceUID is no UID, expected numbers with dots between them"),
+        (b"ANON-17", "its StudyInstanceUID is no UID, expected numbers with dots between them"),
+        (b"1.2.20200301.007", None),
+    ],
+)
+def test_a_study_whose_uid_is_none_is_refused_and_one_with_leading_zeros_gets_its_results(
+    orthanc: OrthancServer, tmp_path: Path, uid: bytes, reason: str | None, dicomweb: bool
+) -> None:
+    files, factory = series(tmp_path / "study"), fake_worker_factory(tmp_path / "scripts")
+    for file in files:
+        data = pydicom.dcmread(file)
+        padded = uid + bytes(len(uid) % 2)
+        data[0x0020000D] = RawDataElement(Tag(0x0020000D), "UI", len(padded), padded, 0, False, True)
+        data.save_as(file)
+    orthanc.stow(files)
+    orthanc.wait_until_stable(1)
+    counts, output = watch_once(orthanc, tmp_path / "watch", factory, dicomweb=dicomweb)
+    assert len(orthanc.get("/studies")) == 1
+    if reason is None:
+        assert counts == WatchCounts(stored=1)
+        assert orthanc.modalities() == ["CT", "SEG", "SR"]
+        assert "StudyInstanceUID is a UID that DICOM does not allow" in output
+    else:
+        assert counts == WatchCounts(refused=1)
+        assert f"refused: {reason}" in output
+        assert factory.begun == []
+        assert orthanc.modalities() == ["CT"]
 
 
 def test_a_series_that_the_server_cannot_read_fails_and_the_next_is_done(

@@ -272,6 +272,37 @@ def test_a_series_during_which_the_watcher_was_killed_comes_after_the_others(set
     assert [line[:5] for line in set_up.lines if "stored" in line] == ["1.2.4", "1.2.5", "1.2.3"]
 
 
+@pytest.mark.parametrize("uid", ["../../instances", "1.2/3", "", "1" * 65, "1.2.3?x", "ANON-17"])
+@pytest.mark.parametrize("of_study", [True, False])
+def test_a_uid_that_is_none_is_refused_with_a_line_before_any_request(
+    set_up: WatcherSetUp, of_study: bool, uid: str
+) -> None:
+    set_up.pacs.failures = {"retrieve": AssertionError("a request was made")}
+    set_up.pacs.arrivals = [SeriesArrival("1.2.3", uid, 3, 1) if of_study else SeriesArrival(uid, "1.2", 3, 1)]
+    assert set_up.run_once() == WatchCounts(refused=1)
+    assert ("StudyInstanceUID" if of_study else "SeriesInstanceUID") in set_up.lines[-1]
+    assert "expected numbers with dots between them, at most 64 characters" in set_up.lines[-1]
+    assert set_up.ledger.retry_all() == 1
+    assert set_up.run_once() == WatchCounts(refused=1)
+
+
+@pytest.mark.parametrize("uid", ["1.2..3", "1.2.3.", ".1", "."])
+def test_a_study_into_which_no_result_can_be_stored_is_refused_before_its_series_is_segmented(
+    set_up: WatcherSetUp, uid: str
+) -> None:
+    set_up.pacs.arrivals = [SeriesArrival("1.2.3", uid, 3, 1)]
+    assert set_up.run_once() == WatchCounts(refused=1)
+    assert set_up.pacs.segmentations == 0
+    assert set_up.state() == ("refused", 0, True)
+    assert "no result can be stored into such a study: give the study another in the PACS" in set_up.lines[-1]
+
+
+def test_results_are_stored_into_a_study_whose_uid_has_leading_zeros(set_up: WatcherSetUp) -> None:
+    set_up.pacs.arrivals = [SeriesArrival("1.2.3", "1.2.003", 3, 1)]
+    assert set_up.run_once() == WatchCounts(stored=1)
+    assert set_up.pacs.stored == ["1.2.003"]
+
+
 def test_a_series_without_instances_is_refused(tmp_path: Path) -> None:
     (tmp_path / "series").mkdir()
     with pytest.raises(InputError, match="series holds no DICOM"):

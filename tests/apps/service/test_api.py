@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -23,8 +24,9 @@ from groundglass.io.reader import read_scan
 from groundglass.report.analysis import segment
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import LUNG_WINDOW
-from groundglass.scan.phantom import Phantom
+from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import Scan
+from helpers.character_sets import SETS, write_named_series
 from helpers.dicom_phantom import NAME, NUMBER, write_series
 from helpers.scripted_worker import wait_until
 from helpers.server import Server
@@ -98,6 +100,31 @@ def test_a_dicom_folder_in_any_order_gives_dicom_results(server: Server, phantom
     assert {"lesions.dcm", "findings.dcm"} <= {file["name"] for file in job["files"]}
     mask = read_scan(save(server, f"/api/jobs/{job['id']}/files/lesions.nii.gz", tmp_path / "mask.nii.gz"))
     assert np.array_equal(mask.values > 0, segment(read_scan(tmp_path / "series")).lesions.voxels)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("japanese", "korean", "chinese", "unstated", "misspelt", "empty", "unknown", "Japanese as Latin-1"),
+        *("Korean, unstated", "Chinese as Unicode", "unicode as Latin-1", "Latin-1 as ASCII"),
+    ],
+)
+def test_names_in_any_character_set_come_through_the_server(server: Server, kind: str, tmp_path: Path) -> None:
+    """They are in the results for the PACS alone, as they are to be read."""
+    _, raw, name = SETS[kind]
+    files = write_named_series(chest_phantom(shape=(8, 72, 96)).scan, tmp_path / "series", kind)
+    sent = server.post(*((f"{name}/{file.name}", file.read_bytes()) for file in files))
+    job = server.wait_for_job(sent.json()["id"])
+    assert job["status"] == "done", job
+    url = f"/api/jobs/{job['id']}/files"
+    for file in ("lesions.dcm", "findings.dcm"):
+        assert str(pydicom.dcmread(save(server, f"{url}/{file}", tmp_path / file)).PatientName) == name
+    for file in ("findings.json", "report.html"):
+        content = save(server, f"{url}/{file}", tmp_path / file).read_bytes()
+        assert raw not in content
+        assert name.encode() not in content
+        assert json.dumps(name)[1:-1].encode() not in content
+    assert name not in server.log.read_text(encoding="utf-8")
 
 
 def test_a_zip_file_is_accepted(server: Server, phantom: Phantom, tmp_path: Path) -> None:

@@ -6,15 +6,17 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.datastructures import Headers
 
-from groundglass.apps.service import guard
 from groundglass.apps.service.config import ServiceConfig, is_loopback, read_token
+from groundglass.apps.service.sessions import COOKIE, WRONG_TOKEN_S, Sessions
 from groundglass.errors import ConfigError
 from helpers.server import TOKEN, Server
 
@@ -59,6 +61,9 @@ def test_the_loopback_names_are_accepted(server: Server, host: str) -> None:
     [
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "http://127.0.0.1:99999999999"},
+        {"Origin": ""},
         {"Origin": "http://127.0.0.1:1"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
@@ -119,8 +124,8 @@ def test_every_route_but_the_public_ones_needs_the_token(token_server: Server) -
                 {"Authorization": "Bearer wrong"},
                 {"Authorization": f"Basic {TOKEN}"},
                 {"Authorization": "Bearer"},
-                {"Cookie": f"{guard.COOKIE}={TOKEN}"},
-                {"Cookie": f"{guard.COOKIE}="},
+                {"Cookie": f"{COOKIE}={TOKEN}"},
+                {"Cookie": f"{COOKIE}="},
                 {"Cookie": "a=b; [broken"},
             ):
                 answer = client.request(method, url, headers=headers)
@@ -154,8 +159,33 @@ def test_the_cookie_replaces_the_token_and_does_not_reveal_it(token_server: Serv
         assert client.get("/api/session").json() == {"needs_token": True, "signed_in": True}
         assert client.get("/api/jobs").status_code == 200
         assert client.get("/api/jobs", headers={"Origin": "http://evil.example"}).status_code == 403
+        copied = {"Cookie": cookie.partition(";")[0]}
+        assert client.get("/api/jobs", headers=copied).status_code == 200
         assert client.delete("/api/session").status_code == 204
         assert client.get("/api/jobs").status_code == 401
+    with token_server.client() as other:
+        assert other.get("/api/jobs", headers=copied).status_code == 401
+
+
+@pytest.mark.parametrize("door", ["session", "bearer"])
+def test_wrong_tokens_are_answered_slowly_and_right_ones_at_once(token_server: Server, door: str) -> None:
+    def guess(number: int) -> int:
+        with token_server.client() as client:
+            if door == "session":
+                return client.post("/api/session", json={"token": f"wrong-{number}"}).status_code
+            return client.get("/api/jobs", headers={"Authorization": f"Bearer wrong-{number}"}).status_code
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(guess, range(4))) == [401] * 4
+    assert time.monotonic() - begun > 4 * WRONG_TOKEN_S
+    with ThreadPoolExecutor(40) as pool:
+        guesses = [pool.submit(guess, number) for number in range(40)]
+        begun = time.monotonic()
+        with token_server.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+            assert client.get("/api/jobs").status_code == 200
+        assert time.monotonic() - begun < 4 * WRONG_TOKEN_S
+        assert {guessed.result() for guessed in guesses} == {401, 429}
 
 
 def test_configured_host_names_are_accepted(token_server: Server) -> None:
@@ -171,10 +201,26 @@ def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         return compare(a, b)
 
     monkeypatch.setattr(hmac, "compare_digest", spy)
-    assert guard.is_signed_in(Headers({"Authorization": f"Bearer {TOKEN}"}), TOKEN)
-    assert not guard.is_signed_in(Headers({"Authorization": "Bearer x"}), TOKEN)
-    assert not guard.is_signed_in(Headers({"Cookie": f"{guard.COOKIE}=x"}), TOKEN)
-    assert [a for a, _ in compared] == [TOKEN.encode(), b"x", b"x"]
+    sessions = Sessions(TOKEN)
+    assert sessions.is_signed_in(Headers({"Authorization": f"Bearer {TOKEN}"}))
+    assert not sessions.is_signed_in(Headers({"Authorization": "Bearer x"}))
+    assert [a for a, _ in compared] == [TOKEN.encode(), b"x"]
+
+
+def test_a_session_ends_with_signing_out_with_time_and_with_too_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = Sessions(TOKEN)
+    first, second = (Headers({"Cookie": f"{COOKIE}={sessions.start()}"}) for _ in range(2))
+    assert sessions.is_signed_in(first)
+    assert sessions.is_signed_in(second)
+    sessions.end(first)
+    assert not sessions.is_signed_in(first)
+    assert sessions.is_signed_in(second)
+    monkeypatch.setattr("groundglass.apps.service.sessions.MAX_SESSIONS", 1)
+    third = Headers({"Cookie": f"{COOKIE}={sessions.start()}"})
+    assert not sessions.is_signed_in(second)
+    assert sessions.is_signed_in(third)
+    monkeypatch.setattr("groundglass.apps.service.sessions.SESSION_S", -1.0)
+    assert not sessions.is_signed_in(Headers({"Cookie": f"{COOKIE}={sessions.start()}"}))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The service inside the test process, for states that a real server is hard to bring into, such as a full disk."""
 
 import shutil
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any, cast
 import anyio
 import httpx
 import pytest
+from anyio.to_thread import run_sync
 
 from groundglass.apps.service.app import build
 from groundglass.apps.service.config import ServiceConfig
@@ -27,6 +29,7 @@ class IdleDispatcher:
     """A dispatcher that processes nothing."""
 
     is_alive = True
+    trouble = ""
 
     def wake(self) -> None:
         pass
@@ -67,6 +70,8 @@ def client(service: Service) -> Client:
     return Client(service)
 
 
+FULL = sqlite3.OperationalError("database or disk is full")
+FULL.sqlite_errorcode = sqlite3.SQLITE_FULL
 FILE = {"files": ("ct.nii", b"something")}
 
 
@@ -101,9 +106,100 @@ def test_a_client_that_stalls_loses_its_slot(service: Service, client: Client, m
 
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     answer = client.post("/api/scans", content=stalling(), headers=headers)
-    assert (answer.status_code, answer.json()) == (408, {"detail": "nothing arrived for 0.1 s: send it again"})
+    assert (answer.status_code, answer.json()) == (
+        408,
+        {"detail": "less than 1 MiB arrived within 0.1 s: send it again faster"},
+    )
     assert service.free_slots == 3
     assert not list((service.storage.folder / "incoming").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (sqlite3.OperationalError("database is locked"), 503),
+        (sqlite3.DatabaseError("malformed"), 503),
+        (FULL, 507),
+    ],
+    ids=["locked", "damaged", "full"],
+)
+@pytest.mark.parametrize("method", ["add", "get", "count_queued"])
+def test_a_database_that_fails_is_a_clear_answer_and_leaves_no_files(
+    service: Service,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    error: sqlite3.Error,
+    status: int,
+    method: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(JobStore, method, fail)
+    answer = client.post("/api/scans", files=FILE)
+    assert answer.status_code == status
+    assert "database is in use" in answer.json()["detail"] or "disk is full" in answer.json()["detail"]
+    if method == "get":
+        assert client.get(f"/api/jobs/{'0' * 32}").status_code == status
+    monkeypatch.undo()
+    assert service.free_slots == 3
+    assert not service.storage.scan_ids()
+    assert not list((service.storage.folder / "incoming").iterdir())
+    assert client.get("/api/jobs").json() == []
+
+
+def test_the_server_answers_while_the_database_is_locked(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, ready, go = JobStore.add, threading.Event(), threading.Event()
+
+    def add_later(*arguments: Any) -> Any:
+        ready.set()
+        assert go.wait(20)
+        return add(*arguments)
+
+    monkeypatch.setattr(JobStore, "add", add_later)
+
+    async def post_and_ask() -> tuple[int, str]:
+        transport = httpx.ASGITransport(build(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as both:
+            answers: list[httpx.Response] = []
+
+            async def post() -> None:
+                answers.append(await both.post("/api/scans", files=FILE))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(post)
+                await run_sync(ready.wait, 20)
+                health = (await both.get("/healthz")).text
+                go.set()
+            return answers[0].status_code, health
+
+    assert anyio.run(post_and_ask) == (202, "ok")
+
+
+def test_a_correction_of_a_scan_that_is_gone_is_404(service: Service, client: Client) -> None:
+    service.jobs.add("a" * 32, "a scan")
+    service.jobs.finish("a" * 32, "no lesion", ())
+    answer = client.post(f"/api/jobs/{'a' * 32}/corrections", content=b"a mask")
+    assert (answer.status_code, "is gone" in answer.json()["detail"]) == (404, True)
+    assert client.get(f"/api/jobs/{'a' * 32}/findings").status_code == 404
+    assert client.get(f"/api/jobs/{'a' * 32}/view/scan.nii.gz").status_code == 404
+    assert service.free_slots == 3
+
+
+@pytest.mark.parametrize("length", [0, 1, 70, 256, 5000])
+def test_any_boundary_is_accepted_or_400(client: Client, length: int) -> None:
+    headers = {"Content-Type": f"multipart/form-data; boundary={'x' * length}"}
+    assert client.post("/api/scans", content=b"nonsense", headers=headers).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "parameter", ["boundary*=utf-99''x", "boundary*=utf-8''%ff%fe", "boundary*=x", "boundary=\xff"]
+)
+def test_odd_parameters_of_a_form_are_400(client: Client, parameter: str) -> None:
+    headers = {"Content-Type": f"multipart/form-data; {parameter}".encode("latin-1")}
+    assert client.post("/api/scans", content=b"nonsense", headers=headers).status_code == 400
 
 
 def test_a_full_queue_is_429_with_a_time_to_retry(client: Client) -> None:
@@ -120,6 +216,8 @@ def test_a_server_whose_queue_has_stopped_is_not_ready(
     service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert client.get("/readyz").text == "ok"
+    monkeypatch.setattr(IdleDispatcher, "trouble", "the queue is paused: OperationalError in jobs.py:1")
+    assert (client.get("/readyz").status_code, client.get("/readyz").text) == (503, IdleDispatcher.trouble)
     monkeypatch.setattr(IdleDispatcher, "is_alive", False)
     assert (client.get("/readyz").status_code, client.get("/readyz").text) == (503, "the queue has stopped")
 
@@ -173,6 +271,51 @@ def test_only_the_owner_can_read_the_names_of_scans(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.stat().st_mode & 0o077] == []
     jobs.close()
     storage.close()
+
+
+@pytest.mark.parametrize("lost", ["removed", "emptied", "recreated", "damaged"])
+def test_scans_without_their_database_are_kept_and_the_server_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    monkeypatch.setattr(Dispatcher, "start", lambda _: None)
+    config = ServiceConfig(tmp_path)
+    service = Service.open(config)
+    for number in range(3):
+        service.storage.job_folder(f"{number:032x}").path.mkdir()
+        service.jobs.add(f"{number:032x}", "a scan")
+    service.close()
+    for path in tmp_path.glob("jobs.sqlite*"):
+        path.unlink()
+    if lost == "emptied":
+        (tmp_path / "jobs.sqlite").touch()
+    elif lost == "damaged":
+        (tmp_path / "jobs.sqlite").write_bytes(b"no database " * 1000)
+    elif lost == "recreated":
+        JobStore(tmp_path / "jobs.sqlite", timedelta(hours=1)).close()
+    for _ in range(2):  # the first try must not make the second one succeed
+        with pytest.raises(OutputError, match="restore it from a backup"):
+            Service.open(config)
+    assert len(list((tmp_path / "scans").iterdir())) == 3
+
+
+def test_what_an_interrupted_server_left_is_removed_also_if_all_jobs_were_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dispatcher, "start", lambda _: None)
+    Service.open(ServiceConfig(tmp_path)).close()
+    (tmp_path / "scans" / "left").mkdir()  # of an upload that was moved there but not recorded
+    service = Service.open(ServiceConfig(tmp_path))
+    assert not service.storage.scan_ids()
+    service.close()
+
+
+def test_a_folder_that_others_may_write_into_is_refused(tmp_path: Path) -> None:
+    for name in ("", "scans", "incoming"):
+        folder = tmp_path / f"store-{name}"
+        ServiceStorage(folder).close()
+        (folder / name).chmod(0o777)
+        with pytest.raises(OutputError, match="chmod 700"):
+            ServiceStorage(folder)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -6,14 +6,17 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from groundglass.errors import ConfigError, FormatError, InputError
+from groundglass.files import walk
+from groundglass.io.dicom_folders import DicomFolder, folders_of_one_series, look_into
 from groundglass.io.reader import file_kind
 from groundglass.tables import TABLE_SUFFIXES, path_of_cell, read_table
 
+MAX_DEPTH = 100  # folders below the source, down to which scans are searched for
 RESERVED = ("records", "summary.csv", "key.csv")
 _VOLUMES = (".nii", ".nii.gz", ".mha", ".nrrd", ".zip")
 _DICOM, _PICTURES = (".dcm", ".ima"), (".png", ".jpg", ".jpeg")
@@ -63,14 +66,15 @@ def find_items(
     """Find the scans of a folder, a glob or a CSV, in a fixed order.
 
     A folder is searched with all its subfolders. Each volume (NIfTI, MHA, NRRD, ZIP) is an item; a folder without
-    volumes that holds DICOM is one item, with everything below it; a folder that holds pictures is one item. Hidden
+    volumes that holds DICOM is one item, with everything below it, and so is a folder whose subfolders hold parts of
+    one series; a folder that holds pictures is one item. Hidden
     files and folders, other files, slices beside volumes, and folders with a `findings.json` (results) are skipped.
 
     Args:
         source: A folder; a glob (`**` searches subfolders), of which each match is an item; a CSV with a column `scan`
             (paths relative to its folder) and optionally `case` (names); or a single scan.
         with_identity: Name items after their paths; otherwise by a hash of the path, unless the CSV names them.
-        on_note: Called with what was assumed about the CSV.
+        on_note: Called with what was assumed about the folder or the CSV.
 
     Raises:
         InputError: No scan is found, or the CSV has missing columns, empty rows, duplicates or bad names.
@@ -78,7 +82,12 @@ def find_items(
     path = Path(source)
     scans: list[tuple[Path, str | None]]  # with the names of a CSV
     if path.is_dir():
-        base, scans = path, [(scan, None) for scan in _search(path, set())]
+        base, found = path, _search(path, set())
+        scans = [(each.path, None) for each in found]
+        joined = sum(each.is_joined for each in found)
+        if joined:
+            what = "1 folder holds a series" if joined == 1 else f"{joined} folders hold a series each"
+            on_note(f"{what} whose slices lie in several folders: each such folder is read as one scan")
     elif path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
         base, scans = path.parent, _read_list(path, on_note)
     elif path.is_file():
@@ -136,29 +145,47 @@ def _make_item(path: Path, base: Path, name: str | None, with_identity: bool) ->
     return BatchItem(name or digest[:12], path, relative_path, name is not None)
 
 
-def _search(folder: Path, visited: set[str]) -> Iterator[Path]:
+@dataclass(frozen=True)
+class _Found:
+    """A scan that a search found.
+
+    Attributes:
+        path: Its file or folder.
+        dicom: What the folder holds, if it is one of DICOM.
+        is_joined: Whether the DICOM of one series lies in several of its subfolders.
+    """
+
+    path: Path
+    dicom: DicomFolder | None = None
+    is_joined: bool = False
+
+
+def _search(folder: Path, visited: set[str], depth: int = 0) -> list[_Found]:
+    if depth > MAX_DEPTH:  # no scan lies so deep: it becomes a row that says why it cannot be read
+        return [_Found(folder)]
     real = os.path.realpath(folder)
     if real in visited:  # links may form a circle
-        return
+        return []
     visited.add(real)
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
         folders = [entry for entry in entries if entry.is_dir()]
     except OSError:
-        yield folder  # it becomes a row that says why it cannot be read
-        return
+        return [_Found(folder)]  # it becomes a row that says why it cannot be read
     if any(entry.name == "findings.json" for entry in entries):
-        return
+        return []
     categories = {file: _category(file) for file in entries if file not in set(folders)}
-    volumes = [file for file, category in categories.items() if category == "volume"]
-    if volumes:
-        yield from volumes
-    elif {"DICOM", "picture"} & set(categories.values()):
-        yield folder
-        if "DICOM" in categories.values():
-            return
-    for subfolder in folders:
-        yield from _search(subfolder, visited)
+    if "volume" not in categories.values() and "DICOM" in categories.values():
+        return [_Found(folder, look_into(folder))]
+    volumes = [_Found(file) for file, category in categories.items() if category == "volume"]
+    pictures = [_Found(folder)] if "picture" in categories.values() and not volumes else []
+    below = [each for subfolder in folders for each in _search(subfolder, visited, depth + 1)]
+    dicom = [each.dicom for each in below if each.dicom]
+    parts = folders_of_one_series(folder, dicom) if len(dicom) > 1 else ()
+    if parts:
+        whole = replace(parts[0], path=folder, file_count=sum(part.file_count for part in parts))
+        return [*volumes, _Found(folder, whole, is_joined=True), *(each for each in below if each.dicom not in parts)]
+    return [*volumes, *pictures, *below]
 
 
 def _category(file: Path) -> str | None:
@@ -227,4 +254,4 @@ def _files(source: Path) -> list[Path]:
     """Return the file itself, or all files below the folder."""
     if not source.is_dir():
         return [source]
-    return sorted(Path(folder, name) for folder, _, names in os.walk(source) for name in names)
+    return sorted(folder / name for folder, _, names in walk(source) for name in names)

@@ -18,7 +18,7 @@ from groundglass.apps.batch.records import (
     remove_results,
     write_record,
 )
-from groundglass.errors import GroundglassError, OutputError, origin
+from groundglass.errors import OUT_OF_MEMORY, GroundglassError, OutputError, origin
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_options import DicomOptions
@@ -131,6 +131,8 @@ def _failure_reason(error: Exception, item: BatchItem, with_identity: bool) -> s
     """Describe on one line why an item failed; without identity nothing in the line names the source."""
     if isinstance(error, GroundglassError):
         text = str(error)
+    elif isinstance(error, MemoryError):
+        text = OUT_OF_MEMORY
     elif with_identity:
         text = f"{origin(error)}: {error}".removesuffix(": ")
     else:

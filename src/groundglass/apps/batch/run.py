@@ -24,6 +24,7 @@ from groundglass.apps.batch.records import (
 )
 from groundglass.apps.batch.summary import Summary, write_key
 from groundglass.inference.open_model import resolve_model
+from groundglass.plain_text import printable
 from groundglass.report.findings import ModelRef
 from groundglass.workers import Worker, available_cores
 
@@ -195,7 +196,7 @@ def progress_table(progress: BatchProgress) -> Table:
     for name, since in list(progress.running.items()):
         table.add_row(Text(f"  {name}  {now - since:.0f} s"))
     for record in progress.failed[-_LAST_FAILURES:]:
-        table.add_row(Text(f"  {describe_record(record)}", style="red"))
+        table.add_row(Text(f"  {printable(describe_record(record))}", style="red"))
     return table
 
 

@@ -13,6 +13,7 @@ from groundglass.apps.batch.items import BatchItem
 from groundglass.apps.batch.records import RECORDS, ItemRecord, KeyNumbers, read_record
 from groundglass.errors import ConfigError
 from groundglass.files import write_atomic
+from groundglass.plain_text import original_cell
 from groundglass.tables import csv_text
 
 SUMMARY, KEY = "summary.csv", "key.csv"
@@ -115,6 +116,6 @@ def write_key(items: Iterable[BatchItem], folder: Path) -> None:
         return
     if path.is_file():
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            rows = {row["case"]: row["scan"] for row in csv.DictReader(stream)} | rows
+            rows = {row["case"]: original_cell(row["scan"]) for row in csv.DictReader(stream)} | rows
     text = csv_text({"case": name, "scan": scan} for name, scan in sorted(rows.items()))
     write_atomic(path, text.encode("utf-8", "surrogateescape"), mode=0o600)

@@ -59,6 +59,24 @@ class Credentials:
         return None
 
 
+class _Session(requests.Session):
+    """A session that sends nothing to another address than the one that it was given."""
+
+    def get_redirect_target(self, response: requests.Response) -> str | None:
+        """Refuse to follow a redirect: with it would go the images and names of patients.
+
+        Raises:
+            DeniedError: The server redirects the request.
+        """
+        if 300 <= response.status_code < 400 and "location" in response.headers:
+            response.close()
+            raise DeniedError(
+                f"the server redirects to another address ({response.status_code}), which is not followed: give the "
+                "address itself"
+            )
+        return None
+
+
 class _Bearer(AuthBase):
     def __init__(self, token: str) -> None:
         self._token = token
@@ -142,7 +160,9 @@ def sends_unencrypted(url: str, credentials: Credentials) -> bool:
 
 
 def open_session(credentials: Credentials, ca: Path | None = None) -> requests.Session:
-    """Open a session that verifies certificates and ignores the environment: its proxies, .netrc and certificates.
+    """Open a session that verifies certificates, follows no redirect, and ignores the environment.
+
+    It uses neither proxies nor .netrc nor certificates that the environment names.
 
     Args:
         credentials: Credentials for each request.
@@ -153,7 +173,7 @@ def open_session(credentials: Credentials, ca: Path | None = None) -> requests.S
     """
     if ca is not None and not ca.is_file():
         raise ConfigError(f"{ca.name} is not a file, expected the PEM of a certificate authority: check --ca")
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False
     # A server may close an idle connection just when it is used again: requests that only read are sent once more.
     adapter = HTTPAdapter(max_retries=Retry(1, connect=0, read=1, status=0, other=0))

@@ -6,7 +6,6 @@ It is one SQLite file. Every change is a transaction of its own, so a kill at an
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,6 @@ from groundglass.files import output_errors
 
 NAME = "watch.sqlite"
 _VERSION = 1
-_VALID_UID = re.compile(r"[0-9.]{1,64}")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS series (
     series_uid TEXT PRIMARY KEY,
@@ -167,13 +165,13 @@ class Ledger:
         now = time.time()
         with self._sqlite_errors(), self._db:
             self._db.executemany(
-                "INSERT INTO series (series_uid, study_uid, instances, stamp, state, reason, changed)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (series_uid) DO UPDATE SET study_uid = excluded.study_uid,"
-                " instances = excluded.instances, stamp = excluded.stamp, state = excluded.state, tries = 0,"
-                " next_try = 0, reason = excluded.reason, changed = excluded.changed"
+                "INSERT INTO series (series_uid, study_uid, instances, stamp, state, changed)"
+                " VALUES (?, ?, ?, ?, 'waiting', ?) ON CONFLICT (series_uid) DO UPDATE SET"
+                " study_uid = excluded.study_uid, instances = excluded.instances, stamp = excluded.stamp,"
+                " state = excluded.state, tries = 0, next_try = 0, reason = NULL, changed = excluded.changed"
                 " WHERE excluded.instances > series.instances"
                 " OR (excluded.stamp <> series.stamp AND series.state IN ('waiting', 'refused', 'left'))",
-                [(*astuple(arrival), *_first_state(arrival), now) for arrival in arrivals],
+                [(*astuple(arrival), now) for arrival in arrivals],
             )
             self._db.execute("UPDATE polling SET bookmark = ?", (bookmark,))
 
@@ -273,10 +271,3 @@ class Ledger:
             yield
         except sqlite3.Error as error:
             raise OutputError(f"{self._path} cannot be used: {error}; make room or name another folder") from None
-
-
-def _first_state(arrival: SeriesArrival) -> tuple[State, str | None]:
-    """Return state and reason of a new series. A malformed UID is refused here, so that it is never put into a URL."""
-    if _VALID_UID.fullmatch(arrival.series_uid) and _VALID_UID.fullmatch(arrival.study_uid):
-        return State.WAITING, None
-    return State.REFUSED, "its UID or that of its study is malformed, expected digits and dots: send it with valid UIDs"

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydicom import dcmread
 
 from groundglass.apps.pacs.ledger import short_uid
-from groundglass.errors import FormatError, GroundglassError, InputError, origin
+from groundglass.errors import OUT_OF_MEMORY, FormatError, GroundglassError, InputError, origin
 from groundglass.files import staged_folder
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
@@ -95,6 +95,8 @@ def segment_series(task: SeriesTask, segmenter: Segmenter) -> SegmentationResult
         return SegmentationResult(uids, scan.series.name, analysis.dicom_results.warnings)
     except GroundglassError:
         raise
+    except MemoryError:
+        raise InputError(OUT_OF_MEMORY) from None
     except Exception as error:  # what libraries say may quote a header
         return SegmentationResult(internal_error=f"{origin(error)}, an internal error of groundglass")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from groundglass.errors import ConfigError
-from groundglass.files import lock_folder, output_errors
+from groundglass.files import check_private, lock_folder, output_errors
 
 
 class Spool:
@@ -77,6 +77,7 @@ def lock_watch_folder(folder: Path) -> Iterator[None]:
     """
     with output_errors(folder):
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        check_private(folder)
         lock = lock_folder(folder)
     if lock is None:
         raise ConfigError(

@@ -6,6 +6,7 @@ removed. `Watcher._process` decides whether a failure is that of the series or t
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from groundglass.apps.pacs.dicomweb import DicomWebArchive
 from groundglass.apps.pacs.ledger import Ledger, SeriesEntry, State
 from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, read_instance_uid, short_message
 from groundglass.apps.pacs.spool import Spool
-from groundglass.errors import InputError, OutputError, PacsError
+from groundglass.errors import FormatError, InputError, OutputError, PacsError
 from groundglass.io.dicom_header import DICOM_ERRORS
+from groundglass.io.dicom_legal import is_uid
 from groundglass.workers import TimeLimitError, Worker, WorkerDiedError
 
 _LONGEST_PAUSE_S = 60.0  # between two tries to reach a server
 _PAUSE_GROWTH = 5  # factor between the pauses before two tries of a series
+_SAFE_UID = re.compile(r"[0-9.]{1,64}")  # nothing that changes a URL
+_UID_RULE = "numbers with dots between them, at most 64 characters"
 _FIRST_REQUEST_HINT = (
     "this was the first request: check the URL (the root of an Orthanc with its DICOMweb plugin at /dicom-web; another "
     "server with --dicomweb) and the credentials"
@@ -163,6 +167,7 @@ class Watcher:
         begun = time.monotonic()
         self._ledger.mark_begun(entry)
         try:
+            _check_uids(entry)
             if entry.state is State.WAITING or not self._has_results(entry):
                 self._segment(entry)
             self._store(entry)
@@ -243,6 +248,21 @@ class Watcher:
         except PacsError:
             return False
         return True
+
+
+def _check_uids(entry: SeriesEntry) -> None:
+    """Check the UIDs of a series before a request is made with them.
+
+    Raises:
+        FormatError: They cannot be put into a URL, or no result can be stored into the study.
+    """
+    if not _SAFE_UID.fullmatch(entry.series_uid):
+        raise FormatError(f"its SeriesInstanceUID is no UID, expected {_UID_RULE}: give it another in the PACS")
+    if not is_uid(entry.study_uid):
+        raise FormatError(
+            f"its StudyInstanceUID is no UID, expected {_UID_RULE}; no result can be stored into such a study: give "
+            "the study another in the PACS"
+        )
 
 
 class Backoff:

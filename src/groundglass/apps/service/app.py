@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from importlib import resources
 from importlib.metadata import version
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from groundglass.apps.service.api_models import error_responses
@@ -16,7 +17,8 @@ from groundglass.apps.service.routes.jobs import job_routes
 from groundglass.apps.service.routes.results import result_routes
 from groundglass.apps.service.routes.scans import scan_routes
 from groundglass.apps.service.routes.session import session_routes
-from groundglass.apps.service.service import Service
+from groundglass.apps.service.service import Service, database_refusal
+from groundglass.apps.service.sessions import Sessions
 
 
 def build(service: Service) -> FastAPI:
@@ -28,14 +30,22 @@ def build(service: Service) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
-        responses=error_responses(400, 401, 403, 421),
+        responses=error_responses(400, 401, 403, 408, 413, 421, 429, 503, 507),
     )
-    app.add_middleware(Guard, config=service.config)
-    app.include_router(session_routes(service.config))
+    sessions = Sessions(service.config.token)
+    app.add_middleware(Guard, config=service.config, sessions=sessions)
+    app.add_exception_handler(sqlite3.Error, _refuse_for_database)
+    app.include_router(session_routes(sessions))
     for routes in (scan_routes, job_routes, result_routes, health_routes):
         app.include_router(routes(service))
     _add_page(app)
     return app
+
+
+def _refuse_for_database(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request for which the database could not be read or written."""
+    refusal = database_refusal(error)
+    return JSONResponse({"detail": refusal.detail}, refusal.status_code, refusal.headers)
 
 
 def _add_page(app: FastAPI) -> None:

@@ -7,17 +7,38 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from groundglass.apps.service.jobs import JobStore, ScanJob
+from groundglass.apps.service.jobs import JobStore, ScanJob, is_disk_full
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.processing import JobResult
 from groundglass.apps.service.storage import ServiceStorage
-from groundglass.errors import GroundglassError
-from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError
+from groundglass.errors import GroundglassError, origin
+from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError, WorkerStartError
 
 SWEEP_EVERY_S = 60.0
+RETRY_EVERY_S = 5.0  # while the disk is full, the database is locked, or no process can be started
 log = logging.getLogger("groundglass.apps.service")
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How the processing of a job ended; kept until it is recorded.
+
+    Attributes:
+        job_id: Id of the job.
+        seconds: Time that it took.
+        result: Its result; None if there is none.
+        reason: Why it failed; empty if it did not.
+        obstacle: What kept it from being processed, for which the scan is not to blame; None if it was.
+    """
+
+    job_id: str
+    seconds: float
+    result: JobResult | None = None
+    reason: str = ""
+    obstacle: Exception | None = None
 
 
 class Dispatcher:
@@ -47,6 +68,8 @@ class Dispatcher:
         self._wake, self._closed = threading.Event(), False
         self._current_id: str | None = None
         self._lock = threading.Lock()  # guards _current_id, _worker and _closed
+        self._unrecorded: JobEnd | None = None  # the end of the current job, until it is in the database
+        self._trouble = ""
         self._last_sweep = float("-inf")
         self._thread = threading.Thread(target=self._run, name="dispatcher")
 
@@ -73,20 +96,42 @@ class Dispatcher:
         """Whether the thread is running."""
         return self._thread.is_alive()
 
+    @property
+    def trouble(self) -> str:
+        """Why no job can be processed or recorded at present; empty if all is well."""
+        return self._trouble
+
     def wake(self) -> None:
         """Announce a new job in the queue."""
         self._wake.set()
 
     def remove(self, job_id: str) -> bool:
-        """Delete a job and its files, and stop it if it runs; return whether it existed."""
+        """Delete a job and its files, and stop it if it runs; return whether it existed.
+
+        On a full disk the files go first, which makes the room that SQLite needs to delete the record.
+
+        Raises:
+            sqlite3.Error: The database cannot be written; the job is still in it.
+        """
         with self._lock:
-            existed = self._jobs.remove(job_id)
-            if self._current_id == job_id:
-                self._worker.close()
-                self._worker = self._new_worker()
-            else:
-                self._storage.remove(job_id)
+            try:
+                existed = self._jobs.remove(job_id)
+            except sqlite3.Error as error:
+                if not is_disk_full(error) or self._jobs.get(job_id) is None:
+                    raise
+                self._remove_files(job_id)
+                return self._jobs.remove(job_id)
+            self._remove_files(job_id)
         return existed
+
+    def _remove_files(self, job_id: str) -> None:
+        """Remove the files of a job; those of the job that runs are removed once its worker has ended."""
+        if self._current_id == job_id:
+            self._worker.close()
+            self._worker = self._new_worker()
+            self.wake()
+        else:
+            self._storage.remove(job_id)
 
     def _new_worker(self) -> Worker[Path, JobResult]:
         return Worker(self._worker_factory, self._time_limit_s, self._threads)
@@ -95,47 +140,98 @@ class Dispatcher:
         while not self._closed:
             try:
                 idle = not self._process_next()
-            except (sqlite3.Error, OSError) as error:  # such as a full disk: the queue continues when there is space
-                log.error("the queue is paused: %s", type(error).__name__)
-                idle = True
+                self._trouble = ""
+            except Exception as error:  # whatever it is, the queue goes on: a full disk, a locked database, a bug
+                reason = f"the queue is paused: {origin(error)}"
+                if reason != self._trouble:  # said once, not every few seconds
+                    log.error("%s", reason)
+                self._trouble, idle = reason, True
             if idle:
-                self._wake.wait(SWEEP_EVERY_S)
+                self._wake.wait(RETRY_EVERY_S if self._trouble else SWEEP_EVERY_S)
                 self._wake.clear()
 
     def _process_next(self) -> bool:
-        """Process the first job of the queue; return whether there was one."""
+        """Process the first job of the queue; return whether there was one.
+
+        Raises:
+            Exception: The job, or its end, could not be recorded. Its end is tried again at the next call; a job
+                without an end goes back into the queue.
+        """
+        end = self._unrecorded or self._process_first()
+        if end is None:
+            return False
+        self._unrecorded = end
+        self._record(end)
+        self._forget_current()
+        self._unrecorded = None
+        if end.obstacle is not None:
+            raise end.obstacle
+        return True
+
+    def _process_first(self) -> JobEnd | None:
+        """Process the first job of the queue and return how it ended; None if there was none, or it was deleted."""
+        if self._trouble:  # a job may have been taken without its end being known
+            self._forget_current()
+            self._jobs.requeue_unprocessed()
+        self._sweep()
+        with self._lock:
+            job = None if self._closed else self._jobs.start_next()
+            self._current_id, worker = (job.id if job else None), self._worker
+        end = self._process(job, worker) if job else None
+        if end is None:
+            self._forget_current()
+        return end
+
+    def _sweep(self) -> None:
+        """Delete the expired jobs from time to time."""
         if time.monotonic() - self._last_sweep > SWEEP_EVERY_S:
             self._last_sweep = time.monotonic()
             for job_id in self._jobs.expired_ids():
                 self.remove(job_id)
-        with self._lock:
-            job = None if self._closed else self._jobs.start_next()
-            self._current_id, worker = (job.id if job else None), self._worker
-        if job is None:
-            return False
-        self._process(job, worker)
-        with self._lock:
-            self._current_id = None
-            if self._jobs.get(job.id) is None:  # it was deleted meanwhile
-                self._storage.remove(job.id)
-        return True
 
-    def _process(self, job: ScanJob, worker: Worker[Path, JobResult]) -> None:
+    def _process(self, job: ScanJob, worker: Worker[Path, JobResult]) -> JobEnd | None:
+        """Process a job and return how it ended; None if the worker was closed meanwhile."""
         started = time.monotonic()
+
+        def end(reason: str = "", result: JobResult | None = None, obstacle: Exception | None = None) -> JobEnd:
+            return JobEnd(job.id, time.monotonic() - started, result, reason, obstacle)
+
         try:
-            result = worker.run(self._storage.job_folder(job.id).path)
+            return end(result=worker.run(self._storage.job_folder(job.id).path))
         except WorkerClosedError:
-            return
+            return None
         except TimeLimitError:
-            self._jobs.fail(job.id, f"processing took more than {self._time_limit_s:g} s, the limit of this server")
+            return end(f"processing took more than {self._time_limit_s:g} s, the limit of this server")
         except WorkerDiedError as error:
-            self._jobs.fail(job.id, f"the process died twice ({error}): out of memory, or a crash on this scan")
+            return end(f"the process died twice ({error}): out of memory, or a crash on this scan")
+        except (OSError, WorkerStartError) as error:
+            return end(obstacle=error)
         except GroundglassError as error:
-            self._jobs.fail(job.id, " ".join(str(error).split()))
+            return end(" ".join(str(error).split()))
+        except Exception as error:
+            return end(f"{origin(error)} (a fault of groundglass)")
+
+    def _record(self, end: JobEnd) -> None:
+        """Write the end of a job into the database.
+
+        Raises:
+            sqlite3.Error: The database is locked, or the disk is full.
+        """
+        if end.obstacle is not None:
+            self._jobs.requeue_unprocessed()
+            return
+        if end.result is not None:
+            self._jobs.finish(end.job_id, end.result.summary, end.result.files)
         else:
-            self._jobs.finish(job.id, result.summary, result.files)
-        seconds = time.monotonic() - started
-        ended = self._jobs.get(job.id)
+            self._jobs.fail(end.job_id, end.reason)
+        ended = self._jobs.get(end.job_id)
         if ended is not None:
-            self._metrics.record_job_end(ended.status, seconds)
-            log.info("job %s %s after %.1f s", job.id, ended.status.value, seconds)
+            self._metrics.record_job_end(ended.status, end.seconds)
+            log.info("job %s %s after %.1f s", ended.id, ended.status.value, end.seconds)
+
+    def _forget_current(self) -> None:
+        """Note that no job runs, and remove the files of the last one if it was deleted meanwhile."""
+        with self._lock:
+            if self._current_id is not None and self._jobs.get(self._current_id) is None:
+                self._storage.remove(self._current_id)
+            self._current_id = None

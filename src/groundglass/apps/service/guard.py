@@ -3,22 +3,24 @@
 The main attacker is a page on the internet that is open in a browser on this machine. Checking the Host header defeats
 DNS rebinding (the attacker's host name resolving to this address); Origin and Sec-Fetch-Site defeat forms and fetches
 sent by that page; without any CORS header it can never read a response. On a network the token keeps out everyone else.
+Bodies are small and quick, or refused, but for uploads, which have limits of their own and pass only after sign-in.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
+import anyio
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from groundglass.apps.service.config import ServiceConfig
+from groundglass.apps.service.sessions import Sessions
 
-COOKIE = "groundglass"
+MAX_BODY_BYTES = 64 << 10  # of a request that is no upload
+BODY_S = 10.0  # for such a body to arrive
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 PAGE_POLICY = (  # NiiVue's font is an image in a data: URL
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -34,33 +36,16 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
     "Cache-Control": "no-store",
 }
+TOO_LARGE = 413, f"the body is too large, expected at most {MAX_BODY_BYTES:,} bytes"
+TOO_MANY_GUESSES = 429, "too many wrong tokens: try again in some seconds"
 _PATHS_WITHOUT_TOKEN = ("/", "/healthz", "/readyz", "/api/session", "/favicon.ico")
-
-
-def session_cookie_value(token: str) -> str:
-    """Return the value of the session cookie: it proves knowledge of the token without revealing it."""
-    return hmac.new(token.encode(), b"groundglass session", hashlib.sha256).hexdigest()
-
-
-def is_signed_in(headers: Headers, token: str | None) -> bool:
-    """Return whether a request carries the token or its session cookie; compares in constant time."""
-    if token is None:
-        return True
-    scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and hmac.compare_digest(bearer.strip().encode(), token.encode()):
-        return True
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return False
-    return cookie is not None and hmac.compare_digest(cookie.value.encode(), session_cookie_value(token).encode())
 
 
 class Guard:
     """ASGI middleware that refuses requests for another host, from another site, or without the token."""
 
-    def __init__(self, app: ASGIApp, config: ServiceConfig) -> None:
-        self._app, self._token = app, config.token
+    def __init__(self, app: ASGIApp, config: ServiceConfig, sessions: Sessions) -> None:
+        self._app, self._sessions = app, sessions
         own_host = f"[{config.host}]" if ":" in config.host else config.host
         self._host_names = {name.lower() for name in (*LOOPBACK_NAMES, own_host, *config.host_names)}
 
@@ -78,11 +63,16 @@ class Guard:
                 headers.setdefault("Content-Security-Policy", PAGE_POLICY)
             await send(message)
 
-        refusal = self._refusal(scope["path"], Headers(scope=scope))
-        if refusal is None:
+        path, headers = scope["path"], Headers(scope=scope)
+        refusal = self._refusal(path, headers)
+        if refusal and refusal[0] == 401 and self._sessions.is_guess(headers) and not await self._sessions.slow_down():
+            refusal = TOO_MANY_GUESSES
+        if refusal is not None:
+            await _refuse(send_with_headers, *refusal)
+        elif _takes_upload(path):
             await self._app(scope, receive, send_with_headers)
         else:
-            await _refuse(send_with_headers, *refusal)
+            await self._app(scope, _bounded(receive), send_with_headers)
 
     def _refusal(self, path: str, headers: Headers) -> tuple[int, str] | None:
         """Return the HTTP status and the reason why a request is refused; None if it may pass."""
@@ -93,14 +83,51 @@ class Guard:
                 f"{name or 'an empty name'!r} is not a host name of this server: start it with --name {name or 'NAME'}"
             )
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _host_of(origin) != host.lower():
             return 403, "the request comes from another site's page"
         if path.startswith("/api/") and site not in (None, "same-origin", "none"):
             return 403, "the request comes from another site's page"
         needs_token = path not in _PATHS_WITHOUT_TOKEN and not path.startswith("/assets/")
-        if needs_token and not is_signed_in(headers, self._token):
+        if needs_token and not self._sessions.is_signed_in(headers):
             return 401, "the token is missing or wrong: send Authorization: Bearer TOKEN"
+        if not _takes_upload(path) and int(headers.get("content-length", "0")) > MAX_BODY_BYTES:
+            return TOO_LARGE
         return None
+
+
+def _takes_upload(path: str) -> bool:
+    """Return whether a route receives a scan or a mask, whose size has limits of its own."""
+    return path == "/api/scans" or (path.startswith("/api/jobs/") and path.endswith("/corrections"))
+
+
+def _host_of(origin: str) -> str:
+    """Return the host and port of an origin in lower case; empty if it is no URL."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Pass on a body as it arrives, up to `MAX_BODY_BYTES` and `BODY_S`."""
+    size, is_complete, end_s = 0, False, anyio.current_time() + BODY_S
+
+    async def receive_bounded() -> Message:
+        nonlocal size, is_complete
+        if is_complete:  # what is awaited now is that the client disconnects
+            return await receive()
+        try:
+            with anyio.fail_after(end_s - anyio.current_time()):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the body did not arrive within {BODY_S:g} s: send it again") from None
+        size += len(message.get("body", b""))
+        is_complete = not message.get("more_body", False)
+        if size > MAX_BODY_BYTES:
+            raise HTTPException(*TOO_LARGE)
+        return message
+
+    return receive_bounded
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

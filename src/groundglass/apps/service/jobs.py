@@ -11,16 +11,19 @@ import json
 import secrets
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from groundglass.errors import OutputError
 from groundglass.strict_model import StrictModel
 
 MAX_ATTEMPTS = 3
+BUSY_S = 5.0  # longest wait for another process that locks the database
+_IN_USE = 1  # user_version of a database to which the scans of its folder belong
 _TABLE = """
 create table if not exists jobs (
     number integer primary key autoincrement, id text unique not null, label text not null, status text not null,
@@ -92,6 +95,11 @@ class ScanJob(StrictModel):
         return self.status in (JobStatus.DONE, JobStatus.FAILED)
 
 
+def is_disk_full(error: sqlite3.Error) -> bool:
+    """Return whether SQLite could not write for lack of room."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
 def new_job_id() -> str:
     """Return 128 random bits in hexadecimal: an id that cannot be guessed."""
     return secrets.token_hex(16)
@@ -104,13 +112,41 @@ class JobStore:
     """
 
     def __init__(self, file: Path, keep: timedelta) -> None:
+        """Open or create the database.
+
+        Raises:
+            OutputError: It is damaged, or cannot be read or written.
+        """
         self._keep = keep
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
-        self._writer = _connect(file)
-        self._writer.execute("pragma journal_mode = wal")
-        self._writer.execute("pragma synchronous = full")
-        self._writer.execute(_TABLE)
-        self._reader = _connect(file)
+        try:
+            self._writer = _connect(file)
+            self._writer.execute("pragma journal_mode = wal")
+            self._writer.execute("pragma synchronous = full")
+            self._writer.execute(_TABLE)
+            self._reader = _connect(file)
+        except sqlite3.Error as error:
+            raise OutputError(
+                f"{file} cannot be used: {error}; restore it from a backup, or name another folder with -o"
+            ) from None
+
+    def adopt(self, scans: Collection[str]) -> None:
+        """Take the scans of the folder as those of this database.
+
+        Args:
+            scans: Names of the folders of scans.
+
+        Raises:
+            OutputError: There are scans, but the database has never held a job: it was lost, and they would be too.
+        """
+        is_in_use = self._read("pragma user_version")[0][0] == _IN_USE
+        held = is_in_use or self._read("select seq from sqlite_sequence where name = 'jobs'")
+        if scans and not held:
+            raise OutputError(
+                f"{len(scans)} scan{'s lie' if len(scans) > 1 else ' lies'} in the folder, but jobs.sqlite is missing "
+                "or empty: restore it from a backup, or remove the folder scans if its scans may be lost"
+            )
+        self._write(f"pragma user_version = {_IN_USE}", ())
 
     def close(self) -> None:
         """Close the database."""
@@ -187,6 +223,13 @@ class JobStore:
             (JobStatus.FAILED, _now(), reason, job_id),
         )
 
+    def requeue_unprocessed(self) -> None:
+        """Put the running job back into the queue, at its old position, as if it had not been started."""
+        self._write(
+            "update jobs set status = ?, started = null, tries = tries - 1 where status = ?",
+            (JobStatus.QUEUED, JobStatus.RUNNING),
+        )
+
     def remove(self, job_id: str) -> bool:
         """Delete a job; return whether it existed."""
         return bool(self._write("delete from jobs where id = ? returning id", (job_id,)))
@@ -235,7 +278,7 @@ class JobStore:
 
 
 def _connect(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+    connection = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=BUSY_S)
     connection.row_factory = sqlite3.Row
     return connection
 

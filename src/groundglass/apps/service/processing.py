@@ -14,7 +14,7 @@ import numpy as np
 
 from groundglass.apps.service.jobs import ResultFile
 from groundglass.apps.service.storage import JobFolder
-from groundglass.errors import FormatError, GroundglassError, OutputError, origin
+from groundglass.errors import OUT_OF_MEMORY, FormatError, GroundglassError, InputError, OutputError, origin
 from groundglass.files import write_atomic
 from groundglass.inference.engine_config import EngineConfig
 from groundglass.inference.open_model import open_model
@@ -71,6 +71,8 @@ def process_job(folder: Path, segmenter: Segmenter, max_slices: int) -> JobResul
         raise OutputError(str(error).replace(f"{folder}/", "")) from None
     except GroundglassError:
         raise
+    except MemoryError:
+        raise InputError(OUT_OF_MEMORY) from None
     except Exception as error:  # its own message may quote a header of the file
         raise GroundglassError(f"{origin(error)} (a fault of groundglass)") from None
 

@@ -11,6 +11,7 @@ import uvicorn
 
 from groundglass.apps.service.app import build
 from groundglass.apps.service.config import ServiceConfig
+from groundglass.apps.service.connections import LimitedProtocol, Throttle, connection_limit
 from groundglass.apps.service.service import Service
 from groundglass.errors import ConfigError
 
@@ -22,7 +23,7 @@ def serve(config: ServiceConfig, on_message: Callable[[str], None]) -> None:
 
     Args:
         config: Settings of the server.
-        on_message: Called with the address when the server listens on it.
+        on_message: Called with lines for the user when the server listens: its address, and who may use it.
 
     Raises:
         ConfigError: The server cannot listen on the address.
@@ -34,8 +35,16 @@ def serve(config: ServiceConfig, on_message: Callable[[str], None]) -> None:
         try:
             logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
             logging.getLogger("groundglass.apps.service").setLevel(logging.INFO)
+            for name in ("asyncio", "uvicorn.error"):
+                logging.getLogger(name).addFilter(Throttle())
+            LimitedProtocol.limit = connection_limit()
             host = f"[{config.host}]" if ":" in config.host else config.host
-            on_message(f"http://{host}:{listener.getsockname()[1]}")
+            on_message(f"groundglass is at http://{host}:{listener.getsockname()[1]} (press Ctrl-C to stop it)")
+            if config.token is None:
+                on_message(
+                    "there is no token: every user of this machine can read and delete all scans; --token-file FILE "
+                    "keeps others out"
+                )
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again when it ends
             _uvicorn(service).run(sockets=[listener])
         except KeyboardInterrupt:  # the usual end of a server
@@ -48,6 +57,7 @@ def _uvicorn(service: Service) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             build(service),
+            http=LimitedProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import anyio
+from anyio.to_thread import run_sync
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.dispatch import Dispatcher
-from groundglass.apps.service.jobs import JobStatus, JobStore, ScanJob, new_job_id
+from groundglass.apps.service.jobs import JobStatus, JobStore, ScanJob, is_disk_full, new_job_id
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.processing import ServiceWorkerFactory
 from groundglass.apps.service.storage import JobFolder, ServiceStorage
-from groundglass.apps.service.upload import Upload, UploadError
+from groundglass.apps.service.upload import OVERHEAD_BYTES, Upload, UploadError
 from groundglass.workers import available_cores
 
+DISK_FULL = "the server's disk is full: delete jobs, or ask its administrator"
 SPARE_BYTES = 1 << 30  # free space that an upload must leave for the results
-MULTIPART_OVERHEAD_BYTES = 1 << 20  # headers and boundaries of a multipart body
 # Part of a refused body that is still read: a browser that cannot finish sending never shows the answer.
 DRAIN_BYTES, DRAIN_S = 64 << 20, 5.0
 
@@ -45,6 +47,7 @@ class Service:
     metrics: ServiceMetrics
     dispatcher: Dispatcher
     incoming_ids: set[str] = field(default_factory=set)
+    _reservation: anyio.Lock = field(default_factory=anyio.Lock)
 
     @classmethod
     def open(cls, config: ServiceConfig) -> Service:
@@ -55,12 +58,18 @@ class Service:
             GroundglassError: The model cannot be loaded.
         """
         storage = ServiceStorage(config.folder)
-        jobs, metrics = JobStore(storage.database, timedelta(hours=config.keep_hours)), ServiceMetrics()
+        try:
+            jobs = JobStore(storage.database, timedelta(hours=config.keep_hours))
+        except BaseException:
+            storage.close()
+            raise
+        metrics = ServiceMetrics()
         worker_factory = ServiceWorkerFactory(config.model, config.engine, config.max_slices)
         threads = config.engine.threads or available_cores()
         dispatcher = Dispatcher(jobs, storage, metrics, worker_factory, config.time_limit_s, threads)
         service = cls(config, storage, jobs, metrics, dispatcher)
         try:
+            jobs.adopt(storage.scan_ids())
             jobs.requeue_interrupted()
             storage.remove_orphans(jobs.ids())
             dispatcher.start()
@@ -116,11 +125,12 @@ class Service:
         """
         job_id = new_job_id()
         try:
-            self._check_capacity(request, max_bytes)
-            self.incoming_ids.add(job_id)
+            async with self._reservation:
+                await run_sync(self._check_capacity, request, max_bytes)
+                self.incoming_ids.add(job_id)
             yield job_id, self.storage.create_incoming(job_id)
-        except (HTTPException, UploadError, OSError) as error:
-            self.storage.remove(job_id)
+        except (HTTPException, UploadError, OSError, sqlite3.Error) as error:
+            await run_sync(self._discard, job_id)
             refusal = _refusal(error)
             self.metrics.record_refused(refusal.status_code)
             await _drain(request)
@@ -130,6 +140,12 @@ class Service:
             raise
         finally:
             self.incoming_ids.discard(job_id)
+
+    def _discard(self, job_id: str) -> None:
+        """Remove what there is of an upload that was refused."""
+        with suppress(sqlite3.Error):
+            self.jobs.remove(job_id)
+        self.storage.remove(job_id)
 
     def enqueue(self, job_id: str, upload: Upload, corrects: str | None = None) -> ScanJob:
         """Append a complete upload to the queue."""
@@ -150,10 +166,10 @@ class Service:
             reason = f"the queue is full ({self.config.queue_size} scans): try again in {wait_s} s"
             raise HTTPException(429, reason, {"Retry-After": str(wait_s)})
         announced = int(request.headers.get("content-length", "0"))
-        if announced > max_bytes + MULTIPART_OVERHEAD_BYTES:
+        if announced > max_bytes + OVERHEAD_BYTES:
             raise HTTPException(413, f"{announced:,} bytes, expected at most {max_bytes:,}: the limit of this server")
         if self.storage.free_bytes() < announced + SPARE_BYTES:
-            raise HTTPException(507, "the server's disk is full: delete jobs, or ask its administrator")
+            raise HTTPException(507, DISK_FULL)
 
 
 async def _drain(request: Request) -> None:
@@ -169,7 +185,16 @@ async def _drain(request: Request) -> None:
             return
 
 
-def _refusal(error: HTTPException | UploadError | OSError) -> HTTPException:
+def database_refusal(error: Exception) -> HTTPException:
+    """Return the answer to a request for which the database could not be read or written."""
+    if isinstance(error, sqlite3.Error) and is_disk_full(error):
+        return HTTPException(507, DISK_FULL)
+    return HTTPException(503, "the server's database is in use by another program: try again", {"Retry-After": "5"})
+
+
+def _refusal(error: HTTPException | UploadError | OSError | sqlite3.Error) -> HTTPException:
+    if isinstance(error, sqlite3.Error):
+        return database_refusal(error)
     if isinstance(error, HTTPException):
         return error
     if isinstance(error, UploadError):

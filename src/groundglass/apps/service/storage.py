@@ -18,7 +18,7 @@ from pathlib import Path
 
 from groundglass.apps.service.jobs import SliceProgress
 from groundglass.errors import OutputError
-from groundglass.files import lock_folder, output_errors, write_atomic
+from groundglass.files import check_private, lock_folder, output_errors, write_atomic
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ServiceStorage:
     """The folder of a server, locked against other servers until `close`.
 
     Raises:
-        OutputError: The folder cannot be created or written, or another server uses it.
+        OutputError: The folder cannot be created or written, is open to other users, or another server uses it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,8 +72,9 @@ class ServiceStorage:
         with output_errors(folder, "name another folder with -o"):
             for path in (folder, folder / "incoming", folder / "scans"):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.database.touch(mode=0o600)  # holds names of scans, also where others may read the folder
+                check_private(path)
             lock = lock_folder(folder)
+            self.database.touch(mode=0o600)  # holds names of scans, also where others may read the folder
         if lock is None:
             raise OutputError(f"another server uses {folder}: stop it, or name another folder with -o")
         self._lock = lock
@@ -97,6 +98,10 @@ class ServiceStorage:
         """Return the folder of an accepted job."""
         return JobFolder(self.folder / "scans" / job_id)
 
+    def scan_ids(self) -> list[str]:
+        """Return the names of the folders of accepted scans."""
+        return [path.name for path in (self.folder / "scans").iterdir()]
+
     def accept(self, job_id: str) -> None:
         """Move a complete upload from `incoming` to `scans`."""
         (self.folder / "incoming" / job_id).replace(self.job_folder(job_id).path)
@@ -110,9 +115,9 @@ class ServiceStorage:
         """Remove every unfinished upload, and the files of jobs that are not in `job_ids`."""
         for path in (self.folder / "incoming").iterdir():
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.folder / "scans").iterdir():
-            if path.name not in job_ids:
-                shutil.rmtree(path, ignore_errors=True)
+        for name in self.scan_ids():
+            if name not in job_ids:
+                shutil.rmtree(self.job_folder(name).path, ignore_errors=True)
 
     def free_bytes(self) -> int:
         """Return the free space of the disk."""

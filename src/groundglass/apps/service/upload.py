@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import anyio
 from anyio.to_thread import run_sync
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from groundglass.io.image_slices import natural_order
@@ -17,7 +17,12 @@ from groundglass.io.image_slices import natural_order
 FIELD = "files"
 BUFFER_BYTES = 1 << 20  # collected before they are written
 MAX_LABEL_LENGTH = 100  # characters
-STALL_S = 60.0  # longest time without a byte
+STALL_S = 60.0  # in which at least `LEAST_BYTES` must arrive
+LEAST_BYTES = 1 << 20
+TOTAL_S = 3 * 3600.0  # for a whole upload
+MAX_HEADER_BYTES = 4 << 10  # of the headers of a part
+OVERHEAD_BYTES = 1 << 20  # boundaries and headers of a form, besides its files
+_MAX_PIECES = 10_000  # pieces of files that are collected before they are written
 
 
 class UploadError(Exception):
@@ -53,24 +58,32 @@ class _MultipartReceiver:
     _pending: list[tuple[int, bytes]] = field(default_factory=list)  # (number of the file, bytes)
     _pending_bytes: int = 0
     _header: list[bytes] = field(default_factory=lambda: [b"", b""])  # [name, value]
+    _header_bytes: int = 0  # of all headers of the part
     _disposition: bytes = b""
     _open_file: tuple[int, BinaryIO] | None = None
 
     @property
     def is_full(self) -> bool:
-        return self._pending_bytes >= BUFFER_BYTES
+        return self._pending_bytes >= BUFFER_BYTES or len(self._pending) >= _MAX_PIECES
 
     def on_part_begin(self) -> None:
         self._disposition = b""
+        self._header_bytes = 0
 
     def on_header_begin(self) -> None:
         self._header = [b"", b""]
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header[0] += data[start:end]
+        self._add_to_header(0, data[start:end])
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header[1] += data[start:end]
+        self._add_to_header(1, data[start:end])
+
+    def _add_to_header(self, index: int, data: bytes) -> None:
+        self._header_bytes += len(data)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise UploadError(400, f"a part has more than {MAX_HEADER_BYTES:,} bytes of headers")
+        self._header[index] += data
 
     def on_header_end(self) -> None:
         if self._header[0].lower() == b"content-disposition":
@@ -111,19 +124,29 @@ class _MultipartReceiver:
 
 
 async def without_stalls(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Pass on the chunks of a body as long as they keep arriving.
+    """Pass on the chunks of a body as long as they keep arriving: a slow client must not hold a slot of the queue.
 
     Raises:
-        UploadError: Nothing arrived for `STALL_S` seconds: a silent client must not hold a slot of the queue.
+        UploadError: Less than `LEAST_BYTES` arrived within `STALL_S` seconds, or the whole takes more than `TOTAL_S`.
     """
+    latest_s = anyio.current_time() + TOTAL_S
+    deadline_s, arrived = 0.0, LEAST_BYTES
     while True:
+        if arrived >= LEAST_BYTES:
+            deadline_s, arrived = min(anyio.current_time() + STALL_S, latest_s), 0
         try:
-            with anyio.fail_after(STALL_S):
+            with anyio.fail_after(max(0.0, deadline_s - anyio.current_time())):
                 chunk = await anext(body)
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise UploadError(408, f"nothing arrived for {STALL_S:g} s: send it again") from None
+            raise UploadError(
+                408,
+                f"less than {LEAST_BYTES >> 20} MiB arrived within {STALL_S:g} s: send it again faster"
+                if anyio.current_time() < latest_s
+                else f"it took more than {TOTAL_S:g} s: send it again faster",
+            ) from None
+        arrived += len(chunk)
         yield chunk
 
 
@@ -143,7 +166,10 @@ async def receive(
         UploadError: The body is too large, empty or damaged.
         OSError: The files cannot be written.
     """
-    media_type, options = parse_options_header(content_type)
+    try:
+        media_type, options = parse_options_header(content_type)
+    except (ValueError, LookupError):  # of characters, and of character sets that there are not
+        raise UploadError(400, "the Content-Type is damaged, expected multipart/form-data with a boundary") from None
     if media_type != b"multipart/form-data" or not options.get(b"boundary"):
         raise UploadError(400, f"expected multipart/form-data with files in the field {FIELD!r}")
     folder = target.with_name("received")
@@ -152,15 +178,17 @@ async def receive(
     callbacks = {name: getattr(receiver, name) for name in dir(receiver) if name.startswith("on_")}
     try:
         parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
+        received_bytes = 0
         async for chunk in without_stalls(body):
+            received_bytes += len(chunk)
             parser.write(chunk)
-            if receiver.size_bytes > max_bytes:
+            if receiver.size_bytes > max_bytes or received_bytes > max_bytes + OVERHEAD_BYTES:
                 raise UploadError(413, f"more than {max_bytes:,} bytes, the limit of this server")
             if receiver.is_full:
                 await run_sync(receiver.flush)
         parser.finalize()
         await run_sync(receiver.flush)
-    except MultipartParseError:
+    except (FormParserError, ValueError, LookupError):
         raise UploadError(400, "the multipart/form-data body is incomplete or damaged: send it again") from None
     finally:
         receiver.close()

@@ -18,14 +18,15 @@ def health_routes(service: Service) -> APIRouter:
         return "ok"
 
     @router.get("/readyz", responses={503: {"content": {"text/plain": {}}, "description": "Not ready."}})
-    async def readyz() -> PlainTextResponse:
+    def readyz() -> PlainTextResponse:
         """Return whether the server accepts scans and processes them."""
         reason = "" if service.dispatcher.is_alive else "the queue has stopped"
+        reason = reason or service.dispatcher.trouble
         reason = reason or ("" if service.free_slots else "the queue is full")
         return PlainTextResponse(reason or "ok", 503 if reason else 200)
 
     @router.get("/metrics")
-    async def metrics() -> PlainTextResponse:
+    def metrics() -> PlainTextResponse:
         """Return metrics in Prometheus' text format; needs the token where the server has one."""
         return PlainTextResponse(service.metrics.text(service.jobs))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 
@@ -23,12 +24,12 @@ def job_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
     @router.get("")
-    async def jobs() -> list[ScanJob]:
+    def jobs() -> list[ScanJob]:
         """List all jobs, newest first."""
         return [service.get_job(job.id) if job.status is JobStatus.RUNNING else job for job in service.jobs.all()]
 
     @router.get("/{id}", responses=error_responses(404))
-    async def job(job_id: JobId) -> ScanJob:
+    def job(job_id: JobId) -> ScanJob:
         """Return the state of a job."""
         return service.get_job(job_id)
 
@@ -45,7 +46,7 @@ def job_routes(service: Service) -> APIRouter:
     )
     async def events(job_id: JobId) -> StreamingResponse:
         """Send the job as a server-sent event, at once and whenever it changes, until it is done, failed or deleted."""
-        service.get_job(job_id)
+        await run_sync(service.get_job, job_id)
         return StreamingResponse(_changes(service, job_id), media_type="text/event-stream")
 
     return router
@@ -55,8 +56,10 @@ async def _changes(service: Service, job_id: str) -> AsyncIterator[str]:
     sent, sent_at_s = None, time.monotonic()
     while True:
         try:
-            job = service.get_job(job_id)
+            job = await run_sync(service.get_job, job_id)
         except HTTPException:  # it was deleted
+            return
+        except sqlite3.Error:  # the client asks again
             return
         if job != sent:
             sent, sent_at_s = job, time.monotonic()

@@ -21,31 +21,39 @@ def result_routes(service: Service) -> APIRouter:
     errors = error_responses(404, 409)
 
     @router.get("/findings", responses={200: {"content": {"application/json": {}}}, **errors})
-    async def findings(job_id: JobId) -> FileResponse:
+    def findings(job_id: JobId) -> FileResponse:
         """Return the findings, findings.json."""
         _, folder = service.get_finished_job(job_id)
-        return FileResponse(folder.results / "findings.json", media_type="application/json")
+        return FileResponse(_existing(folder.results / "findings.json"), media_type="application/json")
 
     @router.get("/files/{name:path}", response_class=FileResponse, responses=errors)
-    async def file(job_id: JobId, name: str, download: bool = False) -> FileResponse:
+    def file(job_id: JobId, name: str, download: bool = False) -> FileResponse:
         """Return a result file; browsers show report and preview unless `download` is set, and save the others."""
         job, folder = service.get_finished_job(job_id)
         names = [file.name for file in job.files]
         if name not in names:
             raise HTTPException(404, f"the job has no such file, expected one of {', '.join(names)}")
+        path = _existing(folder.results / name)
         if name not in _INLINE_TYPES or download:
             media_type = "application/json" if name.endswith(".json") else "application/octet-stream"
-            return FileResponse(folder.results / name, media_type=media_type, filename=Path(name).name)
+            return FileResponse(path, media_type=media_type, filename=path.name)
         headers = {"Content-Security-Policy": REPORT_POLICY}
-        return FileResponse(folder.results / name, media_type=_INLINE_TYPES[name], headers=headers)
+        return FileResponse(path, media_type=_INLINE_TYPES[name], headers=headers)
 
     @router.get("/view/{name}", response_class=FileResponse, responses=errors)
-    async def view(job_id: JobId, name: str) -> FileResponse:
+    def view(job_id: JobId, name: str) -> FileResponse:
         """Return scan.nii.gz (int16, HU), lesions.nii.gz (uint8) or slices.json: upright axial slices for a viewer."""
         _, folder = service.get_finished_job(job_id)
         if name not in _VIEW_FILES:
             raise HTTPException(404, f"expected one of {', '.join(_VIEW_FILES)}")
         media_type = "application/json" if name.endswith(".json") else "application/gzip"
-        return FileResponse(folder.view / name, media_type=media_type)
+        return FileResponse(_existing(folder.view / name), media_type=media_type)
 
     return router
+
+
+def _existing(path: Path) -> Path:
+    """Return the path of a result, or refuse the request if the job was deleted meanwhile."""
+    if not path.is_file():
+        raise HTTPException(404, "the file is gone: the job was deleted, or it has expired")
+    return path

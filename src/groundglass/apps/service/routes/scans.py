@@ -38,7 +38,7 @@ def scan_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["scans"])
 
     @router.get("/limits")
-    async def limits() -> ServiceLimits:
+    def limits() -> ServiceLimits:
         """Return what the server accepts."""
         return ServiceLimits(
             upload_bytes=config.max_upload_bytes,
@@ -66,7 +66,7 @@ def scan_routes(service: Service) -> APIRouter:
             content_type = request.headers.get("content-type", "")
             limits = config.max_upload_bytes, config.max_upload_files
             upload = await receive(request.stream(), content_type, folder.scan, *limits)
-            job = service.enqueue(job_id, upload)
+            job = await run_sync(service.enqueue, job_id, upload)
         response.headers["Location"] = f"/api/jobs/{job_id}"
         return job
 
@@ -78,11 +78,11 @@ def scan_routes(service: Service) -> APIRouter:
     )
     async def correct(job_id: JobId, request: Request, response: Response) -> ScanJob:
         """Send a mask corrected by hand, as NIfTI on the grid of view/scan.nii.gz; it becomes a job of its own."""
-        source_job, source = service.get_finished_job(job_id)
+        source_job, source = await run_sync(service.get_finished_job, job_id)
         async with service.reserve_slot(request, config.max_upload_bytes) as (new_id, folder):
             size_bytes = await _write_body(request, folder.mask, config.max_upload_bytes)
             await run_sync(_hard_link, source.scan, folder.scan)
-            job = service.enqueue(new_id, Upload(source_job.label, size_bytes), corrects=job_id)
+            job = await run_sync(service.enqueue, new_id, Upload(source_job.label, size_bytes), job_id)
         response.headers["Location"] = f"/api/jobs/{new_id}"
         return job
 
@@ -113,8 +113,18 @@ async def _write_body(request: Request, file: Path, max_bytes: int) -> int:
 
 
 def _hard_link(source: Path, target: Path) -> None:
-    """Give a file, or every file of a folder, a second path without copying the bytes."""
-    if source.is_dir():
-        shutil.copytree(source, target, copy_function=lambda old, new: Path(new).hardlink_to(old))
-    else:
-        target.hardlink_to(source)
+    """Give a file, or every file of a folder, a second path without copying the bytes.
+
+    Raises:
+        UploadError: The files are gone.
+        OSError: They cannot be linked.
+    """
+    try:
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=lambda old, new: Path(new).hardlink_to(old))
+        else:
+            target.hardlink_to(source)
+    except (FileNotFoundError, shutil.Error):  # `copytree` collects the errors of its files
+        if source.exists():
+            raise
+        raise UploadError(404, "the scan to correct is gone: it was deleted, or it has expired") from None

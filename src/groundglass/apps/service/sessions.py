@@ -1,0 +1,92 @@
+"""Who is signed in: the token of the server, the sessions that stand for it, and the slowing of guesses."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from http.cookies import CookieError, SimpleCookie
+
+import anyio
+from starlette.datastructures import Headers
+
+COOKIE = "groundglass"
+SESSION_S = 12 * 3600.0  # after which a client has to send the token again
+MAX_SESSIONS = 1000  # the oldest one ends when there would be more
+WRONG_TOKEN_S = 0.25  # between the answers to two wrong tokens, whoever sent them
+MAX_WAITING = 16  # wrong tokens that wait for their answer; further ones are refused at once
+
+
+class Sessions:
+    """The sessions of a server. They are kept in memory: who signs out, and whoever copied the cookie, is out.
+
+    Args of the constructor:
+        token: Secret that clients must send; None asks for none.
+    """
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+        self._ends: dict[str, float] = {}  # {id of a session: when it ends, by `time.monotonic`}, oldest first
+        self._guesses, self._waiting = anyio.Lock(), 0
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether clients must send a token."""
+        return self._token is not None
+
+    def start(self) -> str:
+        """Start a session and return its id, which cannot be guessed and does not reveal the token."""
+        now = time.monotonic()
+        self._ends = {name: end for name, end in self._ends.items() if end > now}
+        while len(self._ends) >= MAX_SESSIONS:
+            del self._ends[next(iter(self._ends))]
+        session = secrets.token_urlsafe(32)
+        self._ends[session] = now + SESSION_S
+        return session
+
+    def end(self, headers: Headers) -> None:
+        """End the session of a request, if it has one."""
+        self._ends.pop(_session_of(headers), None)
+
+    def is_signed_in(self, headers: Headers) -> bool:
+        """Return whether a request carries the token, or the cookie of a session."""
+        if self._token is None or self.is_token(_bearer(headers)):
+            return True
+        return self._ends.get(_session_of(headers), 0.0) > time.monotonic()
+
+    def is_token(self, guess: str) -> bool:
+        """Return whether a text is the token; compares in constant time."""
+        return self._token is not None and hmac.compare_digest(
+            guess.encode("utf-8", "surrogatepass"), self._token.encode()
+        )
+
+    def is_guess(self, headers: Headers) -> bool:
+        """Return whether a request carries a wrong token."""
+        return bool(_bearer(headers)) and not self.is_token(_bearer(headers))
+
+    async def slow_down(self) -> bool:
+        """Wait before a wrong token is answered, one after the other; return False if too many wait already."""
+        if self._waiting >= MAX_WAITING:
+            return False
+        self._waiting += 1
+        try:
+            async with self._guesses:
+                await anyio.sleep(WRONG_TOKEN_S)
+        finally:
+            self._waiting -= 1
+        return True
+
+
+def _bearer(headers: Headers) -> str:
+    """Return the token that a request carries; empty without one."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else ""
+
+
+def _session_of(headers: Headers) -> str:
+    """Return the id of the session that a request carries; empty without one."""
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return cookie.value if cookie is not None else ""

@@ -1,0 +1,157 @@
+"""Decode compressed pixels in a process that may die: under limits of memory and time, away from everything else.
+
+The libraries that decode JPEG, JPEG Lossless, JPEG-LS, JPEG 2000 and PNG are written in C and C++. On a damaged file
+one of them may end its process, take gigabytes, or compute for ever. Here that costs the file, and nothing else.
+Formats that are unpacked by Python's own zlib have no process of their own: what they unpack to is bounded by their
+headers, and those by `limits`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from contextlib import suppress
+from typing import Any
+
+from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
+from pydicom.uid import UID
+
+from groundglass.errors import GroundglassError
+from groundglass.io.limits import DECODER_BYTES, DECODER_S
+from groundglass.io.pixel_codecs import (
+    DecodedFrame,
+    DecodedPicture,
+    DecodeError,
+    FrameTask,
+    PictureTask,
+    make_decoder,
+)
+from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError, WorkerStartError
+
+PLUGIN = "groundglass"  # name of `decode_frame` among pydicom's decoders
+DECODER_DEPENDENCIES: dict[UID, tuple[str, ...]] = {}  # pydicom asks for them
+_CODEC_BY_SYNTAX = {
+    **dict.fromkeys(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), "jpeg"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), "lossless JPEG"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "JPEG-LS"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), "JPEG 2000"),
+}
+_OPTIONS = (
+    *("transfer_syntax_uid", "rows", "columns", "samples_per_pixel", "photometric_interpretation"),
+    *("planar_configuration", "bits_allocated", "bits_stored", "pixel_representation", "j2k_precision"),
+)
+_Decoder = Worker[FrameTask | PictureTask, DecodedFrame | DecodedPicture]
+
+
+class _Process:
+    """The one process of this program; a program that was forked from it starts its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._worker: _Decoder | None = None
+        self._owner = 0
+        self.failure: GroundglassError | None = None  # of the last frame: pydicom does not pass it on
+
+    def start(self) -> None:
+        """Start the process, without waiting until it is ready."""
+        is_new, worker = self._worker is None, self._get()
+        if not is_new:
+            return
+
+        def start() -> None:
+            with suppress(GroundglassError, WorkerClosedError, OSError):  # the first task tries again
+                worker.start()
+
+        threading.Thread(target=start, daemon=True).start()
+
+    def run(self, task: FrameTask | PictureTask) -> DecodedFrame | DecodedPicture:
+        """Decode a frame or a picture.
+
+        Raises:
+            DecodeError: It is damaged, or the process died of it or exceeded a limit.
+            WorkerStartError: No process can be started.
+        """
+        self.failure = None
+        try:
+            return self._get().run(task)
+        except TimeLimitError:
+            self.failure = DecodeError(f"decoding takes more than {DECODER_S:g} s")
+        except WorkerDiedError as error:
+            self.failure = DecodeError(f"the decoder dies of it: {error}")
+        except OSError as error:
+            self.failure = WorkerStartError(f"no process can be started to decode pixels: {error.strerror}")
+        except GroundglassError as error:
+            self.failure = error
+        raise self.failure
+
+    def close(self) -> None:
+        """End the process."""
+        if self._worker is not None and self._owner == os.getpid():
+            self._worker.close()
+
+    def _get(self) -> _Decoder:
+        with self._lock:
+            if self._worker is None or self._owner != os.getpid():
+                self._worker = Worker(make_decoder, DECODER_S, 1, DECODER_BYTES)
+                self._owner = os.getpid()
+            return self._worker
+
+
+_process = _Process()
+atexit.register(_process.close)
+
+
+def is_available(uid: str) -> bool:
+    """Return whether frames of a transfer syntax are decoded here; pydicom asks for it."""
+    return uid in _CODEC_BY_SYNTAX
+
+
+def start_decoder(syntax: UID | None = None) -> None:
+    """Start the process in advance, so that it gets ready while headers are read.
+
+    Args:
+        syntax: Transfer syntax of a DICOM instance: nothing is started for one that needs no decoder. None: a picture.
+    """
+    if syntax is None or syntax in _CODEC_BY_SYNTAX:
+        _process.start()
+
+
+def decode_frame(data: bytes, runner: DecodeRunner) -> bytes | bytearray:
+    """Decode a frame of a DICOM instance; pydicom calls it as its plugin `PLUGIN`.
+
+    Raises:
+        DecodeError: The frame is damaged, cut short, or too large.
+    """
+    options: dict[str, Any] = {name: runner.get_option(name) for name in _OPTIONS}
+    options = {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
+    decoded = _process.run(FrameTask(_CODEC_BY_SYNTAX[runner.transfer_syntax], data, options))
+    assert isinstance(decoded, DecodedFrame)
+    for name, value in decoded.options.items():
+        runner.set_option(name, value)
+    return decoded.pixels
+
+
+def decode_picture(task: PictureTask) -> DecodedPicture:
+    """Decode a PNG or JPEG file.
+
+    Raises:
+        DecodeError: It is damaged, cut short, or too large.
+    """
+    decoded = _process.run(task)
+    assert isinstance(decoded, DecodedPicture)
+    return decoded
+
+
+def take_failure() -> GroundglassError | None:
+    """Return why the last frame could not be decoded, once; None if it was."""
+    failure, _process.failure = _process.failure, None
+    return failure
+
+
+def _register() -> None:
+    for syntax in _CODEC_BY_SYNTAX:
+        get_decoder(UID(syntax)).add_plugin(PLUGIN, (__name__, decode_frame.__name__))
+
+
+_register()

@@ -1,0 +1,172 @@
+"""The dispatcher under faults: whatever happens between taking a job and recording its end, no job is lost."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundglass.apps.service.dispatch import Dispatcher
+from groundglass.apps.service.jobs import JobStatus, JobStore
+from groundglass.apps.service.metrics import ServiceMetrics
+from groundglass.apps.service.storage import ServiceStorage
+from groundglass.workers import Worker, WorkerStartError
+from helpers.factories import make_instant_job
+from helpers.scripted_worker import wait_until
+
+ONE, OTHER = "a" * 32, "b" * 32
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[ServiceStorage]:
+    opened = ServiceStorage(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def jobs(storage: ServiceStorage) -> Iterator[JobStore]:
+    store = JobStore(storage.database, timedelta(hours=1))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def dispatcher(jobs: JobStore, storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dispatcher]:
+    monkeypatch.setattr("groundglass.apps.service.dispatch.RETRY_EVERY_S", 0.2)
+    running = Dispatcher(jobs, storage, ServiceMetrics(), make_instant_job, 60, 1)
+    yield running
+    running.close()
+
+
+def fail_first(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, errors: list[Exception], after: bool) -> None:
+    """Let a method raise these errors, one at each of the first calls: after it has done its work, or instead."""
+    method: Callable[..., Any] = getattr(owner, name)
+
+    def failing(*arguments: Any) -> Any:
+        result = method(*arguments) if after or not errors else None
+        if errors:
+            raise errors.pop(0)
+        return result
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+ERRORS = [sqlite3.OperationalError("database is locked"), OSError(28, "No space left on device"), RuntimeError("a bug")]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["instead", "afterwards"])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        *((JobStore, name) for name in ("start_next", "finish", "get", "expired_ids", "requeue_unprocessed")),
+        (ServiceMetrics, "record_job_end"),
+    ],
+)
+def test_a_job_is_done_once_whatever_fails_meanwhile(
+    dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, after: bool
+) -> None:
+    jobs.add(ONE, "a scan")
+    jobs.add(OTHER, "another one")
+    fail_first(monkeypatch, owner, name, list(ERRORS), after)
+    dispatcher.start()
+    wait_until(lambda: jobs.count_by_status()[JobStatus.DONE] == 2 and not dispatcher.trouble, 20)
+    monkeypatch.undo()
+    assert jobs.count_by_status() == {"queued": 0, "running": 0, "done": 2, "failed": 0}
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), WorkerStartError("no worker process")])
+def test_a_job_waits_while_no_process_can_be_started(
+    dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    dispatcher.start()
+    errors = [error] * 6
+    fail_first(monkeypatch, Worker, "run", errors, after=False)
+    jobs.add(ONE, "a scan")
+    dispatcher.wake()
+    wait_until(lambda: dispatcher.trouble.startswith("the queue is paused"))
+    wait_until(lambda: jobs.count_by_status()[JobStatus.DONE] == 1, 20)
+    wait_until(lambda: not dispatcher.trouble)
+    assert not errors
+
+
+def test_the_end_of_a_job_is_recorded_once_another_program_unlocks_the_database(
+    dispatcher: Dispatcher, jobs: JobStore, storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundglass.apps.service.jobs.BUSY_S", 0.1)
+    run, locked, go = Worker.run, threading.Event(), threading.Event()
+
+    def run_under_lock(worker: Worker[Any, Any], task: Any) -> Any:
+        result = run(worker, task)
+        locked.set()
+        assert go.wait(20)
+        return result
+
+    monkeypatch.setattr(Worker, "run", run_under_lock)
+    jobs.add(ONE, "a scan")
+    dispatcher.start()
+    assert locked.wait(20)
+    other = sqlite3.connect(storage.database, isolation_level=None)
+    other.execute("begin immediate")
+    go.set()
+    wait_until(lambda: "OperationalError" in dispatcher.trouble, 20)
+    assert jobs.count_by_status()[JobStatus.RUNNING] == 1
+    other.execute("rollback")
+    other.close()
+    wait_until(lambda: jobs.count_by_status()[JobStatus.DONE] == 1, 20)
+
+
+def test_a_job_that_is_deleted_while_the_database_fails_leaves_no_files(
+    dispatcher: Dispatcher, jobs: JobStore, storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, ready, go = Worker.run, threading.Event(), threading.Event()
+
+    def run_later(worker: Worker[Any, Any], task: Any) -> Any:
+        ready.set()
+        assert go.wait(20)
+        return run(worker, task)
+
+    monkeypatch.setattr(Worker, "run", run_later)
+    storage.job_folder(ONE).path.mkdir()
+    jobs.add(ONE, "a scan")
+    dispatcher.start()
+    assert ready.wait(20)
+    assert dispatcher.remove(ONE)
+    fail_first(monkeypatch, JobStore, "get", list(ERRORS), after=False)
+    go.set()
+    wait_until(lambda: not storage.scan_ids(), 20)
+
+
+def test_a_job_is_deleted_on_a_full_disk(
+    dispatcher: Dispatcher, jobs: JobStore, storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = JobStore.remove
+
+    def remove_with_room(store: JobStore, job_id: str) -> bool:
+        if storage.scan_ids():
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return remove(store, job_id)
+
+    monkeypatch.setattr(JobStore, "remove", remove_with_room)
+    storage.job_folder(ONE).path.mkdir()
+    jobs.add(ONE, "a scan")
+    assert dispatcher.remove(ONE)
+    assert jobs.get(ONE) is None
+    assert not storage.scan_ids()
+
+
+def test_a_job_keeps_its_files_if_the_database_cannot_forget_it(
+    dispatcher: Dispatcher, jobs: JobStore, storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.job_folder(ONE).path.mkdir()
+    jobs.add(ONE, "a scan")
+    fail_first(monkeypatch, JobStore, "remove", [sqlite3.OperationalError("database is locked")], after=False)
+    with pytest.raises(sqlite3.OperationalError):
+        dispatcher.remove(ONE)
+    assert jobs.get(ONE) is not None
+    assert storage.scan_ids() == [ONE]

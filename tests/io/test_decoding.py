@@ -1,0 +1,243 @@
+"""Compressed pixels: decoded in a process that may die, under limits; what ends early is refused, never filled in."""
+
+import errno
+import io
+import os
+import re
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import dcmread, dcmwrite
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from groundglass.errors import FormatError
+from groundglass.io.decoding import decode_picture
+from groundglass.io.pixel_codecs import DecodeError, PictureTask, make_decoder
+from groundglass.io.reader import read_scan
+from groundglass.scan.phantom import chest_phantom
+from groundglass.workers import Worker, WorkerStartError
+from helpers.command import run_command
+from helpers.dicom_phantom import write_series
+from helpers.fuzz_seeds import pack_lossless
+
+FUZZ = Path(__file__).parent.parent / "fuzz"
+ABORTS, HANGS = FUZZ / "129-lossless.dcm", FUZZ / "177-m.dcm"  # GDCM ends its process; CharLS computes for 5 s or more
+SYNTAXES = (JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000)
+PLAIN = (ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+
+
+@pytest.fixture(scope="module")
+def plane() -> NDArray[np.int16]:
+    """A slice with noise, so that its last pixels take bytes too."""
+    values: NDArray[np.int16] = chest_phantom(shape=(6, 48, 64)).scan.values[3]
+    return values + np.random.default_rng(0).integers(0, 60, values.shape).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def slice_file(plane: NDArray[np.int16], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    scan = chest_phantom(shape=(6, 48, 64)).scan
+    scan.values[3] = plane
+    return write_series(scan, tmp_path_factory.mktemp("series"))[3]
+
+
+def compressed(slice_file: Path, syntax: UID, folder: Path) -> tuple[Any, bytes]:
+    """Return an instance in a transfer syntax, and its frame."""
+    data = dcmread(slice_file)
+    if syntax == JPEGLosslessSV1:
+        pack_lossless(data, data.pixel_array[None], folder)
+    elif syntax == JPEGBaseline8Bit:
+        grey = (data.pixel_array // 16).clip(0, 255).astype(np.uint8)
+        data.BitsAllocated = data.BitsStored = 8
+        data.HighBit = 7
+        return data, jpeg(grey)
+    elif syntax == JPEG2000:
+        data.compress(syntax, j2k_cr=[3], generate_instance_uid=False)
+    elif syntax == JPEGLSNearLossless:
+        data.compress(syntax, jls_error=2, generate_instance_uid=False)
+    else:
+        data.compress(syntax, generate_instance_uid=False)
+    return data, next(generate_frames(data.PixelData, number_of_frames=1))
+
+
+def save(data: Any, frame: bytes, syntax: UID, path: Path) -> Path:
+    """Write an instance with this frame."""
+    data.PixelData = encapsulate([frame + b"\0" * (len(frame) % 2)])
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = syntax
+    data.save_as(path)
+    return path
+
+
+def jpeg(grey: NDArray[np.uint8], **options: Any) -> bytes:
+    written = io.BytesIO()
+    Image.fromarray(grey).save(written, "JPEG", quality=95, **options)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("syntax", [*SYNTAXES, RLELossless], ids=lambda syntax: str(syntax.name).split(",")[0][:30])
+def test_a_frame_that_ends_early_is_refused_with_an_end_marker_too(
+    slice_file: Path, tmp_path: Path, syntax: UID
+) -> None:
+    data, frame = compressed(slice_file, syntax, tmp_path)
+    assert read_scan(save(data, frame, syntax, tmp_path / "whole.dcm")).values.shape == (1, 48, 64)
+    for percent in (98, 95, 50, 20):
+        for marker in (b"", b"\xff\xd9"):
+            cut = frame.rstrip(b"\0")[: len(frame) * percent // 100 - 2] + marker
+            with pytest.raises(FormatError, match="damaged or cut short"):
+                read_scan(save(data, cut, syntax, tmp_path / "cut.dcm"))
+
+
+@pytest.mark.parametrize("syntax", PLAIN, ids=lambda syntax: str(syntax.name))
+def test_plain_pixels_that_end_early_are_refused(slice_file: Path, tmp_path: Path, syntax: UID) -> None:
+    data = dcmread(slice_file)
+    is_little = syntax != ExplicitVRBigEndian
+    pixels = data.pixel_array.astype("<u2" if is_little else ">u2").tobytes()
+    for percent in (100, 95, 50, 20):
+        data.PixelData = pixels[: len(pixels) * percent // 200 * 2]
+        data.file_meta.TransferSyntaxUID = syntax
+        dcmwrite(tmp_path / "cut.dcm", data, implicit_vr=syntax.is_implicit_VR, little_endian=is_little)
+        if percent == 100:
+            assert read_scan(tmp_path / "cut.dcm").values.shape == (1, 48, 64)
+        else:
+            with pytest.raises(FormatError, match="damaged or cut short"):
+                read_scan(tmp_path / "cut.dcm")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_blocks": 4}],
+    ids=["baseline", "progressive", "optimised", "with restarts"],
+)
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_jpeg_that_ends_early_is_refused(
+    plane: NDArray[np.int16], tmp_path: Path, options: dict[str, Any], colours: int
+) -> None:
+    grey = ((plane + 1250) / 6).clip(0, 255).astype(np.uint8)
+    content = jpeg(grey if colours == 1 else np.stack([grey] * 3, axis=-1), **options)
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(content)
+    assert read_scan(path).values.shape == (1, 48, 64)
+    path.write_bytes(content + b"bytes behind the end" + content)
+    assert read_scan(path).values.shape == (1, 48, 64)
+    for percent in (99, 95, 50, 20):
+        for marker in (b"", b"\xff\xd9"):
+            path.write_bytes(content[: len(content) * percent // 100 - 2] + marker)
+            with pytest.raises(FormatError, match="damaged or cut short"):
+                read_scan(path)
+
+
+def test_a_png_that_ends_early_or_has_changed_pixels_is_refused(plane: NDArray[np.int16], tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.fromarray((plane + 1250).astype(np.uint16)).save(path)
+    content = path.read_bytes()
+    assert read_scan(path).values.shape == (1, 48, 64)
+    damaged = [content[:-size] + end for size in (17, 30, 100, 2000) for end in (b"", content[-12:])]
+    damaged += [content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]]
+    for changed in damaged:
+        path.write_bytes(changed)
+        with pytest.raises(FormatError, match="damaged or cut short"):
+            read_scan(path)
+
+
+def test_a_small_file_that_states_a_large_image_is_refused(slice_file: Path, tmp_path: Path) -> None:
+    data, frame = compressed(slice_file, JPEGLosslessSV1, tmp_path)
+    data.Rows = data.Columns = side = 16384
+    start = frame.index(b"\xff\xc3") + 5
+    frame = frame[:start] + side.to_bytes(2, "big") * 2 + frame[start + 4 :]
+    begun = time.monotonic()
+    with pytest.raises(FormatError, match="damaged or cut short"):
+        read_scan(save(data, frame, JPEGLosslessSV1, tmp_path / "large.dcm"))
+    assert time.monotonic() - begun < 12
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [(ABORTS, "the decoder dies of it: signal 6"), (HANGS, "more than 8 s|Invalid JPEG-LS stream")]
+)
+def test_an_image_that_kills_or_occupies_its_decoder_is_refused_in_one_line_and_the_next_is_read(
+    path: Path,
+    reason: str,
+    slice_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, err = run_command(monkeypatch, capsys, "segment", path, "-o", tmp_path / "out")
+    assert (code, out) == (3, "")
+    assert re.search(reason, err)
+    assert len(err.splitlines()) == 1
+    data, frame = compressed(slice_file, JPEGLosslessSV1, tmp_path)
+    read_scan(save(data, frame, JPEGLosslessSV1, tmp_path / "good.dcm"))
+
+
+def test_memory_is_limited_and_needing_more_is_one_line(plane: NDArray[np.int16], tmp_path: Path) -> None:
+    written = io.BytesIO()
+    Image.new("L", (9000, 9000)).save(written, "PNG")
+    worker = Worker(make_decoder, 30, 1, 256 << 20)
+    try:
+        with pytest.raises(DecodeError, match="more memory than decoding may take"):
+            worker.run(PictureTask(written.getvalue(), {}, ()))
+    finally:
+        worker.close()
+
+
+def test_a_decoder_that_was_killed_is_replaced(plane: NDArray[np.int16]) -> None:
+    task = PictureTask(jpeg((plane // 16).clip(0, 255).astype(np.uint8)), {"L": "L"}, ())
+    before = decode_picture(task)
+    for pid in children():
+        os.kill(pid, signal.SIGKILL)
+    assert decode_picture(task) == before
+
+
+def children() -> list[int]:
+    """Return the processes that this one started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
+                found.append(int(stat.parent.name))
+    return found
+
+
+def test_a_machine_on_which_no_process_starts_is_not_called_a_damaged_image(
+    slice_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, frame = compressed(slice_file, JPEGLosslessSV1, tmp_path)
+    path = save(data, frame, JPEGLosslessSV1, tmp_path / "good.dcm")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Worker, "run", fail)
+    with pytest.raises(WorkerStartError, match="no process can be started to decode pixels: Too many open files"):
+        read_scan(path)
+
+
+def test_a_program_that_was_forked_has_a_decoder_of_its_own(plane: NDArray[np.int16]) -> None:
+    task = PictureTask(jpeg((plane // 16).clip(0, 255).astype(np.uint8)), {"L": "L"}, ())
+    expected = decode_picture(task)
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if decode_picture(task) == expected else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert decode_picture(task) == expected
