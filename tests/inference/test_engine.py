@@ -100,23 +100,20 @@ def test_a_gpu_is_used_where_the_build_for_it_is_installed(
     monkeypatch.setattr(engines, "version", version)
     assert isinstance(open_engine(double_plus_one), OpenVINOEngine)  # there is no GPU
     monkeypatch.setattr(engines, "GPU_DEVICE", double_plus_one)  # any file that exists
-    int8_model_path(double_plus_one).touch()
-    assert choose_model_file(double_plus_one)[0] == double_plus_one  # int8 is for CPUs
     engine = open_engine(double_plus_one)
     assert isinstance(engine, OnnxRuntimeEngine)
     assert vars(engine)["_session"].get_providers() == providers[1:]
     assert engine.card.reason == "a GPU is available"
 
 
-def test_the_int8_version_is_the_default_where_it_exists(double_plus_one: Path) -> None:
-    assert choose_model_file(double_plus_one) == (double_plus_one, EngineConfig())
+def test_the_int8_version_runs_only_on_request(double_plus_one: Path) -> None:
+    asked = EngineConfig(precision=Precision.INT8)
+    with pytest.raises(EngineError, match=r"-int8\.onnx is not there: make it with groundglass quantize"):
+        choose_model_file(double_plus_one, asked)
     int8_model_path(double_plus_one).touch()
-    assert choose_model_file(double_plus_one) == (
-        int8_model_path(double_plus_one),
-        EngineConfig(precision=Precision.INT8),
-    )
-    for config in (EngineConfig(EngineName.ONNXRUNTIME), EngineConfig(precision=Precision.F32)):
-        assert choose_model_file(double_plus_one, config) == (double_plus_one, config)
+    assert choose_model_file(double_plus_one, asked) == int8_model_path(double_plus_one)
+    for config in (EngineConfig(), EngineConfig(EngineName.ONNXRUNTIME), EngineConfig(precision=Precision.F32)):
+        assert choose_model_file(double_plus_one, config) == double_plus_one
 
 
 @pytest.mark.parametrize("native", [True, False])

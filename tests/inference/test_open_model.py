@@ -4,6 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from groundglass.errors import GroundglassError, ModelError
@@ -15,6 +16,7 @@ from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.phantom import chest_phantom
 from helpers.medseg_phantoms import write_phantoms
 
+PHANTOM_ML = 119.8  # lesions of a phantom as the bundled model marks them
 RUN_CONFIG = """
 name = "tiny"
 [network]
@@ -98,3 +100,19 @@ def test_a_card_that_is_not_json_is_refused(onnx_file: Path) -> None:
     onnx_file.with_suffix(".json").write_text("{")
     with pytest.raises(ModelError, match=r"copy\.json is not a model card: Invalid JSON"):
         open_model(onnx_file)
+
+
+@pytest.mark.slow
+def test_the_default_marks_what_float32_marks_and_what_it_marked_when_this_was_written() -> None:
+    """One number for one scan, on whatever machine this runs."""
+    phantom = chest_phantom(2, shape=(48, 256, 320))
+    masks = [
+        np.asarray(segment_scan(phantom.scan, open_model(None, EngineConfig(precision=precision))).lesions)
+        for precision in (None, Precision.F32)
+    ]
+    both, total = int((masks[0] & masks[1]).sum()), sum(int(mask.sum()) for mask in masks)
+    assert 2 * both / total >= 0.99
+    voxel_ml = phantom.scan.geometry.voxel_ml
+    assert voxel_ml is not None
+    for mask in masks:
+        assert mask.sum() * voxel_ml == pytest.approx(PHANTOM_ML, rel=0.01)

@@ -27,7 +27,7 @@ NumberFormat = Annotated[
     typer.Option(
         "--precision",
         help="Number format in which the model is computed.",
-        show_default="int8 if the model has an int8 version, else bf16 or f32 as the CPU supports",
+        show_default="bf16 if the CPU computes in it, else f32",
     ),
 ]
 Threads = Annotated[

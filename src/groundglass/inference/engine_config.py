@@ -27,8 +27,7 @@ class EngineConfig:
 
     Attributes:
         engine: The engine; None: the first that is installed and accepts the model.
-        precision: Number format of the computation; None: int8 where the model has an int8 version, else bf16 where the
-            CPU supports it natively, else f32.
+        precision: Number format of the computation; None: bf16 where the CPU supports it natively, else f32.
         threads: Number of threads; None: one for each core.
     """
 

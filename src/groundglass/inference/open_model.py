@@ -53,7 +53,7 @@ def resolve_model(
     path = path or bundled_model()
     if path.is_dir():
         raise ModelError(f"{path} is a run folder, expected an ONNX file: write one with groundglass export")
-    file, config = choose_model_file(path, config)
+    file = choose_model_file(path, config)
     card = read_card(file)
     if card.quantized and file != path and card.quantized.of != read_card(path).sha256:
         raise ModelError(f"{file} was made from another model: remove it, or make it again with groundglass quantize")
