@@ -44,6 +44,15 @@ def prepare(
             show_default="as dataset.json, the CSV or the layout states it",
         ),
     ] = None,
+    patients: Annotated[
+        Path | None,
+        typer.Option(
+            "--patients",
+            metavar="FILE.csv",
+            help="CSV with the columns name and patient: cases of one patient, which every split keeps together.",
+            show_default="as the CSV or the layout states it",
+        ),
+    ] = None,
     write_csv: Annotated[
         Path | None,
         typer.Option(
@@ -86,7 +95,7 @@ def prepare(
     on_message = status.print if status.is_terminal else lambda _: None
     with progress_bar("cases") as progress:
         settings = PreparationSettings(size, view, lesion_slices_only)
-        result = run(sources, output, settings, skip_invalid, progress, on_message, mask_labels)
+        result = run(sources, output, settings, skip_invalid, progress, on_message, mask_labels, patients)
     console().print(case_table(result.manifest))
     console().print(source_table(result.manifest))
     print_lines(joined_groups(result.manifest))

@@ -1,0 +1,49 @@
+"""Lists of patients: which cases of a dataset are of one patient, where its layout does not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from groundglass.data.case import Case
+from groundglass.errors import DatasetError, FormatError
+from groundglass.tables import read_table
+
+CASE_COLUMNS, PATIENT_COLUMNS = ("name", "slice", "image"), ("patient", "case")
+
+
+def with_stated_patients(cases: Sequence[Case], path: Path) -> tuple[Case, ...]:
+    """Return the cases with the patients that a CSV states for some of them.
+
+    Args:
+        cases: The cases of datasets.
+        path: A CSV with a column `name` (or `slice`, `image`), which holds a case's name with or without its source,
+            and a column `patient` (or `case`); where that is empty, the patient stays as it was.
+
+    Raises:
+        DatasetError: The file is no such CSV, or names no case.
+    """
+    try:
+        table = read_table(path.read_bytes(), (*CASE_COLUMNS, *PATIENT_COLUMNS))
+    except FormatError as error:
+        raise DatasetError(f"{path} cannot be read as a CSV: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read as a CSV: {error.strerror}") from error
+    name, patient = (
+        next((column for column in wanted if column in table.columns), None)
+        for wanted in (CASE_COLUMNS, PATIENT_COLUMNS)
+    )
+    if name is None or patient is None:
+        raise DatasetError(
+            f"{path} has the columns {', '.join(table.columns) or 'none'}: expected name,patient, a row for each case"
+        )
+    stated = {row.cells[name]: row.cells[patient] for row in table.rows if row.cells[patient]}
+    named = [stated.get(case.name) or stated.get(case.name.partition("/")[2]) for case in cases]
+    if not any(named):
+        raise DatasetError(
+            f"{path} names none of the {len(cases)} cases: expected names such as {cases[0].name} in the column {name}"
+        )
+    return tuple(
+        replace(case, patient=f"{case.source}/{one}") if one else case for case, one in zip(cases, named, strict=True)
+    )

@@ -1,0 +1,51 @@
+"""Patients that a list states."""
+
+from pathlib import Path
+
+import pytest
+
+from groundglass.data.case import Case
+from groundglass.data.patients import with_stated_patients
+from groundglass.errors import DatasetError
+
+
+def cases() -> tuple[Case, ...]:
+    names = ("slices/000", "slices/001", "slices/002", "volumes/1")
+    return tuple(Case(name, name, Path(f"{name}.png"), Path(f"{name}-mask.png")) for name in names)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "patients.csv"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("header", ["slice,case", "name,patient", "Image;Patient"])
+def test_cases_of_one_patient_are_joined_and_the_others_stay(tmp_path: Path, header: str) -> None:
+    rows = ["000,p7", "001,p7", "002,"]
+    text = "\n".join([header, *(row.replace(",", ";") if ";" in header else row for row in rows)])
+    found = with_stated_patients(cases(), write(tmp_path, text))
+    assert [case.patient for case in found] == ["slices/p7", "slices/p7", "slices/002", "volumes/1"]
+
+
+def test_names_may_have_their_source(tmp_path: Path) -> None:
+    found = with_stated_patients(cases(), write(tmp_path, "name,patient\nslices/002,a\nvolumes/1,a\n"))
+    assert [case.patient for case in found[2:]] == ["slices/a", "volumes/a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slice,age\n000,50\n", "expected name,patient"),
+        ("name,patient\nother,1\n", "names none of the 4 cases: expected names such as slices/000"),
+        ("", "has the columns none"),
+    ],
+)
+def test_other_lists_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        with_stated_patients(cases(), write(tmp_path, text))
+
+
+def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="cannot be read as a CSV: No such file"):
+        with_stated_patients(cases(), tmp_path / "none.csv")
