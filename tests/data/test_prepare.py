@@ -79,7 +79,7 @@ def test_the_manifest_describes_each_case(folder: Path, prepared: Path) -> None:
     cases = {case.name: case for case in read_manifest(prepared).cases}
     volume, picture, hu = cases["volumes/1"], cases["slices/000"], cases["coronacases/001"]
     assert volume.image == folder / "rp_im" / "1.nii.gz"
-    assert (volume.kind, volume.calibrated) == ("8-bit-lung-window", False)
+    assert (volume.kind, volume.calibrated) == ("8-bit-window", False)
     assert (hu.kind, hu.calibrated) == ("hu", True)
     assert picture.spacing_mm is None
     assert volume.spacing_mm == pytest.approx((15, 3, 2.97), abs=0.01)
@@ -192,8 +192,8 @@ def test_a_scan_of_more_pixels_than_pillow_allows_is_read_back(tmp_path: Path, m
         ("changed", "does not fit the manifest: remove"),
         ("missing", "is missing: remove"),
         ("manifest", "manifest.json is damaged"),
-        ("older format", r"was prepared by an older version of groundglass \(format 1, expected 2\): remove it and"),
-        ("newer format", r"was prepared by another version of groundglass \(format 99, expected 2\): remove it and"),
+        ("older format", r"was prepared by an older version of groundglass \(format 1, expected 3\): remove it and"),
+        ("newer format", r"was prepared by another version of groundglass \(format 99, expected 3\): remove it and"),
     ],
 )
 def test_a_damaged_folder_is_refused(folder: Path, tmp_path: Path, damage: str, message: str) -> None:
@@ -255,7 +255,7 @@ def test_tables_show_sources_cases_and_splits(prepared: Path, tmp_path: Path) ->
     manifest = read_manifest(prepared)
     sources, cases = as_text(source_table(manifest)), as_text(case_table(manifest))
     assert "slices, 2" in cases
-    assert "8-bit-lung-window" in cases
+    assert "8-bit-window" in cases
     lesions = (chest_phantom(seed, (16, 96, 128)).lesions.voxels.sum() for seed in (0, 1))
     assert f"{sum(lesions):,}" in sources
     assert "A-slice" in as_text(split_table(write_splits(prepared, tmp_path, folds=2)))
@@ -294,7 +294,7 @@ def test_medseg_has_the_published_number_of_slices_and_fits_40_mib(data: Path, t
     notes = {case.name: case.notes for case in outcome.manifest.cases if case.notes}
     assert notes == {"volumes/1": ("lesion out of view: 1 slice",)}
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if "closest" not in path.name) < 40 * 2**20
-    assert {case.kind for case in outcome.manifest.cases} == {"8-bit-lung-window"}
+    assert {case.kind for case in outcome.manifest.cases} == {"8-bit-window"}
     groups = {case.name: set(case.group) for case in outcome.manifest.cases}
     assert groups["volumes/2"] == groups["volumes/3"]
     assert groups["volumes/6"] == groups["volumes/7"]

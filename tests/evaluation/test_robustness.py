@@ -29,7 +29,7 @@ from groundglass.inference.segmenter import Segmenter
 from groundglass.metrics import Confusion
 from groundglass.report.findings import ModelRef
 from groundglass.scan.geometry import Geometry
-from groundglass.scan.intensity import recognise_intensity
+from groundglass.scan.intensity import recognise_numbers
 from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
@@ -81,8 +81,8 @@ def test_a_variant_is_reproducible_and_recognised_as_ct(variant: Variant, volume
     eight_bit = variant.name.startswith("8-bit")
     shifted = variant.name == "HU + 1024"
     assert one.scan.values.dtype == (np.uint8 if eight_bit else np.uint16 if shifted else np.int16)
-    kind = IntensityKind.LUNG_WINDOW_8BIT if eight_bit else IntensityKind.SHIFTED_HU if shifted else IntensityKind.HU
-    assert recognise_intensity(one.scan).kind is kind
+    kind = IntensityKind.WINDOW_8BIT if eight_bit else IntensityKind.SHIFTED_HU if shifted else IntensityKind.HU
+    assert recognise_numbers(one.scan).kind is kind
     assert lesion_ml(one) == pytest.approx(lesion_ml(volume), rel=0.03)
 
 

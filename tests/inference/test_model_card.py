@@ -1,11 +1,12 @@
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from groundglass.errors import ModelError
 from groundglass.files import sha256_of
-from groundglass.inference.model_card import ModelCard, read_card
+from groundglass.inference.model_card import ModelCard, bundled_model, read_card, write_card
 from groundglass.scan.intensity import Window
 
 CARD = ModelCard(
@@ -63,3 +64,13 @@ def test_a_card_with_a_wrong_or_unknown_key_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=f"not a model card: {message}"):
         read_card(write_model(tmp_path, **changes))
+
+
+def test_a_model_whose_weights_lie_in_other_files_is_refused(tmp_path: Path) -> None:
+    """The checksum of a card covers the ONNX file alone."""
+    model = onnx.load(bundled_model())
+    onnx.save_model(model, tmp_path / "model.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    card = read_card(bundled_model()).model_copy(update={"sha256": sha256_of(tmp_path / "model.onnx")})
+    write_card(tmp_path / "model.onnx", card)
+    with pytest.raises(ModelError, match="keeps weights in other files"):
+        read_card(tmp_path / "model.onnx")

@@ -38,7 +38,7 @@ def findings(
     calibrated: bool = True,
 ) -> Findings:
     hu = np.where(lesions, -500, -900).astype(np.float32)
-    kind = IntensityKind.HU if calibrated else IntensityKind.LUNG_WINDOW_8BIT
+    kind = IntensityKind.HU if calibrated else IntensityKind.WINDOW_8BIT
     intensity = Intensity(kind, np.ones(1), np.zeros(1), "because", calibrated)
     lungs = LungField(right, left, (None,) * SHAPE[0])
     return measure(segmented_scan(geometry, lungs, lesions, hu, intensity), MODEL)

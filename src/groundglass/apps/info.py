@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 from nibabel.orientations import aff2axcodes
-from numpy.typing import NDArray
 
 from groundglass.errors import InputError
 from groundglass.inference.lungs import find_lungs
 from groundglass.io.dicom import sample_series
 from groundglass.io.dicom_choice import choose_series
-from groundglass.io.dicom_completion import complete_series
+from groundglass.io.dicom_completion import foretell_completion
 from groundglass.io.dicom_header import silence_pydicom, transfer_syntax
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.dicom_series import ImageSeries, NoDicomError, SeriesListing, find_series
 from groundglass.io.reader import file_kind, read_scan
-from groundglass.report.dicom_results import SEG_FILE, SR_FILE
 from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.intensity import recognise_intensity
+from groundglass.scan.intensity import recognise_numbers
 from groundglass.scan.scan import DicomSeries, ImageStack, Scan
 from groundglass.strict_model import StrictModel
 
@@ -158,8 +156,10 @@ def _describe_series_of_scan(listing: SeriesListing, series: ImageSeries, dicom:
 def _dicom_result_notes(series: DicomSeries) -> tuple[str, ...]:
     """Return what will be filled in, or left out, in the files for a PACS."""
     try:
-        return complete_series(series).notes
+        return foretell_completion(series)
     except InputError as error:
+        from groundglass.report.dicom_results import SEG_FILE, SR_FILE  # here, so that the program starts quickly
+
         return (f"{SEG_FILE} and {SR_FILE} will be left out: {error}",)
 
 
@@ -167,25 +167,24 @@ def _foretell(scan: Scan) -> dict[str, Any]:
     """Return what the values are recognised as, and why `segment` would refuse them; of a volume, by some slices."""
     fields: dict[str, Any] = {}
     try:
-        recognised = recognise_intensity(scan)
-        fields["intensity"] = recognised.reason
-        values, geometry = _some_slices(scan)
-        find_lungs(scan, recognised.slices(values), geometry)
+        fields["intensity"] = recognise_numbers(scan).reason
+        fields["intensity"] = find_lungs(_some_slices(scan)).intensity.reason
     except InputError as error:
         fields["refused"] = f"{error}; {scan.choice}" if scan.choice else str(error)
     return fields
 
 
-def _some_slices(scan: Scan) -> tuple[NDArray[Any], Geometry]:
-    """Return (z, y, x) axial slices of a scan and their grid: all of an image stack, at most 48 of a volume."""
+def _some_slices(scan: Scan) -> Scan:
+    """Return some axial slices of a scan: all of an image stack, at most `MORE_SLICES` of a volume."""
     view = AxialView(scan.geometry)
     values, geometry = view.to_axial(scan.values), view.geometry
     if isinstance(scan, ImageStack) or len(values) <= MORE_SLICES:
-        return values, geometry
+        return scan
     chosen = np.linspace(0, len(values) - 1, MORE_SLICES).astype(int)
     affine_lps = geometry.affine_lps.copy()
     affine_lps[:, 0] *= (len(values) - 1) / (MORE_SLICES - 1)
-    return values[chosen], replace(geometry, shape=(MORE_SLICES, *geometry.shape[1:]), affine_lps=affine_lps)
+    grid = replace(geometry, shape=(MORE_SLICES, *geometry.shape[1:]), affine_lps=affine_lps)
+    return replace(scan, values=values[chosen], geometry=grid)
 
 
 def _series_info(series: ImageSeries, is_chosen: bool, with_identity: bool) -> SeriesInfo:

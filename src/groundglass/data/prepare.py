@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from groundglass.data.case import Case
 from groundglass.data.catalogue import find_cases_with_notes
 from groundglass.data.grouping import group_patients, stated_groups
 from groundglass.data.labels import MaskLabels
+from groundglass.data.patients import with_stated_patients
 from groundglass.data.prepared import Manifest, PreparedCase, png_path, read_manifest
 from groundglass.data.slices import LARGEST_SHARE_OF_LUNGS, LUNG_FILLED, CaseSlices, GreyLevels, cut_case
 from groundglass.errors import DatasetError, InputError
@@ -79,6 +82,7 @@ def prepare(
     progress: Callable[[int, int], None] = lambda *_: None,
     on_message: Callable[[str], None] = lambda _: None,
     labels: MaskLabels | None = None,
+    patients: Path | None = None,
 ) -> PreparationResult:
     """Check and cut all cases into a prepared folder; work of an earlier call is not repeated.
 
@@ -90,6 +94,7 @@ def prepare(
         progress: Called with the number of cases done and of all cases.
         on_message: Called with a line of text when another step begins.
         labels: What the numbers of all masks mean; None: as the dataset states it.
+        patients: A CSV that states which cases are of one patient, as `with_stated_patients` takes it.
 
     Raises:
         DatasetError: There is no case, the folder holds something else, was prepared from other sources, with other
@@ -97,7 +102,7 @@ def prepare(
         OutputError: The folder cannot be written.
     """
     found = find_cases_with_notes(sources, labels)
-    cases = found.cases
+    cases = found.cases if patients is None else with_stated_patients(found.cases, patients)
     _refuse_other_content(folder, sources)
     earlier = _entries_of_earlier_call(folder, settings)
     _refuse_other_sources(folder, earlier, cases)
@@ -218,7 +223,7 @@ def _cut_cases(
         save()  # so that the next call recognises the folder even if this one is killed
     changed, saved_at = False, time.monotonic()
     try:
-        with ProcessPoolExecutor() as pool:
+        with ProcessPoolExecutor(mp_context=_fresh_processes()) as pool:
             outcomes = pool.map(partial(_prepare_case, folder=folder, settings=settings, earlier=earlier), cases)
             for count, (case, outcome) in enumerate(zip(cases, outcomes, strict=True), start=1):
                 if isinstance(outcome, str):
@@ -237,6 +242,15 @@ def _cut_cases(
         if interrupted or done.entries != earlier:
             save()
     return done
+
+
+def _fresh_processes() -> BaseContext:
+    """Return how processes start: never as copies of this one, whose engines would not work in a copy."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _incomplete_manifest(settings: PreparationSettings, entries: Sequence[PreparedCase]) -> Manifest:

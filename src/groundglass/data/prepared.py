@@ -26,8 +26,9 @@ from groundglass.scan.kinds import FieldOfView, IntensityKind
 from groundglass.strict_model import StrictModel, first_error
 
 # Raised whenever the manifest, the stored files or the way slices are cut change; a folder of another format has to be
-# prepared again. 1: version 0.1. 2: the manifest's key `strangers` is called `unrelated_slices`.
-FORMAT = 2
+# prepared again. 1: version 0.1. 2: the manifest's key `strangers` is called `unrelated_slices`. 3: the lungs are found
+# by a network, and the windows of grey levels estimated with them.
+FORMAT = 3
 
 
 class PreparedCase(StrictModel):
@@ -173,9 +174,10 @@ def _check_format(folder: Path, text: bytes) -> None:
     except (ValueError, AttributeError):  # not JSON, or no object: the validation of the manifest describes the damage
         return
     if found != FORMAT:
+        version = "an older" if found in range(1, FORMAT) else "another"
         raise DatasetError(
-            f"{folder} was prepared by {'an older' if found == 1 else 'another'} version of groundglass (format "
-            f"{found}, expected {FORMAT}): remove it and prepare again"
+            f"{folder} was prepared by {version} version of groundglass (format {found}, expected {FORMAT}): remove it "
+            "and prepare again"
         )
 
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from groundglass.data.case import MEDSEG_SOURCES, Case
 from groundglass.data.labels import CLASS_LABELS, UNSTATED
 from groundglass.errors import DatasetError
+from groundglass.inference.lung_network import open_lung_network
 from groundglass.inference.lungs import find_lungs
 from groundglass.io.reader import read_scan
 from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import AIR_HU, Window, recognise_intensity
+from groundglass.scan.intensity import AIR_HU, Window
 from groundglass.scan.kinds import FieldOfView, IntensityKind
 from groundglass.scan.lung_field import LungField
 from groundglass.scan.packed_mask import voxels_per_slice
@@ -249,10 +250,9 @@ def cut_case(
     axial = AxialView(scan.geometry)
     values, labels = axial.to_axial(scan.values), axial.to_axial(labels)
     _check_labelled_share(case, labels)
-    intensity = recognise_intensity(scan)
-    hu = intensity.to_hu(values)
-    lung_field = find_lungs(scan, hu, axial.geometry, view)
-    boxes = lung_field.boxes
+    found = find_lungs(scan, view, network=open_lung_network(threads=1))  # cases are cut side by side
+    intensity, lung_field = found.intensity, found.lung_field
+    hu, boxes = intensity.to_hu(values), lung_field.boxes
     with_lesion = np.asarray(labels.any((1, 2)))
     letterboxes = {
         z: Letterbox(box, size)
@@ -262,7 +262,7 @@ def cut_case(
     number = np.array(list(letterboxes), dtype=np.int64)
 
     dtype: type[np.uint8] | type[np.uint16]
-    if intensity.kind is IntensityKind.LUNG_WINDOW_8BIT:
+    if intensity.kind is IntensityKind.WINDOW_8BIT:
         full, brightest, dtype = values, 255, np.uint8
         slope, intercept = (
             np.broadcast_to(line, len(values))[number] for line in (intensity.slope, intensity.intercept)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from groundglass.data.case import Case
 from groundglass.data.slices import read_case
 from groundglass.evaluation.results import Example, SliceScore
+from groundglass.inference.lungs import find_intensity
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import LUNG_WINDOW, recognise_intensity
+from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.scan.lung_field import Box
 from groundglass.scan.packed_mask import PackedMask
 from groundglass.scan.scan import ImageStack
@@ -61,7 +62,7 @@ def rank_slices(count: int) -> dict[int, str]:
 def _read_slices(case: Case, lesions: PackedMask, ranked: Sequence[tuple[str, SliceScore]]) -> Iterator[Example]:
     scan, labels = read_case(case)
     view = AxialView(scan.geometry)
-    hu, labels = recognise_intensity(scan).to_hu(view.to_axial(scan.values)), view.to_axial(labels)
+    hu, labels = find_intensity(scan).to_hu(view.to_axial(scan.values)), view.to_axial(labels)
     _, dy, dx = view.geometry.spacing
     for rank, score in ranked:
         z = score.z

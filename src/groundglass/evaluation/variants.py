@@ -17,8 +17,9 @@ from PIL import Image
 from scipy import ndimage
 
 from groundglass.data.labels import UNSTATED
+from groundglass.inference.lungs import find_intensity
 from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.intensity import Window, recognise_intensity
+from groundglass.scan.intensity import Window
 from groundglass.scan.scan import Scan
 
 PADDING_HU = -2000  # some scanners write this outside the circle that they reconstruct
@@ -41,7 +42,7 @@ class Volume:
 
     def in_hu(self) -> Volume:
         """Convert the values to HU, float32; estimated HU if the file does not store HU."""
-        return self.with_values(recognise_intensity(self.scan).to_hu(self.scan.values))
+        return self.with_values(find_intensity(self.scan).to_hu(self.scan.values))
 
     def upright(self) -> Volume:
         """Reorder the voxels as upright axial slices from feet to head; none of them moves in space."""

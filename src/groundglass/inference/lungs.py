@@ -1,259 +1,379 @@
-"""Finding the lungs by thresholds.
+"""Finding the lungs, in scans and pictures alike, whatever their numbers mean.
 
-The lungs define where lesions are searched for, and the volume that their share refers to. Air inside the body is lung,
-airway or bowel. Regions that are too dark for lung are dropped, and the gaps that vessels and dense lesions leave are
-closed slice by slice.
+The lungs define where lesions are searched for, and the volume that their share refers to. A network finds them, dense
+lesions included, on a small grid; what is left here is geometry. The window of grey levels follows from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
-from groundglass.errors import LungError
-from groundglass.inference.lung_sides import split_left_right
-from groundglass.scan.components import CONNECTIVITY_6, find_components
-from groundglass.scan.geometry import Geometry
-from groundglass.scan.intensity import HuVolume
-from groundglass.scan.kinds import FieldOfView
-from groundglass.scan.lung_field import Box, LungField, fill_holes
-from groundglass.scan.packed_mask import PackedMask, Voxels, voxels_per_slice
+from groundglass.errors import IntensityError, LungError
+from groundglass.inference.lung_network import INSIDE, LungNetwork, open_lung_network
+from groundglass.inference.window import Line, estimate_window
+from groundglass.scan.geometry import AxialView, Geometry
+from groundglass.scan.intensity import HuSlices, Intensity, StoredNumbers, recognise_numbers
+from groundglass.scan.kinds import FieldOfView, IntensityKind
+from groundglass.scan.lung_field import Box, LungField
+from groundglass.scan.packed_mask import PackedMask, PackedSlice, bounding_box, pack_slice, voxels_per_slice
 from groundglass.scan.scan import ImageStack, Scan
 
-AIR_LIKE_HU = -400.0  # pixels below this are lung or gas
-GAS_HU = -950.0  # a region with more than half of its pixels below this is gas: airway, bowel, or outside the body
-IMAGE_WIDTH_MM = 350.0  # assumed for an image, which states no spacing
-WORKING_MM = 1.4  # approximate spacing of the grid on which the lungs are found
-CLOSE_MM = 10.0  # radius of the closing
+LIMITS_HU = (-1350.0, 350.0)  # beyond these, HU all look alike to the network
+LOCATE_MM = 10.0  # distance of the slices in which the lungs are looked for first
+OUTLINE_MM = 2.5  # slices nearer to each other are not all outlined: the lungs between them are interpolated
+AROUND = 0.12  # margin of the part of the slices in which the lungs are outlined, as a share of their extent
 MARGIN_MM = 8.0  # of the box around the lungs
-SMALLEST_SLICE_MM2 = 150.0  # a slice with less lung than this counts as a slice without lung
+IMAGE_WIDTH_MM = 350.0  # assumed for an image, which states no spacing
 CROPPED_IMAGE = 0.6  # share of an image: a box that covers more shows that the image was cropped to the lungs
-SMALLEST_REGION = 0.04  # share of the largest region of a volume: smaller regions are no lung
+SMALLEST_REGION = 0.04  # share of the largest region: smaller regions are no lung
+SMALLEST_LUNG = 0.004  # share of a slice: with less of it in every slice of a volume, or in an image, there is no lung
+LEAST_CERTAINTY = 0.85  # mean probability of lung in what is found: lungs have 0.95 and more, other things 0.6 to 0.9
+SMALLEST_SLICE_MM2 = 150.0  # a slice with less lung than this counts as a slice without lung
+SAMPLED_SLICES = 40  # slices from which it is told whether all outside the lungs was blanked
+BLANK = 0.4  # share of all pixels: with fewer of the most frequent number, nothing was blanked
+AIR_LIKE_HU, SOFT_TISSUE_FROM_HU = -950.0, -200.0
+LEAST_SOFT_TISSUE = 0.4  # share of what is no air: with less, there is no body around the lungs
+REACHED = 0.02  # share of a side of the picture: with more of it beside lung, the lungs reach that side
+CLEAR_SIDES = 0.8  # mean certainty about the sides, from 0 to 1, below which they are unknown
+HALF = 128  # probability 0.5 in a map
+NO_LUNG = (
+    "no lung was found: expected axial slices of a chest, in HU or a window that shows the lungs; check that it is a "
+    f"chest CT, and what its numbers are (--intensity {'|'.join(IntensityKind)})"
+)
+
+Maps = NDArray[
+    np.uint8
+]  # (n, 2, y, x) probabilities, 255 for 1: of the lung on the left of the image, and of the other
+
+
+@dataclass(frozen=True, eq=False)
+class ScanWithLungs:
+    """A scan in upright axial slices, with its lungs and its intensities.
+
+    Attributes:
+        scan: The scan as it was read.
+        view: Transform from the scan's own grid to upright axial slices and back.
+        intensity: How the scan's intensities were interpreted.
+        hu: (z, y, x) HU or estimated HU, computed slice by slice.
+        lung_field: The lungs.
+    """
+
+    scan: Scan
+    view: AxialView
+    intensity: Intensity
+    hu: HuSlices
+    lung_field: LungField
 
 
 def find_lungs(
-    scan: Scan, hu: HuVolume, geometry: Geometry, field_of_view: FieldOfView = FieldOfView.LUNGS
-) -> LungField:
-    """Find the lungs of a volume, or of each image of a stack.
-
-    Args:
-        scan: The scan itself, whose type distinguishes a volume from a stack of unrelated images.
-        hu: (z, y, x) upright axial slices, HU or estimated HU.
-        geometry: The grid of those slices.
-        field_of_view: The part of a slice with lung that its box holds.
-
-    Raises:
-        LungError: No slice shows lung.
-    """
-    if isinstance(scan, ImageStack):
-        return find_lungs_in_images(hu, geometry, scan.sizes, field_of_view)
-    return find_lungs_in_volume(hu, geometry, field_of_view)
-
-
-def find_lungs_in_volume(hu: HuVolume, geometry: Geometry, field_of_view: FieldOfView = FieldOfView.LUNGS) -> LungField:
-    """Find the lungs of a volume. All slices share one box, so that the scale is constant.
-
-    Args:
-        hu: (z, y, x) upright axial slices, HU or estimated HU.
-        geometry: The grid of those slices.
-        field_of_view: The part of a slice with lung that its box holds.
-
-    Raises:
-        LungError: No slice shows lung.
-    """
-    grid = _WorkingGrid.for_geometry(geometry)
-    coarse = (plane[:: grid.step, :: grid.step] for plane in hu)
-    air = PackedMask.from_slices(_air_in_body(plane, grid.spacing, may_be_cropped=False) for plane in coarse)
-    lungs = _close_gaps(_remove_small_regions(air), grid)
-    right, left = _restore_sides(lungs, split_left_right(lungs), grid, hu.shape[1:])
-    shown = np.flatnonzero(voxels_per_slice(lungs))
-    box = _box(reduce(np.logical_or, lungs), grid, *hu.shape[1:])
-    if field_of_view is FieldOfView.SLICE:
-        box = Box(0, hu.shape[1], 0, hu.shape[2])
-    boxes = tuple(box if shown[0] - 1 <= z <= shown[-1] + 1 else None for z in range(len(hu)))
-    side_warnings = _side_warnings(right, left) if geometry.has_directions else []
-    warnings = (*_coverage_warnings(lungs), *side_warnings)
-    return LungField(right, left, boxes, warnings, geometry.spacing[0] if geometry.in_mm else None)
-
-
-def find_lungs_in_images(
-    hu: HuVolume,
-    geometry: Geometry,
-    sizes: Sequence[tuple[int, int]],
+    scan: Scan,
     field_of_view: FieldOfView = FieldOfView.LUNGS,
-) -> LungField:
-    """Find the lungs of unrelated images, each on its own and with a box of its own.
+    kind: IntensityKind | None = None,
+    network: LungNetwork | None = None,
+) -> ScanWithLungs:
+    """Find the lungs of a scan, or of each picture of a stack, and what its numbers are in HU.
 
     Args:
-        hu: (z, y, x) upright axial slices, HU or estimated HU.
-        geometry: The grid of those slices.
-        sizes: The true (height, width) of each image; what lies beyond is padding.
-        field_of_view: The part of an image with lung that its box holds.
+        scan: Any orientation; image stacks too.
+        field_of_view: The part of a slice with lung that its box holds.
+        kind: Meaning of the numbers; None: recognise it from the values.
+        network: The lung network; None: the bundled one on all cores.
 
     Raises:
-        LungError: No image shows lung.
+        IntensityError: The numbers are not recognised as CT, or a window clips lungs or tissue.
+        LungError: No slice shows lung.
     """
-    grid = _WorkingGrid.for_geometry(geometry)
-    lungs = _close_gaps(PackedMask.from_slices(_air_in_images(hu, sizes, grid)), grid)
-    by_image = (split_left_right(PackedMask.from_slices([plane]))[0] for plane in lungs)
-    right, left = _restore_sides(lungs, PackedMask.from_slices(by_image), grid, hu.shape[1:])
-    boxes = tuple(
-        _image_box(plane, grid, size, field_of_view) if plane.any() else None
-        for plane, size in zip(lungs, sizes, strict=True)
-    )
-    assumption = "a picture states no sides: right and left follow the radiological convention by assumption"
-    return LungField(right, left, boxes, (assumption, *_side_warnings(right, left)))
+    numbers = recognise_numbers(scan, kind)
+    view = AxialView(scan.geometry)
+    values, parts = view.to_axial(scan.values), _parts(scan, view.geometry)
+    seen_values = _Slices(values, _limits(numbers), _blank_number(values, numbers), numbers.shift_hu)
+    look = partial(_look, network or open_lung_network(), seen_values)
+    located = look([_Looked(part, part.every(LOCATE_MM), Box(0, part.size[0], 0, part.size[1])) for part in parts])
+    if not any(seen.maps.any() for seen in located):
+        raise LungError(NO_LUNG)
+    intensity = _estimate(numbers, located) if numbers.kind.is_window else numbers.exact
+    outlined = look([_Looked(seen.part, seen.part.every(OUTLINE_MM), _around(seen)) for seen in located])
+    lung_field = _lung_field(outlined, scan, view.geometry, field_of_view)
+    if not any(lung_field.boxes):
+        raise LungError(NO_LUNG)
+    return ScanWithLungs(scan, view, intensity, intensity.slices(values), lung_field)
 
 
-@dataclass(frozen=True)
-class _WorkingGrid:
-    """The grid on which lungs are found: every `step`-th pixel of a slice.
+def find_intensity(scan: Scan) -> Intensity:
+    """Find what a scan's numbers are in HU; only those of a window need the lungs for it.
+
+    Raises:
+        IntensityError: The numbers are not recognised as CT, or a window clips lungs or tissue.
+        LungError: The numbers are those of a window, and no slice shows lung.
+    """
+    numbers = recognise_numbers(scan)
+    return find_lungs(scan).intensity if numbers.kind.is_window else numbers.exact
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Slices that belong together: a whole volume, or one image of a stack.
 
     Attributes:
-        step: Distance in pixels of the slice.
-        spacing: (y, x) in mm.
-        fine_spacing: (y, x) spacing of the slice itself in mm.
+        slices: Indices of its slices.
+        size: (height, width) of these without padding.
+        spacing: (z, y, x) in mm; assumed for an image, and where it is not stated.
     """
 
-    step: int
-    spacing: tuple[float, float]
-    fine_spacing: tuple[float, float]
+    slices: range
+    size: tuple[int, int]
+    spacing: tuple[float, float, float]
 
-    @classmethod
-    def for_geometry(cls, geometry: Geometry) -> _WorkingGrid:
-        """Choose the step for a scan's spacing."""
-        fine = geometry.spacing[1:] if geometry.in_mm else (IMAGE_WIDTH_MM / geometry.shape[2],) * 2
-        step = max(1, int(WORKING_MM / max(fine) + 0.25))
-        return cls(step, (fine[0] * step, fine[1] * step), fine)
+    def every(self, distance_mm: float) -> NDArray[np.int64]:
+        """Return indices of slices at most this far apart, or next to each other, the first and the last among them."""
+        step = max(1, int(distance_mm / self.spacing[0]))
+        return np.union1d(np.array(self.slices[::step]), np.array(self.slices[-1:]))
 
 
-def _air_in_images(hu: HuVolume, sizes: Sequence[tuple[int, int]], grid: _WorkingGrid) -> Iterator[Voxels]:
-    """Yield (y, x) bool on the working grid for each image: its air, without the padding."""
-    for plane, size in zip(hu, sizes, strict=True):
-        air = np.zeros([-(-n // grid.step) for n in plane.shape], dtype=np.bool_)
-        height, width = (-(-n // grid.step) for n in size)
-        coarse = plane[:: grid.step, :: grid.step][:height, :width]
-        air[:height, :width] = _air_in_body(coarse, grid.spacing, may_be_cropped=True)
-        yield air
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """What the network sees of a part, and what it says.
 
-
-def _close_gaps(air: Iterable[Voxels], grid: _WorkingGrid) -> PackedMask:
-    """Return (z, y, x) bool on the working grid: the lungs with their gaps closed.
-
-    Raises:
-        LungError: No slice shows lung.
+    Attributes:
+        part: The part.
+        slices: Indices of the slices that are looked at.
+        box: The part of each slice that is looked at; None: nothing, because no lung is there.
+        levels: (n, y, x) the slices on the network's grid, where the window is not known.
+        maps: (n, 2, y, x) probabilities of both lungs, without regions that are no lung.
     """
-    lungs = PackedMask.from_slices(_close_slice(plane, grid.spacing) for plane in air)
-    if not voxels_per_slice(lungs).any():
-        raise LungError(
-            "no lung was found: expected air-filled lung inside a body; check that it is a chest CT, and its "
-            "intensities (--intensity hu|shifted-hu|8-bit-lung-window|unit-lung-window)"
+
+    part: _Part
+    slices: NDArray[np.int64]
+    box: Box | None
+    levels: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, INSIDE, INSIDE), np.float32))
+    maps: Maps = field(default_factory=lambda: np.zeros((0, 2, INSIDE, INSIDE), np.uint8))
+
+
+def _parts(scan: Scan, geometry: Geometry) -> list[_Part]:
+    count, height, width = geometry.shape
+    if isinstance(scan, ImageStack):
+        return [_Part(range(z, z + 1), size, _assumed_spacing(size[1])) for z, size in enumerate(scan.sizes)]
+    return [_Part(range(count), (height, width), geometry.spacing if geometry.in_mm else _assumed_spacing(width))]
+
+
+def _assumed_spacing(width: int) -> tuple[float, float, float]:
+    return LOCATE_MM, IMAGE_WIDTH_MM / width, IMAGE_WIDTH_MM / width
+
+
+def _limits(numbers: StoredNumbers) -> tuple[float, float] | None:
+    """Return the numbers of `LIMITS_HU`; None where the window is not known."""
+    low, high = LIMITS_HU
+    return None if numbers.kind.is_window else (low + numbers.shift_hu, high + numbers.shift_hu)
+
+
+def _blank_number(values: NDArray[Any], numbers: StoredNumbers) -> float | None:
+    """Return the number that all outside the lungs was set to, as some data sets do; None if there is a body."""
+    if numbers.kind.is_window:
+        return None
+    sample = values[:: max(1, len(values) // SAMPLED_SLICES), ::4, ::4]
+    found, counts = np.unique(sample, return_counts=True)
+    blank = found[counts.argmax()]
+    hu = sample[sample != blank] - numbers.shift_hu
+    soft = hu[hu > AIR_LIKE_HU] > SOFT_TISSUE_FROM_HU
+    is_blanked = counts.max() > BLANK * sample.size and soft.size > 0 and soft.mean() < LEAST_SOFT_TISSUE
+    return float(blank) if is_blanked else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Slices:
+    """The slices of a scan as the network is to see them.
+
+    Attributes:
+        values: (z, y, x) the scan's numbers.
+        limits: The numbers of `LIMITS_HU`; None where the window is not known.
+        blank: The number of what was blanked, which is shown as soft tissue; None: nothing was.
+        tissue: The number of soft tissue, where HU are known.
+    """
+
+    values: NDArray[Any]
+    limits: tuple[float, float] | None
+    blank: float | None
+    tissue: float
+
+    def part(self, z: int, box: Box) -> NDArray[Any]:
+        """Return (y, x) a part of a slice."""
+        plane = self.values[z, box.top : box.bottom, box.left : box.right]
+        return plane if self.blank is None else np.where(plane == self.blank, self.tissue, plane)
+
+
+def _look(network: LungNetwork, slices: _Slices, looks: Sequence[_Looked]) -> list[_Looked]:
+    """Run the network on the slices of all parts, one after the other."""
+    wanted = [(int(z), look.box) for look in looks if look.box for z in look.slices]
+    found, limits = network.maps((slices.part(z, box) for z, box in wanted), slices.limits), slices.limits
+    seen = []
+    for look in looks:
+        maps = np.zeros((len(look.slices), 2, INSIDE, INSIDE), dtype=np.uint8)
+        levels = np.zeros((len(maps) if limits is None else 0, INSIDE, INSIDE), dtype=np.float32)
+        for row, one in enumerate(islice(found, len(maps) if look.box else 0)):
+            maps[row] = np.rint(255 * one.probability)
+            if limits is None:
+                levels[row] = one.levels
+        seen.append(replace(look, levels=levels, maps=_without_doubtful_regions(maps)))
+    return seen
+
+
+def _without_doubtful_regions(maps: Maps) -> Maps:
+    """Return the maps of a part without the regions that are too small to be lung, and without doubtful lungs."""
+    probability = maps.max(1)
+    lungs = probability >= HALF
+    if (lungs.mean((1, 2)) < SMALLEST_LUNG).all() or probability[lungs].mean() < 255 * LEAST_CERTAINTY:
+        return np.zeros_like(maps)
+    regions, count = ndimage.label(lungs)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    dropped = lungs & (sizes < SMALLEST_REGION * sizes.max())[regions]
+    return np.where(dropped[:, None], np.uint8(0), maps)
+
+
+def _around(located: _Looked) -> Box | None:
+    """Return the part of the slices that holds the lungs with a margin; None if there are none."""
+    bounds = bounding_box((located.maps.max(1) >= HALF).any(0))
+    if bounds is None:
+        return None
+    ends = []
+    for side, size in zip(bounds, located.part.size, strict=True):
+        margin = AROUND * (side.stop - side.start)
+        ends += [
+            max(0, round((side.start - margin) / INSIDE * size)),
+            min(size, round((side.stop + margin) / INSIDE * size)),
+        ]
+    return Box(*ends)
+
+
+def _estimate(numbers: StoredNumbers, located: Sequence[_Looked]) -> Intensity:
+    """Estimate the window of each part; an image without lung gets the mean of the others' windows."""
+    lines: list[Line | None] = []
+    for number, seen in enumerate(located, start=1):
+        lungs = seen.maps.max(1) >= HALF
+        shown = lungs.any((1, 2))
+        try:
+            lines.append(estimate_window(seen.levels[shown], lungs[shown]) if shown.any() else None)
+        except IntensityError as error:
+            raise IntensityError(f"picture {number}: {error}" if len(located) > 1 else str(error)) from None
+    mean = np.mean([line for line in lines if line is not None], axis=0)
+    slope, intercept = np.array([mean if line is None else line for line in lines]).T
+    reason = f"{numbers.reason}; HU are estimated from the lungs and what lies around them"
+    return Intensity(numbers.kind, slope, intercept, reason, calibrated=False)
+
+
+def _lung_field(outlined: Sequence[_Looked], scan: Scan, geometry: Geometry, field_of_view: FieldOfView) -> LungField:
+    planes = [plane for seen in outlined for plane in _restore(seen, geometry.shape[1:])]
+    right, left = (PackedMask(tuple(side)) for side in zip(*planes, strict=True))
+    is_volume = not isinstance(scan, ImageStack)
+    boxes = [box for seen in outlined for box in _boxes(right, left, seen.part, not is_volume, field_of_view)]
+    lungs = LungField(
+        right,
+        left,
+        tuple(boxes),
+        spacing_mm=geometry.spacing[0] if is_volume and geometry.in_mm else None,
+        sides_known=_sides_are_clear(outlined),
+    )
+    return replace(lungs, warnings=_warnings(lungs, scan, geometry))
+
+
+def _restore(seen: _Looked, shape: tuple[int, ...]) -> Iterator[tuple[PackedSlice, PackedSlice]]:
+    """Yield the right and the left lung (y, x) of each slice of a part on the scan's own pixels."""
+    _, dy, dx = seen.part.spacing
+    smallest, box = SMALLEST_SLICE_MM2 / (dy * dx), seen.box or Box(0, 0, 0, 0)
+    position = np.interp(seen.part.slices, seen.slices, np.arange(len(seen.slices)))
+    for below, share in zip(np.floor(position).astype(int), position % 1, strict=True):
+        between = seen.maps[below] if share == 0 else (1 - share) * seen.maps[below] + share * seen.maps[below + 1]
+        sides = np.zeros((2, *shape), dtype=np.bool_)
+        if between.max() >= HALF:
+            on_right, on_left = (_enlarge(side, box) for side in between)
+            lung = np.maximum(on_right, on_left) >= HALF
+            if np.count_nonzero(lung) >= smallest:
+                inside = sides[:, box.top : box.bottom, box.left : box.right]
+                inside[0], inside[1] = lung & (on_right >= on_left), lung & (on_right < on_left)
+        yield pack_slice(sides[0]), pack_slice(sides[1])
+
+
+def _enlarge(probability: NDArray[np.floating | np.uint8], box: Box) -> NDArray[np.uint8]:
+    """Scale a map of the network to the pixels of a box."""
+    image = Image.fromarray(np.rint(probability).astype(np.uint8))
+    return np.asarray(image.resize((box.right - box.left, box.bottom - box.top), Image.Resampling.BILINEAR))
+
+
+def _boxes(
+    right: PackedMask, left: PackedMask, part: _Part, is_image: bool, field_of_view: FieldOfView
+) -> list[Box | None]:
+    """Return the box of each slice of a part; they are equal, so that the scale is constant.
+
+    An image that the lungs fill was cropped to them: its box is all of it, because its rim may then be lesion.
+    """
+    height, width = part.size
+    found = [side.slices[z].box for z in part.slices for side in (right, left)]
+    shown = [z for z in part.slices if right.slices[z].box or left.slices[z].box]
+    if not shown:
+        return [None] * len(part.slices)
+    rows, columns = zip(*(box for box in found if box is not None), strict=True)
+    margin = [round(MARGIN_MM / mm) for mm in part.spacing[1:]]
+    box = Box(
+        max(0, min(row.start for row in rows) - margin[0]),
+        min(height, max(row.stop for row in rows) + margin[0]),
+        max(0, min(column.start for column in columns) - margin[1]),
+        min(width, max(column.stop for column in columns) + margin[1]),
+    )
+    is_cropped = is_image and (box.bottom - box.top) * (box.right - box.left) > CROPPED_IMAGE * height * width
+    if is_cropped or field_of_view is FieldOfView.SLICE:
+        box = Box(0, height, 0, width)
+    return [box if shown[0] - 1 <= z <= shown[-1] + 1 else None for z in part.slices]
+
+
+def _sides_are_clear(outlined: Sequence[_Looked]) -> bool:
+    """Return whether the network tells the right lung from the left one with some certainty."""
+    maps = np.concatenate([seen.maps for seen in outlined])
+    right, left = maps[:, 0].astype(np.float32), maps[:, 1].astype(np.float32)
+    lung = np.maximum(right, left) >= HALF
+    return bool(lung.any()) and float((np.abs(right - left)[lung] / (right + left)[lung]).mean()) >= CLEAR_SIDES
+
+
+def _warnings(lungs: LungField, scan: Scan, geometry: Geometry) -> tuple[str, ...]:
+    is_volume = not isinstance(scan, ImageStack)
+    warnings = _coverage_warnings(lungs) if is_volume else []
+    if not lungs.sides_known:
+        warnings.append("which lung is the right one and which the left one cannot be told")
+    elif geometry.has_directions:
+        assumption = "a picture states no sides: right and left follow the radiological convention by assumption"
+        warnings += [*(() if is_volume else (assumption,)), *_side_warnings(lungs)]
+    return tuple(warnings)
+
+
+def _coverage_warnings(lungs: LungField) -> list[str]:
+    """Say where the lungs of a volume reach the end of the scan, or a side of its pictures."""
+    areas = voxels_per_slice(lungs.mask)
+    ends = [name for name, area in (("lowest", areas[0]), ("highest", areas[-1])) if area > 0.25 * areas.max()]
+    outline = np.asarray(reduce(np.logical_or, lungs.mask))
+    sides = {"front": outline[0], "back": outline[-1], "right": outline[:, 0], "left": outline[:, -1]}
+    reached = [name for name, side in sides.items() if side.mean() > REACHED]
+    warnings = []
+    if ends and len(areas) > 1:
+        warnings.append(
+            f"the lungs reach the {' and the '.join(ends)} slice: the scan does not cover them whole, and volumes "
+            "are of the covered part"
         )
-    return lungs
+    if reached:
+        warnings.append(
+            f"the lungs reach the {' and the '.join(reached)} side of the slices: the field of view does not cover "
+            "them whole, and volumes are of the covered part"
+        )
+    return warnings
 
 
-def _restore_sides(
-    lungs: PackedMask, right: PackedMask, grid: _WorkingGrid, shape: tuple[int, ...]
-) -> tuple[PackedMask, PackedMask]:
-    """Return the right and the left lung on the scan's own pixels, from the lungs on the working grid."""
-    left = (lung & ~side for lung, side in zip(lungs, right, strict=True))
-    fine_right, fine_left = (
-        PackedMask.from_slices(_refine(plane, shape, grid.step) for plane in side) for side in (right, left)
-    )
-    return fine_right, fine_left
-
-
-def _air_in_body(plane: NDArray[np.float32], spacing: tuple[float, float], may_be_cropped: bool) -> Voxels:
-    """Return (y, x) bool: the air-like pixels of a slice that are neither outside the body nor gas."""
-    smooth = ndimage.gaussian_filter(plane, [0.8 / s for s in spacing])
-    regions, count = ndimage.label(smooth < AIR_LIKE_HU)
-    if not count:
-        return np.zeros(plane.shape, dtype=np.bool_)
-    labels = np.arange(1, count + 1)
-    area_mm2 = np.bincount(regions.ravel(), minlength=count + 1)[1:] * spacing[0] * spacing[1]
-    dark, darkest = (_share_below(plane, hu, regions, count) > 0.5 for hu in (GAS_HU, GAS_HU - 30))
-    rim = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
-    on_rim = np.bincount(rim, minlength=count + 1)[1:]
-    # An image may be cropped through the lung; in a volume, a region at the rim is the air around the body.
-    outside = (on_rim > 0.5 * len(rim)) | (dark & (on_rim > 0)) if may_be_cropped else on_rim > 0
-    gas = (dark & (area_mm2 < 3000)) | darkest
-    keep = ~outside & ~gas & (area_mm2 > 30)
-    return np.isin(regions, labels[keep])
-
-
-def _share_below(plane: NDArray[np.float32], hu: float, regions: NDArray[Any], count: int) -> NDArray[np.float64]:
-    """Return (count,) the share of each region's pixels that are below `hu`."""
-    below = np.bincount(regions.ravel(), weights=(plane < hu).ravel(), minlength=count + 1)[1:]
-    return np.asarray(below / np.bincount(regions.ravel(), minlength=count + 1)[1:])
-
-
-def _remove_small_regions(air: PackedMask) -> PackedMask:
-    """Return (z, y, x) bool: the air of a volume without its small regions."""
-    regions = find_components(air, CONNECTIVITY_6)
-    return regions.select(regions.sizes >= SMALLEST_REGION * regions.sizes.max())
-
-
-def _close_slice(plane: Voxels, spacing: tuple[float, float]) -> Voxels:
-    """Return (y, x) bool: a slice with vessels, lesions at the rim and holes closed, each region on its own."""
-    closed = np.zeros_like(plane)
-    if plane.sum() * spacing[0] * spacing[1] < SMALLEST_SLICE_MM2:
-        return closed
-    pad = round(CLOSE_MM / min(spacing)) + 1
-    regions, _ = ndimage.label(plane)
-    for label, bounds in enumerate(ndimage.find_objects(regions), start=1):
-        region = np.pad(regions[bounds] == label, pad)
-        # Closing with a disc by distance transforms: a dilation, then an erosion.
-        grown = ndimage.distance_transform_edt(~region, sampling=spacing) <= CLOSE_MM
-        region = fill_holes(region | (ndimage.distance_transform_edt(grown, sampling=spacing) > CLOSE_MM))
-        closed[bounds] |= region[pad:-pad, pad:-pad]
-    return closed
-
-
-def _refine(plane: Voxels, shape: tuple[int, ...], step: int) -> Voxels:
-    """Return (y, x) bool on the scan's own pixels, from the working grid."""
-    if step == 1:
-        return plane
-    fine = plane.repeat(step, axis=0).repeat(step, axis=1)[: shape[0], : shape[1]]
-    # The sampled pixel is the first of its block: a shift by half a block centres the block on it.
-    return np.roll(fine, -(step // 2), axis=(0, 1))
-
-
-def _box(lung: Voxels, grid: _WorkingGrid, height: int, width: int) -> Box:
-    """Return the box around the lung of a slice with a margin, in the slice's own pixels."""
-    margin = [round(MARGIN_MM / mm) for mm in grid.fine_spacing]
-    rows, columns = (np.flatnonzero(lung.any(axis)) * grid.step for axis in (1, 0))
-    return Box(
-        max(0, int(rows[0]) - margin[0]),
-        min(height, int(rows[-1]) + grid.step + margin[0]),
-        max(0, int(columns[0]) - margin[1]),
-        min(width, int(columns[-1]) + grid.step + margin[1]),
-    )
-
-
-def _image_box(lung: Voxels, grid: _WorkingGrid, size: tuple[int, int], field_of_view: FieldOfView) -> Box:
-    """Return the box of an image: all of it where the lung fills it, because its rim may then be lesion."""
-    box, whole = _box(lung, grid, *size), Box(0, size[0], 0, size[1])
-    is_cropped = (box.bottom - box.top) * (box.right - box.left) > CROPPED_IMAGE * size[0] * size[1]
-    return whole if is_cropped or field_of_view is FieldOfView.SLICE else box
-
-
-def _coverage_warnings(lungs: PackedMask) -> list[str]:
-    areas = voxels_per_slice(lungs)
-    cut = [name for name, area in (("lowest", areas[0]), ("highest", areas[-1])) if area > 0.25 * areas.max()]
-    if len(areas) == 1 or not cut:
-        return []
-    return [
-        f"the lungs reach the {' and the '.join(cut)} slice: the scan does not cover them whole, and volumes "
-        "are of the covered part"
-    ]
-
-
-def _side_warnings(right: PackedMask, left: PackedMask) -> list[str]:
-    voxels = {"right": voxels_per_slice(right).sum(), "left": voxels_per_slice(left).sum()}
+def _side_warnings(lungs: LungField) -> list[str]:
+    voxels = {"right": voxels_per_slice(lungs.right).sum(), "left": voxels_per_slice(lungs.left).sum()}
     return [f"no {name} lung was found" for name, n in voxels.items() if n < 0.02 * sum(voxels.values())]

@@ -15,7 +15,8 @@ from groundglass.scan.intensity import Window
 from groundglass.scan.kinds import FieldOfView
 from groundglass.strict_model import first_error
 
-BUNDLED = "groundglass-ct"
+BUNDLED, BUNDLED_LUNGS = "groundglass-ct", "groundglass-lungs"
+EXTERNAL_DATA = b"\x0a\x08location"  # key of an entry of TensorProto.external_data (onnx.proto)
 
 
 class Quantized(BaseModel):
@@ -122,9 +123,9 @@ class ModelCard(BaseModel):
         return (3 if self.neighbours_mm else 1, *self.size)
 
 
-def bundled_model() -> Path:
-    """Return the path of the model that comes with the package."""
-    return Path(str(resources.files("groundglass"))) / "models" / f"{BUNDLED}.onnx"
+def bundled_model(name: str = BUNDLED) -> Path:
+    """Return the path of a model that comes with the package: the one that finds lesions, or `BUNDLED_LUNGS`."""
+    return Path(str(resources.files("groundglass"))) / "models" / f"{name}.onnx"
 
 
 def write_card(model: Path, card: ModelCard) -> None:
@@ -154,5 +155,10 @@ def read_card(model: Path) -> ModelCard:
     if found != card.sha256:
         raise ModelError(
             f"{model} has sha256 {found[:12]}…, its card states {card.sha256[:12]}…: take both from one export"
+        )
+    if EXTERNAL_DATA in model.read_bytes():
+        raise ModelError(
+            f"{model} keeps weights in other files, which its card's checksum does not cover: save it with its weights "
+            "inside (onnx.save_model with save_as_external_data=False)"
         )
     return card

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError, InputError
-from groundglass.inference.lungs import find_lungs
+from groundglass.inference.lung_network import open_lung_network
+from groundglass.inference.lungs import ScanWithLungs, find_lungs
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.segmenter import Segmenter, SlicePrediction
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import HuSlices, Intensity, recognise_intensity
 from groundglass.scan.kinds import IntensityKind
-from groundglass.scan.lung_field import LungField
 from groundglass.scan.packed_mask import PackedMask
 from groundglass.scan.scan import ImageStack, Mask, Scan
 
@@ -40,23 +39,13 @@ class StageTimer:
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentedScan:
+class SegmentedScan(ScanWithLungs):
     """A scan with its lungs and lesions in upright axial slices; findings measure it and `evaluate` scores it.
 
     Attributes:
-        scan: The scan as it was read.
-        view: Transform from the scan's own grid to upright axial slices and back.
-        intensity: How the scan's intensities were interpreted.
-        hu: (z, y, x) HU or estimated HU, computed slice by slice.
-        lung_field: The lungs, lesions included.
         class_map: (z, y, x) uint8: 0 without lesion; otherwise 1, or the number of the lesion's class.
     """
 
-    scan: Scan
-    view: AxialView
-    intensity: Intensity
-    hu: HuSlices
-    lung_field: LungField
     class_map: PackedMask
 
     @cached_property
@@ -94,34 +83,35 @@ def segment_scan(
         LungError: No slice shows lung.
     """
     timer = timer or StageTimer()
-    return segment_lesions(segment_lungs(scan, segmenter.card, intensity, timer), segmenter, progress, timer)
+    threads = segmenter.engine.card.threads
+    return segment_lesions(segment_lungs(scan, segmenter.card, intensity, timer, threads), segmenter, progress, timer)
 
 
 def segment_lungs(
-    scan: Scan, card: ModelCard, intensity: IntensityKind | None = None, timer: StageTimer | None = None
+    scan: Scan,
+    card: ModelCard,
+    intensity: IntensityKind | None = None,
+    timer: StageTimer | None = None,
+    threads: int | None = None,
 ) -> SegmentedScan:
-    """Recognise the intensities of a scan and find its lungs; the result holds no lesions yet.
+    """Find the lungs of a scan, and what its numbers are in HU; the result holds no lesions yet.
 
     Args:
         scan: Any orientation; image stacks too.
         card: The card of the model that will find the lesions.
         intensity: Meaning of the scan's intensities; None: recognise it from the values.
-        timer: Gets the seconds of each stage.
+        timer: Gets the seconds of the stage.
+        threads: Number of threads; None: one for each core.
 
     Raises:
         IntensityError: The numbers are not recognised as CT.
         LungError: No slice shows lung.
     """
-    timer = timer or StageTimer()
-    with timer.stage("intensity"):
-        view = AxialView(scan.geometry)
-        with _naming_the_series(scan):
-            recognised = recognise_intensity(scan, intensity)
-        hu = recognised.slices(view.to_axial(scan.values))
-    with timer.stage("lungs"), _naming_the_series(scan):
-        lung_field = find_lungs(scan, hu, view.geometry, card.field_of_view)
-    empty = np.zeros(hu.shape[1:], dtype=np.uint8)
-    return SegmentedScan(scan, view, recognised, hu, lung_field, PackedMask.from_slices([empty] * len(hu)))
+    with (timer or StageTimer()).stage("lungs"), _naming_the_series(scan):
+        found = find_lungs(scan, card.field_of_view, intensity, open_lung_network(threads))
+    empty = np.zeros(found.hu.shape[1:], dtype=np.uint8)
+    class_map = PackedMask.from_slices([empty] * len(found.hu))
+    return SegmentedScan(found.scan, found.view, found.intensity, found.hu, found.lung_field, class_map)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from PIL import Image
 
 from groundglass.errors import origin
 from groundglass.inference.engine_config import EngineConfig
+from groundglass.inference.lung_network import open_lung_network
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.open_model import open_model
 from groundglass.inference.pipeline import Progress, SegmentedScan, StageTimer, segment_by_mask, segment_scan
@@ -121,9 +122,10 @@ def correct(scan: Scan, mask: Scan, card: ModelCard) -> Analysis:
 def read_and_load(
     source: Path, dicom: DicomOptions, model: Path | None, engine: EngineConfig
 ) -> tuple[Scan, Segmenter]:
-    """Read a scan (see `read_scan`) and load a model (see `open_model`) at the same time."""
-    with ThreadPoolExecutor(1) as pool:
+    """Read a scan (see `read_scan`) and load a model (see `open_model`) and the lung network at the same time."""
+    with ThreadPoolExecutor(2) as pool:
         loading = pool.submit(open_model, model, engine)
+        pool.submit(open_lung_network, engine.threads)  # kept for when it is needed, which raises what fails here
         scan = read_scan(source, dicom=dicom)
         return scan, loading.result()
 

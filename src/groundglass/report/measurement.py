@@ -23,6 +23,7 @@ OUTSIDE_PERCENT = 5.0  # a larger share of the lesion voxels outside the lung fi
 NO_SPACING = "the file states no usable spacing"
 NO_SPACING_OF_PICTURES = "a picture states no spacing"
 NO_DIRECTIONS = "the file does not state how the patient lies in it"
+UNCLEAR_SIDES = "which lung is the right one and which the left one cannot be told from the slices"
 
 
 def measure(
@@ -48,8 +49,8 @@ def measure(
     tree = {
         "schema_number": SCHEMA,
         **_burden(total, in_lung, lungs.mask, scan, "lung"),
-        "right_lung": _burden_of_side(on_right, lungs.right, scan, "right lung"),
-        "left_lung": _burden_of_side(on_left, lungs.left, scan, "left lung"),
+        "right_lung": _burden_of_side(on_right, lungs.right, segmented, "right lung"),
+        "left_lung": _burden_of_side(on_left, lungs.left, segmented, "left lung"),
         "input": _input(scan, with_identity),
         "zones": _zones(segmented),
         "profile": measure_profile(segmented),
@@ -115,8 +116,8 @@ def _zones(segmented: SegmentedScan) -> tuple[Zone, ...] | Unknown:
     slices = len(segmented.lesions)
     if isinstance(segmented.scan, ImageStack):
         return Unknown("a picture is one slice of a lung, whose height is not known")
-    if not segmented.view.geometry.has_directions:
-        return Unknown(NO_DIRECTIONS)
+    if reason := _no_sides(segmented):
+        return Unknown(reason)
     if not segmented.view.geometry.in_mm:
         return Unknown(NO_SPACING)
     if slices < 3:
@@ -131,11 +132,20 @@ def _overlap(one: MaskSlices, other: MaskSlices) -> int:
     return sum(int(np.count_nonzero(a & b)) for a, b in zip(one, other, strict=True))
 
 
-def _burden_of_side(lesion_voxels: int, lung: MaskSlices, scan: Scan, name: str) -> dict[str, float | Unknown]:
+def _burden_of_side(
+    lesion_voxels: int, lung: MaskSlices, segmented: SegmentedScan, name: str
+) -> dict[str, float | Unknown]:
     """Return the fields of a `Burden` of one lung, whose lesions all lie in it."""
-    if not scan.geometry.has_directions:
-        return dict.fromkeys(Burden.model_fields, Unknown(NO_DIRECTIONS))
-    return _burden(lesion_voxels, lesion_voxels, lung, scan, name)
+    if reason := _no_sides(segmented):
+        return dict.fromkeys(Burden.model_fields, Unknown(reason))
+    return _burden(lesion_voxels, lesion_voxels, lung, segmented.scan, name)
+
+
+def _no_sides(segmented: SegmentedScan) -> str | None:
+    """Return why it is not known which lung is which; None if it is known."""
+    if not segmented.view.geometry.has_directions:
+        return NO_DIRECTIONS
+    return None if segmented.lung_field.sides_known else UNCLEAR_SIDES
 
 
 def _burden(

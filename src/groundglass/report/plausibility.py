@@ -87,6 +87,7 @@ def _measure(segmented: SegmentedScan) -> _Lungs | None:
     shown = np.flatnonzero(areas)
     if not len(shown):
         return None
+    sides_known = geometry.has_directions and field.sides_known
     total, span = int(areas.sum()), int(shown[-1] - shown[0]) + 1
     outline = np.asarray(reduce(np.logical_or, field.mask))
     columns = np.flatnonzero(outline.any(0))
@@ -100,7 +101,7 @@ def _measure(segmented: SegmentedScan) -> _Lungs | None:
         span=span,
         is_whole=len(areas) > 1 and max(areas[0], areas[-1]) <= CUT * areas.max() and not reaches_side,
         body_percent=_body_percent(segmented, shown[:: max(1, len(shown) // SAMPLED_SLICES)]),
-        right_percent=100 * int(voxels_per_slice(field.right).sum()) / total if geometry.has_directions else None,
+        right_percent=100 * int(voxels_per_slice(field.right).sum()) / total if sides_known else None,
     )
 
 

@@ -1,8 +1,8 @@
 """Recognise what a scan's numbers mean, and convert them to HU.
 
-A CT is stored in Hounsfield units (HU), in HU shifted by 1000 or 1024 so that nothing is negative, or as an 8-bit or
-0..1 picture of a lung window. The first two convert exactly. HU of a picture are estimated from the grey levels of two
-tissues: air (-1000 HU) and soft tissue (about 50 HU).
+A CT is stored in Hounsfield units (HU), in HU shifted by 1000 or 1024 so that nothing is negative, or as grey levels of
+a window, 8-bit or from 0 to 1. The first two convert exactly. The window of the last two is not stated: it is estimated
+from the lungs and what lies around them, by `groundglass.inference.window`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,32 @@ from numpy.typing import NDArray
 
 from groundglass.errors import IntensityError
 from groundglass.scan.kinds import IntensityKind
-from groundglass.scan.scan import ImageStack, Scan
+from groundglass.scan.scan import Scan
 
-AIR_HU, SOFT_TISSUE_HU = -1000.0, 50.0
-DARKEST_LUNG_HU = -960.0  # airways and emphysema: the darkest hundredth of a picture that is cut to the lungs
-NOMINAL_WINDOW_HU = (-1250.0, 250.0)  # assumed for a lung-window picture without recognisable tissue
+AIR_HU = -1000.0
 SHIFTS_HU = (1024.0, 1000.0)
-NEARLY_BLACK = 8  # grey levels up to here: the corners outside the circle of reconstruction, blurred by resampling
+MOST_CT = 5000.0  # HU and shifted HU end below, but for some voxels of metal
 SAMPLES = 2_000_000  # voxels from which the kind is recognised
+
+
+@dataclass(frozen=True)
+class StoredNumbers:
+    """What a scan's numbers are, before any of them is converted.
+
+    Attributes:
+        kind: Their meaning.
+        shift_hu: What was added to HU; 0 but for shifted HU.
+        reason: A sentence about what was recognised, and from what.
+    """
+
+    kind: IntensityKind
+    shift_hu: float
+    reason: str
+
+    @property
+    def exact(self) -> Intensity:
+        """The conversion of HU or shifted HU."""
+        return Intensity(self.kind, np.ones(1), np.array([-self.shift_hu]), self.reason, calibrated=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +133,7 @@ class Window:
 LUNG_WINDOW = Window(-1350, 150)  # the window of every image that is drawn of a scan
 
 
-def recognise_intensity(scan: Scan, kind: IntensityKind | None = None) -> Intensity:
+def recognise_numbers(scan: Scan, kind: IntensityKind | None = None) -> StoredNumbers:
     """Recognise what a scan's numbers mean.
 
     Args:
@@ -128,34 +146,23 @@ def recognise_intensity(scan: Scan, kind: IntensityKind | None = None) -> Intens
     values = scan.values
     sample = values.reshape(-1)[:: max(1, values.size // SAMPLES)].astype(np.float32)
     low, high = float(values.min()), float(values.max())
-    forced = kind is not None
+    requested = kind is not None
     kind = kind or _kind_of(sample, low, high)
     if kind is None:
         raise IntensityError(
-            f"the values run from {low:g} to {high:g}, {len(np.unique(sample[:100_000]))} different ones: not a CT "
-            "in HU, shifted HU, 8-bit or 0..1 lung window; if it is one, name its kind with "
+            f"the values run from {low:g} to {high:g}, {_shades(sample)} different ones: not a CT "
+            "in HU, shifted HU, or a window in 8 bits or from 0 to 1; if it is one, name its kind with "
             f"--intensity {'|'.join(IntensityKind)}"
         )
-    sentence = f"{'taken on request as' if forced else 'recognised as'} {{}}: values run from {low:g} to {high:g}"
-    if kind is IntensityKind.HU:
-        return Intensity(kind, np.ones(1), np.zeros(1), sentence.format("HU"), calibrated=True)
-    if kind is IntensityKind.SHIFTED_HU:
-        shift = _shift(sample)
-        reason = sentence.format(f"HU shifted by {shift:.0f}")
-        return Intensity(kind, np.ones(1), np.array([-shift]), reason, calibrated=True)
-    levels = 255.0 if kind is IntensityKind.LUNG_WINDOW_8BIT else 1.0
-    lines, from_tissues = zip(
-        *(_fit_to_tissues(part * (255.0 / levels), cropped) for part, cropped in _parts(scan)), strict=True
-    )
-    slope, intercept = np.array(lines).T
-    name = "an 8-bit lung window" if kind is IntensityKind.LUNG_WINDOW_8BIT else "a lung window scaled to 0..1"
-    method = (
-        "by air and soft tissue"
-        if all(from_tissues)
-        else f"by a nominal window of {NOMINAL_WINDOW_HU} HU, no tissue was recognised"
-    )
-    reason = f"{sentence.format(name)}; HU are estimated {method}"
-    return Intensity(kind, slope * (255.0 / levels), intercept, reason, calibrated=False)
+    shift = _shift(sample) if kind is IntensityKind.SHIFTED_HU else 0.0
+    names = {
+        IntensityKind.HU: "HU",
+        IntensityKind.SHIFTED_HU: f"HU shifted by {shift:.0f}",
+        IntensityKind.WINDOW_8BIT: "grey levels of a window in 8 bits",
+        IntensityKind.WINDOW_UNIT: "grey levels of a window from 0 to 1",
+    }
+    recognised = "taken on request as" if requested else "recognised as"
+    return StoredNumbers(kind, shift, f"{recognised} {names[kind]}: values run from {low:g} to {high:g}")
 
 
 def _share(sample: NDArray[np.float32], low: float, high: float) -> float:
@@ -163,65 +170,33 @@ def _share(sample: NDArray[np.float32], low: float, high: float) -> float:
     return float(((sample >= low) & (sample <= high)).mean())
 
 
-def _looks_like_ct(hu: NDArray[np.float32]) -> bool:
-    """Return whether there is both air or lung, and soft tissue."""
-    return _share(hu, -1100, -400) > 0.02 and _share(hu, -200, 300) > 0.02
-
-
 def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> IntensityKind | None:
     """Return the kind of numbers whose whole range is [low, high]; None if it is not recognised."""
-    if low < -300 and high > 0 and _looks_like_ct(sample):
+    shades = _shades(sample)
+    is_ct = float(np.percentile(sample, 99.5)) < MOST_CT
+    if is_ct and low < -300 < high and _has_lung_or_air(sample):
         return IntensityKind.HU
-    if low >= -100 and high > 700 and _looks_like_ct(sample - _shift(sample)):
+    hu = sample - _shift(sample)
+    if is_ct and low >= -100 and _has_lung_or_air(hu) and _share(hu, -200, 300) > 0.005:
         return IntensityKind.SHIFTED_HU
-    shades = len(np.unique(sample[:100_000]))
     if low >= 0 and 1 < high <= 255 and high - low > 100 and shades >= 32:
-        return IntensityKind.LUNG_WINDOW_8BIT
+        return IntensityKind.WINDOW_8BIT
     if low >= 0 and 0.4 < high <= 1 and shades >= 32:
-        return IntensityKind.UNIT
+        return IntensityKind.WINDOW_UNIT
     return None
+
+
+def _shades(sample: NDArray[np.float32]) -> int:
+    """Count the different values in a part of them, spread over all."""
+    return len(np.unique(sample[:: max(1, len(sample) // 100_000)]))
+
+
+def _has_lung_or_air(hu: NDArray[np.float32]) -> bool:
+    """Return whether a part of the values is as dark as lung or air."""
+    return _share(hu, -1100, -400) > 0.01
 
 
 def _shift(sample: NDArray[np.float32]) -> float:
     """Return the usual shift that fits the air: its values lie around 24 with 1024; with 1000 they are cut off at 0."""
     around_24, near_0 = _share(sample, 12.5, 24), _share(sample, 0.5, 12)
     return SHIFTS_HU[1] if near_0 > around_24 else SHIFTS_HU[0]
-
-
-def _parts(scan: Scan) -> list[tuple[NDArray[np.float32], bool]]:
-    """Return what shares one window, each picture or the whole volume, and whether it may be cropped to the lungs."""
-    if isinstance(scan, ImageStack):
-        return [(scan.values[z : z + 1, :h, :w].astype(np.float32), True) for z, (h, w) in enumerate(scan.sizes)]
-    step = max(1, len(scan.values) // 40)
-    return [(scan.values[::step].astype(np.float32), False)]
-
-
-def _fit_to_tissues(levels: NDArray[np.float32], cropped: bool) -> tuple[tuple[float, float], bool]:
-    """Return (slope, intercept) from grey level 0..255 to HU, and whether they follow from two tissues.
-
-    A volume shows air around the body. A picture that may be cropped to the lungs has the darkest lung instead.
-    """
-    soft = _mode(levels[(levels > 128) & (levels < 254)], 128)
-    rim = max(1, min(levels.shape[1:]) // 12)
-    sides = (levels[:, :rim], levels[:, -rim:], levels[..., :rim], levels[..., -rim:])
-    frame = np.concatenate([side.ravel() for side in sides])
-    lit = frame[frame > NEARLY_BLACK]
-    outside = lit[lit < 128]
-    dark: float | None
-    if not cropped and len(outside) > max(0.35 * len(lit), 0.02 * len(frame)):
-        dark, dark_hu = _mode(outside, NEARLY_BLACK), AIR_HU
-    else:
-        dark, dark_hu = float(np.percentile(levels, 1)), DARKEST_LUNG_HU
-    if soft is None or dark is None or soft - dark < 60:
-        slope = (NOMINAL_WINDOW_HU[1] - NOMINAL_WINDOW_HU[0]) / 255
-        return (slope, NOMINAL_WINDOW_HU[0]), False
-    slope = (SOFT_TISSUE_HU - dark_hu) / (soft - dark)
-    return (slope, dark_hu - slope * dark), True
-
-
-def _mode(levels: NDArray[np.float32], start: int) -> float | None:
-    """Return the most frequent grey level from `start` on, smoothed over five levels; None of too few pixels."""
-    if len(levels) < 100:
-        return None
-    counts = np.convolve(np.bincount(levels.astype(np.int64), minlength=256)[start:], np.ones(5), "same")
-    return float(start + counts.argmax())

@@ -10,8 +10,13 @@ class IntensityKind(StrEnum):
 
     HU = "hu"
     SHIFTED_HU = "shifted-hu"
-    LUNG_WINDOW_8BIT = "8-bit-lung-window"
-    UNIT = "unit-lung-window"
+    WINDOW_8BIT = "8-bit-window"
+    WINDOW_UNIT = "unit-window"
+
+    @property
+    def is_window(self) -> bool:
+        """Whether the numbers are grey levels of a window in HU that the file does not state."""
+        return self in (IntensityKind.WINDOW_8BIT, IntensityKind.WINDOW_UNIT)
 
 
 class FieldOfView(StrEnum):

@@ -36,6 +36,7 @@ class LungField:
             box, so that the scale is constant; each picture has its own.
         warnings: Sentences for the user.
         spacing_mm: Distance between slices; None if they are unrelated pictures.
+        sides_known: False if it cannot be told which lung is which.
     """
 
     right: MaskSlices
@@ -43,6 +44,7 @@ class LungField:
     boxes: tuple[Box | None, ...]
     warnings: tuple[str, ...] = ()
     spacing_mm: float | None = None
+    sides_known: bool = True
 
     @cached_property
     def mask(self) -> PackedMask:
@@ -63,7 +65,7 @@ class LungField:
     def including_lesions(self, lesions: MaskSlices) -> LungField:
         """Return the field with the lesions that touch it counted as lung.
 
-        The lungs are found by a threshold, which takes a dense lesion for chest wall.
+        The lung network may take a part of a dense lesion for chest wall.
         """
         extended = (_with_lesion(*planes) for planes in zip(self.right, self.left, lesions, strict=True))
         right, left = zip(*((pack_slice(right), pack_slice(left)) for right, left in extended), strict=True)

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
@@ -128,11 +129,23 @@ def write_onnx(module: LesionModule, shape: tuple[int, int, int], path: Path) ->
             external_data=False,
             verbose=False,
         )
+    traced = onnx.load(path)
+    for part in (traced, traced.graph, *traced.graph.node, *traced.graph.value_info):
+        del part.metadata_props[:]  # stack traces of this machine
+    onnx.save(traced, path)
 
 
 @torch.inference_mode()
-def check_against_torch(module: LesionModule, model: Path, images: NDArray[np.float32]) -> dict[str, float]:
+def check_against_torch(
+    module: LesionModule, model: Path, images: NDArray[np.float32], slack: float = 1.0
+) -> dict[str, float]:
     """Compare the probabilities of each engine with those of torch.
+
+    Args:
+        module: The network.
+        model: The ONNX file.
+        images: (n, slices, height, width) inputs in [0, 1].
+        slack: Factor on the tolerances.
 
     Returns:
         {engine: its largest difference from torch}.
@@ -145,9 +158,9 @@ def check_against_torch(module: LesionModule, model: Path, images: NDArray[np.fl
     for engine, tolerance in TOLERANCES:
         probability = 1 / (1 + np.exp(-engine(model, EngineConfig(precision=Precision.F32)).run(images)))
         difference = float(np.abs(probability - expected).max())
-        if not difference <= tolerance:
+        if not difference <= slack * tolerance:
             raise ModelError(
-                f"{engine.__name__} differs from torch by {difference:.2g}: expected at most {tolerance:g}"
+                f"{engine.__name__} differs from torch by {difference:.2g}: expected at most {slack * tolerance:g}"
             )
         differences[engine.__name__] = difference
     return differences

@@ -19,7 +19,7 @@ from groundglass.training.lungs.slices import (
     NO_CHEST,
     PHANTOM,
     RIGHT,
-    SIDE,
+    STORED_SIDE,
     LungSlices,
     read_lung_slices,
 )
@@ -55,8 +55,8 @@ def test_lesions_count_as_lung_and_the_public_test_part_is_left_out(medseg: Path
     slices = read_lung_slices([medseg])
     assert set(slices.group) == {"volumes/1", PHANTOM, DRAWN}
     label = labels_of(slices, "volumes/1")
-    assert label.shape == (24, SIDE, SIDE)
-    scale = SIDE**2 / (96 * 128)
+    assert label.shape == (24, STORED_SIDE, STORED_SIDE)
+    scale = STORED_SIDE**2 / (96 * 128)
     assert (label > 0).sum() == pytest.approx(phantom.lungs.voxels.sum() * scale, rel=0.02)
     truth = AxialView(phantom.scan.geometry).to_axial(phantom.lungs.voxels)
     assert (label[truth.sum((1, 2)).argmax()] > 0).any()
@@ -65,7 +65,7 @@ def test_lesions_count_as_lung_and_the_public_test_part_is_left_out(medseg: Path
 def test_the_right_lung_lies_on_the_left_of_the_slice(medseg: Path) -> None:
     slices = read_lung_slices([medseg])
     columns = {side: np.nonzero(slices.label == side)[2].mean() for side in (RIGHT, LEFT)}
-    assert columns[RIGHT] < SIDE / 2 < columns[LEFT]
+    assert columns[RIGHT] < STORED_SIDE / 2 < columns[LEFT]
 
 
 def test_cases_can_be_named_for_testing(medseg: Path) -> None:
@@ -81,7 +81,7 @@ def test_slices_whose_lung_is_not_stated_are_labelled_by_thresholds(phantom: Pha
     slices = read_lung_slices([tmp_path])
     (case,) = set(slices.group) - {PHANTOM, DRAWN}
     found = labels_of(slices, case) > 0
-    expected = phantom.lungs.voxels.sum() * SIDE**2 / (96 * 128)
+    expected = phantom.lungs.voxels.sum() * STORED_SIDE**2 / (96 * 128)
     assert found.sum() == pytest.approx(expected, rel=0.05)
 
 
@@ -96,7 +96,7 @@ def test_slices_without_a_chest_have_no_label(medseg: Path, tmp_path: Path) -> N
 
 def test_a_scan_gives_its_radiographs_as_images_of_no_chest(medseg: Path) -> None:
     drawn = read_lung_slices([medseg]).hu[-DRAWN_SLICES - 80 - 4 : -DRAWN_SLICES - 80]
-    assert drawn.shape == (4, SIDE, SIDE)
+    assert drawn.shape == (4, STORED_SIDE, STORED_SIDE)
     assert np.corrcoef(drawn[0].ravel(), drawn[1].ravel())[0, 1] < -0.99  # black and white exchanged
 
 

@@ -8,16 +8,22 @@ import pytest
 import torch
 
 from groundglass.errors import ConfigError
-from groundglass.training.lungs.batches import INPUT_SIDE, LungBatches, LungSampling, augment_lungs, scale_by_extremes
-from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, SIDE, LungSlices
-from groundglass.training.lungs.train import TRAINING, score_lungs, train_lungs
+from groundglass.inference.engine import OnnxRuntimeEngine
+from groundglass.inference.lung_network import INSIDE, SIDE, LungNetwork
+from groundglass.inference.lungs import LIMITS_HU
+from groundglass.inference.model_card import TrainedOn, read_card
+from groundglass.training.lungs.batches import LungBatches, LungSampling, augment_lungs, scale_by_extremes
+from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, STORED_SIDE, LungSlices
+from groundglass.training.lungs.train import TRAINING, train_lungs
+
+ROOT = Path(__file__).parents[3]
 
 
 def two_lungs(count: int = 6) -> LungSlices:
     """Dark discs in a bright body: the right lung on the left of the image; the last slice shows no chest."""
-    y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
+    y, x = np.mgrid[:STORED_SIDE, :STORED_SIDE] / STORED_SIDE - 0.5
     hu = np.where((x / 0.42) ** 2 + (y / 0.32) ** 2 < 1, 40, -1000).astype(np.int16)
-    label = np.zeros((SIDE, SIDE), np.uint8)
+    label = np.zeros((STORED_SIDE, STORED_SIDE), np.uint8)
     for side, centre in ((RIGHT, -0.18), (LEFT, 0.18)):
         label[(x - centre) ** 2 + y**2 < 0.13**2] = side
     lungs = np.where(label > 0, -850, hu).astype(np.int16)
@@ -32,8 +38,8 @@ def test_an_epoch_is_the_same_each_time_and_another_one_is_not() -> None:
     other = list(batches)
     assert len(batches) == len(first) == 2
     for (image, maps), (same_image, same_maps), (other_image, _) in zip(first, again, other, strict=True):
-        assert image.shape == (3, 1, INPUT_SIDE, INPUT_SIDE)
-        assert maps.shape == (3, 2, INPUT_SIDE, INPUT_SIDE)
+        assert image.shape == (3, 1, SIDE, SIDE)
+        assert maps.shape == (3, 2, SIDE, SIDE)
         assert torch.equal(image, same_image)
         assert torch.equal(maps, same_maps)
         assert not torch.equal(image, other_image)
@@ -82,12 +88,19 @@ def test_blanked_slices_keep_their_lungs() -> None:
     assert maps.sum() > 0
 
 
-def test_a_short_training_goes_on_and_scores(tmp_path: Path) -> None:
+def test_a_short_training_ends_in_a_model_that_runs(tmp_path: Path) -> None:
     slices, short = two_lungs(), replace(TRAINING, epochs=1, compile=False)
     sampling = LungSampling(steps=2, batch_size=2)
-    checkpoint = train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
+    model = train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
     with pytest.raises(ConfigError, match="holds a training already"):
         train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
-    scores = score_lungs(checkpoint, slices)
-    assert set(scores) == {"volumes/1", NO_CHEST}
-    assert sum(scores["volumes/1"].counts) == 6 * INPUT_SIDE**2
+    assert model.name == "groundglass-lungs.onnx"
+    card = read_card(model)
+    assert card.trained_on == TrainedOn(members=("volumes/1",), patients=("volumes/1",))
+    assert card.never_trained_on == ("volumes/4", "volumes/5", "volumes/8")
+    assert any("abdomen" in text for text in card.training_data)
+    assert model.stat().st_size < 3_000_000
+    assert not any(word in model.read_bytes() for word in (b"site-packages", str(ROOT).encode()))  # of this machine
+    found = list(LungNetwork(OnnxRuntimeEngine(model), 2).maps(slices.hu, LIMITS_HU))
+    assert len(found) == len(slices)
+    assert found[0].probability.shape == (2, INSIDE, INSIDE)

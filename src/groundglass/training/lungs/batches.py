@@ -7,7 +7,7 @@ know neither the window nor the field of view. Every random number follows from 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from groundglass.inference.lung_network import FRAME, INSIDE
 from groundglass.training.lungs.slices import DRAWN, LEFT, NO_CHEST, RIGHT, LungSlices
 
-INPUT_SIDE = 160  # pixels of the network's input
 PADDING_HU = (-1000.0, -1024.0, -2000.0, -3024.0)  # what scanners and anonymisers write where there is no patient
-NO_CHEST_SHARES = {NO_CHEST: 0.1, DRAWN: 0.06}  # of the slices of an epoch
+BLANK_HU = (*PADDING_HU, -1024.0, 0.0)  # what data sets write outside the lungs
+NO_CHEST_SHARES = {NO_CHEST: 0.12, DRAWN: 0.08}  # of the slices of an epoch
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ class _Draw:
     def chance(self, probability: float) -> Tensor:
         return torch.from_numpy(self._rng.random(self._count) < probability)
 
-    def padding(self) -> Tensor:
-        return torch.from_numpy(self._rng.choice(PADDING_HU, self._count).astype(np.float32))
+    def one_of(self, values: Sequence[float]) -> Tensor:
+        return torch.from_numpy(self._rng.choice(values, self._count).astype(np.float32))
 
     def normal(self, like: Tensor) -> Tensor:
         return torch.from_numpy(self._rng.standard_normal(like.shape).astype(np.float32))
@@ -116,13 +117,14 @@ def augment_lungs(hu: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[
         rng: The source of all random numbers.
 
     Returns:
-        Images (N, 1, INPUT_SIDE, INPUT_SIDE) from 0 to 1, and the maps of right and left lung, 0 or 1.
+        Images (N, 1, SIDE, SIDE) from 0 to 1, framed by 0, and the maps of right and left lung, 0 or 1.
     """
     draw = _Draw(rng, len(hu))
     maps = torch.stack([label == RIGHT, label == LEFT], 1).float()
     hu, maps = _move(_blank_outside(hu, maps, draw), maps, draw)
     hu, maps = _cut(hu, maps, draw)
-    return _window(_degrade(hu, draw), draw), (maps > 0.5).float()
+    image, maps = _window(_degrade(hu, draw), draw), (maps > 0.5).float()
+    return functional.pad(image, [FRAME] * 4), functional.pad(maps, [FRAME] * 4)
 
 
 def _column(values: Tensor) -> Tensor:
@@ -134,8 +136,8 @@ def _blank_outside(hu: Tensor, maps: Tensor, draw: _Draw) -> Tensor:
     """Sometimes set all outside the lungs to one value, as public data sets do."""
     lungs, reach = maps.amax(1, keepdim=True), draw.pixels(2)
     near = functional.max_pool2d(lungs, 2 * reach + 1, stride=1, padding=reach)
-    blanked = draw.chance(0.06) & lungs.flatten(1).any(1)
-    return torch.where(_column(blanked) & (near < 0.5), _column(draw.padding()), hu)
+    blanked = draw.chance(0.15) & lungs.flatten(1).any(1)
+    return torch.where(_column(blanked) & (near < 0.5), _column(draw.one_of(BLANK_HU)), hu)
 
 
 def _move(hu: Tensor, maps: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
@@ -151,7 +153,7 @@ def _move(hu: Tensor, maps: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
     reach = (0.15 + 0.45 * (zoom - 1).clamp(min=0)).clamp(max=0.75)
     shift = torch.stack([draw.uniform(-1, 1) * reach, draw.uniform(-1, 1) * reach], 1)
     pose = torch.cat([rows.view(-1, 2, 2) / zoom[:, None, None], shift[:, :, None]], 2)
-    grid = functional.affine_grid(pose.to(hu.device), [len(hu), 1, INPUT_SIDE, INPUT_SIDE], align_corners=False)
+    grid = functional.affine_grid(pose.to(hu.device), [len(hu), 1, INSIDE, INSIDE], align_corners=False)
     hu = functional.grid_sample(hu + 1000, grid, align_corners=False) - 1000
     maps = functional.grid_sample(maps, grid, align_corners=False)
     for sides_change in (mirror < 0, torch.cos(angle) < 0):
@@ -161,13 +163,13 @@ def _move(hu: Tensor, maps: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
 
 def _cut(hu: Tensor, maps: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
     """Cut the field of view at some sides, or to a circle, and fill the rest with a padding value."""
-    y, x = torch.meshgrid(*[torch.linspace(-1, 1, INPUT_SIDE)] * 2, indexing="ij")
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, INSIDE)] * 2, indexing="ij")
     ends = [torch.where(draw.chance(0.5), draw.uniform(0.3, 1.0), 1.0)[:, None, None] for _ in range(4)]
     outside = (x < -ends[0]) | (x > ends[1]) | (y < -ends[2]) | (y > ends[3])
     outside &= draw.chance(0.35)[:, None, None]
     circle = x**2 + y**2 > draw.uniform(0.85, 1.1)[:, None, None] ** 2
     outside = (outside | (circle & draw.chance(0.3)[:, None, None]))[:, None].to(hu.device)
-    return torch.where(outside, _column(draw.padding()), hu), maps * ~outside
+    return torch.where(outside, _column(draw.one_of(PADDING_HU)), hu), maps * ~outside
 
 
 def _degrade(hu: Tensor, draw: _Draw) -> Tensor:
@@ -200,6 +202,6 @@ def _window(hu: Tensor, draw: _Draw) -> Tensor:
 
 
 def scale_by_extremes(image: Tensor) -> Tensor:
-    """(N, 1, H, W) scaled so that each image runs from 0 to 1."""
+    """Scale (N, 1, H, W) so that each image runs from 0 to 1."""
     low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
     return (image - low) / (high - low).clamp(min=1e-3)

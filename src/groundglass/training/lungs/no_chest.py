@@ -92,6 +92,28 @@ def _limbs(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
     return _table(rng, image) if rng.random() < 0.5 else image
 
 
+def _head(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+    """A skull, full of brain or, as a phantom, of air, with sinuses or inserts and a headrest."""
+    radius, centre = rng.uniform(0.16, 0.4), (rng.uniform(-0.05, 0.05), rng.uniform(-0.12, 0.05))
+    head = _ellipse(rng, side, radius, centre)
+    is_phantom = rng.random() < 0.4
+    image = np.full((side, side), AIR_HU)
+    if not is_phantom:
+        image = np.where(head < rng.uniform(1.05, 1.2), rng.uniform(-100, 40), image)
+    image = np.where(head < 1, BONE_HU, image)
+    image = np.where(head < rng.uniform(0.75, 0.95), AIR_HU if is_phantom else rng.uniform(10, 50), image)
+    for _ in range(rng.integers(0, 9)):
+        place = (centre[0] + radius * rng.uniform(-0.6, 0.6), centre[1] + radius * rng.uniform(-0.7, 0.7))
+        cavity = _ellipse(rng, side, radius * rng.uniform(0.04, 0.25), place)
+        image = np.where(cavity < rng.uniform(1.0, 1.3), rng.choice([BONE_HU, 40.0]), image)
+        image = np.where(cavity < 1, rng.choice([AIR_HU, AIR_HU, -600.0, 300.0]), image)
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    rest = np.hypot(x - centre[0], (y - centre[1]).clip(0)) / (radius * rng.uniform(1.2, 1.5))
+    image = np.where((np.abs(rest - 1) < 0.03) & (y > centre[1]) & (image < -500), rng.uniform(-500, 900), image)
+    foam = (np.abs(rest - 0.9) < 0.08) & (y > centre[1]) & (image <= AIR_HU)
+    return np.where(foam, rng.uniform(-1000, -850), image)
+
+
 def _noise(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
     """Noise of any grain."""
     field = ndimage.gaussian_filter(rng.standard_normal((side, side)), rng.choice([0.0, 0.5, 1.0, 2.0, 5.0, 12.0]))
@@ -129,6 +151,7 @@ def _shading(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
 _KINDS: tuple[Callable[[np.random.Generator, int], NDArray[np.float32]], ...] = (
     _phantom,
     _limbs,
+    _head,
     _noise,
     _screen,
     _shading,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +15,23 @@ from groundglass.data.case import Case
 from groundglass.data.catalogue import find_cases, select
 from groundglass.data.protocols import PUBLIC_TEST
 from groundglass.errors import DatasetError
-from groundglass.inference.lung_sides import split_left_right
-from groundglass.inference.lungs import find_lungs_in_volume
+from groundglass.inference.window import estimate_window
 from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import AxialView
-from groundglass.scan.intensity import recognise_intensity
+from groundglass.scan.intensity import recognise_numbers
 from groundglass.scan.packed_mask import PackedMask
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
+from groundglass.training.lungs.lung_sides import split_left_right
 from groundglass.training.lungs.no_chest import draw_no_chest, radiographs
+from groundglass.training.lungs.thresholds import lungs_by_thresholds
 
-SIDE = 256  # pixels of a stored slice; the network sees fewer, after crops and turns
+STORED_SIDE = 256  # pixels of a stored slice; the network sees fewer, after crops and turns
 RIGHT, LEFT = 1, 2
 NOT_STATED = 255  # in a lung mask: the slice is not labelled
 NO_CHEST = "no-chest"  # the group of real slices that show no lung at all
 DRAWN = "drawn"  # the group of drawn and projected images that show no chest
-DRAWN_SLICES = 150
+DRAWN_SLICES = 240
 PHANTOM = "phantom"  # the group of the synthetic chests
 PHANTOM_SEEDS = range(100, 104)
 LUNG_FOLDERS = {"rp_im": "rp_lung_msk", "ct": "lung"}  # folder of the images -> folder of the lung masks
@@ -42,8 +44,8 @@ class LungSlices:
     """Whole slices with their lungs.
 
     Attributes:
-        hu: (n, SIDE, SIDE) int16, HU or estimated HU.
-        label: (n, SIDE, SIDE) uint8: 0, `RIGHT` or `LEFT` (the patient's sides).
+        hu: (n, STORED_SIDE, STORED_SIDE) int16, HU or estimated HU.
+        label: (n, STORED_SIDE, STORED_SIDE) uint8: 0, `RIGHT` or `LEFT` (the patient's sides).
         group: (n,) the case that a slice comes from, `PHANTOM`, `NO_CHEST` or `DRAWN`.
     """
 
@@ -83,7 +85,7 @@ def read_lung_slices(
     rows = [row for case in chosen for row in _case_rows(case)]
     rows += [] if no_chest is None else list(_no_chest_rows(no_chest))
     rows += list(_phantom_rows())
-    rows += [_empty_row(plane, DRAWN) for plane in draw_no_chest(DRAWN_SLICES, SIDE)]
+    rows += [_empty_row(plane, DRAWN) for plane in draw_no_chest(DRAWN_SLICES, STORED_SIDE)]
     hu, label, group = zip(*rows, strict=True)
     return LungSlices(np.array(hu), np.array(label), np.array(group))
 
@@ -98,17 +100,27 @@ def _case_rows(case: Case) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8
     scan, lung_file = read_scan(case.image), _lung_file(case)
     assert lung_file is not None
     view = AxialView(scan.geometry)
-    hu = np.stack(list(recognise_intensity(scan).slices(view.to_axial(scan.values))))
     stated, lesion = (view.to_axial(_on_grid(scan, path)) for path in (lung_file, case.mask))
     lungs = (stated == 1) | (lesion > 0)
+    hu = _in_hu(scan, view.to_axial(scan.values), lungs)
     unlabelled = (stated == NOT_STATED).all((1, 2))
     if unlabelled.any():
-        found = np.asarray(find_lungs_in_volume(hu, view.geometry).mask)
-        lungs[unlabelled] = found[unlabelled]
+        lungs[unlabelled] = lungs_by_thresholds(hu, view.geometry)[unlabelled]
     labelled = [z for z in range(len(hu)) if z not in DOUBTFUL.get(case.name, ())]
     yield from _chest_rows(hu, lungs, labelled, case.name)
     for plane in radiographs(hu):
         yield _empty_row(plane, DRAWN)
+
+
+def _in_hu(scan: Scan, values: NDArray[Any], lungs: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return (z, y, x) HU, estimated with the lungs that a mask states where the numbers are those of a window."""
+    numbers = recognise_numbers(scan)
+    if not numbers.kind.is_window:
+        return numbers.exact.to_hu(values)
+    shown = [z for z in range(0, len(values), 3) if lungs[z].any()]
+    levels, inside = (np.stack([_shrink(array[z].astype(np.float32)) for z in shown]) for array in (values, lungs))
+    slope, intercept = estimate_window(levels, inside > 0.5)
+    return np.asarray(values * slope + intercept, dtype=np.float32)
 
 
 def _phantom_rows() -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8], str]]:
@@ -143,13 +155,13 @@ def _no_chest_rows(folder: Path) -> Iterator[tuple[NDArray[np.int16], NDArray[np
 
 
 def _empty_row(hu: NDArray[np.float32], group: str) -> tuple[NDArray[np.int16], NDArray[np.uint8], str]:
-    return _rounded(_shrink(hu)), np.zeros((SIDE, SIDE), np.uint8), group
+    return _rounded(_shrink(hu)), np.zeros((STORED_SIDE, STORED_SIDE), np.uint8), group
 
 
 def _shrink(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(y, x) -> (SIDE, SIDE), averaging over the covered pixels."""
+    """(y, x) -> (STORED_SIDE, STORED_SIDE), averaging over the covered pixels."""
     image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR), dtype=np.float32)
+    return np.asarray(image.resize((STORED_SIDE, STORED_SIDE), Image.Resampling.BILINEAR), dtype=np.float32)
 
 
 def _rounded(hu: NDArray[np.float32]) -> NDArray[np.int16]:

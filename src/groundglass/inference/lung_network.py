@@ -1,0 +1,98 @@
+"""The network that finds the lungs: a whole slice of any window on a small grid, right and left lung as two maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.special import expit
+
+from groundglass.inference.engine import Engine, OnnxRuntimeEngine
+from groundglass.inference.engine_config import EngineConfig
+from groundglass.inference.model_card import BUNDLED_LUNGS, bundled_model, read_card
+from groundglass.workers import available_cores
+
+SIDE = 160  # pixels of the network's input
+FRAME = 8  # of these, at each side, that are as dark as the darkest pixel: what lies beyond the slice
+INSIDE = SIDE - 2 * FRAME
+
+
+class LungMaps(NamedTuple):
+    """What the network says of a slice, or of a part of it.
+
+    Attributes:
+        levels: (INSIDE, INSIDE) the slice's numbers on the network's grid.
+        probability: (2, INSIDE, INSIDE) of the lung on the left of the image, the patient's right one, and the other.
+    """
+
+    levels: NDArray[np.float32]
+    probability: NDArray[np.float32]
+
+
+class LungNetwork:
+    """The lung network ready to run."""
+
+    def __init__(self, engine: Engine, threads: int) -> None:
+        """Take an engine that computes in one thread, and runs in several at once."""
+        self._engine, self._threads = engine, threads
+
+    def maps(self, slices: Iterable[NDArray[Any]], limits: tuple[float, float] | None) -> Iterator[LungMaps]:
+        """Run slices through the network, one in each thread.
+
+        Args:
+            slices: (y, x) each, slices or parts of them of any size, in any numbers that rise with HU.
+            limits: Numbers beyond which all looks alike to the network, where the window is known.
+        """
+        remaining = iter(slices)
+        with ThreadPoolExecutor(self._threads) as pool:
+            while some := list(islice(remaining, 4 * self._threads)):
+                yield from pool.map(partial(self._run, limits=limits), some)
+
+    def _run(self, plane: NDArray[Any], limits: tuple[float, float] | None) -> LungMaps:
+        levels = _shrink(plane)
+        inside = scale_by_extremes((levels if limits is None else levels.clip(*limits))[None])
+        if not inside.any():  # padding alone
+            return LungMaps(levels, np.zeros((2, INSIDE, INSIDE), np.float32))
+        logits = self._engine.run(framed(inside))[0, :, FRAME:-FRAME, FRAME:-FRAME]
+        return LungMaps(levels, expit(logits))
+
+
+@cache
+def open_lung_network(threads: int | None = None) -> LungNetwork:
+    """Open the bundled lung network.
+
+    It computes in float32 by ONNX Runtime, so that the lungs of a scan are the same on every CPU. One thread for each
+    slice is as fast as OpenVINO, starts in a fifth of the time, and works in a process that was forked too.
+
+    Args:
+        threads: Number of threads; None: one for each core.
+
+    Raises:
+        ModelError: Model or card is missing or damaged.
+    """
+    path = bundled_model(BUNDLED_LUNGS)
+    read_card(path)
+    return LungNetwork(OnnxRuntimeEngine(path, EngineConfig(threads=1)), threads or available_cores())
+
+
+def scale_by_extremes(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale (n, y, x) so that each image runs from 0 to 1."""
+    low, high = images.min((1, 2), keepdims=True), images.max((1, 2), keepdims=True)
+    return np.asarray((images - low) / np.maximum(high - low, 1e-6), dtype=np.float32)
+
+
+def framed(inside: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, INSIDE, INSIDE) from 0 to 1 -> (n, 1, SIDE, SIDE), the network's input."""
+    return np.pad(inside, ((0, 0), (FRAME, FRAME), (FRAME, FRAME)))[:, None]
+
+
+def _shrink(plane: NDArray[Any]) -> NDArray[np.float32]:
+    """(y, x) -> (INSIDE, INSIDE), averaging over the covered pixels."""
+    image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
+    return np.asarray(image.resize((INSIDE, INSIDE), Image.Resampling.BILINEAR), dtype=np.float32)
