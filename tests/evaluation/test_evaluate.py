@@ -252,7 +252,9 @@ def test_examples_show_the_scored_masks(everything: Evaluation) -> None:
     assert [example.rank for example in shown] == ["best"] * 3 + ["median"] * 3 + ["worst"] * 3
     assert [example.dice for example in shown] == dice[:3] + dice[(len(dice) - 3) // 2 :][:3] + dice[-3:]
     dice_of = {
-        f"{case.case}, slice {each.index_in_file}": each.whole.dice for case in everything.cases for each in case.slices
+        f"{case.case}, slice {each.index_in_file}" if len(case.slices) > 1 else case.case: each.whole.dice
+        for case in everything.cases
+        for each in case.slices
     }
     assert any(example.title.startswith("volumes/1,") for example in shown)
     for example in shown:

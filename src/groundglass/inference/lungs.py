@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from groundglass.errors import IntensityError, LungError
 from groundglass.inference.lung_network import INSIDE, LungNetwork, open_lung_network
 from groundglass.inference.window import Line, estimate_window
+from groundglass.scan.components import CONNECTIVITY_6, find_components
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import HuSlices, Intensity, StoredNumbers, recognise_numbers
 from groundglass.scan.kinds import FieldOfView, IntensityKind
@@ -28,7 +28,7 @@ from groundglass.scan.packed_mask import PackedMask, PackedSlice, bounding_box, 
 from groundglass.scan.scan import ImageStack, Scan
 
 LIMITS_HU = (-1350.0, 350.0)  # beyond these, HU all look alike to the network
-LOCATE_MM = 10.0  # distance of the slices in which the lungs are looked for first
+LOCATE_MM = 15.0  # distance of the slices in which the lungs are looked for first
 OUTLINE_MM = 2.5  # slices nearer to each other are not all outlined: the lungs between them are interpolated
 AROUND = 0.12  # margin of the part of the slices in which the lungs are outlined, as a share of their extent
 MARGIN_MM = 8.0  # of the box around the lungs
@@ -36,7 +36,9 @@ IMAGE_WIDTH_MM = 350.0  # assumed for an image, which states no spacing
 CROPPED_IMAGE = 0.6  # share of an image: a box that covers more shows that the image was cropped to the lungs
 SMALLEST_REGION = 0.04  # share of the largest region: smaller regions are no lung
 SMALLEST_LUNG = 0.004  # share of a slice: with less of it in every slice of a volume, or in an image, there is no lung
-LEAST_CERTAINTY = 0.85  # mean probability of lung in what is found: lungs have 0.95 and more, other things 0.6 to 0.9
+# Mean probability of lung in what is found, of one slice and of several. Lungs of training scans have 0.98 and more,
+# a slice of them seldom less than 0.92; heads and drawn images 0.6 to 0.9.
+LEAST_CERTAINTY, LEAST_CERTAINTY_OF_VOLUME = 0.85, 0.9
 SMALLEST_SLICE_MM2 = 150.0  # a slice with less lung than this counts as a slice without lung
 SAMPLED_SLICES = 40  # slices from which it is told whether all outside the lungs was blanked
 BLANK = 0.4  # share of all pixels: with fewer of the most frequent number, nothing was blanked
@@ -44,7 +46,7 @@ AIR_LIKE_HU, SOFT_TISSUE_FROM_HU = -950.0, -200.0
 LEAST_SOFT_TISSUE = 0.4  # share of what is no air: with less, there is no body around the lungs
 REACHED = 0.02  # share of a side of the picture: with more of it beside lung, the lungs reach that side
 CLEAR_SIDES = 0.8  # mean certainty about the sides, from 0 to 1, below which they are unknown
-HALF = 128  # probability 0.5 in a map
+HALF, CERTAIN = 128, 230  # probabilities of 0.5 and 0.9 in a map
 NO_LUNG = (
     "no lung was found: expected axial slices of a chest, in HU or a window that shows the lungs; check that it is a "
     f"chest CT, and what its numbers are (--intensity {'|'.join(IntensityKind)})"
@@ -95,13 +97,19 @@ def find_lungs(
     numbers = recognise_numbers(scan, kind)
     view = AxialView(scan.geometry)
     values, parts = view.to_axial(scan.values), _parts(scan, view.geometry)
-    seen_values = _Slices(values, _limits(numbers), _blank_number(values, numbers), numbers.shift_hu)
-    look = partial(_look, network or open_lung_network(), seen_values)
-    located = look([_Looked(part, part.every(LOCATE_MM), Box(0, part.size[0], 0, part.size[1])) for part in parts])
+    slices = _Slices(values, _limits(numbers), _blank_number(values, numbers), numbers.shift_hu)
+    look = partial(_look, network or open_lung_network())
+    whole = [_Looked(part, part.every(LOCATE_MM), Box(0, part.size[0], 0, part.size[1])) for part in parts]
+    located = look(slices, whole)
+    if not view.geometry.has_directions:  # rows may have been stored as columns
+        transposed = replace(slices, transposed=True)
+        turned = look(transposed, whole)
+        if _certain_pixels(turned) > _certain_pixels(located):
+            slices, located = transposed, turned
     if not any(seen.maps.any() for seen in located):
         raise LungError(NO_LUNG)
     intensity = _estimate(numbers, located) if numbers.kind.is_window else numbers.exact
-    outlined = look([_Looked(seen.part, seen.part.every(OUTLINE_MM), _around(seen)) for seen in located])
+    outlined = look(slices, [_Looked(seen.part, seen.part.every(OUTLINE_MM), _around(seen)) for seen in located])
     lung_field = _lung_field(outlined, scan, view.geometry, field_of_view)
     if not any(lung_field.boxes):
         raise LungError(NO_LUNG)
@@ -148,7 +156,7 @@ class _Looked:
         slices: Indices of the slices that are looked at.
         box: The part of each slice that is looked at; None: nothing, because no lung is there.
         levels: (n, y, x) the slices on the network's grid, where the window is not known.
-        maps: (n, 2, y, x) probabilities of both lungs, without regions that are no lung.
+        maps: (n, 2, y, x) probabilities of both lungs, 0 in regions that are no lung.
     """
 
     part: _Part
@@ -197,17 +205,20 @@ class _Slices:
         limits: The numbers of `LIMITS_HU`; None where the window is not known.
         blank: The number of what was blanked, which is shown as soft tissue; None: nothing was.
         tissue: The number of soft tissue, where HU are known.
+        transposed: Whether rows and columns are exchanged.
     """
 
     values: NDArray[Any]
     limits: tuple[float, float] | None
     blank: float | None
     tissue: float
+    transposed: bool = False
 
     def part(self, z: int, box: Box) -> NDArray[Any]:
         """Return (y, x) a part of a slice."""
         plane = self.values[z, box.top : box.bottom, box.left : box.right]
-        return plane if self.blank is None else np.where(plane == self.blank, self.tissue, plane)
+        plane = plane if self.blank is None else np.where(plane == self.blank, self.tissue, plane)
+        return plane.T if self.transposed else plane
 
 
 def _look(network: LungNetwork, slices: _Slices, looks: Sequence[_Looked]) -> list[_Looked]:
@@ -219,24 +230,33 @@ def _look(network: LungNetwork, slices: _Slices, looks: Sequence[_Looked]) -> li
         maps = np.zeros((len(look.slices), 2, INSIDE, INSIDE), dtype=np.uint8)
         levels = np.zeros((len(maps) if limits is None else 0, INSIDE, INSIDE), dtype=np.float32)
         for row, one in enumerate(islice(found, len(maps) if look.box else 0)):
-            maps[row] = np.rint(255 * one.probability)
+            maps[row] = np.rint(255 * (one.probability.swapaxes(1, 2) if slices.transposed else one.probability))
             if limits is None:
-                levels[row] = one.levels
-        seen.append(replace(look, levels=levels, maps=_without_doubtful_regions(maps)))
+                levels[row] = one.levels.T if slices.transposed else one.levels
+        _drop_doubtful_regions(maps)
+        seen.append(replace(look, levels=levels, maps=maps))
     return seen
 
 
-def _without_doubtful_regions(maps: Maps) -> Maps:
-    """Return the maps of a part without the regions that are too small to be lung, and without doubtful lungs."""
-    probability = maps.max(1)
-    lungs = probability >= HALF
-    if (lungs.mean((1, 2)) < SMALLEST_LUNG).all() or probability[lungs].mean() < 255 * LEAST_CERTAINTY:
-        return np.zeros_like(maps)
-    regions, count = ndimage.label(lungs)
-    sizes = np.bincount(regions.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    dropped = lungs & (sizes < SMALLEST_REGION * sizes.max())[regions]
-    return np.where(dropped[:, None], np.uint8(0), maps)
+def _drop_doubtful_regions(maps: Maps) -> None:
+    """Set the maps of a part to 0 where regions are too small to be lung, and everywhere if the lungs are doubtful."""
+    probability = [plane.max(0) for plane in maps]
+    lungs = PackedMask.from_slices(plane >= HALF for plane in probability)
+    pixels = voxels_per_slice(lungs)
+    certainty = sum(int(plane[lung].sum()) for plane, lung in zip(probability, lungs, strict=True))
+    least = LEAST_CERTAINTY_OF_VOLUME if len(maps) > 1 else LEAST_CERTAINTY
+    if pixels.max() < SMALLEST_LUNG * INSIDE**2 or certainty < least * 255 * pixels.sum():
+        maps[:] = 0
+        return
+    regions = find_components(lungs, CONNECTIVITY_6)
+    kept = regions.select(regions.sizes >= SMALLEST_REGION * regions.sizes.max())
+    for plane, lung, keep in zip(maps, lungs, kept, strict=True):
+        plane[:, lung & ~keep] = 0
+
+
+def _certain_pixels(located: Sequence[_Looked]) -> int:
+    """Count the pixels that are lung with a probability of 0.9 or more."""
+    return sum(int(np.count_nonzero(plane.max(0) >= CERTAIN)) for seen in located for plane in seen.maps)
 
 
 def _around(located: _Looked) -> Box | None:
@@ -336,10 +356,12 @@ def _boxes(
 
 def _sides_are_clear(outlined: Sequence[_Looked]) -> bool:
     """Return whether the network tells the right lung from the left one with some certainty."""
-    maps = np.concatenate([seen.maps for seen in outlined])
-    right, left = maps[:, 0].astype(np.float32), maps[:, 1].astype(np.float32)
-    lung = np.maximum(right, left) >= HALF
-    return bool(lung.any()) and float((np.abs(right - left)[lung] / (right + left)[lung]).mean()) >= CLEAR_SIDES
+    certainty = pixels = 0.0
+    for right, left in (plane.astype(np.float32) for seen in outlined for plane in seen.maps):
+        lung = np.maximum(right, left) >= HALF
+        certainty += float((np.abs(right - left)[lung] / (right + left)[lung]).sum())
+        pixels += float(lung.sum())
+    return certainty >= CLEAR_SIDES * max(pixels, 1.0)
 
 
 def _warnings(lungs: LungField, scan: Scan, geometry: Geometry) -> tuple[str, ...]:

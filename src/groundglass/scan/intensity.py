@@ -179,7 +179,7 @@ def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> IntensityK
     hu = sample - _shift(sample)
     if is_ct and low >= -100 and _has_lung_or_air(hu) and _share(hu, -200, 300) > 0.005:
         return IntensityKind.SHIFTED_HU
-    if low >= 0 and 1 < high <= 255 and high - low > 100 and shades >= 32:
+    if low >= 0 and 1 < high <= 255 and high - low > 60 and shades >= 32:
         return IntensityKind.WINDOW_8BIT
     if low >= 0 and 0.4 < high <= 1 and shades >= 32:
         return IntensityKind.WINDOW_UNIT
