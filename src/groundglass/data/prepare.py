@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,7 +10,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -223,7 +221,7 @@ def _cut_cases(
         save()  # so that the next call recognises the folder even if this one is killed
     changed, saved_at = False, time.monotonic()
     try:
-        with ProcessPoolExecutor(mp_context=_fresh_processes()) as pool:
+        with ProcessPoolExecutor() as pool:
             outcomes = pool.map(partial(_prepare_case, folder=folder, settings=settings, earlier=earlier), cases)
             for count, (case, outcome) in enumerate(zip(cases, outcomes, strict=True), start=1):
                 if isinstance(outcome, str):
@@ -242,15 +240,6 @@ def _cut_cases(
         if interrupted or done.entries != earlier:
             save()
     return done
-
-
-def _fresh_processes() -> BaseContext:
-    """Return how processes start: never as copies of this one, whose engines would not work in a copy."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def _incomplete_manifest(settings: PreparationSettings, entries: Sequence[PreparedCase]) -> Manifest:
