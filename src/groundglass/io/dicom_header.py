@@ -29,6 +29,7 @@ from pydicom.uid import (
 )
 
 from groundglass.errors import FormatError
+from groundglass.plain_text import printable
 
 ByteOpener = Callable[[], BinaryIO]
 
@@ -121,8 +122,7 @@ def text_value(header: Dataset, keyword: str) -> str:
         value = header.get(keyword)
     except DICOM_ERRORS:
         return ""
-    text = str(value if value is not None else "")
-    return (text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)).strip()
+    return printable(str(value if value is not None else "")).strip()
 
 
 def modality_of(header: Dataset) -> str:

@@ -14,6 +14,7 @@ from groundglass.errors import ConfigError, FormatError, InputError
 from groundglass.files import walk
 from groundglass.io.dicom_folders import DicomFolder, folders_of_one_series, look_into
 from groundglass.io.reader import file_kind
+from groundglass.plain_text import printable
 from groundglass.tables import TABLE_SUFFIXES, path_of_cell, read_table
 
 MAX_DEPTH = 100  # folders below the source, down to which scans are searched for
@@ -127,7 +128,7 @@ def deidentify_message(text: str, item: BatchItem) -> str:
     parts = {source.name, *relative_path.parts, *(file.name for file in _files(source))}
     names = {str(source), os.path.realpath(source), item.relative_path, *parts, *(_stem(part) for part in parts)}
     names |= {str(parent) for parent in source.parents if len(parent.parts) > 1}
-    names |= {"".join(c if c.isprintable() else "?" for c in name) for name in names}
+    names |= set(map(printable, names))
     for name in sorted(names, key=lambda name: (-len(name), name)):
         if len(name) > 2:
             text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "the scan", text, flags=re.IGNORECASE)

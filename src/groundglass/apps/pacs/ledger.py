@@ -17,6 +17,7 @@ from typing import Any
 
 from groundglass.errors import ConfigError, OutputError
 from groundglass.files import output_errors
+from groundglass.plain_text import printable
 
 NAME = "watch.sqlite"
 _VERSION = 1
@@ -101,7 +102,7 @@ class SeriesEntry:
 
 def short_uid(uid: str) -> str:
     """Cut a UID to its end, which is enough to find the series by."""
-    tail = "".join(c if c.isprintable() else "?" for c in uid[-12:])
+    tail = printable(uid[-12:])
     return f"…{tail}" if len(uid) > 12 else tail
 
 

@@ -13,6 +13,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from groundglass.io.image_slices import natural_order
+from groundglass.plain_text import printable
 
 FIELD = "files"
 BUFFER_BYTES = 1 << 20  # collected before they are written
@@ -215,4 +216,4 @@ def _label(names: list[str]) -> str:
     if len(names) > 1:
         return f"{len(names):,} files"
     name = PurePosixPath(names[0].replace("\\", "/")).name
-    return "".join(c if c.isprintable() else "?" for c in name)[:MAX_LABEL_LENGTH] or "a scan"
+    return printable(name)[:MAX_LABEL_LENGTH] or "a scan"
