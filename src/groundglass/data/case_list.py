@@ -12,7 +12,7 @@ from pathlib import Path
 from groundglass.data.case import MEDSEG_SOURCES, Case, identifier_of
 from groundglass.data.labels import MaskLabels, parse_labels
 from groundglass.errors import ConfigError, DatasetError, FormatError
-from groundglass.tables import path_of_cell, read_table
+from groundglass.tables import TextTable, path_of_cell, read_table
 
 COLUMNS = ("image", "mask", "patient", "labels", "unrelated_slices")
 RESERVED_SOURCES = (*MEDSEG_SOURCES, "coronacases", "pairs")
@@ -34,12 +34,7 @@ def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
         raise DatasetError(
             f"{path} has the name of a public dataset: give it another name, which becomes the source of its cases"
         )
-    try:
-        table = read_table(path.read_bytes(), COLUMNS)
-    except FormatError as error:
-        raise DatasetError(f"{path} cannot be read as a CSV: {error}") from error
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read as a CSV: {error.strerror}") from error
+    table = read_csv(path, COLUMNS)
     _check_columns(path, table.columns, on_note)
     for note in table.notes:
         on_note(f"{path}: {note}")
@@ -52,6 +47,24 @@ def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
         name = f"{path.stem}/{identifier}"
         patient = f"{path.stem}/{row.cells['patient']}" if row.cells.get("patient") else name
         yield Case(name, patient, image, mask, *_remaining_cells(path, row.line, row.cells))
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> TextTable:
+    """Read the CSV of a dataset.
+
+    Args:
+        path: The CSV.
+        columns: Columns that the caller knows, by which the separator is recognised.
+
+    Raises:
+        DatasetError: It is no CSV, or cannot be read.
+    """
+    try:
+        return read_table(path.read_bytes(), columns)
+    except FormatError as error:
+        raise DatasetError(f"{path} cannot be read as a CSV: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read as a CSV: {error.strerror}") from error
 
 
 def _check_columns(path: Path, columns: Sequence[str], on_note: Callable[[str], None]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from groundglass.data.case import Case
-from groundglass.errors import DatasetError, FormatError
-from groundglass.tables import read_table
+from groundglass.data.case_list import read_csv
+from groundglass.errors import DatasetError
 
 CASE_COLUMNS, PATIENT_COLUMNS = ("name", "slice", "image"), ("patient", "case")
 
@@ -24,12 +24,7 @@ def with_stated_patients(cases: Sequence[Case], path: Path) -> tuple[Case, ...]:
     Raises:
         DatasetError: The file is no such CSV, or names no case.
     """
-    try:
-        table = read_table(path.read_bytes(), (*CASE_COLUMNS, *PATIENT_COLUMNS))
-    except FormatError as error:
-        raise DatasetError(f"{path} cannot be read as a CSV: {error}") from error
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read as a CSV: {error.strerror}") from error
+    table = read_csv(path, (*CASE_COLUMNS, *PATIENT_COLUMNS))
     name, patient = (
         next((column for column in wanted if column in table.columns), None)
         for wanted in (CASE_COLUMNS, PATIENT_COLUMNS)
