@@ -29,7 +29,7 @@ from groundglass.errors import GroundglassError
 from groundglass.inference.open_model import open_model
 from groundglass.inference.pipeline import SegmentedScan, StageTimer, segment_lungs, segment_scan
 from groundglass.io.reader import read_scan
-from groundglass.scan.geometry import AxialView
+from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.scan import Scan
 
@@ -261,8 +261,6 @@ def odd(bench: Bench, _: list[str]) -> Iterator[Row]:
 
 
 def _no_chest_scan(path: Path) -> Scan:
-    from groundglass.scan.geometry import Geometry
-
     values = np.asarray(Image.open(path)).astype(np.int32)[None] - 2048
     affine = np.diag([3.0, 1.6, 1.6, 1.0])[:, [2, 1, 0, 3]]
     return Scan(values.astype(np.int16), Geometry(values.shape, affine))

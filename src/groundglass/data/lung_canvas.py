@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
+
+from groundglass.scan.crop import resize_slice
 
 FloatImage = NDArray[np.float32]
 
@@ -124,9 +125,8 @@ def _margin(hu: NDArray[np.int16]) -> NDArray[np.bool_]:
 
 def _resample(plane: NDArray[Any]) -> FloatImage:
     """Resample a slice to the working width."""
-    image = Image.fromarray(plane.astype(np.float32))
-    height = max(8, round(image.height * WORKING_WIDTH / image.width))
-    return np.asarray(image.resize((WORKING_WIDTH, height), Image.Resampling.BILINEAR))
+    height, width = plane.shape
+    return resize_slice(plane, max(8, round(height * WORKING_WIDTH / width)), WORKING_WIDTH)
 
 
 def _isodata_threshold(levels: FloatImage) -> float:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
 from groundglass.data.labels import UNSTATED
 from groundglass.inference.lungs import find_intensity
+from groundglass.scan.crop import resize_slice
 from groundglass.scan.geometry import AxialView, Geometry
-from groundglass.scan.intensity import Window
+from groundglass.scan.intensity import Intensity, Window
 from groundglass.scan.scan import Scan
 
 PADDING_HU = -2000  # some scanners write this outside the circle that they reconstruct
@@ -42,7 +43,12 @@ class Volume:
 
     def in_hu(self) -> Volume:
         """Convert the values to HU, float32; estimated HU if the file does not store HU."""
-        return self.with_values(find_intensity(self.scan).to_hu(self.scan.values))
+        return self.with_values(self._intensity.to_hu(self.scan.values))
+
+    @cached_property
+    def _intensity(self) -> Intensity:
+        """What the values are in HU; every variant asks for it."""
+        return find_intensity(self.scan)
 
     def upright(self) -> Volume:
         """Reorder the voxels as upright axial slices from feet to head; none of them moves in space."""
@@ -176,8 +182,7 @@ def _resize(factor: float) -> VolumeTransform:
 
 def _resize_slices(values: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
     """Interpolate (z, y, x) bilinearly to (z, height, width), averaging where pixels become larger."""
-    images = (Image.fromarray(plane.astype(np.float32)) for plane in values)
-    return np.stack([np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images])
+    return np.stack([resize_slice(plane, height, width) for plane in values])
 
 
 def _flip(*axes: int) -> VolumeTransform:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -52,9 +52,8 @@ NO_LUNG = (
     f"chest CT, and what its numbers are (--intensity {'|'.join(IntensityKind)})"
 )
 
-Maps = NDArray[
-    np.uint8
-]  # (n, 2, y, x) probabilities, 255 for 1: of the lung on the left of the image, and of the other
+# (n, 2, y, x) probabilities, 255 for 1: of the lung on the left of the image, and of the other.
+Maps = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,18 +97,18 @@ def find_lungs(
     view = AxialView(scan.geometry)
     values, parts = view.to_axial(scan.values), _parts(scan, view.geometry)
     slices = _Slices(values, _limits(numbers), _blank_number(values, numbers), numbers.shift_hu)
-    look = partial(_look, network or open_lung_network())
-    whole = [_Looked(part, part.every(LOCATE_MM), Box(0, part.size[0], 0, part.size[1])) for part in parts]
-    located = look(slices, whole)
+    look, is_window = partial(_look, network or open_lung_network()), numbers.kind.is_window
+    whole = [_Seen(part, part.every(LOCATE_MM), Box(0, part.size[0], 0, part.size[1])) for part in parts]
+    located = look(slices, whole, keep_levels=is_window)
     if not view.geometry.has_directions:  # rows may have been stored as columns
         transposed = replace(slices, transposed=True)
-        turned = look(transposed, whole)
+        turned = look(transposed, whole, keep_levels=is_window)
         if _certain_pixels(turned) > _certain_pixels(located):
             slices, located = transposed, turned
     if not any(seen.maps.any() for seen in located):
         raise LungError(NO_LUNG)
-    intensity = _estimate(numbers, located) if numbers.kind.is_window else numbers.exact
-    outlined = look(slices, [_Looked(seen.part, seen.part.every(OUTLINE_MM), _around(seen)) for seen in located])
+    intensity = _estimate(numbers, located) if is_window else numbers.exact
+    outlined = look(slices, [_Seen(seen.part, seen.part.every(OUTLINE_MM), _around(seen)) for seen in located])
     lung_field = _lung_field(outlined, scan, view.geometry, field_of_view)
     if not any(lung_field.boxes):
         raise LungError(NO_LUNG)
@@ -148,14 +147,14 @@ class _Part:
 
 
 @dataclass(frozen=True, eq=False)
-class _Looked:
+class _Seen:
     """What the network sees of a part, and what it says.
 
     Attributes:
         part: The part.
         slices: Indices of the slices that are looked at.
         box: The part of each slice that is looked at; None: nothing, because no lung is there.
-        levels: (n, y, x) the slices on the network's grid, where the window is not known.
+        levels: (n, y, x) the slices on the network's grid, where the window is to be estimated from them.
         maps: (n, 2, y, x) probabilities of both lungs, 0 in regions that are no lung.
     """
 
@@ -221,17 +220,17 @@ class _Slices:
         return plane.T if self.transposed else plane
 
 
-def _look(network: LungNetwork, slices: _Slices, looks: Sequence[_Looked]) -> list[_Looked]:
+def _look(network: LungNetwork, slices: _Slices, looks: Sequence[_Seen], keep_levels: bool = False) -> list[_Seen]:
     """Run the network on the slices of all parts, one after the other."""
     wanted = [(int(z), look.box) for look in looks if look.box for z in look.slices]
-    found, limits = network.maps((slices.part(z, box) for z, box in wanted), slices.limits), slices.limits
+    found = network.maps((slices.part(z, box) for z, box in wanted), slices.limits)
     seen = []
     for look in looks:
         maps = np.zeros((len(look.slices), 2, INSIDE, INSIDE), dtype=np.uint8)
-        levels = np.zeros((len(maps) if limits is None else 0, INSIDE, INSIDE), dtype=np.float32)
+        levels = np.zeros((len(maps) if keep_levels else 0, INSIDE, INSIDE), dtype=np.float32)
         for row, one in enumerate(islice(found, len(maps) if look.box else 0)):
             maps[row] = np.rint(255 * (one.probability.swapaxes(1, 2) if slices.transposed else one.probability))
-            if limits is None:
+            if keep_levels:
                 levels[row] = one.levels.T if slices.transposed else one.levels
         _drop_doubtful_regions(maps)
         seen.append(replace(look, levels=levels, maps=maps))
@@ -254,12 +253,12 @@ def _drop_doubtful_regions(maps: Maps) -> None:
         plane[:, lung & ~keep] = 0
 
 
-def _certain_pixels(located: Sequence[_Looked]) -> int:
+def _certain_pixels(located: Sequence[_Seen]) -> int:
     """Count the pixels that are lung with a probability of 0.9 or more."""
     return sum(int(np.count_nonzero(plane.max(0) >= CERTAIN)) for seen in located for plane in seen.maps)
 
 
-def _around(located: _Looked) -> Box | None:
+def _around(located: _Seen) -> Box | None:
     """Return the part of the slices that holds the lungs with a margin; None if there are none."""
     bounds = bounding_box((located.maps.max(1) >= HALF).any(0))
     if bounds is None:
@@ -274,7 +273,7 @@ def _around(located: _Looked) -> Box | None:
     return Box(*ends)
 
 
-def _estimate(numbers: StoredNumbers, located: Sequence[_Looked]) -> Intensity:
+def _estimate(numbers: StoredNumbers, located: Sequence[_Seen]) -> Intensity:
     """Estimate the window of each part; an image without lung gets the mean of the others' windows."""
     lines: list[Line | None] = []
     for number, seen in enumerate(located, start=1):
@@ -290,7 +289,7 @@ def _estimate(numbers: StoredNumbers, located: Sequence[_Looked]) -> Intensity:
     return Intensity(numbers.kind, slope, intercept, reason, calibrated=False)
 
 
-def _lung_field(outlined: Sequence[_Looked], scan: Scan, geometry: Geometry, field_of_view: FieldOfView) -> LungField:
+def _lung_field(outlined: Sequence[_Seen], scan: Scan, geometry: Geometry, field_of_view: FieldOfView) -> LungField:
     planes = [plane for seen in outlined for plane in _restore(seen, geometry.shape[1:])]
     right, left = (PackedMask(tuple(side)) for side in zip(*planes, strict=True))
     is_volume = not isinstance(scan, ImageStack)
@@ -305,7 +304,7 @@ def _lung_field(outlined: Sequence[_Looked], scan: Scan, geometry: Geometry, fie
     return replace(lungs, warnings=_warnings(lungs, scan, geometry))
 
 
-def _restore(seen: _Looked, shape: tuple[int, ...]) -> Iterator[tuple[PackedSlice, PackedSlice]]:
+def _restore(seen: _Seen, shape: tuple[int, ...]) -> Iterator[tuple[PackedSlice, PackedSlice]]:
     """Yield the right and the left lung (y, x) of each slice of a part on the scan's own pixels."""
     _, dy, dx = seen.part.spacing
     smallest, box = SMALLEST_SLICE_MM2 / (dy * dx), seen.box or Box(0, 0, 0, 0)
@@ -354,7 +353,7 @@ def _boxes(
     return [box if shown[0] - 1 <= z <= shown[-1] + 1 else None for z in part.slices]
 
 
-def _sides_are_clear(outlined: Sequence[_Looked]) -> bool:
+def _sides_are_clear(outlined: Sequence[_Seen]) -> bool:
     """Return whether the network tells the right lung from the left one with some certainty."""
     certainty = pixels = 0.0
     for right, left in (plane.astype(np.float32) for seen in outlined for plane in seen.maps):
@@ -379,8 +378,8 @@ def _coverage_warnings(lungs: LungField) -> list[str]:
     """Say where the lungs of a volume reach the end of the scan, or a side of its pictures."""
     areas = voxels_per_slice(lungs.mask)
     ends = [name for name, area in (("lowest", areas[0]), ("highest", areas[-1])) if area > 0.25 * areas.max()]
-    outline = np.asarray(reduce(np.logical_or, lungs.mask))
-    sides = {"front": outline[0], "back": outline[-1], "right": outline[:, 0], "left": outline[:, -1]}
+    front, back, right, left = lungs.outline[0], lungs.outline[-1], lungs.outline[:, 0], lungs.outline[:, -1]
+    sides = {"front": front, "back": back, "right": right, "left": left}
     reached = [name for name, side in sides.items() if side.mean() > REACHED]
     warnings = []
     if ends and len(areas) > 1:

@@ -10,7 +10,6 @@ adults 1 to 2 l. A newborn's measure about 0.1 l. Fifteen good scans of the test
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +88,7 @@ def _measure(segmented: SegmentedScan) -> _Lungs | None:
         return None
     sides_known = geometry.has_directions and field.sides_known
     total, span = int(areas.sum()), int(shown[-1] - shown[0]) + 1
-    outline = np.asarray(reduce(np.logical_or, field.mask))
+    outline = field.outline
     columns = np.flatnonzero(outline.any(0))
     reaches_side = bool(_rim(outline).any())
     return _Lungs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,8 @@ def slices_apart(neighbours_mm: float, spacing_mm: float | None) -> int:
     return max(1, round(neighbours_mm / spacing_mm))
 
 
-def _resize(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Resize bilinearly, averaging over the covered pixels when the slice shrinks."""
+def resize_slice(plane: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
+    """Resize a slice (y, x) to (height, width) bilinearly, averaging over the covered pixels where it shrinks."""
     image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
 
@@ -58,9 +59,9 @@ class Letterbox:
         box, (rows, columns) = self.box, self._inside
         out = np.full(self.size, fill, dtype=np.float32)
         content = plane[box.top : box.bottom, box.left : box.right]
-        out[rows, columns] = _resize(content, rows.stop - rows.start, columns.stop - columns.start)
+        out[rows, columns] = resize_slice(content, rows.stop - rows.start, columns.stop - columns.start)
         return out
 
     def invert(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scale an output of the network (height, width) back to the pixels of the box."""
-        return _resize(plane[self._inside], self.box.bottom - self.box.top, self.box.right - self.box.left)
+        return resize_slice(plane[self._inside], self.box.bottom - self.box.top, self.box.right - self.box.left)

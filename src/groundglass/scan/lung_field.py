@@ -51,6 +51,11 @@ class LungField:
         """(z, y, x) both lungs."""
         return PackedMask.from_slices(right | left for right, left in zip(self.right, self.left, strict=True))
 
+    @cached_property
+    def outline(self) -> Voxels:
+        """(y, x) the pixels that are lung in any slice."""
+        return np.asarray(reduce(np.logical_or, self.mask))
+
     def remove_extrapulmonary(self, found: MaskSlices) -> PackedMask:
         """Return (z, y, x) a mask without the regions that touch no lung: table, bowel, skin."""
         regions = find_components(found, CONNECTIVITY_26)

@@ -17,6 +17,7 @@ from groundglass.data.protocols import PUBLIC_TEST
 from groundglass.errors import DatasetError
 from groundglass.inference.window import estimate_window
 from groundglass.io.reader import read_scan
+from groundglass.scan.crop import resize_slice
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import recognise_numbers
 from groundglass.scan.packed_mask import PackedMask
@@ -118,7 +119,7 @@ def _in_hu(scan: Scan, values: NDArray[Any], lungs: NDArray[np.bool_]) -> NDArra
     if not numbers.kind.is_window:
         return numbers.exact.to_hu(values)
     shown = [z for z in range(0, len(values), 3) if lungs[z].any()]
-    levels, inside = (np.stack([_shrink(array[z].astype(np.float32)) for z in shown]) for array in (values, lungs))
+    levels, inside = (np.stack([_stored(array[z]) for z in shown]) for array in (values, lungs))
     slope, intercept = estimate_window(levels, inside > 0.5)
     return np.asarray(values * slope + intercept, dtype=np.float32)
 
@@ -135,9 +136,9 @@ def _chest_rows(
 ) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8], str]]:
     right = np.asarray(split_left_right(PackedMask.from_slices(lungs)))
     for z in labelled:
-        sides = [_shrink(side[z].astype(np.float32)) > 0.5 for side in (right, lungs & ~right)]
+        sides = [_stored(side[z]) > 0.5 for side in (right, lungs & ~right)]
         label = np.where(sides[0], RIGHT, np.where(sides[1], LEFT, 0))
-        yield _rounded(_shrink(hu[z])), label.astype(np.uint8), group
+        yield _rounded(_stored(hu[z])), label.astype(np.uint8), group
 
 
 def _on_grid(scan: Scan, path: Path) -> NDArray[np.uint8]:
@@ -155,13 +156,12 @@ def _no_chest_rows(folder: Path) -> Iterator[tuple[NDArray[np.int16], NDArray[np
 
 
 def _empty_row(hu: NDArray[np.float32], group: str) -> tuple[NDArray[np.int16], NDArray[np.uint8], str]:
-    return _rounded(_shrink(hu)), np.zeros((STORED_SIDE, STORED_SIDE), np.uint8), group
+    return _rounded(_stored(hu)), np.zeros((STORED_SIDE, STORED_SIDE), np.uint8), group
 
 
-def _shrink(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(y, x) -> (STORED_SIDE, STORED_SIDE), averaging over the covered pixels."""
-    image = Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
-    return np.asarray(image.resize((STORED_SIDE, STORED_SIDE), Image.Resampling.BILINEAR), dtype=np.float32)
+def _stored(plane: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a slice (y, x) as (STORED_SIDE, STORED_SIDE)."""
+    return resize_slice(plane, STORED_SIDE, STORED_SIDE)
 
 
 def _rounded(hu: NDArray[np.float32]) -> NDArray[np.int16]:
