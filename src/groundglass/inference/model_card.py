@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from groundglass.errors import ModelError
-from groundglass.files import sha256_of, write_atomic
+from groundglass.files import write_atomic
 from groundglass.scan.intensity import Window
 from groundglass.scan.kinds import FieldOfView
 from groundglass.strict_model import first_error
@@ -151,12 +152,13 @@ def read_card(model: Path) -> ModelCard:
         card = ModelCard.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ModelError(f"{path} is not a model card: {first_error(error)}") from error
-    found = sha256_of(model)
+    content = model.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
     if found != card.sha256:
         raise ModelError(
             f"{model} has sha256 {found[:12]}…, its card states {card.sha256[:12]}…: take both from one export"
         )
-    if EXTERNAL_DATA in model.read_bytes():
+    if EXTERNAL_DATA in content:
         raise ModelError(
             f"{model} keeps weights in other files, which its card's checksum does not cover: save it with its weights "
             "inside (onnx.save_model with save_as_external_data=False)"
