@@ -31,7 +31,7 @@ from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, Worke
 
 PLUGIN = "groundglass"  # name of `decode_frame` among pydicom's decoders
 DECODER_DEPENDENCIES: dict[UID, tuple[str, ...]] = {}  # pydicom asks for them
-_CODEC_BY_SYNTAX = {
+CODEC_BY_SYNTAX = {
     **dict.fromkeys(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), "jpeg"),
     **dict.fromkeys(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), "lossless JPEG"),
     **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "JPEG-LS"),
@@ -104,7 +104,7 @@ atexit.register(_process.close)
 
 def is_available(uid: str) -> bool:
     """Return whether frames of a transfer syntax are decoded here; pydicom asks for it."""
-    return uid in _CODEC_BY_SYNTAX
+    return uid in CODEC_BY_SYNTAX
 
 
 def start_decoder(syntax: UID | None = None) -> None:
@@ -113,7 +113,7 @@ def start_decoder(syntax: UID | None = None) -> None:
     Args:
         syntax: Transfer syntax of a DICOM instance: nothing is started for one that needs no decoder. None: a picture.
     """
-    if syntax is None or syntax in _CODEC_BY_SYNTAX:
+    if syntax is None or syntax in CODEC_BY_SYNTAX:
         _process.start()
 
 
@@ -125,7 +125,7 @@ def decode_frame(data: bytes, runner: DecodeRunner) -> bytes | bytearray:
     """
     options: dict[str, Any] = {name: runner.get_option(name) for name in _OPTIONS}
     options = {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
-    decoded = _process.run(FrameTask(_CODEC_BY_SYNTAX[runner.transfer_syntax], data, options))
+    decoded = _process.run(FrameTask(CODEC_BY_SYNTAX[runner.transfer_syntax], data, options))
     assert isinstance(decoded, DecodedFrame)
     for name, value in decoded.options.items():
         runner.set_option(name, value)
@@ -150,7 +150,7 @@ def take_failure() -> GroundglassError | None:
 
 
 def _register() -> None:
-    for syntax in _CODEC_BY_SYNTAX:
+    for syntax in CODEC_BY_SYNTAX:
         get_decoder(UID(syntax)).add_plugin(PLUGIN, (__name__, decode_frame.__name__))
 
 

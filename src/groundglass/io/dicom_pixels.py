@@ -14,17 +14,14 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit
 
 from groundglass.errors import FormatError
-from groundglass.io.decoding import PLUGIN, take_failure
+from groundglass.io.decoding import CODEC_BY_SYNTAX, PLUGIN, take_failure
 from groundglass.io.dicom_header import DICOM_ERRORS, DicomSlice, number_value, transfer_syntax
 from groundglass.io.pixel_codecs import DecodeError
 
 # {transfer syntax: pydicom's name of the decoder}
 DECODERS = {
     **dict.fromkeys(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"), ""),
-    **dict.fromkeys(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), PLUGIN),
-    **dict.fromkeys(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), PLUGIN),
-    **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), PLUGIN),
-    **dict.fromkeys(("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), PLUGIN),
+    **dict.fromkeys(CODEC_BY_SYNTAX, PLUGIN),
     "1.2.840.10008.1.2.5": "pydicom",
 }
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")

@@ -10,9 +10,10 @@ import io
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from groundglass.errors import GroundglassError
 
@@ -177,23 +178,22 @@ def _decode_lossless_jpeg(task: FrameTask) -> DecodedFrame:
     return DecodedFrame(pixels)
 
 
-class _captured_warnings:  # noqa: N801 - used like a function
+@contextmanager
+def _captured_warnings() -> Iterator[Callable[[], bytes]]:
     """Inside `with`, what a library writes on standard error goes into a file; yields a function that returns it."""
+    with tempfile.TemporaryFile() as file:
 
-    def __enter__(self) -> Callable[[], bytes]:
-        self._file = cast(BinaryIO, tempfile.TemporaryFile())
-        self._before = os.dup(2)
-        os.dup2(self._file.fileno(), 2)
-        return self._read
+        def read() -> bytes:
+            file.seek(0)
+            return file.read()
 
-    def __exit__(self, *_: object) -> None:
-        os.dup2(self._before, 2)
-        os.close(self._before)
-        self._file.close()
-
-    def _read(self) -> bytes:
-        self._file.seek(0)
-        return self._file.read()
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield read
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def _decode_picture(task: PictureTask) -> DecodedPicture:
