@@ -62,13 +62,18 @@ NEVER_OFFERED: dict[str, dict[str, Any]] = {
 }
 
 
+def chosen_beside(other: Scan, changes: dict[str, Any], chest: Scan, folder: Path) -> Scan:
+    """Read a folder with a chest as series 3 and, as series 1, another scan with changed attributes."""
+    write_series(chest, folder / "chest", SeriesNumber=3)
+    write_series(other, folder / "other", SeriesNumber=1, **changes)
+    return read_scan(folder)
+
+
 @pytest.mark.parametrize("changes", NEVER_OFFERED.values(), ids=NEVER_OFFERED.keys())
 def test_what_is_no_plain_ct_is_neither_chosen_nor_offered(
     changes: dict[str, Any], scan: Scan, larger: Scan, tmp_path: Path
 ) -> None:
-    write_series(scan, tmp_path / "a" / "chest", SeriesNumber=3)
-    write_series(larger, tmp_path / "a" / "other", SeriesNumber=1, **changes)
-    found = read_scan(tmp_path / "a")
+    found = chosen_beside(larger, changes, scan, tmp_path / "a")
     assert np.array_equal(found.values, scan.values)
     assert found.notes == ()
     assert found.choice is None
@@ -87,9 +92,7 @@ def test_what_is_no_plain_ct_is_neither_chosen_nor_offered(
 def test_derived_series_and_other_parts_of_the_body_come_last_and_are_offered(
     changes: dict[str, Any], scan: Scan, larger: Scan, tmp_path: Path
 ) -> None:
-    write_series(scan, tmp_path / "a" / "chest", SeriesNumber=3)
-    write_series(larger, tmp_path / "a" / "other", SeriesNumber=1, **changes)
-    found = read_scan(tmp_path / "a")
+    found = chosen_beside(larger, changes, scan, tmp_path / "a")
     assert np.array_equal(found.values, scan.values)
     assert found.notes[0].startswith(
         "series 3 (8 slices 30 mm apart) was chosen; others there: 1 (12 slices 30 mm apart,"
