@@ -53,6 +53,15 @@ def prepare(
             show_default="as the CSV or the layout states it",
         ),
     ] = None,
+    second_reader: Annotated[
+        Path | None,
+        typer.Option(
+            "--second-reader",
+            metavar="FOLDER",
+            help="Folder with a second reader's masks, named like the cases; a training learns from both readers.",
+            show_default="none",
+        ),
+    ] = None,
     write_csv: Annotated[
         Path | None,
         typer.Option(
@@ -95,7 +104,9 @@ def prepare(
     on_message = status.print if status.is_terminal else lambda _: None
     with progress_bar("cases") as progress:
         settings = PreparationSettings(size, view, lesion_slices_only)
-        result = run(sources, output, settings, skip_invalid, progress, on_message, mask_labels, patients)
+        result = run(
+            sources, output, settings, skip_invalid, progress, on_message, mask_labels, patients, second_reader
+        )
     console().print(case_table(result.manifest))
     console().print(source_table(result.manifest))
     print_lines(joined_groups(result.manifest))

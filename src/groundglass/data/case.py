@@ -22,6 +22,7 @@ class Case:
         mask: File of the lesion labels, on the same grid.
         unrelated_slices: Whether the file is a stack of slices of different patients.
         labels: What the numbers of the mask mean; None where nothing states it.
+        second_mask: File of a second reader's mask, lesion where it is not 0, on the same slices; None without one.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Case:
     mask: Path
     unrelated_slices: bool = False
     labels: MaskLabels | None = None
+    second_mask: Path | None = None
 
     @property
     def source(self) -> str:

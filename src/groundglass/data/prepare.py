@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from groundglass.data.case import Case
@@ -21,7 +23,8 @@ from groundglass.data.grouping import group_patients, stated_groups
 from groundglass.data.labels import MaskLabels
 from groundglass.data.patients import with_stated_patients
 from groundglass.data.prepared import Manifest, PreparedCase, png_path, read_manifest
-from groundglass.data.slices import LARGEST_SHARE_OF_LUNGS, LUNG_FILLED, CaseSlices, GreyLevels, cut_case
+from groundglass.data.second_reader import with_second_reader
+from groundglass.data.slices import LARGEST_SHARE_OF_LUNGS, LUNG_FILLED, CaseSlices, cut_case
 from groundglass.errors import DatasetError, InputError
 from groundglass.files import sha256_of, write_atomic
 from groundglass.scan.kinds import FieldOfView
@@ -81,6 +84,7 @@ def prepare(
     on_message: Callable[[str], None] = lambda _: None,
     labels: MaskLabels | None = None,
     patients: Path | None = None,
+    second_reader: Path | None = None,
 ) -> PreparationResult:
     """Check and cut all cases into a prepared folder; work of an earlier call is not repeated.
 
@@ -92,6 +96,7 @@ def prepare(
         progress: Called with the number of cases done and of all cases.
         on_message: Called with a line of text when another step begins.
         labels: What the numbers of all masks mean; None: as the dataset states it.
+        second_reader: A folder with a second reader's masks, named like the cases.
         patients: A CSV that states which cases are of one patient, as `with_stated_patients` takes it.
 
     Raises:
@@ -101,6 +106,7 @@ def prepare(
     """
     found = find_cases_with_notes(sources, labels)
     cases = found.cases if patients is None else with_stated_patients(found.cases, patients)
+    cases = cases if second_reader is None else with_second_reader(cases, second_reader)
     _refuse_other_content(folder, sources)
     earlier = _entries_of_earlier_call(folder, settings)
     _refuse_other_sources(folder, earlier, cases)
@@ -283,7 +289,11 @@ def _prepare_case(
 
 def _has_intact_pngs(folder: Path, case: PreparedCase) -> bool:
     """Whether the PNGs of a case are there and unchanged; a case without slices has none."""
-    sha256 = {"levels": case.levels_sha256, "labels": case.labels_sha256} if case.number else {}
+    sha256 = {"levels": case.levels_sha256, "labels": case.labels_sha256, "lungs": case.lungs_sha256}
+    if case.second_sha256 is not None:
+        sha256["second"] = case.second_sha256
+    if not case.number:
+        sha256 = {}
     paths = {png_path(folder, subfolder, case.name): expected for subfolder, expected in sha256.items()}
     return all(path.is_file() and sha256_of(path) == expected for path, expected in paths.items())
 
@@ -311,13 +321,18 @@ def _write_case(case: Case, cut: CaseSlices, folder: Path, image_sha256: str, ma
         intercept=tuple(cut.intercept.tolist()),
         levels_sha256=_write_png(png_path(folder, "levels", case.name), cut.levels),
         labels_sha256=_write_png(png_path(folder, "labels", case.name), cut.labels),
+        lungs_sha256=_write_png(png_path(folder, "lungs", case.name), cut.lungs),
+        second_sha256=None
+        if cut.second_reader is None
+        else _write_png(png_path(folder, "second", case.name), cut.second_reader),
+        second_mask=case.second_mask,
         notes=cut.notes,
         labels=case.labels,
         lesion_share=cut.lesion_share,
     )
 
 
-def _write_png(path: Path, planes: GreyLevels) -> str:
+def _write_png(path: Path, planes: NDArray[Any]) -> str:
     """Write slices one below the other, and return the SHA-256 of the file; write nothing, and return "", for none."""
     if not len(planes):
         return ""

@@ -4,6 +4,8 @@ PREPARED/
     manifest.json           the settings; for each case the sha256 of its files, its patients, intensities and slices
     levels/CASE.png         the slices of a case one below the other: 8-bit grey levels, or HU + 2048 in 16 bits
     labels/CASE.png         their labels
+    lungs/CASE.png          where lung is
+    second/CASE.png         where a second reader marked lesion, if there is one
     closest-pairs.png       the most similar slices of different patients, to be checked by eye
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from pydantic import ValidationError
 
 from groundglass.data.case import Case
 from groundglass.data.labels import MaskLabels
-from groundglass.data.slices import GreyLevels, Slices, levels_to_hu
+from groundglass.data.slices import NOT_READ, GreyLevels, Slices, levels_to_hu
 from groundglass.errors import DatasetError
 from groundglass.files import sha256_of
 from groundglass.scan.kinds import FieldOfView, IntensityKind
@@ -27,8 +30,8 @@ from groundglass.strict_model import StrictModel, first_error
 
 # Raised whenever the manifest, the stored files or the way slices are cut change; a folder of another format has to be
 # prepared again. 1: version 0.1. 2: the manifest's key `strangers` is called `unrelated_slices`. 3: the lungs are found
-# by a network, and the windows of grey levels estimated with them.
-FORMAT = 3
+# by a network, and the windows of grey levels estimated with them. 4: the lungs and a second reader's masks are stored.
+FORMAT = 4
 
 
 class PreparedCase(StrictModel):
@@ -54,6 +57,9 @@ class PreparedCase(StrictModel):
         intercept: In HU.
         levels_sha256: SHA-256 of levels/CASE.png.
         labels_sha256: SHA-256 of labels/CASE.png.
+        lungs_sha256: SHA-256 of lungs/CASE.png.
+        second_sha256: SHA-256 of second/CASE.png; None without a second reader.
+        second_mask: File of the second reader's mask.
         notes: Remarks on the case for the user.
         labels: What the numbers of the mask mean; None where nothing states it.
         lesion_share: Share of the lung that lesion fills; None where it was not recorded.
@@ -78,6 +84,9 @@ class PreparedCase(StrictModel):
     intercept: tuple[float, ...]
     levels_sha256: str
     labels_sha256: str
+    lungs_sha256: str
+    second_sha256: str | None = None
+    second_mask: Path | None = None
     notes: tuple[str, ...]
     labels: MaskLabels | None = None
     lesion_share: float | None = None
@@ -95,7 +104,9 @@ class PreparedCase(StrictModel):
     @property
     def case(self) -> Case:
         """The case with its original files."""
-        return Case(self.name, self.patient, self.image, self.mask, self.unrelated_slices, self.labels)
+        return Case(
+            self.name, self.patient, self.image, self.mask, self.unrelated_slices, self.labels, self.second_mask
+        )
 
 
 class SimilarSliceNames(StrictModel):
@@ -139,7 +150,7 @@ class Manifest(StrictModel):
 
 
 def png_path(folder: Path, subfolder: str, case: str) -> Path:
-    """Return the file with the grey levels ("levels") or the labels ("labels") of a case."""
+    """Return the file with one kind of images of a case: "levels", "labels", "lungs" or "second"."""
     return folder / subfolder / f"{case}.png"
 
 
@@ -212,12 +223,18 @@ def read_slices(folder: Path, manifest: Manifest) -> Slices:
     cases = [case for case in manifest.cases if case.number]
     if not cases:
         raise DatasetError(f"{folder} holds no slice that shows lung: check the cases with groundglass segment")
-    hu, labels = [], []
+    hu, labels, lungs, second = [], [], [], []
     for case in cases:
-        levels = _read_png(png_path(folder, "levels", case.name), manifest.size, case.levels_sha256, folder)
+        path = partial(png_path, folder, case=case.name)
+        levels = _read_png(path("levels"), manifest.size, case.levels_sha256, folder)
         hu.append(levels_to_hu(levels, np.array(case.slope), np.array(case.intercept)))
-        stored_labels = _read_png(png_path(folder, "labels", case.name), manifest.size, case.labels_sha256, folder)
-        labels.append(stored_labels.astype(np.uint8))
+        labels.append(_read_png(path("labels"), manifest.size, case.labels_sha256, folder).astype(np.uint8))
+        lungs.append(_read_png(path("lungs"), manifest.size, case.lungs_sha256, folder) > 0)
+        second.append(
+            (_read_png(path("second"), manifest.size, case.second_sha256, folder) > 0).astype(np.uint8)
+            if case.second_sha256 is not None
+            else np.full(labels[-1].shape, NOT_READ, dtype=np.uint8)
+        )
     return Slices(
         hu=np.concatenate(hu),
         labels=np.concatenate(labels),
@@ -225,6 +242,8 @@ def read_slices(folder: Path, manifest: Manifest) -> Slices:
         number=np.concatenate([case.number for case in cases]),
         patient=np.concatenate([case.group for case in cases]),
         spacing_mm=np.concatenate([[case.spacing_between_slices_mm] * len(case.number) for case in cases]),
+        lungs=np.concatenate(lungs),
+        second_reader=np.concatenate(second) if any(case.second_sha256 for case in cases) else None,
     )
 
 

@@ -6,7 +6,9 @@ A file becomes slices by the steps that `segment` takes, too: intensity, lung fi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +20,7 @@ from groundglass.errors import DatasetError
 from groundglass.inference.lung_network import open_lung_network
 from groundglass.inference.lungs import find_lungs
 from groundglass.io.reader import read_scan
-from groundglass.scan.crop import Letterbox, slices_apart
+from groundglass.scan.crop import Letterbox, resize_slice, slices_apart
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import AIR_HU, Window
 from groundglass.scan.kinds import FieldOfView, IntensityKind
@@ -32,6 +34,7 @@ GRID_TOLERANCE_MM = 0.1  # by which the corners of a mask may differ from those 
 LUNG_FILLED = "lesion fills"  # how the remark begins on a mask that may be one of the lungs
 # Shares of the lungs, and of one of them, that lesion rarely exceeds.
 LARGEST_SHARE_OF_LUNGS, LARGEST_SHARE_OF_SIDE = 0.6, 0.8
+NOT_READ = 255  # in the mask of a second reader: the reader did not see the case
 LARGEST_LABELLED_SHARE = 0.9  # of a case's pixels: a mask with more is no lesion mask
 
 
@@ -46,6 +49,9 @@ class Slices:
         number: (n,) number of each slice in its case, from 0 at the feet (pictures: in their order).
         patient: (n,) patient group of each slice.
         spacing_mm: (n,) distance from slice to slice of its case; NaN for pictures.
+        lungs: (n, height, width) where lung is, lesions included; None where it is not needed.
+        second_reader: (n, height, width) uint8: a second reader's 0 no lesion or 1 lesion, or `NOT_READ`; None if no
+            case has a second reader.
     """
 
     hu: NDArray[np.int16]
@@ -54,6 +60,8 @@ class Slices:
     number: NDArray[np.int64]
     patient: NDArray[np.str_]
     spacing_mm: NDArray[np.float64]
+    lungs: NDArray[np.bool_] | None = None
+    second_reader: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.hu)
@@ -81,7 +89,9 @@ class Slices:
 
     def where(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Slices:
         """Return the slices for which `keep` (n,) is true, or those at these indices."""
-        return Slices(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        kept: dict[str, Any] = {name: None if value is None else value[keep] for name, value in values}
+        return Slices(**kept)
 
     def neighbour_indices(self, neighbours_mm: float) -> NDArray[np.int64]:
         """Find the neighbours of each slice.
@@ -119,6 +129,8 @@ class CaseSlices:
         levels: (n, height, width) grey levels: the file's own if it is an 8-bit picture (uint8), else HU plus
             `OFFSET_HU` (uint16).
         labels: (n, height, width) uint8, as in `Slices`.
+        lungs: (n, height, width) where lung is, lesions included.
+        second_reader: (n, height, width) where a second reader marked lesion; None if there is none.
         number: (n,) number of each slice in the axial view.
         slope: (n,) HU = slope * level + intercept.
         intercept: (n,) in HU.
@@ -134,6 +146,8 @@ class CaseSlices:
 
     levels: GreyLevels
     labels: NDArray[np.uint8]
+    lungs: NDArray[np.bool_]
+    second_reader: NDArray[np.bool_] | None
     number: NDArray[np.int64]
     slope: NDArray[np.float64]
     intercept: NDArray[np.float64]
@@ -276,6 +290,8 @@ def cut_case(
         for (z, letterbox), air in zip(letterboxes.items(), air_levels, strict=True)
     ]
     cut_labels = [letterbox_labels(letterbox, labels[z]) for z, letterbox in letterboxes.items()]
+    lungs = [lung_field.mask[z] | (labels[z] > 0) for z in letterboxes]
+    second = None if case.second_mask is None else _second_mask(case.second_mask, axial)
 
     stored_labels = np.array(cut_labels, np.uint8).reshape(-1, *size)
     shares = lesion_shares(lung_field, labels > 0)
@@ -283,6 +299,10 @@ def cut_case(
     return CaseSlices(
         levels=np.rint(np.array(levels).reshape(-1, *size)).clip(0, brightest).astype(dtype),
         labels=stored_labels,
+        lungs=_letterbox_masks(letterboxes.values(), lungs, size),
+        second_reader=None
+        if second is None
+        else _letterbox_masks(letterboxes.values(), (second[z] for z in letterboxes), size),
         number=number,
         slope=slope,
         intercept=intercept,
@@ -338,6 +358,34 @@ def _lung_filled_note(shares: dict[str, float]) -> tuple[str, ...]:
         for name, share in shares.items()
         if share > (LARGEST_SHARE_OF_LUNGS if name == "lung" else LARGEST_SHARE_OF_SIDE)
     )[:1]
+
+
+def _second_mask(path: Path, axial: AxialView) -> NDArray[np.float32]:
+    """Return a second reader's mask (z, y, x) on the upright slices of a scan: the share of lesion in each voxel.
+
+    The slices have to be those of the scan; their pixels may be larger or smaller.
+
+    Raises:
+        FormatError: The file is damaged.
+        DatasetError: Its slices are not those of the scan.
+    """
+    mask = read_scan(path)
+    view, shape = AxialView(mask.geometry), axial.geometry.shape
+    if view.geometry.shape[0] != shape[0]:
+        raise DatasetError(
+            f"{path} has {view.geometry.shape[0]} slices, its image {shape[0]}: expected the same slices"
+        )
+    return np.stack([resize_slice(plane > 0, *shape[1:]) for plane in view.to_axial(mask.values)])
+
+
+def _letterbox_masks(
+    letterboxes: Iterable[Letterbox], masks: Iterable[NDArray[Any]], size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Scale the mask (H, W) of each slice to its letterbox: (n, height, width), true where half of a pixel is."""
+    scaled = [
+        letterbox.apply(mask.astype(np.float32), 0.0) >= 0.5 for letterbox, mask in zip(letterboxes, masks, strict=True)
+    ]
+    return np.array(scaled, dtype=bool).reshape(-1, *size)
 
 
 def letterbox_labels(letterbox: Letterbox, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
