@@ -63,7 +63,8 @@ def test_neighbours_are_found_at_the_configured_distance(
 
 def test_slices_of_another_scan_are_no_neighbours() -> None:
     one, other = stack(5.0, 2), stack(5.0, 2, "volumes/2", first=2)
-    both = Slices(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in one.__dataclass_fields__))
+    names = ("hu", "labels", "case", "number", "patient", "spacing_mm")
+    both = Slices(*(np.concatenate([getattr(one, name), getattr(other, name)]) for name in names))
     assert both.neighbour_indices(NEIGHBOURS_MM).tolist() == [[0, 0, 1], [0, 1, 1], [2, 2, 3], [2, 3, 3]]
 
 

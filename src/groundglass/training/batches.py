@@ -6,10 +6,11 @@ training was resumed, nor on how many processes share it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -18,12 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groundglass.data.labels import CLASS_LABELS, UNSTATED
-from groundglass.data.slices import Slices
+from groundglass.data.slices import NOT_READ, Slices
 from groundglass.errors import ConfigError
+from groundglass.scan.crop import slices_apart
 from groundglass.training.augment import AugmentConfig, augment
 
 SCORING_BATCH = 8  # slices in a batch that is scored, not trained on
-Batch: TypeAlias = tuple[Tensor, Tensor]  # images (N, 1 or 3, H, W) in [0, 1], targets (N, 1 + classes, H, W)
+Batch: TypeAlias = tuple[Tensor, Tensor]  # images (N, 1 or 3, H, W) in [0, 1], targets (N, maps, H, W)
+THICKEST_MM, MOST_AVERAGED = 10.0, 5  # a thick slice made of thin ones, and the slices in it
+SECOND_READER, THICK, COUNT = 1, 2, 3  # what is drawn from the seed of a slice, beside its augmentation
 BatchKey: TypeAlias = NDArray[np.int64]  # (N, 2): the index of each slice and the seed of its augmentation
 NO_AUGMENTATION = AugmentConfig(flip=0, rotate_degrees=0, scale=0, shift=0)
 
@@ -66,11 +70,12 @@ class _RandomOrder:
 
 
 class Batches:
-    """The batches of an epoch: images (N, 1 or 3, H, W) in [0, 1] and targets (N, 1 + classes, H, W).
+    """The batches of an epoch: images (N, 1 or 3, H, W) in [0, 1] and targets (N, maps, H, W).
 
-    Targets are 1 or 0, and -1 in the map of a class where the reference states none: the loss ignores that pixel. Soft
-    targets, (n, H, W) in [0, 1], replace the lesion map. Each batch is made in a thread while the one before it is in
-    use, on the device where it is needed.
+    The maps are lesion, each of `classes`, and lung if `lung_map` is set. Targets are 1 or 0, and -1 in the map of a
+    class where the reference states none: the loss ignores that pixel. Where two people read a scan, the lesion map is
+    the first reader's or the second's, at random. Soft targets, (n, H, W) in [0, 1], replace the lesion map. Each batch
+    is made in a thread while the one before it is in use, on the device where it is needed.
     """
 
     def __init__(
@@ -82,9 +87,13 @@ class Batches:
         order: _SequentialOrder | _RandomOrder,
         neighbours_mm: float,
         soft_targets: NDArray[np.float16] | None = None,
+        lung_map: bool = False,
+        thick_prob: float = 0.0,
     ) -> None:
         self.hu, self.labels = torch.from_numpy(slices.hu), torch.from_numpy(slices.labels)
-        self.input_indices = torch.from_numpy(slices.neighbour_indices(neighbours_mm))  # (n, 1 or 3)
+        self.lungs = torch.from_numpy(slices.lungs) if lung_map and slices.lungs is not None else None
+        self.second_reader = None if slices.second_reader is None else torch.from_numpy(slices.second_reader)
+        self.inputs = _Inputs(slices, neighbours_mm, thick_prob)
         self.soft_targets = None if soft_targets is None else torch.from_numpy(soft_targets)
         self.window, self.augmentation, self.order = window, augmentation, order
         self.classes = [CLASS_LABELS[name] for name in classes]
@@ -98,8 +107,9 @@ class Batches:
     def to_device(self, device: torch.device) -> None:
         """Move the slices to a device, and make the batches there from now on."""
         self.hu, self.labels = self.hu.to(device), self.labels.to(device)
-        self.input_indices = self.input_indices.to(device)
-        self.soft_targets = None if self.soft_targets is None else self.soft_targets.to(device)
+        self.lungs, self.second_reader, self.soft_targets = (
+            None if maps is None else maps.to(device) for maps in (self.lungs, self.second_reader, self.soft_targets)
+        )
 
     def shard(self, rank: int, world_size: int) -> None:
         """Yield from now on only one process's part of each batch: every `world_size`-th slice, starting at `rank`.
@@ -130,13 +140,75 @@ class Batches:
             yield ahead.result()
 
     def _make(self, key: BatchKey) -> Batch:
-        indices, seeds = torch.from_numpy(key[:, 0]).to(self.hu.device), key[:, 1].tolist()
-        hu = self.hu[self.input_indices[indices]].float()  # (N, 1 or 3, H, W)
-        maps = _label_maps(self.labels[indices], self.classes)
-        if self.soft_targets is not None:
-            maps[:, 0] = self.soft_targets[indices].float()
+        device, seeds = self.hu.device, key[:, 1].tolist()
+        averaged, weights = (torch.from_numpy(array).to(device) for array in self.inputs.of(key))
+        hu = (self.hu[averaged].float() * weights[:, None, :, None, None]).sum(2)  # (N, 1 or 3, H, W)
+        maps = self._maps(averaged[:, averaged.shape[1] // 2], weights, key)  # (N, maps, H, W)
         image, maps = augment(hu, maps, self.window, self.augmentation, seeds) if len(key) else (hu, maps)
-        return image, _targets(maps, soft=self.soft_targets is not None)
+        if self.lungs is None:
+            return image, _targets(maps, soft=self.soft_targets is not None)
+        lesions = _targets(maps[:, :-1], soft=self.soft_targets is not None)
+        return image, torch.cat((lesions, maps[:, -1:].round()), dim=1)
+
+    def _maps(self, averaged: Tensor, weights: Tensor, key: BatchKey) -> Tensor:
+        """Return the maps of a batch, (N, maps, H, W): each the weighted mean of the maps of (N, K) slices."""
+        slices = averaged.flatten()  # (N * K,)
+        maps = _label_maps(self.labels[slices], self.classes)  # (N * K, maps, H, W)
+        if self.second_reader is not None:
+            second, turn = self.second_reader[slices], torch.from_numpy(_coins(key, SECOND_READER, 0.5))
+            turn = turn.to(slices.device).repeat_interleave(averaged.shape[1])[:, None, None]
+            maps[:, 0] = torch.where(turn & (second != NOT_READ), (second == 1).float(), maps[:, 0])
+        if self.soft_targets is not None:
+            maps[:, 0] = self.soft_targets[slices].float()
+        if self.lungs is not None:
+            maps = torch.cat((maps, self.lungs[slices, None].float()), dim=1)
+        mean: Tensor = (maps.unflatten(0, averaged.shape) * weights[:, :, None, None, None]).sum(1)
+        return mean
+
+
+class _Inputs:
+    """The slices that each input is made of: the slice, its neighbours, and thin slices averaged to thick ones."""
+
+    def __init__(self, slices: Slices, neighbours_mm: float, thick_prob: float) -> None:
+        self.neighbours_mm, self.thick_prob, self.spacing_mm = neighbours_mm, thick_prob, slices.spacing_mm
+        self.thin = slices.neighbour_indices(neighbours_mm)  # (n, 1 or 3)
+        follows = (slices.case[1:] == slices.case[:-1]) & (slices.number[1:] == slices.number[:-1] + 1)
+        starts = np.flatnonzero(np.concatenate(([True], ~follows)))
+        run = np.searchsorted(starts, np.arange(len(slices)), side="right") - 1
+        self.first, self.last = starts[run], np.append(starts[1:], len(slices))[run] - 1  # of the scan of each slice
+
+    def of(self, key: BatchKey) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the (N, 1 or 3, K) slices whose mean each channel of the inputs is, and their (N, K) weights.
+
+        A thick slice is the mean of two to five consecutive slices, together at most `THICKEST_MM`.
+        """
+        indices, seeds = key[:, 0], key[:, 1]
+        thin = self.thin[indices]  # (N, 1 or 3)
+        if not self.thick_prob:
+            return thin[:, :, None], np.ones((len(key), 1), dtype=np.float32)
+        slices = np.repeat(thin[:, :, None], MOST_AVERAGED, axis=2)
+        weights = np.zeros((len(key), MOST_AVERAGED), dtype=np.float32)
+        for row, (index, thick) in enumerate(zip(indices, _coins(key, THICK, self.thick_prob), strict=True)):
+            spacing = float(self.spacing_mm[index])
+            most = 1 if math.isnan(spacing) or not thick else min(MOST_AVERAGED, int(THICKEST_MM / spacing))
+            count = 1 if most < 2 else int(np.random.default_rng((seeds[row], COUNT)).integers(2, most + 1))
+            if count > 1:
+                slices[row, :, :count] = self._thick(index, count)
+            weights[row, :count] = 1 / count
+        return slices, weights
+
+    def _thick(self, index: int, count: int) -> NDArray[np.int64]:
+        """Return the (1 or 3, count) slices of a thick slice and of its neighbours."""
+        first, last = self.first[index], self.last[index]
+        step = count * slices_apart(self.neighbours_mm, count * float(self.spacing_mm[index]))
+        centres = index + np.array([-step, 0, step] if self.neighbours_mm else [0])
+        centres = np.where((centres < first) | (centres > last), index, centres)
+        return np.clip(centres[:, None] + np.arange(count) - (count - 1) // 2, first, last)
+
+
+def _coins(key: BatchKey, stream: int, probability: float) -> NDArray[np.bool_]:
+    """Toss a coin for each slice of a batch, by the seed of its augmentation."""
+    return np.array([np.random.default_rng((seed, stream)).random() < probability for seed in key[:, 1]], dtype=bool)
 
 
 def _label_maps(labels: Tensor, classes: Sequence[int]) -> Tensor:
@@ -165,12 +237,15 @@ class SamplingConfig:
         samples: Slices in an epoch; 0 takes every slice once.
         balance: Weights a slice by (slices of its case)^-balance: 0 treats slices alike, 1 treats cases alike.
         lesion_free: Also sample slices of the lung without lesion, which the paper leaves out.
+        thick_prob: Probability that a thin slice is replaced by the mean of itself and its neighbours, as in a scan of
+            thicker slices.
     """
 
     batch_size: int = 4
     samples: int = 0
     balance: float = 0.0
     lesion_free: bool = False
+    thick_prob: float = 0.0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.samples < 0:
@@ -186,6 +261,7 @@ def training_batches(
     classes: Sequence[str] = (),
     neighbours_mm: float = 0.0,
     soft_targets: NDArray[np.float16] | None = None,
+    lung_map: bool = False,
 ) -> Batches:
     """Return shuffled, augmented batches.
 
@@ -198,11 +274,14 @@ def training_batches(
         classes: Names from `CLASS_LABELS`; each gets a target map after the lesion's.
         neighbours_mm: Distance of the slices below and above that are added to each image; 0 adds none.
         soft_targets: (n, height, width) in [0, 1] to replace the lesion map; None takes the reader's mask.
+        lung_map: Add a target map of the lungs.
     """
     slices_in_case = Counter(slices.case.tolist())
     weights = np.array([slices_in_case[case] ** -sampling.balance for case in slices.case.tolist()])
     order = _RandomOrder(weights, sampling.samples or len(slices), sampling.batch_size, seed)
-    return Batches(slices, window, classes, augmentation, order, neighbours_mm, soft_targets)
+    return Batches(
+        slices, window, classes, augmentation, order, neighbours_mm, soft_targets, lung_map, sampling.thick_prob
+    )
 
 
 def plain_batches(
@@ -211,7 +290,9 @@ def plain_batches(
     batch_size: int,
     classes: Sequence[str] = (),
     neighbours_mm: float = 0.0,
+    lung_map: bool = False,
 ) -> Batches:
     """Return all slices in order and without augmentation, for scoring; arguments as for `training_batches`."""
     order = _SequentialOrder(len(slices), batch_size)
-    return Batches(slices, window, classes, NO_AUGMENTATION, order, neighbours_mm)
+    first_reader = replace(slices, second_reader=None)
+    return Batches(first_reader, window, classes, NO_AUGMENTATION, order, neighbours_mm, lung_map=lung_map)

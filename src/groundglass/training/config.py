@@ -79,6 +79,7 @@ class RunConfig(StrictModel):
     Attributes:
         name: Name of the run.
         classes: Output maps in addition to lesion: any of `ground-glass`, `consolidation`, `effusion`.
+        lung_map: Also learn where the lungs are, as a second task; exported models leave this map out.
         baseline: A baseline architecture in place of the paper's network; it uses only the widths of `network`.
         field: Field of view, size and intensity window of the input.
         network: Widths and switches of the network; its output follows from `classes`, its input from `field`.
@@ -91,6 +92,7 @@ class RunConfig(StrictModel):
 
     name: str
     classes: tuple[str, ...] = ()
+    lung_map: bool = False
     baseline: Architecture | None = None
     field: FieldConfig = FieldConfig()
     network: NetworkConfig = NetworkConfig()
@@ -113,6 +115,8 @@ class RunConfig(StrictModel):
             raise ValueError("field.neighbours_mm needs sampling.lesion_free = true: neighbours may be free of lesion")
         if self.teachers.weight and not self.loss.cross_entropy:
             raise ValueError("teachers.weight needs loss.cross_entropy above 0: a Tversky loss rounds soft targets")
+        if self.baseline and self.lung_map:
+            raise ValueError(f"{self.baseline} learns no lungs: leave out lung_map")
         if self.baseline and self.network != NetworkConfig(self.network.widths):
             raise ValueError(f"{self.baseline} has no switches: leave only widths in [network]")
         _ = self.network_config  # raises ValueError if no such network can be built
@@ -125,11 +129,16 @@ class RunConfig(StrictModel):
 
     @property
     def network_config(self) -> NetworkConfig | BaselineConfig:
-        """Complete configuration of the network, with its numbers of input slices and output maps."""
+        """Complete configuration of the network that is exported, with its numbers of input slices and output maps."""
         slices, classes = 3 if self.field.neighbours_mm else 1, len(self.output_classes)
         if self.baseline:
             return BaselineConfig(self.baseline, self.network.widths, classes, slices)
         return replace(self.network, classes=classes, slices=slices)
+
+    @property
+    def training_network(self) -> NetworkConfig | BaselineConfig:
+        """Configuration of the network that is trained: the exported one, with a map of the lungs if configured."""
+        return replace(self.network_config, classes=len(self.output_classes) + self.lung_map)
 
 
 # {key of version 0.1: its name since 0.2}, as dotted paths in the configuration of a training.

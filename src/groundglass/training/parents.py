@@ -95,12 +95,12 @@ class ParentModels:
         if self.start is None:
             return None
         card = self.start.card
-        if card.classes != config.output_classes:
+        if card.classes != config.output_classes[: len(card.classes)]:
             raise ConfigError(
                 f"{self.start.path} has the output maps {', '.join(card.classes)}, but {config.name} has "
-                f"{', '.join(config.output_classes)}: start from a model with the same classes"
+                f"{', '.join(config.output_classes)}: start from a model with the same classes, or the first of them"
             )
-        return adapt_weights(self.start.weights, parse_network_config(card.network), config.network_config)
+        return adapt_weights(self.start.weights, parse_network_config(card.network), config.training_network)
 
     def soft_targets(self, slices: Slices, config: RunConfig) -> NDArray[np.float16] | None:
         """Mix the teachers' mean probability of lesion, weighted by `teachers.weight`, with the reader's mask.

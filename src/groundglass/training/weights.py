@@ -28,7 +28,8 @@ def load_network(checkpoint: Path, network: NetworkConfig | BaselineConfig) -> L
         raise TrainingError(f"{checkpoint} does not exist: train first")
     module = untrained_module(network)
     try:
-        module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(_without_auxiliary_maps(stored, module.state_dict()))
     except RuntimeError as error:
         raise TrainingError(
             f"{checkpoint} does not match the config.json beside it: {str(error).splitlines()[0]}"
@@ -54,12 +55,21 @@ def exported_weights(model: Path, network: NetworkConfig | BaselineConfig) -> St
     return weights
 
 
+def _without_auxiliary_maps(stored: StateDict, expected: StateDict) -> StateDict:
+    """Return weights without the output maps that were learned after those which a network has."""
+    return {
+        name: weight[: len(expected[name])] if ".segment." in name and name in expected else weight
+        for name, weight in stored.items()
+    }
+
+
 def adapt_weights(
     weights: StateDict, source: NetworkConfig | BaselineConfig, target: NetworkConfig | BaselineConfig
 ) -> StateDict:
-    """Return the weights of one network for another: the same network, or its 2.5D version.
+    """Return the weights of one network for another: the same network, its 2.5D version, or one with more output maps.
 
-    The weights of the neighbouring slices are set to 0, so that the 2.5D network starts with the 2D network's output.
+    The weights of the neighbouring slices are set to 0, so that the 2.5D network starts with the 2D network's output;
+    those of further output maps are set to 0, too.
 
     Args:
         weights: Weights of `source`.
@@ -67,19 +77,21 @@ def adapt_weights(
         target: The network to initialise.
 
     Raises:
-        TrainingError: The networks differ in more than their input slices.
+        TrainingError: The networks differ in more than their input slices and output maps, or `source` has more.
     """
-    if replace(source, slices=target.slices) != target or source.slices > target.slices:
+    same = replace(source, slices=target.slices, classes=target.classes) == target
+    if not same or source.slices > target.slices or source.classes > target.classes:
         raise TrainingError(
             f"the initial weights are of another network ({source}): choose a model with the same switches ({target})"
         )
-    if source.slices == target.slices:
-        return weights
-    expected, adapted = untrained_module(target).state_dict(), dict(weights)
+    adapted = {name: torch.zeros_like(weight) for name, weight in untrained_module(target).state_dict().items()}
     for name, weight in weights.items():
-        if weight.shape != expected[name].shape:  # (filters, 1, 3, 3), expected (filters, 3, 3, 3)
-            zeros = torch.zeros_like(weight)
-            adapted[name] = torch.cat((zeros, weight, zeros), dim=1)
+        if ".segment." in name:  # (maps, ...)
+            adapted[name][: len(weight)] = weight
+        elif weight.shape != adapted[name].shape:  # (filters, 1, 3, 3), expected (filters, 3, 3, 3)
+            adapted[name][:, 1:2] = weight
+        else:
+            adapted[name] = weight
     return adapted
 
 
