@@ -3,7 +3,14 @@
     python bench/held_out.py PREPARED RUN...                 # each run by itself
     python bench/held_out.py PREPARED RUN... --mirrored      # mean prediction of each slice and its mirror image
     python bench/held_out.py PREPARED RUN... --together      # mean of the predictions of runs trained on one split
+    python bench/held_out.py PREPARED RUN... --where         # where the false volume lies, and lesions by size
     python bench/held_out.py PREPARED --study STUDY.toml STUDY   # each row of a study, compared with its first row
+
+`--where` divides the marked pixels that are no lesion, at each run's own threshold, by the lungs of the prepared
+folder: `lesion border` within 3 pixels of a lesion; `dome` within 6 pixels of the lung's outline in the lowest third of
+its slices, inside or outside; `abdomen` further outside there; `lung border` within 3 pixels of the outline further up;
+`hilum` in the middle third and the third of the field of view around its middle; `elsewhere`. A pixel of the network's
+grid is about 1.5 mm. The volume of a pixel follows from the lesion in the file and on the grid.
 
 A recipe is chosen on runs on the splits `final-fold-N`, which do not contain the public test volumes.
 """
@@ -11,24 +18,28 @@ A recipe is chosen on runs on the splits `final-fold-N`, which do not contain th
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from sklearn.metrics import average_precision_score
 
-from groundglass.data.prepared import read_prepared
+from groundglass.data.prepared import Manifest, read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, resolve_split
+from groundglass.evaluation.lesions import Region, match_regions, score_by_size
 from groundglass.metrics import Confusion
 from groundglass.training.batches import SCORING_BATCH, plain_batches
 from groundglass.training.finished_run import open_run
+from groundglass.training.held_out import lesion_probability
 from groundglass.training.study.plan import read_study
 
 THRESHOLDS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
+PLACES = ("lesion border", "dome", "abdomen", "lung border", "hilum", "elsewhere")
 AVERAGE_PRECISION, DICE_AT_HALF = 0, 1 + THRESHOLDS.index(0.5)  # indices of the scores of a scan
 Scores: TypeAlias = Mapping[str, Sequence[float]]  # {scan: average precision, then Dice at each threshold}
 
@@ -39,14 +50,18 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="*")
     parser.add_argument("--mirrored", action="store_true")
     parser.add_argument("--together", action="store_true")
+    parser.add_argument("--where", action="store_true")
     parser.add_argument("--study", type=Path, nargs=2, metavar=("STUDY.toml", "STUDY"))
     arguments = parser.parse_args()
     if bool(arguments.runs) == bool(arguments.study):
         parser.error("name runs, or a study with --study")
-    _, slices = read_prepared(arguments.prepared)
+    manifest, slices = read_prepared(arguments.prepared)
     if arguments.study:
         file, folder = arguments.study
         _print_rows(file, folder, slices)
+        return
+    if arguments.where:
+        _print_places(arguments.runs, slices, manifest, arguments.mirrored)
         return
     print(f"| runs | scan | average precision | {' | '.join(f'Dice at {threshold:g}' for threshold in THRESHOLDS)} |")
     print("|---" * (3 + len(THRESHOLDS)) + "|")
@@ -71,16 +86,66 @@ def _scores(runs: Sequence[Path], slices: Slices, mirrored: bool = False) -> Sco
     return scores
 
 
-@torch.inference_mode()
 def _probability(run: Path, slices: Slices, mirrored: bool) -> NDArray[np.float32]:
     module, card = open_run(run, run.name)
-    probabilities = []
-    for image, _ in plain_batches(slices, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm):
-        probability = torch.sigmoid(module(image)[:, 0])
-        if mirrored:
-            probability = (probability + torch.sigmoid(module(image.flip(3))[:, 0]).flip(2)) / 2
-        probabilities.append(probability.numpy())
-    return np.concatenate(probabilities)
+    batches = plain_batches(slices, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm)
+    return np.concatenate([lesion_probability(module, image, mirrored) for image, _ in batches])
+
+
+def _print_places(runs: Sequence[Path], slices: Slices, manifest: Manifest, mirrored: bool) -> None:
+    """Print for each held-out scan where the false volume lies, and for all of them the lesions found by size."""
+    regions: list[Region] = []
+    print(f"| run | scan | lesion ml | marked ml | {' | '.join(f'{place}, false ml' for place in PLACES)} |")
+    print("|---" * (4 + len(PLACES)) + "|")
+    for run in runs:
+        split = Split.model_validate_json((run / "split.json").read_bytes())
+        threshold = open_run(run, run.name)[1].threshold
+        held_out = slices.where(resolve_split(split, slices).test & (slices.source != "slices"))
+        for case in (entry for entry in manifest.cases if entry.name in set(held_out.case.tolist())):
+            scan = held_out.where(held_out.case == case.name)
+            predicted, truth = _probability(run, scan, mirrored) >= threshold, scan.labels > 0
+            pixel_ml = math.prod(case.spacing_mm or (0.0,)) / 1000 * sum(case.pixels.values()) / max(1, truth.sum())
+            assert scan.lungs is not None, "a prepared folder holds the lungs"
+            false = places_of_false_pixels(predicted, truth, scan.lungs)
+            volumes = [truth.sum(), predicted.sum(), *(false[place] for place in PLACES)]
+            cells = [run.name, case.name, *(f"{count * pixel_ml:.1f}" for count in volumes)]
+            print(f"| {' | '.join(cells)} |", flush=True)
+            regions += match_regions(predicted, truth, pixel_ml, case.name, [case.name] * len(scan))
+    print("\n| size | lesions found | marked regions that are lesion |\n|---|---|---|")
+    for row in score_by_size(regions, "ml"):
+        print(f"| {row.size_class} | {row.found} of {row.recall.rows} | {row.right} of {row.precision.rows} |")
+
+
+def places_of_false_pixels(
+    predicted: NDArray[np.bool_], truth: NDArray[np.bool_], lungs: NDArray[np.bool_]
+) -> dict[str, int]:
+    """Count the pixels that are marked and no lesion by where they lie; all masks are (z, y, x) from feet to head."""
+    shown = np.flatnonzero(lungs.any((1, 2)))
+    height = (np.arange(len(lungs)) - shown[0]) / max(1, shown[-1] - shown[0])
+    low, middle = (part[:, None, None] for part in (height < 1 / 3, abs(height - 0.5) < 1 / 6))
+    column = np.abs(np.arange(lungs.shape[2]) / lungs.shape[2] - 0.5) < 1 / 6
+    to_lesion = _distance(truth)
+    to_outline = np.where(lungs, _distance(~lungs), _distance(lungs))
+    rules = {
+        "lesion border": to_lesion <= 3,
+        "dome": low & (to_outline <= 6),
+        "abdomen": low & ~lungs,
+        "lung border": to_outline <= 3,
+        "hilum": middle & column,
+        "elsewhere": np.ones(lungs.shape, bool),
+    }
+    left, counts = predicted & ~truth, {}
+    for place, rule in rules.items():
+        counts[place] = int((left & rule).sum())
+        left = left & ~rule
+    return counts
+
+
+def _distance(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the distance of each pixel from the mask of its slice, infinite where that is empty."""
+    return np.stack(
+        [ndimage.distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf) for mask in masks]
+    )
 
 
 def _print_rows(file: Path, folder: Path, slices: Slices) -> None:

@@ -64,7 +64,7 @@ def main() -> None:
 
 def _step(config: RunConfig, batches: Batches, device: torch.device) -> tuple[Callable[..., None], int]:
     """Return a function that does a step on a batch (by default the first one), and the operations of a step."""
-    network = build_network(config.network_config).to(device)
+    network = build_network(config.training_network).to(device)
     if device.type == "cuda":
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     first = next(iter(batches))
@@ -113,7 +113,7 @@ class _Variant:
         self, config: RunConfig, device: torch.device, half: bool, channels_last: bool, compiled: bool
     ) -> None:
         torch.manual_seed(0)
-        network = build_network(config.network_config).to(device)
+        network = build_network(config.training_network).to(device)
         if channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimiser = torch.optim.AdamW(network.parameters(), config.training.learning_rate)
