@@ -1,13 +1,16 @@
 """Measure the paper's network and its baselines by engine and precision, and whole scans through `groundglass segment`.
 
     python bench/engine.py networks [--size 512] [--rounds 3]    # each network on whole slices, in every engine
-    python bench/engine.py scan [--widths 32 64 128 256 512] [--slices 300]    # the whole of `groundglass segment`
+    python bench/engine.py scan [--slices 300] [--input SCAN]    # `groundglass segment` against the network alone
+    python bench/engine.py layers                                # where the network's own time goes
+    python bench/engine.py precisions [--widths 32 64 128 256 512]    # `groundglass segment` in each precision
     python bench/engine.py growth                                # cost by slices, threads, input size and workers
     python bench/engine.py startup                               # one picture from process start; --help; import
     python bench/engine.py batching                              # batches, streams and fixed shapes, on the lung field
     python bench/engine.py gpu                                   # each network on whole slices on a GPU, in bfloat16
 
-Weights are random: they do not change the time. Only times of one call can be compared with each other.
+`scan` and `layers` run the bundled model; elsewhere weights are random, which does not change the time. Only times of
+one call can be compared with each other.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from groundglass.files import sha256_of
 from groundglass.inference.engine import OnnxRuntimeEngine, OpenVINOEngine, int8_model_path, no_telemetry
 from groundglass.inference.engine_config import EngineConfig, Precision
-from groundglass.inference.model_card import ModelCard, Quantized, write_card
+from groundglass.inference.model_card import ModelCard, Quantized, bundled_model, read_card, write_card
 from groundglass.io import nifti
 from groundglass.network.baselines import BaselineConfig
 from groundglass.network.losses import LossConfig
@@ -43,6 +46,7 @@ from groundglass.scan.phantom import chest_phantom
 from groundglass.training.export import write_onnx
 from groundglass.training.module import LesionModule, TrainingConfig
 from groundglass.training.quantize import write_int8
+from network_time import Cost, product_rate, profile_layers, time_alone
 
 PAPER_SECONDS = 0.29  # a 512 x 512 slice on a Quadro P5000
 WIDTHS = (32, 64, 128, 256, 512)
@@ -52,13 +56,14 @@ Run = Callable[[np.ndarray], object]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for command in (networks, scan, growth, startup, batching, gpu):
+    for command in (networks, scan, layers, precisions, growth, startup, batching, gpu):
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         sub.set_defaults(command=command)
         sub.add_argument("--size", type=int, default=512, help="Height and width of the network's input in pixels.")
         sub.add_argument("--rounds", type=int, default=3, help="Number of repetitions whose median counts.")
         sub.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="Channels of each level of the network.")
         sub.add_argument("--slices", type=int, default=300, help="Number of slices of the phantom.")
+        sub.add_argument("--input", type=Path, nargs="+", default=(), help="Scans instead of the phantom.")
         sub.add_argument("--device", default="cuda", help="Device for the command gpu.")
         sub.add_argument("--json", type=Path, help="JSON file for the results, for bench/plots.py.")
     arguments = parser.parse_args()
@@ -118,6 +123,53 @@ def _engines(module: LesionModule, path: Path, images: np.ndarray) -> dict[str, 
 
 
 def scan(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measure whole commands with the bundled model, in turns with its network alone on as many slices."""
+    results: dict[str, Any] = {}
+    print("| input | slices with lung | whole command, s (of all cores) | network alone | ratio | MiB | load |")
+    print("|---|---|---|---|---|---|---|")
+    for source in arguments.input or [_write_phantom(arguments.slices, folder)]:
+        whole, alone, peaks, slices = [], [], [], 0
+        for _ in range(arguments.rounds):
+            before = os.times()
+            seconds, peak = _measure_command(["segment", str(source), "-o", str(folder / "out")])
+            after = os.times()
+            used = after.children_user + after.children_system - before.children_user - before.children_system
+            whole.append(Cost(seconds, used))
+            peaks.append(peak)
+            lung = json.loads((folder / "out" / "findings.json").read_text())["profile"]["lung"]
+            slices = int(np.count_nonzero(lung))
+            alone.append(time_alone(slices))
+        (whole_s, whole_cpu), (alone_s, alone_cpu) = (np.median(costs, axis=0) for costs in (whole, alone))
+        print(
+            f"| {source.name} | {slices} | {whole_s:.1f} ({whole_cpu:.1f}) | {alone_s:.1f} ({alone_cpu:.1f}) | "
+            f"{whole_s / alone_s:.2f} ({whole_cpu / alone_cpu:.2f}) | {max(peaks):.0f} | {os.getloadavg()[0]:.0f} |",
+            flush=True,
+        )
+        results[source.name] = {"slices": slices, "whole": whole, "alone": alone, "mib": peaks}
+    return results
+
+
+def layers(arguments: argparse.Namespace, _: Path) -> dict[str, Any]:
+    """Print where the network's own time goes, in milliseconds a slice on one core, by OpenVINO's own profile."""
+    results = profile_layers(arguments.rounds)
+    print(f"| ms a slice, one core | {' | '.join(results)} |\n|---|{'---|' * len(results)}")
+    for part in dict.fromkeys(part for parts in results.values() for part in parts):
+        print(f"| {part} | {' | '.join(f'{parts.get(part, 0):.1f}' for parts in results.values())} |")
+    print(f"| all | {' | '.join(f'{sum(parts.values()):.1f}' for parts in results.values())} |")
+    card = read_card(bundled_model())
+    module = _module(NetworkConfig(**{**card.network, "widths": tuple(card.network["widths"])}))
+    gflop = _flop(module, np.zeros((1, *card.input_shape), dtype=np.float32)) / 1e9
+    rates = {name: product_rate(name) for name in results}
+    for name, rate in rates.items():
+        reached = gflop / sum(results[name].values()) * 1000
+        share = 100e9 * reached / rate
+        print(
+            f"{name}: {gflop:.1f} GFLOP a slice, {reached:.0f} GFLOP/s, {share:.0f} % of a product's {rate / 1e9:.0f}"
+        )
+    return {"layers": results, "gflop": gflop, "rates": rates}
+
+
+def precisions(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure the whole process of `groundglass segment` on a phantom of many slices, in each precision."""
     source = _write_phantom(arguments.slices, folder)
     model = _write_model(tuple(arguments.widths), folder)

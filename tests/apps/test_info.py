@@ -3,17 +3,20 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from groundglass.apps.info import describe_input
+from groundglass.apps.info import SAMPLED_SLICES, describe_input
 from groundglass.errors import FormatError
+from groundglass.inference.lung_network import LungMaps, LungNetwork
 from groundglass.io import nifti
 from groundglass.io.dicom_options import DicomOptions
-from groundglass.scan.phantom import Phantom
+from groundglass.scan.phantom import Phantom, chest_phantom
 from helpers.dicom_phantom import NAME, write_series
 
 
@@ -76,3 +79,21 @@ def test_the_command_prints_json_and_loads_neither_torch_nor_openvino(phantom: P
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["shape"] == list(phantom.scan.geometry.shape)
     assert done.stderr.strip() == "['onnxruntime']"  # which the lungs need
+
+
+def test_lungs_are_looked_for_in_a_few_slices_of_many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nifti.write_scan(chest_phantom(shape=(200, 64, 80)).scan, tmp_path / "many.nii.gz")
+    seen = 0
+    run = LungNetwork.maps
+
+    def counting(network: LungNetwork, slices: Iterable[Any], limits: tuple[float, float] | None) -> Iterator[LungMaps]:
+        nonlocal seen
+        for found in run(network, slices, limits):
+            seen += 1
+            yield found
+
+    monkeypatch.setattr(LungNetwork, "maps", counting)
+    info = describe_input(tmp_path / "many.nii.gz")
+    assert info.refused is None
+    assert info.shape == (200, 64, 80)
+    assert 0 < seen <= 2 * SAMPLED_SLICES

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, save
+from scipy.special import expit
 
 from groundglass.errors import EngineError
 from groundglass.inference import engine as engines
@@ -18,6 +19,7 @@ from groundglass.inference.engine import (
     int8_model_path,
     no_telemetry,
     open_engine,
+    sigmoid,
 )
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 
@@ -116,15 +118,23 @@ def test_the_int8_version_runs_only_on_request(double_plus_one: Path) -> None:
         assert choose_model_file(double_plus_one, config) == double_plus_one
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_bfloat16_is_the_default_where_the_cpu_supports_it(
-    native: bool, double_plus_one: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("native", "cpu", "flags", "expected"),
+    [
+        (True, "Intel(R) Xeon(R) Processor", "avx512_bf16 amx_bf16", "bf16"),
+        (True, "Intel(R) Xeon(R) Processor", "avx512_bf16", "f32"),
+        (True, "AMD EPYC 9R14", "avx512_bf16", "bf16"),
+        (False, "Intel(R) Xeon(R) Processor", "", "f32"),
+    ],
+)
+def test_bfloat16_is_the_default_where_it_is_faster(
+    native: bool, cpu: str, flags: str, expected: str, double_plus_one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import openvino
 
     class Core:
-        def get_property(self, *_: str) -> list[str]:
-            return ["FP32", "BF16"] if native else ["FP32"]
+        def get_property(self, _: str, name: str) -> list[str] | str:
+            return cpu if name == "FULL_DEVICE_NAME" else ["FP32", "BF16"] if native else ["FP32"]
 
         def read_model(self, path: Path) -> Path:
             return path
@@ -132,15 +142,21 @@ def test_bfloat16_is_the_default_where_the_cpu_supports_it(
         def compile_model(self, _: Path, device: str, settings: dict[str, str]) -> dict[str, str]:
             return settings
 
+    cpu_info = double_plus_one.with_name("cpuinfo")
+    cpu_info.write_text(f"flags : fpu {flags}\n")
+    monkeypatch.setattr(engines, "CPU_INFO", cpu_info)
     monkeypatch.setattr(openvino, "Core", Core)
     monkeypatch.setattr(openvino, "AsyncInferQueue", lambda settings: settings)
     engine = OpenVINOEngine(double_plus_one)
-    assert engine.card.precision == ("bf16" if native else "f32")
+    assert engine.card.precision == expected
     assert vars(engine)["_queue"]["INFERENCE_PRECISION_HINT"] == engine.card.precision
     assert OpenVINOEngine(double_plus_one, EngineConfig(precision=Precision.F32)).card.precision == "f32"
-    if not native:
+    asked = EngineConfig(precision=Precision.BF16)
+    if native:
+        assert OpenVINOEngine(double_plus_one, asked).card.precision == "bf16"
+    else:
         with pytest.raises(EngineError, match="does not compute in bfloat16: ask for --precision f32"):
-            OpenVINOEngine(double_plus_one, EngineConfig(precision=Precision.BF16))
+            OpenVINOEngine(double_plus_one, asked)
 
 
 def test_results_of_images_of_one_shape_are_in_the_order_of_the_images(double_plus_one: Path) -> None:
@@ -157,6 +173,16 @@ def test_a_file_that_no_engine_accepts_is_refused_with_the_reason_of_each(tmp_pa
     path.write_bytes(b"not a model")
     with pytest.raises(EngineError, match=r"no engine can run model\.onnx: openvino: .*; onnxruntime: "):
         open_engine(path)
+
+
+def test_probabilities_are_those_of_scipy_to_a_rounding() -> None:
+    numbers = np.random.default_rng(0).normal(0, 20, 100_000)
+    logits = np.append(numbers, [0, 88.8, -88.8, -150, 150, np.inf, -np.inf]).astype(np.float32)
+    expected = expit(logits)
+    found = sigmoid(logits)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() <= 2**-23
+    assert (found != expected).mean() < 0.001
 
 
 @pytest.mark.parametrize("before", [None, "", "false"])
@@ -185,3 +211,16 @@ def test_opening_an_engine_calls_no_host_and_leaves_the_environment_alone(double
     program = [sys.executable, "-c", code, str(double_plus_one)]
     done = subprocess.run(program, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "False\n"
+
+
+def test_onnx_runtime_writes_no_id_of_the_device_and_sends_nothing(double_plus_one: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from groundglass.inference.engine import OnnxRuntimeEngine\n"
+        "OnnxRuntimeEngine(Path(sys.argv[1]))"
+    )
+    kept_out = ("CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY")
+    environment = {name: value for name, value in os.environ.items() if name not in kept_out}
+    (tmp_path / "home").mkdir()
+    environment["HOME"] = str(tmp_path / "home")  # where its telemetry keeps the id, and what it has not sent yet
+    subprocess.run([sys.executable, "-c", code, str(double_plus_one)], env=environment, check=True)
+    assert list((tmp_path / "home").rglob("*")) == []

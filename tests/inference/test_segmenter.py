@@ -150,3 +150,23 @@ def test_in_float32_the_mask_is_the_same_for_every_batch_and_number_of_threads(
     assert voxels_per_slice(masks[0]).any()
     for other in masks[1:]:
         assert np.array_equal(masks[0], other)
+
+
+def test_a_mirrored_prediction_is_the_mean_of_the_slice_and_its_mirror_image() -> None:
+    hu = lung_with_square()
+    boxes = field(hu.shape, {2: Box(10, 90, 10, 110)})
+
+    class Sides(FakeEngine):
+        """An engine that finds lesion in the left half of whatever it sees."""
+
+        def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            logits = np.full_like(images, -20.0)
+            logits[..., : images.shape[3] // 2] = 20.0
+            return logits
+
+    card = segmenter()[0].card
+    ((_, _, plain, _),) = Segmenter(card, Sides()).slice_predictions(hu, boxes)
+    ((_, _, mean, _),) = Segmenter(card.model_copy(update={"mirrored": True}), Sides()).slice_predictions(hu, boxes)
+    assert plain[0].mean() == pytest.approx(0.5)
+    assert plain[0].max() == pytest.approx(1)
+    assert mean == pytest.approx(0.5)

@@ -23,7 +23,7 @@ from groundglass.scan.intensity import recognise_numbers
 from groundglass.scan.scan import DicomSeries, ImageStack, Scan
 from groundglass.strict_model import StrictModel
 
-SAMPLED_SLICES = 12  # slices of a DICOM series whose pixels are decoded
+SAMPLED_SLICES = 12  # slices in which lungs are looked for, and, of a DICOM series, whose pixels are decoded
 MORE_SLICES = 48  # the same, if those show no lung
 _DIRECTIONS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
 
@@ -122,8 +122,11 @@ def describe_input(path: Path, dicom: DicomOptions | None = None) -> InputInfo:
             if kind != "folder":
                 raise
     scan = read_scan(path)
+    told = _foretell(_some_slices(scan, SAMPLED_SLICES), scan)
+    if _may_have_missed_lungs(told):
+        told = _foretell(_some_slices(scan, MORE_SLICES), scan)
     name = "folder of pictures" if kind == "folder" else kind
-    return InputInfo(format=name, notes=scan.notes, **_describe_grid(scan.geometry) | _foretell(scan))
+    return InputInfo(format=name, notes=scan.notes, **_describe_grid(scan.geometry) | told)
 
 
 def _describe_dicom(listing: SeriesListing, kind: str, dicom: DicomOptions) -> InputInfo:
@@ -146,9 +149,10 @@ def _describe_dicom(listing: SeriesListing, kind: str, dicom: DicomOptions) -> I
 def _describe_series_of_scan(listing: SeriesListing, series: ImageSeries, dicom: DicomOptions) -> dict[str, Any]:
     """Describe the scan that a series is read as, by its headers and the pixels of a few slices."""
     sampled = sample_series(listing, series, SAMPLED_SLICES, dicom)
-    told = _foretell(sampled.scan)
-    if "refused" in told and "intensity" in told:  # no lung in a few slices: look into more of them
-        told = _foretell(sample_series(listing, series, MORE_SLICES, dicom).scan)
+    told = _foretell(sampled.scan, sampled.scan)
+    if _may_have_missed_lungs(told):
+        more = sample_series(listing, series, MORE_SLICES, dicom).scan
+        told = _foretell(more, more)
     notes = (*sampled.scan.notes, *_dicom_result_notes(sampled.source))
     return _describe_grid(sampled.geometry) | {"notes": notes} | told
 
@@ -163,27 +167,32 @@ def _dicom_result_notes(series: DicomSeries) -> tuple[str, ...]:
         return (f"{SEG_FILE} and {SR_FILE} will be left out: {error}",)
 
 
-def _foretell(scan: Scan) -> dict[str, Any]:
-    """Return what the values are recognised as, and why `segment` would refuse them; of a volume, by some slices."""
+def _foretell(sample: Scan, scan: Scan) -> dict[str, Any]:
+    """Return what the values of a scan are recognised as, and why `segment` would refuse it, by a sample of it."""
     fields: dict[str, Any] = {}
     try:
         fields["intensity"] = recognise_numbers(scan).reason
-        fields["intensity"] = find_lungs(_some_slices(scan)).intensity.reason
+        fields["intensity"] = find_lungs(sample).intensity.reason
     except InputError as error:
         fields["refused"] = f"{error}; {scan.choice}" if scan.choice else str(error)
     return fields
 
 
-def _some_slices(scan: Scan) -> Scan:
-    """Return some axial slices of a scan: all of an image stack, at most `MORE_SLICES` of a volume."""
+def _may_have_missed_lungs(told: dict[str, Any]) -> bool:
+    """Return whether a scan was refused by what its sample shows, and not by its numbers."""
+    return "refused" in told and "intensity" in told
+
+
+def _some_slices(scan: Scan, count: int) -> Scan:
+    """Return some axial slices of a scan: all of an image stack, at most `count` of a volume."""
     view = AxialView(scan.geometry)
     values, geometry = view.to_axial(scan.values), view.geometry
-    if isinstance(scan, ImageStack) or len(values) <= MORE_SLICES:
+    if isinstance(scan, ImageStack) or len(values) <= count:
         return scan
-    chosen = np.linspace(0, len(values) - 1, MORE_SLICES).astype(int)
+    chosen = np.linspace(0, len(values) - 1, count).astype(int)
     affine_lps = geometry.affine_lps.copy()
-    affine_lps[:, 0] *= (len(values) - 1) / (MORE_SLICES - 1)
-    grid = replace(geometry, shape=(MORE_SLICES, *geometry.shape[1:]), affine_lps=affine_lps)
+    affine_lps[:, 0] *= (len(values) - 1) / (count - 1)
+    grid = replace(geometry, shape=(count, *geometry.shape[1:]), affine_lps=affine_lps)
     return replace(scan, values=values[chosen], geometry=grid)
 
 

@@ -27,13 +27,15 @@ class EngineConfig:
 
     Attributes:
         engine: The engine; None: the first that is installed and accepts the model.
-        precision: Number format of the computation; None: bf16 where the CPU supports it natively, else f32.
+        precision: Number format of the computation; None: bf16 where the CPU is faster in it, else f32.
         threads: Number of threads; None: one for each core.
+        fast: Look at each slice once, even with a model that averages it with its mirror image.
     """
 
     engine: EngineName | None = None
     precision: Precision | None = None
     threads: int | None = None
+    fast: bool = False
 
 
 DEFAULT_ENGINE_CONFIG = EngineConfig()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
-from groundglass.inference.engine import Engine, OnnxRuntimeEngine
+from groundglass.inference.engine import Engine, OnnxRuntimeEngine, sigmoid
 from groundglass.inference.engine_config import EngineConfig
 from groundglass.inference.model_card import BUNDLED_LUNGS, bundled_model, read_card
+from groundglass.parallel import map_in_threads
 from groundglass.scan.crop import resize_slice
 from groundglass.workers import available_cores
 
@@ -49,10 +47,7 @@ class LungNetwork:
             slices: (y, x) each, slices or parts of them of any size, in any numbers that rise with HU.
             limits: Numbers beyond which all looks alike to the network, where the window is known.
         """
-        remaining = iter(slices)
-        with ThreadPoolExecutor(self._threads) as pool:
-            while some := list(islice(remaining, 4 * self._threads)):
-                yield from pool.map(partial(self._run, limits=limits), some)
+        return map_in_threads(partial(self._run, limits=limits), slices, self._threads)
 
     def _run(self, plane: NDArray[Any], limits: tuple[float, float] | None) -> LungMaps:
         levels = resize_slice(plane, INSIDE, INSIDE)
@@ -60,7 +55,7 @@ class LungNetwork:
         if not inside.any():  # padding alone
             return LungMaps(levels, np.zeros((2, INSIDE, INSIDE), np.float32))
         logits = self._engine.run(framed(inside))[0, :, FRAME:-FRAME, FRAME:-FRAME]
-        return LungMaps(levels, expit(logits))
+        return LungMaps(levels, sigmoid(logits))
 
 
 @cache

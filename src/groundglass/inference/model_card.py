@@ -67,6 +67,35 @@ class TrainedOn(BaseModel):
         return bool({case, *(f"{case}:{number}" for number in numbers)} & set(self.members))
 
 
+class BurdenInterval(BaseModel):
+    """How far the true share of lung that lesion fills may be from the one found, from scans that folds held out.
+
+    The share that a reader would mark is taken to lie in [low * (share + offset) - offset, high * (share + offset) -
+    offset]. `low` and `high` are the conformal quantiles (Vovk, Gammerman and Shafer 2005) that hold 80 % of new scans.
+
+    Attributes:
+        offset_percent: Share of lung in percent below which differences no longer scale with the share.
+        low: Ratio at the lower end.
+        high: Ratio at the upper end.
+        readings: Number of readings that it comes from; a scan that two people read counts as two.
+        coverage: Share of these readings that lie in the interval that the other scans give.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    offset_percent: float
+    low: float
+    high: float
+    readings: int
+    coverage: float
+
+    def of(self, share_percent: float) -> tuple[float, float]:
+        """Return the interval of a share, from 0 to 100 %."""
+        ends = ((share_percent + self.offset_percent) * ratio - self.offset_percent for ratio in (self.low, self.high))
+        low, high = (min(100.0, max(0.0, end)) for end in ends)
+        return low, high
+
+
 class ModelCard(BaseModel):
     """Everything that inference needs to know of a model, and everything that a user should know.
 
@@ -80,6 +109,8 @@ class ModelCard(BaseModel):
         neighbours_mm: Distance in mm of the slices below and above that are input channels too; 0: the slice alone.
         classes: Meaning of each output map.
         threshold: Probability from which on a pixel is lesion.
+        mirrored: Whether the prediction of each slice is averaged with that of its mirror image.
+        burden_interval: How certain the share of lung is that lesion fills; None: not known.
         training_data: Datasets that it was trained on, and their licences.
         trained_on: The training data case by case; None: not known, the card is from an older version.
         never_trained_on: The public test part.
@@ -103,6 +134,8 @@ class ModelCard(BaseModel):
     neighbours_mm: float = 0.0
     classes: tuple[str, ...] = ("lesion",)
     threshold: float
+    mirrored: bool = False
+    burden_interval: BurdenInterval | None = None
     training_data: tuple[str, ...]
     trained_on: TrainedOn | None = None
     never_trained_on: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from groundglass.inference.model_card import ModelCard, bundled_model, read_card
 from groundglass.inference.segmenter import Segmenter
 
 
-def open_model(path: Path | None = None, config: EngineConfig = DEFAULT_ENGINE_CONFIG) -> Segmenter:
+def open_model(path: str | os.PathLike[str] | None = None, config: EngineConfig = DEFAULT_ENGINE_CONFIG) -> Segmenter:
     """Open a model, ready to segment.
 
     Args:
@@ -24,6 +25,7 @@ def open_model(path: Path | None = None, config: EngineConfig = DEFAULT_ENGINE_C
         ModelError: Model or card is missing or damaged, the run is not finished, or torch is not installed.
         EngineError: No engine on this machine can run the model.
     """
+    path = None if path is None else Path(path)
     if path is not None and path.is_dir():
         try:
             from groundglass.training.export import open_run_segmenter  # the one import of torch below `training`
@@ -34,6 +36,7 @@ def open_model(path: Path | None = None, config: EngineConfig = DEFAULT_ENGINE_C
             ) from error
         return open_run_segmenter(path)
     file, card, config = resolve_model(path, config)
+    card = card.model_copy(update={"mirrored": False}) if config.fast else card
     return Segmenter(card, open_engine(file, config, card.input_shape))
 
 

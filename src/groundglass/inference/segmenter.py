@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
-from groundglass.inference.engine import Engine
+from groundglass.inference.engine import Engine, sigmoid
 from groundglass.inference.model_card import ModelCard
+from groundglass.parallel import one_ahead
 from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.intensity import AIR_HU, HuVolume
 from groundglass.scan.lung_field import Box, LungField
@@ -79,7 +79,7 @@ class Segmenter:
         ]
 
     def network_probabilities(self, hu: HuVolume, inputs: Sequence[SliceInput]) -> Iterator[NDArray[np.float32]]:
-        """Run slices through the network, a batch at a time.
+        """Run slices through the network, a batch at a time; the next batches are prepared and run meanwhile.
 
         Args:
             hu: (z, y, x) upright axial slices, HU or estimated HU.
@@ -88,6 +88,19 @@ class Segmenter:
         Yields:
             (classes, height, width) probabilities on the network's own grid, one array for each input.
         """
+        for batch in one_ahead(map(self._probabilities, one_ahead(self._batches(hu, inputs)))):
+            yield from batch
+
+    def _probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, slices, height, width) in [0, 1] -> (n, classes, height, width), if the card says so mirror-averaged."""
+        probability = sigmoid(self.engine.run(images))
+        if self.card.mirrored:
+            mirrored = sigmoid(self.engine.run(np.ascontiguousarray(images[..., ::-1])))
+            probability = (probability + mirrored[..., ::-1]) / np.float32(2)
+        return probability
+
+    def _batches(self, hu: HuVolume, inputs: Sequence[SliceInput]) -> Iterator[NDArray[np.float32]]:
+        """Yield (n, slices, height, width) images in [0, 1], of `BATCH` inputs or fewer at a time."""
         window = self.card.window
         crops: dict[int, NDArray[np.float32]] = {}  # by z; neighbouring slices share them
         for start in range(0, len(inputs), BATCH):
@@ -97,13 +110,12 @@ class Segmenter:
                 z: crops[z] if z in crops else window.scale(letterbox.apply(hu[z], AIR_HU))
                 for z, letterbox in needed.items()
             }
-            images = np.stack([[crops[z] for z in item.slice_indices] for item in batch])
-            yield from expit(self.engine.run(images))
+            yield np.stack([[crops[z] for z in item.slice_indices] for item in batch])
 
     def slice_predictions(self, hu: HuVolume, lung_field: LungField) -> Iterator[SlicePrediction]:
         """Run every slice with lung through the network and bring the result back to the slice's own pixels.
 
-        At most one batch is held in memory.
+        A few batches at most are held in memory.
 
         Args:
             hu: (z, y, x) upright axial slices, HU or estimated HU.

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from groundglass.errors import IntensityError
 from groundglass.scan.intensity import AIR_HU
+from groundglass.scan.morphology import dilate
 from groundglass.scan.packed_mask import Voxels
 
 Line = tuple[float, float]  # slope, intercept: HU = slope * level + intercept
@@ -63,9 +63,7 @@ def _line_through(dark: float, dark_hu: float, soft: float) -> Line:
 
 def _grown(lungs: Voxels, pixels: int) -> Voxels:
     """Return (n, y, x) each slice's lungs with what lies within `pixels` of them."""
-    beside = np.zeros((3, 3, 3), dtype=np.bool_)
-    beside[1] = True
-    return np.asarray(ndimage.binary_dilation(lungs, beside, iterations=pixels))
+    return np.stack([dilate(plane, pixels, square=True) for plane in lungs])
 
 
 def _soft_tissue(levels: NDArray[np.float32], lungs: Voxels) -> NDArray[np.float32]:

@@ -11,15 +11,15 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from groundglass.scan.morphology import Labels, label_parts
 from groundglass.scan.packed_mask import BoundingBox, MaskSlices, PackedMask, Voxels, bounding_box
 
 Connectivity = NDArray[np.bool_]
-Labels = NDArray[np.int32]
 
-CONNECTIVITY_6: Connectivity = ndimage.generate_binary_structure(3, 1)
-CONNECTIVITY_26: Connectivity = ndimage.generate_binary_structure(3, 3)
+_FROM_MIDDLE = np.abs(np.indices((3, 3, 3)) - 1).sum(0)  # steps along the axes
+CONNECTIVITY_6: Connectivity = _FROM_MIDDLE <= 1
+CONNECTIVITY_26: Connectivity = _FROM_MIDDLE <= 3
 CONNECTIVITY_8_IN_SLICE: Connectivity = CONNECTIVITY_26 & np.array([False, True, False])[:, None, None]
 _EMPTY_BOX = slice(0, 0), slice(0, 0)
 
@@ -89,7 +89,7 @@ def find_components(mask: MaskSlices, connectivity: Connectivity) -> ConnectedCo
         box, parts = _label_slice(plane, connectivity)
         above = np.zeros_like(below)
         above[1:-1, 1:-1][box] = parts
-        pairs.append(_touching_parts(below, above, connectivity[0]) + np.array([starts[-2:]]).T - 1)
+        pairs.append(_touching_parts(below, box, parts, connectivity[0]) + np.array([starts[-2:]]).T - 1)
         sizes.append(np.bincount(parts.ravel(), minlength=1)[1:])
         starts.append(starts[-1] + len(sizes[-1]))
         below = above
@@ -103,13 +103,13 @@ def _label_slice(plane: Voxels, connectivity: Connectivity) -> tuple[BoundingBox
     """Return the smallest box around a slice's mask, and in it (y, x) the parts, numbered from 1."""
     box = bounding_box(plane) or _EMPTY_BOX
     inside = plane[box]
-    parts = np.zeros(inside.shape, dtype=np.int32)
-    if inside.size:
-        ndimage.label(inside, connectivity[1], output=parts)
+    parts = label_parts(inside, diagonal=bool(connectivity[1].all())) if inside.size else np.zeros((0, 0), np.int32)
     return box, parts
 
 
-def _touching_parts(below: Labels, above: Labels, connectivity: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _touching_parts(
+    below: Labels, box: BoundingBox, parts: Labels, connectivity: NDArray[np.bool_]
+) -> NDArray[np.int64]:
     """Find the pairs of parts of two neighbouring slices that touch.
 
     Each pair is coded as one integer, part below * base + part above: `np.unique` of pairs would take several times
@@ -117,15 +117,17 @@ def _touching_parts(below: Labels, above: Labels, connectivity: NDArray[np.bool_
 
     Args:
         below: (y, x) parts of the lower slice, with an empty rim of one pixel.
-        above: (y, x) parts of the upper slice, the same size.
+        box: The box of the upper slice that holds its parts.
+        parts: (y, x) these parts.
         connectivity: (3, 3) True where a pixel below is connected to the pixel above in the middle.
 
     Returns:
         (2, pairs): the part below and the part above of each pair.
     """
-    base, width = int(above.max()) + 1, above.shape[1]
-    pixels = np.flatnonzero(above)
-    part_above = above.ravel()[pixels].astype(np.int64)
+    base, width = int(parts.max(initial=0)) + 1, below.shape[1]
+    rows, columns = np.nonzero(parts)
+    pixels = (rows + box[0].start + 1) * width + columns + box[1].start + 1
+    part_above = parts[rows, columns].astype(np.int64)
     codes = [np.zeros(0, dtype=np.int64)]
     for row, column in (np.argwhere(connectivity) - 1).tolist():
         part_below = below.ravel()[pixels + row * width + column].astype(np.int64)
@@ -137,11 +139,11 @@ def _touching_parts(below: Labels, above: Labels, connectivity: NDArray[np.bool_
 
 def _join_parts(pairs: Sequence[NDArray[np.int64]], count: int) -> Labels:
     """Return (count,) the region of each part; `pairs` are (2, n) parts that touch."""
-    parts, touching_parts = np.concatenate(pairs, axis=1)
-    if not len(parts):
-        return np.arange(count, dtype=np.int32)
-    from scipy.sparse import coo_array  # takes a tenth of a second, which single slices do not need
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(parts)), (parts, touching_parts)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int32)
+    below, above = np.concatenate(pairs, axis=1)
+    regions = np.arange(count, dtype=np.int32)  # of each part, the lowest number found so far in its region
+    while (regions[below] != regions[above]).any():
+        lowest = np.minimum(regions[below], regions[above])
+        for ends in (below, above, regions[below], regions[above]):
+            np.minimum.at(regions, ends, lowest)
+        regions = regions[regions]
+    return np.unique(regions, return_inverse=True)[1].astype(np.int32)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from groundglass.scan.packed_mask import MaskSlices
 
-# `_REVERSE` swaps the columns of an affine, (z, y, x) <-> (x, y, z); `_LPS_RAS` the signs of L and P, LPS <-> RAS.
+# `_REVERSE` swaps the columns of an affine, (z, y, x) <-> (x, y, z); `LPS_RAS` the signs of L and P, LPS <-> RAS.
 _REVERSE = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
-_LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SLICES_AT_ONCE = 16  # slices that `source_slices` holds in memory
 
 
@@ -65,7 +65,7 @@ class Geometry:
     def from_ras(cls, shape_xyz: tuple[int, ...], affine_ras: NDArray[np.float64]) -> Geometry:
         """Convert a NIfTI grid, whose array is indexed (x, y, z) and whose affine leads to RAS mm."""
         x, y, z = shape_xyz
-        return cls((z, y, x), _LPS_RAS @ np.asarray(affine_ras, dtype=np.float64) @ _REVERSE)
+        return cls((z, y, x), LPS_RAS @ np.asarray(affine_ras, dtype=np.float64) @ _REVERSE)
 
     @classmethod
     def pixels(cls, shape: tuple[int, int, int]) -> Geometry:
@@ -75,7 +75,7 @@ class Geometry:
     @property
     def affine_ras(self) -> NDArray[np.float64]:
         """The (4, 4) matrix that maps (x, y, z, 1) to (R, A, S, 1), as in a NIfTI header."""
-        return _LPS_RAS @ self.affine_lps @ _REVERSE
+        return LPS_RAS @ self.affine_lps @ _REVERSE
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -7,10 +7,9 @@ from functools import cached_property, reduce
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from groundglass.scan.components import CONNECTIVITY_26, find_components
+from groundglass.scan.morphology import dilate, distance_to, fill_holes, label_parts
 from groundglass.scan.packed_mask import MaskSlices, PackedMask, Voxels, bounding_box, pack_slice
 
 RIM_PIXELS = 3  # a lesion within this distance touches the lung field
@@ -63,7 +62,7 @@ class LungField:
         bounds = bounding_box(reduce(np.logical_or, found))
         for (box, labels), lung in zip(regions, self.mask, strict=True):
             if labels.size:
-                lung[bounds] = ndimage.binary_dilation(lung[bounds], iterations=RIM_PIXELS)
+                lung[bounds] = dilate(lung[bounds], RIM_PIXELS)
                 touches_lung[labels[lung[box]]] = True
         return regions.select(touches_lung)
 
@@ -83,27 +82,15 @@ def _with_lesion(right: Voxels, left: Voxels, lesion: Voxels) -> tuple[Voxels, V
         return right, left
     box = bounding_box(right | left | lesion) or ()
     on_right, on_left, inside = right[box], left[box], lesion[box]
-    near = ndimage.binary_dilation(on_right | on_left, iterations=RIM_PIXELS)
-    parts, _ = ndimage.label(inside)
+    near = dilate(on_right | on_left, RIM_PIXELS)
+    parts = label_parts(inside, diagonal=False)
     touching = np.unique(parts[near & inside])
     added = np.isin(parts, touching[touching > 0])
     if not added.any():
         return right, left
     right, left = right.copy(), left.copy()
-    nearer_right = _distance_to(on_right) <= _distance_to(on_left)
+    nearer_right = distance_to(on_right) <= distance_to(on_left)
     right[box] = fill_holes(on_right | (added & nearer_right & ~on_left))
     left[box] = fill_holes(on_left | (added & ~right[box]))
     right[box] &= ~left[box]
     return right, left
-
-
-def _distance_to(mask: Voxels) -> NDArray[np.float64]:
-    """Return each pixel's distance to the mask; infinite if the mask is empty."""
-    if not mask.any():
-        return np.full(mask.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(~mask))
-
-
-def fill_holes(mask: Voxels) -> Voxels:
-    """Return a mask with its holes filled."""
-    return np.asarray(ndimage.binary_fill_holes(mask))

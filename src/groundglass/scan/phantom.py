@@ -6,6 +6,7 @@ back, z to the head, (0, 0, 0) in the middle of the chest.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,10 +151,10 @@ def _vessels(hu: Field, lungs: NDArray[np.bool_], z: Field, y: Field, x: Field, 
         stems = [(np.array([4.0, 12.0, side * 34.0]), _direction(rng, side), 4.2) for _ in range(9)]
         while stems:
             position, heading, radius = stems.pop()
-            for _ in range(int(rng.integers(8, 14))):
+            for bend in rng.normal(0, 0.12, (int(rng.integers(8, 14)), 3)):
                 position = position + heading * 2.2
-                heading = heading + rng.normal(0, 0.12, 3)
-                heading /= np.linalg.norm(heading)
+                heading = heading + bend
+                heading /= math.sqrt(heading @ heading)
                 centres.setdefault(radius, []).append(position)
             if radius > 0.9:
                 turns = rng.normal(0, 0.5, (2, 3))
@@ -184,7 +185,9 @@ def _draw_balls(density: Field, centres: NDArray[np.float64], radius: float, spa
     (iz, iy, ix), (z, y, x) = indices, squares
     distance = np.sqrt(z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :])
     ball = np.clip((radius - distance) / spacing[2] + 0.5, 0, 1).astype(np.float32)
-    np.maximum.at(density, (iz[:, :, None, None], iy[:, None, :, None], ix[:, None, None, :]), ball)
+    inside = np.nonzero(ball)  # a small share of the box around it, and the rest is slow to draw
+    number, a, b, c = inside
+    np.maximum.at(density, (iz[number, a], iy[number, b], ix[number, c]), ball[inside])
 
 
 def _lesions(

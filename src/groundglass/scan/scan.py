@@ -27,12 +27,14 @@ class DicomSeries:
         origins: The SOP instance UID and the frame index there of each slice, if the multi-frame instance was joined
             from several; None otherwise.
         name: What people call the series: number, kernel, number and distance of slices; empty if it is not known.
+        is_complete: Whether `io.dicom_completion` has filled in what instances that refer to the headers need.
     """
 
     headers: tuple[Dataset, ...]
     frames: tuple[int, ...] | None = None
     origins: tuple[tuple[str, int], ...] | None = None
     name: str = ""
+    is_complete: bool = False
 
     @property
     def acquired(self) -> datetime | None:

@@ -1,0 +1,39 @@
+"""Steps that overlap: threads, in which the libraries that compute release Python's lock. The order stays."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield items while a thread makes the next one. What making one raises is raised in its place."""
+    remaining, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        upcoming: Future[Item | object] = pool.submit(next, remaining, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = pool.submit(next, remaining, end)
+            yield item  # type: ignore[misc]  # it is no `end`
+
+
+def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Yield the results of a function in the order of its arguments, as `map` does.
+
+    Args:
+        function: Called in several threads at once.
+        items: The arguments, taken one after the other. A few results for each thread at most wait to be yielded.
+        threads: Number of threads.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,54 @@
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from groundglass.parallel import map_in_threads, one_ahead
+
+
+def test_the_next_item_is_made_while_one_is_used() -> None:
+    second_is_made = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        second_is_made.set()
+        yield 2
+
+    for item in one_ahead(items()):
+        assert second_is_made.wait(10), "the first item is used before the second one is made"
+        assert item in (1, 2)
+
+
+def test_one_ahead_keeps_order_and_items_that_are_none() -> None:
+    assert list(one_ahead([3, None, 1])) == [3, None, 1]
+    assert list(one_ahead([])) == []
+
+
+def test_an_error_comes_in_the_place_of_its_item() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    made = one_ahead(items())
+    assert next(made) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(made)
+
+
+def test_results_of_threads_come_in_order_and_are_not_made_far_ahead() -> None:
+    taken = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = map_in_threads(lambda number: number**2, numbers(), threads=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 4]
+    assert len(taken) < 10
+    assert list(results) == [number**2 for number in range(3, 100)]
+
+
+def test_two_threads_work_at_once() -> None:
+    both = threading.Barrier(2)
+    assert list(map_in_threads(lambda _: both.wait(10) >= 0, range(4), threads=2)) == [True] * 4
