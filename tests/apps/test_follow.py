@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -18,9 +19,10 @@ from groundglass.cli import main
 from groundglass.errors import ConfigError, FormatError, OutputError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
-from groundglass.report.findings import ModelRef
+from groundglass.report.findings import ClassBurden, ModelRef
 from groundglass.report.follow_up import FollowUp, Visit, VolumeChange, compare_visits
 from groundglass.report.follow_up_page import render_follow_up
+from groundglass.report.level_images import LEVELS, LevelImage, choose_levels
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import DicomSeries, Scan
@@ -102,7 +104,7 @@ def test_the_files_hold_the_numbers_and_no_file_names(followed: tuple[FollowUp, 
     assert [float(row["lesion_volume_ml"]) for row in rows] == [visit.lesion_volume_ml for visit in result.visits]
     assert [row["change_ml"] for row in rows] == ["", *(str(change.lesion_volume_ml) for change in result.changes[:2])]
     content = json.loads((folder / "follow.json").read_text())
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert content["changes"][0]["lesion_volume_ml"] == result.changes[0].lesion_volume_ml
     page = (folder / "follow.html").read_text()
     assert "http" not in page.replace("http-equiv", "")
@@ -125,17 +127,69 @@ def make_plain_visit(ml: float | None, **changes: object) -> Visit:
     ("changes", "warning"),
     [
         ({"lung_volume_ml": 4500.0}, None),
-        ({"lung_volume_ml": 4700.0}, "show 4000 and 4700 ml of lung: breath or coverage differ"),
+        ({"lung_volume_ml": 4700.0}, "breath or coverage differ (lungs of 4000 and 4700 ml)"),
         ({"lung_volume_ml": None}, "a lung volume is unknown"),
         ({"slice_distance_mm": 1.5}, None),
         ({"slice_distance_mm": 5.0}, "have slices 1 and 5 mm apart"),
         ({"kernel": "B70f"}, None),
-        ({"calibrated": False}, "one is in HU, the other an 8-bit lung window"),
+        ({"calibrated": False}, "one scan is in HU, the other in an 8-bit lung window"),
     ],
 )
 def test_reasons_against_a_comparison_are_warnings(changes: dict[str, object], warning: str | None) -> None:
     warnings = compare_visits([make_plain_visit(100.0), make_plain_visit(100.0, **changes)], VARIATION, MODEL).warnings
     assert [warning in text for text in warnings] == [True] if warning else not warnings
+
+
+def test_no_sentence_claims_a_change_between_scans_that_do_not_compare() -> None:
+    result = compare_visits(
+        [make_plain_visit(100.0), make_plain_visit(300.0, lung_volume_ml=7000.0), make_plain_visit(110.0)], None, MODEL
+    )
+    doubt = "cannot be told: breath or coverage differ (lungs of 4000 and 7000 ml), so that neither ml nor % compare"
+    assert result.changes[0].verdict == doubt
+    assert result.changes[0].in_words == f"{doubt} (+200.0 ml, +5.0 percentage points)"
+    assert result.changes[2].verdict == "more"  # the first and the last scan do compare
+    page = render_follow_up(result)
+    assert '<p class="lead">From scan 1 to scan 3: more (+10.0 ml, +0.2 percentage points).</p>' in page
+    assert page.count("<td>more</td>") == 1
+
+
+def test_changes_of_a_share_are_points_and_shares_are_percent() -> None:
+    page = render_follow_up(compare_visits([make_plain_visit(100.0), make_plain_visit(200.0)], 0.1, MODEL))
+    assert "(+100.0 ml, +2.5 percentage points)" in page
+    assert '<th scope="col">percentage points</th>' in page
+    assert "points of %" not in page
+
+
+def test_slices_at_matching_heights_stand_side_by_side(followed: tuple[FollowUp, Path]) -> None:
+    result, folder = followed
+    page = (folder / "follow.html").read_text()
+    assert page.count("data:image/jpeg") == 5 * len(result.visits)
+    rows = page[page.index("Slices side by side") :].split("<tr>")[2:]
+    heights = [float(re.findall(r'<th scope="row">(\d+) %', row)[0]) for row in rows]
+    assert heights == sorted(heights, reverse=True)
+    for row in rows:
+        first, second, thick = (float(mm) for mm in re.findall(r'alt="image \d+ of \d+, (-?\d+) mm"', row))
+        assert first == second  # the same chest
+        assert abs(first - thick) < 16  # every other slice of it, 15 mm apart
+
+
+def test_of_each_part_of_the_height_the_level_with_most_lesion_in_any_scan_is_shown() -> None:
+    def scan(**lesion: float) -> list[LevelImage]:
+        shares = {int(level[1:]): share for level, share in lesion.items()}
+        return [LevelImage(5 * level + 2.5, "", "", shares.get(level, 0.0)) for level in range(LEVELS)]
+
+    assert choose_levels([scan(_3=5.0, _9=1.0), scan(_0=4.0, _10=2.0)]) == [17, 13, 10, 5, 3]
+
+
+def test_the_volumes_of_classes_and_intervals_by_calibration_are_shown_where_they_are_known() -> None:
+    classes = (ClassBurden(name="consolidation", volume_ml=12.0, lesion_share_of_lung_percent=0.3),)
+    known = make_plain_visit(100.0, classes=classes, lesion_share_interval_percent=(1.5, 3.5))
+    page = render_follow_up(compare_visits([known, make_plain_visit(100.0)], None, MODEL))
+    assert '<th scope="col">consolidation, % of lung</th>' in page
+    assert '<th scope="col">80 % by calibration</th>' in page
+    assert "<td>1.5 to 3.5</td>" in page
+    plain = render_follow_up(compare_visits([make_plain_visit(100.0)] * 2, None, MODEL))
+    assert "calibration" not in plain
 
 
 def test_different_kernels_give_a_warning() -> None:
@@ -148,11 +202,11 @@ def test_different_kernels_give_a_warning() -> None:
     [
         (100.0, 200.0, 0.1, "more"),
         (200.0, 100.0, 0.1, "less"),
-        (100.0, 110.0, 0.1, "within what repeats differ by"),
+        (100.0, 110.0, 0.1, "no change beyond what repeats differ by"),
         (100.0, 110.0, None, "more"),
         (100.0, 100.0, None, "the same"),
         (None, 100.0, 0.1, "unknown"),
-        (0.0, 0.0, 0.1, "within what repeats differ by"),
+        (0.0, 0.0, 0.1, "no change beyond what repeats differ by"),
     ],
 )
 def test_the_verdict_on_a_change_depends_on_the_repeatability(
@@ -161,7 +215,7 @@ def test_the_verdict_on_a_change_depends_on_the_repeatability(
     (change,) = compare_visits([make_plain_visit(before), make_plain_visit(after)], variation, MODEL).changes
     assert change.verdict == verdict
     page = render_follow_up(compare_visits([make_plain_visit(before), make_plain_visit(after)], variation, MODEL))
-    assert verdict in page
+    assert f"From scan 1 to scan 2: {verdict}" in page
     assert (page.count('class="bar"') > 0) is False  # these made-up scans carry no interval of their own
 
 
@@ -268,6 +322,8 @@ def test_the_command_writes_the_report_and_prints_no_file_names(
         main()
     assert not caught.value.code
     out = capsys.readouterr().out
-    assert out.startswith("scan 1 to 2: +")
+    assert re.match(
+        r"scan 1 to 2: (more|the same|less|no change).* \([+-][\d.]+ ml, [+-][\d.]+ percentage points\)", out
+    )
     assert "PLANTED" not in out
     assert (tmp_path / "follow.html").is_file()

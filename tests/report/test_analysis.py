@@ -14,7 +14,7 @@ from groundglass.errors import OutputError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import save, segment
+from groundglass.report.analysis import segment
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Mask, Scan
@@ -59,7 +59,7 @@ def test_a_scan_gives_mask_findings_preview_and_report(phantom: Phantom, grey_ba
     source = tmp_path / "a scan.nii.gz"
     nifti.write_scan(phantom.scan, source)
     result = segment(read_scan(source), grey_band)
-    files = save(result, tmp_path / "out")
+    files = result.save(tmp_path / "out")
     assert [file.name for file in files] == ["lesions.nii.gz", "findings.json", "preview.png", "report.html"]
     mask, ct = Nifti1Image.from_filename(files[0]), Nifti1Image.from_filename(source)
     assert mask.shape == ct.shape
@@ -88,7 +88,7 @@ def test_images_of_different_sizes_give_a_mask_of_their_own_size_each(
     Image.fromarray(view[0]).save(folder / "1.png")
     Image.fromarray(view[1, 5:, 10:]).save(folder / "2.png")
     result = segment(read_scan(folder), grey_band)
-    files = save(result, tmp_path / "out")
+    files = result.save(tmp_path / "out")
     masks = []
     for file in files:
         if file.parent.name == "lesions":
@@ -118,8 +118,10 @@ def test_a_dicom_series_gives_a_segment_for_each_class(
     assert not (dark & dense).any()
     assert dark.any()
     assert dense.any()
-    save(result, tmp_path / "out")
-    assert not (tmp_path / "out" / "findings.dcm").exists()  # it would tie all lesions to the first class
+    result.save(tmp_path / "out")
+    assert [each.volume_ml for each in result.findings.classes] == [
+        pytest.approx(mask.volume_ml, abs=0.001) for mask in result.classes.values()
+    ]
     stored = hd.seg.segread(tmp_path / "out" / "lesions.dcm")
     assert [item.SegmentLabel for item in stored.SegmentSequence] == ["ground-glass", "consolidation"]
     assert result.scan.series is not None
@@ -131,8 +133,8 @@ def test_a_dicom_series_gives_a_segment_for_each_class(
 
 def test_saving_again_replaces_the_earlier_result(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
     result = segment(phantom.scan, grey_band)
-    first = [file.read_bytes() for file in save(result, tmp_path)[:1]]
-    assert [file.read_bytes() for file in save(result, tmp_path)[:1]] == first
+    first = [file.read_bytes() for file in result.save(tmp_path)[:1]]
+    assert [file.read_bytes() for file in result.save(tmp_path)[:1]] == first
     assert {path.name for path in tmp_path.iterdir()} == {
         "lesions.nii.gz",
         "findings.json",
@@ -151,11 +153,11 @@ def test_nothing_is_left_behind_when_the_disk_is_full(
 
     monkeypatch.setattr(Image.Image, "save", full)  # the last of the files
     with pytest.raises(OutputError, match="cannot be written: No space left on device"):
-        save(result, tmp_path / "out")
+        result.save(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_place_of_the_folder_is_refused(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written: File exists"):
-        save(segment(phantom.scan, grey_band), tmp_path / "out")
+        segment(phantom.scan, grey_band).save(tmp_path / "out")

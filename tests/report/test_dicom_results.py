@@ -23,7 +23,7 @@ from groundglass.io.dicom_completion import complete_series
 from groundglass.io.reader import read_scan
 from groundglass.report import analysis as analysis_module
 from groundglass.report import dicom_seg, dicom_sr
-from groundglass.report.analysis import save, segment
+from groundglass.report.analysis import segment
 from groundglass.scan.phantom import Phantom, chest_phantom
 from helpers.dicom_phantom import NAME, NUMBER, write_enhanced, write_series
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:pydicom")
 
 @pytest.fixture(scope="module")
 def small() -> Phantom:
-    return chest_phantom(shape=(12, 72, 96))
+    return chest_phantom(shape=(5, 72, 96), extent_mm=(300.0, 288.0, 380.0))
 
 
 def stated(keyword: str, value: bytes) -> Change:
@@ -68,7 +68,7 @@ def write_changed(phantom: Phantom, folder: Path, change: Change) -> Path:
 def results(source: Path, segmenter: Segmenter, folder: Path) -> tuple[set[str], list[str]]:
     """Segment and save; check what was written; return names of the files and warnings."""
     analysis = segment(read_scan(source), segmenter, with_identity=True)
-    names = {path.name for path in save(analysis, folder)}
+    names = {path.name for path in analysis.save(folder)}
     for name in names & DICOM:
         assert_legal(folder / name)
     if "lesions.dcm" in names:
@@ -140,7 +140,7 @@ def test_uids_that_differ_in_every_file_are_unified_with_a_note(
     source = write_changed(small, tmp_path, numbered(keyword, "1.2.3.%d"))
     names, (warning,) = results(source, grey_band, tmp_path / "out")
     assert names == CORE | DICOM
-    assert f"{keyword} (12 different ones)" in warning
+    assert f"{keyword} (5 different ones)" in warning
     assert str(pydicom.dcmread(tmp_path / "out" / "lesions.dcm")[keyword].value).startswith("1.2.3.")
 
 
@@ -159,7 +159,7 @@ def test_instances_of_several_series_are_referred_to_in_their_own(
     names, _ = results(source, grey_band, tmp_path / "out")
     assert names == CORE | DICOM
     referenced = pydicom.dcmread(tmp_path / "out" / "lesions.dcm").ReferencedSeriesSequence
-    assert {str(item.SeriesInstanceUID) for item in referenced} == {f"1.2.3.{number}" for number in range(12)}
+    assert {str(item.SeriesInstanceUID) for item in referenced} == {f"1.2.3.{number}" for number in range(5)}
     assert all(len(item.ReferencedInstanceSequence) == 1 for item in referenced)
 
 
@@ -179,7 +179,7 @@ def test_uids_that_dicom_does_not_allow_are_kept_with_a_note_if_archives_find_im
     analysis = segment(read_scan(write_changed(small, tmp_path, change)), grey_band)
     (warning,) = analysis.dicom_results.warnings
     assert warning.startswith(f"{keyword} is a UID that DICOM does not allow (a number begins with 0, or the first is")
-    uids = {pattern % number for number in range(12)} if "%" in pattern else {pattern}
+    uids = {pattern % number for number in range(5)} if "%" in pattern else {pattern}
     for name in DICOM:
         content = analysis.dicom_results.files[name]
         found = pydicom.dcmread(io.BytesIO(content))
@@ -224,10 +224,10 @@ def without_instance_uid(data: Dataset, _: int) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (without_instance_uid, "12 of 12 instances state no SOPInstanceUID"),
-        (stated("SOPInstanceUID", b"1.2.3"), "12 of 12 instances state the SOPInstanceUID of another instance"),
-        (stated("SOPInstanceUID", b"ANON"), "12 of 12 instances state a SOPInstanceUID that is no legal UID"),
-        (stated("SOPInstanceUID", b"1.2." + b"3" * 76), "12 of 12 instances state a SOPInstanceUID that is no legal"),
+        (without_instance_uid, "5 of 5 instances state no SOPInstanceUID"),
+        (stated("SOPInstanceUID", b"1.2.3"), "5 of 5 instances state the SOPInstanceUID of another instance"),
+        (stated("SOPInstanceUID", b"ANON"), "5 of 5 instances state a SOPInstanceUID that is no legal UID"),
+        (stated("SOPInstanceUID", b"1.2." + b"3" * 76), "5 of 5 instances state a SOPInstanceUID that is no legal"),
     ],
 )
 def test_without_instances_to_refer_to_only_the_dicom_results_are_left_out(
@@ -439,7 +439,7 @@ def test_what_is_optional_never_costs_what_is_not(
     monkeypatch.setattr(module, function, fail)
     source = write_changed(small, tmp_path, lambda *_: None)
     analysis = segment(read_scan(source), grey_band)
-    names = {path.name for path in save(analysis, tmp_path / "out")}
+    names = {path.name for path in analysis.save(tmp_path / "out")}
     assert names == kept
     (warning,) = json.loads((tmp_path / "out" / "findings.json").read_text())["warnings"]
     assert warning.startswith(words)
@@ -448,20 +448,33 @@ def test_what_is_optional_never_costs_what_is_not(
     assert words.split(":")[0] in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("value", [b"\xed\xa0\x80", b"thick", b"1,5", b"1e999"])
+def test_a_thickness_that_is_no_number_does_not_cost_the_segmentation_of_frames(
+    value: bytes, small: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    path = write_enhanced(small.scan, tmp_path / "a.dcm", SpecificCharacterSet="ISO_IR 192")
+    data = pydicom.dcmread(path)
+    stated("SliceThickness", value)(data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0], 0)
+    data.save_as(path)
+    assert results(path, grey_band, tmp_path / "out")[0] == CORE | DICOM
+
+
 def test_watch_refuses_a_series_that_can_have_no_segmentation(
     small: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:
     source = write_changed(small, tmp_path, stated("SOPInstanceUID", b"1.2.3"))
-    uid = str(pydicom.dcmread(next(source.iterdir()), stop_before_pixels=True).SeriesInstanceUID)
-    with pytest.raises(FormatError, match="left out: 12 of 12 instances state the SOPInstanceUID of another"):
-        segment_series(SeriesTask(uid, source, tmp_path / "results"), grey_band)
+    header = pydicom.dcmread(next(source.iterdir()), stop_before_pixels=True)
+    study, uid = str(header.StudyInstanceUID), str(header.SeriesInstanceUID)
+    with pytest.raises(FormatError, match="left out: 5 of 5 instances state the SOPInstanceUID of another"):
+        segment_series(SeriesTask(study, uid, source, tmp_path / "results"), grey_band)
     assert not (tmp_path / "results").exists()
 
 
 def test_watch_says_what_was_filled_in(small: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
     source = write_changed(small, tmp_path, removed("SliceThickness"))
-    uid = str(pydicom.dcmread(next(source.iterdir()), stop_before_pixels=True).SeriesInstanceUID)
-    result = segment_series(SeriesTask(uid, source, tmp_path / "results"), grey_band)
+    header = pydicom.dcmread(next(source.iterdir()), stop_before_pixels=True)
+    study, uid = str(header.StudyInstanceUID), str(header.SeriesInstanceUID)
+    result = segment_series(SeriesTask(study, uid, source, tmp_path / "results"), grey_band)
     assert len(result.uids) == 2
     assert "SliceThickness" in result.notes[0]
 
@@ -472,7 +485,7 @@ def test_a_single_slice_without_an_orientation_gets_no_segmentation(
 ) -> None:
     keyword = "ImageOrientationPatient"
     source = write_changed(small, tmp_path, removed(keyword) if value is None else stated(keyword, value))
-    found = segment(read_scan(sorted(source.iterdir())[6]), grey_band)
+    found = segment(read_scan(sorted(source.iterdir())[2]), grey_band)
     assert found.dicom_results.left_out == (
         "lesions.dcm and findings.dcm were left out: the images state no orientation, so that they cannot be placed"
     )
@@ -512,7 +525,7 @@ def test_the_terminal_says_why_files_are_left_out_and_nothing_else(small: Phanto
     source = write_changed(small, tmp_path, without_instance_uid)
     done = run("segment", source, "--output", tmp_path / "out")
     assert done.returncode == 0
-    assert "warning: lesions.dcm and findings.dcm were left out: 12 of 12" in done.stdout + done.stderr
+    assert "warning: lesions.dcm and findings.dcm were left out: 5 of 5" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert "pydicom" not in done.stderr
 

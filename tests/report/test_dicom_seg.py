@@ -13,9 +13,11 @@ from pydicom import Dataset
 
 from groundglass.inference.segmenter import Segmenter
 from groundglass.report.analysis import segment
+from groundglass.report.density import MeanIntensity
 from groundglass.report.dicom_seg import make_segmentation, write_dicom
 from groundglass.report.dicom_sr import make_structured_report
-from groundglass.report.findings import Findings
+from groundglass.report.distribution import Zone
+from groundglass.report.findings import Burden, Findings
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import DicomSeries
 from helpers.dicom_phantom import NAME, NUMBER, write_enhanced, write_series
@@ -178,30 +180,96 @@ def test_the_same_input_gives_the_same_uids_and_another_mask_other_ones(
     assert reports[0] == reports[1] != reports[2]
 
 
-def test_the_structured_report_holds_the_findings(
+Value = tuple[str, float, str, str, str]  # name, number, unit, side, third of the height
+
+
+def numbers(report: Dataset) -> list[Value]:
+    """The measurements of a report, in its order."""
+    found = []
+    for item in items(report):
+        if item.get("ValueType") != "NUM" or "uncertainty" in item.ConceptNameCodeSequence[0].CodeMeaning:
+            continue
+        codes = [code for site in item.get("ContentSequence", ()) for code in site.get("ContentSequence", ())]
+        inner = {code.ConceptNameCodeSequence[0].CodeMeaning: code.ConceptCodeSequence[0].CodeMeaning for code in codes}
+        number = item.MeasuredValueSequence[0]
+        place = inner.get("Laterality", ""), inner.get("Topographical modifier", "").partition(" ")[0].lower()
+        unit = number.MeasurementUnitsCodeSequence[0].CodeValue
+        found.append((item.ConceptNameCodeSequence[0].CodeMeaning, float(number.NumericValue), unit, *place))
+    return found
+
+
+def expected_burden(burden: Burden | Zone, side: str = "", third: str = "") -> list[Value]:
+    share = "Lesion share of the zone's lung volume" if third else "Lesion share of lung volume"
+    values = (
+        ("Volume", burden.lesion_volume_ml, "ml"),
+        (share, burden.lesion_share_of_lung_percent, "%"),
+        ("Lung volume, lesions included", burden.lung_volume_ml, "ml"),
+    )
+    return [(name, value, unit, side, third) for name, value, unit in values if value is not None]
+
+
+def test_the_structured_report_holds_burden_zones_densities_and_extent(
     series: DicomSeries, findings: Findings, phantom: Phantom, tmp_path: Path
 ) -> None:
     segments = make_segmentation(series, {"lesion": phantom.lesions.voxels}, findings)
     stored = check(make_structured_report(series, segments, findings), tmp_path / "findings.dcm")
-    values = [
-        (
-            item.ConceptNameCodeSequence[0].CodeMeaning,
-            float(item.MeasuredValueSequence[0].NumericValue),
-            item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue,
-        )
-        for item in items(stored)
-        if item.get("ValueType") == "NUM"
-    ]
-    assert values == [
-        value
-        for burden in (findings, findings.right_lung, findings.left_lung)
-        for value in (
-            ("Volume", burden.lesion_volume_ml, "ml"),
-            ("Lesion share of lung volume", burden.lesion_share_of_lung_percent, "%"),
-            ("Lung volume, lesions included", burden.lung_volume_ml, "ml"),
-        )
-    ]
+    expected = expected_burden(findings.both_lungs)
+    expected += expected_burden(findings.right_lung, "Right") + expected_burden(findings.left_lung, "Left")
+    assert findings.zones is not None
+    for zone in findings.zones:
+        expected += expected_burden(zone, zone.side.capitalize(), zone.third)
+    density, means = "Attenuation Coefficient", findings.mean_intensity
+    assert means.lesion_hu is not None
+    assert means.lung_hu is not None
+    expected += [(density, means.lesion_hu, "[hnsf'U]", "", ""), (density, means.lung_hu, "[hnsf'U]", "", "")]
+    assert findings.density_bands is not None
+    for band in findings.density_bands:
+        name = f"Share of lung from {band.low_hu} to {band.high_hu} HU, {band.name}"
+        expected.append((name, band.share_of_lung_percent, "%", "", ""))
+    assert numbers(stored) == expected
     assert segments.SOPInstanceUID in str(stored.CurrentRequestedProcedureEvidenceSequence)
+    assert findings.extent is not None
+    extents = [
+        item.ConceptCodeSequence[0].CodeMeaning
+        for item in items(stored)
+        if item.get("ValueType") == "CODE" and item.ConceptNameCodeSequence[0].CodeMeaning.startswith("Extent")
+    ]
+    assert extents == [f"{findings.extent.name} ({findings.extent.range})"]
+
+
+def test_the_structured_report_holds_the_interval_as_uncertainty(
+    series: DicomSeries, findings: Findings, phantom: Phantom, tmp_path: Path
+) -> None:
+    update = {"lesion_volume_interval_ml": (210.0, 390.5), "lesion_share_interval_percent": (5.1, 9.2)}
+    segments = make_segmentation(series, {"lesion": phantom.lesions.voxels}, findings)
+    report = make_structured_report(series, segments, findings.model_copy(update=update))
+    stored = check(report, tmp_path / "findings.dcm")
+    ends = [
+        float(item.MeasuredValueSequence[0].NumericValue)
+        for item in items(stored)
+        if item.get("ValueType") == "NUM" and "uncertainty" in item.ConceptNameCodeSequence[0].CodeMeaning
+    ]
+    assert sorted(ends) == [5.1, 9.2, 210.0, 390.5]
+
+
+def test_the_structured_report_of_classes_measures_each_segment_and_all_of_them_together(
+    phantom: Phantom, class_bands: Segmenter, tmp_path: Path
+) -> None:
+    write_series(phantom.scan, tmp_path / "ct")
+    result = segment(tmp_path / "ct", class_bands)
+    result.save(tmp_path / "out")
+    assert check(pydicom.dcmread(tmp_path / "out" / "findings.dcm"), tmp_path / "again.dcm")
+    stored = pydicom.dcmread(tmp_path / "out" / "findings.dcm")
+    volumes = [value for name, value, _, side, _ in numbers(stored) if name == "Volume" and not side]
+    classes = result.findings.classes
+    assert volumes == [result.findings.lesion_volume_ml, *(each.volume_ml for each in classes)]
+    assert volumes[0] == pytest.approx(sum(volumes[1:]), abs=0.002)
+    segments = [
+        item.ReferencedSOPSequence[0].ReferencedSegmentNumber
+        for item in items(stored)
+        if item.get("ValueType") == "IMAGE" and "ReferencedSegmentNumber" in item.ReferencedSOPSequence[0]
+    ]
+    assert segments == [1, 2]
 
 
 def items(item: Dataset) -> list[Dataset]:
@@ -214,7 +282,9 @@ def test_unknown_values_are_left_out_of_the_structured_report(
     names = ("lesion_volume_ml", "lung_volume_ml", "lesion_share_of_lung_percent")
     nothing = dict.fromkeys(names)
     sides = {side: getattr(findings, side).model_copy(update=nothing) for side in ("right_lung", "left_lung")}
-    unknown = findings.model_copy(update=nothing | sides)
+    means = MeanIntensity(lesion_hu=None, lung_hu=None)
+    others = {"zones": None, "density_bands": None, "extent": None, "mean_intensity": means}
+    unknown = findings.model_copy(update=nothing | sides | others)
     segments = make_segmentation(series, {"lesion": phantom.lesions.voxels}, unknown)
     report = make_structured_report(series, segments, unknown)
     assert not [item for item in items(report) if item.get("ValueType") == "NUM"]

@@ -1,11 +1,14 @@
-"""Zones, profile and histogram against values computed by hand."""
+"""Zones, profile, histogram and density bands against values computed by hand."""
 
 import numpy as np
 import pytest
 
-from groundglass.report.distribution import HISTOGRAM_HU, measure_histogram, measure_profile, measure_zones
+from groundglass.report.density import BANDS_HU, HISTOGRAM_HU, measure_density
+from groundglass.report.distribution import measure_profile, measure_zones
+from groundglass.report.extent import classify_extent
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.lung_field import LungField
+from groundglass.unknown import Unknown
 from helpers.segmented import segmented_scan
 
 MM = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])  # x left, y back, z up; 2 mm^3 a voxel
@@ -68,7 +71,7 @@ def test_the_histogram_counts_lung_and_lesion_and_includes_values_beyond_its_end
     lesions = np.zeros_like(field.right)
     lesions[0, 1, :4] = True
     hu[0, 1, :4] = -5000, -1100, -590, 500
-    found = measure_histogram(segmented_scan(Geometry(field.right.shape, MM), field, lesions, hu))
+    found = measure_density(segmented_scan(Geometry(field.right.shape, MM), field, lesions, hu)).histogram(False)
     start, stop, width = HISTOGRAM_HU
     assert (found.start_hu, found.width_hu, len(found.lung)) == (start, width, (stop - start) // width)
     expected = np.zeros(len(found.lung), dtype=int)
@@ -78,3 +81,37 @@ def test_the_histogram_counts_lung_and_lesion_and_includes_values_beyond_its_end
     lesion[[0, (-590 - start) // width, -1]] = 2, 1, 1
     assert found.lesion == tuple(lesion)
     assert not found.estimated
+
+
+def test_density_bands_are_shares_of_both_lungs_with_lesions_and_without_what_lies_outside() -> None:
+    field = lungs(4)  # 40 voxels of the right lung, 10 of the left
+    hu = np.full(field.right.shape, -50, dtype=np.float32)
+    hu[field.right] = -850
+    hu[field.left] = np.array([-1000, -901, -900, -501, -500, -101, -100, 99, 100, -1001])
+    lesions = np.zeros_like(field.right)
+    lesions[3, 1, 10:14] = True  # lesions in the lung count, as it does
+    lesions[0, 0, :5] = True  # those beside it do not
+    density = measure_density(segmented_scan(Geometry(field.right.shape, MM), field, lesions, hu))
+    bands = density.bands(calibrated=True, voxel_ml=0.002, no_volume="")
+    assert isinstance(bands, list)
+    assert [(band["low_hu"], band["high_hu"], band["name"]) for band in bands] == list(BANDS_HU)
+    assert [band["share_of_lung_percent"] for band in bands] == [4.0, 84.0, 4.0, 4.0]  # 2, 42, 2 and 2 of 50
+    assert bands[1]["volume_ml"] == pytest.approx(0.084)
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_without_hu_or_lung_there_are_no_density_bands(calibrated: bool) -> None:
+    nothing = np.zeros((3, 4, 5), dtype=np.bool_)
+    field = LungField(nothing, nothing, (None,) * 3)
+    density = measure_density(segmented_scan(Geometry(nothing.shape, MM), field, nothing))
+    reason = "no lung was found in the scan" if calibrated else "the file holds no HU, only a lung window"
+    assert density.bands(calibrated, 0.002, "") == Unknown(reason)
+
+
+@pytest.mark.parametrize(
+    ("share", "name"),
+    [(0, "none"), (0.01, "minimal"), (9.99, "minimal"), (10, "moderate"), (24.99, "moderate"), (25, "extensive"),
+     (50, "severe"), (74.99, "severe"), (75, "critical"), (100, "critical")],
+)  # fmt: skip
+def test_the_extent_is_a_class_of_the_share_of_the_lung(share: float, name: str) -> None:
+    assert classify_extent(share).name == name

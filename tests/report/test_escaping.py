@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import save, segment
+from groundglass.report.analysis import segment
 from groundglass.report.charts import Chart
 from groundglass.report.findings import Identity, ModelRef
 from groundglass.report.follow_up import Visit, compare_visits
@@ -97,7 +97,7 @@ def test_texts_of_a_dicom_header_and_a_file_name_are_escaped(
     folder = tmp_path / "<planted onclick=x>"
     write_series(phantom.scan, folder, SeriesDescription="<planted>", PatientName="<planted>", PatientID="<planted>")
     scan = replace(read_scan(folder), notes=(HOSTILE,))
-    save(segment(scan, grey_band, with_identity=True), tmp_path / "out")
+    segment(scan, grey_band, with_identity=True).save(tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     check(page)
     assert page.count("&lt;planted") >= 4  # source, name, id and note

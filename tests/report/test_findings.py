@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,11 +7,15 @@ import pytest
 from numpy.typing import NDArray
 
 from groundglass.report.findings import Findings, ModelRef
+from groundglass.report.image_numbers import place_image
+from groundglass.report.lesion_list import MOST_LISTED
 from groundglass.report.measurement import measure
+from groundglass.report.sentence import report_sentence
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import Intensity
 from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.lung_field import LungField
+from groundglass.scan.packed_mask import PackedMask
 from helpers.segmented import segmented_scan
 
 SHAPE = (10, 20, 30)
@@ -55,13 +60,70 @@ def test_volumes_and_shares_equal_those_computed_by_hand() -> None:
     assert (found.lesion_slices, found.lesion_slice_indices, found.slices) == (3, (2, 3, 7), 10)
 
 
-def test_the_largest_lesions_come_first_with_their_centres() -> None:
-    first, second = findings(LESION | SMALL).largest_lesions
+def test_the_largest_lesions_come_first_with_side_zone_density_and_position() -> None:
+    found = findings(LESION | SMALL)
+    first, second = found.largest_lesions
+    assert found.lesion_count == 2
     assert first.volume_ml == pytest.approx(0.08)
     # index centre (2.5, 6, 5.5) -> x 5.5 * 0.5 - 7, y 6 * 0.8 - 8, z 2.5 * 5 + 100
     assert first.centre_lps_mm == pytest.approx((-4.2, -3.2, 112.5), abs=0.06)
+    assert (first.side, first.zone, first.mean_hu, first.area_px, first.slices) == ("right", "lower", -500.0, 20, 2)
     assert second.volume_ml == pytest.approx(0.012)
-    assert second.slice == 7
+    assert (second.side, second.zone, second.slice, second.slices) == ("left", "upper", 7, 1)
+
+
+def test_the_point_of_a_curved_lesion_lies_inside_it_on_its_largest_slice() -> None:
+    ring = box(slice(3, 7), slice(3, 16), slice(3, 11)) & ~box(slice(0, 10), slice(5, 14), slice(5, 9))
+    tail = box(slice(2, 3), slice(3, 4), slice(3, 4))
+    thick = box(slice(5, 6), slice(3, 6), slice(3, 11))  # makes slice 5 the largest
+    lesion = ring | tail | thick
+    (found,) = findings(lesion).largest_lesions
+    assert lesion[found.point_index]
+    assert found.slice == found.point_index[0] == 5
+    assert found.centre_lps_mm is not None
+    centre = np.linalg.inv(GEOMETRY.affine_lps) @ [*found.centre_lps_mm, 1]
+    assert not lesion[tuple(np.round(centre[:3]).astype(int))]  # where the page used to jump
+    assert found.point_lps_mm == pytest.approx(GEOMETRY.position(found.point_index), abs=0.06)
+
+
+def test_the_point_is_an_index_of_the_file_however_its_axes_lie() -> None:
+    sagittal = np.array([[0.5, 0, 0, -7], [0, 0, 0.8, -8], [0, -5, 0, 145], [0, 0, 0, 1]])  # axes x, -z, y
+    (found,) = findings(SMALL, geometry=Geometry((30, 10, 20), sagittal)).largest_lesions
+    in_file = SMALL.transpose(2, 0, 1)[:, ::-1]
+    assert in_file[found.point_index]
+    assert found.slice == 2
+
+
+def test_more_lesions_than_are_listed_are_counted() -> None:
+    specks = box(slice(1, 9, 2), slice(2, 18, 2), slice(2, 12, 2)) | box(
+        slice(1, 9, 2), slice(2, 18, 2), slice(18, 28, 2)
+    )
+    found = findings(specks)
+    assert found.lesion_count == 4 * 8 * 10
+    assert len(found.largest_lesions) == MOST_LISTED
+
+
+def test_a_lesion_outside_the_lungs_has_no_side() -> None:
+    found = findings(box(slice(2, 4), slice(4, 9), slice(13, 16)))
+    assert found.largest_lesions[0].side is None
+    assert found.unknown["largest_lesions.0.side"] == "the lesion lies outside the lung field"
+
+
+def test_images_are_numbered_from_1_with_their_positions_unless_dicom_states_numbers() -> None:
+    found = findings(LESION).input
+    assert found.image_numbers == tuple(range(1, 11))
+    assert found.slice_positions_mm == pytest.approx(tuple(range(100, 150, 5)))
+    assert place_image(findings(LESION), 3) == "image 4 of 10, 115 mm"
+
+
+def test_the_volume_of_each_class_is_measured() -> None:
+    class_map = LESION.astype(np.uint8) + 2 * SMALL.astype(np.uint8)
+    lungs = LungField(RIGHT, LEFT, (None,) * SHAPE[0])
+    segmented = segmented_scan(GEOMETRY, lungs, LESION | SMALL)
+    segmented = replace(segmented, class_map=PackedMask.from_slices(class_map))
+    found = measure(segmented, MODEL, classes=("ground-glass", "consolidation"))
+    assert [(each.name, each.volume_ml) for each in found.classes] == [("ground-glass", 0.08), ("consolidation", 0.012)]
+    assert [each.lesion_share_of_lung_percent for each in found.classes] == [1.56, 0.23]  # 40 and 6 of 2560
 
 
 def test_slice_indices_follow_the_order_of_the_file() -> None:
@@ -100,7 +162,7 @@ def test_every_null_has_a_reason_and_every_reason_a_null(case: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     parsed = json.loads(CASES[case].to_json(), parse_constant=refuse)
-    assert parsed.pop("schema") == 3
+    assert parsed.pop("schema") == 4
     unknown = parsed.pop("unknown")
     nulls = {path for path, value in leaves(parsed) if value is None}
     assert nulls == set(unknown)
@@ -120,6 +182,7 @@ def test_images_have_shares_and_areas_but_no_volumes() -> None:
     assert found.lesion_volume_ml is None
     assert found.lesion_share_of_lung_percent == pytest.approx(100 * 46 / 2560, abs=0.005)
     assert [lesion.area_px for lesion in found.largest_lesions] == [20, 20, 6]  # slices are unrelated
+    assert found.extent is None
 
 
 def test_lesion_outside_the_lungs_has_a_warning_and_does_not_raise_the_share_above_100_percent() -> None:
@@ -133,3 +196,28 @@ def test_the_summary_states_volume_share_and_slices() -> None:
     assert findings(LESION | SMALL).summary == "lesion 0.1 ml, 1.8 % of the lung, in 3 of 10 slices"
     assert CASES["none"].summary == "no lesion found in 10 slices"
     assert CASES["pictures"].summary == "lesion covers 1.8 % of the lung's area, in 3 of 10 slices"
+
+
+def test_the_sentence_states_amount_interval_extent_sides_zone_density_and_largest_lesion() -> None:
+    found = findings(LESION | SMALL).model_copy(
+        update={"lesion_volume_interval_ml": (0.05, 1.4), "lesion_share_interval_percent": (1.1, 2.3)}
+    )
+    assert report_sentence(found) == (
+        f"Automated analysis of the chest CT (groundglass {found.version}, model m; "
+        "research use, not a medical device): lesions of 0.1 ml (80 % interval 0.1 to 1.4 ml) or "
+        "1.8 % of the lung volume of 5 ml (80 % interval 1.1 to 2.3 %); "
+        "extent minimal (below 10 %); right lung 3.1 %, left lung 0.5 %; most in the right lower zone (8.3 % of it); "
+        "mean density -500 HU; largest lesion 0.1 ml in the right lower zone, image 3 of 10."
+    )
+
+
+def test_the_sentence_of_a_scan_without_lesion_says_so() -> None:
+    assert report_sentence(CASES["none"]).endswith(": no lesion was marked in 10 slices.")
+
+
+def test_the_sentence_of_pictures_states_an_area_and_no_extent() -> None:
+    sentence = report_sentence(CASES["pictures"])
+    assert "of the picture" in sentence
+    assert "lesions of 1.8 % of the lung area; right lung" in sentence
+    assert "extent" not in sentence
+    assert "ml" not in sentence

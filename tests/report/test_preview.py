@@ -1,17 +1,26 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from groundglass.report.preview import LESION_COLOUR, LUNG_COLOUR, TILE, draw_preview
-from groundglass.scan.geometry import Geometry
+from groundglass.inference.pipeline import SegmentedScan
+from groundglass.report.findings import ModelRef
+from groundglass.report.measurement import measure
+from groundglass.report.preview import GAP, HEADER, LUNG_COLOUR, TILE, choose_slices, draw_preview
+from groundglass.report.solid_view import LESION_COLOURS, make_solid_model
+from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.lung_field import Box, LungField
+from groundglass.scan.packed_mask import PackedMask
 from helpers.segmented import segmented_scan
 
+LESION_COLOUR = LESION_COLOURS[0]
 
-def draw(
+
+def scan(
     slices: int = 12, side: int = 100, lesion_slices: tuple[int, ...] = (3, 4), spacing: float = 0.7
-) -> Image.Image:
+) -> SegmentedScan:
     shape = (slices, side, side)
     geometry = Geometry(shape, np.array([[0, 0, 0.7, 0], [0, spacing, 0, 0], [5, 0, 0, 0], [0, 0, 0, 1]]))
     lung, lesions = np.zeros(shape, bool), np.zeros(shape, bool)
@@ -19,8 +28,16 @@ def draw(
     for z in lesion_slices:
         lesions[z, side * 2 // 5 : side // 2, side * 2 // 5 : side // 2] = True
     field = LungField(lung, np.zeros_like(lung), (Box(0, side, 0, side),) * slices)
-    hu = np.where(lung, -850, 40).astype(np.float32)
-    return draw_preview(segmented_scan(geometry, field, lesions, hu), "a title")
+    return segmented_scan(geometry, field, lesions, np.where(lung, -850, 40).astype(np.float32))
+
+
+def draw(segmented: SegmentedScan) -> Image.Image:
+    return draw_preview(segmented, measure(segmented, ModelRef(name="m", sha256="0" * 64)))
+
+
+def tiles(image: Image.Image) -> Image.Image:
+    """The preview without header, footer and 3-D views."""
+    return image.crop((0, HEADER, image.width - TILE - GAP, image.height - 28))
 
 
 def near(image: Image.Image, colour: tuple[int, int, int]) -> NDArray[np.bool_]:
@@ -28,23 +45,36 @@ def near(image: Image.Image, colour: tuple[int, int, int]) -> NDArray[np.bool_]:
 
 
 def test_the_contour_is_at_the_position_of_the_lesion() -> None:
-    image = draw(lesion_slices=(3,))
+    image = tiles(draw(scan(slices=1, lesion_slices=(0,)))).crop((GAP + 3, 3, GAP + TILE - 3, TILE - 3))
     rows, columns = np.nonzero(near(image, LESION_COLOUR))
-    tile_left, tile_top = (image.width - TILE) // 2, 40
-    for found, start in ((rows, tile_top), (columns, tile_left)):
-        assert found.min() - start == pytest.approx(0.4 * TILE, abs=4)
-        assert found.max() - start == pytest.approx(0.5 * TILE, abs=4)
+    for found in (rows, columns):
+        assert found.min() + 3 == pytest.approx(0.4 * TILE, abs=4)
+        assert found.max() + 3 == pytest.approx(0.5 * TILE, abs=4)
 
 
-def test_at_most_nine_slices_are_drawn() -> None:
-    two, many = draw(lesion_slices=(3, 4)), draw(slices=30, lesion_slices=tuple(range(5, 25)))
-    assert two.width == pytest.approx(2 * TILE, abs=40)
-    assert many.width == pytest.approx(3 * TILE, abs=60)
-    assert many.height == pytest.approx(3 * TILE, abs=120)
+def test_nine_slices_are_spread_over_the_lungs_and_the_worst_is_among_them() -> None:
+    lesions = {10: 4, 11: 9, 12: 2, 40: 1}
+    segmented = scan(slices=45, lesion_slices=())
+    mask = np.zeros(segmented.lesions.shape, bool)
+    for z, size in lesions.items():
+        mask[z, 30 : 30 + size, 30] = True
+    segmented = replace(segmented, class_map=PackedMask.from_slices(mask.astype(np.uint8)))
+    chosen = choose_slices(segmented)
+    assert len(chosen) == 9
+    assert {11, 40} <= set(chosen)
+    assert 10 not in chosen
+    assert 12 not in chosen
+    assert [z // 5 for z in chosen] == list(range(8, -1, -1))  # one of each ninth, from head to feet
+
+
+def test_the_slice_with_most_lesion_is_marked() -> None:
+    image = tiles(draw(scan(slices=9, lesion_slices=(6,))))
+    framed = [near(image, LESION_COLOUR)[:, GAP + i * (TILE + GAP)].sum() for i in range(3)]
+    assert framed[2] > 0.9 * TILE > 100 > max(framed[:2])  # the third of the first row: slices 8, 7, 6
 
 
 def test_lung_slices_are_drawn_where_there_is_no_lesion() -> None:
-    image = draw(lesion_slices=())
+    image = tiles(draw(scan(lesion_slices=())))
     assert not near(image, LESION_COLOUR).any()
     assert image.height > 2 * TILE
     assert (np.asarray(image)[..., 2].astype(int) - np.asarray(image)[..., 0] > 30).any()  # the lungs' blue outline
@@ -52,14 +82,42 @@ def test_lung_slices_are_drawn_where_there_is_no_lesion() -> None:
 
 @pytest.mark.parametrize(("slices", "side"), [(1, 16), (1, 100), (2, 1500)])
 def test_single_tiny_and_large_slices_are_drawn(slices: int, side: int) -> None:
-    image = draw(slices=slices, side=side, lesion_slices=(0,))
-    assert near(image, LESION_COLOUR).any()
+    assert near(draw(scan(slices=slices, side=side, lesion_slices=(0,))), LESION_COLOUR).any()
 
 
 def test_anisotropic_pixels_are_drawn_in_proportion() -> None:
-    image = draw(lesion_slices=(3,), spacing=0.35)
-    rows, columns = np.nonzero(near(image, LESION_COLOUR))
+    image = tiles(draw(scan(slices=1, lesion_slices=(0,), spacing=0.35)))
+    tile = image.crop((GAP + 30, 30, GAP + TILE - 30, image.height - GAP - 30))
+    rows, columns = np.nonzero(near(tile, LESION_COLOUR)[: TILE // 2 - 40])
     assert np.ptp(columns) == pytest.approx(2 * np.ptp(rows), abs=5)
+
+
+def test_the_views_from_the_front_and_the_back_are_mirrored_and_show_the_lesion_before_the_lung() -> None:
+    segmented = scan(slices=20, lesion_slices=())
+    mask = np.zeros(segmented.lesions.shape, bool)
+    mask[14:18, 22:30, 22:30] = True  # high, in front, at the patient's right
+    model = make_solid_model(replace(segmented, class_map=PackedMask.from_slices(mask.astype(np.uint8))))
+    assert model is not None
+
+    def lesion(picture: Image.Image) -> tuple[float, float]:
+        pixels = np.asarray(picture).astype(int)
+        rows, columns = np.nonzero(pixels[..., 0] - pixels[..., 2] > 25)
+        return rows.mean() / picture.height, columns.mean() / picture.width
+
+    front, back, left = (model.draw(direction, (200, 200)) for direction in ("front", "back", "left"))
+    assert lesion(front)[0] < 0.4
+    assert lesion(front)[1] < 0.4  # the patient's right is at the viewer's left
+    assert lesion(back)[1] > 0.6
+    assert lesion(left)[1] < 0.4  # seen from the left, the front is at the viewer's left
+    brightest = [np.asarray(picture)[..., 0].max() for picture in (front, back)]
+    assert brightest[0] > brightest[1] + 20  # from the back it lies deep behind the lung
+
+
+def test_views_are_left_out_where_it_is_not_known_how_the_patient_lies() -> None:
+    segmented = scan()
+    geometry = replace(segmented.view.source, has_directions=False)
+    unknown = replace(segmented, view=AxialView(geometry), scan=replace(segmented.scan, geometry=geometry))
+    assert draw(segmented).width - draw(unknown).width == TILE + GAP
 
 
 def test_the_colours_of_lesion_and_lung_differ_clearly() -> None:

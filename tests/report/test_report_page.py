@@ -14,8 +14,10 @@ from PIL import Image
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import Analysis, save, segment
+from groundglass.report.analysis import Analysis, segment
 from groundglass.report.charts import round_up
+from groundglass.report.report_page import render_report
+from groundglass.report.sentence import report_sentence
 from groundglass.scan.phantom import Phantom
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def analysis(phantom: Phantom, grey_band: Segmenter) -> Analysis:
 @pytest.fixture(scope="module")
 def report(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    save(analysis, folder)
+    analysis.save(folder)
     return folder / "report.html"
 
 
@@ -64,7 +66,11 @@ def test_the_report_states_the_numbers_and_loads_nothing(report: Path, analysis:
         assert f"{value:.1f}" in page.text
     assert found.zones is not None
     for zone in found.zones:
-        assert f"{zone.side} {zone.third}" in page.text
+        assert f"{zone.lesion_volume_ml:.1f} of {zone.lung_volume_ml:.0f}" in page.text
+    assert found.density_bands is not None
+    for band in found.density_bands:
+        assert f"{band.low_hu} to {band.high_hu} {band.share_of_lung_percent:.1f}" in " ".join(page.text.split())
+    assert report_sentence(found) in page.text
     assert f"{sum(zone.score for zone in found.zones)} of 24" in page.text
     assert "lobes are not segmented" in " ".join(page.text.split())
     assert "Not a medical device" in page.text
@@ -90,7 +96,7 @@ def test_warnings_stand_first_and_everything_is_escaped(phantom: Phantom, grey_b
     source = tmp_path / "<b>&x.nii"
     nifti.write_scan(phantom.scan, source)
     scan = replace(read_scan(source), notes=("a <script>note</script> of the reader",))
-    save(segment(scan, grey_band, with_identity=True), tmp_path / "out")
+    segment(scan, grey_band, with_identity=True).save(tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script>note" not in page
     assert "a &lt;script&gt;note" in page
@@ -103,7 +109,7 @@ def test_the_report_of_an_image_states_what_is_unknown(phantom: Phantom, grey_ba
     grey = np.clip((phantom.scan.values[16].astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.png")
     analysis = segment(read_scan(tmp_path / "a.png"), grey_band)
-    save(analysis, tmp_path / "out")
+    analysis.save(tmp_path / "out")
     text = " ".join(PageText((tmp_path / "out" / "report.html").read_text()).text.split())
     assert analysis.findings.zones is None
     assert "Unknown: a picture is one slice of a lung, whose height is not known." in text
@@ -112,7 +118,7 @@ def test_the_report_of_an_image_states_what_is_unknown(phantom: Phantom, grey_ba
 
 
 @pytest.mark.parametrize(
-    ("value", "top"), [(0, 1), (0.03, 0.05), (0.9, 1), (1, 1), (1.1, 2), (4.9, 5), (51, 100), (100, 100), (101, 200)]
+    ("value", "top"), [(0, 1), (0.03, 0.032), (0.9, 1), (1, 1), (1.1, 1.2), (4.9, 6), (51, 60), (100, 100), (101, 120)]
 )
 def test_axes_end_at_round_numbers(value: float, top: float) -> None:
     assert round_up(value) == pytest.approx(top)
@@ -145,9 +151,9 @@ def opened(browser: Any, report: Path) -> Iterator["Page"]:
 
 
 def shown(page: "Page") -> int:
-    match = re.match(r"slice (\d+)", page.inner_text("#words"))
+    match = re.match(r"image (\d+) of 32, -?\d+ mm: ", page.inner_text("#words"))
     assert match
-    return int(match[1])
+    return int(match[1]) - 1
 
 
 def test_the_viewer_starts_at_the_slice_with_most_lesion_and_moves(opened: "Page", analysis: Analysis) -> None:
@@ -168,7 +174,7 @@ def test_the_viewer_starts_at_the_slice_with_most_lesion_and_moves(opened: "Page
     opened.mouse.move(400, 500)
     opened.locator("#stage").hover()
     opened.mouse.wheel(0, -100)
-    opened.wait_for_function(f"document.getElementById('words').textContent.startsWith('slice {most + 1}')")
+    opened.locator(f"#words:has-text('image {most + 2} of')").wait_for()
 
 
 def test_the_contour_can_be_hidden(opened: "Page") -> None:
@@ -184,7 +190,7 @@ def test_the_contour_can_be_hidden(opened: "Page") -> None:
 
 def test_a_click_on_the_profile_shows_its_slice(opened: "Page", analysis: Analysis) -> None:
     number = analysis.findings.lesion_slice_indices[0]
-    opened.locator(f"[data-slice='{number}']").dispatch_event("click")
+    opened.locator(f"rect[data-slice='{number}']").dispatch_event("click")
     assert shown(opened) == number
 
 
@@ -193,17 +199,58 @@ def test_the_page_fits_a_phone(opened: "Page") -> None:
     assert opened.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_on_paper_the_preview_replaces_the_viewer(opened: "Page") -> None:
-    assert not opened.is_visible("figure.print")
-    opened.emulate_media(media="print")
-    assert opened.is_visible("figure.print img")
-    assert not opened.is_visible("#stage")
-    assert opened.pdf()[:5] == b"%PDF-"
+def test_a_wheel_moves_one_slice_a_notch_and_a_touch_pad_does_not_race(opened: "Page") -> None:
+    opened.locator("#stage").hover()
+    start = shown(opened)
+
+    def turn(delta: int) -> None:
+        opened.evaluate(f"document.getElementById('stage').dispatchEvent(new WheelEvent('wheel', {{deltaY: {delta}}}))")
+
+    turn(120)
+    assert shown(opened) == start - 1  # down is towards the feet
+    turn(-120)
+    for _ in range(12):
+        turn(-4)
+    assert shown(opened) == start
+    turn(-4)
+    assert shown(opened) == start + 1
+
+
+def test_a_lesion_of_the_list_is_shown_on_its_image(opened: "Page", analysis: Analysis) -> None:
+    for index, lesion in enumerate(analysis.findings.largest_lesions[:3]):
+        opened.locator(".lesions tbody button").nth(index).click()
+        assert shown(opened) == lesion.slice
+
+
+def test_the_sentence_is_copied(opened: "Page", analysis: Analysis) -> None:
+    opened.click("#copy")
+    assert opened.evaluate("getSelection().toString()") == report_sentence(analysis.findings)
+    assert opened.inner_text("#copy") in ("Copied", "Selected")
+
+
+@pytest.mark.parametrize("count", [0, 10])
+def test_the_report_is_printed_on_two_pages_without_the_viewer(
+    count: int, browser: Any, analysis: Analysis, tmp_path: Path
+) -> None:
+    warnings = tuple(
+        f"{number}: {'a warning of usual length, which says what to look at ' * 2}" for number in range(count)
+    )
+    findings = analysis.findings.model_copy(update={"warnings": warnings})
+    path = tmp_path / "report.html"
+    path.write_text(render_report(analysis.segmented, findings, analysis.preview, analysis.card))
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    printed = page.pdf(prefer_css_page_size=True)
+    page.emulate_media(media="print")
+    assert not page.is_visible("#stage")
+    assert page.is_visible("figure.preview img")
+    page.close()
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 2
 
 
 def test_without_scripts_numbers_and_preview_are_shown(browser: Any, report: Path, analysis: Analysis) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(report.as_uri())
-    assert page.is_visible("figure.print img")
+    assert page.is_visible("figure.preview img")
     assert f"{analysis.findings.lesion_volume_ml:.1f}" in page.inner_text("main")
     page.close()

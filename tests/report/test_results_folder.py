@@ -11,7 +11,7 @@ from PIL import Image
 from groundglass.errors import OutputError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import Analysis, save, segment
+from groundglass.report.analysis import Analysis, segment
 from groundglass.scan.phantom import Phantom
 from helpers.dicom_phantom import write_series
 
@@ -48,11 +48,11 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_a_result_of_another_kind_leaves_no_file_of_the_earlier_one(analyses: Analyses, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    save(analyses.dicom, out)
+    analyses.dicom.save(out)
     assert set(content(out)) == NIFTI_NAMES | {"lesions.dcm", "findings.dcm"}
-    save(analyses.volume, out)
+    analyses.volume.save(out)
     assert set(content(out)) == NIFTI_NAMES
-    save(analyses.images, out)
+    analyses.images.save(out)
     assert set(content(out)) == {
         "lesions/12.png",
         "lesions/13.png",
@@ -60,22 +60,22 @@ def test_a_result_of_another_kind_leaves_no_file_of_the_earlier_one(analyses: An
         "preview.png",
         "report.html",
     }
-    save(analyses.volume, out)
+    analyses.volume.save(out)
     assert {path.name for path in out.iterdir()} == NIFTI_NAMES
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_other_files_in_the_folder_stay(analyses: Analyses, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    save(analyses.dicom, tmp_path)
-    save(analyses.volume, tmp_path)
+    analyses.dicom.save(tmp_path)
+    analyses.volume.save(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_without_an_earlier_result_no_file_is_removed(analyses: Analyses, tmp_path: Path) -> None:
     (tmp_path / "lesions").mkdir()
     (tmp_path / "lesions" / "drawn.png").write_text("mine")
-    save(analyses.volume, tmp_path)
+    analyses.volume.save(tmp_path)
     assert (tmp_path / "lesions" / "drawn.png").read_text() == "mine"
 
 
@@ -83,7 +83,7 @@ def test_a_folder_of_masks_that_is_not_an_earlier_result_is_never_replaced(analy
     (tmp_path / "lesions").mkdir()
     (tmp_path / "lesions" / "drawn.png").write_text("mine")
     with pytest.raises(OutputError, match="lesions is not a folder of an earlier result: name another folder"):
-        save(analyses.images, tmp_path)
+        analyses.images.save(tmp_path)
     assert content(tmp_path) == {"lesions/drawn.png": b"mine"}
 
 
@@ -91,12 +91,12 @@ def test_a_folder_of_masks_that_is_not_an_earlier_result_is_never_replaced(analy
 def test_masks_and_dicom_of_which_no_findings_are_there_are_not_left_beside_another_scan(
     analyses: Analyses, tmp_path: Path, name: str
 ) -> None:
-    save(analyses.dicom, tmp_path)
+    analyses.dicom.save(tmp_path)
     (tmp_path / "findings.json").unlink()
     (tmp_path / name).write_text("of another patient")
     before = content(tmp_path)
     with pytest.raises(OutputError, match=r"is not a file of an earlier result: name another folder, or remove it"):
-        save(analyses.volume, tmp_path)
+        analyses.volume.save(tmp_path)
     assert content(tmp_path) == before
 
 
@@ -104,7 +104,7 @@ def test_masks_and_dicom_of_which_no_findings_are_there_are_not_left_beside_anot
 def test_an_error_while_files_are_exchanged_keeps_the_earlier_result(
     failing: int, analyses: Analyses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(analyses.dicom, tmp_path)
+    analyses.dicom.save(tmp_path)
     before, rename, moved = content(tmp_path), Path.rename, []
 
     def rename_or_fail(self: Path, target: Path) -> Path:
@@ -115,6 +115,6 @@ def test_an_error_while_files_are_exchanged_keeps_the_earlier_result(
 
     monkeypatch.setattr(Path, "rename", rename_or_fail)
     with pytest.raises(OutputError, match="cannot be written: Input/output error"):
-        save(analyses.volume, tmp_path)
+        analyses.volume.save(tmp_path)
     assert len(moved) == 2 * failing - 1  # the moves before it were undone
     assert content(tmp_path) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -14,9 +15,10 @@ from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import save, segment
+from groundglass.report.analysis import segment
 from groundglass.report.follow_up import FollowUp, Visit, compare_visits, make_visit
 from groundglass.report.follow_up_page import render_follow_up
+from groundglass.report.level_images import LevelImage, draw_levels
 from groundglass.report.results_folder import RESULT_NAMES
 from groundglass.scan.kinds import IntensityKind
 from groundglass.tables import csv_text
@@ -26,9 +28,9 @@ _SCAN_FOLDER = re.compile(r"\d{4}-\d\d-\d\d(-scan-\d+)?|scan-\d+")  # names that
 
 
 def follow(
-    sources: Sequence[Path],
-    folder: Path,
-    segmenter: Segmenter | None = None,
+    sources: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    model: Segmenter | str | os.PathLike[str] | None = None,
     dates: Sequence[datetime] = (),
     intensity: IntensityKind | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
@@ -40,7 +42,7 @@ def follow(
         sources: Paths of two or more scans.
         folder: Gets a folder of results for each scan, and `follow.html`, `follow.csv` and `follow.json`: all of them
             when every scan is done, or nothing. Those of an earlier follow-up are removed; other files stay.
-        segmenter: A loaded model; None for the bundled one.
+        model: What `open_model` returned, an ONNX file or a run folder; None for the bundled model.
         dates: Date of each scan, in the order of `sources`; empty to take the dates of the DICOM headers. If no scan
             has a date, `sources` are in the order of time.
         intensity: Meaning of the voxel values; None to recognise it.
@@ -56,10 +58,11 @@ def follow(
         raise ConfigError(f"a follow-up needs two or more scans, found {len(sources)}")
     if dates and len(dates) != len(sources):
         raise ConfigError(f"{len(dates)} dates were given for {len(sources)} scans: give one for each, in their order")
-    segmenter = segmenter or open_model()
+    paths, folder = [Path(source) for source in sources], Path(folder)
+    segmenter = model if isinstance(model, Segmenter) else open_model(model)
     earlier = _earlier_folders(folder)
     with staged_folder(folder, replaces=(*_FILES, *earlier)) as staging:
-        result = _follow_into(staging, sources, segmenter, dates, intensity, progress, with_identity)
+        result = _follow_into(staging, paths, segmenter, dates, intensity, progress, with_identity)
         for visit in result.visits:
             if visit.folder not in earlier and (folder / visit.folder).exists():
                 raise OutputError(
@@ -79,32 +82,34 @@ def _follow_into(
 ) -> FollowUp:
     """Write a follow-up into an empty folder; see `follow`."""
     repeatability = segmenter.card.repeatability
-    visits: list[Visit] = []
+    visits: list[tuple[Visit, tuple[LevelImage, ...]]] = []
     patients: set[str] = set()
     for number, source in enumerate(sources, start=1):
         try:
             scan = read_scan(source, dicom=DicomOptions(with_identity=with_identity))
             date = dates[number - 1] if dates else scan.series.acquired if scan.series else None
-            if visits and (date is None) != (visits[0].taken is None):
+            if visits and (date is None) != (visits[0][0].taken is None):
                 raise ConfigError(
                     f"scan {number} states {'no date' if date is None else 'a date'}, scan 1 "
                     f"{'does' if date is None else 'does not'}: give --date for each"
                 )
-            analysis = segment(scan, segmenter, intensity, with_identity=with_identity)
+            name = _folder_name(number, date, {visit.folder for visit, _ in visits})
+            label = f"Follow-up, scan {number}" if date is None else f"Follow-up, scan of {date:%Y-%m-%d}"
+            analysis = segment(scan, segmenter, intensity, with_identity=with_identity, label=label)
         except InputError as error:
             raise type(error)(f"scan {number} of {len(sources)}: {error}") from error
         if scan.series:
             patients.add(str(scan.series.headers[0].get("PatientID") or ""))
-        name = _folder_name(number, date, {visit.folder for visit in visits})
-        save(analysis, folder / name)
-        visits.append(make_visit(analysis.saved_findings, scan, name, date, repeatability))
+        analysis.save(folder / name)
+        visit = make_visit(analysis.saved_findings, scan, name, date, repeatability)
+        visits.append((visit, draw_levels(analysis.segmented, analysis.findings)))
         progress(number, len(sources))
-    visits.sort(key=lambda visit: visit.taken or datetime.min)  # stable: scans without dates keep their order
-    result = compare_visits(visits, repeatability, analysis.findings.model)
+    visits.sort(key=lambda each: each[0].taken or datetime.min)  # stable: scans without dates keep their order
+    result = compare_visits([visit for visit, _ in visits], repeatability, analysis.findings.model)
     if len(patients) > 1:
         warning = "the scans state different patients: check that they are of the same one"
         result = result.model_copy(update={"warnings": (warning, *result.warnings)})
-    write_follow_up(result, folder)
+    write_follow_up(result, folder, [images for _, images in visits])
     return result
 
 
@@ -135,13 +140,13 @@ def _folder_name(number: int, date: datetime | None, used: set[str]) -> str:
     return name if name not in used else f"{name}-scan-{number}"
 
 
-def write_follow_up(result: FollowUp, folder: Path) -> list[Path]:
+def write_follow_up(result: FollowUp, folder: Path, images: Sequence[Sequence[LevelImage]] = ()) -> list[Path]:
     """Write `follow.html`, `follow.csv` and `follow.json`; return their paths.
 
     Raises:
         OutputError: The folder cannot be written.
     """
-    texts = (render_follow_up(result), _csv(result), result.to_json() + "\n")
+    texts = (render_follow_up(result, images), _csv(result), result.to_json() + "\n")
     for name, text in zip(_FILES, texts, strict=True):
         write_atomic(folder / name, text.encode())
     return [folder / name for name in _FILES]
@@ -149,12 +154,12 @@ def write_follow_up(result: FollowUp, folder: Path) -> list[Path]:
 
 def _csv(result: FollowUp) -> str:
     """Format one row for each scan; an empty cell is unknown."""
-    columns = [name for name in Visit.model_fields if name != "warnings"]
+    columns = [name for name in Visit.model_fields if name not in ("warnings", "classes")]
     change_columns = [f"{name}{end}" for name in ("change_ml", "change_points") for end in ("", "_low", "_high")]
     rows = []
     for visit in result.visits:
         row = visit.model_dump(mode="json", include=set(columns))
-        for name in ("lesion_interval_ml", "share_interval_percent"):
+        for name in (name for name in columns if "interval" in name):
             row[name] = "" if row[name] is None else "{} to {}".format(*row[name])
         rows.append(row)
     for row, change in zip(rows[1:], result.changes, strict=False):  # each scan's change since the one before

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from groundglass.evaluation.agreement import Agreement, PairedMeasurement
 from groundglass.evaluation.calibration import expected_calibration_error, precision_recall_curve, reliability_bins
@@ -17,7 +18,8 @@ from groundglass.evaluation.lesions import ALL_SIZES, MIN_OVERLAP_PERCENT, SIZE_
 from groundglass.evaluation.results import Evaluation, Example
 
 BLUE, VERMILLION, GREEN, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#777777"
-LABELLED_POINTS = 3  # the points with the largest errors carry the name of their case
+LABELLED_POINTS = 3  # the points with the largest errors carry a number, which the legend explains
+LONGEST_NAME = 34  # characters of a case's name
 DPI = 150
 
 
@@ -38,6 +40,12 @@ def as_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
+
+
+def shorten(name: str) -> str:
+    """Return a name with its middle left out if it is too long for a figure."""
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def label_axes(axes: Axes, title: str, x_label: str, y_label: str) -> None:
@@ -68,7 +76,7 @@ def _draw_slices(examples: Sequence[Example]) -> Figure | None:
                 if mask.any() and not mask.all():
                     axes.contour(mask, levels=[0.5], colors=colour, linewidths=1.1)
             axes.set_title(
-                f"{rank}: {example.title}, Dice {example.dice:.2f}", fontsize=8, loc="left", parse_math=False
+                f"{rank}, Dice {example.dice:.2f}\n{shorten(example.title)}", fontsize=8, loc="left", parse_math=False
             )
     lines = [Line2D([], [], color=colour, label=name) for name, colour in (("reference", SKY), ("prediction", ORANGE))]
     figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
@@ -79,10 +87,10 @@ def _draw_bland_altman(evaluation: Evaluation) -> Figure | None:
     """Draw the error against the mean of prediction and reference, for volume and burden."""
     if not evaluation.paired_measurements("volume_ml"):
         return None
-    figure = Figure(figsize=(9.5, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     quantities = (
         ("volume_ml", "Lesion volume", "ml", "ml"),
-        ("burden_percent", "Burden", "% of lung", "points of percent"),
+        ("burden_percent", "Burden", "% of lung", "percentage points"),
     )
     for axes, (quantity, title, unit, error_unit) in zip(figure.subplots(1, 2), quantities, strict=True):
         _draw_agreement(axes, evaluation.paired_measurements(quantity), evaluation.agreement(quantity))
@@ -97,18 +105,9 @@ def _draw_agreement(axes: Axes, pairs: dict[str, PairedMeasurement], agreement: 
     axes.scatter(means, errors, color=BLUE, s=24, zorder=3)
     axes.margins(x=0.1, y=0.15)
     largest = sorted(zip(pairs, means, errors, strict=True), key=lambda point: -abs(point[2]))[:LABELLED_POINTS]
-    for name, x, y in largest:
-        alignment, shift = ("right", -6) if x > max(means) / 2 else ("left", 6)
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(shift, 5),
-            textcoords="offset points",
-            fontsize=7,
-            ha=alignment,
-            color=GREY,
-            parse_math=False,
-        )
+    for number, (name, x, y) in enumerate(largest, start=1):  # names beside the figure: they are too long for a point
+        axes.annotate(str(number), (x, y), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
+        axes.plot([], [], " ", label=f"{number}: {shorten(name)}")
     low, high = agreement.limits or (None, None)
     for name, height, style in (
         ("bias + 1.96 SD", high, "--"),
@@ -117,7 +116,14 @@ def _draw_agreement(axes: Axes, pairs: dict[str, PairedMeasurement], agreement: 
     ):
         if height is not None:
             axes.axhline(height, color=VERMILLION, linewidth=1.2, linestyle=style, label=f"{name}: {height:+.3g}")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
+    _legend_beside(axes)
+
+
+def _legend_beside(axes: Axes) -> None:
+    """Put the legend at the right of the axes, where it covers no data."""
+    legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False, borderaxespad=0)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _draw_lesion_size(regions: Sequence[Region]) -> Figure | None:
@@ -126,7 +132,7 @@ def _draw_lesion_size(regions: Sequence[Region]) -> Figure | None:
     units = [unit for unit in SIZE_EDGES if any(lesion.unit == unit for lesion in lesions)]
     if not units:
         return None
-    figure = Figure(figsize=(6 * len(units), 6.4), layout="constrained")
+    figure = Figure(figsize=(7.6 * len(units), 6.8), layout="constrained")
     grid = figure.subplots(2, len(units), squeeze=False, height_ratios=(1.2, 1))
     for above, below, unit in zip(*grid, units, strict=True):
         _draw_overlap(above, [lesion for lesion in lesions if lesion.unit == unit], unit)
@@ -144,7 +150,8 @@ def _draw_overlap(axes: Axes, lesions: Sequence[Region], unit: str) -> None:
     axes.axhline(MIN_OVERLAP_PERCENT, color=GREY, linewidth=0.8, label=f"found from {MIN_OVERLAP_PERCENT} % on")
     axes.set_xscale("log")
     axes.set_ylim(-5, 105)
-    axes.legend(fontsize=8, loc="center right", framealpha=0.9)
+    axes.xaxis.set_minor_formatter(NullFormatter())  # labels of minor ticks would lie over each other
+    _legend_beside(axes)
     unit_name = "ml" if unit == "ml" else "pixels of its slice"
     label_axes(axes, "Lesions of the reference, by size", f"size ({unit_name})", "predicted share of the lesion (%)")
 
@@ -160,11 +167,11 @@ def _draw_recall_and_precision(axes: Axes, regions: Sequence[Region], unit: str)
         for x, estimate in zip(centres + shift, estimates, strict=True):
             _draw_interval(axes, float(x), estimate)
     axes.set_ylim(0, 105)
-    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-    label_axes(axes, "", "size class", "share (%)")
+    _legend_beside(axes)
+    label_axes(axes, "Found and right, by size", "size class", "share (%)")
     names = [f"{row.size_class}\n{row.recall.rows} lesions\n{row.precision.rows} predicted" for row in rows]
     axes.set_xticks(centres, names)
-    axes.tick_params(axis="x", length=0)
+    axes.tick_params(axis="x", length=0, labelsize=7)
     axes.grid(visible=False, axis="x")
 
 
@@ -178,7 +185,7 @@ def _draw_precision_recall(evaluation: Evaluation) -> Figure | None:
     histogram, curve = evaluation.histogram, precision_recall_curve(evaluation.histogram)
     if curve is None:
         return None
-    figure = Figure(figsize=(5.4, 4.6), layout="constrained")
+    figure = Figure(figsize=(8.2, 4.4), layout="constrained")
     axes = figure.subplots()
     label = f"network, average precision {curve.average_precision:.3f}"
     axes.plot(curve.recall, curve.precision, color=BLUE, linewidth=1.6, label=label)
@@ -186,10 +193,10 @@ def _draw_precision_recall(evaluation: Evaluation) -> Figure | None:
     axes.axhline(prevalence, color=GREY, linewidth=1, linestyle="--", label=f"no skill, {prevalence:.3f}")
     precision, recall = curve.at_threshold(evaluation.threshold)
     if precision is not None:
-        label = f"threshold {evaluation.threshold:g}: precision {precision:.2f}, recall {recall:.2f}"
+        label = f"threshold {evaluation.threshold:g}:\nprecision {precision:.2f}, recall {recall:.2f}"
         axes.scatter([recall], [precision], color=VERMILLION, s=45, zorder=3, label=label)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.legend(fontsize=8, loc="lower left")
+    _legend_beside(axes)
     label_axes(axes, "Precision and recall over thresholds, pixels looked at", "recall", "precision")
     return figure
 
@@ -199,7 +206,7 @@ def _draw_reliability(evaluation: Evaluation) -> Figure | None:
     error = expected_calibration_error(bins)
     if error is None:
         return None
-    figure = Figure(figsize=(5.4, 5.6), layout="constrained")
+    figure = Figure(figsize=(7.4, 5.6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="perfectly calibrated")
     known = [each for each in bins if each.mean_probability is not None and each.lesion_share is not None]
@@ -209,10 +216,13 @@ def _draw_reliability(evaluation: Evaluation) -> Figure | None:
     )
     above.plot(probabilities, shares, color=BLUE, marker="o", markersize=4, label=f"network, ECE {error:.4f}")
     above.set(xlim=(0, 1), ylim=(0, 1))
-    above.legend(fontsize=8, loc="upper left")
+    _legend_beside(above)
     label_axes(above, "Reliability, pixels looked at", "", "share that is lesion")
     low, width = [each.low for each in bins], bins[0].high
     below.bar(low, [each.pixels for each in bins], width, align="edge", color=SKY, edgecolor="white", linewidth=0.6)
     below.set_yscale("log")
+    fewest = min(each.pixels for each in bins if each.pixels)
+    below.set_ylim(bottom=10 ** np.floor(np.log10(fewest)) / 2)  # so that at least one power of ten is labelled
+    below.yaxis.set_minor_formatter(NullFormatter())
     label_axes(below, "", "probability of lesion", "pixels")
     return figure

@@ -10,6 +10,7 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 480, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 16, 40
 TICKS = 4
+ROUND = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # ends of an axis, whose quarters are short numbers too
 
 
 class Chart:
@@ -50,6 +51,11 @@ class Chart:
         positions = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
         self.add("polyline", {"class": css_class, "points": positions})
 
+    def area(self, points: Sequence[tuple[float, float]], css_class: str) -> None:
+        """Draw a filled polygon through (x, y) values in the style of a CSS class."""
+        positions = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
+        self.add("polygon", {"class": css_class, "points": positions})
+
     def x_label(self, value: float, text: str) -> None:
         """Write a label below the horizontal axis at a value."""
         self.text(f"{self.x(value):.1f}", HEIGHT - BOTTOM + 20, text)
@@ -66,8 +72,8 @@ class Chart:
 
 
 def round_up(value: float) -> float:
-    """Return the smallest of 1, 2 and 5 times a power of ten that is not below `value`; 1 for 0."""
+    """Return the smallest of `ROUND` times a power of ten that is not below `value`; 1 for 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
+    return next(step * power for step in ROUND if step * power >= value * (1 - 1e-9))

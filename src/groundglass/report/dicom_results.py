@@ -27,8 +27,7 @@ class DicomResults:
     """The files for a PACS, in memory.
 
     Attributes:
-        files: {name: content}. There is no report for a model with class maps: its volumes are of all lesions
-            together, which no segment holds.
+        files: {name: content}.
         notes: Sentences for the user on what had to be filled in.
         left_out: The files that are left out, and the reason; None if all were made.
     """
@@ -56,7 +55,7 @@ def make_dicom_results(segmented: SegmentedScan, findings: Findings, card: Model
         return DicomResults({})
     files: dict[str, bytes] = {}
     notes: tuple[str, ...] = ()
-    wanted = (SEG_FILE, SR_FILE) if len(card.classes) == 1 else (SEG_FILE,)
+    wanted = (SEG_FILE, SR_FILE)
     try:
         completed = complete_series(source)
         notes = completed.notes
@@ -79,8 +78,7 @@ def _make_files(
     masks = {name: segmented.mask(numbers == number).voxels for number, name in segments.items()}
     segmentation = dicom_seg.make_segmentation(series, masks, findings)
     yield SEG_FILE, _encode(segmentation)
-    if len(card.classes) == 1:
-        yield SR_FILE, _encode(dicom_sr.make_structured_report(series, segmentation, findings))
+    yield SR_FILE, _encode(dicom_sr.make_structured_report(series, segmentation, findings))
 
 
 def _encode(dataset: Dataset) -> bytes:

@@ -78,7 +78,9 @@ def make_segmentation(series: DicomSeries, masks: Mapping[str, NDArray[np.bool_]
 
 
 def _in_one_series(sources: Sequence[Dataset]) -> list[Dataset]:
-    """Copy headers, which may be of several series, as if they were of the first one: highdicom wants it so."""
+    """Copy headers of several series as if they were of the first one: highdicom wants it so."""
+    if all(source.SeriesInstanceUID == sources[0].SeriesInstanceUID for source in sources):
+        return list(sources)
     copies = [shallow_copy(source) for source in sources]
     for copied in copies:
         copied.SeriesInstanceUID = sources[0].SeriesInstanceUID

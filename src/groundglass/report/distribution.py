@@ -1,4 +1,4 @@
-"""Where the lesions are, slice by slice and zone by zone, and how dense they are.
+"""Where the lesions are, slice by slice and zone by zone.
 
 Lobes are not segmented, so the CT severity score of the five lobes cannot be given. Zones are the thirds of each lung's
 height instead; each gets the score of its extent in quarters that Chung et al. (2020, Radiology 295:202) give a lobe.
@@ -16,11 +16,19 @@ from groundglass.strict_model import StrictModel
 
 THIRDS: tuple[Literal["lower"], Literal["middle"], Literal["upper"]] = ("lower", "middle", "upper")
 QUARTERS_PERCENT = (0.0, 25.0, 50.0, 75.0)  # a zone's score is the number of these that its share exceeds
-HISTOGRAM_HU = (-1100, 200, 20)  # start, stop, and the width of a bin
 
 
 class Zone(StrictModel):
-    """A third of a lung's height: its burden, and the score of its extent from 0 to 4."""
+    """A third of a lung's height: its burden, and the score of its extent from 0 to 4.
+
+    Attributes:
+        side: The patient's side.
+        third: Third of the lung's height.
+        lesion_volume_ml: Volume of the lesions in the zone.
+        lung_volume_ml: Volume of the zone, lesions included.
+        lesion_share_of_lung_percent: Their share of the zone.
+        score: Score of the extent from 0 to 4.
+    """
 
     side: Literal["right", "left"]
     third: Literal["upper", "middle", "lower"]
@@ -31,29 +39,17 @@ class Zone(StrictModel):
 
 
 class Profile(StrictModel):
-    """Lesion and lung of every slice in the order of the file, each in `unit`."""
+    """Lesion and lung of every slice in the order of the file, each in `unit`.
+
+    Attributes:
+        unit: Unit of the numbers.
+        lesion: Lesion in each slice.
+        lung: Lung in each slice, lesions included.
+    """
 
     unit: Literal["ml", "px"]
     lesion: tuple[float, ...]
     lung: tuple[float, ...]
-
-
-class Histogram(StrictModel):
-    """Numbers of voxels by HU; the first and the last bin include all values below and above.
-
-    Attributes:
-        start_hu: Lower end of the first bin.
-        width_hu: Width of every bin.
-        lung: Voxels of the lung without lesion in each bin.
-        lesion: Voxels of the lesions in each bin.
-        estimated: Whether HU are estimated from a lung window.
-    """
-
-    start_hu: int
-    width_hu: int
-    lung: tuple[int, ...]
-    lesion: tuple[int, ...]
-    estimated: bool
 
 
 def measure_zones(segmented: SegmentedScan) -> tuple[Zone, ...]:
@@ -66,12 +62,10 @@ def measure_zones(segmented: SegmentedScan) -> tuple[Zone, ...]:
     assert voxel_ml is not None, "pictures have no zones"
     found = []
     for side, lung in (("right", segmented.lung_field.right), ("left", segmented.lung_field.left)):
-        per_slice = voxels_per_slice(lung)
+        per_slice, ends = voxels_per_slice(lung), ends_of_thirds(lung)
         lesion_per_slice = np.array([np.count_nonzero(a & b) for a, b in zip(lung, segmented.lesions, strict=True)])
-        shown = np.flatnonzero(per_slice)
-        if not len(shown):
+        if ends is None:
             continue
-        ends = np.round(np.linspace(shown[0], shown[-1] + 1, 4)).astype(int)
         for index in reversed(range(3)):
             part = slice(ends[index], ends[index + 1])
             lesion, whole = int(lesion_per_slice[part].sum()), int(per_slice[part].sum())
@@ -102,19 +96,10 @@ def measure_profile(segmented: SegmentedScan) -> Profile:
     return Profile(unit="px" if voxel_ml is None else "ml", lesion=lesion, lung=lung)
 
 
-def measure_histogram(segmented: SegmentedScan) -> Histogram:
-    """Count the voxels of lung and lesions by their HU."""
-    start, stop, width = HISTOGRAM_HU
-    bins = (stop - start) // width
-    voxels = np.zeros((2, bins), dtype=np.int64)
-    for hu, lung, lesion in zip(segmented.hu, segmented.lung_field.mask, segmented.lesions, strict=True):
-        for i, mask in enumerate((lung & ~lesion, lesion)):
-            indices = np.clip((hu[mask] - start) // width, 0, bins - 1).astype(np.int64)
-            voxels[i] += np.bincount(indices, minlength=bins)
-    return Histogram(
-        start_hu=start,
-        width_hu=width,
-        lung=tuple(voxels[0].tolist()),
-        lesion=tuple(voxels[1].tolist()),
-        estimated=not segmented.intensity.calibrated,
-    )
+def ends_of_thirds(lung: MaskSlices) -> tuple[int, int, int, int] | None:
+    """Return the slices at which a lung's thirds begin, from feet to head, and the slice above; None without lung."""
+    shown = np.flatnonzero(voxels_per_slice(lung))
+    if not len(shown):
+        return None
+    low, first, second, high = np.round(np.linspace(shown[0], shown[-1] + 1, 4)).astype(int).tolist()
+    return low, first, second, high

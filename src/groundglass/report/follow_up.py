@@ -13,17 +13,15 @@ from datetime import datetime
 from importlib.metadata import version
 from itertools import pairwise
 
-from groundglass.report.findings import Findings, ModelRef
+from groundglass.report.findings import ClassBurden, Findings, Interval, ModelRef
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import Scan
 from groundglass.strict_model import StrictModel
 
-SCHEMA = 1
+SCHEMA = 2
 Z_95 = 1.96
 LUNG_CHANGE = 0.15  # relative change of lung volume above which breath or coverage differ
 THICKNESS_RATIO = 1.5  # ratio of slice distances above which partial volumes differ
-
-Interval = tuple[float, float]
 
 
 class Visit(StrictModel):
@@ -37,6 +35,9 @@ class Visit(StrictModel):
         lung_volume_ml: Volume of both lungs, lesions included.
         lesion_share_of_lung_percent: Lesion in % of the lung.
         share_interval_percent: Interval of 95 % of repeats.
+        lesion_volume_interval_ml: Interval of 80 % by the model's calibration, as in the findings.
+        lesion_share_interval_percent: The same of the share.
+        classes: The lesions by class, for a model with classes.
         slice_distance_mm: Distance of neighbouring slices.
         kernel: Reconstruction kernel, where DICOM states it.
         calibrated: False where HU are estimated from a lung window.
@@ -50,6 +51,9 @@ class Visit(StrictModel):
     lung_volume_ml: float | None
     lesion_share_of_lung_percent: float | None
     share_interval_percent: Interval | None
+    lesion_volume_interval_ml: Interval | None = None
+    lesion_share_interval_percent: Interval | None = None
+    classes: tuple[ClassBurden, ...] = ()
     slice_distance_mm: float | None
     kernel: str | None
     calibrated: bool
@@ -57,7 +61,17 @@ class Visit(StrictModel):
 
 
 class VolumeChange(StrictModel):
-    """Scan `later` minus scan `earlier` (numbered from 1), with the interval of 95 % of repeats of both."""
+    """Scan `later` minus scan `earlier` (numbered from 1), with the interval of 95 % of repeats of both.
+
+    Attributes:
+        earlier: Number of the earlier scan.
+        later: Number of the later scan.
+        lesion_volume_ml: Change of the lesion volume.
+        lesion_interval_ml: Its interval.
+        lesion_share_of_lung_points: Change of the share of the lung, in percentage points.
+        share_interval_points: Its interval.
+        doubt: Why the two scans cannot be compared, so that the numbers say nothing of the patient; None if they can.
+    """
 
     earlier: int
     later: int
@@ -65,14 +79,18 @@ class VolumeChange(StrictModel):
     lesion_interval_ml: Interval | None
     lesion_share_of_lung_points: float | None
     share_interval_points: Interval | None
+    doubt: str | None = None
 
     @property
     def in_words(self) -> str:
         """The change on one line, for a person."""
         ml, points = self.lesion_volume_ml, self.lesion_share_of_lung_points
-        amounts = [f"{ml:+.1f} ml" if ml is not None else "", f"{points:+.1f} % of lung" if points is not None else ""]
-        known = ", ".join(amount for amount in amounts if amount)
-        return f"{known} ({self.verdict})" if known else self.verdict
+        parts = [
+            f"{ml:+.1f} ml" if ml is not None else "",
+            f"{points:+.1f} percentage points" if points is not None else "",
+        ]
+        known = ", ".join(part for part in parts if part)
+        return f"{self.verdict} ({known})" if known else self.verdict
 
     @property
     def verdict(self) -> str:
@@ -82,10 +100,12 @@ class VolumeChange(StrictModel):
         interval = self.share_interval_points if by_share else self.lesion_interval_ml
         if value is None:
             return "unknown"
+        if self.doubt:
+            return f"cannot be told: {self.doubt}"
         if interval is None:
             return "more" if value > 0 else "less" if value < 0 else "the same"
         if interval[0] <= 0 <= interval[1]:
-            return "within what repeats differ by"
+            return "no change beyond what repeats differ by"
         return "more" if value > 0 else "less"
 
 
@@ -120,8 +140,6 @@ def make_visit(
     findings: Findings, scan: Scan, folder: str, taken: datetime | None, repeatability: float | None
 ) -> Visit:
     """Collect the findings of a scan, and the properties that decide whether it is comparable with others."""
-    header = scan.series.headers[0] if scan.series else None
-    kernel = str(header.get("ConvolutionKernel") or "") if header is not None else ""
     volume, share = findings.lesion_volume_ml, findings.lesion_share_of_lung_percent
     return Visit(
         folder=folder,
@@ -131,8 +149,11 @@ def make_visit(
         lung_volume_ml=findings.lung_volume_ml,
         lesion_share_of_lung_percent=share,
         share_interval_percent=_repeat_interval(share, repeatability),
+        lesion_volume_interval_ml=findings.lesion_volume_interval_ml,
+        lesion_share_interval_percent=findings.lesion_share_interval_percent,
+        classes=findings.classes,
         slice_distance_mm=round(AxialView(scan.geometry).geometry.spacing[0], 3) if scan.geometry.in_mm else None,
-        kernel=kernel or None,
+        kernel=findings.input.kernel,
         calibrated=findings.intensity.calibrated,
         warnings=findings.warnings,
     )
@@ -189,7 +210,20 @@ def _change(visits: Sequence[Visit], i: int, j: int, variation: float | None) ->
         lesion_interval_ml=volume_interval,
         lesion_share_of_lung_points=share,
         share_interval_points=share_interval,
+        doubt=_doubt(earlier, later),
     )
+
+
+def _doubt(earlier: Visit, later: Visit) -> str | None:
+    """Return why neither ml nor % of two scans can be compared; None if they can."""
+    if earlier.lung_volume_ml is None or later.lung_volume_ml is None:
+        return "a lung volume is unknown"
+    if abs(math.log(later.lung_volume_ml / earlier.lung_volume_ml)) > math.log1p(LUNG_CHANGE):
+        return (
+            f"breath or coverage differ (lungs of {earlier.lung_volume_ml:.0f} and {later.lung_volume_ml:.0f} ml), "
+            "so that neither ml nor % compare"
+        )
+    return "one scan is in HU, the other in an 8-bit lung window" if earlier.calibrated != later.calibrated else None
 
 
 def _comparability_warnings(visits: Sequence[Visit], i: int, j: int) -> list[str]:
@@ -197,20 +231,13 @@ def _comparability_warnings(visits: Sequence[Visit], i: int, j: int) -> list[str
     earlier, later = visits[i], visits[j]
     which = f"scans {i + 1} and {j + 1}"
     found = []
-    if earlier.lung_volume_ml is None or later.lung_volume_ml is None:
-        found.append(f"{which}: a lung volume is unknown, so that coverage cannot be compared")
-    elif abs(math.log(later.lung_volume_ml / earlier.lung_volume_ml)) > math.log1p(LUNG_CHANGE):
-        found.append(
-            f"{which} show {earlier.lung_volume_ml:.0f} and {later.lung_volume_ml:.0f} ml of lung: "
-            "breath or coverage differ, ml and % do not compare"
-        )
+    if doubt := _doubt(earlier, later):
+        found.append(f"{which}: {doubt}")
     before, after = earlier.slice_distance_mm, later.slice_distance_mm
     if before and after and max(before, after) / min(before, after) > THICKNESS_RATIO:
         found.append(
             f"{which} have slices {before:g} and {after:g} mm apart: small lesions and rims are measured differently"
         )
-    if earlier.calibrated != later.calibrated:
-        found.append(f"of {which} one is in HU, the other an 8-bit lung window: intensities differ")
     if earlier.kernel != later.kernel and earlier.kernel and later.kernel:
         found.append(f"{which} were reconstructed with other kernels ({earlier.kernel}, {later.kernel})")
     return found

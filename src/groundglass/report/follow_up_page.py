@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from markupsafe import Markup
 
 from groundglass.report.charts import Chart
-from groundglass.report.follow_up import FollowUp, Interval, Visit, VolumeChange
+from groundglass.report.findings import Interval
+from groundglass.report.follow_up import FollowUp, Visit, VolumeChange
 from groundglass.report.html import format_number, render
+from groundglass.report.level_images import LevelImage, choose_levels
 
-_SCAN_COLUMNS = (
-    *("scan", "% of lung", "95 % of repeats", "lesion, ml", "95 % of repeats", "lung, ml", "slices, mm apart"),
-    "warnings",
-)
-_CHANGE_COLUMNS = ("from, to", "% of lung, points", "95 %", "ml", "95 %", "in words")
+_CHANGE_COLUMNS = ("from, to", "percentage points", "95 % of repeats", "ml", "95 % of repeats", "in words")
+DATE_WIDTH = 90  # distance of scans in a chart, in its units, at which their dates fit beside each other
 
 
-def render_follow_up(result: FollowUp) -> str:
-    """Render the follow-up as one HTML file without scripts."""
+def render_follow_up(result: FollowUp, images: Sequence[Sequence[LevelImage]] = ()) -> str:
+    """Render the follow-up as one HTML file without scripts.
+
+    Args:
+        result: The follow-up.
+        images: For each scan the images of `draw_levels`, in the same order; empty to show none.
+    """
     volumes = [(visit.lesion_volume_ml, visit.lesion_interval_ml) for visit in result.visits]
     shares = [(visit.lesion_share_of_lung_percent, visit.share_interval_percent) for visit in result.visits]
     figures = [
@@ -26,25 +31,64 @@ def render_follow_up(result: FollowUp) -> str:
         for points, title in ((shares, "Lesion, % of the lung"), (volumes, "Lesion, ml"))
         if any(value is not None for value, _ in points)
     ]
+    columns = _scan_columns(result.visits)
     return render(
         "follow_up.html",
         f"groundglass: follow-up of {len(result.visits)} scans",
         result=result,
         headline=_headline(result),
         figures=figures,
-        scan_columns=_SCAN_COLUMNS,
-        scans=[_visit_row(number, visit) for number, visit in enumerate(result.visits, start=1)],
+        scan_columns=["scan", *columns],
+        scans=[
+            [_visit_link(number, visit), *(value(visit) for value in columns.values())]
+            for number, visit in enumerate(result.visits, start=1)
+        ],
         change_columns=_CHANGE_COLUMNS,
         changes=[_change_row(change) for change in result.changes],
+        scan_names=[_visit_label(number, visit) for number, visit in enumerate(result.visits, start=1)],
+        levels=_level_rows(images),
         explanation=_explanation(result),
     )
 
 
+def _scan_columns(visits: Sequence[Visit]) -> dict[str, Callable[[Visit], str]]:
+    """Return {title: function that gives a scan's cell}, without columns that would be empty."""
+
+    def class_share(name: str) -> Callable[[Visit], str]:
+        return lambda visit: next(
+            (format_number(each.lesion_share_of_lung_percent) for each in visit.classes if each.name == name), "-"
+        )
+
+    columns: dict[str, Callable[[Visit], str]] = {
+        "% of lung": lambda visit: format_number(visit.lesion_share_of_lung_percent),
+        "95 % of repeats": lambda visit: _interval(visit.share_interval_percent),
+        "80 % by calibration": lambda visit: _interval(visit.lesion_share_interval_percent),
+        "lesion, ml": lambda visit: format_number(visit.lesion_volume_ml),
+        "ml, 95 % of repeats": lambda visit: _interval(visit.lesion_interval_ml),
+        "ml, 80 % by calibration": lambda visit: _interval(visit.lesion_volume_interval_ml),
+        **{f"{name}, % of lung": class_share(name) for name in _class_names(visits)},
+        "lung, ml": lambda visit: format_number(visit.lung_volume_ml, 0),
+        "slices, mm apart": lambda visit: format_number(visit.slice_distance_mm),
+        "kernel": lambda visit: visit.kernel or "-",
+        "warnings": lambda visit: str(len(visit.warnings)) if visit.warnings else "-",
+    }
+    return {title: value for title, value in columns.items() if any(value(visit) != "-" for visit in visits)}
+
+
+def _class_names(visits: Sequence[Visit]) -> list[str]:
+    return list(dict.fromkeys(each.name for visit in visits for each in visit.classes))
+
+
+def _level_rows(images: Sequence[Sequence[LevelImage]]) -> list[list[LevelImage]]:
+    """Return a row for each level that is shown, with an image of each scan."""
+    if not images or not all(images):
+        return []
+    return [[of_scan[level] for of_scan in images] for level in choose_levels(images)]
+
+
 def _headline(result: FollowUp) -> str:
     last = result.changes[-1]
-    change = last.lesion_share_of_lung_points
-    amount = "" if change is None else f" ({change:+.1f} points of % of lung)"
-    return f"From scan {last.earlier} to scan {last.later}: {last.verdict}{amount}."
+    return f"From scan {last.earlier} to scan {last.later}: {last.in_words}."
 
 
 def _explanation(result: FollowUp) -> str:
@@ -61,17 +105,8 @@ def _visit_label(number: int, visit: Visit) -> str:
     return f"{number}" if visit.taken is None else f"{number}: {visit.taken:%Y-%m-%d}"
 
 
-def _visit_row(number: int, visit: Visit) -> list[str]:
-    return [
-        Markup('<a href="{}/report.html">{}</a>').format(visit.folder, _visit_label(number, visit)),
-        format_number(visit.lesion_share_of_lung_percent),
-        _interval(visit.share_interval_percent),
-        format_number(visit.lesion_volume_ml),
-        _interval(visit.lesion_interval_ml),
-        format_number(visit.lung_volume_ml, 0),
-        format_number(visit.slice_distance_mm),
-        str(len(visit.warnings)),
-    ]
+def _visit_link(number: int, visit: Visit) -> Markup:
+    return Markup('<a href="{}/report.html">{}</a>').format(visit.folder, _visit_label(number, visit))
 
 
 def _change_row(change: VolumeChange) -> list[str]:
@@ -92,8 +127,11 @@ def _interval(interval: Interval | None) -> str:
 def _figure(points: Sequence[tuple[float | None, Interval | None]], title: str, visits: Sequence[Visit]) -> Markup:
     """Draw a dot for each scan, a bar for its interval, and a line between the dots; by date where dates are known."""
     positions = _positions(visits)
-    chart = Chart((-0.1, 1.1), max(end for value, interval in points for end in (value or 0.0, *(interval or ()))))
+    chart = Chart((-0.12, 1.12), max(end for value, interval in points for end in (value or 0.0, *(interval or ()))))
     known = [(x, value, interval) for x, (value, interval) in zip(positions, points, strict=True) if value is not None]
+    ends = [(x, interval) for x, _, interval in known if interval]
+    if len(ends) > 1:
+        chart.area([(x, high) for x, (_, high) in ends] + [(x, low) for x, (low, _) in reversed(ends)], "range")
     chart.line([(x, value) for x, value, _ in known], "trend")
     for x, value, interval in known:
         position = f"{chart.x(x):.1f}"
@@ -101,8 +139,9 @@ def _figure(points: Sequence[tuple[float | None, Interval | None]], title: str, 
             low, high = (f"{chart.y(end):.1f}" for end in interval)
             chart.add("line", {"class": "bar", "x1": position, "x2": position, "y1": low, "y2": high})
         chart.add("circle", {"class": "dot", "cx": position, "cy": f"{chart.y(value):.1f}", "r": 5})
+    dates_fit = all(chart.x(after) - chart.x(before) > DATE_WIDTH for before, after in pairwise(positions))
     for number, (x, visit) in enumerate(zip(positions, visits, strict=True), start=1):
-        chart.x_label(x, f"{visit.taken:%Y-%m-%d}" if visit.taken and len(visits) <= 4 else f"{number}")
+        chart.x_label(x, f"{visit.taken:%Y-%m-%d}" if visit.taken and dates_fit else f"{number}")
     values = "; ".join(f"scan {i}: {format_number(value)}" for i, (value, _) in enumerate(points, start=1))
     return chart.svg(f"{title}. {values}")
 

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+from groundglass.inference.model_card import BurdenInterval
 from groundglass.inference.pipeline import SegmentedScan
-from groundglass.report.distribution import Zone, measure_histogram, measure_profile, measure_zones
-from groundglass.report.findings import SCHEMA, Burden, Findings, Identity, MeanIntensity, ModelRef
+from groundglass.io.dicom_header import number_value, text_value
+from groundglass.report.density import NO_HU, measure_density
+from groundglass.report.distribution import Zone, measure_profile, measure_zones
+from groundglass.report.extent import Extent, classify_extent
+from groundglass.report.findings import SCHEMA, Burden, Findings, Identity, ModelRef
+from groundglass.report.image_numbers import image_numbers, slice_positions
+from groundglass.report.lesion_list import Unknowns, measure_lesions
 from groundglass.report.plausibility import check_plausibility
-from groundglass.scan.components import CONNECTIVITY_8_IN_SLICE, CONNECTIVITY_26, find_components
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import Intensity
 from groundglass.scan.packed_mask import MaskSlices, voxels_per_slice
 from groundglass.scan.scan import ImageStack, Scan
 from groundglass.unknown import Unknown, known, resolve
 
-LARGEST = 5  # lesions that the findings list
 OUTSIDE_PERCENT = 5.0  # a larger share of the lesion voxels outside the lung field is worth a warning
 NO_SPACING = "the file states no usable spacing"
 NO_SPACING_OF_PICTURES = "a picture states no spacing"
 NO_DIRECTIONS = "the file does not state how the patient lies in it"
+NO_INTERVAL = "the model's calibration gives no interval"
+NOT_DICOM = "only DICOM states it"
 UNCLEAR_SIDES = "which lung is the right one and which the left one cannot be told from the slices"
 
 
 def measure(
-    segmented: SegmentedScan, model: ModelRef, with_identity: bool = False, corrected: bool = False
+    segmented: SegmentedScan,
+    model: ModelRef,
+    with_identity: bool = False,
+    corrected: bool = False,
+    label: str | None = None,
+    classes: Sequence[str] = (),
+    interval: BurdenInterval | None = None,
 ) -> Findings:
     """Measure a segmented scan.
 
@@ -36,6 +50,9 @@ def measure(
         model: The model that found the lesions.
         with_identity: Name the source and the patient.
         corrected: Whether a person has changed the model's mask.
+        label: What the user calls the scan.
+        classes: Names of the classes of lesions, in the order of their numbers in the class map.
+        interval: How certain the model's shares are; None: not known.
 
     Raises:
         LungError: What was found as lung cannot be lung.
@@ -44,26 +61,34 @@ def measure(
     lungs, lesions = segmented.lung_field, segmented.lesions
     lesion_voxels = voxels_per_slice(lesions)
     has_lesion, total = lesion_voxels > 0, int(lesion_voxels.sum())
-    in_lung = _overlap(lesions, lungs.mask)
+    in_lung, density = _overlap(lesions, lungs.mask), measure_density(segmented)
     on_right, on_left = _overlap(lesions, lungs.right), _overlap(lesions, lungs.left)
+    both = _burden(total, in_lung, lungs.mask, scan, "lung")
+    lesion_count, largest = measure_lesions(segmented, _unknowns_of_lesions(segmented))
     tree = {
         "schema_number": SCHEMA,
-        **_burden(total, in_lung, lungs.mask, scan, "lung"),
+        **both,
+        **_intervals(both, None if corrected else interval),
+        "extent": _extent(both["lesion_share_of_lung_percent"], scan),
+        "classes": _classes(segmented, classes),
         "right_lung": _burden_of_side(on_right, lungs.right, segmented, "right lung"),
         "left_lung": _burden_of_side(on_left, lungs.left, segmented, "left lung"),
-        "input": _input(scan, with_identity),
+        "input": _input(segmented, with_identity, label),
         "zones": _zones(segmented),
         "profile": measure_profile(segmented),
-        "histogram": measure_histogram(segmented),
+        "histogram": density.histogram(estimated=not intensity.calibrated),
+        "density_bands": density.bands(intensity.calibrated, scan.geometry.voxel_ml, _no_spacing(scan)),
         "slices": len(lesions),
         "lesion_slices": int(has_lesion.sum()),
         "lesion_slice_indices": sorted(int(n) for n in view.slice_numbers[has_lesion]),
-        "largest_lesions": _largest(segmented),
-        "mean_intensity": _mean_intensity(segmented),
+        "lesion_count": lesion_count,
+        "largest_lesions": largest,
+        "mean_intensity": density.means(intensity.calibrated),
         "intensity": {"kind": intensity.kind.value, "reason": intensity.reason, "calibrated": intensity.calibrated},
         "model": model,
         "corrected_by_hand": corrected,
         "version": version("groundglass"),
+        "analysed": datetime.now().astimezone().replace(microsecond=0),
         "warnings": (
             *(("the lesions were corrected by hand",) if corrected else ()),
             *scan.notes,
@@ -77,14 +102,34 @@ def measure(
     return Findings.model_validate(values | {"unknown": unknown})
 
 
-def _input(scan: Scan, with_identity: bool) -> dict[str, Any]:
+def _input(segmented: SegmentedScan, with_identity: bool, label: str | None) -> dict[str, Any]:
+    scan, view = segmented.scan, segmented.view
     spacing = tuple(round(mm, 4) for mm in scan.geometry.spacing) if scan.geometry.in_mm else None
     left_out = Unknown("left out, so that findings can be passed on: ask for it (--with-identity)")
+    has_positions = scan.geometry.in_mm and scan.geometry.has_directions
+    no_positions = NO_DIRECTIONS if scan.geometry.in_mm else _no_spacing(scan)
     return {
+        "label": known(label, "no label was given"),
+        "identity": _identity(scan) if with_identity else left_out,
         "kind": "pictures" if isinstance(scan, ImageStack) else "volume",
         "shape": scan.geometry.shape,
         "spacing_mm": known(spacing, _no_spacing(scan)),
-        "identity": _identity(scan) if with_identity else left_out,
+        **_series(scan),
+        "image_numbers": image_numbers(scan, view),
+        "slice_positions_mm": slice_positions(view) if has_positions else Unknown(no_positions),
+    }
+
+
+def _series(scan: Scan) -> dict[str, Any]:
+    """Return the fields of an `Input` that only DICOM states."""
+    if scan.series is None:
+        return dict.fromkeys(("scanned", "series", "slice_thickness_mm", "kernel"), Unknown(NOT_DICOM))
+    header, not_stated = scan.series.headers[0], "the headers do not state it"
+    return {
+        "scanned": known(scan.series.acquired, not_stated),
+        "series": known(scan.series.name or None, not_stated),
+        "slice_thickness_mm": known(number_value(header, "SliceThickness"), not_stated),
+        "kernel": known(text_value(header, "ConvolutionKernel") or None, not_stated),
     }
 
 
@@ -166,41 +211,55 @@ def _burden(
     }
 
 
-def _largest(segmented: SegmentedScan) -> list[dict[str, Any]]:
-    """Return the fields of a `Lesion` for each of the largest lesions, largest first."""
-    lesions, view, geometry = segmented.lesions, segmented.view, segmented.view.geometry
-    are_pictures = isinstance(segmented.scan, ImageStack)
-    no_spacing = Unknown(_no_spacing(segmented.scan))
-    regions = find_components(lesions, CONNECTIVITY_8_IN_SLICE if are_pictures else CONNECTIVITY_26)
-    largest = np.argsort(-regions.sizes[1:], kind="stable")[:LARGEST] + 1
-    found: list[dict[str, Any]] = []
-    for label, centre in zip(largest, regions.centroids(largest), strict=True):
-        voxels, index = int(regions.sizes[label]), int(view.slice_numbers[round(float(centre[0]))])
-        position = tuple(round(float(mm), 1) for mm in geometry.position(centre))
-        has_position = geometry.in_mm and geometry.has_directions
-        size: dict[str, Any] = {
-            "area_px": voxels if are_pictures else Unknown("given for pictures only"),
-            "volume_ml": no_spacing if geometry.voxel_ml is None else round(voxels * geometry.voxel_ml, 3),
-            "centre_lps_mm": position if has_position else Unknown(NO_DIRECTIONS) if geometry.in_mm else no_spacing,
+def _classes(segmented: SegmentedScan, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the fields of a `ClassBurden` for each class of lesions."""
+    voxels, lung = np.zeros(len(names) + 1, dtype=np.int64), int(voxels_per_slice(segmented.lung_field.mask).sum())
+    in_lung, voxel_ml = voxels.copy(), segmented.scan.geometry.voxel_ml
+    for plane, inside in zip(segmented.class_map, segmented.lung_field.mask, strict=True):
+        voxels += np.bincount(plane.ravel(), minlength=len(voxels))[: len(voxels)]
+        in_lung += np.bincount(plane[inside], minlength=len(voxels))[: len(voxels)]
+    no_spacing, no_lung = _no_spacing(segmented.scan), "no lung was found in the scan"
+    return [
+        {
+            "name": name,
+            "volume_ml": Unknown(no_spacing) if voxel_ml is None else round(int(voxels[number]) * voxel_ml, 3),
+            "lesion_share_of_lung_percent": round(100 * int(in_lung[number]) / lung, 2) if lung else Unknown(no_lung),
         }
-        found.append({**size, "slice": index})
-    return found
+        for number, name in enumerate(names, start=1)
+    ]
 
 
-def _mean_intensity(segmented: SegmentedScan) -> dict[str, float | Unknown]:
-    """Return the fields of a `MeanIntensity`, summed slice by slice to save memory."""
-    if not segmented.intensity.calibrated:
-        return dict.fromkeys(MeanIntensity.model_fields, Unknown("the file holds no HU, only a lung window"))
-    total, voxels = np.zeros(2), np.zeros(2)
-    for hu, lesion, lung in zip(segmented.hu, segmented.lesions, segmented.lung_field.mask, strict=True):
-        for i, mask in enumerate((lesion, lung & ~lesion)):
-            total[i] += hu[mask].sum(dtype=np.float64)
-            voxels[i] += np.count_nonzero(mask)
-    names = {"lesion_hu": "lesion", "lung_hu": "lung without lesion"}
+def _intervals(burden: dict[str, Any], interval: BurdenInterval | None) -> dict[str, Any]:
+    """Return the intervals of the volume and of the share; that of the volume is that of the share times the lung."""
+    share, lung_ml = burden["lesion_share_of_lung_percent"], burden["lung_volume_ml"]
+    if interval is None or isinstance(share, Unknown):
+        return dict.fromkeys(("lesion_volume_interval_ml", "lesion_share_interval_percent"), Unknown(NO_INTERVAL))
+    ends = interval.of(share)
+    volumes = lung_ml if isinstance(lung_ml, Unknown) else tuple(round(end / 100 * lung_ml, 1) for end in ends)
     return {
-        key: round(float(total[i] / voxels[i]), 1) if voxels[i] else Unknown(f"no {name} was found")
-        for i, (key, name) in enumerate(names.items())
+        "lesion_volume_interval_ml": volumes,
+        "lesion_share_interval_percent": tuple(round(end, 2) for end in ends),
     }
+
+
+def _extent(share_percent: float | Unknown, scan: Scan) -> Extent | Unknown:
+    if isinstance(scan, ImageStack):
+        return Unknown("a picture is one slice of a lung, whose volume is not known")
+    return share_percent if isinstance(share_percent, Unknown) else classify_extent(share_percent)
+
+
+def _unknowns_of_lesions(segmented: SegmentedScan) -> Unknowns:
+    """Return why parts of the description of a lesion are unknown."""
+    geometry, are_pictures = segmented.view.geometry, isinstance(segmented.scan, ImageStack)
+    side = _no_sides(segmented)
+    no_spacing = None if geometry.in_mm else _no_spacing(segmented.scan)
+    return Unknowns(
+        size=no_spacing,
+        side=side,
+        zone="a picture is one slice of a lung, whose height is not known" if are_pictures else side,
+        density=None if segmented.intensity.calibrated else NO_HU,
+        position=no_spacing or (None if geometry.has_directions else NO_DIRECTIONS),
+    )
 
 
 def _warnings(lesion_voxels: int, outside: int, intensity: Intensity, geometry: Geometry) -> tuple[str, ...]:

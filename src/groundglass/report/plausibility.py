@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from groundglass.errors import LungError
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.scan.morphology import fill_holes, label_parts
 from groundglass.scan.packed_mask import Voxels, voxels_per_slice
 from groundglass.scan.scan import ImageStack
 
@@ -115,10 +115,10 @@ def _body_percent(segmented: SegmentedScan, slices: NDArray[np.int64]) -> float:
     body = lung = 0
     for z in slices:
         in_lung = segmented.lung_field.mask[int(z), every, every]
-        regions, _ = ndimage.label((segmented.hu[int(z), every, every] > BODY_HU) | in_lung)
+        regions = label_parts((segmented.hu[int(z), every, every] > BODY_HU) | in_lung, diagonal=False)
         sizes = np.bincount(regions.ravel())
         sizes[0] = 0
-        body += int(ndimage.binary_fill_holes(regions == sizes.argmax()).sum()) if sizes.any() else 0
+        body += int(fill_holes(regions == sizes.argmax()).sum()) if sizes.any() else 0
         lung += int(in_lung.sum())
     return 100.0 * lung / max(1, body)
 

@@ -1,97 +1,159 @@
-"""The preview: a montage of the slices with most lesion, with contours and the patient's sides."""
+"""The preview: slices spread over the lungs' height, with contours and sides, and lungs and lesions in 3-D."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.report.findings import Findings
+from groundglass.report.image_numbers import place_image
+from groundglass.report.solid_view import LESION_COLOURS, Direction, make_solid_model
 from groundglass.scan.intensity import LUNG_WINDOW
+from groundglass.scan.morphology import erode
 from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.scan import ImageStack
 
 TILE = 360  # width of a tile, and its largest height, in pixels
 COLUMNS, SHOWN = 3, 9
-GAP, HEADER, FOOTER = 8, 40, 28
-LESION_COLOUR, LUNG_COLOUR = (255, 110, 30), (70, 190, 200)
+MIN_VIEW = 240  # height of a 3-D view in pixels, or that of the tiles if it is larger
+GAP, HEADER, FOOTER = 8, 58, 28
+LUNG_COLOUR = (70, 190, 200)
 PAPER, INK, FAINT = (16, 18, 22), (235, 238, 240), (150, 156, 162)
-NOTE = "lesion: orange   lung: blue   lung window   research use, not a medical device"
+NOTE = "lung window   research use, not a medical device"
+VIEWS: dict[Direction, tuple[str, str, str]] = {  # what stands above, at the left and at the right
+    "front": ("from the front", "R", "L"),
+    "back": ("from the back", "L", "R"),
+    "left": ("from the left", "A", "P"),
+}
 
 
-def draw_preview(segmented: SegmentedScan, title: str, with_names: bool = False) -> Image.Image:
-    """Draw a montage of up to nine slices: those with most lesion, or evenly spaced lung slices where there is none.
+def draw_preview(segmented: SegmentedScan, findings: Findings, with_names: bool = False) -> Image.Image:
+    """Draw a montage of up to nine slices and, for a volume, three views of lungs and lesions.
 
-    Slices of a volume are in the order from head to feet, images in their own order.
+    The height of the lungs is divided into nine parts; each is shown by the slice with most lesion in it, or by its
+    middle slice. So the slice with most lesion of all is among them, and is marked. Slices of a volume are in the order
+    from head to feet. Of pictures, those with most lesion are shown, in their own order.
 
     Args:
         segmented: The scan with its lungs and lesions.
-        title: Text at the top.
+        findings: Its findings.
         with_names: Label the images of a stack by their file names; other slices are labelled by their number.
     """
-    scan, chosen = segmented.scan, _choose(segmented)
-    labels = [f"slice {number}" for number in segmented.view.slice_numbers]
-    if isinstance(scan, ImageStack):
-        labels = list(scan.names) if with_names and scan.names else labels
-    else:
-        chosen = chosen[::-1]
+    scan, chosen = segmented.scan, choose_slices(segmented)
+    most = int(voxels_per_slice(segmented.lesions).argmax())
+    tiles = [_tile(segmented, z, _name(segmented, findings, z, with_names), is_most=z == most) for z in chosen]
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
-    tiles = [_tile(segmented, z, _fit(labels[z], TILE // 2, 14)) for z in chosen]
     height = max(tile.height for tile in tiles)
-    width = max(columns * (TILE + GAP) + GAP, 560)
-    sheet = Image.new("RGB", (width, HEADER + rows * (height + GAP) + FOOTER), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP + 4, 10), _fit(title, width - 2 * GAP, 17), INK, _font(17))
-    draw.text((GAP + 4, sheet.height - FOOTER + 5), NOTE, FAINT, _font(13))
-    left = (width - columns * (TILE + GAP) + GAP) // 2
+    view_height = max(height, MIN_VIEW)
+    views = [] if isinstance(scan, ImageStack) else _draw_views(segmented, (TILE, view_height))
+    width = max(columns * (TILE + GAP) + GAP + (TILE + GAP if views else 0), 560)
+    inner = max(rows * (height + GAP), len(views) * (view_height + GAP))
+    sheet = Image.new("RGB", (width, HEADER + inner + FOOTER), PAPER)
+    _write_header(sheet, findings)
+    left = GAP if views else (width - columns * (TILE + GAP) + GAP) // 2
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         sheet.paste(tile, (left + column * (TILE + GAP), HEADER + row * (height + GAP) + (height - tile.height) // 2))
+    for index, view in enumerate(views):
+        sheet.paste(view, (width - TILE - GAP, HEADER + index * (view_height + GAP)))
     return sheet
 
 
-def _choose(segmented: SegmentedScan) -> list[int]:
-    """Return the slices to draw, from feet to head."""
+def choose_slices(segmented: SegmentedScan, count: int = SHOWN) -> list[int]:
+    """Return the slices to show: of a volume from head to feet, of pictures in their own order."""
     area = voxels_per_slice(segmented.lesions)
-    if area.any():
-        order = np.argsort(-area, kind="stable")[:SHOWN]
-        return sorted(int(z) for z in order if area[z])
     with_lung = np.flatnonzero(voxels_per_slice(segmented.lung_field.mask))
     if not len(with_lung):
         with_lung = np.array([z for z, box in enumerate(segmented.lung_field.boxes) if box is not None])
-    steps = np.linspace(0, len(with_lung) - 1, min(SHOWN, len(with_lung))).round().astype(int)
-    return [int(z) for z in with_lung[steps]]
+    if isinstance(segmented.scan, ImageStack):
+        return sorted(int(z) for z in with_lung[np.argsort(-area[with_lung], kind="stable")[:count]])
+    shown = np.union1d(with_lung, np.flatnonzero(area))
+    parts = [part for part in np.array_split(shown, count) if len(part)]
+    return [int(part[area[part].argmax()] if area[part].any() else part[len(part) // 2]) for part in parts][::-1]
 
 
-def _tile(segmented: SegmentedScan, z: int, label: str) -> Image.Image:
+def _name(segmented: SegmentedScan, findings: Findings, z: int, with_names: bool) -> str:
+    number = int(segmented.view.slice_numbers[z])
+    if with_names and isinstance(segmented.scan, ImageStack) and segmented.scan.names:
+        return segmented.scan.names[number]
+    return place_image(findings, number)
+
+
+def _write_header(sheet: Image.Image, findings: Findings) -> None:
+    """Write what the scan is and what was found at the top, and the meaning of the colours at the bottom."""
+    draw, width = ImageDraw.Draw(sheet), sheet.width - 2 * GAP - 8
+    identity = findings.input.identity
+    date = f"{findings.input.scanned:%Y-%m-%d}" if findings.input.scanned else ""
+    names = (findings.input.label, identity.source if identity else None, date)
+    title = "   ".join(dict.fromkeys(name for name in names if name))
+    draw.text((GAP + 4, 8), _fit(title or "groundglass", width, 18), INK, _font(18))
+    draw.text((GAP + 4, 33), _fit(findings.summary, width, 15), FAINT if title else INK, _font(15))
+    classes = [each.name for each in findings.classes] or ["lesion"]
+    x, y = GAP + 4, sheet.height - FOOTER + 5
+    for name, colour in (*zip(classes, LESION_COLOURS, strict=False), ("lung", LUNG_COLOUR)):
+        draw.rectangle((x, y + 3, x + 11, y + 14), fill=colour)
+        draw.text((x + 17, y), name, FAINT, _font(13))
+        x += 17 + round(_font(13).getlength(name)) + 16
+    draw.text((x, y), NOTE, FAINT, _font(13))
+
+
+def _tile(segmented: SegmentedScan, z: int, label: str, is_most: bool) -> Image.Image:
     """Draw slice `z` around its lungs, with contours, its label and the patient's sides."""
-    rows, columns = displayed_region(segmented, z)
-    _, dy, dx = segmented.view.geometry.spacing
-    height, width = (rows.stop - rows.start) * dy, (columns.stop - columns.start) * dx
-    scale = TILE / max(height, width)
-    drawn_size = (max(1, round(width * scale)), max(1, round(height * scale)))
-
-    grey = LUNG_WINDOW.to_grey(segmented.hu[z, rows, columns])
-    image = Image.fromarray(grey).resize(drawn_size, Image.Resampling.BICUBIC).convert("RGB")
-    pixels = np.asarray(image).copy()
-    lung, lesion = segmented.lung_field.mask[z], segmented.lesions[z]
-    for mask, colour, strength in ((lung, LUNG_COLOUR, 0.55), (lesion, LESION_COLOUR, 1.0)):
-        line = draw_outline(mask[rows, columns], drawn_size)[..., None] * strength
-        pixels = (pixels * (1 - line) + np.array(colour) * line).astype(np.uint8)
-
-    tile = Image.new("RGB", (TILE, drawn_size[1]), (0, 0, 0))
-    tile.paste(Image.fromarray(pixels), ((TILE - drawn_size[0]) // 2, 0))
+    pixels = draw_slice(segmented, z, TILE)
+    tile = Image.new("RGB", (TILE, pixels.height), (0, 0, 0))
+    tile.paste(pixels, ((TILE - pixels.width) // 2, 0))
     draw = ImageDraw.Draw(tile)
-    _label(draw, (6, 4), label, "la")
+    _label(draw, (6, 4), _fit(label, TILE * 2 // 3, 14), "la")
     if segmented.view.geometry.has_directions:
         _label(draw, (6, tile.height // 2), "R", "lm", 18)
         _label(draw, (TILE - 6, tile.height // 2), "L", "rm", 18)
+    lung, lesion = segmented.lung_field.mask[z], segmented.lesions[z]
     if lesion.any():
-        share = f"{100 * int((lesion & lung).sum()) / int(lung.sum()):.0f} % of lung" if lung.any() else "lesion"
-        _label(draw, (TILE - 6, 4), share, "ra")
+        percent = 100 * int((lesion & lung).sum()) / max(1, int(lung.sum()))
+        share = f"{percent:.0f} %" if percent >= 1 else "below 1 %"
+        _label(draw, (TILE - 6, 4), f"{share} of lung" if lung.any() else "lesion", "ra")
+        if is_most:
+            draw.rectangle((0, 0, TILE - 1, tile.height - 1), outline=LESION_COLOURS[0], width=2)
+            _label(draw, (6, tile.height - 6), "most lesion", "ls")
     return tile
+
+
+def draw_slice(segmented: SegmentedScan, z: int, side: int) -> Image.Image:
+    """Draw slice `z` around its lungs with the contours of lungs and lesions; `side` is its longest side in pixels."""
+    rows, columns = displayed_region(segmented, z)
+    _, dy, dx = segmented.view.geometry.spacing
+    height, width = (rows.stop - rows.start) * dy, (columns.stop - columns.start) * dx
+    scale = side / max(height, width)
+    drawn_size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    grey = LUNG_WINDOW.to_grey(segmented.hu[z, rows, columns])
+    pixels = np.asarray(Image.fromarray(grey).resize(drawn_size, Image.Resampling.BICUBIC).convert("RGB")).copy()
+    classes = segmented.class_map[z, rows, columns]
+    lesions = [(classes == number, LESION_COLOURS[number - 1], 1.0) for number in range(1, int(classes.max()) + 1)]
+    for mask, colour, strength in ((segmented.lung_field.mask[z, rows, columns], LUNG_COLOUR, 0.55), *lesions):
+        line = draw_outline(mask, drawn_size)[..., None] * strength
+        pixels = (pixels * (1 - line) + np.array(colour) * line).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _draw_views(segmented: SegmentedScan, size: tuple[int, int]) -> list[Image.Image]:
+    """Draw lungs and lesions from three sides; nothing where it is not known how the patient lies."""
+    geometry = segmented.view.geometry
+    model = make_solid_model(segmented) if geometry.in_mm and geometry.has_directions else None
+    if model is None:
+        return []
+    views = []
+    for direction, (name, left, right) in VIEWS.items():
+        view = model.draw(direction, size)
+        draw = ImageDraw.Draw(view)
+        _label(draw, (TILE // 2, 4), name, "ma")
+        _label(draw, (6, view.height // 2), left, "lm", 18)
+        _label(draw, (TILE - 6, view.height // 2), right, "rm", 18)
+        views.append(view)
+    return views
 
 
 def displayed_region(segmented: SegmentedScan, z: int) -> tuple[slice, slice]:
@@ -120,8 +182,8 @@ def draw_outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.f
         return np.zeros((size[1], size[0]), dtype=np.float32)
     padded = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     inside = np.asarray(padded) > 0.5
-    inner = ndimage.binary_erosion(inside, iterations=2)
-    return np.asarray(ndimage.gaussian_filter((inside & ~inner).astype(np.float32), 0.6) * 1.25).clip(0, 1)
+    rim = (inside & ~erode(inside, 2)).astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(rim, (5, 5), 0.6, borderType=cv2.BORDER_REFLECT) * 1.25, np.float32).clip(0, 1)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from markupsafe import Markup
 from PIL import Image
 
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.charts import Chart
+from groundglass.report.extent import SOURCE
 from groundglass.report.findings import Findings
 from groundglass.report.html import format_number, render
+from groundglass.report.image_numbers import place_image
+from groundglass.report.sentence import ml_digits, report_sentence
 from groundglass.report.viewer import draw_viewer_slices, jpeg_uri
 
 
@@ -19,48 +24,109 @@ def render_report(segmented: SegmentedScan, findings: Findings, montage: Image.I
     Args:
         segmented: The scan with its lungs and lesions.
         findings: Its findings.
-        montage: The preview, which replaces the viewer on paper; None if there is none.
+        montage: The preview; None if there is none.
         card: The card of the model that was used.
     """
     profile = _profile(findings)
     slices = draw_viewer_slices(segmented, findings, profile)
+    title = report_title(findings)
     return render(
         "report.html",
-        f"groundglass: {findings.summary}",
+        f"{title}: {findings.summary}",
         "report.js",
-        headline=findings.summary[0].upper() + findings.summary[1:],
+        heading=title,
+        facts=_facts(findings),
+        sentence=report_sentence(findings),
         findings=findings,
-        identity=_identity(findings),
+        headline=_headline(findings),
+        uncertainty=_uncertainty(findings, card),
+        extent_source=SOURCE,
         burdens=_burdens(findings),
+        bands=_bands(findings),
         density=_density(findings),
         slices=slices,
+        sides_known=segmented.view.geometry.has_directions,
         left_out=len(segmented.lung_field.boxes) - len(slices),
         montage=jpeg_uri(montage) if montage else None,
-        profile=profile.svg("Lesion of each slice"),
+        profile=profile.svg("Lesion of each image"),
         histogram=_histogram(findings),
         zones=_zones(findings),
-        largest=_largest(findings),
+        lesions=_lesions(findings),
+        lesion_note=_lesion_note(findings),
         unknown=_unknown(findings),
         about=_about(findings, card),
     )
 
 
-def _identity(findings: Findings) -> list[str]:
+def report_title(findings: Findings) -> str:
+    """Name the scan by its label, its identity or, without both, by what it is."""
     identity = findings.input.identity
-    if identity is None:
-        return []
-    parts = {
-        "Scan": identity.source,
-        "Patient": identity.patient_name,
-        "ID": identity.patient_id,
-        "Born": identity.birth_date,
+    named = findings.input.label or (identity and (identity.patient_name or identity.source))
+    return named or ("Slices of chest CT" if findings.input.kind == "pictures" else "Chest CT")
+
+
+def _facts(findings: Findings) -> dict[str, str]:
+    """Return {name: value} of what a reader wants to know of the scan and the analysis; what is unknown is left out."""
+    scan, identity = findings.input, findings.input.identity
+    spacing = scan.spacing_mm
+    facts = {
+        "Patient": identity.patient_name if identity else None,
+        "Patient ID": identity.patient_id if identity else None,
+        "Born": identity.birth_date if identity else None,
+        "Source": identity.source if identity else None,
+        "Scan date": f"{scan.scanned:%Y-%m-%d %H:%M}".removesuffix(" 00:00") if scan.scanned else None,
+        "Series": scan.series,
+        "Images": str(findings.slices),
+        "Slice thickness": f"{scan.slice_thickness_mm:g} mm" if scan.slice_thickness_mm else None,
+        "Spacing": " x ".join(f"{mm:.3g}" for mm in spacing) + " mm" if spacing else None,
+        "Kernel": scan.kernel,
+        "Analysed": f"{findings.analysed:%Y-%m-%d %H:%M}",
+        "Program": f"groundglass {findings.version}",
+        "Model": f"{findings.model.name} ({findings.model.sha256[:8]})",
     }
-    return [f"{name}: {value}" for name, value in parts.items() if value]
+    return {name: value for name, value in facts.items() if value}
+
+
+def _headline(findings: Findings) -> list[dict[str, str]]:
+    """Return the two main numbers, each with its unit and its interval."""
+    area = findings.input.kind == "pictures"
+    numbers = (
+        (findings.lesion_share_of_lung_percent, "% of the lung" + ("'s area" if area else ""), "%",
+         findings.lesion_share_interval_percent, 1),
+        (findings.lesion_volume_ml, "ml of lesion", "ml", findings.lesion_volume_interval_ml,
+         ml_digits(findings.lesion_volume_ml or 0.0)),
+    )  # fmt: skip
+    return [
+        {
+            "value": format_number(value, digits),
+            "unit": unit,
+            "interval": f"80 % interval {interval[0]:.{digits}f} to {interval[1]:.{digits}f} {short}"
+            if interval
+            else "",
+        }
+        for value, unit, short, interval, digits in numbers
+        if value is not None
+    ]
+
+
+def _uncertainty(findings: Findings, card: ModelCard) -> str:
+    """Say how far the numbers can be trusted, by this scan's interval and by the model's scores on its test scans."""
+    sentences = []
+    if findings.lesion_volume_interval_ml or findings.lesion_share_interval_percent:
+        sentences.append("The interval holds what a reader would measure in 80 % of scans, by the model's calibration.")
+    scores = card.scores.get("test", {}).get("pooled", {}).get("whole", {})
+    sensitivity, precision = scores.get("sensitivity"), scores.get("precision")
+    if sensitivity and precision:
+        sentences.append(
+            f"On its test scans the model found {100 * sensitivity:.0f} % of what readers had marked, and marked "
+            f"{sensitivity / precision:.1f} times as much."
+        )
+    return " ".join(sentences)
 
 
 def _burdens(findings: Findings) -> list[list[str]]:
     sides = {"both lungs": findings.both_lungs, "right lung": findings.right_lung, "left lung": findings.left_lung}
-    return [
+    rows = [
         [
             name,
             format_number(burden.lesion_share_of_lung_percent),
@@ -69,13 +135,30 @@ def _burdens(findings: Findings) -> list[list[str]]:
         ]
         for name, burden in sides.items()
     ]
+    return rows + [
+        [each.name, format_number(each.lesion_share_of_lung_percent), format_number(each.volume_ml), ""]
+        for each in findings.classes
+    ]
+
+
+def _bands(findings: Findings) -> list[list[str]]:
+    return [
+        [
+            band.name,
+            f"{band.low_hu} to {band.high_hu}",
+            format_number(band.share_of_lung_percent),
+            format_number(band.volume_ml, 0),
+        ]
+        for band in findings.density_bands or ()
+    ]
 
 
 def _density(findings: Findings) -> str:
-    lesion_hu, lung_hu = findings.mean_intensity.lesion_hu, findings.mean_intensity.lung_hu
-    if lesion_hu is None or lung_hu is None:
-        return ""
-    return f"Mean density: lesion {lesion_hu:.0f} HU, lung {lung_hu:.0f} HU."
+    means = findings.mean_intensity
+    stated = [
+        f"{name} {hu:.0f} HU" for name, hu in (("lesions", means.lesion_hu), ("lung without them", means.lung_hu)) if hu
+    ]
+    return f"Mean: {', '.join(stated)}." if stated else ""
 
 
 def _profile(findings: Findings) -> Chart:
@@ -90,8 +173,8 @@ def _profile(findings: Findings) -> Chart:
     ends = {"y1": f"{chart.y(chart.top):.0f}", "y2": f"{chart.y(0):.0f}"}
     chart.add("line", {"class": "here", "id": "here", "x1": -9, "x2": -9, **ends})
     for index in sorted({0, count // 2, count - 1}):
-        chart.x_label(index + 0.5, str(index))
-    chart.x_title(count / 2, "slice in the file")
+        chart.x_label(index + 0.5, str(findings.input.image_numbers[index]))
+    chart.x_title(count / 2, "image")
     return chart
 
 
@@ -113,34 +196,68 @@ def _histogram(findings: Findings) -> Markup:
 
 
 def _zones(findings: Findings) -> list[list[str]]:
-    return [
-        [
-            f"{zone.side} {zone.third}",
-            format_number(zone.lesion_share_of_lung_percent),
-            format_number(zone.lesion_volume_ml),
-            format_number(zone.lung_volume_ml, 0),
-            str(zone.score),
-        ]
-        for zone in findings.zones or ()
-    ]
-
-
-def _largest(findings: Findings) -> list[list[str]]:
+    """Return a row for each third of the height, with both lungs side by side."""
     rows = []
-    for rank, lesion in enumerate(findings.largest_lesions, start=1):
-        area = "unknown" if lesion.area_px is None else f"{lesion.area_px} px"
-        size = area if lesion.volume_ml is None else f"{lesion.volume_ml:.1f} ml"
-        centre = "-" if lesion.centre_lps_mm is None else ", ".join(f"{mm:.0f}" for mm in lesion.centre_lps_mm)
-        rows.append([str(rank), size, str(lesion.slice), centre])
+    for third in ("upper", "middle", "lower"):
+        row = [third]
+        for side in ("right", "left"):
+            found = [zone for zone in findings.zones or () if (zone.side, zone.third) == (side, third)]
+            row += [f"{zone.lesion_share_of_lung_percent:.1f}" for zone in found] or ["-"]
+            row += [f"{zone.lesion_volume_ml:.1f} of {zone.lung_volume_ml:.0f}" for zone in found] or ["-"]
+        rows.append(row)
     return rows
+
+
+def _lesions(findings: Findings) -> list[dict[str, Any]]:
+    return [
+        {
+            "size": f"{lesion.area_px} px" if lesion.volume_ml is None else f"{lesion.volume_ml:.2g} ml"
+            if lesion.volume_ml < 1 else f"{lesion.volume_ml:.1f} ml",
+            "where": " ".join(word for word in (lesion.side, lesion.zone) if word) or "-",
+            "hu": "-" if lesion.mean_hu is None else f"{lesion.mean_hu:.0f}",
+            "slice": lesion.slice,
+            "image": place_image(findings, lesion.slice).removeprefix("image "),
+        }
+        for lesion in findings.largest_lesions
+    ]  # fmt: skip
+
+
+def _lesion_note(findings: Findings) -> str:
+    count, listed = findings.lesion_count, len(findings.largest_lesions)
+    parts = "connected in the slice" if findings.input.kind == "pictures" else "connected in 3-D"
+    shown = f"{count} lesion{'s' if count > 1 else ''}, each {parts}"
+    shown += f"; the {listed} largest are listed" if count > listed else ""
+    return f"{shown}. Image: the one with most of the lesion."
+
+
+_NAMES = {
+    "lesion_volume_ml": "lesion volume",
+    "lung_volume_ml": "lung volume",
+    "lesion_share_of_lung_percent": "share of the lung",
+    "lesion_volume_interval_ml": "interval of the volume",
+    "lesion_share_interval_percent": "interval of the share",
+    "input.scanned": "date of the scan",
+    "input.series": "series",
+    "input.slice_thickness_mm": "slice thickness",
+    "input.kernel": "kernel",
+    "input.spacing_mm": "spacing",
+    "input.slice_positions_mm": "positions in mm",
+    "mean_intensity.lesion_hu": "mean density of the lesions",
+    "mean_intensity.lung_hu": "mean density of the lung",
+    "right_lung": "right lung",
+    "left_lung": "left lung",
+}
 
 
 def _unknown(findings: Findings) -> dict[str, list[str]]:
     """Return {reason: names of the unknown values}, without those that other parts of the report explain."""
+    explained = ("largest_lesions", "input.identity", "input.label", "zones", "density_bands", "classes", "extent")
     reasons: dict[str, list[str]] = {}
     for path, reason in findings.unknown.items():
-        if not path.startswith(("largest_lesions", "input.identity", "zones")):
-            reasons.setdefault(reason, []).append(path.replace("_", " ").replace(".", ": "))
+        if not path.startswith(explained):
+            name = _NAMES.get(path) or _NAMES.get(path.partition(".")[0]) or path.replace("_", " ")
+            if name not in reasons.setdefault(reason, []):
+                reasons[reason].append(name)
     return reasons
 
 
@@ -149,7 +266,7 @@ def _about(findings: Findings, card: ModelCard) -> dict[str, str]:
     test_dice = card.scores.get("test", {}).get("pooled", {}).get("whole", {}).get("dice")
     return {
         "Intensities": f"{findings.intensity.reason}.",
-        "Model": f"{card.name} (sha256 {card.sha256[:12]}), groundglass {findings.version}.",
+        "Model": f"{card.name} (sha256 {card.sha256[:12]}).",
         "For": card.intended_use,
         "Trained on": "; ".join(card.training_data) + "." if card.training_data else "not stated.",
         "Never trained on": ", ".join(card.never_trained_on) + "." if card.never_trained_on else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -16,11 +17,15 @@ from groundglass.io import image_slices, nifti
 from groundglass.report.dicom_results import SEG_FILE, SR_FILE
 from groundglass.report.findings import Findings
 from groundglass.report.report_page import render_report
+from groundglass.report.scan_masks import ProbabilityMap, ScanMask, is_single_picture
 from groundglass.scan.scan import ImageStack
 
 # All names that files of a result may have. Those that an earlier result left must not survive beside a new result.
+LUNGS, PROBABILITY = "lungs", "probability"
+CLASSES_FILE = "classes.nii.gz"  # 1, 2, ...: the number of a lesion's class, in the order of the model card
 RESULT_NAMES = (
-    *("lesions.nii.gz", "lesions.png", "lesions", SEG_FILE, SR_FILE),
+    *("lesions.nii.gz", "lesions.png", "lesions", CLASSES_FILE, SEG_FILE, SR_FILE),
+    *(f"{name}{suffix}" for name in (LUNGS, PROBABILITY) for suffix in (".nii.gz", ".png")),
     *("findings.json", "preview.png", "report.html"),
 )
 
@@ -32,6 +37,7 @@ def write_results(
     card: ModelCard,
     dicom_files: Mapping[str, bytes],
     folder: Path,
+    maps: Mapping[str, ScanMask | ProbabilityMap] = MappingProxyType({}),
 ) -> list[Path]:
     """Write a result into a folder: all files, or none.
 
@@ -42,6 +48,7 @@ def write_results(
         card: The card of the model that was used.
         dicom_files: {name: content} of the files for a PACS.
         folder: Created if it does not exist. The files of an earlier result are removed; other files stay.
+        maps: {name without extension: mask or map} of what is written beside the lesions: `LUNGS`, `PROBABILITY`.
 
     Returns:
         The files: masks, findings, preview, report.
@@ -58,6 +65,12 @@ def write_results(
         else:
             slices = segmented.view.source_slices(segmented.lesions)
             nifti.write_mask_slices(slices, scan.geometry, staging / "lesions.nii.gz", like=scan.source)
+            if len(card.classes) > 1:
+                numbers, kind = segmented.view.source_slices(segmented.class_map), np.dtype(np.uint8)
+                path = staging / CLASSES_FILE
+                nifti.write_slices(numbers, kind, scan.geometry, path, scan.source, "classes of lesions")
+        for name, found in maps.items():
+            found.save(staging / f"{name}{'.png' if is_single_picture(scan) else '.nii.gz'}")
         for name, content in dicom_files.items():
             (staging / name).write_bytes(content)
         (staging / "findings.json").write_text(findings.to_json() + "\n", encoding="utf-8")

@@ -1,0 +1,59 @@
+"""Slices by the numbers that viewers show: InstanceNumber in DICOM, counted from 1 elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groundglass.io.dicom_header import number_value
+from groundglass.report.findings import Findings
+from groundglass.scan.geometry import AxialView
+from groundglass.scan.scan import Scan
+
+
+def image_numbers(scan: Scan, view: AxialView) -> tuple[int, ...]:
+    """Return the number of each axial slice, in the order of the file.
+
+    Args:
+        scan: The scan.
+        view: Its axial view.
+    """
+    count = view.geometry.shape[0]
+    stated = _stated_numbers(scan) if _lies_along_z(view) else ()
+    return stated if len(set(stated)) == count else tuple(range(1, count + 1))
+
+
+def _stated_numbers(scan: Scan) -> tuple[int, ...]:
+    """Return the numbers that DICOM states for the slices of the file; empty if any states none."""
+    series = scan.series
+    if series is None or series.origins:
+        return ()
+    if series.frames:
+        return tuple(frame + 1 for frame in series.frames)
+    stated = [number_value(header, "InstanceNumber") for header in series.headers]
+    return tuple(int(number) for number in stated if number is not None)
+
+
+def _lies_along_z(view: AxialView) -> bool:
+    """Return whether the axial slices are those of the file, not cut across them."""
+    along_body = np.abs(view.source.affine_lps[2, :3]) / np.array(view.source.spacing)
+    return int(along_body.argmax()) == 0
+
+
+def slice_positions(view: AxialView) -> tuple[float, ...]:
+    """Return the position of each axial slice from feet to head in mm, in the order of the file."""
+    positions = [round(float(view.geometry.position((z, 0, 0))[2]), 2) for z in range(view.geometry.shape[0])]
+    return tuple(positions[z] for z in np.argsort(view.slice_numbers))
+
+
+def name_image(findings: Findings, index: int) -> str:
+    """Name a slice, counted from 0 in the order of the file, by its number."""
+    numbers = findings.input.image_numbers
+    low, high = min(numbers), max(numbers)
+    of = f"of {high}" if low == 1 and high == len(numbers) else f"of {low} to {high}"
+    return f"image {numbers[index]} {of}"
+
+
+def place_image(findings: Findings, index: int) -> str:
+    """Name a slice by its number and, where it is known, its position in mm."""
+    positions = findings.input.slice_positions_mm
+    return name_image(findings, index) + ("" if positions is None else f", {positions[index]:.0f} mm")

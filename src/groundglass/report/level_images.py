@@ -1,0 +1,63 @@
+"""Images of a scan at fixed shares of its lungs' height, so that scans of one patient can be laid side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from groundglass.inference.pipeline import SegmentedScan
+from groundglass.report.findings import Findings
+from groundglass.report.image_numbers import place_image
+from groundglass.report.preview import draw_slice
+from groundglass.report.viewer import jpeg_uri
+from groundglass.scan.packed_mask import voxels_per_slice
+
+LEVELS, SHOWN = 20, 5  # levels that are drawn, and that are shown
+SIDE = 320  # longest side of an image in pixels
+
+
+@dataclass(frozen=True)
+class LevelImage:
+    """A slice of a scan.
+
+    Attributes:
+        height_percent: Share of the lungs' height, from their lowest slice.
+        image: JPEG with the contours of lungs and lesions, as a data URI.
+        name: Number and position of the slice.
+        lesion_percent: Share of the slice's lung that is lesion.
+    """
+
+    height_percent: float
+    image: str
+    name: str
+    lesion_percent: float
+
+
+def draw_levels(segmented: SegmentedScan, findings: Findings) -> tuple[LevelImage, ...]:
+    """Draw `LEVELS` slices from the lowest to the highest with lung, evenly apart; none without lung."""
+    lung, lesion = voxels_per_slice(segmented.lung_field.mask), voxels_per_slice(segmented.lesions)
+    shown = np.flatnonzero(lung)
+    if not len(shown):
+        return ()
+    drawn = []
+    for share in (np.arange(LEVELS) + 0.5) / LEVELS:
+        z = int(shown[0] + share * (shown[-1] - shown[0] + 1))
+        drawn.append(
+            LevelImage(
+                100 * float(share),
+                jpeg_uri(draw_slice(segmented, z, SIDE)),
+                place_image(findings, int(segmented.view.slice_numbers[z])),
+                100 * min(1.0, int(lesion[z]) / max(1, int(lung[z]))),
+            )
+        )
+    return tuple(drawn)
+
+
+def choose_levels(scans: Sequence[Sequence[LevelImage]]) -> list[int]:
+    """Choose `SHOWN` levels, from head to feet: of each part of the height the one with most lesion in any scan."""
+    worst = [max(images[level].lesion_percent for images in scans) for level in range(LEVELS)]
+    parts = np.array_split(np.arange(LEVELS), SHOWN)
+    middle_first = [sorted(part.tolist(), key=lambda level: abs(level - part.mean())) for part in parts]
+    return [max(part, key=lambda level: worst[level]) for part in reversed(middle_first)]
