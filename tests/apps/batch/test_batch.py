@@ -41,13 +41,14 @@ from helpers.dicom_phantom import NAME, NUMBER, write_series
 from helpers.fake_batch import FakeBatchWorkerFactory, GreyBandBatchWorkerFactory, summary_rows, write_scripts
 from helpers.scripted_worker import hanging_pids, is_alive, wait_until
 
+SHAPE = (6, 72, 96)  # of the phantoms
 COMMAND = [sys.executable, "-c", "from groundglass.cli import main; main()", "batch"]
 
 
 @pytest.fixture(scope="module")
 def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("phantom") / "ct.nii.gz"
-    nifti.write_scan(chest_phantom(shape=(12, 96, 128)).scan, path)
+    nifti.write_scan(chest_phantom(shape=SHAPE).scan, path)
     return path
 
 
@@ -69,6 +70,8 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
 
 def by_source(folder: Path) -> dict[str, dict[str, str]]:
     """Read the summary's rows as {file name of the source: row}."""
+    if not (folder / "key.csv").exists():
+        return {Path(row["source"]).name: row for row in summary_rows(folder).values()}
     with (folder / "key.csv").open(newline="") as stream:
         key = {row["case"]: Path(row["scan"]).name for row in csv.DictReader(stream)}
     return {key[case]: row for case, row in summary_rows(folder).items()}
@@ -86,42 +89,43 @@ def run_scripts(source: Path, out: Path, workers: int = 2, time_limit_s: float =
 
 
 def test_a_damaged_scan_becomes_a_failed_row_and_the_next_call_retries_it_alone(
-    scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scan_file: Path, grey_band_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
+    arguments = (source, "-o", out, "--model", grey_band_model)
     (source / "deep").mkdir(parents=True)
     shutil.copy(scan_file, source / "good.nii.gz")
     shutil.copy(scan_file, source / "deep/also.nii.gz")
     (source / "bad.nii.gz").write_bytes(scan_file.read_bytes()[:5000])
 
-    code, output, error = call(capsys, source, "-o", out, "--workers", 2)
+    code, output, error = call(capsys, *arguments, "--workers", 2)
     assert code == 4
     assert error == (
         "groundglass: 1 of 3 scans failed for the reasons in summary.csv; run the same command again to retry them\n"
     )
-    assert output.splitlines()[-2].startswith("2 of 3 done, 1 failed")
-    assert len(output.splitlines()) == 5  # one for each scan, the counts, the path of the summary
+    assert output.splitlines()[-3].startswith("2 of 3 done, 1 failed")
+    assert len(output.splitlines()) == 6  # one for each scan, the counts, the paths of summary and overview
     by_name = by_source(out)
     assert by_name["bad.nii.gz"]["status"] == "failed"
-    assert by_name["bad.nii.gz"]["reason"].startswith("the scan is damaged or cut short")
+    assert by_name["bad.nii.gz"]["reason"].startswith("bad.nii.gz is damaged or cut short")
     assert by_name["bad.nii.gz"]["lesion_ml"] == ""
     for name in ("good.nii.gz", "also.nii.gz"):
         row = by_name[name]
-        assert (row["status"], row["reason"], row["slices"]) == ("done", "", "12")
+        assert (row["status"], row["reason"], row["slices"]) == ("done", "", "6")
         assert float(row["lesion_ml"]) > 100
         assert {file.name for file in (out / row["case"]).iterdir()} >= {"findings.json", "lesions.nii.gz"}
     folders = set(summary_rows(out)) - {by_name["bad.nii.gz"]["case"]}
-    assert {entry.name for entry in out.iterdir()} == {"key.csv", "summary.csv", "records"} | folders
-    assert (out / "key.csv").stat().st_mode & 0o777 == 0o600
+    assert folders == {"good", "deep__also"}
+    assert {entry.name for entry in out.iterdir()} == {"summary.csv", "overview.html", "records"} | folders
 
     shutil.copy(scan_file, source / "bad.nii.gz")
     before = (out / by_name["good.nii.gz"]["case"] / "findings.json").stat().st_mtime_ns
-    code, output, error = call(capsys, source, "-o", out)
+    code, output, error = call(capsys, *arguments)
     assert (code, error) == (0, "")
-    assert output.splitlines()[-2].startswith("3 of 3 done (2 before)")
+    assert output.splitlines()[-3].startswith("3 of 3 done (2 before)")
     assert (out / by_name["good.nii.gz"]["case"] / "findings.json").stat().st_mtime_ns == before
     assert {row["status"] for row in summary_rows(out).values()} == {"done"}
-    assert call(capsys, source, "-o", out)[0] == 0  # nothing left to do
+    assert call(capsys, *arguments)[0] == 0  # nothing left to do
 
 
 def test_a_csv_gives_the_scans_their_names(scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,10 +139,11 @@ def test_a_csv_gives_the_scans_their_names(scan_file: Path, tmp_path: Path, caps
     assert (tmp_path / "out" / "first" / "findings.json").is_file()
 
 
-def test_two_shards_at_the_same_time_write_one_summary(scan_file: Path, tmp_path: Path) -> None:
+def test_two_shards_at_the_same_time_write_one_summary(scan_file: Path, grey_band_model: Path, tmp_path: Path) -> None:
     for number in range(4):
         shutil.copy(scan_file, tmp_path / f"ct{number}.nii.gz")
-    arguments = [*COMMAND, str(tmp_path / "ct*.nii.gz"), "-o", str(tmp_path / "out"), "--shard"]
+    scans, out, model = map(str, (tmp_path / "ct*.nii.gz", tmp_path / "out", grey_band_model))
+    arguments = [*COMMAND, scans, "-o", out, "--model", model, "--shard"]
     both = [subprocess.Popen([*arguments, f"{number}/2"], stdout=subprocess.PIPE, text=True) for number in (1, 2)]
     for process in both:
         assert "2 of 2 done" in process.communicate()[0]
@@ -323,7 +328,7 @@ def test_the_last_writer_of_a_summary_writes_every_row(tmp_path: Path, monkeypat
     second = out / "records" / f"{planned.items[1].name}.json"
     late = second.read_bytes()
     second.unlink()
-    summary = Summary(out, with_identity=False)
+    summary = Summary(out, pseudonyms=False)
 
     def write_and_finish_another(path: Path, data: bytes) -> None:  # another shard finishes an item meanwhile
         write_atomic(path, data)
@@ -356,13 +361,13 @@ def write_named_sources(folder: Path, scan_file: Path) -> Path:
     shutil.copy(scan_file, source / "PLANTED^Jane" / "PLANTED-1.nii.gz")
     (source / "PLANTED^Jane" / "bad PLANTED.nii.gz").write_bytes(b"PLANTED" * 40)
     (source / "PLANTED.nrrd").write_bytes(b"NRRD0004\ntype: PLANTED\ndimension: 3\nsizes: 4 4 4\n\n")
-    phantom = chest_phantom(shape=(12, 96, 128), oblique=False)
+    phantom = chest_phantom(shape=SHAPE, oblique=False)
     write_series(phantom.scan, source / "dicom PLANTED")
     write_series(replace(phantom.scan, values=phantom.scan.values), source / "PLANTED MR", Modality="MR")
     for name in ("PLANTED slices", "PLANTED colour"):
         (source / name).mkdir()
         grey = np.clip((phantom.scan.values + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
-        for z in (5, 6):
+        for z in (2, 3):
             colours = grey[z] if name.endswith("slices") else np.stack([grey[z], 255 - grey[z], grey[z]], -1)
             Image.fromarray(colours).save(source / name / f"PLANTED {z}.png")
     return source
@@ -376,10 +381,12 @@ def name_and_content(path: Path) -> str:
     return f"{path.name} {content.decode('latin-1')}"
 
 
-def test_without_identity_no_output_holds_a_name_or_a_path(scan_file: Path, tmp_path: Path) -> None:
+def test_with_pseudonyms_no_output_holds_a_name_or_a_path(
+    scan_file: Path, grey_band_model: Path, tmp_path: Path
+) -> None:
     source, out, temporary = write_named_sources(tmp_path, scan_file), tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
-    done = command(source, "-o", out, temporary=temporary)
+    done = command(source, "-o", out, "--model", grey_band_model, "--pseudonyms", temporary=temporary)
     assert done.returncode == 4, done.stderr
     statuses = {name: row["status"] for name, row in by_source(out).items()}
     assert sorted(name for name, status in statuses.items() if status == "done") == [
@@ -392,44 +399,78 @@ def test_without_identity_no_output_holds_a_name_or_a_path(scan_file: Path, tmp_
         file for folder in (out, temporary) for file in folder.rglob("*") if file.is_file() and file.name != "key.csv"
     ]
     assert len(files) > 15
+    assert (out / "key.csv").stat().st_mode & 0o777 == 0o600
     for text in (done.stdout, done.stderr, *map(name_and_content, files)):
-        for secret in ("planted", NAME, NUMBER, "jane", str(tmp_path / "PLANTED_root")):
+        for secret in ("planted", NAME, NUMBER, "jane", "2020-03-01", "20200301", str(tmp_path / "PLANTED_root")):
             assert secret.casefold() not in text.casefold()
     assert {file.name for file in out.glob("*/lesions/*")} == {"slice-0001.png", "slice-0002.png"}
     assert not list(out.glob("*/*.dcm"))
 
 
-def test_with_identity_sources_are_named_and_dicom_is_written(scan_file: Path, tmp_path: Path) -> None:
+def test_sources_are_named_and_dicom_is_written_and_patients_are_named_only_with_identity(
+    scan_file: Path, grey_band_model: Path, tmp_path: Path
+) -> None:
     source, out = write_named_sources(tmp_path, scan_file), tmp_path / "out"
-    done = command(source, "-o", out, "--with-identity")
-    assert done.returncode == 4
+    assert command(source, "-o", out, "--model", grey_band_model).returncode == 4
     by_name = summary_rows(out)
     (series,) = [row for row in by_name.values() if row["source"] == str(source / "dicom PLANTED")]
-    assert series["case"].startswith("dicom_PLANTED-")
+    assert series["case"] == "dicom_PLANTED"
     assert (out / series["case"] / "lesions.dcm").is_file()
-    assert NAME in (out / series["case"] / "findings.json").read_text()
-    assert any("PLANTED 5.png is coloured" in row["reason"] for row in by_name.values())
+    findings = (out / series["case"] / "findings.json").read_text()
+    assert NAME not in findings
+    assert '"label": "dicom_PLANTED"' in findings
+    assert any("PLANTED 2.png is coloured" in row["reason"] for row in by_name.values())
     assert not (out / "key.csv").exists()
-    with pytest.raises(ConfigError, match="was begun with --with-identity: continue in the same way"):
-        plan_batch(str(source), out)
+    with pytest.raises(ConfigError, match="was begun without --pseudonyms: continue in the same way"):
+        plan_batch(str(source), out, BatchOptions(pseudonyms=True))
+    named = tmp_path / "named"
+    command(source / "dicom PLANTED", "-o", named, "--model", grey_band_model, "--with-identity")
+    assert NAME in next(named.glob("*/findings.json")).read_text()
 
 
-@pytest.mark.parametrize("with_identity", [True, False])
-def test_names_in_any_character_set_come_through_a_batch(with_identity: bool, tmp_path: Path) -> None:
+def test_the_summary_holds_zones_density_thickness_largest_lesion_and_warnings_in_words(
+    scan_file: Path, grey_band_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    write_series(chest_phantom(shape=SHAPE).scan, tmp_path / "in" / "series", ConvolutionKernel="B60f")
+    assert command(tmp_path / "in", "-o", out, "--model", grey_band_model).returncode == 0
+    (row,) = summary_rows(out).values()
+    findings = json.loads((out / row["case"] / "findings.json").read_text())
+    for zone in findings["zones"]:
+        assert float(row[f"{zone['side']}_{zone['third']}_percent"]) == zone["lesion_share_of_lung_percent"]
+    bands = [
+        float(row[f"{name}_percent"]) for name in ("hyperinflated", "normally_aerated", "poorly_aerated", "not_aerated")
+    ]
+    assert bands == [band["share_of_lung_percent"] for band in findings["density_bands"]]
+    largest = findings["largest_lesions"][0]
+    assert float(row["largest_lesion_ml"]) == largest["volume_ml"]
+    assert row["largest_lesion_where"] == f"{largest['side']} {largest['zone']}"
+    assert int(row["largest_lesion_image"]) == findings["input"]["image_numbers"][largest["slice"]]
+    assert float(row["lesion_hu"]) == findings["mean_intensity"]["lesion_hu"]
+    assert float(row["slice_thickness_mm"]) == pytest.approx(40, abs=1)
+    assert (row["kernel"], row["extent"]) == ("B60f", findings["extent"]["name"])
+    assert row["warnings"] == "; ".join(findings["warnings"])
+    assert row["lesion_ml_low"] == row["consolidation_ml"] == ""
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_names_in_any_character_set_come_through_a_batch(named: bool, tmp_path: Path) -> None:
     """Also if the folders are named after the patients, in bytes that are no Unicode."""
-    scan, folders = chest_phantom(shape=(8, 72, 96)).scan, {}
-    kinds = list(SETS) if with_identity else ["western", "japanese", "misspelt", "unstated"]
+    scan, folders = chest_phantom(shape=SHAPE).scan, {}
+    kinds = list(SETS) if named else ["western", "japanese", "misspelt", "unstated"]
     for number, kind in enumerate(kinds):
         _, raw, _ = SETS[kind]
         write_named_series(scan, tmp_path / "in" / str(number), kind)
         folder = (tmp_path / "in" / str(number)).rename(tmp_path / "in" / f"{number} {os.fsdecode(raw)}")
         folders[str(folder)] = kind
-    planned = plan_batch(str(tmp_path / "in"), tmp_path / "out", BatchOptions(with_identity=with_identity))
+    planned = plan_batch(
+        str(tmp_path / "in"), tmp_path / "out", BatchOptions(with_identity=named, pseudonyms=not named)
+    )
     progress = BatchProgress(planned)
     run_batch(planned, progress, 1, 60, worker_factory=GreyBandBatchWorkerFactory(planned.settings))
     rows = summary_rows(tmp_path / "out")
     assert [(row["status"], row["reason"]) for row in rows.values()] == [("done", "")] * len(kinds)
-    if with_identity:
+    if named:
         for item in planned.items:
             _, _, name = SETS[folders[str(item.source)]]
             findings = json.loads((tmp_path / "out" / item.name / "findings.json").read_text(encoding="utf-8"))

@@ -149,21 +149,31 @@ def test_a_source_without_scans_is_refused(name: str, tmp_path: Path) -> None:
         find_items(str(tmp_path / name))
 
 
-def test_hashed_names_reveal_nothing_and_do_not_change_when_files_are_added(tmp_path: Path) -> None:
+def test_pseudonyms_reveal_nothing_and_do_not_change_when_files_are_added(tmp_path: Path) -> None:
     touch(tmp_path, "Doe_Jane/ct.nii.gz")
-    (before,) = find_items(str(tmp_path))
+    (before,) = find_items(str(tmp_path), pseudonyms=True)
     touch(tmp_path, "Abe/ct.nii.gz", "Zoe/ct.nii.gz")
-    assert before in find_items(str(tmp_path))
+    assert before in find_items(str(tmp_path), pseudonyms=True)
     assert len(before.name) == 12
     assert set(before.name) <= set("0123456789abcdef")
     assert "Doe" not in repr(before)
 
 
-def test_with_identity_names_are_readable_and_unique(tmp_path: Path) -> None:
-    touch(tmp_path, "Doe Jane/ct.nii.gz", "Doe_Jane/ct.nii.gz", "Doe_Jane/ct.nii", "series/1.dcm")
-    names = [item.name for item in find_items(str(tmp_path), with_identity=True)]
-    assert [name[:-7] for name in names] == ["Doe_Jane__ct"] * 3 + ["series"]
-    assert len(set(names)) == 4
+def test_names_are_those_of_the_files_and_unique(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "Doe Jane/ct.nii.gz",
+        "Doe_Jane/ct.nii.gz",
+        "Doe_Jane/ct.nii",
+        "series/1.dcm",
+        "records.nii",
+        "a/b.nii",
+    )
+    names = [item.name for item in find_items(str(tmp_path))]
+    alike = [name for name in names if name.startswith("Doe_Jane__ct-")]
+    assert len(set(alike)) == 3
+    (reserved,) = [name for name in names if name.startswith("records-")]
+    assert sorted(names) == sorted([*alike, reserved, "a__b", "series"])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 12])
@@ -286,6 +296,18 @@ def test_a_whole_series_beside_the_folders_of_another_stays_a_scan(small_scan: S
     spread(small_scan, tmp_path, str, ConvolutionKernel="LUNG", SeriesNumber=1)
     write_series(small_scan, tmp_path / "whole", ConvolutionKernel="SOFT", SeriesNumber=2)
     assert numbers_of(tmp_path) == [".", "whole"]
+
+
+def test_a_series_in_folders_beside_a_whole_one_that_ranks_higher_is_one_scan_and_is_read(
+    small_scan: Scan, tmp_path: Path
+) -> None:
+    spread(small_scan, tmp_path, str, ConvolutionKernel="SOFT", SeriesNumber=2)
+    other = Scan(small_scan.values + 100, small_scan.geometry)
+    write_series(other, tmp_path / "whole", ConvolutionKernel="LUNG", SeriesNumber=1)
+    in_folders, whole = find_items(str(tmp_path))
+    assert (in_folders.relative_path, whole.relative_path) == (".", "whole")
+    assert np.array_equal(read_scan(in_folders.source, in_folders.series).values, small_scan.values)
+    assert np.array_equal(read_scan(whole.source, whole.series).values, other.values)
 
 
 def test_a_volume_beside_the_folders_of_a_series_stays_a_scan(small_scan: Scan, tmp_path: Path) -> None:

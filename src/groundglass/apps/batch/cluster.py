@@ -102,7 +102,7 @@ def run_on_cluster(
     """
     settings, name = plan.settings, f"groundglass-{uuid.uuid4().hex[:12]}"
     worker_factory = worker_factory or BatchWorkerFactory(settings, threads=1)
-    summary = Summary(settings.folder, settings.options.with_identity)
+    summary = Summary(settings.folder, settings.options.pseudonyms)
     client = _connect(address)
     items: dict[Any, BatchItem] = {}  # {future: its item}
     try:

@@ -6,19 +6,21 @@ import glob
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from groundglass.errors import ConfigError, FormatError, InputError
 from groundglass.files import walk
-from groundglass.io.dicom_folders import DicomFolder, folders_of_one_series, look_into
+from groundglass.io.dicom_folders import DicomFolder, find_spread_series, look_into
 from groundglass.io.reader import file_kind
 from groundglass.plain_text import printable
 from groundglass.tables import TABLE_SUFFIXES, path_of_cell, read_table
 
+LONGEST_NAME = 80  # characters of a name that is made from a path
 MAX_DEPTH = 100  # folders below the source, down to which scans are searched for
-RESERVED = ("records", "summary.csv", "key.csv")
+RESERVED = ("records", "summary.csv", "overview.html", "key.csv")
 _VOLUMES = (".nii", ".nii.gz", ".mha", ".nrrd", ".zip")
 _DICOM, _PICTURES = (".dcm", ".ima"), (".png", ".jpg", ".jpeg")
 _CATEGORY_BY_FORMAT = {
@@ -34,17 +36,19 @@ class BatchItem:
     """A scan of a batch.
 
     Attributes:
-        name: Name of its row in the summary and of its folder of results. Without identity it reveals nothing about
-            the source, unless the user chose it.
+        name: Name of its row in the summary and of its folder of results. A pseudonym reveals nothing about the
+            source, unless the user chose it.
         source: The file or folder. Left out of the repr, which may end up in a log.
         relative_path: Path of `source` from the folder, from the fixed part of the glob, or from the folder of the CSV.
         named_by_user: True if the name comes from the CSV.
+        series: SeriesInstanceUID to read; None to read the one that the rule of `dicom_series` chooses.
     """
 
     name: str
     source: Path = field(repr=False)
     relative_path: str = field(repr=False)
     named_by_user: bool = False
+    series: str | None = field(default=None, repr=False)
 
     @property
     def fingerprint(self) -> str:
@@ -62,7 +66,7 @@ class BatchItem:
 
 
 def find_items(
-    source: str, with_identity: bool = False, on_note: Callable[[str], None] = lambda _: None
+    source: str, pseudonyms: bool = False, on_note: Callable[[str], None] = lambda _: None
 ) -> tuple[BatchItem, ...]:
     """Find the scans of a folder, a glob or a CSV, in a fixed order.
 
@@ -74,7 +78,8 @@ def find_items(
     Args:
         source: A folder; a glob (`**` searches subfolders), of which each match is an item; a CSV with a column `scan`
             (paths relative to its folder) and optionally `case` (names); or a single scan.
-        with_identity: Name items after their paths; otherwise by a hash of the path, unless the CSV names them.
+        pseudonyms: Name items by a hash of their paths; otherwise after their paths. Those that the CSV names keep
+            their names.
         on_note: Called with what was assumed about the folder or the CSV.
 
     Raises:
@@ -82,9 +87,11 @@ def find_items(
     """
     path = Path(source)
     scans: list[tuple[Path, str | None]]  # with the names of a CSV
+    series: dict[Path, str | None] = {}
     if path.is_dir():
         base, found = path, _search(path, set())
         scans = [(each.path, None) for each in found]
+        series = {each.path: each.series for each in found}
         joined = sum(each.is_joined for each in found)
         if joined:
             what = "1 folder holds a series" if joined == 1 else f"{joined} folders hold a series each"
@@ -101,7 +108,9 @@ def find_items(
             "no scan was found, expected a folder with scans in it, a quoted glob that matches, or a CSV with a "
             "column scan: check the path"
         )
-    return tuple(_make_item(scan, base, name, with_identity) for scan, name in scans)
+    made = ((scan, _make_item(scan, base, name, pseudonyms)) for scan, name in scans)
+    items = tuple(replace(item, series=series.get(scan)) for scan, item in made)
+    return items if pseudonyms else _with_unique_names(items)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -135,15 +144,31 @@ def deidentify_message(text: str, item: BatchItem) -> str:
     return text
 
 
-def _make_item(path: Path, base: Path, name: str | None, with_identity: bool) -> BatchItem:
+def _make_item(path: Path, base: Path, name: str | None, pseudonyms: bool) -> BatchItem:
     path = path.absolute()  # not resolved: a link keeps its own name
     relative_path = Path(os.path.relpath(path, base)).as_posix()
-    digest = hashlib.sha256(relative_path.encode("utf-8", "surrogateescape")).hexdigest()
-    if name is None and with_identity:
-        stem = path.name if relative_path == "." else _stem(relative_path)
-        readable = re.sub(r"[^\w.-]+", "_", stem.replace("/", "__")).lstrip("._-")
-        return BatchItem(f"{readable[:80]}-{digest[:6]}", path, relative_path)
-    return BatchItem(name or digest[:12], path, relative_path, name is not None)
+    if name is not None:
+        return BatchItem(name, path, relative_path, named_by_user=True)
+    if pseudonyms:
+        return BatchItem(_digest(relative_path)[:12], path, relative_path)
+    stem = path.name if relative_path == "." else _stem(relative_path)
+    readable = re.sub(r"[^\w.-]+", "_", stem.replace("/", "__")).lstrip("._-")[:LONGEST_NAME].rstrip(".")
+    return BatchItem(readable or _digest(relative_path)[:12], path, relative_path)
+
+
+def _digest(relative_path: str) -> str:
+    return hashlib.sha256(relative_path.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _with_unique_names(items: tuple[BatchItem, ...]) -> tuple[BatchItem, ...]:
+    """Add the beginning of a hash of the path to each name that another item, or a file of the batch, has too."""
+    counts = Counter([*(item.name.casefold() for item in items), *RESERVED])
+    return tuple(
+        replace(item, name=f"{item.name}-{_digest(item.relative_path)[:6]}")
+        if counts[item.name.casefold()] > 1 and not item.named_by_user
+        else item
+        for item in items
+    )
 
 
 @dataclass(frozen=True)
@@ -154,11 +179,13 @@ class _Found:
         path: Its file or folder.
         dicom: What the folder holds, if it is one of DICOM.
         is_joined: Whether the DICOM of one series lies in several of its subfolders.
+        series: UID of that series, if another one in the folder is of higher rank.
     """
 
     path: Path
     dicom: DicomFolder | None = None
     is_joined: bool = False
+    series: str | None = None
 
 
 def _search(folder: Path, visited: set[str], depth: int = 0) -> list[_Found]:
@@ -182,10 +209,12 @@ def _search(folder: Path, visited: set[str], depth: int = 0) -> list[_Found]:
     pictures = [_Found(folder)] if "picture" in categories.values() and not volumes else []
     below = [each for subfolder in folders for each in _search(subfolder, visited, depth + 1)]
     dicom = [each.dicom for each in below if each.dicom]
-    parts = folders_of_one_series(folder, dicom) if len(dicom) > 1 else ()
-    if parts:
+    spread = find_spread_series(folder, dicom) if len(dicom) > 1 else None
+    if spread:
+        parts = spread.parts
         whole = replace(parts[0], path=folder, file_count=sum(part.file_count for part in parts))
-        return [*volumes, _Found(folder, whole, is_joined=True), *(each for each in below if each.dicom not in parts)]
+        joined = _Found(folder, whole, is_joined=True, series=spread.uid)
+        return [*volumes, joined, *(each for each in below if each.dicom not in parts)]
     return [*volumes, *pictures, *below]
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from groundglass.apps.batch.items import BatchItem, deidentify_message
 from groundglass.apps.batch.records import (
+    BatchOptions,
     BatchSettings,
     ItemRecord,
     ItemStatus,
@@ -21,9 +22,10 @@ from groundglass.apps.batch.records import (
 from groundglass.errors import OUT_OF_MEMORY, GroundglassError, OutputError, origin
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.dicom_header import shallow_copy
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import save, segment
+from groundglass.report.analysis import segment
 from groundglass.scan.scan import ImageStack, Scan
 from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError
 
@@ -60,16 +62,18 @@ def process_item(item: BatchItem, settings: BatchSettings, segmenter: Segmenter)
     begun, fingerprint = time.monotonic(), item.fingerprint
     remove_results(settings.folder, item.name)
     try:
-        scan = read_scan(item.source, dicom=DicomOptions(with_identity=settings.options.with_identity))
-        analysis = segment(scan, segmenter, settings.options.intensity, with_identity=settings.options.with_identity)
-        if not settings.options.with_identity:
+        options = settings.options
+        scan = read_scan(item.source, dicom=DicomOptions(series=item.series, with_identity=options.with_identity))
+        scan = _undated(scan) if options.pseudonyms else scan
+        analysis = segment(scan, segmenter, options.intensity, with_identity=options.with_identity, label=item.name)
+        if options.pseudonyms:
             analysis = replace(analysis, segmented=replace(analysis.segmented, scan=_anonymous(scan)))
         target = settings.folder / item.name
-        files = tuple(path.relative_to(target).as_posix() for path in save(analysis, target))
+        files = tuple(path.relative_to(target).as_posix() for path in analysis.save(target))
     except OutputError:
         raise
     except Exception as error:  # one bad scan must not end the batch
-        reason = _failure_reason(error, item, settings.options.with_identity)
+        reason = _failure_reason(error, item, settings.options)
         record = make_record(item, settings, ItemStatus.FAILED, time.monotonic() - begun, fingerprint, reason)
     else:
         left_out = analysis.dicom_results.left_out
@@ -120,6 +124,16 @@ def _finished_record(item: BatchItem, settings: BatchSettings) -> ItemRecord | N
     return record
 
 
+def _undated(scan: Scan) -> Scan:
+    """Remove the dates of a DICOM scan, which could identify it, from the header that findings take them from."""
+    if scan.series is None:
+        return scan
+    first = shallow_copy(scan.series.headers[0])
+    for keyword in first.dir("Date", "DateTime"):
+        del first[keyword]
+    return replace(scan, series=replace(scan.series, headers=(first, *scan.series.headers[1:])))
+
+
 def _anonymous(scan: Scan) -> Scan:
     """Remove what would identify the scan in its results: DICOM headers, and the file names of images."""
     if isinstance(scan, ImageStack) and scan.names and scan.source and scan.names != (scan.source.name,):
@@ -127,15 +141,15 @@ def _anonymous(scan: Scan) -> Scan:
     return replace(scan, series=None)
 
 
-def _failure_reason(error: Exception, item: BatchItem, with_identity: bool) -> str:
-    """Describe on one line why an item failed; without identity nothing in the line names the source."""
+def _failure_reason(error: Exception, item: BatchItem, options: BatchOptions) -> str:
+    """Describe on one line why an item failed; with pseudonyms nothing in the line names the source."""
     if isinstance(error, GroundglassError):
         text = str(error)
     elif isinstance(error, MemoryError):
         text = OUT_OF_MEMORY
-    elif with_identity:
+    elif options.with_identity:
         text = f"{origin(error)}: {error}".removesuffix(": ")
     else:
         text = origin(error)  # without the message of a library, which may quote a header
     text = " ".join(text.split())
-    return text if with_identity else deidentify_message(text, item)
+    return deidentify_message(text, item) if options.pseudonyms else text

@@ -31,16 +31,81 @@ class ItemStatus(StrEnum):
 
 
 class KeyNumbers(StrictModel):
-    """Key numbers of a scan's findings, under the names of the summary's columns; None is unknown."""
+    """Key numbers of a scan's findings, under the names of the summary's columns; None is unknown.
+
+    Attributes:
+        lesion_ml: Volume of all lesions.
+        lesion_ml_low: Lower end of its interval.
+        lesion_ml_high: Upper end of its interval.
+        lung_ml: Volume of both lungs, lesions included.
+        lesion_percent: Lesion in % of the lung.
+        lesion_percent_low: Lower end of its interval.
+        lesion_percent_high: Upper end of its interval.
+        extent: The share in words.
+        right_percent: Lesion in % of the right lung.
+        left_percent: Lesion in % of the left lung.
+        right_upper_percent: Lesion in % of the upper zone of the right lung.
+        right_middle_percent: Lesion in % of the middle zone of the right lung.
+        right_lower_percent: Lesion in % of the lower zone of the right lung.
+        left_upper_percent: Lesion in % of the upper zone of the left lung.
+        left_middle_percent: Lesion in % of the middle zone of the left lung.
+        left_lower_percent: Lesion in % of the lower zone of the left lung.
+        ground_glass_ml: Volume of ground glass, by a model with classes.
+        consolidation_ml: Volume of consolidation, by a model with classes.
+        lesion_hu: Mean HU of the lesions.
+        lung_hu: Mean HU of the lung without lesions.
+        hyperinflated_percent: Share of the lung that is hyperinflated.
+        normally_aerated_percent: Share of the lung that is normally aerated.
+        poorly_aerated_percent: Share of the lung that is poorly aerated.
+        not_aerated_percent: Share of the lung that is not aerated.
+        lesions: Number of lesions.
+        largest_lesion_ml: Volume of the largest lesion.
+        largest_lesion_where: Side and zone of the largest lesion.
+        largest_lesion_image: Number of the image that shows most of it, as viewers count.
+        slices: Number of slices.
+        lesion_slices: Number of slices with lesion.
+        slice_thickness_mm: Thickness of the slices, as DICOM states it.
+        slice_distance_mm: Distance of neighbouring slices.
+        kernel: Convolution kernel, as DICOM states it.
+        intensity: Meaning of the scan's numbers.
+        warnings: The warnings of the findings.
+    """
 
     lesion_ml: float | None
+    lesion_ml_low: float | None
+    lesion_ml_high: float | None
     lung_ml: float | None
     lesion_percent: float | None
+    lesion_percent_low: float | None
+    lesion_percent_high: float | None
+    extent: str | None
     right_percent: float | None
     left_percent: float | None
+    right_upper_percent: float | None
+    right_middle_percent: float | None
+    right_lower_percent: float | None
+    left_upper_percent: float | None
+    left_middle_percent: float | None
+    left_lower_percent: float | None
+    ground_glass_ml: float | None
+    consolidation_ml: float | None
+    lesion_hu: float | None
+    lung_hu: float | None
+    hyperinflated_percent: float | None
+    normally_aerated_percent: float | None
+    poorly_aerated_percent: float | None
+    not_aerated_percent: float | None
+    lesions: int
+    largest_lesion_ml: float | None
+    largest_lesion_where: str | None
+    largest_lesion_image: int | None
     slices: int
     lesion_slices: int
-    warnings: int
+    slice_thickness_mm: float | None
+    slice_distance_mm: float | None
+    kernel: str | None
+    intensity: str
+    warnings: str
 
 
 @dataclass(frozen=True)
@@ -51,13 +116,15 @@ class BatchOptions:
         model: ONNX file; None for the bundled model.
         engine: Engine that runs the model, and its number format. The batch divides the threads among its workers.
         intensity: Meaning of the voxel values; None to recognise it for each scan.
-        with_identity: Whether sources and patients are named in results and summary.
+        with_identity: Whether patients are named in findings, preview and report.
+        pseudonyms: Whether nothing but `key.csv` names a source or a patient.
     """
 
     model: Path | None = None
     engine: EngineConfig = DEFAULT_ENGINE_CONFIG
     intensity: IntensityKind | None = None
     with_identity: bool = False
+    pseudonyms: bool = False
 
 
 DEFAULT_BATCH_OPTIONS = BatchOptions()
@@ -86,7 +153,7 @@ class ItemRecord(StrictModel):
         status: How it ended.
         reason: Why it is not done, or why files for a PACS are left out; None if all is done.
         seconds: Time from reading the scan to writing the last file.
-        source: Path of the source; None unless the batch runs with identity.
+        source: Path of the source; None in a batch with pseudonyms.
         fingerprint: Fingerprint of the source: see `BatchItem`.
         intensity: The `intensity` of the batch's options.
         model: Name and sha256 of the model.
@@ -108,16 +175,43 @@ class ItemRecord(StrictModel):
 
 def key_numbers(findings: Findings) -> KeyNumbers:
     """Take the numbers of a row of the summary from a scan's findings."""
-    return KeyNumbers(
-        lesion_ml=findings.lesion_volume_ml,
-        lung_ml=findings.lung_volume_ml,
-        lesion_percent=findings.lesion_share_of_lung_percent,
-        right_percent=findings.right_lung.lesion_share_of_lung_percent,
-        left_percent=findings.left_lung.lesion_share_of_lung_percent,
-        slices=findings.slices,
-        lesion_slices=findings.lesion_slices,
-        warnings=len(findings.warnings),
-    )
+    ml_low, ml_high = findings.lesion_volume_interval_ml or (None, None)
+    percent_low, percent_high = findings.lesion_share_interval_percent or (None, None)
+    zones = {f"{zone.side}_{zone.third}_percent": zone.lesion_share_of_lung_percent for zone in findings.zones or ()}
+    bands = {
+        f"{band.name.replace(' ', '_')}_percent": band.share_of_lung_percent for band in findings.density_bands or ()
+    }
+    classes = {f"{each.name.replace('-', '_')}_ml": each.volume_ml for each in findings.classes}
+    largest = findings.largest_lesions[0] if findings.largest_lesions else None
+    where = " ".join(word for word in (largest.side, largest.zone) if word) if largest else ""
+    spacing = findings.input.spacing_mm
+    known = {
+        "lesion_ml": findings.lesion_volume_ml,
+        "lesion_ml_low": ml_low,
+        "lesion_ml_high": ml_high,
+        "lung_ml": findings.lung_volume_ml,
+        "lesion_percent": findings.lesion_share_of_lung_percent,
+        "lesion_percent_low": percent_low,
+        "lesion_percent_high": percent_high,
+        "extent": findings.extent.name if findings.extent else None,
+        "right_percent": findings.right_lung.lesion_share_of_lung_percent,
+        "left_percent": findings.left_lung.lesion_share_of_lung_percent,
+        "lesion_hu": findings.mean_intensity.lesion_hu,
+        "lung_hu": findings.mean_intensity.lung_hu,
+        "lesions": findings.lesion_count,
+        "largest_lesion_ml": largest.volume_ml if largest else None,
+        "largest_lesion_where": where or None,
+        "largest_lesion_image": findings.input.image_numbers[largest.slice] if largest else None,
+        "slices": findings.slices,
+        "lesion_slices": findings.lesion_slices,
+        "slice_thickness_mm": findings.input.slice_thickness_mm,
+        "slice_distance_mm": spacing[0] if spacing else None,
+        "kernel": findings.input.kernel,
+        "intensity": findings.intensity.kind,
+        "warnings": "; ".join(findings.warnings),
+    }
+    others = {name: value for name, value in (zones | bands | classes).items() if name in KeyNumbers.model_fields}
+    return KeyNumbers.model_validate(dict.fromkeys(KeyNumbers.model_fields) | others | known)
 
 
 def make_record(
@@ -134,7 +228,7 @@ def make_record(
         status=status,
         reason=reason,
         seconds=round(seconds, 2),
-        source=os.fsencode(item.source).decode("utf-8", "replace") if settings.options.with_identity else None,
+        source=os.fsencode(item.source).decode("utf-8", "replace") if not settings.options.pseudonyms else None,
         fingerprint=fingerprint,
         intensity=settings.options.intensity,
         model=settings.model,

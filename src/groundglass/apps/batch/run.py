@@ -92,23 +92,23 @@ def plan_batch(
 
     Args:
         source: A folder, a glob or a CSV: see `find_items`.
-        folder: Folder of the results. Gets a `key.csv` if the names of the items are hashes.
+        folder: Folder of the results. Gets a `key.csv` if the items have pseudonyms.
         options: Options of the batch.
         shard: The shard (i, n), from (1, n) to (n, n).
 
     Raises:
         InputError: No scan is found, or the CSV is malformed.
         ModelError: The model is missing or damaged.
-        ConfigError: The folder was begun with identity and these options are without, or the other way round.
+        ConfigError: The folder was begun with pseudonyms and these options are without, or the other way round.
         OutputError: The folder cannot be written.
     """
     _, card, _ = resolve_model(options.model, options.engine)
     options = replace(options, model=options.model.absolute() if options.model else None)
     notes: list[str] = []
-    items = find_items(source, options.with_identity, notes.append)
+    items = find_items(source, options.pseudonyms, notes.append)
     settings = BatchSettings(folder.absolute(), ModelRef(name=card.name, sha256=card.sha256), options)
-    Summary(settings.folder, options.with_identity)  # raises the ConfigError
-    if not options.with_identity:
+    Summary(settings.folder, options.pseudonyms)  # raises the ConfigError
+    if options.pseudonyms:
         write_key(items, settings.folder)
     selected = select_shard(items, shard)
     return BatchPlan(settings, selected, tuple(item for item in selected if not is_done(item, settings)), tuple(notes))
@@ -139,7 +139,7 @@ def run_batch(
         GroundglassError: The model cannot be loaded, or the results cannot be written.
     """
     settings = plan.settings
-    summary = Summary(settings.folder, settings.options.with_identity)
+    summary = Summary(settings.folder, settings.options.pseudonyms)
     count = max(1, min(workers, len(plan.pending)))
     threads = max(1, available_cores() // count)
     worker_factory = worker_factory or BatchWorkerFactory(settings, threads)

@@ -1,4 +1,4 @@
-"""Write `summary.csv`, which is made from the records, and `key.csv`, which maps hashed names to sources."""
+"""Write `summary.csv` and `overview.html`, made from the records, and `key.csv`, which maps pseudonyms to sources."""
 
 from __future__ import annotations
 
@@ -10,48 +10,52 @@ from contextlib import suppress
 from pathlib import Path
 
 from groundglass.apps.batch.items import BatchItem
+from groundglass.apps.batch.overview import render_overview
 from groundglass.apps.batch.records import RECORDS, ItemRecord, KeyNumbers, read_record
 from groundglass.errors import ConfigError
 from groundglass.files import write_atomic
 from groundglass.plain_text import original_cell
 from groundglass.tables import csv_text
 
-SUMMARY, KEY = "summary.csv", "key.csv"
+SUMMARY, KEY, OVERVIEW = "summary.csv", "key.csv", "overview.html"
 _FileState = tuple[int, int, int]  # inode, modification time in ns, bytes
 
 
 class Summary:
     """`summary.csv`: a row for each record in the folder, whichever process wrote it."""
 
-    def __init__(self, folder: Path, with_identity: bool) -> None:
+    def __init__(self, folder: Path, pseudonyms: bool) -> None:
         """Open the folder of results.
 
         Args:
             folder: May not exist yet.
-            with_identity: Whether the summary names the sources.
+            pseudonyms: Whether the summary names no sources.
 
         Raises:
-            ConfigError: The folder was begun with identity and is to be continued without, or the other way round.
+            ConfigError: The folder was begun with pseudonyms and is to be continued without, or the other way round.
         """
-        self.folder, self.with_identity = folder, with_identity
+        self.folder, self.pseudonyms = folder, pseudonyms
         self._records: dict[str, tuple[_FileState, ItemRecord | None]] = {}
         self._written: list[_FileState] | None = None
         self._next_write = 0.0
         self._read_new_records()
-        if any(record and (record.source is not None) != with_identity for _, record in self._records.values()):
-            begun = "without" if with_identity else "with"
+        if any(record and (record.source is None) != pseudonyms for _, record in self._records.values()):
+            begun = "without" if pseudonyms else "with"
             raise ConfigError(
-                f"the output folder was begun {begun} --with-identity: continue in the same way, or name another folder"
+                f"the output folder was begun {begun} --pseudonyms: continue in the same way, or name another folder"
             )
 
     def write(self) -> None:
-        """Write the summary, and again if a record came meanwhile: the last of several writers then has them all.
+        """Write summary and overview, and again if a record came meanwhile: the last of several writers has them all.
 
         Raises:
             OutputError: The file cannot be written.
         """
         while self._write():
             pass
+        records = [record for _, (_, record) in sorted(self._records.items()) if record is not None]
+        if records:
+            write_atomic(self.folder / OVERVIEW, render_overview(records, self.folder).encode("utf-8"))
 
     def write_if_due(self) -> None:
         """Write the summary unless it was written a short time ago, so that it takes little of a long batch's time.
@@ -93,7 +97,7 @@ class Summary:
         return [states[name] for name in sorted(states)]
 
     def _text(self) -> str:
-        identity = ["source"] if self.with_identity else []
+        identity = [] if self.pseudonyms else ["source"]
         columns = ["case", *identity, "status", "reason", *KeyNumbers.model_fields, "seconds", "model"]
         rows = []
         for _, (_, record) in sorted(self._records.items()):
@@ -105,7 +109,7 @@ class Summary:
 
 
 def write_key(items: Iterable[BatchItem], folder: Path) -> None:
-    """Write which hashed name stands for which source into `key.csv`, readable by its owner only.
+    """Write which pseudonym stands for which source into `key.csv`, readable by its owner only.
 
     Raises:
         OutputError: The file cannot be written.

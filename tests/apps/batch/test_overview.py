@@ -1,0 +1,96 @@
+"""The overview of a cohort: outliers, distribution, thumbnails, and its table in a browser."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from groundglass.apps.batch.overview import find_outliers, render_overview
+from groundglass.apps.batch.records import ItemRecord, ItemStatus, KeyNumbers
+from groundglass.report.findings import ModelRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHROMIUM = Path("/usr/bin/chromium")
+MODEL = ModelRef(name="m", sha256="0" * 64)
+
+
+def numbers(percent: float | None, **known: object) -> KeyNumbers:
+    counts = {"lesions": 1, "slices": 10, "lesion_slices": 2, "intensity": "hu", "warnings": ""}
+    values = {"lesion_percent": percent, "lesion_ml": percent and 40 * percent, "lung_ml": 4000.0}
+    return KeyNumbers.model_validate(dict.fromkeys(KeyNumbers.model_fields) | counts | values | known)
+
+
+def record(case: str, found: KeyNumbers | None, reason: str | None = None) -> ItemRecord:
+    return ItemRecord(
+        case=case, status=ItemStatus.DONE if found else ItemStatus.FAILED, reason=reason, seconds=1.0, source=case,
+        fingerprint="", intensity=None, model=MODEL, numbers=found,
+    )  # fmt: skip
+
+
+def test_outliers_lie_beyond_the_fences_of_the_cohort() -> None:
+    cases = {f"c{i}": numbers(float(i), lung_ml=4000.0 + i) for i in range(1, 12)}
+    cases["small"] = numbers(5.0, lung_ml=900.0)
+    cases["much"] = numbers(60.0)
+    assert find_outliers(cases) == {
+        "much": ["lesion, % of the lung high (60.0)"],
+        "small": ["lung volume low (900.0)"],
+    }
+
+
+def test_in_a_small_cohort_no_case_is_called_an_outlier() -> None:
+    assert find_outliers({f"c{i}": numbers(float(i**4)) for i in range(7)}) == {}
+
+
+def cohort(folder: Path) -> str:
+    for name, colour in (("a", "red"), ("b <i>", "blue")):
+        (folder / name).mkdir()
+        Image.new("RGB", (1480, 900), colour).save(folder / name / "preview.png")
+    return render_overview(
+        [
+            record("a", numbers(3.0, extent="minimal", warnings="the lungs are small")),
+            record("b <i>", numbers(30.0, extent="extensive")),
+            record("c", numbers(None)),
+            record("d", None, "the scan is damaged"),
+        ],
+        folder,
+    )
+
+
+def test_the_overview_states_counts_quartiles_failures_and_warnings_and_shows_thumbnails(tmp_path: Path) -> None:
+    page = cohort(tmp_path)
+    assert "3 of 4 cases are done. Lesions fill 16.5 % of the lung in the median case" in page
+    assert "<td>d</td><td>failed</td><td>the scan is damaged</td>" in page
+    assert "<td>the lungs are small</td>" in page
+    assert page.count("data:image/jpeg") == 2
+    assert page.count("no preview") == 1
+    assert "<i>" not in page
+    assert 'href="b%20%3Ci%3E/report.html"' in page
+    assert page.index(">b &lt;i&gt;</a>") < page.index(">a</a>")  # most lesion first
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Any]":
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not installed (Debian: chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--headless", "--no-sandbox"])
+
+
+def test_a_click_on_a_title_sorts_the_cases(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "overview.html").write_text(cohort(tmp_path))
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto((tmp_path / "overview.html").as_uri())
+    cells = "table[aria-label='Cases'] tbody tr td:first-child"
+    assert page.locator(cells).all_inner_texts() == ["b <i>", "a", "c"]
+    title = page.locator("table[aria-label='Cases'] thead button").nth(1)
+    title.dispatch_event("click")
+    assert page.locator(cells).all_inner_texts() == ["a", "b <i>", "c"]  # unknown last
+    title.dispatch_event("click")
+    assert page.locator(cells).all_inner_texts() == ["c", "b <i>", "a"]
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()
