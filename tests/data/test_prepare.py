@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,15 @@ def test_the_manifest_describes_each_case(folder: Path, prepared: Path) -> None:
     assert all(len(case.image_sha256) == len(case.mask_sha256) == 64 for case in cases.values())
 
 
+def test_processes_cut_what_this_process_cuts(
+    folder: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundglass.data.prepare.ProcessPoolExecutor", ProcessPoolExecutor)
+    prepare([folder], tmp_path, SMALL)
+    for file in prepared.rglob("*"):
+        assert file.is_dir() or (tmp_path / file.relative_to(prepared)).read_bytes() == file.read_bytes()
+
+
 def test_a_second_call_changes_no_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare([folder], tmp_path, SMALL)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -101,8 +111,8 @@ def test_a_second_call_changes_no_file(folder: Path, tmp_path: Path, monkeypatch
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == stamps
 
 
-def test_a_missing_png_is_written_again(folder: Path, tmp_path: Path) -> None:
-    prepare([folder], tmp_path / "out", SMALL)
+def test_a_missing_png_is_written_again(folder: Path, prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "out")
     png_path(tmp_path / "out", "labels", "volumes/4").unlink()
     assert prepare([folder], tmp_path / "out", SMALL).newly_cut == 0  # the entry is the same, though written again
     read_prepared(tmp_path / "out")
@@ -196,8 +206,8 @@ def test_a_scan_of_more_pixels_than_pillow_allows_is_read_back(tmp_path: Path, m
         ("newer format", r"was prepared by another version of groundglass \(format 99, expected 3\): remove it and"),
     ],
 )
-def test_a_damaged_folder_is_refused(folder: Path, tmp_path: Path, damage: str, message: str) -> None:
-    prepare([folder], tmp_path, SMALL)
+def test_a_damaged_folder_is_refused(folder: Path, prepared: Path, tmp_path: Path, damage: str, message: str) -> None:
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     path, manifest = png_path(tmp_path, "levels", "volumes/1"), tmp_path / "manifest.json"
     content = json.loads(manifest.read_text())
     if damage == "changed":

@@ -20,6 +20,7 @@ from groundglass.training.batches import plain_batches
 from groundglass.training.config import RunConfig, parse_config
 from groundglass.training.export import export
 from groundglass.training.finished_run import open_run
+from groundglass.training.held_out import FoldCalibration
 from groundglass.training.parents import ParentModels, check_test_leakage, open_parent
 from groundglass.training.provenance import Provenance, read_provenance
 from groundglass.training.run import train, with_prepared_settings
@@ -113,7 +114,9 @@ def test_the_provenance_records_the_start_and_its_training_data(
         assert provenance(folder) == recorded
         assert exposure(folder).members == exposure(folder).patients == ("volumes/1", "volumes/5")
     chosen_on = TrainedOn(members=("volumes/9",), patients=("volumes/9",))
-    exported = read_card(export(folder, "next", folder / "models", 0.5, threshold_exposure=chosen_on)[0])
+    calibration = FoldCalibration(0.5, {"volumes/9": 0.7}, None, chosen_on)
+    exported = read_card(export(folder, "next", folder / "models", calibration=calibration)[0])
+    assert exported.threshold == 0.5
     assert exported.trained_on == exposure(folder) | chosen_on
     (folder / "last.ckpt").unlink()
     train(frozen(), prepared, OTHER, folder)

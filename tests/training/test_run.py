@@ -23,7 +23,7 @@ from groundglass.evaluation.tables import write_scores
 from groundglass.evaluation.targets import EvaluationTarget, find_targets, training_warnings
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.lungs import find_intensity
-from groundglass.inference.model_card import TrainedOn, read_card, write_card
+from groundglass.inference.model_card import ModelCard, TrainedOn, read_card, write_card
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
@@ -36,10 +36,10 @@ from groundglass.training.batches import plain_batches
 from groundglass.training.config import RunConfig, read_config
 from groundglass.training.export import export, open_run_segmenter, real_images
 from groundglass.training.finished_run import open_run
+from groundglass.training.held_out import calibrate_on_folds
 from groundglass.training.quantize import LARGEST_DICE_LOSS, quantize
 from groundglass.training.run import THRESHOLDS, score, train
 from groundglass.training.study.leakage import estimate_leakage, leakage_table
-from groundglass.training.threshold import choose_threshold
 from helpers.fake_engine import RecordingEngine
 from helpers.medseg_phantoms import write_phantoms
 from helpers.tiny_training import nan_loss
@@ -325,7 +325,7 @@ def test_the_threshold_of_folds_has_the_best_mean_dice_over_held_out_scans(
     other = shutil.copytree(run, tmp_path / "other")
     swapped = SPLIT.model_copy(update={"validation": SPLIT.test, "test": SPLIT.validation})
     (other / "split.json").write_text(swapped.model_dump_json())
-    chosen = choose_threshold([run, other], prepared)
+    chosen = calibrate_on_folds([run, other], prepared)
     module, card = open_run(run, "tiny")
     _, slices = read_prepared(prepared)
 
@@ -343,7 +343,7 @@ def test_folds_that_hold_no_scan_out_are_refused(run: Path, prepared: Path, tmp_
     other = shutil.copytree(run, tmp_path / "other")
     (other / "split.json").write_text(SPLIT.model_copy(update={"test": ()}).model_dump_json())
     with pytest.raises(DatasetError, match="no scan is held out by the folds"):
-        choose_threshold([other], prepared)
+        calibrate_on_folds([other], prepared)
 
 
 def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:
@@ -381,17 +381,30 @@ def test_the_command_line_prepares_splits_trains_and_scores_the_real_data(
 
 
 @pytest.fixture
-def copied(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The model with its card, in a folder of its own; so small a network may lose more by int8 than a real one."""
-    monkeypatch.setattr("groundglass.training.quantize.LARGEST_DICE_LOSS", 0.02)
+def copied(model: Path, tmp_path: Path) -> Path:
+    """The model with its card, in a folder of its own."""
     for path in (model, model.with_suffix(".json")):
         shutil.copy(path, tmp_path / path.name)
     return tmp_path / model.name
 
 
-def test_an_int8_version_is_written_and_then_opened(copied: Path, prepared: Path, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def quantized(model: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelCard]:
+    """The int8 version of the model beside a copy of it, and its card; so small a network may lose more than others."""
+    folder = tmp_path_factory.mktemp("int8")
+    for path in (model, model.with_suffix(".json")):
+        shutil.copy(path, folder / path.name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("groundglass.training.quantize.LARGEST_DICE_LOSS", 0.02)
+        return quantize(folder / model.name, prepared, SPLIT)
+
+
+def test_an_int8_version_is_written_and_then_opened(
+    quantized: tuple[Path, ModelCard], prepared: Path, folder: Path
+) -> None:
+    path, card = quantized
+    copied = path.with_name("tiny.onnx")
     before = open_model(copied)
-    path, card = quantize(copied, prepared, SPLIT)
     assert path.name == "tiny-int8.onnx"
     assert read_card(path) == card
     assert card.name == "tiny-int8"
@@ -413,8 +426,11 @@ def test_an_int8_version_is_written_and_then_opened(copied: Path, prepared: Path
     assert evaluate([target(folder, "volumes/4")], after).pooled_counts
 
 
-def test_an_int8_version_of_another_model_is_refused(copied: Path, prepared: Path) -> None:
-    path, card = quantize(copied, prepared, SPLIT)
+def test_an_int8_version_of_another_model_is_refused(
+    quantized: tuple[Path, ModelCard], copied: Path, prepared: Path
+) -> None:
+    card, path = quantized[1], copied.with_name("tiny-int8.onnx")
+    shutil.copy(quantized[0], path)
     assert card.quantized is not None
     write_card(path, card.model_copy(update={"quantized": card.quantized.model_copy(update={"of": "0" * 64})}))
     with pytest.raises(ModelError, match=r"tiny-int8\.onnx was made from another model: remove it, or make it again"):

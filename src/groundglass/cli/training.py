@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from groundglass.cli import options
 from groundglass.cli.console import console, live_table, print_line, print_lines, require
 from groundglass.errors import GroundglassError
+
+if TYPE_CHECKING:
+    from groundglass.training.config import RunConfig
 
 commands = typer.Typer()
 Resume = Annotated[bool, options.flag("--resume", "Continue from the last checkpoint in the run folder.")]
@@ -20,16 +23,35 @@ def train(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG.toml", help="Training configuration: a file of configs/, or your own.")
     ],
-    data: options.Prepared,
-    split: options.SplitFile,
+    data: options.Dataset,
+    split: Annotated[
+        Path | None,
+        typer.Option(
+            "--split",
+            metavar="SPLIT.json",
+            help="File made by `groundglass split`.",
+            show_default="needed, but for --folds",
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            metavar="N",
+            help="Number of folds: prepare DATA, train a network for each fold and one on all patients, and export the "
+            "latter with the threshold that suits what the folds held out. Call it again to continue.",
+            show_default="one training, on --split",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Folder for the run.",
-            show_default="runs/NAME/SPLIT, by the names in the configuration and in the split",
+            help="Folder for the run, or with --folds for all of them.",
+            show_default="runs/NAME/SPLIT or runs/NAME, by the names in the configuration and in the split",
         ),
     ] = None,
     resume: Resume = False,
@@ -62,17 +84,31 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train the network on a prepared folder. Needs the `train` extra."""
+    """Train the network on a prepared folder, or with --folds on a dataset. Needs the `train` extra."""
+    if (split is None) == (folds is None):
+        raise typer.BadParameter("name either a split or the number of folds", param_hint="--split / --folds")
     require("torch", "lightning")
     from groundglass.data.splits import read_split
     from groundglass.training.config import read_config
+
+    configuration = read_config(config)
+    if split is None:
+        _train_folds(configuration, data, output or Path("runs") / configuration.name, folds or 0, start)
+        return
     from groundglass.training.run import describe_result
     from groundglass.training.run import train as run
 
-    configuration, parts = read_config(config), read_split(split)
+    parts = read_split(split)
     folder = output or Path("runs") / configuration.name / parts.name
     result = run(configuration, data, parts, folder, resume, devices, start, teacher or ())
     print_lines(describe_result(folder, result))
+
+
+def _train_folds(configuration: RunConfig, data: Path, folder: Path, folds: int, start: Path | None) -> None:
+    require("onnx", "onnxscript", "sklearn")
+    from groundglass.training.folds import train_folds
+
+    train_folds(configuration, data, folder, folds, start, print_line)
 
 
 @commands.command()
@@ -174,7 +210,10 @@ def study(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     output: options.OutputFolder = Path("models"),
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the model.")] = "groundglass-ct",
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Name of the model.", show_default="that of the configuration"),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -200,24 +239,28 @@ def export(
         typer.Option(
             "--fold",
             metavar="RUN",
-            help="Run on whose held-out scans the threshold is chosen; repeat the option for several.",
+            help="Run on whose held-out scans the threshold is chosen, and the certainty of the burden measured; "
+            "repeat the option for several.",
             show_default="no other runs",
         ),
     ] = None,
+    mirrored: Annotated[
+        bool, options.flag("--mirrored", "Average each prediction with that of the slice's mirror image.")
+    ] = False,
 ) -> None:
     """Export the network of a run as an ONNX file with its card. Needs the `train` extra."""
     require("torch", "lightning", "onnx", "onnxscript")
+    from groundglass.training.config import read_stored_config
     from groundglass.training.export import describe_export
     from groundglass.training.export import export as write
-    from groundglass.training.threshold import choose_threshold
+    from groundglass.training.held_out import calibrate_on_folds
 
     if fold and (threshold is not None or data is None):
         raise typer.BadParameter("it needs --data PREPARED, and --threshold must not be given", param_hint="--fold")
-    chosen = choose_threshold(fold, data) if fold and data else None
-    if chosen:
-        print_lines(chosen.lines)
-        threshold = chosen.threshold
-    path, differences = write(run, name, output, threshold, data, chosen.exposure if chosen else None)
+    calibration = calibrate_on_folds(fold, data, mirrored) if fold and data else None
+    if calibration:
+        print_lines(calibration.lines)
+    path, differences = write(run, name or read_stored_config(run).name, output, threshold, data, calibration, mirrored)
     print_lines(describe_export(path, differences))
 
 

@@ -174,6 +174,26 @@ def make_splits(slices: Slices, test: Sequence[str] = (), folds: int | None = No
     return tuple(splits)
 
 
+def make_training_folds(slices: Slices, folds: int, seed: int = 0) -> tuple[Split, ...]:
+    """Make folds over the patients, `fold_0`, `fold_1`, …, and last `fold_all`, which trains on all of them.
+
+    The public test volumes, where the data hold them, are in no fold.
+
+    Raises:
+        DatasetError: No slice shows lesion, or there are fewer patients than folds, or only one.
+    """
+    maker = _SplitMaker(slices, seed)
+    public = np.isin(slices.case, PUBLIC_TEST)
+    among = ~maker.patients_of(public)
+    count = _fold_count(slices, among, folds)
+    named = [
+        split.model_copy(update={"name": f"fold_{index}"})
+        for index, split in enumerate(maker.folds("fold", among, among, count))
+    ]
+    everything = maker.everything_but(public, "all patients train; the threshold is chosen on what the folds hold out")
+    return (*named, everything.model_copy(update={"name": "fold_all"}))
+
+
 def _fold_count(slices: Slices, divided: Selection, folds: int | None) -> int:
     """Return the number of folds over the patients of `divided`: `folds`, or five at most.
 

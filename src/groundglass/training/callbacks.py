@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,38 @@ class MetricsFile(Callback):
         if trainer.is_global_zero:
             earlier = [line for line in read_metrics(self.path) if int(line["epoch"]) < trainer.current_epoch]
             write_atomic(self.path, csv_text([*earlier, row]).encode())
+
+
+class EpochLines(Callback):
+    """Writes a line for each epoch to stderr, for logs and for terminals that show no progress bar."""
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        """Write the line of this epoch."""
+        if trainer.is_global_zero:
+            sys.stderr.write(f"{describe_epoch(trainer.current_epoch, trainer.max_epochs, trainer.callback_metrics)}\n")
+            sys.stderr.flush()
+
+
+def describe_epoch(epoch: int, epochs: int | None, metrics: Mapping[str, Any]) -> str:
+    """Describe an epoch on one line.
+
+    Args:
+        epoch: The epoch, from 0.
+        epochs: Number of epochs; None: not limited.
+        metrics: {name: value} of what the training logged.
+    """
+    known = {name: float(value) for name, value in metrics.items()}
+    parts = [
+        f"{text} {known[name]:.3f}"
+        for name, text in (
+            ("loss", "loss"),
+            ("validation_loss", "validation loss"),
+            ("validation_dice", "validation Dice"),
+        )
+        if name in known
+    ]
+    parts += [f"{known['seconds']:.0f} s"] if "seconds" in known else []
+    return f"epoch {epoch + 1} of {epochs}: {', '.join(parts)}"
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

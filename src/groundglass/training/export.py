@@ -17,9 +17,10 @@ from groundglass.errors import ModelError
 from groundglass.files import output_errors, sha256_of
 from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.engine_config import EngineConfig, Precision
-from groundglass.inference.model_card import ModelCard, TrainedOn, write_card
+from groundglass.inference.model_card import ModelCard, write_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.training.finished_run import open_run
+from groundglass.training.held_out import FoldCalibration
 from groundglass.training.module import LesionModule
 
 # Largest allowed difference from torch in probability. ONNX Runtime rounds more coarsely than torch (1e-4 from float64,
@@ -33,7 +34,8 @@ def export(
     folder: Path,
     threshold: float | None = None,
     prepared: Path | None = None,
-    threshold_exposure: TrainedOn | None = None,
+    calibration: FoldCalibration | None = None,
+    mirrored: bool = False,
 ) -> tuple[Path, dict[str, float]]:
     """Write NAME.onnx and NAME.json from a finished run.
 
@@ -41,9 +43,11 @@ def export(
         run: The run folder.
         name: Name of the model.
         folder: Folder for both files.
-        threshold: Probability from which a pixel counts as lesion; None takes the one that the run chose.
+        threshold: Probability from which a pixel counts as lesion; None takes the one of `calibration`, or else the one
+            that the run chose.
         prepared: A prepared folder, on whose slices the export is checked; None checks it on synthetic images.
-        threshold_exposure: Data on which `threshold` was chosen, if not on the run's own validation part.
+        calibration: What folds of the recipe tell; None if there are none.
+        mirrored: Average each prediction with that of the slice's mirror image.
 
     Returns:
         The ONNX file, and {engine: its largest difference from torch in probability}.
@@ -52,9 +56,11 @@ def export(
         ModelError: The run is not finished, or an engine's result differs from torch by more than its tolerance.
         OutputError: The files cannot be written.
     """
-    module, card = open_run(run, name, threshold)
-    if threshold_exposure and card.trained_on:
-        card = card.model_copy(update={"trained_on": card.trained_on | threshold_exposure})
+    module, card = open_run(run, name, calibration.threshold if calibration and threshold is None else threshold)
+    card = card.model_copy(update={"mirrored": mirrored})
+    if calibration:
+        exposed = card.trained_on and card.trained_on | calibration.exposure
+        card = card.model_copy(update={"trained_on": exposed, "burden_interval": calibration.interval})
     path, unfinished = folder / f"{name}.onnx", folder / f".{name}.part.onnx"
     try:
         with output_errors(path):

@@ -27,7 +27,15 @@ from groundglass.errors import ConfigError, OutputError, TrainingError
 from groundglass.network.baselines import BaselineConfig
 from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
-from groundglass.training.callbacks import AtomicCheckpoints, Checkpoint, EpochTimer, MetricsFile, StepTimer, StopOnNaN
+from groundglass.training.callbacks import (
+    AtomicCheckpoints,
+    Checkpoint,
+    EpochLines,
+    EpochTimer,
+    MetricsFile,
+    StepTimer,
+    StopOnNaN,
+)
 from groundglass.training.module import LesionModule, TrainingConfig
 from groundglass.training.weights import StateDict
 
@@ -212,6 +220,8 @@ def _callbacks(run: Path, training: TrainingConfig, validates: bool) -> list[Cal
         callbacks.append(EMAWeightAveraging(decay=training.ema_decay))
     # The timer must run after all that belongs to a step, the metrics file after the timer, and checkpoints last.
     callbacks += [EpochTimer(), MetricsFile(run / "metrics.csv"), Checkpoint(run, "last", save_on_train_epoch_end=True)]
+    if not sys.stderr.isatty():
+        callbacks.append(EpochLines())
     if validates:
         callbacks.append(Checkpoint(run, "best", monitor="validation_dice", mode="max"))
         if training.early_stopping_patience:

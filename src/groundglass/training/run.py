@@ -94,7 +94,7 @@ def train(
             prepare_run_folder(run, config, split, resume, provenance)
         batches = build_training_batches(train_slices.where(selected), config, soft_targets)
         validation = build_scoring_batches(validation_slices, config) if len(validation_slices) else None
-        module = initial_module(config.network_config, config.loss, config.training, weights)
+        module = initial_module(config.training_network, config.loss, config.training, weights)
         checkpoint = fit(module, batches, validation, run, resume, devices)
 
     if not is_first_process():
@@ -171,13 +171,14 @@ def build_training_batches(
         config.classes,
         field.neighbours_mm,
         soft_targets,
+        config.lung_map,
     )
 
 
 def build_scoring_batches(slices: Slices, config: RunConfig) -> Batches:
     """Return all slices in order and without augmentation."""
     field = config.field
-    return plain_batches(slices, field.window_hu, SCORING_BATCH, config.classes, field.neighbours_mm)
+    return plain_batches(slices, field.window_hu, SCORING_BATCH, config.classes, field.neighbours_mm, config.lung_map)
 
 
 def with_prepared_settings(config: RunConfig, manifest: Manifest) -> RunConfig:

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from groundglass.scan.components import CONNECTIVITY_6, find_components
 from groundglass.scan.geometry import Geometry
-from groundglass.scan.lung_field import fill_holes
+from groundglass.scan.morphology import fill_holes
 from groundglass.scan.packed_mask import PackedMask, Voxels
 
 AIR_LIKE_HU = -400.0  # pixels below this are lung or gas

@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import resolve_split
-from groundglass.evaluation.figures import BLUE, GREEN, ORANGE, SKY, VERMILLION, as_png, label_axes
+from groundglass.evaluation.figures import BLUE, GREEN, ORANGE, SKY, VERMILLION, as_png, label_axes, shorten
 from groundglass.metrics import Confusion
 from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.training.callbacks import read_metrics
@@ -41,7 +42,7 @@ def draw_learning_curves(jobs: Sequence[TrainingJob]) -> bytes | None:
     protocols = list(dict.fromkeys(job.protocol for job in started))
     rows = list(dict.fromkeys(job.row for job in started))
     colours = {row: ROW_COLOURS[i % len(ROW_COLOURS)] for i, row in enumerate(rows)}
-    figure = Figure(figsize=(5 * len(protocols), 6.4), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(5 * len(protocols) + 2, 6.4), layout="constrained", facecolor="white")
     grid = figure.subplots(2, len(protocols), squeeze=False, sharex="col")
     for (loss_axes, dice_axes), protocol in zip(grid.T, protocols, strict=True):
         for job in (job for job in started if job.protocol == protocol):
@@ -51,8 +52,9 @@ def draw_learning_curves(jobs: Sequence[TrainingJob]) -> bytes | None:
         label_axes(loss_axes, protocol, "", "loss (dotted: validation)")
         label_axes(dice_axes, "", "epoch", "validation Dice, lesion pooled")
         dice_axes.set_ylim(0, 1)
+        dice_axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     handles = [Line2D([], [], color=colours[row], label=row) for row in rows]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
     return as_png(figure)
 
 
@@ -95,7 +97,7 @@ def draw_comparison(jobs: Sequence[TrainingJob], prepared: Path) -> bytes | None
     for axes_row, i, box in zip(grid, order.tolist(), boxes, strict=True):
         inside = np.ix_(*box)
         image = LUNG_WINDOW.scale(shown.hu[i][inside].astype(np.float32))
-        axes_row[0].set_ylabel(f"{shown.case[i]}, {shown.number[i]}", fontsize=8, parse_math=False)
+        axes_row[0].set_ylabel(f"{shorten(shown.case[i])}\n{shown.number[i]}", fontsize=8, parse_math=False)
         _draw_slice(axes_row, image, [masks[i][inside] for masks in masks_by_row], shown.labels[i][inside] > 0)
     for axes, title in zip(grid[0], ("CT", *(job.row for job in jobs), "reference"), strict=True):
         axes.set_title(title, fontsize=9)
