@@ -1,8 +1,13 @@
 """groundglass finds COVID-19 lesions in chest CT.
 
-    scan = groundglass.read_scan("ct.nii.gz")
-    findings = groundglass.analyse(scan)
-    print(findings.lesion_volume_ml, findings.lesion_share_of_lung_percent)
+The scan may be a path, a numpy array with its spacing, a nibabel or SimpleITK image, or pydicom data sets:
+
+    >>> scan = chest_phantom(shape=(24, 144, 176)).scan
+    >>> analysis = segment(scan)
+    >>> analysis.findings.lesion_volume_ml == round(analysis.lesions.volume_ml, 3)
+    True
+    >>> analysis.lesions.voxels.shape, analysis.lungs.voxels.dtype
+    ((24, 144, 176), dtype('bool'))
 
 Names are loaded on first use, so that `import groundglass` is quick and never loads torch.
 """

@@ -13,7 +13,7 @@ from groundglass.apps.info import describe_input
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.grid import NEVER_SET, NO_DIRECTIONS
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import Analysis, save, segment
+from groundglass.report.analysis import Analysis, segment
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.phantom import Phantom, chest_phantom
 
@@ -69,7 +69,7 @@ def test_a_grid_that_was_never_set_leaves_volumes_and_sides_unknown(
     assert findings.lesion_share_of_lung_percent == pytest.approx(share, rel=0.1)
     assert agreement(found.lesions.voxels, reference.lesions.voxels) > 0.9
     assert "% of the lung, in" in findings.summary
-    files = save(found, tmp_path / "out")
+    files = found.save(tmp_path / "out")
     assert read_scan(files[0]).geometry.matches(found.scan.geometry)
     assert "unknown" in next(file for file in files if file.suffix == ".html").read_text(encoding="utf-8")
     described = describe_input(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import save, segment
+from groundglass.report.analysis import segment
 from groundglass.scan.phantom import chest_phantom
 
 
@@ -28,7 +28,7 @@ def run_demo(folder: Path, progress: Callable[[int, int], None] = lambda *_: Non
     source = folder / "phantom.nii.gz"
     nifti.write_scan(phantom.scan, source)
     result = segment(read_scan(source), progress=progress)
-    mask, findings, picture, report = save(result, folder / "results")
+    mask, findings, picture, report = result.save(folder / "results")
     found = result.findings
     return [
         f"phantom   {source}",

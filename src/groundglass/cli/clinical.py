@@ -33,22 +33,39 @@ def segment(
     by_instance_number: options.ByInstanceNumber = False,
     force_modality: options.ForceModality = False,
     intensity: options.Intensity = None,
+    threshold: options.Threshold = None,
+    lungs: Annotated[bool, options.flag("--lungs", "Write the mask of the lungs too, as lungs.nii.gz.")] = False,
+    probability: Annotated[
+        bool,
+        options.flag("--probability", "Write the probability of lesion of each voxel too, as probability.nii.gz."),
+    ] = False,
+    label: options.Label = None,
     with_identity: options.WithIdentity = False,
     engine: options.Engine = None,
     precision: options.NumberFormat = None,
     threads: options.Threads = None,
+    fast: options.Fast = False,
 ) -> None:
     """Find the lesions in a scan and write a mask, findings (ml, % of lung), a preview and a report."""
     limit_memory(JOB_BYTES)
-    from groundglass.report.analysis import read_and_load, save
+    from groundglass.report.analysis import read_and_load
     from groundglass.report.analysis import segment as run
 
     with progress_bar("slices") as progress:
-        config = EngineConfig(engine, precision, threads)
+        config = EngineConfig(engine, precision, threads, fast)
         dicom = DicomOptions(series, acquisition, force_modality, by_instance_number, with_identity)
         scan, segmenter = read_and_load(source, dicom, model, config)
-        result = run(scan, segmenter, intensity, progress, with_identity)
-    files = save(result, output)
+        result = run(
+            scan,
+            segmenter,
+            intensity,
+            progress,
+            with_identity,
+            threshold=threshold,
+            keep_probability=probability,
+            label=label,
+        )
+    files = result.save(output, lungs, probability)
     print_lines([result.findings.summary])
     print_warnings(result.saved_findings.warnings)
     print_lines(files)

@@ -57,11 +57,19 @@ def batch(
         ),
     ] = None,
     time_limit: options.TimeLimit = 600,
+    pseudonyms: Annotated[
+        bool,
+        options.flag(
+            "--pseudonyms",
+            "Name the cases by hashes of their paths, and write nothing that names a file or a patient but key.csv.",
+        ),
+    ] = False,
     with_identity: options.WithIdentity = False,
     engine: options.Engine = None,
     precision: options.NumberFormat = None,
+    fast: options.Fast = False,
 ) -> None:
-    """Segment many scans and write a folder for each, and a row for each into summary.csv.
+    """Segment many scans and write a folder for each, a row for each into summary.csv, and an overview.
 
     Run the same command again to continue, and to retry failed scans.
     """
@@ -69,13 +77,17 @@ def batch(
         raise typer.BadParameter(
             "the workers of --scheduler are used: leave one of the two out", param_hint="--workers"
         )
+    if pseudonyms and with_identity:
+        raise typer.BadParameter("they exclude each other: leave one of the two out", param_hint="--pseudonyms")
     if scheduler:
         require("distributed", extra="batch")
     from groundglass.apps.batch.items import parse_shard
     from groundglass.apps.batch.records import BatchOptions
     from groundglass.apps.batch.run import BatchProgress, describe_record, plan_batch, progress_table, run_batch
 
-    batch_options = BatchOptions(model, EngineConfig(engine, precision), intensity, with_identity)
+    batch_options = BatchOptions(
+        model, EngineConfig(engine, precision, fast=fast), intensity, with_identity, pseudonyms
+    )
     planned = plan_batch(source, output, batch_options, parse_shard(shard))
     print_warnings(planned.notes)
     progress, printer = BatchProgress(planned), console()
@@ -95,7 +107,7 @@ def batch(
         printer.print(progress_table(progress))
     else:
         print_lines([progress.line])
-    print_lines([output / "summary.csv"])
+    print_lines([output / "summary.csv", output / "overview.html"])
     if progress.failed:
         raise BatchError(
             f"{len(progress.failed)} of {progress.total} scans failed for the reasons in summary.csv; "
@@ -154,6 +166,7 @@ def serve(
     engine: options.Engine = None,
     precision: options.NumberFormat = None,
     threads: options.Threads = None,
+    fast: options.Fast = False,
 ) -> None:
     """Serve a web page on which scans can be dropped, and an HTTP API."""
     require("fastapi", "uvicorn", "python_multipart", "prometheus_client", extra="serve")
@@ -167,7 +180,7 @@ def serve(
         token=read_token(token_file) if token_file else None,
         host_names=tuple(name or ()),
         model=model,
-        engine=EngineConfig(engine, precision, threads),
+        engine=EngineConfig(engine, precision, threads, fast),
         time_limit_s=time_limit,
         keep_hours=keep,
         queue_size=queue,
