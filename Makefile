@@ -1,11 +1,19 @@
-# make demo    install, then segment a phantom          make test      run the fast tests
-# make lint    ruff and import-linter                   make test-all  run all tests
-# make types   mypy --strict                            make bench     time the engines and whole scans
+# make demo    install, then segment a phantom          make test        run the fast tests
+# make lint    ruff and import-linter                   make test-all    run all tests
+# make types   mypy --strict                            make coverage    run all tests, refuse a lower coverage
+# make docs    build the documentation into site/       make test-lowest run the clinical tests with the lowest versions
+# make bench   time the engines and whole scans         make sbom        list what a plain installation holds
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+LOWEST ?= .lowest-venv
+PLAIN ?= .plain-venv
+# These import torch or a browser.
+BEYOND = tests/inference/test_open_model.py tests/inference/test_lungs.py tests/report/test_report_page.py \
+  tests/apps/batch/test_overview.py
+CLINICAL = tests/scan tests/io tests/inference tests/report tests/apps/batch tests/test_files.py tests/test_tables.py
 
-.PHONY: demo test test-all lint types bench clean
+.PHONY: demo test test-all coverage test-lowest lint types docs serve-docs sbom bench clean
 
 demo: $(VENV)/.runs
 	$(BIN)/groundglass demo -o demo
@@ -16,6 +24,13 @@ test: $(VENV)/.develops
 test-all: $(VENV)/.develops
 	$(BIN)/pytest -n 2 --dist loadfile
 
+coverage: $(VENV)/.develops
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+
+# `constraints-lowest.txt` names the lowest versions; torch is not installed, nor any library of training.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/pytest -m "not slow" -n 2 --dist loadfile $(CLINICAL) $(addprefix --ignore=,$(BEYOND))
+
 lint: $(VENV)/.develops
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -24,18 +39,28 @@ lint: $(VENV)/.develops
 types: $(VENV)/.develops
 	$(BIN)/mypy
 
+# Needs no network; the notebooks of the tutorials are executed.
+docs: $(VENV)/.develops
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+serve-docs: $(VENV)/.develops
+	NO_MKDOCS_2_WARNING=1 GROUNDGLASS_EXECUTE=false $(BIN)/mkdocs serve
+
+sbom: $(PLAIN)/.installed $(VENV)/.develops
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json $(PLAIN)/bin/python
+
 bench: $(VENV)/.develops
 	$(BIN)/python bench/engine.py networks
 	$(BIN)/python bench/engine.py scan
 	$(BIN)/python bench/engine.py startup
 
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) $(LOWEST) $(PLAIN) demo build dist site sbom.json
 
 # Debian's Python puts no pip into a new environment unless python3-venv is installed; pip itself can.
-$(BIN)/pip:
-	$(PYTHON) -m venv --without-pip $(VENV)
-	$(PYTHON) -m pip --python $(BIN)/python install --quiet --upgrade pip
+%/bin/pip:
+	$(PYTHON) -m venv --without-pip $*
+	$(PYTHON) -m pip --python $*/bin/python install --quiet --upgrade pip
 
 $(VENV)/.runs: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet -e .
@@ -44,3 +69,11 @@ $(VENV)/.runs: pyproject.toml | $(BIN)/pip
 $(VENV)/.develops: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet -e ".[dev]"
 	touch $@ $(VENV)/.runs
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt | $(LOWEST)/bin/pip
+	$(LOWEST)/bin/pip install --quiet -c constraints-lowest.txt -e ".[serve,batch]" --group clinical-tests
+	touch $@
+
+$(PLAIN)/.installed: pyproject.toml | $(PLAIN)/bin/pip
+	$(PLAIN)/bin/pip install --quiet .
+	touch $@

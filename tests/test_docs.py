@@ -1,10 +1,15 @@
 """The documentation names only links, files, modules, keys, commands and options that exist."""
 
+import ast
+import inspect
+import json
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,11 +20,19 @@ from groundglass.cli import app
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(groundglass.__file__).parent
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "page" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", ROOT / "page" / "README.md"),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 CHANGELOG = ROOT / "CHANGELOG.md"
+NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
+sys.path.insert(0, str(ROOT / "docs" / "hooks"))
+GENERATED = {ROOT / "docs" / name for name in import_module("reference").PAGES}  # pages that `make docs` makes
 TORCHRUN = {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--no-python"}
 TORCHRUN |= {"--node-rank", "--master-addr", "--master-port"}
-SLURM = {"--array", "--cpus-per-task"}
+SLURM = {"--array", "--cpus-per-task", "--mem", "--time", "--gres", "--requeue"}
+OTHERS = {"--rm", "--network", "--user", "--data-binary", "--build", "--strict"}  # of docker and curl
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # A path from the root of the repository. It may hold `*`; it ends before a full stop.
@@ -43,7 +56,8 @@ def code_lines(page: Path) -> Iterator[str]:
 def calls(line: str, program: str) -> Iterator[list[str]]:
     """The words behind `program` for each call of it in a line of code; options stand as they are."""
     for part in re.split(r"&&|[|;](?= )|[()]", line):
-        words = shlex.split(part, comments=True) if part.count("'") % 2 == 0 else part.split()
+        is_whole = all(part.count(quote) % 2 == 0 for quote in "'\"")
+        words = shlex.split(part, comments=True) if is_whole else part.split()
         for place, word in enumerate(words):
             if Path(word).name == program and not word.startswith("-"):
                 yield words[place + 1 :]
@@ -73,8 +87,8 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         if link.startswith(("https://", "http://")):
             continue
         name, _, anchor = link.partition("#")
-        target = page.parent / name if name else page
-        assert target.exists(), f"{page.name} links to {link}"
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists() or target in GENERATED, f"{page.name} links to {link}"
         assert not anchor or anchor in anchors(target), f"{page.name} links to {link}"
 
 
@@ -105,7 +119,7 @@ def test_every_command_and_option_that_is_named_exists(page: Path) -> None:
 @each_page
 def test_every_option_that_is_named_exists(page: Path) -> None:
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bench").glob("*.py"))
-    known = TORCHRUN.union(SLURM, re.findall(r'"(--[a-z-]+)"', scripts), *command_options().values())
+    known = TORCHRUN.union(SLURM, OTHERS, re.findall(r'"(--[a-z-]+)"', scripts), *command_options().values())
     named = re.findall(r"(?<=[`( ])--[a-z][a-z0-9-]*", page.read_text(encoding="utf-8"))
     assert set(named) <= known
 
@@ -130,6 +144,46 @@ def test_every_configuration_key_that_is_named_exists(page: Path) -> None:
     assert set(dotted) <= keys | {("teachers", "weight")}
     replaced = re.findall(r"s/\^?([a-z_0-9]+)(?: = )?\.\*/", text)  # by sed
     assert set(replaced) <= {key for _, key in keys} | {"name"}
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The blocks of Python of a page, or the cells of a notebook."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".md":
+        return PYTHON.findall(text)
+    return ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_code_calls_only_what_the_public_api_has(page: Path) -> None:
+    for block in python_blocks(page):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "groundglass":
+                assert node.attr in groundglass.__all__, f"{page.name}: groundglass.{node.attr}"
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("groundglass."):
+                signature = inspect.signature(getattr(groundglass, ast.unparse(node.func).split(".")[1]))
+                keywords = {each.arg: None for each in node.keywords if each.arg}
+                signature.bind(*[None] * len(node.args), **keywords)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = {ROOT / "docs" / name for name in re.findall(r": ([\w/-]+\.(?:md|ipynb))$", text, re.MULTILINE)}
+    pages = {page for page in (*PAGES, *NOTEBOOKS) if page.is_relative_to(ROOT / "docs")}
+    copies = {ROOT / "docs" / f"{name}.md" for name in ("changelog", "contributing", "security")}
+    assert named == pages | copies | {page for page in GENERATED if page.suffix == ".md"}
+
+
+@pytest.mark.parametrize(
+    ("page", "column"),
+    [("findings", 3), ("columns", 2), ("configuration", 2), ("commands", 1)],
+    ids=lambda value: value,
+)
+def test_every_generated_page_describes_each_field(page: str, column: int) -> None:
+    lines = import_module("reference").PAGES[f"reference/{page}.md"]().replace("\\|", "/").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    assert len(rows) > 10
+    assert [row[0] for row in rows if not row[column]] == []
 
 
 def test_the_architecture_page_lists_every_module() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import groundglass
 from groundglass.io import nifti
-from groundglass.scan.phantom import Phantom
+from groundglass.scan.phantom import chest_phantom
 from helpers.medseg_phantoms import write_phantoms
 
 TRAINING_LIBRARIES = {"torch", "lightning", "monai", "onnx"}
@@ -42,8 +42,8 @@ def test_using_every_public_name_loads_no_training_library() -> None:
     assert not TRAINING_LIBRARIES & loaded_after(code)
 
 
-def test_segment_loads_no_training_library(phantom: Phantom, tmp_path: Path) -> None:
-    nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
+def test_segment_loads_no_training_library(tmp_path: Path) -> None:
+    nifti.write_scan(chest_phantom(shape=(6, 72, 96)).scan, tmp_path / "ct.nii.gz")
     command = ["segment", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]
     loaded = loaded_after_command(command)
     assert "openvino" in loaded

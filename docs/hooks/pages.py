@@ -1,0 +1,43 @@
+"""Hooks of MkDocs: generated pages of the reference, and the pages that lie outside this folder."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from reference import PAGES
+
+ROOT = Path(__file__).parents[2]
+REMOTE_SCRIPT = re.compile(
+    r'<script src=""> *</script>|<script\b(?:(?!</script>).)*https://(?:(?!</script>).)*</script>', re.DOTALL
+)
+OUTSIDE = {"CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md", "CONTRIBUTING.md": "contributing.md"}
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add generated pages, and copies of pages that lie in the root of the repository."""
+    for uri, make in PAGES.items():
+        files.append(File.generated(config, uri, content=make()))
+    for name, uri in OUTSIDE.items():
+        text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+        files.append(File.generated(config, uri, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Lead links to pages in the root of the repository to their copies."""
+    up = "../" * page.file.src_uri.count("/")
+    for name, uri in (*OUTSIDE.items(), ("README.md", "index.md")):
+        markdown = re.sub(rf"\]\((?:\.\./)*{re.escape(name)}(?=[)#])", f"]({up}{uri}", markdown)
+    return markdown
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Remove scripts that a notebook's page would load from elsewhere: the documentation is read without a network."""
+    return REMOTE_SCRIPT.sub("", output) if page.file.src_uri.endswith(".ipynb") else output
