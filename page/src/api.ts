@@ -11,6 +11,15 @@ export interface Limits {
 
 export type Status = "queued" | "running" | "done" | "failed";
 
+export type Stage = "reading" | "lungs" | "lesions" | "measuring" | "writing";
+
+/** The stage of a job that runs; where its slices are counted, those done and all of them, else 0. */
+export interface Progress {
+  stage: Stage;
+  done: number;
+  total: number;
+}
+
 export interface ResultFile {
   name: string;
   bytes: number;
@@ -21,13 +30,14 @@ export interface Job {
   label: string;
   status: Status;
   position: number | null;
-  progress: { done: number; total: number } | null;
+  progress: Progress | null;
   submitted: string;
   started: string | null;
   finished: string | null;
   expires: string | null;
   reason: string | null;
   corrects: string | null;
+  note: string;
   summary: string | null;
   files?: ResultFile[];
 }
@@ -48,18 +58,34 @@ export interface Zone {
 export interface Lesion {
   volume_ml: number | null;
   area_px: number | null;
-  centre_lps_mm: [number, number, number] | null;
+  side: "right" | "left" | null;
+  zone: "upper" | "middle" | "lower" | null;
+  mean_hu: number | null;
   slice: number;
 }
 
 /** The part of `findings.json` that the page shows. */
 export interface Findings extends Burden {
-  input: { kind: "volume" | "pictures" };
+  input: {
+    kind: "volume" | "pictures";
+    spacing_mm: [number, number, number] | null;
+    scanned: string | null;
+    series: string | null;
+    slice_thickness_mm: number | null;
+    kernel: string | null;
+    image_numbers: number[];
+    slice_positions_mm: number[] | null;
+  };
+  lesion_volume_interval_ml: [number, number] | null;
+  lesion_share_interval_percent: [number, number] | null;
+  extent: { name: string; range: string } | null;
+  classes: { name: string; volume_ml: number | null; lesion_share_of_lung_percent: number | null }[];
   right_lung: Burden;
   left_lung: Burden;
   zones: Zone[] | null;
   profile: { unit: "ml" | "px"; lesion: number[]; lung: number[] };
   largest_lesions: Lesion[];
+  lesion_count: number;
   slices: number;
   lesion_slices: number;
   intensity: { reason: string };
@@ -67,6 +93,46 @@ export interface Findings extends Burden {
   version: string;
   warnings: string[];
   unknown: Record<string, string>;
+}
+
+/** `slices.json` of a view. */
+export interface ViewDescription {
+  file_slice_of_view: number[];
+  /** For each lesion of the findings a voxel (z, y, x) of the view inside it. */
+  lesion_points: [number, number, number][];
+  in_mm: boolean;
+  has_directions: boolean;
+  classes: string[];
+  description: string | null;
+}
+
+/** A DICOM series of an upload that holds several. */
+export interface Series {
+  label: string;
+  description: string;
+  kernel: string;
+  modality: string;
+  slices: number;
+  slice_distance_mm: number | null;
+  axial: boolean;
+  chosen: boolean;
+  rejection_reason: string | null;
+}
+
+/** The change from one scan to another, with intervals of 95 % of repeats. */
+export interface Change {
+  earlier: string;
+  later: string;
+  by_date: boolean;
+  earlier_scanned: string | null;
+  later_scanned: string | null;
+  volume_ml: number | null;
+  volume_interval_ml: [number, number] | null;
+  volume_percent: number | null;
+  share_points: number | null;
+  share_interval_points: [number, number] | null;
+  in_words: string;
+  warnings: string[];
 }
 
 /** A request that failed; the message is the server's reason. */
@@ -117,6 +183,30 @@ async function json<T>(path: string): Promise<T> {
   return (await (await send(path)).json()) as T;
 }
 
+async function sendJson<T>(method: string, path: string, body: unknown): Promise<T> {
+  const headers = { "Content-Type": "application/json" };
+  const text = await (await send(path, { method, headers, body: JSON.stringify(body) })).text();
+  return (text ? JSON.parse(text) : null) as T;
+}
+
+/** Read a body piece by piece into one buffer. */
+async function readBody(response: Response, progress: (share: number) => void): Promise<ArrayBuffer> {
+  const length = Number(response.headers.get("Content-Length"));
+  const isPacked = response.headers.has("Content-Encoding"); // by a proxy: the length is then not that of the content
+  if (!length || isPacked || !response.body) return response.arrayBuffer();
+  const bytes = new Uint8Array(length);
+  let arrived = 0;
+  for (const reader = response.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    bytes.set(value, arrived);
+    arrived += value.length;
+    progress(arrived / length);
+  }
+  if (arrived !== length) throw new RequestError(0, NO_ANSWER);
+  return bytes.buffer;
+}
+
 const SESSION = "api/session";
 const jobPath = (id: string): string => `api/jobs/${encodeURIComponent(id)}`;
 
@@ -127,19 +217,18 @@ export const api = {
   jobs: () => json<Job[]>("api/jobs"),
   job: (id: string) => json<Job>(jobPath(id)),
   findings: (id: string) => json<Findings>(`${jobPath(id)}/findings`),
-  sliceNumbers: async (id: string) =>
-    (await json<{ file_slice_of_view: number[] }>(`${jobPath(id)}/view/slices.json`)).file_slice_of_view,
+  viewDescription: (id: string) => json<ViewDescription>(`${jobPath(id)}/view/slices.json`),
+  series: (id: string) => json<Series[]>(`${jobPath(id)}/series`),
+  takeSeries: (id: string, series: string) => sendJson<Job>("POST", `${jobPath(id)}/series`, { series }),
+  describe: (id: string, changes: { label?: string; note?: string }) => sendJson<Job>("PATCH", jobPath(id), changes),
+  change: (id: string, other: string) => json<Change>(`${jobPath(id)}/change?other=${encodeURIComponent(other)}`),
   session: () => json<{ needs_token: boolean; signed_in: boolean }>(SESSION),
-  signIn: (token: string) =>
-    send(SESSION, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ token }),
-    }),
+  signIn: (token: string) => sendJson<unknown>("POST", SESSION, { token }),
   signOut: () => send(SESSION, { method: "DELETE" }),
   remove: (id: string) => send(jobPath(id), { method: "DELETE" }),
-  view: async (id: string, name: "scan" | "lesions") =>
-    (await send(`${jobPath(id)}/view/${name}.nii.gz`)).arrayBuffer(),
+  /** A file of a view; `progress` is called with the share that has arrived. */
+  view: async (id: string, name: "scan.nii" | "lesions.nii.gz" | "lungs.nii.gz", progress: (share: number) => void = () => {}) =>
+    readBody(await send(`${jobPath(id)}/view/${name}`), progress),
   correct: async (id: string, mask: Blob) => {
     const headers = { "Content-Type": "application/octet-stream" };
     return (await (await send(`${jobPath(id)}/corrections`, { method: "POST", headers, body: mask })).json()) as Job;

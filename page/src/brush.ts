@@ -1,98 +1,200 @@
-/** A round brush on a grid of voxels, with strokes that can be undone. */
+/** Changes to a mask that can be undone and redone: strokes of a round brush, whole lesions, filled slices. */
 
-export type Voxel = [number, number, number];
+import type { Axis, Grid, Voxel } from "./grid";
+import { voxelIndex } from "./grid";
+import { fillBetween } from "./interpolation";
 
-export interface Grid {
-  /** Voxels along x, y, z; x is the fastest. */
-  dims: Voxel;
-  spacing_mm: Voxel;
-}
-
-interface Stroke {
+interface Change {
   indices: number[];
   before: number[];
+  after: number[];
 }
 
-/** Paints into `voxels` in place; what is painted between two calls of `lift` is one stroke. */
-export class Brush {
-  private readonly strokes: Stroke[] = [];
-  private stroke: Stroke | null = null;
-  private last: Voxel | null = null;
+export interface Stroke {
+  /** Axis across the slice that is painted; the brush never leaves the slice. */
+  normal: Axis;
+  diameter_mm: number;
+  erase: boolean;
+  /** Lesion value that is painted, from 1. */
+  value: number;
+  /** Paints only voxels within these HU; null: all of them. */
+  range_hu: readonly [number, number] | null;
+}
 
+export class Brush {
+  private readonly undone: Change[] = [];
+  private readonly changes: Change[] = [];
+  private change: Change | null = null;
+  private last: Voxel | null = null;
+  private readonly original: Uint8Array;
+  /** Voxels that are lesion now and were not, and the other way round. */
+  private added = 0;
+  private removed = 0;
+
+  /** @param voxels The mask, which is changed in place. */
   constructor(
     private readonly voxels: Uint8Array,
+    private readonly hu: Int16Array,
     private readonly grid: Grid,
-  ) {}
-
-  get strokeCount(): number {
-    return this.strokes.length;
+  ) {
+    this.original = voxels.slice();
   }
 
-  /** Start or continue a stroke: paint everything within the brush on its way from the last voxel to this one.
-   *
-   * @param to Voxel that the brush has reached.
-   * @param normal Axis across the slice that is painted: 0, 1 or 2. The brush never leaves the slice.
-   * @returns The first and the last slice along z that may have changed.
-   */
-  paint(to: Voxel, normal: number, diameter_mm: number, erase: boolean): [number, number] {
-    this.stroke ??= { indices: [], before: [] };
+  get changeCount(): number {
+    return this.changes.length;
+  }
+
+  get undoneCount(): number {
+    return this.undone.length;
+  }
+
+  /** Numbers of voxels that were added to the mask and removed from it, compared with how it was opened. */
+  get difference(): { added: number; removed: number } {
+    return { added: this.added, removed: this.removed };
+  }
+
+  /** Start or continue a stroke: paint everything within the brush on its way from the last voxel to this one. */
+  paint(to: Voxel, stroke: Stroke): void {
+    this.change ??= { indices: [], before: [], after: [] };
+    const { normal, diameter_mm } = stroke;
     const from = this.last && this.last[normal] === to[normal] ? this.last : to;
     this.last = to;
-    const [u, v] = [0, 1, 2].filter((axis) => axis !== normal) as [number, number];
+    const [u, v] = [0, 1, 2].filter((axis) => axis !== normal) as [Axis, Axis];
     const { dims, spacing_mm } = this.grid;
-    const low = (axis: number): number =>
-      Math.max(0, Math.ceil(Math.min(from[axis]!, to[axis]!) - diameter_mm / 2 / spacing_mm[axis]!));
-    const high = (axis: number): number =>
-      Math.min(dims[axis]! - 1, Math.floor(Math.max(from[axis]!, to[axis]!) + diameter_mm / 2 / spacing_mm[axis]!));
+    const low = (axis: Axis): number =>
+      Math.max(0, Math.ceil(Math.min(from[axis], to[axis]) - diameter_mm / 2 / spacing_mm[axis]));
+    const high = (axis: Axis): number =>
+      Math.min(dims[axis] - 1, Math.floor(Math.max(from[axis], to[axis]) + diameter_mm / 2 / spacing_mm[axis]));
     const voxel: Voxel = [...to];
-    for (voxel[v] = low(v); voxel[v]! <= high(v); voxel[v]!++) {
-      for (voxel[u] = low(u); voxel[u]! <= high(u); voxel[u]!++) {
-        if (this.distance_mm(voxel, from, to, u, v) <= diameter_mm / 2) this.set(voxel, erase);
+    for (voxel[v] = low(v); voxel[v] <= high(v); voxel[v]++) {
+      for (voxel[u] = low(u); voxel[u] <= high(u); voxel[u]++) {
+        if (this.distance_mm(voxel, from, to, u, v) <= diameter_mm / 2) this.touch(voxel, stroke);
       }
     }
-    this.set(to, erase); // a brush smaller than a voxel still paints one
-    return normal === 2 ? [to[2], to[2]] : [Math.min(low(2), to[2]), Math.max(high(2), to[2])];
+    this.touch(to, stroke); // a brush smaller than a voxel still paints one
   }
 
   /** End the stroke; returns whether it changed anything. */
   lift(): boolean {
-    const changed = this.stroke !== null && this.stroke.indices.length > 0;
-    if (changed) this.strokes.push(this.stroke as Stroke);
-    this.stroke = this.last = null;
-    return changed;
+    const { change } = this;
+    this.change = this.last = null;
+    return change !== null && this.keep(change);
   }
 
-  /** Undo the last stroke; returns the first and the last slice along z that it changed, or null if there is none. */
-  undo(): [number, number] | null {
-    const stroke = this.strokes.pop();
-    if (!stroke) return null;
-    const area = this.grid.dims[0] * this.grid.dims[1];
-    let [first, last] = [Infinity, -Infinity];
-    for (let i = 0; i < stroke.indices.length; i++) {
-      const index = stroke.indices[i]!;
-      this.voxels[index] = stroke.before[i]!;
-      const z = Math.floor(index / area);
-      [first, last] = [Math.min(first, z), Math.max(last, z)];
+  /** Take back the stroke that was begun. */
+  cancel(): void {
+    if (this.change) this.apply(this.change.indices, this.change.before);
+    this.change = this.last = null;
+  }
+
+  /** Undo the last change; returns whether there was one. */
+  undo(): boolean {
+    return this.move(this.changes, this.undone, "before");
+  }
+
+  /** Do the last undone change again; returns whether there was one. */
+  redo(): boolean {
+    return this.move(this.undone, this.changes, "after");
+  }
+
+  /** Remove the lesion at a voxel, or all others; returns whether the mask changed. */
+  takeLesion(at: Voxel, what: "remove" | "keep"): boolean {
+    if (!this.voxels[voxelIndex(this.grid, at)]) return false;
+    const lesion = connected(this.voxels, this.grid, at);
+    const indices = what === "remove" ? [...lesion] : lesionVoxels(this.voxels).filter((index) => !lesion.has(index));
+    return this.set(indices, () => 0);
+  }
+
+  /** Fill the slices between the nearest two, around one slice, to which lesion was added; returns the number filled. */
+  interpolate(normal: Axis, slice: number, value: number): number {
+    const isAdded = (index: number): boolean => this.voxels[index] !== 0 && this.original[index] === 0;
+    const filled = fillBetween(this.grid, normal, slice, isAdded);
+    const changed = this.set([...filled.indices].filter((index) => !this.voxels[index]), () => value);
+    return changed ? filled.slices : 0;
+  }
+
+  private set(indices: number[], value: (index: number) => number): boolean {
+    const change = { indices, before: indices.map((index) => this.voxels[index]!), after: indices.map(value) };
+    this.apply(change.indices, change.after);
+    return this.keep(change);
+  }
+
+  private keep(change: Change): boolean {
+    if (change.indices.length === 0) return false;
+    this.changes.push(change);
+    this.undone.length = 0;
+    return true;
+  }
+
+  private move(from: Change[], to: Change[], which: "before" | "after"): boolean {
+    const change = from.pop();
+    if (!change) return false;
+    this.apply(change.indices, change[which]);
+    to.push(change);
+    return true;
+  }
+
+  private apply(indices: readonly number[], values: readonly number[]): void {
+    for (let i = 0; i < indices.length; i++) this.write(indices[i]!, values[i]!);
+  }
+
+  private write(index: number, value: number): void {
+    const [was, is, first] = [this.voxels[index] !== 0, value !== 0, this.original[index] !== 0];
+    if (was !== is) {
+      if (first) this.removed += is ? -1 : 1;
+      else this.added += is ? 1 : -1;
     }
-    return [first, last];
+    this.voxels[index] = value;
   }
 
-  private set(voxel: Voxel, erase: boolean): void {
-    const index = voxel[0] + this.grid.dims[0] * (voxel[1] + this.grid.dims[1] * voxel[2]);
+  private touch(voxel: Voxel, { erase, value, range_hu }: Stroke): void {
+    const index = voxelIndex(this.grid, voxel);
     const before = this.voxels[index]!;
     if (erase === (before === 0)) return; // nothing to erase, or already lesion of some class
-    this.stroke!.indices.push(index);
-    this.stroke!.before.push(before);
-    this.voxels[index] = erase ? 0 : 1;
+    const hu = this.hu[index]!;
+    if (range_hu && (hu < range_hu[0] || hu > range_hu[1])) return;
+    this.change!.indices.push(index);
+    this.change!.before.push(before);
+    this.change!.after.push(erase ? 0 : value);
+    this.write(index, erase ? 0 : value);
   }
 
   /** Distance of a voxel from the line between two others, in the plane of the axes u and v. */
-  private distance_mm(voxel: Voxel, from: Voxel, to: Voxel, u: number, v: number): number {
+  private distance_mm(voxel: Voxel, from: Voxel, to: Voxel, u: Axis, v: Axis): number {
     const mm = this.grid.spacing_mm;
-    const along = [(to[u]! - from[u]!) * mm[u]!, (to[v]! - from[v]!) * mm[v]!] as const;
-    const offset = [(voxel[u]! - from[u]!) * mm[u]!, (voxel[v]! - from[v]!) * mm[v]!] as const;
+    const along = [(to[u] - from[u]) * mm[u], (to[v] - from[v]) * mm[v]] as const;
+    const offset = [(voxel[u] - from[u]) * mm[u], (voxel[v] - from[v]) * mm[v]] as const;
     const length2 = along[0] ** 2 + along[1] ** 2;
     const share = length2 === 0 ? 0 : Math.min(1, Math.max(0, (along[0] * offset[0] + along[1] * offset[1]) / length2));
     return Math.hypot(offset[0] - share * along[0], offset[1] - share * along[1]);
   }
+}
+
+function lesionVoxels(voxels: Uint8Array): number[] {
+  const found: number[] = [];
+  for (let i = 0; i < voxels.length; i++) if (voxels[i]) found.push(i);
+  return found;
+}
+
+/** The indices of all voxels that are connected with one over faces, edges or corners. */
+export function connected(voxels: Uint8Array, grid: Grid, start: Voxel): Set<number> {
+  const [nx, ny, nz] = grid.dims;
+  const first = voxelIndex(grid, start);
+  const found = new Set([first]);
+  const waiting = [first];
+  while (waiting.length) {
+    const index = waiting.pop()!;
+    const [x, y, z] = [index % nx, Math.floor(index / nx) % ny, Math.floor(index / (nx * ny))];
+    for (let k = Math.max(0, z - 1); k <= Math.min(nz - 1, z + 1); k++) {
+      for (let j = Math.max(0, y - 1); j <= Math.min(ny - 1, y + 1); j++) {
+        for (let i = Math.max(0, x - 1); i <= Math.min(nx - 1, x + 1); i++) {
+          const next = i + nx * (j + ny * k);
+          if (!voxels[next] || found.has(next)) continue;
+          found.add(next);
+          waiting.push(next);
+        }
+      }
+    }
+  }
+  return found;
 }

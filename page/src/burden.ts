@@ -15,12 +15,34 @@ export function burdenPanel(findings: Findings): HTMLElement {
     h(
       "p",
       { class: "burden" },
-      h("span", { class: "figure" }, h("strong", {}, rounded(share)), " ", share === null ? "share" : shareUnit),
-      h("span", { class: "figure" }, h("strong", {}, rounded(volume)), " ", volume === null ? "volume" : "ml of lesion"),
+      h("span", { class: "figure" }, h("strong", {}, rounded(share)), " ", share === null ? "share" : shareUnit, range(findings.lesion_share_interval_percent, "%")),
+      h("span", { class: "figure" }, h("strong", {}, rounded(volume)), " ", volume === null ? "volume" : "ml of lesion", range(findings.lesion_volume_interval_ml, "ml")),
     ),
+    extent(findings),
     lungTable(findings),
+    classTable(findings),
     ...unknownBurden(findings).map((reason) => h("p", { class: "note" }, sentence(reason))),
     zoneMap(findings),
+  );
+}
+
+function range(interval: [number, number] | null, unit: string): HTMLElement | null {
+  return interval && h("small", {}, `${interval[0].toFixed(1)} to ${interval[1].toFixed(1)} ${unit}`);
+}
+
+function extent({ extent: found }: Findings): HTMLElement | null {
+  return found && h("p", {}, h("strong", {}, found.name), h("span", { class: "detail" }, ` ${found.range} of the lung`));
+}
+
+/** The lesions by class, for a model that has classes. */
+function classTable({ classes }: Findings): HTMLElement | null {
+  if (classes.length === 0) return null;
+  return h(
+    "table",
+    {},
+    h("caption", { class: "visually-hidden" }, "Lesions by class"),
+    h("thead", {}, row("th", ["", "lesion, %", "lesion, ml"])),
+    h("tbody", {}, ...classes.map((each) => row("td", [each.name, rounded(each.lesion_share_of_lung_percent), rounded(each.volume_ml)]))),
   );
 }
 
@@ -32,7 +54,7 @@ function lungTable(findings: Findings): HTMLElement {
   ] as const;
   return h(
     "table",
-    {},
+    { class: "burden-table" },
     h("caption", { class: "visually-hidden" }, "Burden by lung"),
     h("thead", {}, row("th", ["", "lesion, %", "lesion, ml", "lung, ml"])),
     h(
@@ -55,7 +77,7 @@ function row(cell: "th" | "td", texts: string[]): HTMLElement {
     "tr",
     {},
     ...texts.map((text, i) =>
-      i === 0 && cell === "td" ? h("th", { scope: "row" }, text) : h(cell, cell === "th" ? { scope: "col" } : {}, text),
+      text === "" ? h("td", {}) : i === 0 && cell === "td" ? h("th", { scope: "row" }, text) : h(cell, cell === "th" ? { scope: "col" } : {}, text),
     ),
   );
 }

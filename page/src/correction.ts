@@ -1,21 +1,43 @@
-/** Correcting the mask by hand with a brush over the slices, by pointer or by keys. */
+/** Correcting the mask by hand: a brush over the slices, by pointer or by keys, and lesions removed or kept by a click. */
 
-import { Brush, type Voxel } from "./brush";
+import { Brush, type Stroke } from "./brush";
 import { announce, h } from "./dom";
-import { counted } from "./format";
-import { gzip, writeMask } from "./mask";
+import { type Axis, nearestVoxel, type Voxel, voxelMl } from "./grid";
+import { choice } from "./inputs";
+import { gzip, writeMask } from "./nifti";
+import type { Pane } from "./pane";
+import { PLANES } from "./planes";
+import type { Scene } from "./scene";
 import type { Viewer } from "./viewer";
 
+type Mode = "add" | "erase" | "remove" | "keep";
+
 const SIZES = { min: 1, max: 60, initial: 12 };
+const MODES: [Mode, string][] = [
+  ["add", "Add"],
+  ["erase", "Erase"],
+  ["remove", "Remove lesion"],
+  ["keep", "Keep only"],
+];
+const SAID: Record<Mode, string> = {
+  add: "painted",
+  erase: "erased",
+  remove: "lesion removed",
+  keep: "all other lesions removed",
+};
+const RANGE_HU = [-750, 50] as const; // ground-glass to consolidation
 
 export interface Correction {
   bar: HTMLElement;
-  layer: HTMLElement;
-  hasUnsavedStrokes: () => boolean;
+  hasUnsavedChanges: () => boolean;
   /** Handle a key; returns whether it was one of the brush. */
   handleKey: (event: KeyboardEvent) => boolean;
   /** The mask as it is drawn, as .nii.gz. */
   packedMask: () => Promise<Blob>;
+  /** What was changed, in words. */
+  difference: () => string;
+  /** Take back all changes. */
+  discard: () => void;
   close: () => void;
 }
 
@@ -24,163 +46,179 @@ export interface CorrectionHooks {
   leave: () => void;
 }
 
-/** Start to correct the mask that the viewer shows; `unit` is that of the brush's diameter. */
-export function correction(viewer: Viewer, unit: "mm" | "px", hooks: CorrectionHooks): Correction {
-  const brush = new Brush(viewer.drawing, viewer.grid);
-  let normal = 2;
-  let pan: ((x: number, y: number) => void) | null = null;
+/** Start to correct the mask that the viewer shows. */
+export function correction(viewer: Viewer, scene: Scene, hooks: CorrectionHooks): Correction {
+  const brush = new Brush(scene.mask.voxels, scene.scan.voxels, scene.grid);
+  const ring = h("div", { class: "brush-ring", hidden: true });
+  let mode: Mode = "add";
+  let normal: Axis = 2;
+  let strokeStarted = false;
 
-  const size = h("input", { type: "range", id: "brush", min: SIZES.min, max: SIZES.max, value: SIZES.initial });
+  const size = h("input", { type: "range", id: "brush", min: SIZES.min, max: SIZES.max, value: SIZES.initial, input: showSize });
   const sizeText = h("output", { for: "brush" });
-  const undoButton = h("button", { type: "button", click: undoStroke, disabled: true }, "Undo");
+  const useRange = h("input", { type: "checkbox", id: "use-range" });
+  const [low, high] = RANGE_HU.map((value, i) =>
+    h("input", { type: "number", class: "hu", step: 10, value, "aria-label": i ? "Highest HU to paint" : "Lowest HU to paint" }),
+  ) as [HTMLInputElement, HTMLInputElement];
+  const undoButton = h("button", { type: "button", click: () => step("undo"), disabled: true }, "Undo");
+  const redoButton = h("button", { type: "button", click: () => step("redo"), disabled: true }, "Redo");
+  const fillButton = h("button", { type: "button", click: fill, title: "Fill the slices between two that you have drawn" }, "Fill between");
   const saveButton = h("button", { type: "button", class: "primary", click: () => hooks.save(), disabled: true }, "Save correction");
+  const changed = h("output", { class: "changed" });
+  const classes = scene.classes.length > 1 ? classChoice(scene.classes) : null;
   const bar = h(
     "div",
     { class: "bar brush-bar", role: "group", "aria-label": "Correct the mask" },
-    h(
-      "fieldset",
-      { class: "choice" },
-      h("legend", { class: "visually-hidden" }, "Brush"),
-      ...(["add", "erase"] as const).flatMap((name) => [
-        h("input", { type: "radio", name: "brush-mode", id: `brush-${name}`, value: name, checked: name === "add" }),
-        h("label", { for: `brush-${name}` }, name === "add" ? "Add" : "Erase"),
-      ]),
-    ),
-    h("label", { class: "wide" }, "Size", size, sizeText),
-    undoButton,
-    saveButton,
-    h("button", { type: "button", click: () => hooks.leave() }, "Leave"),
+    choice("Brush", "brush", MODES, (chosen) => (mode = chosen)),
+    classes,
+    h("label", { class: "size" }, "Size", size, sizeText),
+    h("span", { class: "range" }, h("label", { class: "check" }, useRange, "Only"), low, "to", high, "HU"),
+    fillButton,
+    h("span", { class: "group" }, undoButton, redoButton),
+    changed,
+    h("span", { class: "group end" }, saveButton, h("button", { type: "button", click: () => hooks.leave() }, "Leave")),
   );
-  const ring = h("div", { class: "brush-ring", hidden: true });
-  const layer = h("div", { class: "brush-layer" }, ring);
-  const erasing = (): boolean => (bar.querySelector("#brush-erase") as HTMLInputElement).checked;
-  const diameter = (): number => size.valueAsNumber;
 
   function showSize(): void {
-    sizeText.textContent = `${size.value} ${unit}`;
+    sizeText.textContent = `${size.value} ${scene.unit}`;
   }
 
-  function updateButtons(): void {
-    undoButton.disabled = saveButton.disabled = brush.strokeCount === 0;
+  function difference(): string {
+    const { added, removed } = brush.difference;
+    const amount = (voxels: number): string => (scene.inMm ? `${(voxels * voxelMl(scene.grid)).toFixed(2)} ml` : `${voxels} px`);
+    return `+${amount(added)}, −${amount(removed)}`;
   }
 
-  function paint(voxel: Voxel): void {
-    viewer.updateDrawing(...brush.paint(voxel, normal, diameter(), erasing()));
+  function update(): void {
+    viewer.maskChanged();
+    undoButton.disabled = saveButton.disabled = brush.changeCount === 0;
+    redoButton.disabled = brush.undoneCount === 0;
+    changed.textContent = difference();
+  }
+
+  function stroke(): Stroke {
+    const value = classes ? Number(classes.querySelector("select")!.value) : 1;
+    const range_hu = useRange.checked ? ([low.valueAsNumber, high.valueAsNumber] as const) : null;
+    return { normal, diameter_mm: size.valueAsNumber, erase: mode === "erase", value, range_hu };
+  }
+
+  function step(direction: "undo" | "redo"): void {
+    lift();
+    const did = brush[direction]();
+    update();
+    announce(did ? `${direction === "undo" ? "undone" : "done again"}: ${difference()}` : `nothing to ${direction}`);
+  }
+
+  function fill(): void {
+    const pane = viewer.focusedPane;
+    const slices = brush.interpolate(PLANES[pane.name].normal, scene.slice(pane.name), stroke().value);
+    update();
+    announce(slices ? `${slices} slices filled` : "Nothing to fill: draw on a slice below and on one above.");
+    if (!slices) changed.textContent = "Draw on a slice below and on one above first.";
   }
 
   function lift(): void {
-    if (brush.lift()) updateButtons();
+    strokeStarted = false;
+    if (brush.lift()) update();
   }
 
-  function undoStroke(): void {
-    lift();
-    const changed = brush.undo();
-    if (changed) viewer.updateDrawing(...changed);
-    updateButtons();
-    announce(changed ? `undone, ${counted(brush.strokeCount, "stroke")} left` : "nothing to undo");
+  function useAt(at: Voxel): void {
+    if (mode === "add" || mode === "erase") brush.paint(at, stroke());
+    else if (!strokeStarted) brush.takeLesion(at, mode);
+    strokeStarted = true;
+    update();
   }
 
-  function pointOf(event: MouseEvent): [number, number] {
-    const box = layer.getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top];
-  }
+  viewer.brush = {
+    stroke: (pane, x, y) => {
+      const at = pane.voxelAt(x, y);
+      if (!at || (strokeStarted && PLANES[pane.name].normal !== normal)) return;
+      ({ normal } = PLANES[pane.name]);
+      scene.cursor = at;
+      viewer.moved();
+      useAt(at);
+    },
+    lift,
+    cancel: () => {
+      brush.cancel();
+      strokeStarted = false;
+      update();
+    },
+  };
 
-  function showRing(x: number, y: number, pixels: number): void {
-    ring.hidden = false;
-    const radius = Math.max(3, pixels / 2);
+  /** Show the brush at a point of a pane. */
+  function showRing(pane: Pane, point: [number, number] | null): void {
+    const isBrush = mode === "add" || mode === "erase";
+    ring.hidden = !point || !isBrush;
+    if (!point) return;
+    if (ring.parentElement !== pane.element) pane.element.append(ring);
+    const radius = Math.max(3, (size.valueAsNumber * pane.pixelsPerMm) / 2);
     ring.style.width = ring.style.height = `${2 * radius}px`;
-    ring.style.transform = `translate(${x - radius}px, ${y - radius}px)`;
+    ring.style.transform = `translate(${point[0] - radius}px, ${point[1] - radius}px)`;
   }
+  const hovered = viewer.hovered;
+  viewer.hovered = (pane, at, point) => {
+    hovered(pane, at, point);
+    showRing(pane, at && point);
+  };
 
-  layer.addEventListener("pointerdown", (event) => {
-    layer.setPointerCapture(event.pointerId);
-    const [x, y] = pointOf(event);
-    if (event.button !== 0) {
-      pan = viewer.panFrom(x, y);
-      return;
-    }
-    const picked = viewer.pick(x, y);
-    if (!picked) return;
-    normal = picked.normal;
-    viewer.goToVoxel(picked.voxel);
-    paint(picked.voxel);
-  });
-  layer.addEventListener("pointermove", (event) => {
-    const [x, y] = pointOf(event);
-    const picked = viewer.pick(x, y);
-    if (picked) showRing(x, y, diameter() * picked.pixelsPerMm);
-    else ring.hidden = true;
-    if (!layer.hasPointerCapture(event.pointerId)) return;
-    if (pan) pan(x, y);
-    else if (picked && picked.normal === normal) paint(picked.voxel);
-  });
-  for (const end of ["pointerup", "pointercancel"]) {
-    layer.addEventListener(end, () => {
-      pan = null;
-      lift();
-    });
-  }
-  layer.addEventListener("pointerleave", () => {
-    ring.hidden = true;
-  });
-  layer.addEventListener("contextmenu", (event) => event.preventDefault());
-  layer.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    if (event.ctrlKey) viewer.zoom(event.deltaY < 0 ? 1 : -1);
-    else viewer.scroll(event.deltaY < 0 ? 1 : -1, ...pointOf(event));
-  }, { passive: false });
-  size.addEventListener("input", showSize);
-  showSize();
-
-  // The right of the screen is the patient's left, so that x runs to the left of the screen.
   const steps: Record<string, Voxel> = {
-    ArrowLeft: [1, 0, 0],
-    ArrowRight: [-1, 0, 0],
-    ArrowUp: [0, 1, 0],
-    ArrowDown: [0, -1, 0],
+    ArrowLeft: [-1, 0, 0],
+    ArrowRight: [1, 0, 0],
+    ArrowUp: [0, -1, 0],
+    ArrowDown: [0, 1, 0],
     PageUp: [0, 0, 1],
     PageDown: [0, 0, -1],
   };
 
   function handleKey(event: KeyboardEvent): boolean {
-    if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) {
-      undoStroke();
+    const key = event.key.toLowerCase();
+    if (event.ctrlKey || event.metaKey) {
+      if (key !== "z" && key !== "y") return false;
+      step(key === "y" || event.shiftKey ? "redo" : "undo");
       return true;
     }
-    const step = steps[event.key];
-    if (step) {
-      const { dims } = viewer.grid;
+    const move = steps[event.key];
+    if (move) {
       const length = event.shiftKey ? 8 : 1;
-      viewer.goToVoxel(viewer.crosshair.map((n, i) => Math.min(dims[i]! - 1, Math.max(0, n + length * step[i]!))) as Voxel);
-      const point = viewer.pointOf(viewer.crosshair);
-      const picked = point && viewer.pick(point.x, point.y);
-      if (point && picked) showRing(point.x, point.y, diameter() * picked.pixelsPerMm);
+      viewer.goTo(nearestVoxel(scene.grid, scene.cursor.map((n, axis) => n + length * move[axis]!)));
+      showRing(viewer.panes.axial, viewer.panes.axial.pointOf(scene.cursor));
       return true;
     }
     if (event.key === " ") {
       normal = 2;
-      paint(viewer.crosshair);
+      useAt(scene.cursor);
       lift();
-      announce(`${erasing() ? "erased" : "painted"}, stroke ${brush.strokeCount}`);
+      announce(`${SAID[mode]}: ${difference()}`);
       return true;
     }
-    const mode = { a: "add", e: "erase" }[event.key];
-    if (mode) (bar.querySelector(`#brush-${mode}`) as HTMLInputElement).checked = true;
-    return mode !== undefined;
+    const chosen = { a: "add", e: "erase" }[key];
+    if (chosen) bar.querySelector<HTMLInputElement>(`#brush-${chosen}`)!.click();
+    return chosen !== undefined;
   }
 
+  showSize();
   return {
     bar,
-    layer,
     handleKey,
-    hasUnsavedStrokes: () => brush.strokeCount > 0,
-    packedMask: () => {
-      const { file, voxels } = viewer.mask();
-      return gzip(writeMask(file, voxels));
+    difference,
+    hasUnsavedChanges: () => brush.changeCount > 0,
+    packedMask: () => gzip(writeMask(scene.mask, scene.mask.voxels)),
+    discard: () => {
+      while (brush.undo());
+      update();
     },
     close: () => {
+      viewer.brush = null;
+      viewer.hovered = hovered;
       bar.remove();
-      layer.remove();
+      ring.remove();
     },
   };
 }
+
+function classChoice(classes: readonly string[]): HTMLElement {
+  const options = classes.map((name, i) => h("option", { value: i + 1 }, name));
+  return h("label", {}, "Class", h("select", {}, ...options));
+}
+

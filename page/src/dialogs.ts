@@ -1,4 +1,4 @@
-/** Questions to the user; Escape chooses none of the answers. */
+/** Dialogs: questions and short forms; Escape leaves them without an answer. */
 
 import { h } from "./dom";
 
@@ -35,6 +35,46 @@ export function question({ title, text, answers }: Question): Promise<string | n
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue || null);
+    });
+  });
+}
+
+export interface Description {
+  label: string;
+  note: string;
+}
+
+/** Ask for a name and a note; null where the dialog was closed without them. */
+export function describeScan(form: Description & { title: string; text: string; button: string }): Promise<Description | null> {
+  const label = h("input", { id: "scan-label", value: form.label, maxlength: 100, required: true });
+  const note = h("textarea", { id: "scan-note", rows: 3, maxlength: 2000 }, form.note);
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "describe-title" },
+    h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "describe-title" }, form.title),
+      form.text && h("p", {}, form.text),
+      h("label", { for: "scan-label" }, "Name"),
+      label,
+      h("label", { for: "scan-note" }, "Note"),
+      note,
+      h(
+        "div",
+        { class: "answers" },
+        h("button", { value: "yes", class: "primary" }, form.button),
+        h("button", { value: "", formnovalidate: true }, "Cancel"),
+      ),
+    ),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+  label.select();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes" ? { label: label.value.trim(), note: note.value.trim() } : null);
     });
   });
 }

@@ -1,6 +1,6 @@
 /** Numbers, times and states as text. */
 
-import type { Findings, Job, Lesion, Limits } from "./api";
+import type { Findings, Job, Lesion, Limits, Progress, Stage } from "./api";
 
 /** A number rounded as in the report, or `unknown`; an unknown value is never shown as 0. */
 export function rounded(value: number | null, digits = 1): string {
@@ -11,9 +11,9 @@ export function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** A line from the server as a sentence: with a capital and a full stop. */
+/** A line from the server as a sentence: with a capital and a full stop, and without options of the command line. */
 export function sentence(text: string): string {
-  const capitalised = capital(text);
+  const capitalised = capital(text.replace(/\s*\([^()]*--[a-z][^()]*\)/g, ""));
   return /[.!?]$/.test(capitalised) ? capitalised : `${capitalised}.`;
 }
 
@@ -50,15 +50,28 @@ export function describeLimits(limits: Limits): string {
   );
 }
 
+export const STAGES: Record<Stage, string> = {
+  reading: "reading the scan",
+  lungs: "finding the lungs",
+  lesions: "finding the lesions",
+  measuring: "measuring",
+  writing: "writing the results",
+};
+
+/** The stage of a job that runs, with the slices done where they are counted. */
+function stageText(progress: Progress | null): string {
+  if (progress === null) return "starting";
+  const slices = progress.total ? `: slice ${progress.done} of ${progress.total}` : "";
+  return `${STAGES[progress.stage]}${slices}`;
+}
+
 /** The state of a job in a few words. */
 export function jobState(job: Job): string {
   switch (job.status) {
     case "queued":
       return job.position === null ? "in the queue" : `in the queue, position ${job.position}`;
     case "running":
-      return job.progress === null
-        ? "reading the scan"
-        : `slice ${job.progress.done} of ${job.progress.total}`;
+      return stageText(job.progress);
     case "failed":
       return "failed";
     case "done":
@@ -66,9 +79,10 @@ export function jobState(job: Job): string {
   }
 }
 
+/** The size of a lesion, without its unit. */
 export function lesionSize(lesion: Lesion): string {
-  if (lesion.volume_ml !== null) return `${lesion.volume_ml.toFixed(1)} ml`;
-  return lesion.area_px === null ? "unknown size" : `${lesion.area_px.toLocaleString("en")} px`;
+  if (lesion.volume_ml !== null) return lesion.volume_ml.toFixed(lesion.volume_ml < 1 ? 2 : 1);
+  return lesion.area_px === null ? "unknown" : lesion.area_px.toLocaleString("en");
 }
 
 /** The reasons why values of the burden are unknown, each with the values that it concerns. */
@@ -89,14 +103,32 @@ const BURDEN_LABELS: Record<string, string> = {
   lesion_share_of_lung_percent: "% of lung",
 };
 
+/** The number by which other viewers show a slice of the file: the InstanceNumber of DICOM, else counted from 1. */
+export function imageNumber(findings: Findings, slice: number): number {
+  return findings.input.image_numbers[slice] ?? slice + 1;
+}
+
+/** The name of a slice; without the number of all where a series is numbered from elsewhere than 1. */
+export function imageName(findings: Findings, slice: number): string {
+  const isFromOne = Math.max(...findings.input.image_numbers) <= findings.slices;
+  return `image ${imageNumber(findings, slice)}${isFromOne ? ` of ${findings.slices}` : ""}`;
+}
+
+/** The height of a slice in the patient; empty if it is not known. */
+export function positionText(findings: Findings, slice: number): string {
+  const position = findings.input.slice_positions_mm?.[slice];
+  return position === undefined ? "" : `${position.toFixed(1).replace("-", "−")} mm`;
+}
+
 /** The lesion in a slice, as the report gives it. */
 export function describeSlice(findings: Findings, slice: number): string {
   const lesion = findings.profile.lesion[slice] ?? 0;
   const lung = findings.profile.lung[slice] ?? 0;
-  if (lesion === 0) return `slice ${slice}: no lesion`;
+  const name = imageName(findings, slice);
+  if (lesion === 0) return `${name}: no lesion`;
   const amount = findings.profile.unit === "ml" ? `${lesion.toFixed(2)} ml` : `${lesion.toLocaleString("en")} px`;
   const share = lung > 0 ? `${Math.min(100, (100 * lesion) / lung).toFixed(0)} % of the lung` : "no lung";
-  return `slice ${slice}: lesion ${amount}, ${share}`;
+  return `${name}: lesion ${amount}, ${share}`;
 }
 
 /** The time of day, with the date unless it is today. */
@@ -111,6 +143,8 @@ export function clock(time: string): string {
 export function fileLabel(name: string): string {
   const labels: Record<string, string> = {
     "lesions.nii.gz": "Mask, NIfTI",
+    "lungs.nii.gz": "Lungs, NIfTI",
+    "probability.nii.gz": "Probability, NIfTI",
     "lesions.png": "Mask, PNG",
     "lesions.dcm": "Mask, DICOM SEG",
     "findings.dcm": "Findings, DICOM SR",
@@ -119,4 +153,10 @@ export function fileLabel(name: string): string {
     "report.html": "Report",
   };
   return labels[name] ?? (name.endsWith(".png") ? `Mask of ${name.split("/").at(-1)}` : name);
+}
+
+/** A date, with its time unless that is midnight, which stands for a time that is not stated. */
+export function date(time: string): string {
+  const [day, hour] = time.split("T") as [string, string?];
+  return hour && !hour.startsWith("00:00") ? `${day}, ${hour.slice(0, 5)}` : day;
 }

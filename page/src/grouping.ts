@@ -14,19 +14,31 @@ export interface ScanFiles {
 
 const VOLUME = /\.(nii|nii\.gz|mha|nrrd|zip)$/i;
 const IMAGE = /\.(png|jpe?g)$/i;
+/** What lies on a CD beside the scan: programs, their parts, and texts. */
+const BESIDE =
+  /\.(exe|dll|com|bat|cmd|msi|cab|jar|app|so|dylib|sys|ocx|inf|ini|cfg|config|xml|json|html?|css|js|txt|rtf|pdf|docx?|chm|hlp|ico|icns|bmp|gif|lnk|url|db|log|plist|manifest|sh|md5|sha1|sha256)$/i;
 
-/** A volume or an archive is a scan of its own; of the other files, each folder is one, and so are all loose images. */
+/**
+ * A volume or an archive is a scan of its own; of the other files, each folder is one, and so are all loose images. What
+ * was copied from a CD is one scan, with all its folders: a file DICOMDIR names them.
+ */
 export function groupIntoScans(dropped: DroppedFile[]): ScanFiles[] {
-  const groups = new Map<string, DroppedFile[]>();
+  const groups = new Map<string, { label: string; files: DroppedFile[] }>();
+  const discs = dropped.flatMap(({ path }) => (/(^|\/)DICOMDIR$/i.test(path) ? [path.slice(0, -"DICOMDIR".length)] : []));
   for (const item of dropped) {
     const parts = item.path.split("/");
     if (parts.some((part) => part.startsWith(".") || part === "__MACOSX") || item.file.size === 0) continue;
-    const folder = parts.length > 1 ? `folder ${parts[0]}` : IMAGE.test(item.path) ? "images" : "files";
-    const key = VOLUME.test(item.path) ? `volume ${item.path}` : folder;
-    groups.set(key, [...(groups.get(key) ?? []), item]);
+    const disc = discs.find((folder) => item.path.startsWith(folder));
+    if (BESIDE.test(item.path) && dropped.length > 1) continue;
+    if (disc !== undefined && (IMAGE.test(item.path) || /(^|\/)DICOMDIR$/i.test(item.path))) continue;
+    const name = parts.length > 1 ? parts[0]! : "";
+    const folder = name ? `folder ${name}` : IMAGE.test(item.path) ? "images" : "files";
+    const key = disc !== undefined ? `disc ${disc}` : VOLUME.test(item.path) ? `volume ${item.path}` : folder;
+    const label = disc === "" ? "disc" : name;
+    groups.set(key, { label, files: [...(groups.get(key)?.files ?? []), item] });
   }
-  return [...groups.values()].map((files) => ({
-    label: files.length === 1 ? (files[0]?.path.split("/").at(-1) ?? "") : `${files.length} files`,
+  return [...groups.values()].map(({ label, files }) => ({
+    label: files.length === 1 ? (files[0]?.path.split("/").at(-1) ?? "") : label || `${files.length} files`,
     files,
     bytes: files.reduce((sum, { file }) => sum + file.size, 0),
   }));

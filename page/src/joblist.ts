@@ -33,6 +33,11 @@ export class JobList {
     return this.jobs.find((job) => job.id === id)?.label ?? null;
   }
 
+  /** All jobs that are done but one, newest first. */
+  othersDone(id: string): Job[] {
+    return this.jobs.filter((job) => job.id !== id && job.status === "done");
+  }
+
   /** Mark the job that is open. */
   mark(id: string | null): void {
     this.openId = id;
@@ -78,7 +83,7 @@ export class JobList {
     const link = h(
       "a",
       { href: `#${job.id}`, "data-key": `open-${job.id}` },
-      h("span", { class: "name" }, job.label),
+      h("span", { class: "name", title: job.label }, job.label),
       h("span", { class: "state" }, h("span", { class: `dot ${job.status}`, "aria-hidden": "true" }), jobState(job)),
       h("span", { class: "detail" }, `${job.corrects ? "corrected by hand, " : ""}${clock(job.submitted)}`),
     );

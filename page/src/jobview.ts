@@ -5,7 +5,9 @@ import { announce, h } from "./dom";
 import { follow, isOver } from "./follow";
 import { type Result, result } from "./result";
 import type { ScanPanel } from "./scanpanel";
-import { capital, clock, jobState, sentence } from "./format";
+import { capital, clock, errorText, jobState, sentence, STAGES } from "./format";
+import { seriesPicker } from "./seriespicker";
+import { describeScan } from "./dialogs";
 
 export interface JobView {
   element: HTMLElement;
@@ -13,9 +15,9 @@ export interface JobView {
   close: () => void;
   /** Ask the server whether the job still exists. */
   check: () => void;
-  /** Ask before unsaved strokes are discarded; returns whether the view may be left. */
+  /** Ask before unsaved changes are discarded; returns whether the view may be left. */
   mayLeave: () => Promise<boolean>;
-  hasUnsavedStrokes: () => boolean;
+  hasUnsavedChanges: () => boolean;
 }
 
 export interface JobHooks {
@@ -25,6 +27,8 @@ export interface JobHooks {
   /** The label of a job in the list; null if it is not there. */
   labelOf: (id: string) => string | null;
   scanPanel: () => ScanPanel;
+  /** All other jobs that are done. */
+  others: (id: string) => Job[];
 }
 
 const DELETED = "It was deleted, or it has expired: results are not kept forever.";
@@ -46,26 +50,48 @@ export function jobView(id: string, hooks: JobHooks): JobView {
   function changed(job: Job): void {
     hooks.changed(job);
     drawHead(job);
+    element.dataset["status"] = job.status;
     document.title = `${isOver(job) ? job.label : `${percent(job)}${job.label}`} - groundglass`;
     if (job.status === "done") {
-      shown = result(job, { scanPanel: hooks.scanPanel, corrected: (next) => hooks.open(next.id) });
+      shown = result(job, { scanPanel: hooks.scanPanel, created, others: () => hooks.others(id) });
       body.replaceChildren(shown.element);
       announce(`${job.label}: ${jobState(job)}`);
     } else if (job.status === "failed") {
-      body.replaceChildren(failed(job));
+      body.replaceChildren(failed(job), seriesPicker(job, created));
     } else {
       drawProgress(job);
     }
   }
 
+  /** Open a job that was made from this one. */
+  function created(next: Job): void {
+    hooks.changed(next);
+    hooks.open(next.id);
+  }
+
   function drawHead(job: Job): void {
     const remove = h("button", { type: "button", click: () => hooks.remove(job) }, isOver(job) ? "Delete" : "Stop and delete");
+    const rename = h("button", { type: "button", click: () => void describe(job) }, "Name and note");
     const kept = job.expires ? `, kept until ${clock(job.expires)}` : "";
     head.replaceChildren(
-      h("div", {}, h("h1", {}, job.label), job.status === "done" && h("p", { class: "lead" }, sentence(jobState(job)))),
+      h("h1", { title: job.label }, job.label),
+      job.note ? h("p", { class: "job-note" }, job.note) : "",
+      job.status === "done" ? h("p", { class: "lead" }, sentence(jobState(job))) : "",
       h("p", { class: "detail" }, `uploaded ${clock(job.submitted)}${kept}`, origin(job)),
-      remove,
+      h("div", { class: "answers" }, rename, remove),
     );
+  }
+
+  async function describe(job: Job): Promise<void> {
+    const described = await describeScan({ title: "Name and note", text: "", label: job.label, note: job.note, button: "Save" });
+    if (!described) return;
+    try {
+      const next = await api.describe(job.id, described);
+      hooks.changed(next);
+      drawHead(next);
+    } catch (error) {
+      announce(`Not saved. ${errorText(error)}`);
+    }
   }
 
   function origin(job: Job): HTMLElement | null {
@@ -76,18 +102,23 @@ export function jobView(id: string, hooks: JobHooks): JobView {
 
   function drawProgress(job: Job): void {
     const bar = h("progress", { "aria-label": "Slices done" });
-    if (job.progress) [bar.max, bar.value] = [job.progress.total, job.progress.done];
+    if (job.progress?.total) [bar.max, bar.value] = [job.progress.total, job.progress.done];
+    const stages = Object.entries(STAGES).map(([stage, text]) => h("li", { "data-stage": stage }, capital(text)));
+    const at = stages.findIndex((item) => item.dataset["stage"] === job.progress?.stage);
+    stages.forEach((item, i) => (item.className = i < at ? "past" : i === at ? "present" : ""));
+    stages[at]?.setAttribute("aria-current", "step");
     body.replaceChildren(
       h(
         "div",
         { class: "card running" },
         h("p", { class: "lead" }, capital(jobState(job))),
         bar,
+        job.status === "running" ? h("ol", { class: "stages" }, ...stages) : "",
         h("p", { class: "note" }, "You can close this page: processing continues, and the scan is in the list when you come back."),
       ),
     );
-    const share = job.progress ? Math.floor((100 * job.progress.done) / job.progress.total / ANNOUNCE_EVERY) : -1;
-    const key = `${job.status} ${job.position} ${share}`;
+    const share = job.progress?.total ? Math.floor((100 * job.progress.done) / job.progress.total / ANNOUNCE_EVERY) : -1;
+    const key = `${job.status} ${job.position} ${job.progress?.stage} ${share}`;
     if (key !== announced) announce(`${job.label}: ${jobState(job)}`);
     announced = key;
   }
@@ -131,7 +162,7 @@ export function jobView(id: string, hooks: JobHooks): JobView {
       });
     },
     mayLeave: async () => (await shown?.mayLeave()) ?? true,
-    hasUnsavedStrokes: () => shown?.hasUnsavedStrokes() ?? false,
+    hasUnsavedChanges: () => shown?.hasUnsavedChanges() ?? false,
   };
 }
 
@@ -150,5 +181,5 @@ function failed(job: Job): HTMLElement {
 }
 
 function percent(job: Job): string {
-  return job.progress ? `${Math.floor((100 * job.progress.done) / job.progress.total)} % ` : "";
+  return job.progress?.total ? `${Math.floor((100 * job.progress.done) / job.progress.total)} % ` : "";
 }

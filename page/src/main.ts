@@ -2,6 +2,7 @@
 
 import "./style.css";
 import { api, type Job, type Limits, RequestError } from "./api";
+import { compareView } from "./compare";
 import { question } from "./dialogs";
 import { announce } from "./dom";
 import { errorText } from "./format";
@@ -24,7 +25,7 @@ let scanPanel: ScanPanel | null = null; // made when the first result is shown
 
 const list = new JobList((job) => void remove(job), (answers) => {
   offline.hidden = answers;
-  if (answers && openId !== null && !list.has(openId) && view && !view.hasUnsavedStrokes()) view.check();
+  if (answers && openId !== null && !list.has(openId.split(":")[0]!) && view && !view.hasUnsavedChanges()) view.check();
 });
 const uploads = new Uploads(
   () => limits,
@@ -59,18 +60,24 @@ async function remove(job: Job): Promise<void> {
   } catch (error) {
     if (!(error instanceof RequestError && error.status === 404)) return announce(`Not deleted. ${errorText(error)}`);
   }
-  if (openId === job.id) location.hash = "";
+  if (openId?.includes(job.id)) location.hash = "";
   await list.refresh();
 }
 
+/** What the address names: a job, or two that are compared, separated by a colon. */
 function idInAddress(): string | null {
-  return /^#([0-9a-f]{32})$/.exec(location.hash)?.[1] ?? null;
+  return /^#([0-9a-f]{32}(?::[0-9a-f]{32})?)$/.exec(location.hash)?.[1] ?? null;
+}
+
+function makeView(address: string): JobView {
+  const [id, otherId] = address.split(":") as [string, string?];
+  return otherId ? compareView(id, otherId, () => scanPanel?.viewer.show(null)) : jobView(id, hooks);
 }
 
 async function route(): Promise<void> {
   const id = idInAddress();
   if (id === openId && (view || id === null) && main.childElementCount > 1) return;
-  if (view?.hasUnsavedStrokes()) {
+  if (view?.hasUnsavedChanges()) {
     const target = location.hash;
     history.replaceState(null, "", `#${openId}`);
     if (!(await view.mayLeave())) return;
@@ -80,10 +87,10 @@ async function route(): Promise<void> {
   }
   view?.close();
   openId = idInAddress();
-  view = openId === null ? null : jobView(openId, hooks);
+  view = openId === null ? null : makeView(openId);
   document.title = "groundglass";
   main.replaceChildren(uploads.element, view?.element ?? start.element);
-  list.mark(openId);
+  list.mark(openId?.split(":")[0] ?? null);
   scrollTo(0, 0);
 }
 
@@ -93,13 +100,14 @@ const hooks = {
   open: (id: string) => void (location.hash = id),
   labelOf: (id: string) => list.label(id),
   scanPanel: () => (scanPanel ??= new ScanPanel()),
+  others: (id: string) => list.othersDone(id),
 };
 
 async function begin(): Promise<void> {
   limits = await api.limits();
   start.showLimits(limits);
   await list.refresh();
-  if (view?.hasUnsavedStrokes()) return; // signed in again during a correction
+  if (view?.hasUnsavedChanges()) return; // signed in again during a correction
   view?.close();
   openId = null;
   view = null;
@@ -124,7 +132,7 @@ document.querySelector(".skip")?.addEventListener("click", (event) => {
 document.querySelector(".layout")?.prepend(list.element);
 addEventListener("hashchange", () => void route());
 addEventListener("beforeunload", (event) => {
-  if (view?.hasUnsavedStrokes()) event.preventDefault();
+  if (view?.hasUnsavedChanges()) event.preventDefault();
 });
 acceptDrops(send);
 main.replaceChildren(uploads.element, start.element);

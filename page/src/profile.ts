@@ -2,11 +2,12 @@
 
 import type { Findings } from "./api";
 import { svg } from "./dom";
-import { describeSlice } from "./format";
+import { describeSlice, imageNumber } from "./format";
+import { clamp } from "./grid";
 
-const WIDTH = 640;
-const HEIGHT = 132;
-const [LEFT, RIGHT, TOP, BOTTOM] = [44, 8, 8, 30];
+const HEIGHT = 92;
+const [LEFT, RIGHT, TOP, BOTTOM] = [52, 10, 10, 22];
+const LABEL_PX = 90; // least distance between the numbers below the axis
 
 /** The next round number: 1, 2 or 5 times a power of ten, as in the report's charts. */
 export function roundUp(value: number): number {
@@ -21,64 +22,75 @@ export interface Chart {
   mark: (slice: number) => void;
 }
 
+/** @param ends The ends of the body at which the first and the last slice of the file lie. */
 export function profileChart(findings: Findings, ends: [string, string] | null, go: (slice: number) => void): Chart {
-  const { lesion } = findings.profile;
+  const { lesion, unit } = findings.profile;
   const count = lesion.length;
   const top = roundUp(Math.max(...lesion));
-  const x = (slice: number): number => LEFT + (slice / count) * (WIDTH - LEFT - RIGHT);
-  const y = (value: number): number => HEIGHT - BOTTOM - (value / top) * (HEIGHT - TOP - BOTTOM);
-  const base = y(0);
+  const base = HEIGHT - BOTTOM;
+  let width = 0;
   let current = 0;
+  const marker = svg("line", { class: "current", y1: TOP - 4, y2: base });
+  const x = (slice: number): number => LEFT + (slice / count) * (width - LEFT - RIGHT);
+  const y = (value: number): number => base - (value / top) * (base - TOP);
+  const element = svg("svg", {
+    class: "profile",
+    height: HEIGHT,
+    tabindex: 0,
+    role: "slider",
+    "aria-label": "Lesion in each slice: go to a slice",
+    "aria-valuemin": 0,
+    "aria-valuemax": count - 1,
+    "aria-valuenow": 0,
+  });
 
-  const bars = lesion.map((value, i) =>
-    value > 0
-      ? svg("rect", {
-          class: "area",
-          x: x(i).toFixed(2),
-          width: Math.max(0.6, x(i + 1) - x(i) - 0.3).toFixed(2),
-          y: y(value).toFixed(1),
-          height: (base - y(value)).toFixed(1),
-        })
-      : null,
-  );
-  const marker = svg("line", { class: "current", y1: TOP, y2: base });
-  const numbers = [...new Set([0, Math.floor(count / 2), count - 1])].map((slice) =>
-    svg("text", { x: x(slice + 0.5).toFixed(1), y: base + 16, "text-anchor": anchor(slice, count) }, label(slice)),
-  );
-  const element = svg(
-    "svg",
-    {
-      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
-      class: "profile",
-      tabindex: 0,
-      role: "slider",
-      "aria-label": "Lesion in each slice: go to a slice",
-      "aria-valuemin": 0,
-      "aria-valuemax": count - 1,
-      "aria-valuenow": 0,
-    },
-    svg("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: base, y2: base }),
-    svg("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: y(top), y2: y(top) }),
-    svg("text", { x: LEFT - 6, y: y(top) + 5, "text-anchor": "end" }, String(top)),
-    svg("text", { x: LEFT - 6, y: base + 4, "text-anchor": "end" }, "0"),
-    ...bars,
-    marker,
-    ...numbers,
-  );
-
-  function label(slice: number): string {
-    if (ends && slice === 0) return `${slice}, ${ends[0]}`;
-    if (ends && slice === count - 1) return `${slice}, ${ends[1]}`;
-    return String(slice);
+  /** Draw for the width that there is, so that text and lines keep their size. */
+  function draw(): void {
+    const bars = lesion.flatMap((value, i) =>
+      value > 0
+        ? [`M${x(i).toFixed(2)} ${base}V${y(value).toFixed(1)}h${Math.max(0.7, x(i + 1) - x(i) - 0.3).toFixed(2)}V${base}z`]
+        : [],
+    );
+    element.replaceChildren(
+      svg("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: base, y2: base }),
+      svg("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: y(top), y2: y(top) }),
+      svg("text", { x: LEFT - 6, y: y(top) + 5, "text-anchor": "end" }, `${top} ${unit}`),
+      svg("text", { x: LEFT - 6, y: base + 4, "text-anchor": "end" }, "0"),
+      svg("path", { class: "area", d: bars.join("") }),
+      marker,
+      ...numbers(),
+    );
+    mark(current);
   }
 
-  function sliceAt(event: PointerEvent): number {
-    const box = element.getBoundingClientRect();
-    const chartX = ((event.clientX - box.left) / box.width) * WIDTH;
-    return clamp(Math.floor(((chartX - LEFT) / (WIDTH - LEFT - RIGHT)) * count));
+  /** Image numbers below the axis, as many as there is room for. */
+  function numbers(): SVGElement[] {
+    const room = Math.max(1, Math.floor((width - LEFT - RIGHT) / LABEL_PX));
+    const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((each) => count / each <= room) ?? count;
+    const between = Array.from({ length: Math.floor(count / step) }, (_, i) => (i + 1) * step - 1);
+    const inner = between.filter((slice) => x(slice) > LEFT + LABEL_PX * 0.8 && x(slice) < width - RIGHT - LABEL_PX * 0.8);
+    return [0, ...inner, count - 1].filter((slice, i, all) => all.indexOf(slice) === i).map((slice) => {
+      const end = ends && (slice === 0 ? `, ${ends[0]}` : slice === count - 1 ? `, ${ends[1]}` : "");
+      const anchor = slice === 0 ? "start" : slice === count - 1 ? "end" : "middle";
+      const words = `${slice === 0 ? "image " : ""}${imageNumber(findings, slice)}${end ?? ""}`;
+      return svg("text", { x: x(slice + 0.5).toFixed(1), y: base + 16, "text-anchor": anchor }, words);
+    });
   }
 
-  const clamp = (slice: number): number => Math.min(count - 1, Math.max(0, slice));
+  function mark(slice: number): void {
+    current = slice;
+    const middle = x(slice + 0.5).toFixed(1);
+    marker.setAttribute("x1", middle);
+    marker.setAttribute("x2", middle);
+    element.setAttribute("aria-valuenow", String(slice));
+    element.setAttribute("aria-valuetext", describeSlice(findings, slice));
+  }
+
+  const toSlice = (slice: number): number => clamp(slice, 0, count - 1);
+  const sliceAt = (event: PointerEvent): number => {
+    const left = event.clientX - element.getBoundingClientRect().left;
+    return toSlice(Math.floor(((left - LEFT) / (width - LEFT - RIGHT)) * count));
+  };
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId);
     go(sliceAt(event));
@@ -94,23 +106,12 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
     const step = steps[event.key];
     if (step === undefined) return;
     event.preventDefault();
-    go(clamp(current + step));
+    go(toSlice(current + step));
   });
-
-  return {
-    element,
-    mark(slice) {
-      current = slice;
-      const middle = x(slice + 0.5).toFixed(1);
-      marker.setAttribute("x1", middle);
-      marker.setAttribute("x2", middle);
-      element.setAttribute("aria-valuenow", String(slice));
-      element.setAttribute("aria-valuetext", describeSlice(findings, slice));
-    },
-  };
-}
-
-function anchor(slice: number, count: number): string {
-  if (slice === 0) return "start";
-  return slice === count - 1 ? "end" : "middle";
+  new ResizeObserver(() => {
+    if (element.clientWidth === width || element.clientWidth === 0) return;
+    width = element.clientWidth;
+    draw();
+  }).observe(element);
+  return { element, mark };
 }

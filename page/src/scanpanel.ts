@@ -1,29 +1,57 @@
-/** The scan with its controls: layouts, windows, zoom, slices, and how the lesion is drawn. The page makes one only. */
+/** The scan with its controls: tools at its edge, layouts and windows above it, slices and the chart below it. */
 
+import type { Findings, ViewDescription } from "./api";
 import { h } from "./dom";
-import { type Layout, Viewer, type WindowHu, type WindowName } from "./viewer";
+import { describeSlice, imageName, positionText } from "./format";
+import { icon } from "./icons";
+import { checkbox, choice, select } from "./inputs";
+import type { Tool } from "./gestures";
+import { clamp } from "./grid";
+import type { Pane } from "./pane";
+import { type Projection, PLANES } from "./planes";
+import type { Scene, WindowHu } from "./scene";
+import { type Layout, Viewer } from "./viewer";
 
 const LAYOUTS: [Layout, string][] = [
   ["axial", "Axial"],
-  ["multiplanar", "Three planes"],
+  ["coronal", "Coronal"],
+  ["sagittal", "Sagittal"],
+  ["multiplanar", "3 planes"],
   ["3d", "3D"],
 ];
-const WINDOW_NAMES: [WindowName, string][] = [
-  ["lung", "Lung"],
-  ["mediastinum", "Mediastinum"],
+const TOOLS: [Tool, string][] = [
+  ["window", "Window and level"],
+  ["scroll", "Scroll through slices"],
+  ["pan", "Move the image"],
+  ["ruler", "Measure"],
 ];
+type WindowName = "lung" | "lesion" | "mediastinum" | "bone" | "custom";
+const WINDOWS_HU: Record<Exclude<WindowName, "lung" | "custom">, WindowHu> = {
+  lesion: [-1000, 100],
+  mediastinum: [-160, 240],
+  bone: [-700, 1300],
+};
+const SLABS: [string, string][] = [
+  ["none 1", "Single slice"],
+  ["mean 5", "Mean of 5 mm"],
+  ["maximum 10", "MIP 10 mm"],
+  ["maximum 20", "MIP 20 mm"],
+  ["maximum 50", "MIP 50 mm"],
+  ["minimum 10", "MinIP 10 mm"],
+  ["minimum 20", "MinIP 20 mm"],
+];
+const PROJECTIONS: Record<Projection, string> = { none: "", mean: "mean", maximum: "MIP", minimum: "MinIP" };
 const ROTATION_DEGREES = 10;
-const ORIENTATION = "The patient’s right is on the left. ";
-const KEYS = `${ORIENTATION}Wheel or arrow keys: slices. Ctrl and wheel, + and −: zoom. Right button: move. L hides the lesion, C draws its contour.`;
-const BRUSH_KEYS = `${ORIENTATION}Draw on a slice; drag with the right button to move the image. Keys on the scan: arrows move the brush, faster with Shift; Space paints, A adds, E erases, Ctrl+Z undoes; Page Up and Page Down change the slice.`;
+const KEYS =
+  "Drag with the chosen tool; a click moves the crosshair. Wheel or up and down arrows: slices, up is towards the head. Left and right arrows: images in the order of the file. Ctrl and wheel, two fingers, + and −: zoom. Right button or Shift: move. L lesions, C contours, X crosshair, F full screen, 1 to 4 windows.";
+const BRUSH_KEYS =
+  "Draw on a slice; drag with the right button to move the image. Keys on the scan: arrows move the brush, faster with Shift; Space paints, A adds, E erases, Ctrl+Z undoes, Ctrl+Y does again; Page Up and Page Down change the slice.";
 
 export class ScanPanel {
-  readonly viewer: Viewer;
+  readonly viewer = new Viewer();
   readonly element: HTMLElement;
-  /** Holds the canvas, and the brush's layer over it. */
-  readonly box: HTMLElement;
   readonly brushBarSlot = h("div", {});
-  readonly profileSlot = h("div", {});
+  readonly profileSlot = h("div", { class: "chart" });
   readonly correctButton = h("button", { type: "button", class: "primary" }, "Correct the mask");
   /** Handles a key on the scan before the panel does; returns whether it has. */
   handleKeyFirst: (event: KeyboardEvent) => boolean = () => false;
@@ -32,70 +60,120 @@ export class ScanPanel {
 
   private readonly slider = h("input", { type: "range", id: "slice", min: 0, max: 0, step: 1 });
   private readonly sliceText = h("output", { for: "slice", class: "slice-text" });
-  private readonly layouts: HTMLFieldSetElement;
-  private readonly windows: HTMLFieldSetElement;
+  private readonly layouts = choice("Layout", "layout", LAYOUTS, (name) => this.setLayout(name));
+  private readonly tools = choice<Tool>(
+    "Tool",
+    "tool",
+    TOOLS.map(([name, text]) => [name, text, icon(name)]),
+    (tool) => (this.viewer.tool = tool),
+    this.viewer.tool,
+  );
+  private readonly windows = select<WindowName>("window", "Window", [["lung", "Lung"]], (name) => this.setWindow(name));
+  private readonly slabs = select<string>("slab", "Slab", SLABS, (value) => this.setSlab(value));
+  private readonly opacity = h("input", {
+    type: "range",
+    id: "opacity",
+    min: 0,
+    max: 100,
+    step: 5,
+    value: 35,
+    "aria-label": "Opacity of the lesions",
+    title: "Opacity of the lesions",
+    input: () => this.viewer.setLesion({ opacity: this.opacity.valueAsNumber / 100 }),
+  });
   private readonly keys = h("p", { class: "note", id: "scan-keys" }, KEYS);
-  private describeSlice: (slice: number) => string = String;
+  private findings: Findings | null = null;
   private fileSlices: number[] = [];
+  private lungWindow: WindowHu = [-1350, 150];
 
   constructor() {
-    const canvas = h("canvas", {
-      role: "application",
-      tabindex: 0,
-      "aria-label": "Scan with the lesion drawn over it",
-      "aria-describedby": "scan-keys",
-    });
-    this.viewer = new Viewer(canvas);
-    this.viewer.moved = () => this.moved();
-    this.box = h("div", { class: "scan" }, canvas, this.zoomButtons());
-    this.box.addEventListener("keydown", (event) => this.handleKey(event), { capture: true });
-    this.box.addEventListener("wheel", (event) => this.handleWheel(event), { capture: true, passive: false });
-    this.layouts = choice("Layout", "layout", LAYOUTS, (name) => this.setLayout(name));
-    this.windows = choice("Window", "window", WINDOW_NAMES, (name) => this.viewer.setWindow(name));
+    const { viewer } = this;
+    viewer.moved = () => this.moved();
+    viewer.windowChanged = () => this.showWindow("custom");
+    viewer.layoutAsked = (layout) => this.setLayout(layout);
+    viewer.hovered = (pane, at) => this.hovered(pane, at && viewer.scene ? viewer.scene.hu(at) : null);
+    viewer.describe = (pane) => this.describePane(pane);
+    viewer.element.addEventListener("keydown", (event) => this.handleKey(event));
     this.slider.addEventListener("input", () => this.goToFileSlice(this.slider.valueAsNumber));
+    const help = h("details", { class: "keys" }, h("summary", {}, "Keys"), this.keys);
     this.element = h(
       "section",
-      { class: "viewer", "aria-label": "Scan" },
-      h("div", { class: "bar top-bar" }, this.layouts, this.windows, this.correctButton),
+      { class: "viewer", "aria-label": "Viewer" },
+      h(
+        "div",
+        { class: "bar top-bar" },
+        this.layouts,
+        this.windows,
+        this.slabs,
+        h(
+          "span",
+          { class: "group" },
+          checkbox("lesion", "Lesions", true, (visible) => viewer.setLesion({ visible })),
+          checkbox("contour", "Contours", true, (contour) => viewer.setLesion({ contour })),
+          checkbox("lungs", "Lungs", false, (on) => this.setScene((scene) => (scene.showLungs = on))),
+          this.opacity,
+        ),
+        this.correctButton,
+      ),
       this.brushBarSlot,
-      this.box,
-      h("div", { class: "bar" }, h("label", { class: "wide" }, "Slice", this.slider), this.sliceText),
+      h("div", { class: "scan" }, this.toolStrip(), viewer.element),
+      h("div", { class: "bar slice-bar" }, h("label", { class: "wide" }, "Slice", this.slider), this.sliceText, help),
       this.profileSlot,
-      h("div", { class: "bar" }, ...this.lesionControls()),
-      this.keys,
+    );
+    this.showWindow("lung");
+  }
+
+  private toolStrip(): HTMLElement {
+    const button = (name: string, label: string, click: () => void): HTMLElement =>
+      h("button", { type: "button", class: "tool", title: label, "aria-label": label, click }, icon(name));
+    const crosshair = button("crosshair", "Crosshair", () => this.toggleCrosshair(crosshair));
+    crosshair.setAttribute("aria-pressed", "true");
+    const full = button("full", "Full screen", () => this.toggleFullScreen());
+    if (!document.fullscreenEnabled) full.hidden = true;
+    return h(
+      "div",
+      { class: "tools", role: "group", "aria-label": "Tools" },
+      this.tools,
+      button("clear", "Remove the measurements", () => this.viewer.removeRulers()),
+      crosshair,
+      button("plus", "Zoom in", () => this.viewer.zoom(1)),
+      button("minus", "Zoom out", () => this.viewer.zoom(-1)),
+      button("fit", "Fit the whole slice", () => this.viewer.zoom(0)),
+      full,
     );
   }
 
   /** Show a scan.
    *
-   * @param fileSlices For each slice of the view, from feet to head, its number in the file.
    * @param imagesOnly The scan is a stack of unrelated images: no other planes, and no 3D.
-   * @param describeSlice Text beside the slider for a slice of the file.
    */
-  async show(
-    scan: ArrayBuffer,
-    mask: Parameters<Viewer["show"]>[1],
-    lungWindow: WindowHu,
-    fileSlices: number[],
-    imagesOnly: boolean,
-    describeSlice: (slice: number) => string,
-  ): Promise<void> {
-    this.fileSlices = fileSlices;
-    this.describeSlice = describeSlice;
-    this.layouts.hidden = imagesOnly;
+  show(scene: Scene, findings: Findings, view: ViewDescription, lungWindow: WindowHu): void {
+    const imagesOnly = findings.input.kind === "pictures";
+    [this.findings, this.fileSlices, this.lungWindow] = [findings, view.file_slice_of_view, lungWindow];
+    this.layouts.hidden = this.slabs.hidden = imagesOnly;
     this.setEditing(false);
     if (imagesOnly) this.setLayout("axial");
-    this.slider.max = String(fileSlices.length - 1);
-    await this.viewer.show(scan, mask, lungWindow);
+    this.slider.max = String(this.fileSlices.length - 1);
+    this.slabs.value = SLABS[0]![0];
+    scene.showLungs = this.element.querySelector<HTMLInputElement>("#lungs")!.checked;
+    scene.showCrosshair = this.element.querySelector("[aria-label=Crosshair]")!.getAttribute("aria-pressed") === "true";
+    scene.lesion = {
+      visible: this.element.querySelector<HTMLInputElement>("#lesion")!.checked,
+      contour: this.element.querySelector<HTMLInputElement>("#contour")!.checked,
+      opacity: this.opacity.valueAsNumber / 100,
+    };
+    this.viewer.show(scene);
+    this.setWindow("lung");
+    this.moved();
   }
 
   goToFileSlice(slice: number): void {
-    this.viewer.goToSlice(this.fileSlices.indexOf(slice));
+    const index = this.fileSlices.indexOf(clamp(slice, 0, this.fileSlices.length - 1));
+    if (index >= 0) this.viewer.goToSlice(index);
   }
 
   setLayout(layout: Layout): void {
-    (this.layouts.querySelector(`[value="${layout}"]`) as HTMLInputElement).checked = true;
-    this.windows.disabled = layout === "3d";
+    this.layouts.querySelector<HTMLInputElement>(`[value="${layout}"]`)!.checked = true;
     this.viewer.setLayout(layout);
   }
 
@@ -104,8 +182,81 @@ export class ScanPanel {
     this.element.classList.toggle("editing", editing);
     this.correctButton.hidden = editing;
     this.keys.textContent = editing ? BRUSH_KEYS : KEYS;
-    this.layouts.querySelector<HTMLInputElement>('[value="3d"]')!.disabled = editing;
-    if (editing && this.viewer.layout === "3d") this.setLayout("axial");
+    this.layouts.querySelector<HTMLInputElement>('[value="3d"]')!.disabled = this.slabs.disabled = editing;
+    if (!editing) return;
+    if (this.viewer.layout === "3d") this.setLayout("axial");
+    this.slabs.value = SLABS[0]![0];
+    this.viewer.setSlab("none", 1);
+  }
+
+  private setScene(change: (scene: Scene) => void): void {
+    if (this.viewer.scene) change(this.viewer.scene);
+    this.viewer.redraw();
+  }
+
+  private setWindow(name: WindowName): void {
+    if (name === "custom") return;
+    this.showWindow(name);
+    this.viewer.setWindow(name === "lung" ? this.lungWindow : WINDOWS_HU[name]);
+    this.hovered(this.viewer.panes.axial, null);
+  }
+
+  /** Show which window is chosen; one that was dragged is named by its limits. */
+  private showWindow(name: WindowName): void {
+    const limits = this.viewer.scene?.window ?? this.lungWindow;
+    const names: [WindowName, string][] = [
+      ["lung", "Lung"],
+      ["lesion", "Lesion"],
+      ["mediastinum", "Mediastinum"],
+      ["bone", "Bone"],
+    ];
+    if (name === "custom") names.push(["custom", `${signed(limits[0])} … ${signed(limits[1])} HU`]);
+    this.windows.replaceChildren(...names.map(([value, text]) => h("option", { value }, text)));
+    this.windows.value = name;
+  }
+
+  private setSlab(value: string): void {
+    const [projection, thickness] = value.split(" ") as [Projection, string];
+    this.viewer.setSlab(projection, Number(thickness));
+  }
+
+  private toggleCrosshair(button: HTMLElement): void {
+    const on = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(on));
+    this.setScene((scene) => (scene.showCrosshair = on));
+  }
+
+  private toggleFullScreen(): void {
+    if (document.fullscreenElement) void document.exitFullscreen();
+    else void this.element.requestFullscreen();
+  }
+
+  /** Words in the upper corner of a pane: the HU under the pointer, and the window. */
+  private hovered(pane: Pane, hu: number | null): void {
+    const { scene } = this.viewer;
+    if (!scene) return;
+    const [low, high] = scene.window;
+    const window = `W ${Math.round(high - low)} L ${signed(Math.round((high + low) / 2))}`;
+    pane.corner.textContent = hu === null ? window : `${signed(hu)} HU · ${window}`;
+  }
+
+  /** Words in the lower corner of a pane: which slice it shows, and how thick it is. */
+  private describePane(pane: Pane): string {
+    const { scene } = this.viewer;
+    if (!scene || !this.findings) return "";
+    if (!pane.corner.textContent) this.hovered(pane, null);
+    const { first, last, count } = pane.shownSlices;
+    const { projection } = scene.slab;
+    const slab = last > first ? `${PROJECTIONS[projection]} ${((last - first + 1) * scene.grid.spacing_mm[PLANES[pane.name].normal]).toFixed(0)} ${scene.unit}` : "";
+    if (pane.name !== "axial") return [`${pane.name} ${scene.slice(pane.name) + 1} of ${count}`, slab].filter(Boolean).join(" · ");
+    const thickness = this.findings.input.slice_thickness_mm;
+    const parts = [
+      imageName(this.findings, this.fileSlice),
+      positionText(this.findings, this.fileSlice),
+      thickness === null ? "" : `${thickness} mm thick`,
+      slab,
+    ];
+    return parts.filter(Boolean).join(" · ");
   }
 
   private get fileSlice(): number {
@@ -113,8 +264,9 @@ export class ScanPanel {
   }
 
   private moved(): void {
+    if (!this.findings) return;
     const slice = this.fileSlice;
-    const text = this.describeSlice(slice);
+    const text = describeSlice(this.findings, slice);
     this.slider.value = String(slice);
     this.slider.setAttribute("aria-valuetext", text);
     this.sliceText.textContent = text;
@@ -130,103 +282,39 @@ export class ScanPanel {
 
   private handleOwnKey(event: KeyboardEvent): boolean {
     if (event.ctrlKey || event.metaKey) return false;
-    const steps: Record<string, number> = {
-      ...{ ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 },
-      ...{ PageUp: 10, PageDown: -10, Home: -1e6, End: 1e6 },
-    };
-    const rotations: Record<string, [number, number]> = {
-      ArrowLeft: [-ROTATION_DEGREES, 0],
-      ArrowRight: [ROTATION_DEGREES, 0],
-      ArrowUp: [0, ROTATION_DEGREES],
-      ArrowDown: [0, -ROTATION_DEGREES],
-    };
-    const rotation = this.viewer.layout === "3d" ? rotations[event.key] : undefined;
-    const step = steps[event.key];
-    if (rotation) this.viewer.rotate(...rotation);
-    else if (step !== undefined) this.step(step);
-    else if (event.key === "+" || event.key === "=") this.viewer.zoom(1);
-    else if (event.key === "-") this.viewer.zoom(-1);
-    else if (event.key === "0") this.viewer.zoom(0);
-    else if (event.key === "l" || event.key === "c") {
-      (this.element.querySelector(event.key === "l" ? "#lesion" : "#contour") as HTMLInputElement).click();
-    } else return false;
+    const { viewer } = this;
+    const isRendering = event.target === viewer.rendering.canvas;
+    const rotation = ROTATIONS[event.key];
+    if (isRendering && rotation) viewer.rendering.rotate(...rotation);
+    else if (event.key in SCROLLS) viewer.scroll(viewer.focusedPane, SCROLLS[event.key]!);
+    else if (event.key in STEPS) this.goToFileSlice(this.fileSlice + STEPS[event.key]!);
+    else if (event.key === "+" || event.key === "=") viewer.zoom(1);
+    else if (event.key === "-") viewer.zoom(-1);
+    else if (event.key === "0") viewer.zoom(0);
+    else if (event.key in WINDOW_KEYS) this.setWindow(WINDOW_KEYS[event.key]!);
+    else {
+      const control = this.element.querySelector<HTMLElement>(CONTROL_KEYS[event.key.toLowerCase()] ?? "none");
+      if (!control) return false;
+      control.click();
+    }
     return true;
   }
-
-  /** Move by slices of the file, so that keys, slider and chart run the same way. */
-  private step(by: number): void {
-    this.goToFileSlice(Math.min(this.fileSlices.length - 1, Math.max(0, this.fileSlice + by)));
-  }
-
-  private handleWheel(event: WheelEvent): void {
-    if (!event.ctrlKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    this.viewer.zoom(event.deltaY < 0 ? 1 : -1);
-  }
-
-  private zoomButtons(): HTMLElement {
-    const button = (text: string, label: string, direction: 1 | -1 | 0): HTMLElement =>
-      h("button", { type: "button", "aria-label": label, click: () => this.viewer.zoom(direction) }, text);
-    return h(
-      "div",
-      { class: "group", role: "group", "aria-label": "Zoom" },
-      button("−", "Zoom out", -1),
-      button("+", "Zoom in", 1),
-      button("Fit", "Fit the whole slice", 0),
-    );
-  }
-
-  private lesionControls(): HTMLElement[] {
-    const checkbox = (id: string, text: string, checked: boolean, change: (on: boolean) => void): HTMLElement =>
-      h(
-        "label",
-        {},
-        h("input", {
-          type: "checkbox",
-          id,
-          checked,
-          change: (event) => change((event.target as HTMLInputElement).checked),
-        }),
-        text,
-      );
-    const opacity = h("input", {
-      type: "range",
-      id: "opacity",
-      min: 10,
-      max: 100,
-      step: 5,
-      value: 50,
-      input: () => this.viewer.setLesion({ opacity: opacity.valueAsNumber / 100 }),
-    });
-    return [
-      checkbox("lesion", "Lesion", true, (visible) => this.viewer.setLesion({ visible })),
-      checkbox("contour", "Contour", false, (contour) => this.viewer.setLesion({ contour })),
-      h("label", { class: "wide short" }, "Opacity", opacity),
-    ];
-  }
 }
 
-function choice<T extends string>(
-  title: string,
-  name: string,
-  options: [T, string][],
-  chosen: (value: T) => void,
-): HTMLFieldSetElement {
-  return h(
-    "fieldset",
-    { class: "choice" },
-    h("legend", { class: "visually-hidden" }, title),
-    ...options.flatMap(([value, text], i) => [
-      h("input", {
-        type: "radio",
-        name,
-        id: `${name}-${value}`,
-        value,
-        checked: i === 0,
-        change: () => chosen(value),
-      }),
-      h("label", { for: `${name}-${value}` }, text),
-    ]),
-  );
-}
+const SCROLLS: Record<string, number> = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
+const STEPS: Record<string, number> = { ArrowRight: 1, ArrowLeft: -1, Home: -1e6, End: 1e6 };
+const WINDOW_KEYS: Record<string, WindowName> = { "1": "lung", "2": "lesion", "3": "mediastinum", "4": "bone" };
+const CONTROL_KEYS: Record<string, string> = {
+  l: "#lesion",
+  c: "#contour",
+  x: "[aria-label=Crosshair]",
+  f: "[aria-label='Full screen']",
+};
+const ROTATIONS: Record<string, [number, number]> = {
+  ArrowLeft: [-ROTATION_DEGREES, 0],
+  ArrowRight: [ROTATION_DEGREES, 0],
+  ArrowUp: [0, ROTATION_DEGREES],
+  ArrowDown: [0, -ROTATION_DEGREES],
+};
+
+const signed = (value: number): string => (value < 0 ? `−${-value}` : String(value));

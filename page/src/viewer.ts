@@ -1,170 +1,245 @@
-/** The scan on its canvas with the mask over it: what is shown of them, where, and how. */
+/** Three planes and a 3-D view of one scan: layout, position, window, zoom. */
 
-import type { Grid, Voxel } from "./brush";
-import { fromDrawing, type MaskFile, type Order, toDrawing } from "./mask";
-import { type Layout, NiivueCanvas, type Picked, type ScanStyle, type WindowHu } from "./niivue";
+import { type BrushTarget, handleGestures, type Target, type Tool } from "./gestures";
+import { h } from "./dom";
+import { clamp, nearestVoxel, type Voxel } from "./grid";
+import { Pane } from "./pane";
+import { type PlaneName, PLANES, type Projection } from "./planes";
+import { Rendering } from "./rendering";
+import type { Scene, WindowHu } from "./scene";
 
-export type { Layout, WindowHu } from "./niivue";
+export type Layout = PlaneName | "multiplanar" | "3d";
 
-/** The lung window is the server's, so that page and report show the same. */
-export type WindowName = "lung" | "mediastinum";
-
-const MEDIASTINUM_HU: WindowHu = [-160, 240];
-const AREA_WITH_CONTOUR = 0.02; // NiiVue draws a contour only around an area that it draws
-const MIN_CONTOUR_OPACITY = 0.9; // a line of one pixel needs more opacity than an area
 const ZOOM_STEP = 1.25;
-const ZOOM_RANGE = [1, 12] as const;
+const ZOOM_RANGE = [1, 16] as const;
 
-export class Viewer {
-  private readonly nv: NiivueCanvas;
-  private file: MaskFile | null = null;
-  private order: Order | null = null;
-  private lungWindow: WindowHu | null = null;
-  private visible = true;
-  private contour = false;
-  private opacity = 0.5;
-  private currentLayout: Layout = "axial";
-  private windowName: WindowName = "lung";
-  /** Called whenever the crosshair has moved. */
+export class Viewer implements Target {
+  readonly panes: Record<PlaneName, Pane>;
+  readonly rendering = new Rendering();
+  readonly element: HTMLElement;
+  scene: Scene | null = null;
+  layout: Layout = "axial";
+  tool: Tool = matchMedia("(pointer: coarse)").matches ? "scroll" : "window";
+  brush: BrushTarget | null = null;
+  /** Called when another position is shown. */
   moved: () => void = () => {};
+  /** Called when the window was changed by dragging. */
+  windowChanged: () => void = () => {};
+  /** Called with the layout that a double click asks for. */
+  layoutAsked: (layout: Layout) => void = () => {};
+  /** Called with the voxel under the pointer and its pane; null where there is none. */
+  hovered: (pane: Pane, at: Voxel | null, point: [number, number] | null) => void = () => {};
+  /** Words for the foot of a pane. */
+  describe: (pane: Pane) => string = () => "";
+  private frame = 0;
+  private before: Layout = "multiplanar";
 
-  constructor(canvas: HTMLCanvasElement) {
-    this.nv = new NiivueCanvas(canvas, () => this.moved());
+  constructor() {
+    this.panes = { axial: new Pane("axial"), coronal: new Pane("coronal"), sagittal: new Pane("sagittal") };
+    const { axial, coronal, sagittal } = this.panes;
+    this.element = h(
+      "div",
+      { class: "panes", "data-layout": this.layout },
+      axial.element,
+      coronal.element,
+      sagittal.element,
+      this.rendering.element,
+    );
+    for (const pane of Object.values(this.panes)) handleGestures(pane, this);
+    new ResizeObserver(() => this.redraw()).observe(this.element);
   }
 
-  /** Load a scan and its mask. */
-  async show(scan: ArrayBuffer, mask: MaskFile, lungWindow: WindowHu): Promise<void> {
-    this.lungWindow = lungWindow;
-    const order = await this.nv.load(scan, this.scanStyle(lungWindow));
-    if (mask.voxels.length !== order.dims[0] * order.dims[1] * order.dims[2]) {
-      throw new Error("the mask does not fit the scan");
-    }
-    [this.file, this.order] = [mask, order];
-    this.nv.setDrawing(toDrawing(mask.voxels, order));
-    this.nv.zoomTo(1);
-    this.applyLesionStyle();
+  /** Show a scan; null shows nothing and frees its memory. */
+  show(scene: Scene | null): void {
+    this.scene = scene;
+    for (const pane of Object.values(this.panes)) pane.show(scene);
+    this.rendering.show(scene);
+    this.redraw();
   }
 
-  get sliceCount(): number {
-    return this.order?.dims[2] ?? 0;
-  }
-
-  /** The axial slice of the crosshair, from 0 at the feet. */
-  get slice(): number {
-    return Math.min(this.sliceCount - 1, Math.max(0, Math.round(this.crosshair[2])));
-  }
-
-  goToSlice(slice: number): void {
-    const [x, y] = this.crosshair;
-    this.goToVoxel([x, y, Math.min(this.sliceCount - 1, Math.max(0, slice))]);
-  }
-
-  get crosshair(): Voxel {
-    return this.nv.crosshair;
-  }
-
-  goToVoxel(voxel: Voxel): void {
-    this.nv.crosshair = voxel;
-    this.moved();
-  }
-
-  /** Put the crosshair on a position in the patient: left, posterior and superior in mm. */
-  goToLps(position_mm: readonly [number, number, number]): void {
-    this.nv.setCrosshairLps(position_mm);
-    this.moved();
-  }
-
-  get layout(): Layout {
-    return this.currentLayout;
+  /** Draw all panes before the next frame. */
+  redraw(): void {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      for (const pane of Object.values(this.panes)) {
+        pane.draw();
+        pane.foot.textContent = this.scene ? this.describe(pane) : "";
+      }
+      this.rendering.draw();
+    });
   }
 
   setLayout(layout: Layout): void {
-    this.currentLayout = layout;
-    this.nv.setLayout(layout);
-    this.applyScanStyle();
+    this.layout = layout;
+    this.element.dataset["layout"] = layout;
+    this.redraw();
   }
 
-  setWindow(name: WindowName): void {
-    this.windowName = name;
-    this.applyScanStyle();
+  /** The pane that keys act on: the one with the focus, or the axial one. */
+  get focusedPane(): Pane {
+    const panes = Object.values(this.panes);
+    return panes.find(({ canvas }) => canvas === document.activeElement) ?? this.panes.axial;
   }
 
-  private applyScanStyle(): void {
-    if (this.lungWindow) this.nv.setStyle(this.scanStyle(this.lungWindow));
+  // Position.
+
+  /** The axial slice, from 0 at the feet. */
+  get slice(): number {
+    return this.scene?.cursor[2] ?? 0;
   }
 
-  private scanStyle(lungWindow: WindowHu): ScanStyle {
-    if (this.currentLayout === "3d") return "rendering";
-    return this.windowName === "lung" ? lungWindow : MEDIASTINUM_HU;
+  goToSlice(slice: number): void {
+    if (this.scene) this.goTo([this.scene.cursor[0], this.scene.cursor[1], slice]);
+  }
+
+  goTo(at: Voxel): void {
+    if (!this.scene) return;
+    const { scene } = this;
+    scene.cursor = nearestVoxel(scene.grid, at);
+    this.keepInSight(scene);
+    this.moved();
+    this.redraw();
+  }
+
+  /** Move the picture so that the crosshair stays on it when zoomed in. */
+  private keepInSight(scene: Scene): void {
+    if (!scene.centre) return;
+    for (const pane of Object.values(this.panes)) {
+      const { clientWidth: width, clientHeight: height } = pane.canvas;
+      const [x, y] = pane.pointOf(scene.cursor);
+      if (width && (x < 0 || y < 0 || x > width || y > height)) scene.centre = [...scene.cursor];
+    }
+  }
+
+  scroll(pane: Pane, slices: number): void {
+    if (!this.scene) return;
+    const at: Voxel = [...this.scene.cursor];
+    const { normal } = PLANES[pane.name];
+    at[normal] += normal === 1 ? -slices : slices; // up is towards the head, the front, the patient's left
+    this.goTo(at);
+  }
+
+  click(pane: Pane, x: number, y: number): void {
+    const at = pane.voxelAt(x, y);
+    if (at) this.goTo(at);
+  }
+
+  doubleClick(pane: Pane): void {
+    if (this.brush) return;
+    if (this.layout !== "multiplanar") return this.layoutAsked(this.before);
+    this.before = "multiplanar";
+    this.layoutAsked(pane.name);
+  }
+
+  hover(pane: Pane, point: [number, number] | null): void {
+    this.hovered(pane, point && pane.voxelAt(...point), point);
+  }
+
+  // Window.
+
+  setWindow(window: WindowHu): void {
+    if (!this.scene) return;
+    this.scene.window = window;
+    this.redraw();
+  }
+
+  dragWindow(dx: number, dy: number): void {
+    if (!this.scene) return;
+    const [low, high] = this.scene.window;
+    const [width, level] = [high - low, (high + low) / 2];
+    const step = Math.max(1, width / 400);
+    const [wider, higher] = [clamp(width + dx * step, 10, 5000), clamp(level + dy * step, -1500, 3000)];
+    this.setWindow([Math.round(higher - wider / 2), Math.round(higher + wider / 2)]);
+    this.windowChanged();
+  }
+
+  setSlab(projection: Projection, thickness_mm: number): void {
+    if (!this.scene) return;
+    this.scene.slab = { projection, thickness_mm };
+    this.redraw();
   }
 
   setLesion(style: { visible?: boolean; contour?: boolean; opacity?: number }): void {
-    this.visible = style.visible ?? this.visible;
-    this.contour = style.contour ?? this.contour;
-    this.opacity = style.opacity ?? this.opacity;
-    this.applyLesionStyle();
+    if (!this.scene) return;
+    Object.assign(this.scene.lesion, style);
+    this.redraw();
   }
 
-  private applyLesionStyle(): void {
-    if (!this.visible) return this.nv.setDrawingOpacity(0, null);
-    const outlined = this.contour && this.currentLayout !== "3d";
-    if (outlined) this.nv.setDrawingOpacity(AREA_WITH_CONTOUR, Math.max(MIN_CONTOUR_OPACITY, this.opacity));
-    else this.nv.setDrawingOpacity(this.opacity, null);
+  // Zoom and pan.
+
+  zoomAt(pane: Pane, factor: number, x: number, y: number): void {
+    const { scene } = this;
+    if (!scene) return;
+    const zoom = clamp(scene.zoom * factor, ...ZOOM_RANGE);
+    const at = pane.positionAt(x, y);
+    scene.centre ??= this.middle(scene);
+    scene.zoom = zoom;
+    const [centreX, centreY] = [pane.canvas.clientWidth / 2, pane.canvas.clientHeight / 2];
+    this.moveCentre(pane, at, (x - centreX) / pane.pixelsPerMm, (y - centreY) / pane.pixelsPerMm);
+    if (zoom === 1) scene.centre = null;
+    this.redraw();
   }
 
-  /** Zoom in (1) or out (-1) by a step, or show the whole slice (0). */
+  /** Zoom in (1) or out (-1) by a step around the crosshair, or show the whole slice (0). */
   zoom(direction: 1 | -1 | 0): void {
-    const factor = direction === 0 ? 1 : this.nv.zoom * ZOOM_STEP ** direction;
-    this.nv.zoomTo(Math.min(ZOOM_RANGE[1], Math.max(ZOOM_RANGE[0], factor)));
+    const { scene, focusedPane: pane } = this;
+    if (!scene) return;
+    if (direction === 0) [scene.zoom, scene.centre] = [1, null];
+    else this.zoomAt(pane, ZOOM_STEP ** direction, ...pane.pointOf(scene.cursor));
+    this.redraw();
   }
 
-  /** Scroll by a slice in the plane that is drawn at a point of the canvas. */
-  scroll(direction: 1 | -1, x: number, y: number): void {
-    this.nv.scroll(direction, x, y);
+  pan(pane: Pane, dx: number, dy: number): void {
+    const { scene } = this;
+    if (!scene?.centre) return;
+    this.moveCentre(pane, scene.centre, dx / pane.pixelsPerMm, dy / pane.pixelsPerMm);
+    this.redraw();
   }
 
-  /** Rotate the 3D rendering by degrees. */
-  rotate(azimuth: number, elevation: number): void {
-    this.nv.rotate(azimuth, elevation);
+  private middle(scene: Scene): Voxel {
+    return scene.grid.dims.map((n) => (n - 1) / 2) as Voxel;
   }
 
-  /** The voxel at a point of the canvas, in CSS pixels; null outside the slices. */
-  pick(x: number, y: number): Picked | null {
-    return this.nv.pick(x, y);
+  /** Put the middle of a pane at a distance in mm to the left of and above a position. */
+  private moveCentre(pane: Pane, at: readonly number[], right_mm: number, down_mm: number): void {
+    const { scene } = this;
+    if (!scene?.centre) return;
+    const { across, down, upwards } = PLANES[pane.name];
+    const { dims, spacing_mm } = scene.grid;
+    const centre: Voxel = [...scene.centre];
+    centre[across] = clamp(at[across]! - right_mm / spacing_mm[across]!, 0, dims[across]! - 1);
+    centre[down] = clamp(at[down]! - ((upwards ? -1 : 1) * down_mm) / spacing_mm[down]!, 0, dims[down]! - 1);
+    scene.centre = centre;
   }
 
-  /** The point of the canvas, in CSS pixels, at which a voxel is drawn; null where its slice is not shown. */
-  pointOf(voxel: Voxel): { x: number; y: number } | null {
-    return this.nv.pointOf(voxel);
+  // Measuring.
+
+  measure(pane: Pane, from: [number, number], to: [number, number], isOver: boolean): void {
+    const { scene } = this;
+    if (!scene) return;
+    const ends = [from, to].map(([x, y]) => {
+      const at = pane.positionAt(x, y);
+      return at.map((n, axis) => clamp(n, -0.5, scene.grid.dims[axis]! - 0.5)) as Voxel;
+    }) as [Voxel, Voxel];
+    const ruler = { plane: pane.name, slice: scene.slice(pane.name), from: ends[0], to: ends[1] };
+    pane.draft = isOver ? null : ruler;
+    if (isOver) scene.rulers.push(ruler);
+    this.redraw();
   }
 
-  /** Start to pan at a point of the canvas; call the returned function with each new point. */
-  panFrom(x: number, y: number): (x: number, y: number) => void {
-    return this.nv.panFrom(x, y);
+  removeRulers(): void {
+    if (!this.scene) return;
+    this.scene.rulers = [];
+    this.redraw();
   }
 
-  /** The voxels of the mask that is drawn; after a change to them, call `updateDrawing`. */
-  get drawing(): Uint8Array {
-    return this.nv.drawing;
-  }
+  // The mask.
 
-  get grid(): Grid {
-    return this.nv.grid;
-  }
-
-  /** Redraw the mask in the slices from `first` to `last`. */
-  updateDrawing(first: number, last: number): void {
-    this.nv.updateDrawing(first, last);
-  }
-
-  /** The mask as it is drawn, in the order of its file. */
-  mask(): { file: MaskFile; voxels: Uint8Array<ArrayBuffer> } {
-    return { file: this.file!, voxels: fromDrawing(this.drawing, this.order!) };
-  }
-
-  /** Draw the mask as it was loaded. */
-  restore(): void {
-    this.drawing.set(toDrawing(this.file!.voxels, this.order!));
-    this.updateDrawing(0, this.sliceCount - 1);
+  /** Draw the mask anew after a change to its voxels. */
+  maskChanged(): void {
+    if (!this.scene) return;
+    this.scene.maskVersion++;
+    this.redraw();
   }
 }

@@ -1,8 +1,8 @@
 import { expect, it } from "vitest";
-import { type Findings, requestError } from "../src/api";
+import { type Findings, type Job, requestError } from "../src/api";
 import { groupIntoScans, tooLarge } from "../src/grouping";
 import { roundUp } from "../src/profile";
-import { hours, describeLimits, rounded, size, unknownBurden } from "../src/format";
+import { describeLimits, describeSlice, hours, jobState, positionText, rounded, sentence, size, unknownBurden } from "../src/format";
 
 const file = (path: string, bytes = 10) => ({ path, file: { size: bytes } as File });
 const shapes = (...paths: string[]) =>
@@ -10,10 +10,44 @@ const shapes = (...paths: string[]) =>
 
 it("makes one scan of each volume, of each folder, and of all loose images", () => {
   expect(shapes("a.nii.gz", "b.nii", "c.zip")).toEqual([["a.nii.gz", 1], ["b.nii", 1], ["c.zip", 1]]);
-  expect(shapes("ct/IM1", "ct/more/IM2", "other/IM1")).toEqual([["2 files", 2], ["IM1", 1]]);
+  expect(shapes("ct/IM1", "ct/more/IM2", "other/IM1")).toEqual([["ct", 2], ["IM1", 1]]);
   expect(shapes("1.png", "2.JPG", "IM1", "IM2")).toEqual([["2 files", 2], ["2 files", 2]]);
   expect(shapes("ct/a.nii.gz", "ct/.DS_Store", "__MACOSX/ct/a", ".hidden")).toEqual([["a.nii.gz", 1]]);
   expect(groupIntoScans([file("empty.nii", 0)])).toEqual([]);
+});
+
+it("makes one scan of a CD, without its programs and texts", () => {
+  const disc = ["DICOMDIR", "AUTORUN.INF", "VIEWER/viewer.exe", "VIEWER/logo.png", "README.TXT", "DICOM/S1/IM1", "DICOM/S2/IM1"];
+  const scans = (files: string[]) => groupIntoScans(files.map((path) => file(path)));
+  expect(scans(disc).map(({ files }) => files.map(({ path }) => path))).toEqual([["DICOM/S1/IM1", "DICOM/S2/IM1"]]);
+  expect(scans(disc)[0]!.label).toBe("disc");
+  const inFolder = scans(disc.map((path) => `cd/${path}`));
+  expect(inFolder.map(({ label, files }) => [label, files.length])).toEqual([["cd", 2]]);
+  expect(shapes("ct/IM1", "ct/IM2", "ct/report.pdf")).toEqual([["ct", 2]]);
+});
+
+it("numbers slices as other viewers do, with their height", () => {
+  const findings = {
+    input: { image_numbers: [2, 1], slice_positions_mm: [-10.25, 3] },
+    profile: { unit: "ml", lesion: [0, 1.5], lung: [0, 6] },
+    slices: 2,
+  } as unknown as Findings;
+  expect(describeSlice(findings, 0)).toBe("image 2 of 2: no lesion");
+  expect(describeSlice(findings, 1)).toBe("image 1 of 2: lesion 1.50 ml, 25 % of the lung");
+  expect(positionText(findings, 0)).toBe("−10.3 mm");
+  findings.input.image_numbers = [131, 132];
+  expect(describeSlice(findings, 0)).toBe("image 131: no lesion");
+});
+
+it("names the stage of a job, and slices only where they are counted", () => {
+  const running = (progress: Job["progress"]) => jobState({ status: "running", progress } as Job);
+  expect(running(null)).toBe("starting");
+  expect(running({ stage: "lungs", done: 0, total: 0 })).toBe("finding the lungs");
+  expect(running({ stage: "lesions", done: 3, total: 9 })).toBe("finding the lesions: slice 3 of 9");
+});
+
+it("leaves options of the command line out of sentences", () => {
+  expect(sentence("series 2 was chosen (--series NUMBER takes another)")).toBe("Series 2 was chosen.");
 });
 
 it("refuses scans that the server would refuse as too large", () => {

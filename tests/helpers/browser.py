@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = Path("/usr/bin/chromium")
+AXIAL = ".pane[data-plane=axial] canvas"
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
     *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL2 without a graphics card
 )
-SCAN_LIMIT_MS = 60_000  # for processing a scan on two busy cores
+SCAN_LIMIT_MS = 240_000  # for processing a scan on two busy cores
 
 
 @contextmanager
@@ -98,7 +99,7 @@ class Tab:
     def screenshot(self) -> NDArray[np.int16]:
         """Return (y, x, rgb) of the scan as it is shown."""
         self.wait_for_frame()
-        png = self.page.locator(".scan canvas").screenshot()
+        png = self.page.locator(".panes").screenshot()
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.int16)
 
     def slice_shown(self) -> int:
@@ -115,6 +116,7 @@ class Tab:
 def tab(browser: Browser, url: str, **context: Any) -> Iterator[Tab]:
     """Open a tab with a profile of its own; at its end there must be no error and no request to another origin."""
     profile = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context})
+    profile.set_default_timeout(SCAN_LIMIT_MS)
     opened = Tab(profile.new_page(), url)
     try:
         yield opened

@@ -1,11 +1,15 @@
 """Engines without weights, and a segmenter that needs no model file."""
 
+from hashlib import blake2b
+
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.inference.engine import EngineCard
+from groundglass.inference.engine import Engine, EngineCard
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.segmenter import Segmenter
+
+REMEMBERED = 1000  # batches of images: some 200 MB of the lung network's results
 
 
 class FakeEngine:
@@ -30,6 +34,23 @@ class RecordingEngine(FakeEngine):
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         self.inputs.append(images)
         return np.full_like(images[:, :1], -9)
+
+
+class RememberingEngine:
+    """An engine that computes the same images only once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.card = engine.card
+        self._engine = engine
+        self._logits: dict[bytes, NDArray[np.float32]] = {}
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        key = blake2b(np.array(images.shape).tobytes() + images.tobytes()).digest()
+        if key not in self._logits:
+            if len(self._logits) == REMEMBERED:
+                self._logits.pop(next(iter(self._logits)), None)
+            self._logits[key] = self._engine.run(images)
+        return self._logits[key]
 
 
 def fake_segmenter() -> Segmenter:

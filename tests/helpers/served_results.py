@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from helpers.server import Server
 
@@ -26,8 +27,9 @@ def slice_numbers(server: Server, job: str) -> list[int]:
 
 
 def nifti_image(server: Server, path: str) -> Any:
-    """Return a .nii.gz as nibabel's image."""
-    return nib.Nifti1Image.from_bytes(gzip.decompress(download(server, path)))
+    """Return a .nii or .nii.gz as nibabel's image."""
+    content = download(server, path)
+    return nib.Nifti1Image.from_bytes(gzip.decompress(content) if path.endswith(".gz") else content)
 
 
 def view_slices(server: Server, job: str, name: str) -> tuple[NDArray[Any], tuple[float, float]]:
@@ -36,17 +38,23 @@ def view_slices(server: Server, job: str, name: str) -> tuple[NDArray[Any], tupl
     Args:
         server: The server.
         job: Id of the job.
-        name: `scan` (HU) or `lesions` (class of each voxel).
+        name: `scan` (HU), `lesions` (class of each voxel) or `lungs` (1 right, 2 left).
 
     Returns:
         (z, y, x) from feet to head, front to back, right to left; and mm along (y, x).
     """
-    image = nib.as_closest_canonical(nifti_image(server, f"{job}/view/{name}.nii.gz"))
+    file = "scan.nii" if name == "scan" else f"{name}.nii.gz"
+    image = nib.as_closest_canonical(nifti_image(server, f"{job}/view/{file}"))
     dx, dy, _ = image.header.get_zooms()
     return np.asarray(image.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1], (float(dy), float(dx))
 
 
-def foreground_positions_mm(mask: Any) -> set[tuple[float, ...]]:
-    """Return the positions of the foreground voxels of a mask in the patient, rounded to tenths of mm."""
-    voxels = np.argwhere(np.asarray(mask.dataobj) != 0)
-    return {tuple(np.round(position, 1) + 0.0) for position in nib.affines.apply_affine(mask.affine, voxels)}
+def is_same_foreground(one: Any, other: Any) -> bool:
+    """Return whether the foreground voxels of two masks lie at the same positions in the patient, to 0.05 mm."""
+    positions = [
+        nib.affines.apply_affine(mask.affine, np.argwhere(np.asarray(mask.dataobj) != 0)) for mask in (one, other)
+    ]
+    if len(positions[0]) != len(positions[1]):
+        return False
+    distances_mm, nearest = cKDTree(positions[1]).query(positions[0])
+    return bool(np.max(distances_mm) < 0.05 and np.unique(nearest).size == len(positions[0]))

@@ -48,7 +48,7 @@ class Server:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-c", code, "serve", *options], stdout=log, stderr=log)
         log_start = self.log.stat().st_size
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()
             found = re.findall(r"http://127\.0\.0\.1:\d+", self.log.read_text()[log_start:])
@@ -61,7 +61,7 @@ class Server:
     def client(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=30, trust_env=False, **options)
 
-    def wait_until(self, condition: Callable[[httpx.Client], Any], limit_s: float = 60) -> Any:
+    def wait_until(self, condition: Callable[[httpx.Client], Any], limit_s: float = 300) -> Any:
         """Poll a condition until it holds, and return its value."""
         end = time.monotonic() + limit_s
         with self.client() as client:
@@ -102,7 +102,7 @@ class Server:
         assert response.status_code == 200, response.text
         return dict(response.json())
 
-    def wait_for_job(self, job_id: str, limit_s: float = 90) -> dict[str, Any]:
+    def wait_for_job(self, job_id: str, limit_s: float = 300) -> dict[str, Any]:
         """Wait until a job is done or failed, and return it."""
 
         def finished(client: httpx.Client) -> dict[str, Any] | None:

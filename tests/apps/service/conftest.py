@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """A function that starts a server with further arguments; all of them end with the test."""
+def start_server(grey_band_model: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """A function that starts a server with further arguments; all of them end with the test.
+
+    Its model needs no time; with `bundled` it is the bundled one, which takes a second for ten slices.
+    """
     servers: list[Server] = []
 
-    def start(*arguments: str, folder: Path | None = None) -> Server:
-        server = Server(folder or tmp_path / "store", arguments, tmp_path / f"log-{len(servers)}")
+    def start(*arguments: str, folder: Path | None = None, bundled: bool = False) -> Server:
+        model = () if bundled else ("--model", str(grey_band_model))
+        server = Server(folder or tmp_path / "store", (*model, *arguments), tmp_path / f"log-{len(servers)}")
         servers.append(server)
         server.start()
         return server
@@ -34,10 +38,10 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server shared by the tests of a module."""
+def server(grey_band_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server shared by the tests of a module; its model needs no time."""
     folder = tmp_path_factory.mktemp("server")
-    server = Server(folder / "store", (), folder / "log")
+    server = Server(folder / "store", ("--model", str(grey_band_model)), folder / "log")
     server.start()
     yield server
     assert server.stop() == 0
@@ -53,9 +57,9 @@ def scan_file(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def long_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scan whose processing takes some seconds."""
+    """A scan whose processing by the bundled model takes some seconds."""
     path = tmp_path_factory.mktemp("long") / "long.nii.gz"
-    nifti.write_scan(chest_phantom(shape=(90, 144, 190)).scan, path)
+    nifti.write_scan(chest_phantom(shape=(60, 144, 190)).scan, path)
     return path
 
 

@@ -19,9 +19,13 @@ import pydicom
 import pytest
 from PIL import Image
 
+from groundglass.apps.service.job_states import JobStage
+from groundglass.inference.model_card import BUNDLED
+from groundglass.inference.open_model import open_model
+from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import segment
+from groundglass.report.analysis import Analysis, segment
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.scan.phantom import Phantom, chest_phantom
@@ -52,11 +56,21 @@ def done(server: Server, scan_file: Path) -> dict[str, Any]:
     return server.wait_for_job(sent.json()["id"])
 
 
+@pytest.fixture(scope="module")
+def segmenter(grey_band_model: Path) -> Segmenter:
+    """The model of the server."""
+    return open_model(grey_band_model)
+
+
+@pytest.fixture(scope="module")
+def expected(scan_file: Path, segmenter: Segmenter) -> Analysis:
+    return segment(read_scan(scan_file), segmenter)
+
+
 def test_a_nifti_gives_the_same_results_as_segment(
-    server: Server, done: dict[str, Any], scan_file: Path, tmp_path: Path
+    server: Server, done: dict[str, Any], expected: Analysis, tmp_path: Path
 ) -> None:
     assert done["status"] == "done", done
-    expected = segment(read_scan(scan_file))
     assert done["summary"] == expected.findings.summary
     assert [file["name"] for file in done["files"]] == ["lesions.nii.gz", "findings.json", "preview.png", "report.html"]
     url = f"/api/jobs/{done['id']}"
@@ -68,16 +82,16 @@ def test_a_nifti_gives_the_same_results_as_segment(
         for file in done["files"]:
             answer = client.get(f"{url}/files/{file['name']}", params={"download": "true"})
             assert len(answer.content) == file["bytes"]
-            assert answer.headers["content-disposition"] == f'attachment; filename="{file["name"]}"'
+            assert answer.headers["content-disposition"] == f'attachment; filename="ct-{file["name"]}"'
     assert findings["lesion_volume_ml"] == expected.findings.lesion_volume_ml
     assert not findings["corrected_by_hand"]
 
 
 def test_the_view_holds_the_upright_scan_and_its_lesions(
-    server: Server, done: dict[str, Any], scan_file: Path, tmp_path: Path
+    server: Server, done: dict[str, Any], expected: Analysis, tmp_path: Path
 ) -> None:
-    url, expected = f"/api/jobs/{done['id']}/view", segment(read_scan(scan_file))
-    scan = read_scan(save(server, f"{url}/scan.nii.gz", tmp_path / "scan.nii.gz"))
+    url = f"/api/jobs/{done['id']}/view"
+    scan = read_scan(save(server, f"{url}/scan.nii", tmp_path / "scan.nii"))
     lesions = read_scan(save(server, f"{url}/lesions.nii.gz", tmp_path / "lesions.nii.gz"))
     assert scan.values.dtype == np.int16
     assert np.abs(scan.values - np.stack(list(expected.segmented.hu))).max() <= 0.5
@@ -90,16 +104,18 @@ def test_the_view_holds_the_upright_scan_and_its_lesions(
     assert numbers == expected.segmented.view.slice_numbers.tolist()
 
 
-def test_a_dicom_folder_in_any_order_gives_dicom_results(server: Server, phantom: Phantom, tmp_path: Path) -> None:
+def test_a_dicom_folder_in_any_order_gives_dicom_results(
+    server: Server, segmenter: Segmenter, phantom: Phantom, tmp_path: Path
+) -> None:
     files = write_series(phantom.scan, tmp_path / "series")
     random.Random(0).shuffle(files)
     sent = server.post(*((f"CT/../../{i}/{file.name}", file.read_bytes()) for i, file in enumerate(files)))
     job = server.wait_for_job(sent.json()["id"])
     assert job["status"] == "done", job
-    assert job["label"] == f"{len(files)} files"
+    assert job["label"] == "CT"
     assert {"lesions.dcm", "findings.dcm"} <= {file["name"] for file in job["files"]}
     mask = read_scan(save(server, f"/api/jobs/{job['id']}/files/lesions.nii.gz", tmp_path / "mask.nii.gz"))
-    assert np.array_equal(mask.values > 0, segment(read_scan(tmp_path / "series")).lesions.voxels)
+    assert np.array_equal(mask.values > 0, segment(read_scan(tmp_path / "series"), segmenter).lesions.voxels)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +128,7 @@ def test_a_dicom_folder_in_any_order_gives_dicom_results(server: Server, phantom
 def test_names_in_any_character_set_come_through_the_server(server: Server, kind: str, tmp_path: Path) -> None:
     """They are in the results for the PACS alone, as they are to be read."""
     _, raw, name = SETS[kind]
-    files = write_named_series(chest_phantom(shape=(8, 72, 96)).scan, tmp_path / "series", kind)
+    files = write_named_series(chest_phantom(shape=(6, 72, 96)).scan, tmp_path / "series", kind)
     sent = server.post(*((f"{name}/{file.name}", file.read_bytes()) for file in files))
     job = server.wait_for_job(sent.json()["id"])
     assert job["status"] == "done", job
@@ -149,7 +165,7 @@ def test_images_are_read_in_the_natural_order_of_their_names(server: Server, pha
 
 @pytest.mark.parametrize("axes", ["as they are", "turned"])
 def test_a_correction_is_a_job_of_its_own(
-    server: Server, done: dict[str, Any], scan_file: Path, tmp_path: Path, axes: str
+    server: Server, done: dict[str, Any], expected: Analysis, tmp_path: Path, axes: str
 ) -> None:
     lesions = read_scan(save(server, f"/api/jobs/{done['id']}/view/lesions.nii.gz", tmp_path / "lesions.nii.gz"))
     drawn = lesions.values.copy()
@@ -170,8 +186,7 @@ def test_a_correction_is_a_job_of_its_own(
         before = client.get(f"/api/jobs/{done['id']}/findings").json()
         lung, lesion = findings["profile"]["lung"], findings["profile"]["lesion"]
     mask = read_scan(save(server, f"/api/jobs/{job['id']}/files/lesions.nii.gz", tmp_path / "mask.nii.gz"))
-    scan = segment(read_scan(scan_file))
-    assert np.array_equal(scan.segmented.view.to_axial(mask.values), drawn)
+    assert np.array_equal(expected.segmented.view.to_axial(mask.values), drawn)
     assert findings["corrected_by_hand"]
     assert findings["warnings"][0] == "the lesions were corrected by hand"
     assert 0 < findings["lesion_volume_ml"] < before["lesion_volume_ml"]
@@ -224,7 +239,8 @@ def test_an_unreadable_file_fails_with_a_reason_that_names_no_folder(server: Ser
             assert client.get(f"/api/jobs/{job['id']}/files/report.html").status_code == 409
 
 
-def test_events_follow_a_job_to_its_end(server: Server, long_scan: Path) -> None:
+def test_events_follow_a_job_of_the_bundled_model_to_its_end(start_server: Start, long_scan: Path) -> None:
+    server = start_server(bundled=True)
     job_id = server.post(long_scan).json()["id"]
     with server.client() as client, client.stream("GET", f"/api/jobs/{job_id}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -232,9 +248,15 @@ def test_events_follow_a_job_to_its_end(server: Server, long_scan: Path) -> None
     states = [job["status"] for job in jobs]
     assert states[-1] == "done"
     assert states == sorted(states, key=["queued", "running", "done"].index)
-    slices = [job["progress"]["done"] for job in jobs if job["progress"]]
+    progress = [job["progress"] for job in jobs if job["progress"]]
+    stages = [list(JobStage).index(each["stage"]) for each in progress]
+    assert len(set(stages)) > 2
+    assert stages == sorted(stages)
+    slices = [each["done"] for each in progress if each["stage"] == JobStage.LESIONS]
     assert len(set(slices)) > 3
     assert slices == sorted(slices)
+    with server.client() as client:
+        assert client.get(f"/api/jobs/{job_id}/findings").json()["model"]["name"] == BUNDLED
 
 
 FORM = "multipart/form-data; boundary=x"
@@ -273,7 +295,9 @@ def test_a_client_that_disconnects_leaves_no_files_and_frees_its_slot(server: Se
             line.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n{part}".encode())
             wait_until(lambda: client.get("/api/limits").json()["free"] == free - 1)
         wait_until(lambda: client.get("/api/limits").json()["free"] == free)
-    wait_until(lambda: not list((server.folder / "incoming").iterdir()))
+        wait_until(lambda: not list((server.folder / "incoming").iterdir()))
+        client.get("/healthz")
+    assert "ClientDisconnect" not in server.log.read_text()  # no traceback: clients must not fill the log
 
 
 def test_unknown_jobs_and_files_are_404(server: Server, done: dict[str, Any]) -> None:
@@ -292,7 +316,7 @@ def test_unknown_jobs_and_files_are_404(server: Server, done: dict[str, Any]) ->
 def test_a_job_can_be_deleted_while_it_waits_runs_or_is_done(
     start_server: Start, scan_file: Path, long_scan: Path
 ) -> None:
-    server = start_server()
+    server = start_server(bundled=True)
     running, waiting = (server.post(long_scan).json()["id"] for _ in range(2))
     last = server.post(scan_file).json()["id"]
     server.wait_until(lambda _: server.job(running)["progress"])
@@ -311,7 +335,7 @@ def test_a_job_can_be_deleted_while_it_waits_runs_or_is_done(
 
 
 def test_a_killed_server_loses_no_accepted_scan(start_server: Start, scan_file: Path, long_scan: Path) -> None:
-    server = start_server()
+    server = start_server(bundled=True)
     accepted = [server.post(file).json()["id"] for file in (long_scan, scan_file, scan_file)]
     server.wait_until(lambda _: server.job(accepted[0])["progress"])
     (server.folder / "incoming" / ("0" * 32)).mkdir()  # as left by an upload that was interrupted
@@ -328,7 +352,7 @@ def test_a_killed_server_loses_no_accepted_scan(start_server: Start, scan_file: 
 
 @pytest.mark.slow
 def test_a_stopped_server_continues_its_queue_when_restarted(start_server: Start, long_scan: Path) -> None:
-    server = start_server()
+    server = start_server(bundled=True)
     job_ids = [server.post(long_scan).json()["id"] for _ in range(2)]
     server.wait_until(lambda _: server.job(job_ids[0])["progress"])
     assert server.stop() == 0
@@ -338,7 +362,7 @@ def test_a_stopped_server_continues_its_queue_when_restarted(start_server: Start
 
 @pytest.mark.slow
 def test_server_and_scan_survive_the_death_of_the_worker(start_server: Start, scan_file: Path, long_scan: Path) -> None:
-    server = start_server()
+    server = start_server(bundled=True)
     job_id, next_id = (server.post(file).json()["id"] for file in (long_scan, scan_file))
     server.wait_until(lambda _: server.job(job_id)["progress"])
     os.kill(server.worker_pid(), signal.SIGKILL)
@@ -347,7 +371,7 @@ def test_server_and_scan_survive_the_death_of_the_worker(start_server: Start, sc
 
 
 def test_a_scan_that_exceeds_the_time_limit_fails(start_server: Start, scan_file: Path, long_scan: Path) -> None:
-    server = start_server("--time-limit", "1")
+    server = start_server("--time-limit", "1", bundled=True)
     job_id, next_id = (server.post(file).json()["id"] for file in (long_scan, scan_file))
     job = server.wait_for_job(job_id)
     assert job["status"] == "failed"

@@ -3,16 +3,20 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from contextlib import closing
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from groundglass.apps.service import jobs as jobs_module
 from groundglass.apps.service.dispatch import Dispatcher
-from groundglass.apps.service.jobs import JobStatus, JobStore
+from groundglass.apps.service.job_states import JobStatus
+from groundglass.apps.service.jobs import JobStore
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.storage import ServiceStorage
+from groundglass.errors import OutputError
 from groundglass.workers import Worker, WorkerStartError
 from helpers.factories import make_instant_job
 from helpers.scripted_worker import wait_until
@@ -62,7 +66,10 @@ ERRORS = [sqlite3.OperationalError("database is locked"), OSError(28, "No space 
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        *((JobStore, name) for name in ("start_next", "finish", "get", "expired_ids", "requeue_unprocessed")),
+        *(
+            (JobStore, name)
+            for name in ("start_next", "finish", "get", "pass_time", "expired_ids", "requeue_unprocessed")
+        ),
         (ServiceMetrics, "record_job_end"),
     ],
 )
@@ -78,8 +85,15 @@ def test_a_job_is_done_once_whatever_fails_meanwhile(
     assert jobs.count_by_status() == {"queued": 0, "running": 0, "done": 2, "failed": 0}
 
 
-@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), WorkerStartError("no worker process")])
-def test_a_job_waits_while_no_process_can_be_started(
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(24, "Too many open files"),
+        WorkerStartError("no worker process"),
+        OutputError("lesions.nii.gz cannot be written: No space left on device; make room"),
+    ],
+)
+def test_a_job_waits_while_no_process_can_be_started_or_no_result_be_written(
     dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     dispatcher.start()
@@ -170,3 +184,63 @@ def test_a_job_keeps_its_files_if_the_database_cannot_forget_it(
         dispatcher.remove(ONE)
     assert jobs.get(ONE) is not None
     assert storage.scan_ids() == [ONE]
+
+
+def add_done(jobs: JobStore, job_id: str) -> None:
+    jobs.add(job_id, "a scan")
+    jobs.start_next()
+    jobs.finish(job_id, "no lesion", ())
+
+
+def test_results_are_deleted_after_the_time_for_which_they_are_kept(dispatcher: Dispatcher, jobs: JobStore) -> None:
+    """The scans of this server are kept for an hour."""
+    add_done(jobs, ONE)
+    jobs.pass_time(1800.0)
+    add_done(jobs, OTHER)
+    jobs.pass_time(1799.0)
+    dispatcher._sweep()
+    assert jobs.ids() == {ONE, OTHER}
+    jobs.pass_time(2.0)
+    dispatcher._last_sweep = None
+    dispatcher._sweep()
+    assert jobs.ids() == {OTHER}
+
+
+@pytest.mark.parametrize("hours", [24, -24, 9600])
+def test_a_clock_that_is_set_deletes_no_results_also_if_the_server_starts_anew(
+    dispatcher: Dispatcher, jobs: JobStore, storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    add_done(jobs, ONE)
+    dispatcher._sweep()
+    monkeypatch.setattr(jobs_module, "datetime", clock_at(hours))
+    monkeypatch.setattr("groundglass.apps.service.dispatch.SWEEP_EVERY_S", 0.0)
+    dispatcher._sweep()
+    with closing(JobStore(storage.database, timedelta(hours=1))) as after_a_start:
+        after_a_start.pass_time(None)
+        assert not after_a_start.expired_ids()
+        for _ in range(25):  # a pause counts up to a twentieth
+            monkeypatch.setattr(jobs_module, "datetime", clock_at(hours := hours + 2))
+            after_a_start.pass_time(None)
+        assert after_a_start.expired_ids() == [ONE]
+
+
+def test_a_database_of_an_earlier_version_keeps_the_age_of_its_results(storage: ServiceStorage) -> None:
+    with closing(JobStore(storage.database, timedelta(hours=1))) as before:
+        add_done(before, ONE)
+        add_done(before, OTHER)
+    with sqlite3.connect(storage.database) as database:
+        database.execute("update jobs set finished = ? where id = ?", ("2020-01-01T00:00:00+00:00", ONE))
+        database.execute("alter table jobs drop column kept_s")
+    with closing(JobStore(storage.database, timedelta(hours=1))) as after:
+        assert after.expired_ids() == [ONE]
+
+
+def clock_at(hours: float) -> type[datetime]:
+    """Return `datetime` with a clock that is ahead by some hours."""
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Shifted":
+            return cls.fromtimestamp(datetime.now(tz).timestamp() + 3600 * hours, tz)
+
+    return Shifted

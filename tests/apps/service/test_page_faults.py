@@ -71,9 +71,10 @@ def test_waiting_for_a_full_queue_can_be_cancelled(tab: Tab, scan_file: Path) ->
 
 
 def test_a_job_deleted_in_one_tab_disappears_in_another(
-    chrome: "Browser", tab: Tab, server: Server, long_scan: Path
+    chrome: "Browser", start_server: Callable[..., Server], long_scan: Path
 ) -> None:
-    with open_tab(chrome, server.url) as other:
+    server = start_server(bundled=True)
+    with open_tab(chrome, server.url) as tab, open_tab(chrome, server.url) as other:
         tab.open()
         tab.drop(long_scan)
         tab.page.wait_for_selector(".running")
@@ -83,18 +84,18 @@ def test_a_job_deleted_in_one_tab_disappears_in_another(
         other.page.click("dialog button.danger")
         other.page.wait_for_selector(".welcome")
         tab.page.wait_for_selector("text=No such scan")
-    tab.errors.clear()  # 404, logged by the browser itself
+        tab.errors.clear()  # 404, logged by the browser itself
 
 
 @pytest.mark.slow
 def test_the_page_reconnects_to_a_restarted_server(
     chrome: "Browser", start_server: Callable[..., Server], long_scan: Path
 ) -> None:
-    server = start_server()
+    server = start_server(bundled=True)
     with open_tab(chrome, server.url) as tab:
         page = tab.open()
         tab.drop(long_scan)
-        page.wait_for_selector("text=/Slice [1-9]/", timeout=SCAN_LIMIT_MS)
+        page.wait_for_selector("text=/slice [1-9]/ >> nth=0", timeout=SCAN_LIMIT_MS)
         server.kill()
         page.wait_for_selector("text=The connection to the server is lost")
         server.start(int(server.url.rsplit(":", 1)[1]))

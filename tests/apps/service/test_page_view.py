@@ -47,6 +47,7 @@ def test_the_lesion_is_drawn_at_its_position(shown: Tab, server: Server, done: s
     mask, spacing_mm = view_slices(server, done, "lesions")
     z = int(np.argmax(mask.any(axis=2).sum(axis=1)))
     shown.go_to(slice_numbers(server, done)[z])
+    shown.page.uncheck("#contour")
     shown.page.fill("#opacity", "80")
     over = shown.screenshot()
     shown.page.uncheck("#lesion")
@@ -54,16 +55,20 @@ def test_the_lesion_is_drawn_at_its_position(shown: Tab, server: Server, done: s
     expected = SliceOnScreen(mask.shape[1:], spacing_mm, over.shape[:2]).resample(mask[z]) > 0
     drawn = np.abs(over - under).max(axis=2) > 20
     assert expected.sum() > 500
-    assert 2 * (drawn & expected).sum() / (drawn.sum() + expected.sum()) > 0.95
+    assert (
+        2 * (drawn & expected).sum() / (drawn.sum() + expected.sum()) > 0.9
+    )  # speckles: a pixel of rim is much of them
     red, _, blue = over[drawn].mean(axis=0)
     assert red > blue + 60
     red, _, blue = under[drawn].mean(axis=0)
     assert abs(red - blue) < 12
     shown.page.check("#lesion")
     shown.page.check("#contour")
+    shown.page.fill("#opacity", "0")
     line = np.abs(shown.screenshot() - under).max(axis=2) > 20
-    assert 0 < line.sum() < 0.5 * drawn.sum()
-    assert (line & drawn).sum() > 0.9 * line.sum()
+    assert line.sum() > 100
+    rim = ndimage.binary_dilation(drawn, iterations=2) & ~ndimage.binary_erosion(drawn, iterations=3)
+    assert (line & rim).sum() > 0.95 * line.sum()
 
 
 def assert_drawn_in_window(tab: Tab, server: Server, job: str, window: Window) -> None:
@@ -95,13 +100,14 @@ def test_the_lung_window_is_the_one_that_the_server_names(tab: Tab, server: Serv
 
 def test_windows_and_layouts_change_the_image(shown: Tab) -> None:
     lung = shown.screenshot()
-    shown.page.click("label[for=window-mediastinum]")
+    shown.page.select_option("#window", "mediastinum")
     mediastinum = shown.screenshot()
     assert mediastinum.mean() < lung.mean() - 10
-    shown.page.click("label[for=window-lung]")
+    shown.page.select_option("#window", "lung")
     assert np.abs(shown.screenshot() - lung).mean() < 1
     for layout in ("multiplanar", "3d"):
         shown.page.click(f"label[for=layout-{layout}]")
+        shown.page.wait_for_selector("text=Drag to turn", timeout=SCAN_LIMIT_MS)
         assert np.abs(shown.screenshot() - lung).mean() > 5
         assert shown.screenshot().max() > 100
     shown.page.click("label[for=layout-axial]")
@@ -111,14 +117,20 @@ def test_windows_and_layouts_change_the_image(shown: Tab) -> None:
 def test_lesions_and_profile_are_links_to_slices(shown: Tab, server: Server, done: str) -> None:
     findings = json.loads(download(server, f"{done}/findings"))
     largest = findings["largest_lesions"]
-    assert 1 < shown.page.locator(".lesions button").count() == len(largest) <= 5
+    assert 1 < shown.page.locator(".lesions .jump").count() == len(largest) <= findings["lesion_count"]
     for i in (1, 0):
-        shown.page.locator(".lesions button").nth(i).click()
-        assert abs(shown.slice_shown() - largest[i]["slice"]) <= 1
-        assert f"slice {shown.slice_shown()}: lesion" in shown.page.inner_text(".slice-text")
+        shown.page.locator(".lesions .jump").nth(i).click()
+        assert shown.slice_shown() == largest[i]["slice"]
+        number = findings["input"]["image_numbers"][shown.slice_shown()]
+        assert f"image {number} of {findings['slices']}: lesion" in shown.page.inner_text(".slice-text")
+    shown.page.click(".lesions button.sort >> text=Image")
+    images = [int(row.split("\t")[-1]) for row in shown.page.locator(".lesions tbody tr").all_inner_texts()]
+    assert images == sorted(findings["input"]["image_numbers"][lesion["slice"]] for lesion in largest)
+    shown.page.locator(".lesions .jump").first.click()
     box = shown.page.locator(".profile").bounding_box()
     assert box is not None
-    shown.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    left, right = 52, 10  # beside the axis
+    shown.page.mouse.click(box["x"] + (left + box["width"] - right) / 2, box["y"] + box["height"] / 2)
     assert abs(shown.slice_shown() - findings["slices"] / 2) < 2
     before = shown.slice_shown()
     for key, step in (("ArrowRight", 1), ("ArrowLeft", -1), ("PageUp", 10), ("PageDown", -10)):
@@ -135,7 +147,7 @@ def test_downloads_are_the_result_files(shown: Tab, server: Server, done: str) -
     for i, name in enumerate(names):
         with shown.page.expect_download() as started:
             links.nth(i).click()
-        assert started.value.suggested_filename == name
+        assert started.value.suggested_filename == f"ct-{name}"
         assert Path(started.value.path()).read_bytes() == download(server, f"{done}/files/{name}?download=1")
 
 
@@ -146,7 +158,7 @@ def test_a_dropped_dicom_folder_is_one_scan(tab: Tab, server: Server, phantom: P
     page = tab.open()
     tab.drop(tmp_path / "study")
     job = tab.wait_until_shown()
-    assert server.job(job)["label"] == page.inner_text("h1") == "32 files"
+    assert server.job(job)["label"] == page.inner_text("h1") == "study"
     assert "Mask, DICOM SEG" in page.inner_text(".downloads")
     page.goto(f"{tab.url}/#")
     page.set_input_files("#choose-folder", tmp_path / "study")
@@ -182,10 +194,10 @@ def test_deleting_asks_for_confirmation(tab: Tab, server: Server, scan_file: Pat
     job = server.wait_for_job(server.post(scan_file).json()["id"])["id"]
     page = tab.open(job)
     tab.wait_until_shown(job)
-    page.click(".job-head button")
+    page.click(".job-head >> text=Delete")
     page.keyboard.press("Escape")
     assert server.job(job)["status"] == "done"
-    page.click(".job-head button")
+    page.click(".job-head >> text=Delete")
     page.click("dialog button.danger")
     page.wait_for_selector(".welcome")
     with server.client() as client:

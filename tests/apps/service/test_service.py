@@ -16,7 +16,8 @@ from anyio.to_thread import run_sync
 from groundglass.apps.service.app import build
 from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.dispatch import Dispatcher
-from groundglass.apps.service.jobs import MAX_ATTEMPTS, JobStatus, JobStore
+from groundglass.apps.service.job_states import JobStatus
+from groundglass.apps.service.jobs import MAX_ATTEMPTS, JobStore
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.processing import ServiceWorkerFactory
 from groundglass.apps.service.service import Service

@@ -105,3 +105,16 @@ def test_an_upload_at_the_least_rate_passes(monkeypatch: pytest.MonkeyPatch) -> 
         return sum([len(chunk) async for chunk in without_stalls(slow())])
 
     assert anyio.run(run) == 20 << 18
+
+
+def test_a_scan_is_called_as_its_file_or_as_the_folder_of_its_files(tmp_path: Path) -> None:
+    def part(name: str) -> bytes:
+        return HEAD.replace(b"a.nii", name.encode()) + b"x\r\n"
+
+    labels = []
+    for number, names in enumerate((["x/ct.nii"], ["study/a/1", "study/b/2"], ["a/1", "b/1"], ["1", "2"])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        form = b"".join(part(name) for name in names)
+        labels.append(send(folder, form + b"--x--\r\n").label)
+    assert labels == ["ct.nii", "study", "2 files", "2 files"]

@@ -12,10 +12,12 @@ from starlette.staticfiles import StaticFiles
 
 from groundglass.apps.service.api_models import error_responses
 from groundglass.apps.service.guard import Guard
+from groundglass.apps.service.routes.changes import change_routes
 from groundglass.apps.service.routes.health import health_routes
 from groundglass.apps.service.routes.jobs import job_routes
 from groundglass.apps.service.routes.results import result_routes
 from groundglass.apps.service.routes.scans import scan_routes
+from groundglass.apps.service.routes.series import series_routes
 from groundglass.apps.service.routes.session import session_routes
 from groundglass.apps.service.service import Service, database_refusal
 from groundglass.apps.service.sessions import Sessions
@@ -36,7 +38,7 @@ def build(service: Service) -> FastAPI:
     app.add_middleware(Guard, config=service.config, sessions=sessions)
     app.add_exception_handler(sqlite3.Error, _refuse_for_database)
     app.include_router(session_routes(sessions))
-    for routes in (scan_routes, job_routes, result_routes, health_routes):
+    for routes in (scan_routes, job_routes, series_routes, result_routes, change_routes, health_routes):
         app.include_router(routes(service))
     _add_page(app)
     return app

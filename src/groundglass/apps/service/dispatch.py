@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundglass.apps.service.jobs import JobStore, ScanJob, is_disk_full
+from groundglass.apps.service.clock import steady_s
+from groundglass.apps.service.job_states import ScanJob
+from groundglass.apps.service.jobs import JobStore, is_disk_full
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.processing import JobResult
 from groundglass.apps.service.storage import ServiceStorage
-from groundglass.errors import GroundglassError, origin
+from groundglass.errors import GroundglassError, OutputError, origin
 from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError, WorkerStartError
 
 SWEEP_EVERY_S = 60.0
@@ -70,7 +72,7 @@ class Dispatcher:
         self._lock = threading.Lock()  # guards _current_id, _worker and _closed
         self._unrecorded: JobEnd | None = None  # the end of the current job, until it is in the database
         self._trouble = ""
-        self._last_sweep = float("-inf")
+        self._last_sweep: float | None = None  # by `steady_s`
         self._thread = threading.Thread(target=self._run, name="dispatcher")
 
     def start(self) -> None:
@@ -184,8 +186,15 @@ class Dispatcher:
 
     def _sweep(self) -> None:
         """Delete the expired jobs from time to time."""
-        if time.monotonic() - self._last_sweep > SWEEP_EVERY_S:
-            self._last_sweep = time.monotonic()
+        now = steady_s()
+        passed_s = None if self._last_sweep is None else now - self._last_sweep
+        if passed_s is None or passed_s > SWEEP_EVERY_S:
+            try:
+                self._jobs.pass_time(passed_s)
+                self._last_sweep = now
+            except sqlite3.Error as error:
+                if not is_disk_full(error):  # a full disk keeps no expired job from being deleted
+                    raise
             for job_id in self._jobs.expired_ids():
                 self.remove(job_id)
 
@@ -204,7 +213,7 @@ class Dispatcher:
             return end(f"processing took more than {self._time_limit_s:g} s, the limit of this server")
         except WorkerDiedError as error:
             return end(f"the process died twice ({error}): out of memory, or a crash on this scan")
-        except (OSError, WorkerStartError) as error:
+        except (OSError, OutputError, WorkerStartError) as error:  # OutputError: a full disk
             return end(obstacle=error)
         except GroundglassError as error:
             return end(" ".join(str(error).split()))

@@ -22,8 +22,8 @@ from groundglass.apps.service.sessions import Sessions
 MAX_BODY_BYTES = 64 << 10  # of a request that is no upload
 BODY_S = 10.0  # for such a body to arrive
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-PAGE_POLICY = (  # NiiVue's font is an image in a data: URL
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
     "trusted-types 'none'"
 )

@@ -14,85 +14,30 @@ import threading
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from groundglass.apps.service.job_states import JobStatus, ResultFile, ScanJob
 from groundglass.errors import OutputError
-from groundglass.strict_model import StrictModel
 
 MAX_ATTEMPTS = 3
 BUSY_S = 5.0  # longest wait for another process that locks the database
 _IN_USE = 1  # user_version of a database to which the scans of its folder belong
-_TABLE = """
+_MAX_PAUSE_SHARE = 0.05  # of the time for which results are kept, that may pass between two servers
+_TABLES = """
 create table if not exists jobs (
     number integer primary key autoincrement, id text unique not null, label text not null, status text not null,
     corrects text, tries integer not null default 0, submitted text not null, started text, finished text,
-    reason text, summary text, files text not null default '[]'
-)
+    reason text, summary text, files text not null default '[]', note text not null default '',
+    kept_s real not null default 0      -- seconds for which the results have been kept
+);
+create table if not exists clock (row integer primary key check (row = 1), seen text not null);
 """
-
-
-class JobStatus(StrEnum):
-    """The state of a job."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-
-
-class SliceProgress(StrictModel):
-    """Number of slices done, and of all slices."""
-
-    done: int
-    total: int
-
-
-class ResultFile(StrictModel):
-    """A result file: its path within the results folder, and its size."""
-
-    name: str
-    bytes: int
-
-
-class ScanJob(StrictModel):
-    """An uploaded scan and the state of its processing.
-
-    Attributes:
-        id: 32 random hexadecimal digits.
-        label: Name of the uploaded file, or the number of files.
-        status: State of the job.
-        position: Position in the queue, from 1, while the job waits.
-        progress: Slices done, while the job runs.
-        submitted: Time at which the scan was accepted.
-        started: Time at which the processing last started.
-        finished: Time at which the job ended.
-        expires: Time at which scan and results are deleted.
-        reason: Why the job failed.
-        corrects: Id of the job whose mask was corrected by hand, in a job that is a correction.
-        summary: The findings in one line.
-        files: The result files.
-    """
-
-    id: str
-    label: str
-    status: JobStatus
-    position: int | None
-    progress: SliceProgress | None
-    submitted: datetime
-    started: datetime | None
-    finished: datetime | None
-    expires: datetime | None
-    reason: str | None
-    corrects: str | None
-    summary: str | None
-    files: tuple[ResultFile, ...]
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the job is done or failed, so that it will not change any more."""
-        return self.status in (JobStatus.DONE, JobStatus.FAILED)
+_ADD_NOTES = "alter table jobs add column note text not null default ''"
+_ADD_KEPT = """
+alter table jobs add column kept_s real not null default 0;
+update jobs set kept_s = max(0, 86400 * (julianday('now') - julianday(finished))) where finished is not null;
+"""
 
 
 def is_disk_full(error: sqlite3.Error) -> bool:
@@ -123,7 +68,11 @@ class JobStore:
             self._writer = _connect(file)
             self._writer.execute("pragma journal_mode = wal")
             self._writer.execute("pragma synchronous = full")
-            self._writer.execute(_TABLE)
+            self._writer.executescript(_TABLES)
+            columns = {row["name"] for row in self._writer.execute("pragma table_info(jobs)")}
+            for name, addition in (("note", _ADD_NOTES), ("kept_s", _ADD_KEPT)):
+                if name not in columns:  # a database of an earlier version
+                    self._writer.executescript(addition)
             self._reader = _connect(file)
         except sqlite3.Error as error:
             raise OutputError(
@@ -177,10 +126,25 @@ class JobStore:
         """Return the ids of all jobs."""
         return {row["id"] for row in self._read("select id from jobs")}
 
+    def pass_time(self, seconds: float | None) -> None:
+        """Let time pass for the results that are kept.
+
+        Args:
+            seconds: Time since the last call. None at the first call of a server: the time since the last call of the
+                server before it, by the clock of the machine. It may have been set meanwhile, so that a pause counts
+                up to a twentieth of the time for which results are kept.
+        """
+        now = _now()
+        if seconds is None:
+            seen = self._read("select seen from clock")
+            pause = _time(now) - _time(seen[0]["seen"]) if seen else timedelta()
+            seconds = min(max(pause, timedelta()), self._keep * _MAX_PAUSE_SHARE).total_seconds()
+        self._write("insert or replace into clock (row, seen) values (1, ?)", (now,))
+        self._write("update jobs set kept_s = kept_s + ? where finished is not null", (seconds,))
+
     def expired_ids(self) -> list[str]:
         """Return the ids of the jobs whose results have been kept long enough."""
-        before = (datetime.now(UTC) - self._keep).isoformat()
-        return [row["id"] for row in self._read("select id from jobs where finished < ?", (before,))]
+        return [row["id"] for row in self._read("select id from jobs where kept_s > ?", (self._keep.total_seconds(),))]
 
     def count_queued(self) -> int:
         """Return the number of jobs that wait."""
@@ -230,6 +194,11 @@ class JobStore:
             (JobStatus.QUEUED, JobStatus.RUNNING),
         )
 
+    def describe(self, job_id: str, label: str | None, note: str | None) -> bool:
+        """Change the label and the note of a job, each unless it is None; return whether the job exists."""
+        statement = "update jobs set label = coalesce(?, label), note = coalesce(?, note) where id = ? returning id"
+        return bool(self._write(statement, (label, note, job_id)))
+
     def remove(self, job_id: str) -> bool:
         """Delete a job; return whether it existed."""
         return bool(self._write("delete from jobs where id = ? returning id", (job_id,)))
@@ -264,6 +233,7 @@ class JobStore:
             expires=finished + self._keep if finished else None,
             reason=row["reason"],
             corrects=row["corrects"],
+            note=row["note"],
             summary=row["summary"],
             files=tuple(ResultFile(**file) for file in json.loads(row["files"])),
         )

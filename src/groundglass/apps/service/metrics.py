@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from groundglass.apps.service.jobs import JobStatus, JobStore
+from groundglass.apps.service.job_states import JobStatus
+from groundglass.apps.service.jobs import JobStore
 
 _BUCKETS_S = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640)
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from groundglass.apps.service.jobs import ResultFile
+from groundglass.apps.service.job_states import JobStage, ResultFile
+from groundglass.apps.service.page_text import for_the_page
 from groundglass.apps.service.storage import JobFolder
+from groundglass.apps.service.uploaded_scan import read_mask, read_uploaded_scan
+from groundglass.apps.service.view_files import write_view
 from groundglass.errors import OUT_OF_MEMORY, FormatError, GroundglassError, InputError, OutputError, origin
-from groundglass.files import write_atomic
 from groundglass.inference.engine_config import EngineConfig
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
-from groundglass.io import nifti
-from groundglass.io.reader import read_scan
-from groundglass.report.analysis import Analysis, correct, save, segment
+from groundglass.report.analysis import Analysis, correct, segment
 from groundglass.scan.scan import Scan
 
 PROGRESS_EVERY_S = 0.2
@@ -69,8 +67,8 @@ def process_job(folder: Path, segmenter: Segmenter, max_slices: int) -> JobResul
         return _process(JobFolder(folder), segmenter, max_slices)
     except OutputError as error:
         raise OutputError(str(error).replace(f"{folder}/", "")) from None
-    except GroundglassError:
-        raise
+    except GroundglassError as error:
+        raise type(error)(for_the_page(str(error))) from None
     except MemoryError:
         raise InputError(OUT_OF_MEMORY) from None
     except Exception as error:  # its own message may quote a header of the file
@@ -80,35 +78,35 @@ def process_job(folder: Path, segmenter: Segmenter, max_slices: int) -> JobResul
 def _process(folder: JobFolder, segmenter: Segmenter, max_slices: int) -> JobResult:
     for left_over in (folder.results, folder.view):  # of an interrupted attempt
         shutil.rmtree(left_over, ignore_errors=True)
-    scan = read_scan(folder.scan)
+    folder.write_progress(JobStage.READING)
+    scan = read_uploaded_scan(folder)
     count = len(scan.values)
     if count > max_slices:
         raise FormatError(f"the scan has {count:,} slices, expected at most {max_slices:,}: split it into parts")
-    if folder.mask.exists():
-        analysis = correct(scan, read_scan(folder.mask), segmenter.card)
-    else:
-        analysis = segment(scan, segmenter, progress=_throttled(folder.write_progress, PROGRESS_EVERY_S))
-    files = save(analysis, folder.results)
-    write_view(analysis, folder.view)
+    analysis = _analyse(folder, scan, segmenter)
+    folder.write_progress(JobStage.WRITING)
+    with ThreadPoolExecutor(1) as pool:
+        viewing = pool.submit(write_view, analysis, folder.view)
+        files = analysis.save(folder.results)
+        viewing.result()
     listed = (ResultFile(name=file.relative_to(folder.results).as_posix(), bytes=file.stat().st_size) for file in files)
     return JobResult(analysis.findings.summary, tuple(listed))
 
 
-def write_view(analysis: Analysis, folder: Path) -> None:
-    """Write the images that the page shows, in upright axial slices from feet to head.
+def _analyse(folder: JobFolder, scan: Scan, segmenter: Segmenter) -> Analysis:
+    """Segment a scan, or measure it with the mask that a person has corrected or brought."""
+    folder.write_progress(JobStage.LUNGS)
+    label = folder.label.read_text(encoding="utf-8") if folder.label.exists() else None
+    if folder.mask.exists():
+        return correct(scan, read_mask(folder.mask, scan), segmenter.card, label)
 
-    `scan.nii.gz` is the scan in HU as int16; `lesions.nii.gz`, on the same grid, is 0 or the number of the lesion class
-    from 1; `slices.json` gives for each slice of the view its number in the uploaded file.
-    """
-    segmented = analysis.segmented
-    geometry = segmented.view.geometry
-    hu = np.empty(segmented.hu.shape, dtype=np.int16)
-    for target, slice_hu in zip(hu, segmented.hu, strict=True):
-        target[...] = np.rint(slice_hu.clip(-32768, 32767))
-    nifti.write_scan(Scan(hu, geometry), folder / "scan.nii.gz")
-    nifti.write_scan(Scan(np.asarray(segmented.class_map), geometry), folder / "lesions.nii.gz")
-    numbers = {"file_slice_of_view": segmented.view.slice_numbers.tolist()}
-    write_atomic(folder / "slices.json", json.dumps(numbers).encode())
+    def report_slices(done: int, total: int) -> None:
+        if done < total:
+            folder.write_progress(JobStage.LESIONS, done, total)
+        else:
+            folder.write_progress(JobStage.MEASURING)
+
+    return segment(scan, segmenter, progress=_throttled(report_slices, PROGRESS_EVERY_S), label=label)
 
 
 def _throttled(report: Callable[[int, int], None], every_s: float) -> Callable[[int, int], None]:

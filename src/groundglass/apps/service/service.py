@@ -15,7 +15,8 @@ from starlette.requests import ClientDisconnect
 
 from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.dispatch import Dispatcher
-from groundglass.apps.service.jobs import JobStatus, JobStore, ScanJob, is_disk_full, new_job_id
+from groundglass.apps.service.job_states import JobStatus, ScanJob
+from groundglass.apps.service.jobs import JobStore, is_disk_full, new_job_id
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.processing import ServiceWorkerFactory
 from groundglass.apps.service.storage import JobFolder, ServiceStorage
@@ -135,7 +136,10 @@ class Service:
             self.metrics.record_refused(refusal.status_code)
             await _drain(request)
             raise refusal from None
-        except BaseException:  # the client has disconnected
+        except ClientDisconnect:
+            self.storage.remove(job_id)
+            raise HTTPException(400, "the connection ended before the scan was complete") from None
+        except BaseException:  # the server ends
             self.storage.remove(job_id)
             raise
         finally:
@@ -150,6 +154,7 @@ class Service:
     def enqueue(self, job_id: str, upload: Upload, corrects: str | None = None) -> ScanJob:
         """Append a complete upload to the queue."""
         self.storage.accept(job_id)
+        self.storage.job_folder(job_id).label.write_text(upload.label, encoding="utf-8")
         job = self.jobs.add(job_id, upload.label, corrects)
         self.metrics.record_received(upload.size_bytes)
         self.dispatcher.wake()

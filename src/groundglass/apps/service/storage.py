@@ -4,8 +4,11 @@ jobs.sqlite, lock
 incoming/ID/    an upload that is still being received, laid out like scans/ID/
 scans/ID/
     scan        the scan: one file, or a folder of numbered files
+    label       what the scan was called when it was sent
+    wanted      the label of the DICOM series to take, where a person has chosen one
+    series.json the DICOM series of the scan, where it holds several
     mask.nii    the mask as corrected by hand, in a job that is a correction
-    progress    number of slices done and of all slices, while the job runs
+    progress    the stage, and the number of slices done and of all slices, while the job runs
     results/    what `groundglass segment` writes
     view/       the upright scan and its lesions, for the page
 """
@@ -16,7 +19,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundglass.apps.service.jobs import SliceProgress
+from groundglass.apps.service.job_states import JobProgress, JobStage
 from groundglass.errors import OutputError
 from groundglass.files import check_private, lock_folder, output_errors, write_atomic
 
@@ -33,6 +36,21 @@ class JobFolder:
         return self.path / "scan"
 
     @property
+    def label(self) -> Path:
+        """What the scan was called when it was sent, for its report."""
+        return self.path / "label"
+
+    @property
+    def wanted_series(self) -> Path:
+        """The label of the DICOM series to take; missing where the rule of `dicom_series` decides."""
+        return self.path / "wanted"
+
+    @property
+    def series(self) -> Path:
+        """The DICOM series of the scan as JSON; missing where there are no several."""
+        return self.path / "series.json"
+
+    @property
     def mask(self) -> Path:
         """The mask as corrected by hand."""
         return self.path / "mask.nii"
@@ -47,17 +65,17 @@ class JobFolder:
         """The folder of the images that the page shows."""
         return self.path / "view"
 
-    def read_progress(self) -> SliceProgress | None:
-        """Read the progress of the job; None if no slice was started yet."""
+    def read_progress(self) -> JobProgress | None:
+        """Read the progress of the job; None if it has not started yet."""
         try:
-            done, total = (self.path / "progress").read_text().split()
-            return SliceProgress(done=int(done), total=int(total))
+            stage, done, total = (self.path / "progress").read_text().split()
+            return JobProgress(stage=JobStage(stage), done=int(done), total=int(total))
         except (OSError, ValueError):  # not written yet, or cut short by a power failure
             return None
 
-    def write_progress(self, done: int, total: int) -> None:
-        """Record how many of all slices are done."""
-        write_atomic(self.path / "progress", f"{done} {total}".encode())
+    def write_progress(self, stage: JobStage, done: int = 0, total: int = 0) -> None:
+        """Record the stage of the job, and how many of all slices are done in it."""
+        write_atomic(self.path / "progress", f"{stage} {done} {total}".encode())
 
 
 class ServiceStorage:

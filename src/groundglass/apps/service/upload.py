@@ -39,7 +39,7 @@ class Upload:
     """A complete upload.
 
     Attributes:
-        label: Name of the file, or the number of files; printable characters only.
+        label: Name of the file or of the folder of all files, or else their number; printable characters only.
         size_bytes: Size of all files together.
     """
 
@@ -213,7 +213,10 @@ def put_in_order(folder: Path, target: Path, names: list[str]) -> None:
 
 
 def _label(names: list[str]) -> str:
-    if len(names) > 1:
-        return f"{len(names):,} files"
-    name = PurePosixPath(names[0].replace("\\", "/")).name
-    return printable(name)[:MAX_LABEL_LENGTH] or "a scan"
+    """Return the name of the only file, or of the folder that holds all of them, or else their number."""
+    paths = [PurePosixPath(name.replace("\\", "/")) for name in names]
+    if len(paths) == 1:
+        return printable(paths[0].name)[:MAX_LABEL_LENGTH] or "a scan"
+    folders = {path.parts[0] if len(path.parts) > 1 else "" for path in paths}
+    folder = printable(folders.pop())[:MAX_LABEL_LENGTH] if len(folders) == 1 else ""
+    return folder or f"{len(names):,} files"

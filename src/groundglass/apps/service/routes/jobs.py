@@ -11,9 +11,11 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import StreamingResponse
 
-from groundglass.apps.service.api_models import JobId, error_responses
-from groundglass.apps.service.jobs import JobStatus, ScanJob
+from groundglass.apps.service.api_models import JobDescription, JobId, error_responses
+from groundglass.apps.service.job_states import JobStatus, ScanJob
 from groundglass.apps.service.service import Service
+from groundglass.apps.service.upload import MAX_LABEL_LENGTH
+from groundglass.plain_text import printable
 
 POLL_EVERY_S = 0.25  # looks for changes of a job
 KEEPALIVE_EVERY_S = 15.0  # sends a comment, so that no proxy closes the connection as idle
@@ -31,6 +33,14 @@ def job_routes(service: Service) -> APIRouter:
     @router.get("/{id}", responses=error_responses(404))
     def job(job_id: JobId) -> ScanJob:
         """Return the state of a job."""
+        return service.get_job(job_id)
+
+    @router.patch("/{id}", responses=error_responses(404))
+    def describe(job_id: JobId, changes: JobDescription) -> ScanJob:
+        """Change the label or the note of a job."""
+        label = None if changes.label is None else printable(changes.label)[:MAX_LABEL_LENGTH].strip() or "a scan"
+        if not service.jobs.describe(job_id, label, changes.note):
+            raise HTTPException(404, "no such job: it was deleted, or it has expired")
         return service.get_job(job_id)
 
     @router.delete("/{id}", status_code=204, responses=error_responses(404))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException
@@ -10,9 +11,9 @@ from fastapi.responses import FileResponse
 from groundglass.apps.service.api_models import JobId, error_responses
 from groundglass.apps.service.guard import REPORT_POLICY
 from groundglass.apps.service.service import Service
+from groundglass.apps.service.view_files import VIEW_FILES
 
 _INLINE_TYPES = {"report.html": "text/html; charset=utf-8", "preview.png": "image/png"}
-_VIEW_FILES = ("scan.nii.gz", "lesions.nii.gz", "slices.json")
 
 
 def result_routes(service: Service) -> APIRouter:
@@ -36,20 +37,29 @@ def result_routes(service: Service) -> APIRouter:
         path = _existing(folder.results / name)
         if name not in _INLINE_TYPES or download:
             media_type = "application/json" if name.endswith(".json") else "application/octet-stream"
-            return FileResponse(path, media_type=media_type, filename=path.name)
+            return FileResponse(path, media_type=media_type, filename=f"{file_stem(job.label)}-{path.name}")
         headers = {"Content-Security-Policy": REPORT_POLICY}
         return FileResponse(path, media_type=_INLINE_TYPES[name], headers=headers)
 
     @router.get("/view/{name}", response_class=FileResponse, responses=errors)
     def view(job_id: JobId, name: str) -> FileResponse:
-        """Return scan.nii.gz (int16, HU), lesions.nii.gz (uint8) or slices.json: upright axial slices for a viewer."""
+        """Return a file for a viewer, in upright axial slices.
+
+        scan.nii (int16, HU), lesions.nii.gz (uint8), lungs.nii.gz (uint8: 1 right, 2 left), or slices.json.
+        """
         _, folder = service.get_finished_job(job_id)
-        if name not in _VIEW_FILES:
-            raise HTTPException(404, f"expected one of {', '.join(_VIEW_FILES)}")
-        media_type = "application/json" if name.endswith(".json") else "application/gzip"
+        if name not in VIEW_FILES:
+            raise HTTPException(404, f"expected one of {', '.join(VIEW_FILES)}")
+        media_type = "application/json" if name.endswith(".json") else "application/octet-stream"
         return FileResponse(_existing(folder.view / name), media_type=media_type)
 
     return router
+
+
+def file_stem(label: str) -> str:
+    """Return the beginning of the names of downloads: the label of a scan without what a file name must not hold."""
+    stem = re.sub(r"\.(nii(\.gz)?|mha|nrrd|zip|dcm|png|jpe?g)$", "", label, flags=re.IGNORECASE)
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:60] or "scan"
 
 
 def _existing(path: Path) -> Path:

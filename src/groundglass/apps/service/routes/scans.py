@@ -18,7 +18,7 @@ from groundglass.apps.service.api_models import (
     ServiceLimits,
     error_responses,
 )
-from groundglass.apps.service.jobs import ScanJob
+from groundglass.apps.service.job_states import ScanJob
 from groundglass.apps.service.service import Service
 from groundglass.apps.service.upload import FIELD, Upload, UploadError, receive, without_stalls
 from groundglass.scan.intensity import LUNG_WINDOW
@@ -81,7 +81,7 @@ def scan_routes(service: Service) -> APIRouter:
         source_job, source = await run_sync(service.get_finished_job, job_id)
         async with service.reserve_slot(request, config.max_upload_bytes) as (new_id, folder):
             size_bytes = await _write_body(request, folder.mask, config.max_upload_bytes)
-            await run_sync(_hard_link, source.scan, folder.scan)
+            await run_sync(hard_link, source.scan, folder.scan)
             job = await run_sync(service.enqueue, new_id, Upload(source_job.label, size_bytes), job_id)
         response.headers["Location"] = f"/api/jobs/{new_id}"
         return job
@@ -112,7 +112,7 @@ async def _write_body(request: Request, file: Path, max_bytes: int) -> int:
     return size
 
 
-def _hard_link(source: Path, target: Path) -> None:
+def hard_link(source: Path, target: Path) -> None:
     """Give a file, or every file of a folder, a second path without copying the bytes.
 
     Raises:

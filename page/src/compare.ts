@@ -1,0 +1,174 @@
+/** Two scans of one patient side by side, scrolled together by their place in the lungs, with the change in ml and %. */
+
+import { api, type Change, type Findings, type Job } from "./api";
+import { announce, h } from "./dom";
+import { date, describeSlice, errorText, imageName, positionText, rounded, sentence } from "./format";
+import { loadScene } from "./images";
+import { choice } from "./inputs";
+import type { JobView } from "./jobview";
+import { clamp } from "./grid";
+import type { Scene, WindowHu } from "./scene";
+import { type Layout, Viewer } from "./viewer";
+
+const LAYOUTS: [Layout, string][] = [
+  ["axial", "Axial"],
+  ["coronal", "Coronal"],
+  ["sagittal", "Sagittal"],
+];
+
+/** One of the two scans. */
+interface Side {
+  viewer: Viewer;
+  findings: Findings;
+  fileSlices: number[];
+  /** The lowest and the highest slice with lung. */
+  lungs: [number, number];
+}
+
+/** @param id The job that was open. @param otherId The job that it is compared with. */
+export function compareView(id: string, otherId: string, panelClosed: () => void): JobView {
+  const body = h("div", { class: "compare" }, h("p", { class: "loading", role: "status" }, "Loading both scans …"));
+  const back = h("a", { class: "button", href: `#${id}` }, "Back to the scan");
+  const element = h("article", { class: "job comparison" }, h("header", { class: "job-head" }, h("h1", {}, "Comparison"), back), body);
+
+  async function load(): Promise<void> {
+    panelClosed();
+    const [change, { lung_window }] = await Promise.all([api.change(id, otherId), api.display()]);
+    const window: WindowHu = [lung_window.low_hu, lung_window.high_hu];
+    const jobs = await Promise.all([change.earlier, change.later].map(api.job));
+    const loaded = await Promise.all(jobs.map((job) => loadSide(job, window)));
+    if (!element.isConnected) return;
+    const [earlier, later] = loaded as [Side, Side];
+    const panels = [earlier, later].map((side, i) => sidePanel(side, jobs[i]!, i === 0 ? "Earlier" : "Later", change));
+    const layouts = choice("Layout", "compare-layout", LAYOUTS, (layout) => {
+      for (const { viewer } of [earlier, later]) viewer.setLayout(layout);
+    });
+    body.replaceChildren(changePanel(change, earlier.findings, later.findings), h("div", { class: "bar" }, layouts), h("div", { class: "pair" }, ...panels));
+    follow(earlier, later);
+    follow(later, earlier);
+    later.viewer.goToSlice(worstSlice(later));
+    element.dataset["ready"] = `${id}:${otherId}`;
+    announce(`Both scans are shown. ${change.in_words}`);
+  }
+
+  load().catch((error: unknown) => {
+    body.replaceChildren(h("p", { class: "refused", role: "alert" }, `The scans cannot be compared. ${errorText(error)}`));
+  });
+  return {
+    element,
+    close: () => {},
+    check: () => {},
+    mayLeave: () => Promise.resolve(true),
+    hasUnsavedChanges: () => false,
+  };
+}
+
+async function loadSide(job: Job, window: WindowHu): Promise<Side> {
+  const [findings, view] = await Promise.all([api.findings(job.id), api.viewDescription(job.id)]);
+  const scene = await loadScene(job.id, view, window);
+  scene.showCrosshair = false;
+  const viewer = new Viewer();
+  viewer.show(scene);
+  return { viewer, findings, fileSlices: view.file_slice_of_view, lungs: lungHeight(scene) };
+}
+
+function lungHeight({ lungs, grid }: Scene): [number, number] {
+  const area = grid.dims[0] * grid.dims[1];
+  const shown = Array.from({ length: grid.dims[2] }, (_, z) => z).filter((z) =>
+    lungs.voxels.subarray(z * area, (z + 1) * area).some((value) => value > 0),
+  );
+  return shown.length ? [shown[0]!, shown.at(-1)!] : [0, grid.dims[2] - 1];
+}
+
+function worstSlice({ findings, fileSlices }: Side): number {
+  const { lesion } = findings.profile;
+  return Math.max(0, fileSlices.indexOf(lesion.indexOf(Math.max(...lesion))));
+}
+
+/** Let one scan follow the other: to the same share of the height of the lungs, in the same window and zoom. */
+function follow(leader: Side, follower: Side): void {
+  const [lead, behind] = [leader.viewer, follower.viewer];
+  const describe = (side: Side): string => describeSlice(side.findings, side.fileSlices[side.viewer.slice] ?? 0);
+  const moved = lead.moved;
+  lead.moved = () => {
+    moved();
+    const { scene } = behind;
+    if (!scene || !lead.scene) return;
+    const share = (lead.slice - leader.lungs[0]) / Math.max(1, leader.lungs[1] - leader.lungs[0]);
+    const slice = follower.lungs[0] + share * (follower.lungs[1] - follower.lungs[0]);
+    const scaled = ([0, 1] as const).map((axis) => (lead.scene!.cursor[axis] / lead.scene!.grid.dims[axis]) * scene.grid.dims[axis]);
+    scene.cursor = [scaled[0]!, scaled[1]!, slice].map((n, axis) => clamp(Math.round(n), 0, scene.grid.dims[axis]! - 1)) as typeof scene.cursor;
+    behind.redraw();
+  };
+  lead.windowChanged = () => behind.setWindow(lead.scene!.window);
+  lead.describe = (pane) => {
+    const slice = leader.fileSlices[lead.slice] ?? 0;
+    if (pane.name !== "axial") return "";
+    return [imageName(leader.findings, slice), positionText(leader.findings, slice)].filter(Boolean).join(" · ");
+  };
+  lead.element.addEventListener("keydown", (event) => {
+    const steps: Record<string, number> = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    lead.scroll(lead.focusedPane, steps[event.key]!);
+    announce(describe(leader));
+  });
+}
+
+function sidePanel({ viewer, findings }: Side, job: Job, which: string, change: Change): HTMLElement {
+  const scanned = which === "Earlier" ? change.earlier_scanned : change.later_scanned;
+  return h(
+    "section",
+    { class: "side-scan", "aria-label": `${which} scan` },
+    h("h2", {}, `${which}: `, h("a", { href: `#${job.id}` }, job.label)),
+    h("p", { class: "detail" }, [scanned ? date(scanned) : "no date stated", job.summary ?? ""].filter(Boolean).join(" · ")),
+    h("div", { class: "scan" }, viewer.element),
+    h("p", { class: "detail" }, `lung ${rounded(findings.lung_volume_ml, 0)} ml`),
+  );
+}
+
+function changePanel(change: Change, earlier: Findings, later: Findings): HTMLElement {
+  const percent = change.volume_percent === null ? "" : `${plus(change.volume_percent, 0)} %`;
+  const rows: [string, string, string, string][] = [
+    [
+      "Lesion",
+      `${rounded(earlier.lesion_volume_ml)} ml`,
+      `${rounded(later.lesion_volume_ml)} ml`,
+      `${plus(change.volume_ml)} ml${interval(change.volume_interval_ml, "ml")}${percent && `, ${percent}`}`,
+    ],
+    [
+      "Share of the lung",
+      `${rounded(earlier.lesion_share_of_lung_percent)} %`,
+      `${rounded(later.lesion_share_of_lung_percent)} %`,
+      `${plus(change.share_points)} points${interval(change.share_interval_points, "points")}`,
+    ],
+  ];
+  const order = change.by_date ? "" : "The dates of the scans do not tell which is the earlier one. ";
+  return h(
+    "section",
+    { class: "panel", "aria-label": "Change" },
+    change.warnings.length
+      ? h("div", { class: "warnings", role: "note" }, h("strong", {}, "Before you compare these numbers"), h("ul", {}, ...change.warnings.map((text) => h("li", {}, sentence(text)))))
+      : null,
+    h(
+      "div",
+      { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Change from scan to scan" },
+      h(
+        "table",
+        { class: "change" },
+        h("caption", { class: "visually-hidden" }, "Change from the earlier to the later scan"),
+        h("thead", {}, h("tr", {}, h("td", {}), ...["Earlier", "Later", "Change, with the interval of 95 % of repeats"].map((name) => h("th", { scope: "col" }, name)))),
+        h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row" }, name), ...cells.map((text) => h("td", {}, text))))),
+      ),
+    ),
+    h("p", { class: "note" }, `${order}Repeats were simulated: breathing, contrast and position of the patient are not in the interval. The slices are matched by their place in the height of the lungs.`),
+  );
+}
+
+function plus(value: number | null, digits = 1): string {
+  return value === null ? "unknown" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+}
+
+function interval(limits: [number, number] | null, unit: string): string {
+  return limits ? ` (${plus(limits[0])} to ${plus(limits[1])} ${unit})` : "";
+}

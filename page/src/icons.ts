@@ -1,0 +1,24 @@
+/** Icons of the tools, drawn on a square of 24. */
+
+import { svg } from "./dom";
+
+const PATHS: Record<string, string[]> = {
+  window: ["M12 3a9 9 0 1 0 0 18a9 9 0 1 0 0-18z", "M12 3v18", "M12 8h6.5M12 12h9M12 16h6.500"],
+  scroll: ["M7 4h10v16H7z", "M12 7.5v9", "M9.500 10l2.500-2.500 2.500 2.500M9.500 14l2.500 2.500 2.500-2.500"],
+  pan: ["M12 3v18M3 12h18", "M9 6l3-3 3 3M9 18l3 3 3-3M6 9l-3 3 3 3M18 9l3 3-3 3"],
+  ruler: ["M3 16L16 3l5 5L8 21z", "M8 11l2 2M11 8l3 3M14 5l2 2"],
+  plus: ["M12 5v14M5 12h14"],
+  minus: ["M5 12h14"],
+  fit: ["M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5", "M9 9h6v6H9z"],
+  crosshair: ["M12 3v6M12 15v6M3 12h6M15 12h6"],
+  clear: ["M4 15l9-9 6 6-7 7H8z", "M6 20h14"],
+  full: ["M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5"],
+};
+
+export function icon(name: keyof typeof PATHS & string): SVGElement {
+  return svg(
+    "svg",
+    { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" },
+    ...PATHS[name]!.map((d) => svg("path", { d })),
+  );
+}

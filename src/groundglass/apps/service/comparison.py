@@ -1,0 +1,77 @@
+"""Comparing the results of two jobs, by the rules of `follow`."""
+
+from __future__ import annotations
+
+from groundglass.apps.service.api_models import Change
+from groundglass.apps.service.page_text import for_the_page
+from groundglass.apps.service.storage import JobFolder
+from groundglass.apps.service.view_files import ViewDescription
+from groundglass.report.findings import Findings
+from groundglass.report.follow_up import Visit, compare_visits
+
+
+def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -> Change:
+    """Compare two jobs that are done.
+
+    Args:
+        prior: Id and folder of the job that counts as the earlier one where the dates of the scans do not tell.
+        current: Id and folder of the other one.
+    """
+    read = [(job_id, *_read(folder)) for job_id, folder in (prior, current)]
+    dates = [findings.input.scanned for _, findings, _ in read]
+    by_date = dates[0] is not None and dates[1] is not None and dates[0] != dates[1]
+    if by_date:
+        read.sort(key=lambda job: str(job[1].input.scanned))
+    (earlier_id, earlier, _), (later_id, later, view) = read
+    same_model = earlier.model == later.model
+    compared = compare_visits(
+        [_visit(findings, job_id) for job_id, findings, _ in read],
+        view.repeatability if same_model else None,
+        later.model,
+    )
+    change = compared.changes[0]
+    other_models = () if same_model else ("the scans were measured with different models: take one for both",)
+    return Change(
+        earlier=earlier_id,
+        later=later_id,
+        by_date=by_date,
+        earlier_scanned=earlier.input.scanned,
+        later_scanned=later.input.scanned,
+        volume_ml=change.lesion_volume_ml,
+        volume_interval_ml=change.lesion_interval_ml,
+        volume_percent=_percent(change.lesion_volume_ml, earlier.lesion_volume_ml),
+        share_points=change.lesion_share_of_lung_points,
+        share_interval_points=change.share_interval_points,
+        in_words=change.in_words,
+        warnings=(*other_models, *map(for_the_page, compared.warnings)),
+    )
+
+
+def _percent(change: float | None, before: float | None) -> float | None:
+    return round(100 * change / before, 1) if before and change is not None else None
+
+
+def _read(folder: JobFolder) -> tuple[Findings, ViewDescription]:
+    text = (folder.results / "findings.json").read_text(encoding="utf-8")
+    findings = Findings.model_validate_json(text.replace('"schema"', '"schema_number"', 1))
+    return findings, ViewDescription.model_validate_json((folder.view / "slices.json").read_bytes())
+
+
+def _visit(findings: Findings, job_id: str) -> Visit:
+    """Return the findings of a job as `follow` compares them; the intervals of single scans are not needed here."""
+    spacing = findings.input.spacing_mm
+    positions = findings.input.slice_positions_mm
+    distance = abs(positions[1] - positions[0]) if positions and len(positions) > 1 else spacing[0] if spacing else None
+    return Visit.model_construct(
+        folder=job_id,
+        taken=findings.input.scanned,
+        lesion_volume_ml=findings.lesion_volume_ml,
+        lesion_interval_ml=None,
+        lung_volume_ml=findings.lung_volume_ml,
+        lesion_share_of_lung_percent=findings.lesion_share_of_lung_percent,
+        share_interval_percent=None,
+        slice_distance_mm=None if distance is None else round(distance, 3),
+        kernel=findings.input.kernel,
+        calibrated=findings.intensity.calibrated,
+        warnings=findings.warnings,
+    )

@@ -1,0 +1,23 @@
+"""Messages of the program as the page words them: without options of the command line, which a page does not have."""
+
+from __future__ import annotations
+
+import re
+
+_IN_BRACKETS = re.compile(r"\s*\([^()]*--[a-z][^()]*\)")
+_WORDED = (
+    (re.compile(r"name one of these with --series"), "choose one of these below"),
+    (re.compile(r"[:;,]? or have the images ordered by number$"), ""),
+    (re.compile(r"[:;,]? --[a-z-]+ \S+ takes one of them$"), ""),
+    (re.compile(r"[:;,]? --force-modality reads it all the same$"), ""),
+    (re.compile(r"[:;,]?[^:;,]*--intensity \S+$"), ""),
+)
+_UPLOAD = re.compile(r"^scan\b(?! has)")  # the name of an uploaded file in the folder of its job
+
+
+def for_the_page(message: str) -> str:
+    """Return a refusal or a warning without the options of the command line that it names."""
+    message = _UPLOAD.sub("the upload", _IN_BRACKETS.sub("", message))
+    for found, worded in _WORDED:
+        message = found.sub(worded, message)
+    return message

@@ -1,0 +1,32 @@
+"""Messages on the page name no option of the command line, which a page does not have."""
+
+import pytest
+
+from groundglass.apps.service.page_text import for_the_page
+
+
+@pytest.mark.parametrize(
+    ("message", "worded"),
+    [
+        (
+            "series 2 was chosen; others there: 3 (40 slices) (--series NUMBER takes another)",
+            "series 2 was chosen; others there: 3 (40 slices)",
+        ),
+        (
+            "the scan is one series, or name one of these with --series: 2; 3",
+            "the scan is one series, or choose one of these below: 2; 3",
+        ),
+        ("scan is text, expected a CT", "the upload is text, expected a CT"),
+        (
+            "it holds 2 acquisitions, 1 and 2: --acquisition NUMBER takes one of them",
+            "it holds 2 acquisitions, 1 and 2",
+        ),
+        (
+            "scan: the series is no CT (an MR): --force-modality reads it all the same",
+            "the upload: the series is no CT (an MR)",
+        ),
+        ("the scan has 4 slices", "the scan has 4 slices"),
+    ],
+)
+def test_options_of_the_command_line_are_left_out(message: str, worded: str) -> None:
+    assert for_the_page(message) == worded

@@ -1,0 +1,221 @@
+"""The tools of the viewer: windows, HU, ruler, slabs, wheel, fingers, contours, layouts; with and without WebGL2."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from helpers.browser import AXIAL, SliceOnScreen, Tab
+from helpers.browser import tab as open_tab
+from helpers.served_results import download, slice_numbers, view_slices
+from helpers.server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Route
+
+YELLOW = np.array([255, 226, 122])  # of measurements
+
+# Elements whose content is cut off or runs out of them, and the width of the page.
+OVERFLOWING = """() => [...document.querySelectorAll("main *, nav *")]
+  .filter((each) => each.checkVisibility() && each.scrollWidth > each.clientWidth + 1)
+  .filter((each) => !["auto", "scroll"].includes(getComputedStyle(each).overflowX))
+  .filter((each) => getComputedStyle(each).textOverflow !== "ellipsis" && getComputedStyle(each).display !== "inline")
+  .filter((each) => !each.closest(".visually-hidden, .hud, svg, select, .choice"))
+  .map((each) => `${each.tagName}.${each.className} ${each.scrollWidth} > ${each.clientWidth}`)"""
+
+NO_WEBGL = """() => {
+  const original = HTMLCanvasElement.prototype.getContext;
+  HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+    return kind.startsWith("webgl") ? null : original.call(this, kind, ...rest);
+  };
+}"""
+
+
+def box_of(tab: Tab) -> tuple[float, float, float, float]:
+    box = tab.page.locator(AXIAL).bounding_box()
+    assert box is not None
+    return box["x"], box["y"], box["width"], box["height"]
+
+
+def answer_with(body: Any) -> "Callable[[Route], None]":
+    return lambda route: route.fulfill(json=body)
+
+
+def drag(tab: Tab, start: tuple[float, float], end: tuple[float, float]) -> None:
+    tab.page.mouse.move(*start)
+    tab.page.mouse.down()
+    tab.page.mouse.move(*end, steps=3)
+    tab.page.mouse.up()
+    tab.wait_for_frame()
+
+
+def test_dragging_changes_the_window_and_a_click_moves_the_crosshair(shown: Tab) -> None:
+    x, y, width, height = box_of(shown)
+    drag(shown, (x + width / 2, y + height / 2), (x + width / 2 + 100, y + height / 2))
+    wide = shown.page.inner_text(".pane[data-plane=axial] .top-left")
+    assert int(wide.split("W ")[1].split(" ")[0]) > 1500
+    assert "…" in shown.page.inner_text("#window option:checked")
+    before = shown.screenshot()
+    shown.page.mouse.click(x + width * 0.3, y + height * 0.3)
+    shown.page.mouse.move(x + 5, y + height - 5)
+    assert np.abs(shown.screenshot() - before).max() > 50
+
+
+def test_the_hu_under_the_pointer_are_those_of_the_scan(shown: Tab, server: Server, done: str) -> None:
+    hu, spacing_mm = view_slices(server, done, "scan")
+    z = len(hu) // 2
+    shown.go_to(slice_numbers(server, done)[z])
+    x, y, width, height = box_of(shown)
+    at = SliceOnScreen(hu.shape[1:], spacing_mm, (round(height), round(width))).pixel(40, 60)
+    shown.page.mouse.move(x + at[0], y + at[1])
+    text = shown.page.inner_text(".pane[data-plane=axial] .top-left").replace("−", "-")
+    assert int(text.split(" HU")[0]) == hu[z, 40, 60]
+
+
+def test_a_ruler_gives_mm(shown: Tab, server: Server, done: str) -> None:
+    hu, spacing_mm = view_slices(server, done, "scan")
+    shown.page.click("label[for=tool-ruler]")
+    x, y, width, height = box_of(shown)
+    screen = SliceOnScreen(hu.shape[1:], spacing_mm, (round(height), round(width)))
+    (x0, y0), (x1, y1) = screen.pixel(30, 20), screen.pixel(30, 70)
+    before = shown.screenshot()
+    drag(shown, (x + x0, y + y0), (x + x1, y + y1))
+    drawn = np.abs(shown.screenshot() - YELLOW).max(axis=2) < 40
+    assert drawn.sum() > 50
+    shown.page.click("[aria-label='Remove the measurements']")
+    shown.page.mouse.move(x + 2, y + height - 2)
+    assert (np.abs(shown.screenshot() - YELLOW).max(axis=2) < 40).sum() <= (
+        np.abs(before - YELLOW).max(axis=2) < 40
+    ).sum()
+
+
+def test_a_slab_shows_the_greatest_or_least_values(shown: Tab) -> None:
+    shown.page.uncheck("#lesion")
+    single = shown.screenshot().mean()
+    shown.page.select_option("#slab", "maximum 50")
+    greatest = shown.screenshot().mean()
+    assert "MIP" in shown.page.inner_text(".pane[data-plane=axial] .bottom-left")
+    shown.page.select_option("#slab", "minimum 20")
+    assert shown.screenshot().mean() < single < greatest
+
+
+def test_a_notch_of_a_wheel_is_a_slice_and_small_steps_of_a_trackpad_are_added_up(shown: Tab) -> None:
+    x, y, width, height = box_of(shown)
+    shown.page.mouse.move(x + width / 2, y + height / 2)
+    before = shown.slice_shown()
+    for delta, step in ((-120, 1), (120, -1), (100, -1)):
+        shown.page.mouse.wheel(0, delta)
+        shown.page.wait_for_function(f"() => document.querySelector('#slice').value === '{before + step}'")
+        before += step
+    for _ in range(12):
+        shown.page.mouse.wheel(0, -10)
+    shown.wait_for_frame()
+    assert before < shown.slice_shown() <= before + 2
+
+
+def test_contours_and_crosshair_keep_their_width_on_the_screen(shown: Tab) -> None:
+    shown.page.fill("#opacity", "0")
+
+    def line_width() -> float:
+        with_line = shown.screenshot()
+        shown.page.uncheck("#contour")
+        line = np.abs(with_line - shown.screenshot()).max(axis=2) > 60
+        shown.page.check("#contour")
+        runs = np.diff(np.flatnonzero(np.diff(np.pad(line.astype(int), ((0, 0), (1, 1))).ravel())))[::2]
+        return float(np.median(runs))
+
+    assert 1 <= line_width() <= 4
+    for _ in range(6):
+        shown.page.click("[aria-label='Zoom in']")
+    assert 1 <= line_width() <= 4
+
+
+def test_a_result_is_complete_without_webgl2(chrome: "Browser", server: Server, done: str) -> None:
+    with open_tab(chrome, server.url) as tab:
+        tab.page.add_init_script(f"({NO_WEBGL})()")
+        page = tab.open(done)
+        tab.wait_until_shown(done)
+        assert tab.screenshot().std() > 30
+        assert page.locator(".downloads a[download]").count() == len(server.job(done)["files"])
+        page.click("label[for=layout-3d]")
+        assert "no WebGL2" in page.inner_text(".pane[data-plane='3d'] .hud")
+        image = tab.screenshot()
+        assert (image[:, :, 0] - image[:, :, 2] > 60).sum() > 50  # the lesions from the front
+
+
+def test_facts_and_downloads_are_there_if_the_images_are_not(tab: Tab, server: Server, done: str) -> None:
+    tab.page.route("**/view/scan.nii", lambda route: route.fulfill(status=404, body='{"detail": "the file is gone"}'))
+    page = tab.open(done)
+    page.wait_for_selector("text=The scan cannot be shown. The file is gone.")
+    findings = json.loads(download(server, f"{done}/findings"))
+    assert f"{findings['lesion_volume_ml']:.1f}" in page.inner_text(".facts")
+    assert page.locator(".downloads a[download]").count() > 3
+    tab.errors.clear()  # 404, logged by the browser itself
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1280, 800), (1920, 1080)])
+def test_nothing_overflows_with_long_names_two_series_and_ten_warnings(
+    chrome: "Browser", server: Server, done: str, size: tuple[int, int]
+) -> None:
+    uid = "1.2.826.0.1.3680043.8.498." + "1234567890" * 4
+    findings: dict[str, Any] = json.loads(download(server, f"{done}/findings"))
+    findings["warnings"] = [f"series {uid} was chosen; others there: {uid}{i}" for i in range(10)]
+    series = [
+        {
+            **{"label": f"{i}", "description": f"Thorax_{uid}", "kernel": "B70f", "modality": "CT", "slices": 300},
+            **{"slice_distance_mm": 1.25, "axial": True, "chosen": i == 2, "rejection_reason": None},
+        }
+        for i in (2, 3)
+    ]
+    job = server.job(done) | {"label": "x" * 100, "note": uid}
+    answers = {"findings": findings, "series": series, "": job}
+    with open_tab(chrome, server.url, viewport={"width": size[0], "height": size[1]}) as tab:
+        for path, body in answers.items():
+            address = f"**/api/jobs/{done}/{path}" if path else f"**/api/jobs/{done}"
+            tab.page.route(address, answer_with(body))
+        tab.page.route("**/api/jobs", answer_with([job]))
+        page = tab.open(done)
+        tab.wait_until_shown(done)
+        page.wait_for_selector(".series-list")
+        assert page.evaluate("() => document.documentElement.scrollWidth") == size[0]
+        assert page.evaluate(OVERFLOWING) == []
+
+
+def test_the_image_is_as_large_as_the_window_allows(chrome: "Browser", server: Server, done: str) -> None:
+    for width, height in ((1280, 800), (2560, 1440)):
+        with open_tab(chrome, server.url, viewport={"width": width, "height": height}) as tab:
+            page = tab.open(done)
+            tab.wait_until_shown(done)
+            _, _, image_width, image_height = box_of(tab)
+            assert image_height > 0.6 * height
+            assert image_width > 0.5 * width
+            chart = page.locator(".profile").bounding_box()
+            assert chart is not None
+            assert chart["height"] == 92
+            assert chart["y"] + chart["height"] <= height
+
+
+@pytest.mark.slow
+def test_two_scans_stand_side_by_side_and_scroll_together(tab: Tab, server: Server, done: str) -> None:
+    mask = download(server, f"{done}/view/lesions.nii.gz")
+    with server.client() as client:
+        sent = client.post(f"/api/jobs/{done}/corrections", content=mask).json()
+    other = server.wait_for_job(sent["id"])["id"]
+    page = tab.open(done)
+    tab.wait_until_shown(done)
+    page.select_option("[aria-label='Scan to compare with']", other)
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_selector(f"[data-ready='{done}:{other}']")
+    assert "0.0 ml" in page.inner_text(".change")
+    feet = page.locator(".side-scan .bottom-left >> visible=true")
+    before = feet.all_inner_texts()
+    assert before[0] == before[1]
+    box = page.locator(AXIAL).first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.wheel(0, -120)
+    tab.wait_for_frame()
+    after = feet.all_inner_texts()
+    assert after[0] == after[1] != before[0]

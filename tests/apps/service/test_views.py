@@ -1,0 +1,186 @@
+"""What the page gets besides the results: views, series, notes, masks of others, changes; by the HTTP API."""
+
+import gzip
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+
+from groundglass.apps.service.job_states import JobStage
+from groundglass.apps.service.jobs import JobStore
+from groundglass.apps.service.routes.results import file_stem
+from groundglass.apps.service.storage import JobFolder
+from groundglass.io import nifti
+from groundglass.io.reader import read_scan
+from groundglass.scan.phantom import Phantom, chest_phantom
+from helpers.dicom_phantom import write_series
+from helpers.served_results import download, view_slices
+from helpers.server import Server
+
+
+@pytest.fixture(scope="module")
+def study(server: Server, phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A job of a study with two CT series and a file of another kind."""
+    folder = tmp_path_factory.mktemp("cd") / "study"
+    write_series(phantom.scan, folder / "a", SeriesNumber=2, ConvolutionKernel="B70f", SeriesDescription="Thorax lung")
+    small = chest_phantom(shape=(20, 96, 128)).scan
+    write_series(small, folder / "b", SeriesNumber=3, ConvolutionKernel="B31f", SeriesDescription="Thorax soft")
+    (folder / "README").write_text("a text")
+    files = [
+        (path.relative_to(folder.parent).as_posix(), path.read_bytes()) for path in folder.rglob("*") if path.is_file()
+    ]
+    return server.wait_for_job(server.post(*files).json()["id"])
+
+
+def call(server: Server, method: str, path: str, **options: Any) -> tuple[int, Any]:
+    with server.client() as client:
+        answer = client.request(method, f"/api/jobs/{path}", **options)
+    return answer.status_code, answer.json()
+
+
+def test_a_view_tells_a_point_inside_each_lesion_on_its_largest_slice_and_the_sides_of_the_lungs(
+    server: Server, done: str
+) -> None:
+    lesions, _ = view_slices(server, done, "lesions")
+    lungs, _ = view_slices(server, done, "lungs")
+    _, view = call(server, "GET", f"{done}/view/slices.json")
+    _, findings = call(server, "GET", f"{done}/findings")
+    assert len(view["lesion_points"]) == len(findings["largest_lesions"]) > 0
+    for (z, y, x), lesion in zip(view["lesion_points"], findings["largest_lesions"], strict=True):
+        assert lesions[z, y, x] > 0
+        assert view["file_slice_of_view"][z] == lesion["slice"]
+    assert set(np.unique(lungs)) == {0, 1, 2}
+    columns = [np.argwhere(lungs == side)[:, 2].mean() for side in (1, 2)]
+    assert columns[0] < columns[1]  # the patient's right lung lies on the left of the screen
+
+
+def test_a_study_of_several_series_lists_them_and_another_can_be_taken(server: Server, study: dict[str, Any]) -> None:
+    assert study["status"] == "done", study
+    assert study["label"] == "study"
+    _, series = call(server, "GET", f"{study['id']}/series")
+    listed = {(s["label"], s["description"], s["kernel"], s["slices"], s["chosen"]) for s in series}
+    assert listed == {("2", "Thorax lung", "B70f", 32, True), ("3", "Thorax soft", "B31f", 20, False)}
+    status, sent = call(server, "POST", f"{study['id']}/series", json={"series": "3"})
+    assert status == 202
+    other = server.wait_for_job(sent["id"])
+    assert (other["status"], other["label"]) == ("done", "study, series 3")
+    _, findings = call(server, "GET", f"{other['id']}/findings")
+    assert findings["slices"] == 20
+    _, series = call(server, "GET", f"{other['id']}/series")
+    assert [s["label"] for s in series if s["chosen"]] == ["3"]
+    status, refusal = call(server, "POST", f"{study['id']}/series", json={"series": "7"})
+    assert (status, "no such series" in refusal["detail"]) == (409, True)
+
+
+def test_a_scan_of_one_series_offers_no_choice(server: Server, done: str) -> None:
+    assert call(server, "GET", f"{done}/series") == (200, [])
+
+
+def test_a_job_can_be_named_and_noted(server: Server, done: str) -> None:
+    before = server.job(done)
+    assert before["note"] == ""
+    status, changed = call(server, "PATCH", done, json={"note": "read by\nA. B."})
+    assert (status, changed["note"], changed["label"]) == (200, "read by\nA. B.", before["label"])
+    _, changed = call(server, "PATCH", done, json={"label": "Case 7\x1b[2J.nii.gz"})
+    assert (changed["note"], "\x1b" in changed["label"]) == ("read by\nA. B.", False)
+    with server.client() as client:
+        header = client.get(f"/api/jobs/{done}/files/findings.json?download=1").headers["content-disposition"]
+    assert "Case-7" in header
+    assert header.endswith('-findings.json"')
+    call(server, "PATCH", done, json={"label": before["label"], "note": ""})
+    assert call(server, "PATCH", "0" * 32, json={"note": "x"})[0] == 404
+    assert call(server, "PATCH", done, json={"note": "x" * 2001})[0] == 422
+
+
+def test_the_names_of_downloads_hold_no_character_that_a_file_name_must_not() -> None:
+    names = [file_stem(label) for label in ("ct.nii.gz", "a/b: c?.ZIP", "..", "x" * 200, "Müller 1")]
+    assert names == ["ct", "a-b-c", "scan", "x" * 60, "Müller-1"]
+
+
+def test_a_segmentation_of_the_series_is_opened_as_its_mask(server: Server, study: dict[str, Any]) -> None:
+    seg = download(server, f"{study['id']}/files/lesions.dcm")
+    status, sent = call(server, "POST", f"{study['id']}/corrections", content=seg)
+    assert status == 202
+    opened = server.wait_for_job(sent["id"])
+    assert (opened["status"], opened["corrects"]) == ("done", study["id"]), opened
+    kept, drawn = (view_slices(server, job, "lesions")[0] for job in (study["id"], opened["id"]))
+    assert kept.any()
+    assert np.array_equal(kept, drawn)
+
+
+def test_a_segmentation_of_another_series_is_refused(server: Server, study: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "seg.dcm").write_bytes(download(server, f"{study['id']}/files/lesions.dcm"))
+    moved = pydicom.dcmread(tmp_path / "seg.dcm")
+    for frame in moved.PerFrameFunctionalGroupsSequence:
+        plane = frame.PlanePositionSequence[0]
+        plane.ImagePositionPatient = [mm + 40 for mm in plane.ImagePositionPatient]
+    moved.save_as(tmp_path / "moved.dcm")
+    _, sent = call(server, "POST", f"{study['id']}/corrections", content=(tmp_path / "moved.dcm").read_bytes())
+    job = server.wait_for_job(sent["id"])
+    assert job["status"] == "failed"
+    assert "another grid" in job["reason"]
+
+
+def test_a_change_is_the_difference_of_two_scans_with_its_interval(
+    server: Server, done: str, study: dict[str, Any]
+) -> None:
+    status, change = call(server, "GET", f"{done}/change", params={"other": study["id"]})
+    assert status == 200, change
+    before, after = (call(server, "GET", f"{job}/findings")[1] for job in (study["id"], done))
+    assert (change["earlier"], change["later"], change["by_date"]) == (study["id"], done, False)
+    volumes = [findings["lesion_volume_ml"] for findings in (before, after)]
+    assert change["volume_ml"] == pytest.approx(volumes[1] - volumes[0], abs=1e-3)
+    assert change["volume_percent"] == pytest.approx(100 * (volumes[1] / volumes[0] - 1), abs=0.1)
+    assert change["volume_interval_ml"] is None  # the model of this server states no repeatability
+    assert any("repeatability" in warning for warning in change["warnings"])
+    assert call(server, "GET", f"{done}/change", params={"other": "0" * 32})[0] == 404
+
+
+def test_the_views_scan_is_not_packed_and_its_masks_are(server: Server, done: str) -> None:
+    assert download(server, f"{done}/view/scan.nii")[344:348] == b"n+1\0"
+    assert gzip.decompress(download(server, f"{done}/view/lungs.nii.gz"))[344:348] == b"n+1\0"
+
+
+def test_the_stage_of_a_job_survives_a_progress_file_that_was_cut_short(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    assert folder.read_progress() is None
+    folder.write_progress(JobStage.LESIONS, 3, 9)
+    progress = folder.read_progress()
+    assert progress is not None
+    assert (progress.stage, progress.done, progress.total) == (JobStage.LESIONS, 3, 9)
+    (tmp_path / "progress").write_text("lesions 3")
+    assert folder.read_progress() is None
+
+
+def test_a_database_of_an_earlier_version_gets_notes(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "jobs.sqlite", timedelta(hours=1))
+    store.add("a" * 32, "ct.nii")
+    store.close()
+    with sqlite3.connect(tmp_path / "jobs.sqlite") as database:
+        database.execute("alter table jobs drop column note")
+    database.close()
+    store = JobStore(tmp_path / "jobs.sqlite", timedelta(hours=1))
+    job = store.get("a" * 32)
+    store.close()
+    assert job is not None
+    assert (job.label, job.note) == ("ct.nii", "")
+
+
+def test_a_mask_of_another_program_is_measured(server: Server, done: str, tmp_path: Path) -> None:
+    mask = read_scan(write(tmp_path / "m.nii.gz", download(server, f"{done}/view/lesions.nii.gz")))
+    z = int(np.argmax(mask.values.sum(axis=(1, 2))))
+    mask.values[:z] = 0
+    nifti.write_scan(mask, tmp_path / "half.nii.gz")
+    _, sent = call(server, "POST", f"{done}/corrections", content=(tmp_path / "half.nii.gz").read_bytes())
+    job = server.wait_for_job(sent["id"])
+    assert job["status"] == "done", job
+    assert np.array_equal(view_slices(server, job["id"], "lesions")[0], mask.values)
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
