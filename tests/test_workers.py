@@ -108,8 +108,10 @@ def test_closing_from_another_thread_ends_a_running_task(tmp_path: Path) -> None
         "from helpers.scripted_worker import script_worker; script_worker().run('hang {path}')",
         "from pathlib import Path; from groundglass.workers import Worker; "
         "from helpers.factories import make_endless_computation as factory; Worker(factory, 60, 1).run(Path('{path}'))",
+        "from pathlib import Path; from groundglass.workers import Worker; "
+        "from helpers.factories import make_stubborn_computation as make; Worker(make, 60, 1).run(Path('{path}'))",
     ],
-    ids=["while it waits", "while it computes"],
+    ids=["while it waits", "while it computes", "while a library computes that lets no thread run"],
 )
 def test_the_process_ends_when_its_owner_is_killed(code: str, tmp_path: Path) -> None:
     paths = os.pathsep.join(path for path in sys.path if path)

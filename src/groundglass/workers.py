@@ -3,8 +3,8 @@
 No pool of a library does all that is needed here. `concurrent.futures` breaks as a whole when one of its processes
 dies. `pebble` has time limits and replaces a process that died, but a process that computes lives on when its owner is
 killed, an error of the initialiser reaches the caller as a broken pool, with its traceback on the terminal, and all
-processes share locks, which one that is killed may still hold. Here each process has pipes of its own, and ends by
-itself when its owner does.
+processes share locks, which one that is killed may still hold. Here each process has pipes of its own, and ends
+when its owner does, whatever it computes.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Worker(Generic[Task, Result]):
         self._factory, self._time_limit_s, self._threads = factory, time_limit_s, threads
         self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: IO[bytes] | None = None  # this end of the pipe that `_end_with_owner` watches
         self._process_lock, self._task_lock = threading.Lock(), threading.Lock()
         self._closed = False
 
@@ -144,13 +145,21 @@ class Worker(Generic[Task, Result]):
             self._discard()
             threads = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
             paths = os.pathsep.join(path for path in sys.path if path)
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", f"from groundglass.workers import serve; serve({self._memory_bytes})"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pipesize=_PIPE_BYTES,
-                env={**os.environ, "PYTHONPATH": paths, **threads},
-            )
+            other_end, own_end = os.pipe()
+            self._lifeline = os.fdopen(own_end, "wb")
+            has_lifeline = os.name == "posix"
+            call = f"serve({self._memory_bytes}, {other_end if has_lifeline else None})"
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", f"from groundglass.workers import serve; {call}"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    pipesize=_PIPE_BYTES,
+                    pass_fds=[other_end] if has_lifeline else (),
+                    env={**os.environ, "PYTHONPATH": paths, **threads},
+                )
+            finally:
+                os.close(other_end)
 
     def _exchange(self, message: object, limit_s: float) -> Any:
         """Send a message to the process and return its reply; kill the process when the time is up."""
@@ -197,11 +206,13 @@ class Worker(Generic[Task, Result]):
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def _discard(self) -> None:
-        if self._process is not None:
-            for pipe in (self._process.stdin, self._process.stdout):
+        process = self._process
+        pipes = (process.stdin, process.stdout) if process is not None else ()
+        for pipe in (self._lifeline, *pipes):
+            if pipe is not None:
                 with suppress(OSError):  # data that could not be sent is still buffered
-                    cast(IO[bytes], pipe).close()
-            self._process = None
+                    pipe.close()
+        self._process = self._lifeline = None
 
 
 def available_cores() -> int:
@@ -228,9 +239,32 @@ def limit_memory(count: int) -> None:
         resource.setrlimit(kind, (min([wanted, *in_force]), allowed[1]))
 
 
-def serve(memory_bytes: int) -> None:
-    """Run the process's side: call the factory, then do one task after another until the owner has gone."""
+def _end_with_owner(lifeline: int) -> None:
+    """Let the system end this process as soon as the owner's end of a pipe closes.
+
+    A thread that waits for that would not be enough: it cannot run while a library computes and holds Python's lock.
+
+    Args:
+        lifeline: File descriptor of this end of the pipe, through which nothing is ever sent.
+    """
+    import fcntl
+
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    with suppress(OSError):  # a system that sends no signal for pipes: `receive` alone ends the process there
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def serve(memory_bytes: int, lifeline: int | None) -> None:
+    """Run the process's side: call the factory, then do one task after another until the owner has gone.
+
+    Args:
+        memory_bytes: See `limit_memory`.
+        lifeline: See `_end_with_owner`; None where the system has no such signal.
+    """
     limit_memory(memory_bytes)
+    if lifeline is not None:
+        _end_with_owner(lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the owner, which decides what to do
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)

@@ -15,6 +15,8 @@ from groundglass.apps.pacs.ledger import Ledger, SeriesArrival, State, short_uid
 from groundglass.apps.pacs.spool import Spool, lock_watch_folder
 from groundglass.errors import ConfigError, OutputError
 
+LONGEST_PAUSE_S = 7500.0
+
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
@@ -30,7 +32,7 @@ def state(ledger: Ledger, uid: str) -> State:
 
 
 def end_as(ledger: Ledger, state: str) -> None:
-    entry = ledger.next_entry(0.0)
+    entry = ledger.next_entry(0.0, LONGEST_PAUSE_S)
     assert entry is not None
     if state == "done":
         ledger.mark_segmented(entry, entry.instance_count, ("2.25.1", "2.25.2"))
@@ -63,27 +65,36 @@ def test_a_series_is_processed_again_if_it_has_grown_or_if_it_failed_and_has_cha
     end_as(ledger, before)
     ledger.add_arrivals([SeriesArrival("1.2.3", "1.2", instances, stamp)], 6)
     assert state(ledger, "1.2.3") == after
-    entry = ledger.next_entry(0.0)
+    entry = ledger.next_entry(0.0, LONGEST_PAUSE_S)
     assert (entry is not None) == (after == "waiting")
     assert entry is None or (entry.tries, entry.instance_count) == (0, instances)
 
 
 def test_the_series_that_is_due_longest_is_next_and_postponed_series_come_last(ledger: Ledger) -> None:
     ledger.add_arrivals([SeriesArrival(f"1.2.{i}", "1.2", 3, i) for i in range(3)], 3)
-    first = ledger.next_entry(100.0)
+    first = ledger.next_entry(100.0, LONGEST_PAUSE_S)
     assert first is not None
     ledger.postpone(first, 50.0)
-    second = ledger.next_entry(100.0)
+    second = ledger.next_entry(100.0, LONGEST_PAUSE_S)
     assert second is not None
     assert (first.series_uid, second.series_uid) == ("1.2.0", "1.2.1")
     ledger.mark_failed(second, "too slow", 1000.0)
-    third = ledger.next_entry(100.0)
+    third = ledger.next_entry(100.0, LONGEST_PAUSE_S)
     assert third is not None
     ledger.mark_done(third)
-    assert [ledger.next_entry(now).series_uid for now in (60.0, 999.0)] == ["1.2.0"] * 2  # type: ignore[union-attr]
+    assert [ledger.next_entry(now, LONGEST_PAUSE_S).series_uid for now in (60.0, 999.0)] == ["1.2.0"] * 2  # type: ignore[union-attr]
     ledger.mark_done(first)
-    assert ledger.next_entry(999.0) is None
+    assert ledger.next_entry(999.0, LONGEST_PAUSE_S) is None
     assert ledger.next_due_time() == 1000.0
+
+
+def test_a_series_that_was_postponed_while_the_clock_was_ahead_is_due_when_it_has_been_set_back(ledger: Ledger) -> None:
+    ledger.add_arrivals([SeriesArrival("1.2.3", "1.2", 3, 1)], 1)
+    entry = ledger.get("1.2.3")
+    assert entry is not None
+    ledger.postpone(entry, 50_000.0)
+    assert ledger.next_entry(49_999.0, LONGEST_PAUSE_S) is None
+    assert ledger.next_entry(100.0, LONGEST_PAUSE_S) == entry
 
 
 def test_a_ledger_of_another_server_or_version_is_refused(ledger: Ledger, tmp_path: Path) -> None:

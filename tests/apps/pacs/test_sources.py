@@ -139,7 +139,7 @@ def test_a_series_that_grows_again_is_taken_at_its_next_change(serve: Callable[.
     server.series["growing"].update(IsStable=True, Instances=["a", "b", "c"])
     server.changes.append(("StableSeries", "growing"))
     source.poll(ledger)
-    entry = ledger.next_entry(0.0)
+    entry = ledger.next_entry(0.0, longest_pause_s=60.0)
     assert entry is not None
     assert entry.instance_count == 3
 

@@ -1,9 +1,11 @@
 """Failures in the watch of a real Orthanc: of a series, of the server, of the watcher itself."""
 
+import io
 import re
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ import pytest
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
+from groundglass.apps.pacs.access import Credentials
+from groundglass.apps.pacs.retrieval import RetrievalTask, RetrieverFactory
 from groundglass.apps.pacs.watch import WatchOptions, watch
 from groundglass.apps.pacs.watcher import RetryPolicy, WatchCounts
 from groundglass.errors import ConfigError, PacsError
+from groundglass.workers import MemoryLimitError, Worker
 from helpers.dicom_phantom import BIRTH, NAME, NUMBER
 from helpers.fake_watch import (
     QUICK_RETRIES,
@@ -29,6 +34,32 @@ from helpers.scripted_worker import hanging_pids, is_alive, wait_until
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*:UserWarning:pydicom"), pytest.mark.usefixtures("credentials")]
 PLANTED = re.compile(f"{re.escape(NAME)}|{NUMBER}|{BIRTH}|{PASSWORD}")
+
+
+def test_what_the_server_sends_is_parsed_in_another_process(
+    orthanc: OrthancServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("parsed in the process of the watcher")
+
+    orthanc.stow(series(tmp_path / "study"))
+    orthanc.wait_until_stable(1)
+    monkeypatch.setattr("dicomweb_client.DICOMwebClient.iter_series", refuse)
+    factory = fake_worker_factory(tmp_path / "scripts")
+    assert watch_once(orthanc, tmp_path / "watch", factory)[0] == WatchCounts(stored=1)
+
+
+def test_an_image_that_takes_too_much_memory_costs_its_series_alone(serve: Callable[..., str], tmp_path: Path) -> None:
+    image = pydicom.dcmread(series(tmp_path / "study")[0])
+    image.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    image.PixelData = bytes(256 << 20)
+    body = io.BytesIO()
+    image.save_as(body, enforce_file_format=True)
+    assert len(body.getvalue()) < 1 << 20
+    url = serve(lambda *_: (200, body.getvalue()))
+    retriever = Worker(RetrieverFactory(url, Credentials(), None), 60, 1, memory_bytes=250 << 20)
+    with closing(retriever), pytest.raises(MemoryLimitError):
+        retriever.run(RetrievalTask("1.2", "1.2.3", tmp_path))
 
 
 @pytest.mark.slow
@@ -49,7 +80,10 @@ def test_a_series_that_crashes_the_worker_is_given_up_and_the_others_get_their_r
     running.process.wait(10)
     found = ledger_rows(tmp_path / "watch")
     assert found[uid_of(bad)][:2] == ("left", 2)
-    assert "its process died twice (signal 9): out of memory, or a crash on this series" in found[uid_of(bad)][2]
+    assert (
+        "its segmentation: its process died twice (signal 9): out of memory, or a crash on this series"
+        in found[uid_of(bad)][2]
+    )
     assert {found[uid_of(files)][0] for files in (good, other)} == {"done"}
     assert orthanc.segmented_series() == {uid_of(good), uid_of(other)}
     assert is_spool_empty(tmp_path / "watch")
@@ -118,6 +152,31 @@ def test_a_study_whose_uid_is_none_is_refused_and_one_with_leading_zeros_gets_it
         assert f"refused: {reason}" in output
         assert factory.begun == []
         assert orthanc.modalities() == ["CT"]
+
+
+@pytest.mark.parametrize("dicomweb", [False, True], ids=["changes", "qido"])
+def test_images_whose_uids_are_none_are_refused_and_those_with_leading_zeros_get_their_results(
+    orthanc: OrthancServer, tmp_path: Path, dicomweb: bool
+) -> None:
+    uids = {}
+    for name, start, end in (("zeros", "1.2.0", ""), ("dots", "1.2..7", ""), ("end", "1.2.9", "."), ("text", "A-", "")):
+        files = series(tmp_path / name)
+        uids[uid_of(files)] = name
+        for number, file in enumerate(files):
+            data, uid = pydicom.dcmread(file), f"{start}{number}{end}"
+            padded = uid.encode() + bytes(len(uid) % 2)
+            data[0x00080018] = RawDataElement(Tag(0x00080018), "UI", len(padded), padded, 0, False, True)
+            data.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(uid)
+            data.save_as(file)
+        orthanc.stow(files)
+    orthanc.wait_until_stable(4)
+    factory = fake_worker_factory(tmp_path / "scripts")
+    counts, output = watch_once(orthanc, tmp_path / "watch", factory, dicomweb=dicomweb)
+    assert counts == WatchCounts(stored=1, refused=3)
+    states = {uids[uid]: state for uid, (state, _, _) in ledger_rows(tmp_path / "watch").items()}
+    assert states == {"zeros": "done", "dots": "refused", "end": "refused", "text": "refused"}
+    assert output.count("8 of 8 instances state a SOPInstanceUID that is no legal UID") == 3
+    assert orthanc.modalities() == ["CT"] * 4 + ["SEG", "SR"]
 
 
 def test_a_series_that_the_server_cannot_read_fails_and_the_next_is_done(

@@ -15,21 +15,23 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from groundglass.apps.pacs import dicomweb
 from groundglass.apps.pacs.access import Credentials, open_session
+from groundglass.apps.pacs.backoff import Backoff
 from groundglass.apps.pacs.dicomweb import DicomWebArchive
 from groundglass.apps.pacs.ledger import Ledger, SeriesArrival, SeriesEntry
 from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, segment_series, short_message
+from groundglass.apps.pacs.retrieval import RetrievalTask
 from groundglass.apps.pacs.spool import Spool
-from groundglass.apps.pacs.watcher import Backoff, RetryPolicy, WatchCounts, Watcher
+from groundglass.apps.pacs.watcher import RetryPolicy, WatchCounts, Watcher
 from groundglass.errors import InputError, OutputError, PacsError
 from groundglass.files import staged_folder
-from groundglass.workers import TimeLimitError, WorkerDiedError
+from groundglass.workers import MemoryLimitError, TimeLimitError, WorkerDiedError, WorkerStartError
 from helpers.fake_engine import fake_segmenter
 from helpers.orthanc import series, uid_of
 
 
 @dataclass
 class FakePacs:
-    """Source, archive and worker in one.
+    """Source, archive and both workers in one.
 
     Attributes:
         arrivals: Series that a poll finds.
@@ -67,8 +69,13 @@ class FakePacs:
         self.fail_as_scripted("store")
         self.stored.append(study_uid)
 
-    def run(self, task: SeriesTask) -> SegmentationResult:
-        self.fail_as_scripted("run")
+    def run(self, task: RetrievalTask | SeriesTask) -> int | SegmentationResult:
+        if isinstance(task, RetrievalTask):
+            return self.retrieve(task.study_uid, task.series_uid, task.folder)
+        return self.segment(task)
+
+    def segment(self, task: SeriesTask) -> SegmentationResult:
+        self.fail_as_scripted("segment")
         self.segmentations += 1
         task.results.mkdir(mode=0o700)
         instance = Dataset()
@@ -94,7 +101,7 @@ class WatcherSetUp:
 
     def watcher(self, retry_policy: RetryPolicy) -> Watcher:
         pacs: Any = self.pacs
-        return Watcher(pacs, pacs, self.ledger, Spool(self.folder), pacs, retry_policy, self.lines.append)
+        return Watcher(pacs, pacs, self.ledger, Spool(self.folder), pacs, pacs, retry_policy, self.lines.append)
 
     def run_once(self, **retry_policy: Any) -> WatchCounts:
         watcher = self.watcher(RetryPolicy(**{"poll_s": 0.0, "pause_s": 60.0, "max_tries": 3, **retry_policy}))
@@ -120,7 +127,7 @@ def set_up(tmp_path: Path) -> Iterator[WatcherSetUp]:
 
 
 def test_the_pauses_before_the_tries_of_a_series_grow_until_it_is_given_up(set_up: WatcherSetUp) -> None:
-    set_up.pacs.failures["run"] = TimeLimitError()
+    set_up.pacs.failures["segment"] = TimeLimitError()
     for tries, pause_s in ((1, 60), (2, 300)):
         before = time.time()
         assert set_up.run_once(time_limit_s=7) == WatchCounts(failed=1)
@@ -132,14 +139,15 @@ def test_the_pauses_before_the_tries_of_a_series_grow_until_it_is_given_up(set_u
         set_up.ledger.postpone(set_up.entry, 0.0)
     assert set_up.run_once(time_limit_s=7) == WatchCounts(failed=1)
     assert set_up.state() == ("left", 3, True)
-    assert set_up.entry.reason == "took more than 7 s: give it more with --time-limit"
+    assert set_up.entry.reason == "its segmentation took more than 7 s: give it more with --time-limit"
+    failure = "1.2.3: failed: its segmentation took more than 7 s: give it more with --time-limit"
     assert set_up.lines == [
         "1.2.3: 3 instances retrieved",
-        "1.2.3: failed: took more than 7 s: give it more with --time-limit (again in 60 s, after try 1 of 3)",
+        f"{failure} (again in 60 s, after try 1 of 3)",
         "1.2.3: 3 instances retrieved",
-        "1.2.3: failed: took more than 7 s: give it more with --time-limit (again in 5 min, after try 2 of 3)",
+        f"{failure} (again in 5 min, after try 2 of 3)",
         "1.2.3: 3 instances retrieved",
-        "1.2.3: failed: took more than 7 s: give it more with --time-limit (given up after try 3 of 3)",
+        f"{failure} (given up after try 3 of 3)",
     ]
 
 
@@ -187,7 +195,7 @@ def test_partial_results_of_a_killed_worker_leave_the_spool(set_up: WatcherSetUp
         (killed[-1].__enter__() / "lesions.dcm").touch()
         raise error
 
-    set_up.pacs.run = die_while_writing  # type: ignore[method-assign]
+    set_up.pacs.segment = die_while_writing  # type: ignore[method-assign]
     assert set_up.run_once() == WatchCounts(failed=1)
     assert set_up.state() == ("waiting", 1, True)
 
@@ -227,6 +235,43 @@ def test_a_retrieval_of_too_few_instances_fails(set_up: WatcherSetUp) -> None:
     assert set_up.pacs.segmentations == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TimeLimitError(), "its retrieval took more than 3600 s"),
+        (WorkerDiedError("signal 6"), "its retrieval: its process died twice (signal 6)"),
+        (MemoryLimitError("more memory"), "its retrieval: more memory"),
+    ],
+)
+def test_a_retrieval_that_its_process_cannot_finish_is_a_failure_of_the_series(
+    set_up: WatcherSetUp, error: Exception, reason: str
+) -> None:
+    set_up.pacs.failures["retrieve"] = error
+    assert set_up.run_once() == WatchCounts(failed=1)
+    assert (set_up.entry.reason or "").startswith(reason)
+    assert set_up.state() == ("waiting", 1, True)
+
+
+@pytest.mark.parametrize("step", ["retrieve", "segment"])
+def test_a_lack_of_processes_is_not_a_failure_of_the_series_and_the_watch_waits(
+    set_up: WatcherSetUp, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up.pacs.failures[step] = WorkerStartError("no worker process could be started")
+
+    def recover_then_stop(_: float) -> None:
+        if not set_up.pacs.failures:
+            raise KeyboardInterrupt
+        set_up.pacs.failures.clear()
+
+    monkeypatch.setattr("groundglass.apps.pacs.watcher.time.sleep", recover_then_stop)
+    watcher = set_up.watcher(RetryPolicy())
+    with pytest.raises(KeyboardInterrupt):
+        watcher.run(once=False)
+    assert set_up.lines[0 if step == "retrieve" else 1] == "waiting: no worker process could be started"
+    assert watcher.counts == WatchCounts(stored=1)
+    assert set_up.state() == ("done", 0, True)
+
+
 def test_instances_that_arrive_before_the_retrieval_are_segmented_once(set_up: WatcherSetUp) -> None:
     set_up.pacs.instance_count = 4
     assert set_up.run_once() == WatchCounts(stored=1)
@@ -255,11 +300,11 @@ def test_an_internal_error_is_reported_without_the_message_of_a_library(
 
     files = series(tmp_path / "study")
     monkeypatch.setattr("groundglass.apps.pacs.processing.segment", fail)
-    result = segment_series(SeriesTask(uid_of(files), files[0].parent, tmp_path / "results"), fake_segmenter())
+    result = segment_series(SeriesTask("1.2", uid_of(files), files[0].parent, tmp_path / "results"), fake_segmenter())
     assert result.internal_error is not None
     assert result.internal_error.startswith("ValueError in test_watcher.py:")
     assert "PLANTED" not in result.internal_error
-    monkeypatch.setattr(set_up.pacs, "run", lambda _: result)
+    monkeypatch.setattr(set_up.pacs, "segment", lambda _: result)
     assert set_up.run_once() == WatchCounts(failed=1)
     assert set_up.entry.reason == result.internal_error
 
@@ -272,7 +317,7 @@ def test_a_series_during_which_the_watcher_was_killed_comes_after_the_others(set
     assert [line[:5] for line in set_up.lines if "stored" in line] == ["1.2.4", "1.2.5", "1.2.3"]
 
 
-@pytest.mark.parametrize("uid", ["../../instances", "1.2/3", "", "1" * 65, "1.2.3?x", "ANON-17"])
+@pytest.mark.parametrize("uid", ["../../instances", "1.2/3", "", "1" * 65, "1.2.3?x", "ANON-17", "..", "."])
 @pytest.mark.parametrize("of_study", [True, False])
 def test_a_uid_that_is_none_is_refused_with_a_line_before_any_request(
     set_up: WatcherSetUp, of_study: bool, uid: str
@@ -297,6 +342,14 @@ def test_a_study_into_which_no_result_can_be_stored_is_refused_before_its_series
     assert "no result can be stored into such a study: give the study another in the PACS" in set_up.lines[-1]
 
 
+def test_a_series_whose_images_state_another_study_than_the_server_is_refused(tmp_path: Path) -> None:
+    files = series(tmp_path / "study")
+    task = SeriesTask("1.2.999", uid_of(files), files[0].parent, tmp_path / "results")
+    with pytest.raises(InputError, match="its images state another StudyInstanceUID than the server does"):
+        segment_series(task, fake_segmenter())
+    assert not task.results.exists()
+
+
 def test_results_are_stored_into_a_study_whose_uid_has_leading_zeros(set_up: WatcherSetUp) -> None:
     set_up.pacs.arrivals = [SeriesArrival("1.2.3", "1.2.003", 3, 1)]
     assert set_up.run_once() == WatchCounts(stored=1)
@@ -306,7 +359,7 @@ def test_results_are_stored_into_a_study_whose_uid_has_leading_zeros(set_up: Wat
 def test_a_series_without_instances_is_refused(tmp_path: Path) -> None:
     (tmp_path / "series").mkdir()
     with pytest.raises(InputError, match="series holds no DICOM"):
-        segment_series(SeriesTask("1.2.3", tmp_path / "series", tmp_path / "results"), fake_segmenter())
+        segment_series(SeriesTask("1.2", "1.2.3", tmp_path / "series", tmp_path / "results"), fake_segmenter())
 
 
 def test_uids_in_messages_are_cut_to_their_end() -> None:
@@ -317,7 +370,7 @@ def test_uids_in_messages_are_cut_to_their_end() -> None:
 def test_pauses_for_a_server_grow_and_each_reason_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     slept: list[float] = []
-    monkeypatch.setattr("groundglass.apps.pacs.watcher.time.sleep", slept.append)
+    monkeypatch.setattr("groundglass.apps.pacs.backoff.time.sleep", slept.append)
     backoff = Backoff(lines.append)
     backoff.reset()
     for message in ("down", "down", "down", "denied", "down", "down", "down", "down"):

@@ -180,16 +180,21 @@ class Ledger:
         """Return the entry of a series; None if it is unknown."""
         return self._entry("series_uid = ?", series_uid)
 
-    def next_entry(self, now: float) -> SeriesEntry | None:
+    def next_entry(self, now: float, longest_pause_s: float) -> SeriesEntry | None:
         """Return the series to process next; None if nothing is due.
 
         A series whose processing was begun and never ended comes last: the watcher may have died of it.
 
         Args:
             now: Seconds since 1970.
+            longest_pause_s: Longest pause before a try, in seconds: a series that is due later than that is due now,
+                since the clock was ahead when the pause was noted.
         """
         return self._entry(
-            "state IN ('waiting', 'segmented') AND next_try <= ? ORDER BY begun, next_try, rowid LIMIT 1", now
+            "state IN ('waiting', 'segmented') AND (next_try <= ? OR next_try > ?)"
+            " ORDER BY begun, next_try, rowid LIMIT 1",
+            now,
+            now + longest_pause_s,
         )
 
     def next_due_time(self) -> float | None:
@@ -254,10 +259,10 @@ class Ledger:
                 (*values.values(), time.time(), entry.series_uid),
             )
 
-    def _entry(self, condition: str, value: object) -> SeriesEntry | None:
+    def _entry(self, condition: str, *values: object) -> SeriesEntry | None:
         columns = "series_uid, study_uid, instances, state, tries, reason, results"
         with self._sqlite_errors():
-            row = self._db.execute(f"SELECT {columns} FROM series WHERE {condition}", (value,)).fetchone()
+            row = self._db.execute(f"SELECT {columns} FROM series WHERE {condition}", values).fetchone()
         if row is None:
             return None
         series_uid, study_uid, count, state, tries, reason, results = row

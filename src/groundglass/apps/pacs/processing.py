@@ -29,11 +29,13 @@ class SeriesTask:
     """A series to be segmented.
 
     Attributes:
+        study_uid: Study instance UID, as the server states it: the study into which the results are stored.
         series_uid: Series instance UID.
         source: Folder of its instances.
         results: Folder to create for its results.
     """
 
+    study_uid: str
     series_uid: str
     source: Path
     results: Path
@@ -91,7 +93,7 @@ def segment_series(task: SeriesTask, segmenter: Segmenter) -> SegmentationResult
             analysis = segment(scan, segmenter)
         except InputError as error:
             raise type(error)(f"series {scan.series.name}: {error}") from None
-        uids = _write(analysis, task.results)
+        uids = _write(analysis, task)
         return SegmentationResult(uids, scan.series.name, analysis.dicom_results.warnings)
     except GroundglassError:
         raise
@@ -101,28 +103,37 @@ def segment_series(task: SeriesTask, segmenter: Segmenter) -> SegmentationResult
         return SegmentationResult(internal_error=f"{origin(error)}, an internal error of groundglass")
 
 
-def _write(analysis: Analysis, folder: Path) -> tuple[str, ...]:
+def _write(analysis: Analysis, task: SeriesTask) -> tuple[str, ...]:
     """Write the results into a folder that appears when they are complete and on the disk; return their UIDs.
 
     Raises:
-        FormatError: There can be no Segmentation, for whose sake the series is processed.
+        FormatError: There can be no Segmentation, for whose sake the series is processed, or none in its study.
     """
     results = analysis.dicom_results
     if SEG_FILE not in results.files:
         raise FormatError(f"{results.left_out}")
-    with staged_folder(folder) as staging:
+    with staged_folder(task.results) as staging:
         files = [staging / name for name in results.files]
         for file in files:
             file.write_bytes(results.files[file.name])
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())  # before the ledger notes that they exist
-        return tuple(read_instance_uid(file) for file in files)
+        if {_read_uid(file, "StudyInstanceUID") for file in files} != {task.study_uid}:
+            raise FormatError(
+                "its images state another StudyInstanceUID than the server does, so that no result can be stored into "
+                "its study: correct the study in the PACS"
+            )
+        return tuple(map(read_instance_uid, files))
 
 
 def read_instance_uid(file: Path) -> str:
     """Read the SOP instance UID of a result."""
+    return _read_uid(file, "SOPInstanceUID")
+
+
+def _read_uid(file: Path, keyword: str) -> str:
     with silence_pydicom():
-        return str(dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+        return str(dcmread(file, specific_tags=[keyword])[keyword].value)
 
 
 def short_message(error: Exception) -> str:

@@ -14,6 +14,7 @@ from groundglass.apps.pacs.dicomweb import DicomWebArchive, DicomWebSource
 from groundglass.apps.pacs.ledger import Ledger
 from groundglass.apps.pacs.orthanc import DICOM_WEB, OrthancSource
 from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, WatchWorkerFactory
+from groundglass.apps.pacs.retrieval import RETRIEVAL_BYTES, RETRIEVAL_S, RetrievalTask, RetrieverFactory
 from groundglass.apps.pacs.spool import Spool, lock_watch_folder
 from groundglass.apps.pacs.watcher import DEFAULT_RETRY_POLICY, RetryPolicy, WatchCounts, Watcher
 from groundglass.inference.model_card import bundled_model, read_card
@@ -73,15 +74,19 @@ def watch(
         PacsError: The server refused the first request; with `once`, the server failed.
         OutputError: The folder cannot be written.
         ModelError: The model is missing or damaged.
-        GroundglassError: No worker process can be started.
+        GroundglassError: The model cannot be loaded; with `once`, no worker process can be started.
     """
     url, credentials = check_url(options.url), load_credentials(options.credentials)
     read_card(options.model or bundled_model())  # raises the ModelError before anything is created
     session = open_session(credentials, options.ca)
     if sends_unencrypted(url, credentials):
         on_message("the credentials go over the network unencrypted: use https")
-    archive = DicomWebArchive(url if options.dicomweb else url + DICOM_WEB, session)
+    web_url = url if options.dicomweb else url + DICOM_WEB
+    archive = DicomWebArchive(web_url, session)
     source = DicomWebSource(archive, options.since) if options.dicomweb else OrthancSource(url, session, options.since)
+    retriever = Worker[RetrievalTask, int](
+        RetrieverFactory(web_url, credentials, options.ca), RETRIEVAL_S, 1, RETRIEVAL_BYTES
+    )
     worker = Worker[SeriesTask, SegmentationResult](
         worker_factory or WatchWorkerFactory(options.model), retry_policy.time_limit_s, available_cores()
     )
@@ -89,6 +94,7 @@ def watch(
         _sigterm_as_ctrl_c(),
         lock_watch_folder(options.folder),
         session,
+        closing(retriever),
         closing(worker),
         closing(Ledger(options.folder)) as ledger,
     ):
@@ -97,7 +103,7 @@ def watch(
             on_message(f"{ledger.retry_all()} series are tried again")
         known = ", ".join(f"{count} {state.label}" for state, count in ledger.counts().items()) or "no series yet"
         on_message(f"watching {url}; {options.folder} knows {known}")
-        watcher = Watcher(source, archive, ledger, Spool(options.folder), worker, retry_policy, on_message)
+        watcher = Watcher(source, archive, ledger, Spool(options.folder), retriever, worker, retry_policy, on_message)
         watcher.run(once)
         return watcher.counts
 

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from groundglass.apps.pacs.access import DeniedError
+from groundglass.apps.pacs.backoff import Backoff, format_duration
 from groundglass.apps.pacs.dicomweb import DicomWebArchive
 from groundglass.apps.pacs.ledger import Ledger, SeriesEntry, State
 from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, read_instance_uid, short_message
+from groundglass.apps.pacs.retrieval import RETRIEVAL_S, RetrievalTask
 from groundglass.apps.pacs.spool import Spool
 from groundglass.errors import FormatError, InputError, OutputError, PacsError
 from groundglass.io.dicom_header import DICOM_ERRORS
 from groundglass.io.dicom_legal import is_uid
-from groundglass.workers import TimeLimitError, Worker, WorkerDiedError
+from groundglass.workers import MemoryLimitError, TimeLimitError, Worker, WorkerDiedError, WorkerStartError
 
-_LONGEST_PAUSE_S = 60.0  # between two tries to reach a server
 _PAUSE_GROWTH = 5  # factor between the pauses before two tries of a series
-_SAFE_UID = re.compile(r"[0-9.]{1,64}")  # nothing that changes a URL
+_SAFE_UID = re.compile(r"(?!\.+$)[0-9.]{1,64}")  # nothing that changes a URL
 _UID_RULE = "numbers with dots between them, at most 64 characters"
 _FIRST_REQUEST_HINT = (
     "this was the first request: check the URL (the root of an Orthanc with its DICOMweb plugin at /dicom-web; another "
@@ -62,6 +64,11 @@ class RetryPolicy:
     pause_s: float = 60.0
     max_tries: int = 5
 
+    @property
+    def longest_pause_s(self) -> float:
+        """The pause before the last try, in seconds."""
+        return self.pause_s * float(_PAUSE_GROWTH ** max(0, self.max_tries - 2))
+
 
 DEFAULT_RETRY_POLICY = RetryPolicy()
 
@@ -91,9 +98,10 @@ class Watcher:
 
     Args of the constructor:
         source: Finds new series.
-        archive: Server to retrieve series from and to store results to.
+        archive: Server to store results to.
         ledger: State of every series.
         spool: Folder of the series that is processed.
+        retriever: Process that retrieves a series, and returns the number of its instances.
         worker: Process that segments a series.
         retry_policy: Time limits, pauses and number of tries.
         on_message: Called with a line for each event.
@@ -105,12 +113,14 @@ class Watcher:
         archive: DicomWebArchive,
         ledger: Ledger,
         spool: Spool,
+        retriever: Worker[RetrievalTask, int],
         worker: Worker[SeriesTask, SegmentationResult],
         retry_policy: RetryPolicy,
         on_message: Callable[[str], None],
     ) -> None:
         self._source, self._archive, self._ledger, self._spool = source, archive, ledger, spool
-        self._worker, self._retry_policy, self._on_message = worker, retry_policy, on_message
+        self._retriever, self._worker = retriever, worker
+        self._retry_policy, self._on_message = retry_policy, on_message
         self._backoff = Backoff(on_message)
         self._next_poll = 0.0  # by `time.monotonic`
         self._is_connected = False  # whether a poll has succeeded
@@ -123,10 +133,10 @@ class Watcher:
         while True:
             try:
                 self._poll_if_due()
-                entry = self._ledger.next_entry(time.time())
+                entry = self._ledger.next_entry(time.time(), self._retry_policy.longest_pause_s)
                 if entry is not None:
                     self._process(entry)
-            except (PacsError, OutputError) as error:
+            except (PacsError, OutputError, WorkerStartError) as error:
                 if isinstance(error, DeniedError) and not self._is_connected:
                     raise PacsError(f"{error}; {_FIRST_REQUEST_HINT}") from None
                 if once:
@@ -163,6 +173,7 @@ class Watcher:
         Raises:
             PacsError: The server does not answer at all.
             OutputError: The spool cannot be written.
+            WorkerStartError: No process can be started.
         """
         begun = time.monotonic()
         self._ledger.mark_begun(entry)
@@ -177,7 +188,7 @@ class Watcher:
             self._on_message(f"{entry.label}: refused: {short_message(error)}")
         except _WorkerFailureError as error:
             self._note_failure(entry, str(error))
-        except OutputError:
+        except (OutputError, WorkerStartError):
             self._ledger.postpone(entry, time.time())
             raise
         except PacsError as error:
@@ -196,19 +207,13 @@ class Watcher:
     def _segment(self, entry: SeriesEntry) -> None:
         """Retrieve a series, and have it segmented; its results lie in the spool then."""
         source, results = self._spool.create_source(entry.series_uid), self._spool.results(entry.series_uid)
-        count = self._archive.retrieve(entry.study_uid, entry.series_uid, source)
+        with _failures_of("its retrieval", RETRIEVAL_S):
+            count = self._retriever.run(RetrievalTask(entry.study_uid, entry.series_uid, source))
         if count < entry.instance_count:
             raise PacsError(f"the server gave {count} of the series' {entry.instance_count} instances")
         self._on_message(f"{entry.label}: {count} instances retrieved")
-        try:
-            result = self._worker.run(SeriesTask(entry.series_uid, source, results))
-        except TimeLimitError:
-            limit_s = self._retry_policy.time_limit_s
-            raise _WorkerFailureError(f"took more than {limit_s:g} s: give it more with --time-limit") from None
-        except WorkerDiedError as error:
-            raise _WorkerFailureError(
-                f"its process died twice ({error}): out of memory, or a crash on this series"
-            ) from None
+        with _failures_of("its segmentation", self._retry_policy.time_limit_s, hint=": give it more with --time-limit"):
+            result = self._worker.run(SeriesTask(entry.study_uid, entry.series_uid, source, results))
         if result.internal_error is not None:
             raise _WorkerFailureError(result.internal_error)
         if result.name:
@@ -239,7 +244,7 @@ class Watcher:
         is_last = number >= max_tries
         self._ledger.mark_failed(entry, reason, None if is_last else time.time() + pause_s)
         self.counts.failed += 1
-        outcome = "given up after" if is_last else f"again in {_format_duration(pause_s)}, after"
+        outcome = "given up after" if is_last else f"again in {format_duration(pause_s)}, after"
         self._on_message(f"{entry.label}: failed: {reason} ({outcome} try {number} of {max_tries})")
 
     def _server_answers(self) -> bool:
@@ -265,37 +270,26 @@ def _check_uids(entry: SeriesEntry) -> None:
         )
 
 
-class Backoff:
-    """Growing pauses while the server or the disk fails.
+@contextmanager
+def _failures_of(step: str, limit_s: float, hint: str = "") -> Iterator[None]:
+    """Turn the end of a worker inside `with` into a `_WorkerFailureError`.
 
-    Args of the constructor:
-        on_message: Called with a line when waiting begins, when the reason changes, and when waiting is over.
+    Args:
+        step: What the worker did, for the message.
+        limit_s: Its time limit in seconds.
+        hint: What to do about the limit.
     """
-
-    def __init__(self, on_message: Callable[[str], None]) -> None:
-        self._on_message = on_message
-        self._since: float | None = None
-        self._reason, self._pause_s = "", 1.0
-
-    def wait(self, error: Exception) -> None:
-        """Report an error, unless it is the same as before, and sleep."""
-        self._since = self._since or time.monotonic()
-        if short_message(error) != self._reason:
-            self._reason = short_message(error)
-            self._on_message(f"waiting: {self._reason}")
-        time.sleep(self._pause_s)
-        self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s)
-
-    def reset(self) -> None:
-        """Report that waiting is over, if there was any, and begin again with short pauses."""
-        if self._since is not None:
-            self._on_message(f"resumed after {_format_duration(time.monotonic() - self._since)}")
-        self._since, self._reason, self._pause_s = None, "", 1.0
+    try:
+        yield
+    except TimeLimitError:
+        raise _WorkerFailureError(f"{step} took more than {limit_s:g} s{hint}") from None
+    except MemoryLimitError as error:
+        raise _WorkerFailureError(f"{step}: {error}") from None
+    except WorkerDiedError as error:
+        raise _WorkerFailureError(
+            f"{step}: its process died twice ({error}): out of memory, or a crash on this series"
+        ) from None
 
 
 class _WorkerFailureError(Exception):
     """The worker could not segment a series; the message says why."""
-
-
-def _format_duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
