@@ -17,7 +17,7 @@ from groundglass.scan.phantom import Phantom
 from groundglass.tables import csv_text, markdown_table, read_table
 
 FORMULAS = (
-    *('=HYPERLINK("http://evil.example";"a")', "+1+2", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "=", "-a"),
+    *('=HYPERLINK("http://evil.example";"a")', "+1+2", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", " =1", "=", "-a"),
     *("--", "-1 to =2", "-1,2,=3"),
 )
 NUMBERS = ("-1", "+1.5", "-1e-05", "-0.5 to 3", "-0.5 to -0.2", "-inf", "-1,024")
@@ -35,7 +35,20 @@ def test_no_cell_of_a_csv_is_a_formula_and_it_is_read_back(text: str) -> None:
 
 
 def test_no_cell_begins_a_row() -> None:
-    assert csv_text([{"name": "a\r=1+1", "other": "b\n=2"}]) == 'name,other\na =1+1,"b\n=2"\n'
+    assert csv_text([{"name": "a\r=1+1", "other": "b\n=2"}]) == "name,other\na =1+1,b =2\n"
+    assert csv_text([{"name": "\t=1"}]) == "name\n' =1\n"
+
+
+@pytest.mark.parametrize("number", [*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x202E, 0x2028, 0x2066])
+def test_a_csv_holds_no_control_character_but_the_ends_of_its_lines(number: int) -> None:
+    written = csv_text([{"case": f"a{chr(number)}b", "reason": f"{chr(number)}[2J"}])
+    assert written.count("\n") == 2
+    assert chr(number) not in written.replace("\n", "")
+    assert "[2J" in written
+
+
+def test_other_letters_and_blanks_of_a_cell_are_kept() -> None:
+    assert inert_cell("Müller\xa0王 é") == "Müller\xa0王 é"
 
 
 @pytest.mark.parametrize("value", [*NUMBERS, "a=1", "'", "'a", "", None, -1, -1.5, True])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t")  # of a cell that a spreadsheet computes instead of showing it
+_FORMULA_STARTS = ("=", "+", "-", "@")  # of a cell that a spreadsheet computes instead of showing it
 _NUMBER = re.compile(r"[-+]?(\d[\d.,]*(e[-+]?\d+)?|inf|nan)( to [-+]?[\d.,]+(e[-+]?\d+)?)?", re.IGNORECASE)
+_BREAK = re.compile(r"[\t\n\r\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # and changes of direction
 _TAG = re.compile(r"<(?=[a-zA-Z/!?])")
 
 
@@ -20,16 +22,23 @@ def printable_lines(text: str) -> str:
 
 
 def inert_cell(value: object) -> object:
-    """Return a cell of a CSV that no spreadsheet takes for a formula: it begins with `'` if it would be one."""
+    """Return a cell of a CSV on one line, without control characters, that no spreadsheet takes for a formula.
+
+    It begins with `'` if it would be one.
+    """
     if not isinstance(value, str):
         return value
-    text = value.replace("\r", " ")  # Python's writer does not quote it, and it would begin a row
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text) else text
+    text = _CONTROL.sub("?", _BREAK.sub(" ", value))
+    return f"'{text}" if _is_formula(text) and not _NUMBER.fullmatch(text) else text
 
 
 def original_cell(text: str) -> str:
-    """Return what `inert_cell` was given."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA_STARTS) else text
+    """Return what `inert_cell` was given, but for control characters."""
+    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
+
+
+def _is_formula(text: str) -> bool:
+    return text.lstrip().startswith(_FORMULA_STARTS)
 
 
 def inert_markdown(text: str) -> str:

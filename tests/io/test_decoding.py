@@ -32,6 +32,7 @@ from pydicom.uid import (
 
 from groundglass.errors import FormatError
 from groundglass.io.decoding import decode_picture
+from groundglass.io.jpeg_scans import is_complete
 from groundglass.io.pixel_codecs import DecodeError, PictureTask, make_decoder
 from groundglass.io.reader import read_scan
 from groundglass.scan.phantom import chest_phantom
@@ -145,6 +146,34 @@ def test_a_jpeg_that_ends_early_is_refused(
             path.write_bytes(content[: len(content) * percent // 100 - 2] + marker)
             with pytest.raises(FormatError, match="damaged or cut short"):
                 read_scan(path)
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_progressive_jpeg_that_was_cut_between_two_scans_is_refused(
+    plane: NDArray[np.int16], tmp_path: Path, colours: int
+) -> None:
+    grey = ((plane + 1250) / 6).clip(0, 255).astype(np.uint8)
+    content = jpeg(grey if colours == 1 else np.stack([grey] * 3, axis=-1), progressive=True)
+    scans = [found.start() for found in re.finditer(rb"\xff\xda\x00", content)]
+    assert len(scans) >= 6
+    path = tmp_path / "picture.jpg"
+    for start in scans[1:]:
+        tables = content.rfind(b"\xff\xc4", 0, start)  # of Huffman codes, if the scan has some of its own
+        cut = tables if tables > scans[scans.index(start) - 1] else start
+        path.write_bytes(content[:cut] + b"\xff\xd9")
+        assert Image.open(path).tobytes()  # libjpeg shows it
+        with pytest.raises(FormatError, match="its last scans are missing"):
+            read_scan(path)
+
+
+def test_a_jpeg_of_which_a_colour_is_missing_is_refused(plane: NDArray[np.int16]) -> None:
+    grey = ((plane + 1250) / 6).clip(0, 255).astype(np.uint8)
+    content = jpeg(np.stack([grey] * 3, axis=-1))
+    assert is_complete(content)
+    start = content.index(b"\xff\xda\x00\x0c\x03")
+    in_one_scan = content[start : start + 14]
+    of_one_colour = b"\xff\xda\x00\x08\x01" + in_one_scan[5:7] + in_one_scan[11:]
+    assert not is_complete(content.replace(in_one_scan, of_one_colour))
 
 
 def test_a_png_that_ends_early_or_has_changed_pixels_is_refused(plane: NDArray[np.int16], tmp_path: Path) -> None:

@@ -138,6 +138,15 @@ def test_parts_without_attributes_of_a_concatenation_are_whole_together(scan: Sc
     assert "4 of 8 frames are not here" in read_scan(paths[1]).notes[0]
 
 
+def test_a_file_of_more_frames_than_a_scan_has_is_refused(scan: Scan, tmp_path: Path) -> None:
+    data = pydicom.dcmread(write_enhanced(scan, tmp_path / "a.dcm"))
+    data.PerFrameFunctionalGroupsSequence = [Dataset()] * 20_001
+    data.NumberOfFrames = 20_001
+    data.save_as(tmp_path / "a.dcm")
+    with pytest.raises(FormatError, match="holds 20,001 frames, expected at most 20,000: give one scan alone"):
+        read_scan(tmp_path / "a.dcm")
+
+
 @pytest.mark.parametrize("placed", [4, 7])
 def test_frames_without_a_position_are_refused(placed: int, scan: Scan, tmp_path: Path) -> None:
     data = pydicom.dcmread(write_enhanced(scan, tmp_path / "a.dcm"))

@@ -68,6 +68,19 @@ def test_links_are_not_followed_and_a_note_counts_them(
     assert expected in describe_input(path).notes
 
 
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07"])
+def test_an_archive_in_an_archive_or_a_folder_is_left_out_with_a_note(
+    scan: Scan, files: list[Path], tmp_path: Path, start: bytes
+) -> None:
+    with zipfile.ZipFile(pack(tmp_path / "a.zip", files), "a") as archive:
+        archive.writestr("more", start + bytes(100))
+        archive.extractall(tmp_path / "folder")
+    for source in (tmp_path / "a.zip", tmp_path / "folder"):
+        found = read_scan(source)
+        assert np.array_equal(found.values, scan.values)
+        assert found.notes == ("left out: 1 packed archive",)
+
+
 def test_an_archive_of_links_alone_is_refused(files: list[Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for file in files:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 
 from groundglass.errors import FormatError
 from groundglass.io.dicom_acquisitions import choose_acquisition, find_acquisitions, list_acquisitions
@@ -20,6 +21,7 @@ from groundglass.io.dicom_files import list_losses
 from groundglass.io.dicom_grid import SAME_POSITION_MM, SliceStack, count_places, grid_geometry, sort_slices
 from groundglass.io.dicom_header import (
     DICOM_ERRORS,
+    ByteOpener,
     DicomSlice,
     has_decimal_comma,
     items,
@@ -44,21 +46,22 @@ _FUNCTIONAL_GROUPS = (
 )
 
 
-def read_dicom(path: Path, options: DicomOptions) -> Scan:
-    """Read a CT series from a DICOM file, a folder or a ZIP archive.
+def read_dicom(path: Path, options: DicomOptions, openers: Sequence[ByteOpener] = ()) -> Scan:
+    """Read a CT series from a DICOM file, a folder or a ZIP archive, or from given files.
 
     Values are HU: int16 if slopes and intercepts are whole numbers, else float32; padding is air.
 
     Args:
         path: The file, folder or archive.
         options: What the user asks for.
+        openers: Functions that open the files to read; `path` only names them then. Empty: all that `path` holds.
 
     Raises:
         FormatError: There is no CT series, or it is damaged, incomplete, uneven or in a syntax that is not read. The
             message names the series that was chosen if there are others.
     """
     name = shown(path)
-    with silence_pydicom(), find_series(path) as listing:
+    with silence_pydicom(), find_series(path, openers) as listing:
         series = choose_series(name, listing, options)
         with naming_the_choice(listing, series, options):
             stack = _prepare(name, series, options)
@@ -75,8 +78,7 @@ def read_dicom(path: Path, options: DicomOptions) -> Scan:
             *_repeat_notes(stack, slices),
             *_header_notes(series),
         )
-        for instance in instances_of(slices):
-            _drop_damaged_attributes(instance.header)
+        _drop_damaged_attributes([instance.header for instance in instances_of(slices)])
         source = replace(_source_series(name, slices), name=series.name(options.with_identity))
         if is_ordered_by_number:
             _drop_positions(source)
@@ -227,12 +229,22 @@ def _source_series(name: str, slices: Sequence[DicomSlice]) -> DicomSeries:
     return DicomSeries((joined,), indices, origins)
 
 
-def _drop_damaged_attributes(header: Dataset) -> None:
-    for tag in list(header.keys()):
-        try:
-            _ = header[tag]
-        except DICOM_ERRORS:
-            del header[tag]
+def _drop_damaged_attributes(headers: Sequence[Dataset]) -> None:
+    """Remove the attributes that cannot be read; what most slices of a series share is read once."""
+    sound: set[tuple[object, ...]] = set()
+    for header in headers:
+        encoding = str(header.original_character_set)
+        for tag in list(header.keys()):
+            stored = header.get_item(tag)
+            key = (tag, stored.VR, stored.value, encoding) if isinstance(stored, RawDataElement) else None
+            if key in sound:
+                continue
+            try:
+                _ = header[tag]
+            except DICOM_ERRORS:
+                del header[tag]
+            if key is not None:
+                sound.add(key)
 
 
 def _drop_positions(series: DicomSeries) -> None:

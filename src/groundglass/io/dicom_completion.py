@@ -79,9 +79,14 @@ class CompletedSeries:
 def complete_series(series: DicomSeries) -> CompletedSeries:
     """Copy the headers of a series, and repair in the copies what an anonymiser removed or damaged.
 
+    Args:
+        series: The series; one that is complete is returned as it is.
+
     Raises:
         FormatError: The instances cannot be referred to.
     """
+    if series.is_complete:
+        return CompletedSeries(series, ())
     first, statements, notes = _complete(series)
     copies = [first]
     for header, stated in zip(series.headers[1:], statements[1:], strict=True):
@@ -92,7 +97,7 @@ def complete_series(series: DicomSeries) -> CompletedSeries:
             _state(copy, keyword, value)
         _state(copy, "ImageOrientationPatient", first.ImageOrientationPatient)  # they differ by noise at most
         copies.append(copy)
-    return CompletedSeries(replace(series, headers=tuple(copies)), notes)
+    return CompletedSeries(replace(series, headers=tuple(copies), is_complete=True), notes)
 
 
 @silence_pydicom()
@@ -261,8 +266,7 @@ def _complete_type_2(header: Dataset, copy: Dataset) -> list[str]:
 def _complete_measures(series: DicomSeries, copy: Dataset) -> list[str]:
     """State pixel spacing and thickness of a slice; of frames, orientation and pixel spacing for all together."""
     if series.frames:
-        _complete_shared_groups(copy)
-        return []
+        return _complete_shared_groups(series.frames, copy)
     if (number_value(copy, "SpacingBetweenSlices") or 0) <= 0:
         copy.pop("SpacingBetweenSlices", None)
     changes = []
@@ -277,8 +281,16 @@ def _complete_measures(series: DicomSeries, copy: Dataset) -> list[str]:
     return changes
 
 
-def _complete_shared_groups(copy: Dataset) -> None:
-    """State orientation and pixel spacing for all frames together, and numbers as DICOM writes them."""
+def _complete_shared_groups(order: Sequence[int], copy: Dataset) -> list[str]:
+    """State orientation, pixel spacing and thickness for all frames together, and numbers as DICOM writes them.
+
+    Args:
+        order: Indices of the frames along the body.
+        copy: The header, which is changed.
+
+    Returns:
+        What was filled in.
+    """
     shared = shallow_copy(next(iter(items(copy, "SharedFunctionalGroupsSequence")), Dataset()))
     groups = [shared, *items(copy, "PerFrameFunctionalGroupsSequence")]
     for sequence, keyword in (
@@ -289,11 +301,19 @@ def _complete_shared_groups(copy: Dataset) -> None:
         usable = next((item for item in stated if number_values(item, keyword, _GEOMETRY[keyword]) is not None), None)
         if usable is not None:
             setattr(shared, sequence, [_completed_item(usable)])
+    changes = []
+    places = [(items(group, "PlanePositionSequence") or [Dataset()])[0] for group in groups[1:]]
+    for measures in items(shared, "PixelMeasuresSequence"):
+        if (number_value(measures, "SliceThickness") or 0) <= 0:
+            distance_mm = _slice_distance([places[index] for index in order])
+            measures.SliceThickness = DSfloat(distance_mm, auto_format=True)
+            changes.append("SliceThickness (missing)")
     copy.SharedFunctionalGroupsSequence = [shared]
     frames = groups[1:]
     completed = [_completed_frame(frame) for frame in frames]
     if any(new is not old for new, old in zip(completed, frames, strict=True)):
         copy.PerFrameFunctionalGroupsSequence = completed
+    return changes
 
 
 def _completed_frame(frame: Dataset) -> Dataset:
@@ -308,13 +328,13 @@ def _completed_frame(frame: Dataset) -> Dataset:
 
 
 def _completed_item(item: Dataset) -> Dataset:
-    completed = shallow_copy(item)
+    completed = legal_copy(item)
     _complete_geometry(item, completed)
     return completed
 
 
-def _slice_distance(headers: Sequence[Dataset]) -> float:
-    """Return the usual distance in mm between neighbouring slices; 1 for a single one."""
-    positions = np.array([number_values(header, "ImagePositionPatient", 3) for header in headers])
+def _slice_distance(places: Sequence[Dataset]) -> float:
+    """Return the usual distance in mm between neighbouring slices by the data sets that place them; 1 for one."""
+    positions = np.array([number_values(place, "ImagePositionPatient", 3) for place in places])
     distances = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     return round(float(np.median(distances)), 3) if len(distances) else 1.0

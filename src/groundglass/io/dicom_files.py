@@ -23,10 +23,13 @@ MAX_INFLATED = 1 << 29  # bytes of a deflated data set
 DAMAGED_FILE = "damaged DICOM file"
 DEAD_LINK, POINTER_FILE, EMPTY_FILE = "link that leads nowhere", "pointer to a file that is not here", "empty file"
 ZIP_LINK = "symbolic link"  # in an archive
-LOSSES = {DAMAGED_FILE: "damaged file"} | {kind: kind for kind in (DEAD_LINK, POINTER_FILE, EMPTY_FILE, ZIP_LINK)}
+ARCHIVE = "packed archive"  # beside images
+_LOST_AS_CALLED = (DEAD_LINK, POINTER_FILE, EMPTY_FILE, ZIP_LINK, ARCHIVE)
+LOSSES = {DAMAGED_FILE: "damaged file"} | {kind: kind for kind in _LOST_AS_CALLED}
 _INFLATED_AT_ONCE = 1 << 20  # bytes that are unpacked at once to count them
 _LAST_GROUP = 0x28  # that may follow the first element of a file without a preamble
 _VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UC UI UL UN UR US UT".split())
+_ARCHIVES = (b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"Rar!")  # first bytes of ZIP, 7z and RAR
 _POINTERS = (b"version https://git-lfs.github.com/", b"/annex/objects/")
 
 
@@ -129,6 +132,8 @@ def _continues(head: bytes) -> bool:
 def _kind_of_other(head: bytes) -> str:
     if not head:
         return EMPTY_FILE
+    if head.startswith(_ARCHIVES):
+        return ARCHIVE
     return POINTER_FILE if any(pointer in head[:200] for pointer in _POINTERS) else "other file"
 
 

@@ -10,7 +10,7 @@ from groundglass.errors import FormatError
 from groundglass.io.dicom_files import file_opener, files_below, read_header
 from groundglass.io.dicom_grid import count_places, is_even_stack
 from groundglass.io.dicom_header import DicomInstance, silence_pydicom, text_value
-from groundglass.io.dicom_series import find_series
+from groundglass.io.dicom_series import ImageSeries, find_series
 
 _FEWEST_SLICES = 3  # with a folder and a SeriesInstanceUID each: from here on they may be a scan in pieces
 
@@ -51,15 +51,28 @@ def look_into(folder: Path) -> DicomFolder:
     )
 
 
+@dataclass(frozen=True)
+class SpreadSeries:
+    """A series whose images lie in several folders.
+
+    Attributes:
+        parts: The folders.
+        uid: Its SeriesInstanceUID, if another series is chosen in the folder above them; else None.
+    """
+
+    parts: tuple[DicomFolder, ...]
+    uid: str | None = None
+
+
 @silence_pydicom()
-def folders_of_one_series(parent: Path, folders: Sequence[DicomFolder]) -> Sequence[DicomFolder]:
-    """Return the folders that hold parts of the series that is chosen in their parent; none if it lies in one alone.
+def find_spread_series(parent: Path, folders: Sequence[DicomFolder]) -> SpreadSeries | None:
+    """Return the series of highest rank whose parts lie in several folders; None if there is none.
 
     If the series of two folders agree, or the study of several files with a folder each, the headers of all are read.
     Parts have to form one even stack that is larger than each of them; slices with a folder each may have gaps, which
     are refused when the scan is read.
     """
-    series = [folder.series for folder in folders if folder.series]
+    stated = [folder.series for folder in folders if folder.series]
     studies = {folder.study for folder in folders}
     is_in_pieces = (
         len(folders) >= _FEWEST_SLICES
@@ -67,15 +80,25 @@ def folders_of_one_series(parent: Path, folders: Sequence[DicomFolder]) -> Seque
         and studies != {()}
         and all(folder.file_count == 1 for folder in folders)
     )
-    if len(set(series)) == len(series) and not is_in_pieces:
-        return ()
+    if len(set(stated)) == len(stated) and not is_in_pieces:
+        return None
     try:
         with find_series(parent) as listing:
-            chosen = listing.series[0]
+            found = listing.series[:1] if is_in_pieces else listing.series
     except (FormatError, OSError):
-        return ()
-    parts = folders if is_in_pieces else [each for each in folders if each.series and each.series[-1] in chosen.uids]
+        return None
+    for number, series in enumerate(found):
+        parts = (
+            folders if is_in_pieces else [each for each in folders if each.series and each.series[-1] in series.uids]
+        )
+        if _is_spread(series, parts):
+            return SpreadSeries(tuple(parts), series.uid if number else None)
+    return None
+
+
+def _is_spread(series: ImageSeries, parts: Sequence[DicomFolder]) -> bool:
+    """Return whether folders hold parts of a series, and not copies of it."""
     largest = max((part.file_count for part in parts), default=0)
-    if len(parts) < 2 or len(chosen.slices) <= largest or count_places(chosen.slices) < len(chosen.slices):
-        return ()
-    return parts if largest == 1 or is_even_stack(chosen.slices) else ()
+    if len(parts) < 2 or len(series.slices) <= largest or count_places(series.slices) < len(series.slices):
+        return False
+    return largest == 1 or is_even_stack(series.slices)

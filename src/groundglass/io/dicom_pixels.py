@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from groundglass.errors import FormatError
 from groundglass.io.decoding import CODEC_BY_SYNTAX, PLUGIN, take_failure
 from groundglass.io.dicom_header import DICOM_ERRORS, DicomSlice, number_value, transfer_syntax
 from groundglass.io.pixel_codecs import DecodeError
+from groundglass.parallel import one_ahead
 
 # {transfer syntax: pydicom's name of the decoder}
 DECODERS = {
@@ -25,7 +25,6 @@ DECODERS = {
     "1.2.840.10008.1.2.5": "pydicom",
 }
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
-_Item = TypeVar("_Item")
 PADDING_HU = -1024.0  # value given to padding: air
 
 
@@ -64,20 +63,11 @@ def decode_slices(
         FormatError: An image is damaged or cut short.
     """
     is_whole = all(float(n).is_integer() for dicom_slice in slices for n in (dicom_slice.slope, dicom_slice.intercept))
-    for dicom_slice, stored in _one_ahead(_stored_pixels(name, slices, size)):
+    for dicom_slice, stored in one_ahead(_stored_pixels(name, slices, size)):
         hu = stored.astype(np.float32) * np.float32(dicom_slice.slope) + np.float32(dicom_slice.intercept)
         _fill_padding(dicom_slice.header, stored, hu)
         fits = is_whole and float(np.abs(hu).max()) < 1 << 15
         yield dicom_slice, hu.astype(np.int16) if fits else hu
-
-
-def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """Yield items while the next one is made: decoding is waited for while the last slice is converted."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = pool.submit(next, items, None)
-            yield item
 
 
 def _stored_pixels(

@@ -175,16 +175,22 @@ class SeriesListing:
 
 
 @contextmanager
-def find_series(path: Path) -> Iterator[SeriesListing]:
+def find_series(path: Path, openers: Sequence[ByteOpener] = ()) -> Iterator[SeriesListing]:
     """Find the series of a DICOM file, a folder (with all folders below it) or a ZIP archive by their headers.
 
     Pixels can be read while the context is open. Use it inside `silence_pydicom`.
+
+    Args:
+        path: The file, folder or archive.
+        openers: Functions that open the files; `path` only names them then. Empty: all files that `path` holds.
 
     Raises:
         NoDicomError: There is no DICOM image.
         FormatError: The archive, or the only file, is damaged.
     """
-    if path.is_dir():
+    if openers:
+        yield _list_series(path, list(openers), {})
+    elif path.is_dir():
         files, dead_links = files_below(path)
         yield _list_series(path, [file_opener(file) for file in files], {DEAD_LINK: dead_links} if dead_links else {})
     elif starts_with(path, b"PK"):

@@ -68,12 +68,12 @@ def as_scan(
               (z, y, x), as `SimpleITK.GetArrayFromImage` gives them. Its numbers are HU, HU shifted by 1000 or 1024, or
               grey levels of a window in 8 bits or from 0 to 1.
             - a `Scan`, which is returned as it is.
-        spacing: Of an array (z, y, x): distance in mm between voxel centres along each axis, in the order of the axes;
+        spacing: Distance in mm between voxel centres along each axis of an array (z, y, x), in the order of the axes;
             None: unknown, and so are volumes.
-        direction: Of an array (z, y, x): (3, 3); column i is the direction (L, P, S) in which axis i runs, so that the
+        direction: For an array (z, y, x): (3, 3); column i is the direction (L, P, S) in which axis i runs, so that the
             identity with its columns reversed means from feet to head, front to back, right to left. None: unknown, and
             so is which side is the patient's right one.
-        affine: Of an array: (4, 4) matrix that maps the indices (i, j, k, 1) of its axes to (R, A, S, 1) in mm, as in
+        affine: For an array: (4, 4) matrix that maps the indices (i, j, k, 1) of its axes to (R, A, S, 1) in mm, as in
             NIfTI; instead of `spacing` and `direction`.
         dicom: What else may be asked for where the source is DICOM.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import math
-import zlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import array_from_file
 from nibabel.wrapstruct import WrapStructError
@@ -38,10 +38,12 @@ from groundglass.scan.scan import Mask, Scan
 
 _nibabel: Any = nib  # nibabel is typed in part only
 _from_file: Any = array_from_file
-_DAMAGE = (OSError, EOFError, ValueError, OverflowError, zlib.error, HeaderDataError, WrapStructError)
+_isal_error = cast(type[Exception], isal_zlib.IsalError)  # its types call it an instance
+_DAMAGE = (OSError, EOFError, ValueError, OverflowError, _isal_error, HeaderDataError, WrapStructError)
 _MAX_TRAILING = 65536  # bytes that may follow the voxels; with more, the header is considered damaged
 _LARGEST_MM = 1e9  # number in an affine; micrometres are a unit too
 _CHUNK = 1 << 20  # bytes unpacked at once
+_PACKING = 2  # level of isal, whose speed is four times zlib's; masks are mostly 0
 _UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # {unit code of the header: (name, millimetres)}
 _GRID_FIELDS = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -86,6 +88,21 @@ def read_nifti(path: Path) -> Scan:
     return with_known_grid(Scan(values, _geometry(name, shape, grid), path, (*grid.notes, *scaling_notes)))
 
 
+def grid_of_header(name: str, header: Any, shape: tuple[int, int, int]) -> tuple[Geometry, tuple[str, ...]]:
+    """Return the grid of a NIfTI header, and notes for the user.
+
+    Args:
+        name: The image's name, for messages.
+        header: A NIfTI-1 or NIfTI-2 header of nibabel.
+        shape: Voxels along (x, y, z).
+
+    Raises:
+        FormatError: The header has no usable grid.
+    """
+    grid = _grid(name, header, shape)
+    return _geometry(name, shape, grid), grid.notes
+
+
 def write_mask(mask: Mask, path: Path, like: Path | None = None) -> None:
     """Write a mask as uint8 0/1; a name that ends in .gz is packed.
 
@@ -106,6 +123,28 @@ def write_mask_slices(
     slices: Iterable[NDArray[np.bool_]], geometry: Geometry, path: Path, like: Path | None = None
 ) -> None:
     """Write a mask from its slices (y, x) along z, one after the other; see `write_mask`."""
+    planes = (plane.astype(np.uint8) for plane in slices)
+    write_slices(planes, np.dtype(np.uint8), geometry, path, like, "lesion mask")
+
+
+def write_slices(
+    slices: Iterable[NDArray[Any]],
+    dtype: np.dtype[Any],
+    geometry: Geometry,
+    path: Path,
+    like: Path | None = None,
+    content: str = "mask",
+) -> None:
+    """Write an array from 0 to 1 from its slices (y, x) along z, one after the other.
+
+    Args:
+        slices: The slices.
+        dtype: Their type, which is that of the file.
+        geometry: The grid.
+        path: Output file: see `write_mask`.
+        like: The scan's file: see `write_mask`.
+        content: What the array is, for the header's description.
+    """
     header = _new_header(geometry)
     if like is not None and like.is_file() and is_nifti(_unpacked_head(like)):
         with _opened(like) as (stream, _):
@@ -114,17 +153,17 @@ def write_mask_slices(
         header.set_data_shape(source.get_data_shape())
         for field in _GRID_FIELDS:
             header[field] = source[field]
-    header["cal_max"], header["descrip"] = 1, b"groundglass lesion mask"
-    _write((plane.astype(np.uint8) for plane in slices), np.dtype(np.uint8), header, path)
+    header["cal_max"], header["descrip"] = 1, f"groundglass {content}".encode()
+    _write(slices, dtype, header, path)
 
 
-def write_scan(scan: Scan, path: Path) -> None:
-    """Write a scan's values in their own type; a name that ends in .gz is packed.
+def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
+    """Write a scan's values in their own type as NIfTI; a name that ends in .gz is packed.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    _write(scan.values, scan.values.dtype, _new_header(scan.geometry), path)
+    _write(scan.values, scan.values.dtype, _new_header(scan.geometry), Path(path))
 
 
 def _new_header(geometry: Geometry) -> Any:
@@ -150,14 +189,14 @@ def _write(slices: Iterable[NDArray[Any]], dtype: np.dtype[Any], header: Any, pa
 
 def _gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Pack by gzip, without a file name and time, so that equal masks give equal files."""
-    packer = zlib.compressobj(6, wbits=16 + zlib.MAX_WBITS)
+    packer = isal_zlib.compressobj(_PACKING, wbits=16 + isal_zlib.MAX_WBITS)
     for chunk in chunks:
         yield packer.compress(chunk)
     yield packer.flush()
 
 
-class _Gunzip(gzip.GzipFile):
-    """Unpacks into an array chunk by chunk: `GzipFile` would allocate a second one of the same size."""
+class _Gunzip(igzip.IGzipFile):
+    """Unpacks into an array chunk by chunk: `IGzipFile` would allocate a second one of the same size."""
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer as far as the file goes, and return the number of bytes."""
@@ -175,7 +214,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
     try:
         with path.open("rb") as file:
             if packed:
-                with _Gunzip(fileobj=file, mode="rb") as stream:
+                with cast(Any, _Gunzip)(fileobj=file, mode="rb") as stream:  # isal is not typed
                     yield cast(BinaryIO, stream), packed
             else:
                 yield file, packed
@@ -266,7 +305,8 @@ def _grid(name: str, header: Any, shape: tuple[int, int, int]) -> _Grid:
     affines = {form: _affine_of(header, form) for form in ("sform", "qform") if header[f"{form}_code"] > 0}
     scale, notes = _unit_mm(header, shape, [*affines.values(), _affine_of(header, "spacing")][0])
     if not affines:
-        return _Grid(scale @ _affine_of(header, "spacing"), False, notes)
+        with np.errstate(invalid="ignore", over="ignore"):  # such numbers are refused with the grid
+            return _Grid(scale @ _affine_of(header, "spacing"), False, notes)
     usable = {form: affine for form, affine in affines.items() if _is_usable(affine)}
     if not usable:
         raise FormatError(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from groundglass.errors import GroundglassError
+from groundglass.io.jpeg_scans import is_complete
 
 JPEG_END = b"\xff\xd9"
 _PNG_SIGNATURE_BYTES = 8
@@ -112,6 +113,7 @@ def _decode_jpeg(task: FrameTask) -> DecodedFrame:
             return image.tobytes()
 
     pixels = decoded(task.data)
+    _check_scans(task.data)
     _check_end(task.data, lambda data: decoded(data) == pixels)
     return DecodedFrame(pixels)
 
@@ -210,6 +212,7 @@ def _decode_picture(task: PictureTask) -> DecodedPicture:
 
     picture = decoded(task.data)
     if task.data.startswith(b"\xff\xd8"):
+        _check_scans(task.data)
         _check_end(task.data, lambda data: decoded(data).pixels == picture.pixels)
     else:
         _check_sums(task.data)
@@ -229,6 +232,16 @@ def _check_sums(png: bytes) -> None:
         if kind == b"IDAT" and zlib.crc32(png[start + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
             raise DecodeError("a checksum of its pixels is wrong")
         start = end + 4
+
+
+def _check_scans(jpeg: bytes) -> None:
+    """Refuse a JPEG that was cut between two of its scans: libjpeg shows it with less detail, or without a colour.
+
+    Raises:
+        DecodeError: A scan is missing.
+    """
+    if not is_complete(jpeg):
+        raise DecodeError("its last scans are missing")
 
 
 def _check_end(jpeg: bytes, gives_the_same: Callable[[bytes], bool]) -> None:
