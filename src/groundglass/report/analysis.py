@@ -170,9 +170,9 @@ def segment(
         threshold: Probability from 0 to 1 from which a voxel is lesion; None: the model's own.
         keep_probability: Keep the probability of each voxel for `Analysis.probability`.
         label: What you call the scan, for findings and report; it may name the patient.
-        spacing: Of an array (z, y, x): mm between voxel centres along each of its axes: see `as_scan`.
-        direction: Of an array (z, y, x): (3, 3) the direction (L, P, S) of each of its axes, in columns.
-        affine: Of an array: (4, 4) from its indices to (R, A, S, 1) in mm; instead of `spacing` and `direction`.
+        spacing: For an array (z, y, x): mm between voxel centres along each of its axes: see `as_scan`.
+        direction: For an array (z, y, x): (3, 3) the direction (L, P, S) of each of its axes, in columns.
+        affine: For an array: (4, 4) from its indices to (R, A, S, 1) in mm; instead of `spacing` and `direction`.
 
     Raises:
         FormatError: The source cannot be read.

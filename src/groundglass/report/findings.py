@@ -47,9 +47,9 @@ class Input(StrictModel):
         series: Number, kernel, number and distance of the slices of the DICOM series.
         slice_thickness_mm: As DICOM states it.
         kernel: Convolution kernel of the reconstruction, as DICOM states it.
-        image_numbers: Of each slice in the order of the file, the number that viewers show: the InstanceNumber, or the
+        image_numbers: The number that viewers show of each slice, in the order of the file: the InstanceNumber, or the
             frame's number, of DICOM; otherwise counted from 1.
-        slice_positions_mm: Of each slice its position from feet to head.
+        slice_positions_mm: The position of each slice from feet to head.
     """
 
     label: str | None

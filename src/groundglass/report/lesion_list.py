@@ -77,7 +77,7 @@ class _Sums:
         on_side: (n, 2) voxels in the right and in the left lung.
         slices: Slices with a part of the lesion.
         largest: Voxels on the largest slice so far.
-        at: That slice.
+        at: The index of the slice.
         parts: The box around that slice's lesions, and in it (y, x) the rank of each pixel's lesion.
     """
 
