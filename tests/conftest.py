@@ -4,15 +4,48 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: more threads only slow tiny networks down
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from groundglass.inference import lung_network
+from groundglass.inference.engine import OnnxRuntimeEngine
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.phantom import Phantom, chest_phantom
-from helpers.fake_engine import FakeEngine, fake_segmenter
+from helpers.fake_engine import FakeEngine, RememberingEngine, fake_segmenter
+from helpers.grey_band_model import write_grey_band_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_lungs() -> Iterator[None]:
+    """Let the lung network compute a slice only once: most tests look at slices of the same few phantoms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lung_network, "OnnxRuntimeEngine", lambda *given: RememberingEngine(OnnxRuntimeEngine(*given)))
+        yield
+
+
+class SameProcess:
+    """Stands in for a pool of processes: calls the function in this process, one item after the other."""
+
+    map = staticmethod(map)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cases_cut_in_this_process() -> Iterator[pytest.MonkeyPatch]:
+    """Let `prepare` cut cases in this process, where their lungs may be known; a test of the processes undoes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("groundglass.data.prepare.ProcessPoolExecutor", SameProcess)
+        yield patch
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +67,12 @@ def data() -> Path:
 def grey_band() -> Segmenter:
     """A segmenter that needs no model file: window -1250..250 HU, lesion between -750 and -170 HU."""
     return fake_segmenter()
+
+
+@pytest.fixture(scope="session")
+def grey_band_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a model file, for commands and servers."""
+    return write_grey_band_model(tmp_path_factory.mktemp("model"))
 
 
 class ClassBands(FakeEngine):

@@ -1,13 +1,16 @@
 """Memory that segmenting needs for each slice of a scan, besides the scan itself."""
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from groundglass.inference import lung_network
+from groundglass.inference.engine import OnnxRuntimeEngine
 from groundglass.inference.segmenter import Segmenter
-from groundglass.report.analysis import save, segment
+from groundglass.report.analysis import segment
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
 
@@ -15,21 +18,31 @@ PLANE = (240, 320)  # the lung network's grid has one size: it would outweigh sm
 BYTES_PER_VOXEL = 0.6  # a mask of bytes would be 1, and the scan itself is 2
 
 
+@pytest.fixture
+def forgotten_lungs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the lung network remember no slice: what it remembers would be counted."""
+    monkeypatch.setattr(lung_network, "OnnxRuntimeEngine", OnnxRuntimeEngine)
+    lung_network.open_lung_network.cache_clear()
+    yield
+    lung_network.open_lung_network.cache_clear()
+
+
 def peak_bytes(scan: Scan, segmenter: Segmenter, folder: Path) -> int:
     tracemalloc.start()
     try:
-        save(segment(scan, segmenter), folder)
+        segment(scan, segmenter).save(folder)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
+@pytest.mark.usefixtures("forgotten_lungs")
 def test_memory_besides_the_scan_hardly_grows_with_the_number_of_slices(
     grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groundglass.scan.intensity.SAMPLES", 100_000)  # fewer than the voxels of either scan
     scans = [chest_phantom(shape=(slices, *PLANE)).scan for slices in (24, 72)]
-    save(segment(scans[0], grey_band), tmp_path)  # modules are loaded on first use
+    segment(scans[0], grey_band).save(tmp_path)  # modules are loaded on first use
     short, long = (peak_bytes(scan, grey_band, tmp_path) for scan in scans)
     assert (long - short) / (scans[1].values.size - scans[0].values.size) < BYTES_PER_VOXEL
     assert np.any(segment(scans[1], grey_band).lesions.voxels)

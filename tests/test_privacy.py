@@ -12,7 +12,7 @@ import pytest
 
 from groundglass.cli import main
 from groundglass.io import nifti
-from groundglass.scan.phantom import Phantom, chest_phantom
+from groundglass.scan.phantom import chest_phantom
 from helpers.dicom_phantom import BIRTH, NAME, NUMBER, write_series
 
 PLANTED = re.compile("planted|19010203|secret-folder", re.IGNORECASE)
@@ -32,7 +32,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The same chest as DICOM and as NIfTI, under names that identify the patient."""
     root = tmp_path_factory.mktemp("root") / "secret-folder"
-    scan = chest_phantom(shape=(16, 96, 128)).scan
+    scan = chest_phantom(shape=(6, 96, 128)).scan
     write_series(scan, root / NAME, SeriesDescription=f"chest of {NAME}", PatientComments=NUMBER)
     nifti.write_scan(scan, root / f"{NAME}_{BIRTH}.nii.gz")
     return [root / NAME, root / f"{NAME}_{BIRTH}.nii.gz"]
@@ -61,17 +61,18 @@ def identifying(*folders: Path) -> Iterator[Path]:
 def test_segment_names_neither_patient_nor_source_by_default(
     which: int,
     sources: list[Path],
+    grey_band_model: Path,
     temporary: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    output = run(monkeypatch, capfd, "segment", sources[which], "-o", out)
+    output = run(monkeypatch, capfd, "segment", sources[which], "-o", out, "--model", grey_band_model)
     assert not PLANTED.search(output)
     assert {path.name for path in identifying(out, temporary)} == (IDENTIFYING_RESULTS if which == 0 else set())
     named = tmp_path / "named"
-    run(monkeypatch, capfd, "segment", sources[which], "-o", named, "--with-identity")
+    run(monkeypatch, capfd, "segment", sources[which], "-o", named, "--model", grey_band_model, "--with-identity")
     text = (named / "findings.json").read_text()
     assert NAME in text
     if which == 0:
@@ -81,13 +82,14 @@ def test_segment_names_neither_patient_nor_source_by_default(
 
 def test_follow_and_info_name_neither_patient_nor_source(
     sources: list[Path],
+    grey_band_model: Path,
     temporary: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    output = run(monkeypatch, capfd, "follow", sources[0], sources[0], "-o", out)
+    output = run(monkeypatch, capfd, "follow", sources[0], sources[0], "-o", out, "--model", grey_band_model)
     output += run(monkeypatch, capfd, "info", sources[0], "--json")
     output += run(monkeypatch, capfd, "info", sources[1])
     assert not PLANTED.search(output)
@@ -96,8 +98,8 @@ def test_follow_and_info_name_neither_patient_nor_source(
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt install strace")
 @pytest.mark.parametrize("command", ["segment", "info --engine"])
-def test_no_library_calls_or_looks_up_a_host(command: str, phantom: Phantom, tmp_path: Path) -> None:
-    nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
+def test_no_library_calls_or_looks_up_a_host(command: str, tmp_path: Path) -> None:
+    nifti.write_scan(chest_phantom(shape=(6, 96, 128)).scan, tmp_path / "ct.nii.gz")
     program = [sys.executable, "-c", "from groundglass.cli import main; main()", *command.split()]
     if command == "segment":
         program += [str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]
@@ -116,8 +118,8 @@ def test_no_library_calls_or_looks_up_a_host(command: str, phantom: Phantom, tmp
     shutil.which("unshare") is None or subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode != 0,
     reason="namespaces cannot be created here",
 )
-def test_segment_works_without_a_network(phantom: Phantom, tmp_path: Path) -> None:
-    nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
+def test_segment_works_without_a_network(tmp_path: Path) -> None:
+    nifti.write_scan(chest_phantom(shape=(6, 96, 128)).scan, tmp_path / "ct.nii.gz")
     program = [sys.executable, "-c", "from groundglass.cli import main; main()"]
     arguments = ["segment", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]
     subprocess.run(["unshare", "-rn", *program, *arguments], check=True, capture_output=True)

@@ -224,11 +224,10 @@ def test_the_bundled_model_finds_the_lesions_of_the_phantom(scan_file: Path, pha
     assert findings["lung_volume_ml"] == pytest.approx(phantom.lungs.volume_ml, rel=0.05)
 
 
-def test_a_terminal_shows_a_progress_bar(scan_file: Path, tmp_path: Path) -> None:
+def test_a_terminal_shows_a_progress_bar(scan_file: Path, grey_band_model: Path, tmp_path: Path) -> None:
     terminal, process_side = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "segment", scan_file, "-o", tmp_path], stdout=subprocess.DEVNULL, stderr=process_side
-    )
+    command: list[str | Path] = [*COMMAND, "segment", scan_file, "-o", tmp_path, "--model", grey_band_model]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=process_side)
     os.close(process_side)
     output = b""
     while True:

@@ -1,5 +1,7 @@
 """The slices that teach where the lungs are."""
 
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from groundglass.io import nifti
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import Scan
+from groundglass.training.lungs import slices as slices_module
 from groundglass.training.lungs.no_chest import draw_no_chest
 from groundglass.training.lungs.slices import (
     DRAWN,
@@ -45,6 +48,15 @@ def medseg(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(folder / "rp_msk" / name, lesions.astype(np.uint8), phantom)
         write(folder / "rp_lung_msk" / name, lungs.astype(np.uint8), phantom)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made_once() -> Iterator[None]:
+    """Let the synthetic chests and drawings, which are the same for every dataset, be made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("chest_phantom", "draw_no_chest"):
+            patch.setattr(slices_module, name, cache(getattr(slices_module, name)))
+        yield
 
 
 def labels_of(slices: LungSlices, group: str) -> np.ndarray:

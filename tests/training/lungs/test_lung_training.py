@@ -88,6 +88,7 @@ def test_blanked_slices_keep_their_lungs() -> None:
     assert maps.sum() > 0
 
 
+@pytest.mark.slow
 def test_a_short_training_ends_in_a_model_that_runs(tmp_path: Path) -> None:
     slices, short = two_lungs(), replace(TRAINING, epochs=1, compile=False)
     sampling = LungSampling(steps=2, batch_size=2)

@@ -68,7 +68,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for directory in ("rp_im", "rp_msk"):
         (root / directory).mkdir()
     for seed, name in enumerate("14589"):
-        phantom = chest_phantom(seed, (20, 96, 128))
+        phantom = chest_phantom(seed, (12, 96, 128))
         grey = np.clip((phantom.scan.values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
         for directory, values in (("rp_im", grey), ("rp_msk", phantom.lesions.voxels.astype(np.uint8))):
             nifti.write_scan(Scan(values, phantom.scan.geometry), root / directory / f"{name}.nii.gz")
@@ -96,10 +96,10 @@ def call(*arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def done(file: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished study: two rows were trained one by one, the rest by the command, two trainings at a time."""
+    """The finished study: all but one were trained one by one, the last by the command, in a process of its own."""
     folder = tmp_path_factory.mktemp("study")
     _, jobs = planned(file, prepared, folder)
-    for job in select_rows(jobs, ["plain", "attention"]):
+    for job in jobs[:-1]:
         run_job(job, prepared)
     assert call(file, "--data", prepared, "-o", folder, "--workers", "2") == 0
     return folder
