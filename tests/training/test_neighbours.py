@@ -181,13 +181,18 @@ def test_neighbours_need_slices_without_lesion() -> None:
         run_config(field={"neighbours_mm": -1})
 
 
-@pytest.mark.parametrize("baseline", [None, pytest.param("DynUNet", marks=pytest.mark.slow)])
-def test_an_exported_2_5d_network_depends_on_the_neighbours(
-    baseline: str | None, phantoms: Path, prepared: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("baseline", "exported"),
+    [(None, False), *(pytest.param(baseline, True, marks=pytest.mark.slow) for baseline in (None, "DynUNet"))],
+)
+def test_a_2_5d_network_depends_on_the_neighbours_exported_or_not(
+    baseline: str | None, exported: bool, phantoms: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    train(run_config(baseline=baseline), prepared, SPLIT, tmp_path / "run")
-    model, differences = export(tmp_path / "run", "between", tmp_path / "models", prepared=prepared)
-    assert differences["OnnxRuntimeEngine"] < 1e-4
+    model = tmp_path / "run"
+    train(run_config(baseline=baseline), prepared, SPLIT, model)
+    if exported:
+        model, differences = export(model, "between", tmp_path / "models", prepared=prepared)
+        assert differences["OnnxRuntimeEngine"] < 1e-4
     segmenter = open_model(model)
     assert segmenter.card.input_shape == (3, 72, 96)
     scan = read_scan(phantoms / "rp_im" / "4.nii.gz")

@@ -94,11 +94,13 @@ def _process(folder: JobFolder, segmenter: Segmenter, max_slices: int) -> JobRes
 
 
 def _analyse(folder: JobFolder, scan: Scan, segmenter: Segmenter) -> Analysis:
-    """Segment a scan, or measure it with the mask that a person has corrected or brought."""
+    """Segment a scan, or measure it with the mask that a person has corrected or brought.
+
+    The results do not hold what the upload was called: file names often name the patient.
+    """
     folder.write_progress(JobStage.LUNGS)
-    label = folder.label.read_text(encoding="utf-8") if folder.label.exists() else None
     if folder.mask.exists():
-        return correct(scan, read_mask(folder.mask, scan), segmenter.card, label)
+        return correct(scan, read_mask(folder.mask, scan), segmenter.card)
 
     def report_slices(done: int, total: int) -> None:
         if done < total:
@@ -106,7 +108,7 @@ def _analyse(folder: JobFolder, scan: Scan, segmenter: Segmenter) -> Analysis:
         else:
             folder.write_progress(JobStage.MEASURING)
 
-    return segment(scan, segmenter, progress=_throttled(report_slices, PROGRESS_EVERY_S), label=label)
+    return segment(scan, segmenter, progress=_throttled(report_slices, PROGRESS_EVERY_S))
 
 
 def _throttled(report: Callable[[int, int], None], every_s: float) -> Callable[[int, int], None]:

@@ -154,7 +154,6 @@ class Service:
     def enqueue(self, job_id: str, upload: Upload, corrects: str | None = None) -> ScanJob:
         """Append a complete upload to the queue."""
         self.storage.accept(job_id)
-        self.storage.job_folder(job_id).label.write_text(upload.label, encoding="utf-8")
         job = self.jobs.add(job_id, upload.label, corrects)
         self.metrics.record_received(upload.size_bytes)
         self.dispatcher.wake()

@@ -4,7 +4,6 @@ jobs.sqlite, lock
 incoming/ID/    an upload that is still being received, laid out like scans/ID/
 scans/ID/
     scan        the scan: one file, or a folder of numbered files
-    label       what the scan was called when it was sent
     wanted      the label of the DICOM series to take, where a person has chosen one
     series.json the DICOM series of the scan, where it holds several
     mask.nii    the mask as corrected by hand, in a job that is a correction
@@ -34,11 +33,6 @@ class JobFolder:
     def scan(self) -> Path:
         """The uploaded scan: a file or a folder of files."""
         return self.path / "scan"
-
-    @property
-    def label(self) -> Path:
-        """What the scan was called when it was sent, for its report."""
-        return self.path / "label"
 
     @property
     def wanted_series(self) -> Path:
