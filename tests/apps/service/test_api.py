@@ -158,7 +158,7 @@ def test_images_are_read_in_the_natural_order_of_their_names(server: Server, pha
     random.Random(1).shuffle(files)
     job = server.wait_for_job(server.post(*files).json()["id"])
     assert job["status"] == "done", job
-    shown = read_scan(save(server, f"/api/jobs/{job['id']}/view/scan.nii.gz", tmp_path / "view.nii.gz")).values
+    shown = read_scan(save(server, f"/api/jobs/{job['id']}/view/scan.nii", tmp_path / "view.nii")).values
     order = [int(np.argmin([np.abs(plane - hu).mean() for plane in shown])) for hu in grey / 255 * 1500.0 - 1250]
     assert order == list(range(12))
 
@@ -226,9 +226,9 @@ def test_an_invalid_correction_fails_with_a_reason(
 
 def test_an_unreadable_file_fails_with_a_reason_that_names_no_folder(server: Server) -> None:
     for name, content, reason in (
-        ("hello.nii.gz", b"hello" * 100, "scan is text, expected a CT"),
-        ("empty.dcm", b"", "scan is empty (0 bytes)"),
-        ("cut.nii.gz", gzip.compress(bytes(400))[:-6], "scan"),
+        ("hello.nii.gz", b"hello" * 100, "the upload is text, expected a CT"),
+        ("empty.dcm", b"", "the upload is empty (0 bytes)"),
+        ("cut.nii.gz", gzip.compress(bytes(400))[:-6], "the upload"),
     ):
         job = server.wait_for_job(server.post((name, content)).json()["id"])
         assert job["status"] == "failed"
@@ -303,7 +303,7 @@ def test_a_client_that_disconnects_leaves_no_files_and_frees_its_slot(server: Se
 def test_unknown_jobs_and_files_are_404(server: Server, done: dict[str, Any]) -> None:
     unknown = "0" * 32
     with server.client() as client:
-        for path in ("", "/findings", "/events", "/files/report.html", "/view/scan.nii.gz"):
+        for path in ("", "/findings", "/events", "/files/report.html", "/view/scan.nii"):
             assert client.get(f"/api/jobs/{unknown}{path}").status_code == 404
         assert client.delete(f"/api/jobs/{unknown}").status_code == 404
         assert client.post(f"/api/jobs/{unknown}/corrections", content=b"x").status_code == 404

@@ -142,7 +142,7 @@ def test_with_the_token_a_scan_is_accepted_and_its_results_are_readable(token_se
         assert json.loads(last.removeprefix("data: "))["status"] == "done"
         assert client.get(f"{url}/files/report.html").status_code == 200
     with token_server.client() as other:
-        for path in ("", "/findings", "/events", "/files/report.html", "/view/scan.nii.gz"):
+        for path in ("", "/findings", "/events", "/files/report.html", "/view/scan.nii"):
             assert other.get(f"{url}{path}").status_code == 401
 
 

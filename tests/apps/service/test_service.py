@@ -185,7 +185,7 @@ def test_a_correction_of_a_scan_that_is_gone_is_404(service: Service, client: Cl
     answer = client.post(f"/api/jobs/{'a' * 32}/corrections", content=b"a mask")
     assert (answer.status_code, "is gone" in answer.json()["detail"]) == (404, True)
     assert client.get(f"/api/jobs/{'a' * 32}/findings").status_code == 404
-    assert client.get(f"/api/jobs/{'a' * 32}/view/scan.nii.gz").status_code == 404
+    assert client.get(f"/api/jobs/{'a' * 32}/view/scan.nii").status_code == 404
     assert service.free_slots == 3
 
 
