@@ -13,7 +13,7 @@ from groundglass.apps.batch.items import find_items
 from groundglass.apps.batch.summary import write_key
 from groundglass.io import nifti
 from groundglass.plain_text import inert_cell, inert_markdown, original_cell, printable
-from groundglass.scan.phantom import Phantom
+from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.tables import csv_text, markdown_table, read_table
 
 FORMULAS = (
@@ -99,17 +99,19 @@ def test_nothing_that_a_terminal_obeys_is_printable() -> None:
 
 
 @pytest.mark.parametrize("command", ["info", "segment", "batch", "follow", "evaluate", "prepare"])
-def test_escape_sequences_in_names_do_not_reach_the_terminal(phantom: Phantom, tmp_path: Path, command: str) -> None:
+def test_escape_sequences_in_names_do_not_reach_the_terminal(
+    grey_band_model: Path, tmp_path: Path, command: str
+) -> None:
     folder = tmp_path / f"in{ESCAPES}"
     folder.mkdir()
-    nifti.write_scan(phantom.scan, folder / f"ct{ESCAPES}.nii.gz")
+    nifti.write_scan(chest_phantom(shape=(6, 72, 96)).scan, folder / f"ct{ESCAPES}.nii.gz")
     (folder / f"bad{ESCAPES}.nii").write_bytes(b"text")
     scan, bad, out = folder / f"ct{ESCAPES}.nii.gz", folder / f"bad{ESCAPES}.nii", tmp_path / f"out{ESCAPES}"
     arguments: dict[str, list[object]] = {
         "info": [bad],
-        "segment": [scan, "-o", out],
-        "batch": [folder, "-o", out, "--with-identity"],
-        "follow": [scan, bad, "-o", out],
+        "segment": [scan, "-o", out, "--model", grey_band_model],
+        "batch": [folder, "-o", out, "--with-identity", "--model", grey_band_model],
+        "follow": [scan, bad, "-o", out, "--model", grey_band_model],
         "evaluate": ["--data", folder],
         "prepare": [folder, "-o", out],
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import Dataset
 
 from groundglass.apps.follow import follow
@@ -247,8 +248,9 @@ def test_too_few_scans_missing_dates_and_unreadable_scans_are_refused(
 
 
 def test_a_follow_up_replaces_an_earlier_one_as_a_whole_or_not_at_all(
-    scans: list[Path], grey_band: Segmenter, tmp_path: Path
+    scans: list[Path], grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("groundglass.report.analysis.draw_preview", lambda *_, **__: Image.new("RGB", (9, 9)))
     follow(scans[:2], tmp_path, grey_band, DAYS[:2])
     (tmp_path / "notes.txt").touch()
     (tmp_path / "scan-1").mkdir()  # not of the follow-up

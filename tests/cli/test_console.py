@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from groundglass.io import nifti
-from groundglass.scan.phantom import Phantom
+from groundglass.scan.phantom import chest_phantom
 
 ENCODINGS = ["cp1252", "ascii", "latin-1"]
 NAMES = [b"\xe8\x82\xba.nii.gz", b"\xc3\xa9\xe2\x86\x92.nii.gz", b"caf\xe9.nii.gz"]  # the last is no UTF-8
@@ -45,10 +45,10 @@ def run_process(encoding: str, *arguments: object) -> subprocess.CompletedProces
 
 
 @pytest.fixture(scope="module")
-def folder(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scans whose names no common console can show."""
     folder = tmp_path_factory.mktemp("scans")
-    nifti.write_scan(phantom.scan, folder / "ct.nii.gz")
+    nifti.write_scan(chest_phantom(shape=(6, 72, 96)).scan, folder / "ct.nii.gz")
     content = (folder / "ct.nii.gz").read_bytes()
     (folder / "ct.nii.gz").unlink()
     for name in NAMES:

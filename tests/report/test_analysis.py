@@ -14,7 +14,7 @@ from groundglass.errors import OutputError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import segment
+from groundglass.report.analysis import Analysis, segment
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Mask, Scan
@@ -42,11 +42,15 @@ ORIENTATIONS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def plain(phantom: Phantom, grey_band: Segmenter) -> Analysis:
+    return segment(phantom.scan, grey_band)
+
+
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::7], ids=lambda o: "".join(map(str, o.ravel())))
 def test_the_order_and_direction_of_the_axes_do_not_change_the_result(
-    phantom: Phantom, grey_band: Segmenter, orientation: np.ndarray
+    phantom: Phantom, plain: Analysis, grey_band: Segmenter, orientation: np.ndarray
 ) -> None:
-    plain = segment(phantom.scan, grey_band)
     values = apply_orientation(phantom.scan.values, orientation)
     affine = phantom.scan.geometry.affine_lps @ inv_ornt_aff(orientation, phantom.scan.values.shape)
     turned = segment(Scan(values, Geometry(values.shape, affine)), grey_band)

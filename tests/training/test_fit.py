@@ -130,6 +130,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         load_network(tmp_path / "none.ckpt", NETWORK)
 
 
+@pytest.mark.slow
 def test_a_training_in_bfloat16_learns(tmp_path: Path) -> None:
     config = TrainingConfig("adamw", learning_rate=2e-2, epochs=30, early_stopping_patience=0, precision="bf16-mixed")
     run(tmp_path / "run", config)

@@ -39,6 +39,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_losses_and_scores_are_those_of_one_process(one: Path, two: Path, name: str) -> None:
     single, shared = without_times(one / name), without_times(two / name)
@@ -49,6 +50,7 @@ def test_losses_and_scores_are_those_of_one_process(one: Path, two: Path, name: 
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_those_of_one_process(one: Path, two: Path, name: str) -> None:
     single, shared = weights(one / name / "last.ckpt"), weights(two / name / "last.ckpt")
@@ -57,6 +59,7 @@ def test_weights_are_those_of_one_process(one: Path, two: Path, name: str) -> No
         assert torch.allclose(single[key], shared[key], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_one_process(two: Path) -> None:
     single = gradient(shared=False)
     for rank in (0, 1):

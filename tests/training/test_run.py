@@ -439,6 +439,7 @@ def test_an_int8_version_of_another_model_is_refused(
         quantize(path, prepared, SPLIT)
 
 
+@pytest.mark.slow
 def test_an_int8_version_that_loses_dice_is_not_kept(
     copied: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,17 +176,15 @@ def _of_class(class_map: PackedMask, number: int) -> PackedMask:
 
 def _resample(planes: Iterable[NDArray[np.bool_]], heights: slice, size: tuple[int, int, int]) -> Floats:
     """Return (z, y, x) a mask's slices on a grid of `size` cells, smoothed, in a rim of empty cells."""
-    depth, rows, columns = size
-    small = np.stack(
-        [
-            np.asarray(Image.fromarray(plane.astype(np.float32)).resize((columns, rows), Image.Resampling.BOX))
-            for plane in islice(planes, heights.start, heights.stop)
-        ]
-    )
-    at = np.clip((np.arange(depth) + 0.5) * len(small) / depth - 0.5, 0, len(small) - 1)
+    (depth, rows, columns), count = size, heights.stop - heights.start
+    at = np.clip((np.arange(depth) + 0.5) * count / depth - 0.5, 0, count - 1)
     low = at.astype(int)
-    high, weight = np.minimum(low + 1, len(small) - 1), (at - low).astype(np.float32)[:, None, None]
-    stacked = small[low] * (1 - weight) + small[high] * weight
+    high, weight = np.minimum(low + 1, count - 1), (at - low).astype(np.float32)
+    stacked = np.zeros(size, np.float32)
+    for z, plane in enumerate(islice(planes, heights.start, heights.stop)):
+        small = np.asarray(Image.fromarray(plane.astype(np.float32)).resize((columns, rows), Image.Resampling.BOX))
+        for slices, shares in ((low, 1 - weight), (high, weight)):
+            stacked[slices == z] += shares[slices == z, None, None] * small
     return _smooth(np.pad(stacked, RIM_CELLS))
 
 
