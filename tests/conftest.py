@@ -20,6 +20,14 @@ from helpers.fake_engine import FakeEngine, RememberingEngine, fake_segmenter
 from helpers.grey_band_model import write_grey_band_model
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests as slow that start a browser or a PACS."""
+    for item in items:
+        if {"browser", "chrome", "start_orthanc"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def remembered_lungs() -> Iterator[None]:
     """Let the lung network compute a slice only once: most tests look at slices of the same few phantoms."""

@@ -42,6 +42,7 @@ def test_using_every_public_name_loads_no_training_library() -> None:
     assert not TRAINING_LIBRARIES & loaded_after(code)
 
 
+@pytest.mark.slow
 def test_segment_loads_no_training_library(tmp_path: Path) -> None:
     nifti.write_scan(chest_phantom(shape=(6, 72, 96)).scan, tmp_path / "ct.nii.gz")
     command = ["segment", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]

@@ -169,7 +169,7 @@ def test_slices_at_matching_heights_stand_side_by_side(followed: tuple[FollowUp,
     heights = [float(re.findall(r'<th scope="row">(\d+) %', row)[0]) for row in rows]
     assert heights == sorted(heights, reverse=True)
     for row in rows:
-        first, second, thick = (float(mm) for mm in re.findall(r'alt="image \d+ of \d+, (-?\d+) mm"', row))
+        first, second, thick = (float(mm) for mm in re.findall(r'alt="image \d+ of \d+, (-?\d+) mm:', row))
         assert first == second  # the same chest
         assert abs(first - thick) < 16  # every other slice of it, 15 mm apart
 
@@ -281,6 +281,7 @@ def test_a_follow_up_replaces_an_earlier_one_as_a_whole_or_not_at_all(
     }
 
 
+@pytest.mark.slow
 def test_dicom_dates_give_the_order_and_different_patients_a_warning(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:
@@ -315,6 +316,7 @@ def test_the_date_of_a_series_is_that_of_its_most_exact_header(stated: dict[str,
     assert DicomSeries((header,)).acquired == taken
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_report_and_prints_no_file_names(
     scans: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

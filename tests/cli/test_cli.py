@@ -215,6 +215,7 @@ def test_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert out.startswith("groundglass 0.")
 
 
+@pytest.mark.slow
 def test_the_bundled_model_finds_the_lesions_of_the_phantom(scan_file: Path, phantom: Phantom, tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "segment", scan_file, "-o", tmp_path], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

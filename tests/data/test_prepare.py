@@ -88,6 +88,7 @@ def test_the_manifest_describes_each_case(folder: Path, prepared: Path) -> None:
     assert all(len(case.image_sha256) == len(case.mask_sha256) == 64 for case in cases.values())
 
 
+@pytest.mark.slow
 def test_processes_cut_what_this_process_cuts(
     folder: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

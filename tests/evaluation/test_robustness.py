@@ -35,6 +35,7 @@ from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
 from helpers.command import run_command
 
+pytestmark = pytest.mark.slow
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 CASE = "volumes/4"
 SAME_VOXELS = ("as it is", "HU", "HU + 1024", "axes permuted")

@@ -19,6 +19,7 @@ from groundglass.scan.packed_mask import MaskSlices, voxels_per_slice
 from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import ImageStack, Scan
 from groundglass.training.lungs.no_chest import draw_no_chest, radiographs
+from helpers.cases import sample
 from helpers.windows import grey_levels
 
 WINDOWS = [(-2048, 1700), (-1024, 1500), (-1500, 500), (-1350, 150), (-1000, 400), (-1000, 50)]
@@ -90,12 +91,13 @@ def test_slices_without_lung_have_no_box_and_the_others_share_one(phantom: Phant
     assert len({field.boxes[z] for z in shown[4:-4]}) == len({box for box in field.boxes if box}) == 1
 
 
+@pytest.mark.slow
 def test_thin_slices_have_lungs_between_those_that_the_network_saw() -> None:
     thin = chest_phantom(4, shape=(96, 96, 128), extent_mm=(96.0, 288.0, 380.0), oblique=False)
     assert dice(find_lungs(thin.scan).lung_field.mask, truth(thin)) > 0.94
 
 
-@pytest.mark.parametrize("padding", [-3024, -2000, -1024])
+@pytest.mark.parametrize("padding", sample([-3024, -2000, -1024], every=3))
 def test_padding_outside_the_circle_of_reconstruction_changes_nothing(upright: Phantom, padding: int) -> None:
     scan = axial(upright)
     y, x = np.ogrid[-1 : 1 : scan.values.shape[1] * 1j, -1 : 1 : scan.values.shape[2] * 1j]
@@ -103,13 +105,13 @@ def test_padding_outside_the_circle_of_reconstruction_changes_nothing(upright: P
     assert dice(find_lungs(padded).lung_field.mask, truth(upright)) > 0.95
 
 
-@pytest.mark.parametrize("value", [-3024, -1024, 0])
+@pytest.mark.parametrize("value", sample([-3024, -1024, 0], every=2))
 def test_lungs_whose_outside_is_blanked_are_found(upright: Phantom, value: int) -> None:
     blanked = np.where(upright.lungs.voxels, upright.scan.values, value).astype(np.int16)
     assert dice(find_lungs(Scan(blanked, upright.scan.geometry)).lung_field.mask, truth(upright)) > 0.93
 
 
-@pytest.mark.parametrize("pixels", [-3, 0, 5, 20])
+@pytest.mark.parametrize("pixels", sample([-3, 0, 5, 20], every=3))
 def test_a_scan_cut_close_to_the_lungs_keeps_them_and_says_where_they_are_cut(upright: Phantom, pixels: int) -> None:
     lungs, scan = truth(upright), axial(upright)
     rows, columns = (np.flatnonzero(lungs.any(axis)) for axis in ((0, 2), (0, 1)))
@@ -124,7 +126,7 @@ def test_a_scan_cut_close_to_the_lungs_keeps_them_and_says_where_they_are_cut(up
     assert any("side of the slices" in text for text in field.warnings) or pixels >= 0
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("side", sample(["right", "left"], every=2))
 def test_one_lung_alone_is_found_and_the_other_is_said_to_be_missing_or_the_side_unknown(
     upright: Phantom, side: str
 ) -> None:

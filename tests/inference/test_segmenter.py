@@ -137,6 +137,7 @@ def test_progress_counts_the_slices_with_lung() -> None:
     assert calls == [(4, 5), (5, 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", EngineName)
 def test_in_float32_the_mask_is_the_same_for_every_batch_and_number_of_threads(
     engine: EngineName, monkeypatch: pytest.MonkeyPatch

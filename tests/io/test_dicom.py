@@ -456,6 +456,7 @@ def test_oblique_tilted_and_anisotropic_grids_are_read_exactly(
     assert ml == pytest.approx(75 * abs(np.linalg.det(affine[:3, :3])) / 1000, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_chest_as_nifti_dicom_enhanced_zip_and_mha_gives_the_same_mask(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def provenance(run: Path) -> Provenance:
     return recorded
 
 
+@pytest.mark.slow
 def test_a_run_and_its_export_initialise_a_training(run: Path, model: Path, prepared: Path, tmp_path: Path) -> None:
     train(frozen(), prepared, SPLIT, tmp_path / "next", start=model)
     assert same(run, tmp_path / "next")

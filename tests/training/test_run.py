@@ -153,6 +153,7 @@ def test_a_finished_one_cycle_run_is_not_extended_and_stays_finished(
     assert open_run(folder, "goes-on")
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_adam_goes_on_and_is_finished_again_and_a_refusal_or_failure_leaves_its_result(
     prepared: Path, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +320,7 @@ def test_leakage_is_estimated_from_two_trainings(prepared: Path, config: RunConf
         estimate_leakage(other, prepared, tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_the_threshold_of_folds_has_the_best_mean_dice_over_held_out_scans(
     run: Path, prepared: Path, tmp_path: Path
 ) -> None:

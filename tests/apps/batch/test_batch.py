@@ -140,6 +140,7 @@ def test_a_csv_gives_the_scans_their_names(scan_file: Path, tmp_path: Path, caps
     assert (tmp_path / "out" / "first" / "findings.json").is_file()
 
 
+@pytest.mark.slow
 def test_two_shards_at_the_same_time_write_one_summary(scan_file: Path, grey_band_model: Path, tmp_path: Path) -> None:
     for number in range(4):
         shutil.copy(scan_file, tmp_path / f"ct{number}.nii.gz")
@@ -310,6 +311,7 @@ def test_an_item_is_done_if_its_results_are_of_the_same_source_model_and_options
     assert not is_done(item, settings)
 
 
+@pytest.mark.slow
 def test_an_item_that_fails_later_loses_its_results_and_keeps_the_files_of_others(tmp_path: Path) -> None:
     source, out = write_scripts(tmp_path / "in", a="fine"), tmp_path / "out"
     planned, _ = run_scripts(source, out)
@@ -382,6 +384,7 @@ def name_and_content(path: Path) -> str:
     return f"{path.name} {content.decode('latin-1')}"
 
 
+@pytest.mark.slow
 def test_with_pseudonyms_no_output_holds_a_name_or_a_path(
     scan_file: Path, grey_band_model: Path, tmp_path: Path
 ) -> None:

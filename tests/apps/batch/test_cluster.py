@@ -78,6 +78,7 @@ def test_a_killed_dask_worker_is_replaced_and_its_item_done(
     assert "PLANTED" not in output.out + output.err
 
 
+@pytest.mark.slow
 def test_an_item_that_kills_its_process_or_exceeds_the_time_limit_becomes_a_row(address: str, tmp_path: Path) -> None:
     source = write_scripts(tmp_path / "in", a="fine", b="die", c=f"hang {tmp_path / 'c'}", d="fine")
     planned, _ = run_scripts_on_cluster(address, source, tmp_path / "out", time_limit_s=2)

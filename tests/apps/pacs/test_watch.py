@@ -121,6 +121,7 @@ def test_a_watcher_that_is_killed_while_it_segments_starts_the_series_again(
     wait_until(lambda: is_spool_empty(tmp_path / "watch"))
 
 
+@pytest.mark.slow
 def test_a_watcher_that_is_killed_while_it_stores_completes_the_storage(
     orthanc: OrthancServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_restart_of_orthanc_is_not_a_failure_of_the_series(
     assert orthanc.modalities() == ["CT", "CT", "SEG", "SEG", "SR", "SR"]
 
 
+@pytest.mark.slow
 def test_a_series_that_orthanc_never_logged_as_stable_is_found_after_its_restart(
     start_orthanc: Callable[..., OrthancServer], tmp_path: Path
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_series_that_orthanc_never_logged_as_stable_is_found_after_its_restart
     assert orthanc.stable == 0
 
 
+@pytest.mark.slow
 def test_the_command_with_the_bundled_model(orthanc: OrthancServer, tmp_path: Path) -> None:
     files = series(tmp_path / "study", PatientBirthDate=f"no date {NAME}", PatientAge="PLANTED", OperatorsName=NAME)
     orthanc.send(tmp_path / "study")  # such values make pydicom warn, and quote them

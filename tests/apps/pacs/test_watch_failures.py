@@ -93,6 +93,7 @@ def test_a_series_that_crashes_the_worker_is_given_up_and_the_others_get_their_r
     assert watch_once(orthanc, tmp_path / "watch", factory, again=True)[0] == WatchCounts(stored=1)
 
 
+@pytest.mark.slow
 def test_a_refused_series_is_tried_again_when_it_changes(orthanc: OrthancServer, tmp_path: Path) -> None:
     scan = small_chest()
     gap = series(tmp_path / "gap")
@@ -156,6 +157,7 @@ def test_a_study_whose_uid_is_none_is_refused_and_one_with_leading_zeros_gets_it
         assert orthanc.modalities() == ["CT"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dicomweb", [pytest.param(False, id="changes"), pytest.param(True, id="qido", marks=pytest.mark.slow)]
 )

@@ -97,6 +97,7 @@ def test_the_deadline_holds_for_the_second_request_of_a_connection_too(server: S
         assert time.monotonic() - begun < HEAD_S + 5
 
 
+@pytest.mark.slow
 def test_a_body_that_dribbles_is_given_up(server: Server) -> None:
     head = f"{REQUEST.format(method='POST', path='/api/session')}Content-Type: application/json\r\n"
     with server.connect() as connection:
@@ -111,7 +112,13 @@ def test_a_body_that_dribbles_is_given_up(server: Server) -> None:
         assert status == 408
 
 
-@pytest.mark.parametrize("sent", ["", "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"], ids=["nothing", "half a head"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", id="half a head", marks=pytest.mark.slow),
+    ],
+)
 def test_others_are_answered_while_somebody_holds_as_many_connections_as_there_are(server: Server, sent: str) -> None:
     log_bytes = server.log.stat().st_size
     with ExitStack() as stack:
@@ -119,13 +126,14 @@ def test_others_are_answered_while_somebody_holds_as_many_connections_as_there_a
             held = stack.enter_context(server.connect())
             with suppress(ConnectionError):
                 held.sendall(sent.encode())
-        for _ in range(20):
+        for _ in range(5):
             with server.client() as client:
                 assert client.get("/healthz").text == "ok"
                 assert client.get("/readyz").text == "ok"
     assert server.log.stat().st_size - log_bytes < 10_000
 
 
+@pytest.mark.slow
 def test_a_client_that_takes_no_answer_is_closed(server: Server) -> None:
     open_before = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
     with server.client() as client:

@@ -107,6 +107,7 @@ def test_a_job_waits_while_no_process_can_be_started_or_no_result_be_written(
     assert not errors
 
 
+@pytest.mark.slow
 def test_the_end_of_a_job_is_recorded_once_another_program_unlocks_the_database(
     dispatcher: Dispatcher, jobs: JobStore, storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

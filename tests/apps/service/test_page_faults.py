@@ -70,6 +70,7 @@ def test_waiting_for_a_full_queue_can_be_cancelled(tab: Tab, scan_file: Path) ->
     tab.errors.clear()
 
 
+@pytest.mark.slow
 def test_a_job_deleted_in_one_tab_disappears_in_another(
     chrome: "Browser", start_server: Callable[..., Server], long_scan: Path
 ) -> None:

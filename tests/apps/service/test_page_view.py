@@ -98,6 +98,7 @@ def test_the_lung_window_is_the_one_that_the_server_names(tab: Tab, server: Serv
     assert_drawn_in_window(tab, server, done, Window(-1500, 500))
 
 
+@pytest.mark.slow
 def test_windows_and_layouts_change_the_image(shown: Tab) -> None:
     lung = shown.screenshot()
     shown.page.select_option("#window", "mediastinum")
@@ -190,6 +191,7 @@ def test_a_file_that_is_not_a_scan_is_refused_with_a_reason(tab: Tab, tmp_path: 
     assert "Traceback" not in page.inner_text("main")
 
 
+@pytest.mark.slow
 def test_deleting_asks_for_confirmation(tab: Tab, server: Server, scan_file: Path) -> None:
     job = server.wait_for_job(server.post(scan_file).json()["id"])["id"]
     page = tab.open(job)

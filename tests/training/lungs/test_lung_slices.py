@@ -63,6 +63,7 @@ def labels_of(slices: LungSlices, group: str) -> np.ndarray:
     return np.asarray(slices.label[slices.group == group])
 
 
+@pytest.mark.slow
 def test_lesions_count_as_lung_and_the_public_test_part_is_left_out(medseg: Path, phantom: Phantom) -> None:
     slices = read_lung_slices([medseg])
     assert set(slices.group) == {"volumes/1", PHANTOM, DRAWN}

@@ -25,6 +25,7 @@ from groundglass.training.study.report import write_study
 from groundglass.training.study.results import read_counts
 from groundglass.training.study.run import completed_outcome, progress_table, run_job, run_jobs
 
+pytestmark = pytest.mark.slow
 STUDY = """
 name = "tiny"
 protocols = ["A-slice", "B-patient"]
@@ -151,7 +152,6 @@ def test_the_report_shows_the_papers_scores_beside_ours(done: Path) -> None:
             assert np.asarray(picture).std() > 10
 
 
-@pytest.mark.slow
 def test_a_row_is_distilled_from_the_trainings_of_its_protocol(
     done: Path, file: Path, prepared: Path, tmp_path: Path
 ) -> None:
@@ -199,7 +199,6 @@ def test_a_run_copied_from_elsewhere_is_resumed(done: Path, file: Path, prepared
     assert "1 of 6 trainings done" in (tmp_path / "study.md").read_text()
 
 
-@pytest.mark.slow
 def test_a_training_that_fails_does_not_stop_the_others(
     done: Path, file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,7 +217,6 @@ def test_a_training_that_fails_does_not_stop_the_others(
     assert (last.run / "test.csv").is_file()
 
 
-@pytest.mark.slow
 def test_without_the_original_files_scoring_is_left_to_a_later_call(
     done: Path, file: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
