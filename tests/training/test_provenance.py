@@ -14,7 +14,7 @@ from groundglass.cli import app
 from groundglass.data.prepared import read_prepared
 from groundglass.data.splits import Split, resolve_split
 from groundglass.errors import ConfigError, ModelError, TrainingError
-from groundglass.inference.model_card import BUNDLED, TrainedOn, bundled_model, read_card, write_card
+from groundglass.inference.model_card import BUNDLED, Quantized, TrainedOn, bundled_model, read_card, write_card
 from groundglass.network.baselines import BaselineConfig, parse_network_config
 from groundglass.training.batches import plain_batches
 from groundglass.training.config import RunConfig, parse_config
@@ -24,7 +24,7 @@ from groundglass.training.held_out import FoldCalibration
 from groundglass.training.parents import ParentModels, check_test_leakage, open_parent
 from groundglass.training.provenance import Provenance, read_provenance
 from groundglass.training.run import train, with_prepared_settings
-from groundglass.training.weights import exported_weights
+from groundglass.training.weights import exported_weights, untrained_module
 
 SPLIT = Split(name="apart", protocol="B", rule="", train=("volumes/1",), validation=("volumes/5",), test=("volumes/4",))
 OTHER = Split(name="other", protocol="-", rule="", train=("volumes/5",), validation=(), test=())
@@ -189,7 +189,7 @@ def test_the_bundled_model_initialises_a_training_by_its_name(
     network = parse_network_config(card.network)
     switches = {name: value for name, value in card.network.items() if name not in ("classes", "slices")}
     own = Split(name="own", protocol="-", rule="", train=("volumes/4",), validation=(), test=())
-    bundled = frozen(network=switches, field={"neighbours_mm": 5.0})
+    bundled = frozen(network=switches, field={"neighbours_mm": 5.0}, classes=card.classes[1:])
     assert bundled.network_config == network
     train(bundled, prepared, own, tmp_path / "mine", start=Path(BUNDLED))
     module, mine = open_run(tmp_path / "mine", "mine")
@@ -202,14 +202,29 @@ def test_the_bundled_model_initialises_a_training_by_its_name(
         train(bundled, prepared, swapped, tmp_path / "x", start=Path(BUNDLED))
 
 
-def test_the_bundled_cards_list_the_training_cases() -> None:
-    known, expected = (
-        read_card(bundled_model().with_name(f"{BUNDLED}{kind}.onnx")).trained_on or TrainedOn()
-        for kind in ("", "-int8")
+def test_a_training_of_fewer_classes_starts_with_the_lesions_of_the_bundled_model() -> None:
+    parent = open_parent(Path(BUNDLED))
+    switches = {name: value for name, value in parent.card.network.items() if name not in ("classes", "slices")}
+    lesion_and_lungs = config(network=switches, field={"neighbours_mm": 5.0}, lung_map=True)
+    weights = ParentModels(start=parent).initial_weights(lesion_and_lungs)
+    assert weights is not None
+    own, bundled = (
+        untrained_module(network).eval()
+        for network in (lesion_and_lungs.training_network, parse_network_config(parent.card.network))
     )
-    assert known == expected
+    own.load_state_dict(weights)
+    bundled.load_state_dict(parent.weights)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        maps = own(image)
+        assert torch.allclose(maps[:, :1], bundled(image)[:, :1], atol=1e-5)
+    assert not maps[:, 1:].any()
+
+
+def test_the_bundled_card_lists_the_training_cases() -> None:
+    known = read_card(bundled_model()).trained_on or TrainedOn()
     assert not any(known.holds(f"volumes/{test}") for test in (4, 5, 8))
-    assert len(known.members) == 109
+    assert len(known.members) == 111
     assert {"volumes/2+3", "slices/004"} < set(known.patients)
 
 
@@ -301,7 +316,10 @@ def test_unsuitable_parents_are_refused(run: Path, model: Path, prepared: Path, 
         with pytest.raises(error, match=match):
             train(chosen or config(), prepared, SPLIT, tmp_path / "x", start=start)
 
-    refused(ConfigError, "is int8: choose the float32 model", bundled_model().with_name(f"{BUNDLED}-int8.onnx"))
+    shutil.copy(model, tmp_path / "small.onnx")
+    quantized = Quantized(of="", slices=1, dice=0.5, dice_f32=0.5)
+    write_card(tmp_path / "small.onnx", read_card(model).model_copy(update={"quantized": quantized}))
+    refused(ConfigError, "is int8: choose the float32 model", tmp_path / "small.onnx")
     refused(ModelError, r"none\.onnx is not there", tmp_path / "none.onnx")
     refused(ModelError, r"nothing is not a finished run", tmp_path / "nothing")
     refused(TrainingError, "of another network", model, config(network={"widths": [6, 8, 8]}))

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from groundglass.data.prepared import read_prepared
 from groundglass.errors import ModelError
@@ -162,7 +163,7 @@ def check_against_torch(
     expected = torch.sigmoid(module(torch.from_numpy(images))).numpy()
     differences = {}
     for engine, tolerance in TOLERANCES:
-        probability = 1 / (1 + np.exp(-engine(model, EngineConfig(precision=Precision.F32)).run(images)))
+        probability = expit(engine(model, EngineConfig(precision=Precision.F32)).run(images))
         difference = float(np.abs(probability - expected).max())
         if not difference <= slack * tolerance:
             raise ModelError(

@@ -79,7 +79,8 @@ class FoldCalibration:
 def calibrate_on_folds(folds: Sequence[Path], prepared: Path, mirrored: bool = False) -> FoldCalibration:
     """Choose the threshold for a model that was trained on all scans, and its interval, from folds of its recipe.
 
-    Each held-out scan has the same weight; pooled pixels would favour the scan with the most lesion.
+    Each held-out scan has the same weight; pooled pixels would favour the scan with the most lesion. Single pictures
+    count only if the folds hold out no scan: many pictures of much disease would outvote few scans.
 
     Args:
         folds: Finished runs.
@@ -87,7 +88,7 @@ def calibrate_on_folds(folds: Sequence[Path], prepared: Path, mirrored: bool = F
         mirrored: Average each prediction with that of the slice's mirror image.
 
     Returns:
-        The threshold with the highest mean Dice over the held-out scans, and the interval at that threshold.
+        The threshold with the highest mean Dice over these scans, and the interval at that threshold.
 
     Raises:
         ModelError: A run is not finished.
@@ -109,9 +110,10 @@ def calibrate_on_folds(folds: Sequence[Path], prepared: Path, mirrored: bool = F
             scans[case] = _held_out_scan(case, scan, probability)
     if not scans:
         raise DatasetError("no scan is held out by the folds: train them on splits with a test part")
-    best = int(np.mean([scan.dice for scan in scans.values()], axis=0).argmax())
-    dice = {case: float(scan.dice[best]) for case, scan in scans.items()}
     volumes = [scan for scan in scans.values() if scan.is_volume]
+    chosen_on = volumes or list(scans.values())
+    best = int(np.mean([scan.dice for scan in chosen_on], axis=0).argmax())
+    dice = {scan.case: float(scan.dice[best]) for scan in chosen_on}
     return FoldCalibration(float(THRESHOLDS[best]), dice, burden_interval(volumes, best), exposure)
 
 

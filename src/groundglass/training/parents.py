@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from groundglass.training.batches import SCORING_BATCH, plain_batches
 from groundglass.training.config import RunConfig
 from groundglass.training.finished_run import open_run
 from groundglass.training.provenance import Origin, Provenance, read_provenance
-from groundglass.training.weights import StateDict, adapt_weights, exported_weights, untrained_module
+from groundglass.training.weights import StateDict, adapt_weights, exported_weights, first_maps, untrained_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +95,14 @@ class ParentModels:
         if self.start is None:
             return None
         card = self.start.card
-        if card.classes != config.output_classes[: len(card.classes)]:
+        count = min(len(card.classes), len(config.output_classes))
+        if card.classes[:count] != config.output_classes[:count]:
             raise ConfigError(
                 f"{self.start.path} has the output maps {', '.join(card.classes)}, but {config.name} has "
-                f"{', '.join(config.output_classes)}: start from a model with the same classes, or the first of them"
+                f"{', '.join(config.output_classes)}: the classes of one must be the first of the other"
             )
-        return adapt_weights(self.start.weights, parse_network_config(card.network), config.training_network)
+        source = replace(parse_network_config(card.network), classes=count)
+        return adapt_weights(first_maps(self.start.weights, count), source, config.training_network)
 
     def soft_targets(self, slices: Slices, config: RunConfig) -> NDArray[np.float16] | None:
         """Mix the teachers' mean probability of lesion, weighted by `teachers.weight`, with the reader's mask.

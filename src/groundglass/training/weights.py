@@ -29,7 +29,7 @@ def load_network(checkpoint: Path, network: NetworkConfig | BaselineConfig) -> L
     module = untrained_module(network)
     try:
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(_without_auxiliary_maps(stored, module.state_dict()))
+        module.load_state_dict(first_maps(stored, network.classes))
     except RuntimeError as error:
         raise TrainingError(
             f"{checkpoint} does not match the config.json beside it: {str(error).splitlines()[0]}"
@@ -55,12 +55,9 @@ def exported_weights(model: Path, network: NetworkConfig | BaselineConfig) -> St
     return weights
 
 
-def _without_auxiliary_maps(stored: StateDict, expected: StateDict) -> StateDict:
-    """Return weights without the output maps that were learned after those which a network has."""
-    return {
-        name: weight[: len(expected[name])] if ".segment." in name and name in expected else weight
-        for name, weight in stored.items()
-    }
+def first_maps(weights: StateDict, count: int) -> StateDict:
+    """Return the weights of a network with no output maps but the first `count`."""
+    return {name: weight[:count] if ".segment." in name else weight for name, weight in weights.items()}
 
 
 def adapt_weights(
