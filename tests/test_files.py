@@ -4,7 +4,10 @@ import errno
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -372,3 +375,30 @@ def test_what_a_killed_process_left_a_day_ago_is_removed_by_the_next_one(exists:
     assert not left.exists()
     assert young.exists()
     assert (parent / ".groundglass-other-00000000").exists()
+
+
+def test_two_processes_that_fill_one_folder_leave_the_files_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    names = {owner: [f"{owner}-{number}" for number in range(20)] for owner in "ab"}
+    rename, both_are_ready = Path.rename, threading.Barrier(2)
+
+    def rename_slowly(self: Path, destination: Path) -> Path:
+        time.sleep(0.001)
+        return rename(self, destination)
+
+    monkeypatch.setattr(Path, "rename", rename_slowly)
+
+    def fill(owner: str) -> None:
+        with staged_folder(target, replaces=names["a"] + names["b"]) as staging:
+            for name in names[owner]:
+                (staging / name).touch()
+            both_are_ready.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(3):
+            for done in [pool.submit(fill, owner) for owner in "ab"]:
+                done.result()
+            assert sorted(path.name for path in target.iterdir()) in [sorted(names["a"]), sorted(names["b"])]

@@ -18,7 +18,7 @@ from groundglass.tables import csv_text, markdown_table, read_table
 
 FORMULAS = (
     *('=HYPERLINK("http://evil.example";"a")', "+1+2", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", " =1", "=", "-a"),
-    *("--", "-1 to =2", "-1,2,=3"),
+    *("--", "-1 to =2", "-1,2,=3", "\uff1d1+1", "\uff0b1+1", "\uff0d1-1", "\uff20SUM(A1)", "\ufeff=1", "\u200b=1"),
 )
 NUMBERS = ("-1", "+1.5", "-1e-05", "-0.5 to 3", "-0.5 to -0.2", "-inf", "-1,024")
 ESCAPES = "\x1b[2J\x1b]0;title\x07\u202egnp.exe\u2028\x9b31m"
@@ -81,6 +81,9 @@ def test_the_key_of_a_batch_names_the_scans_as_they_are_called(phantom: Phantom,
         ("[a](http://evil.example)", r"[a]\(http://evil.example)"),
         ("![a](http://evil.example)", r"![a]\(http://evil.example)"),
         ("a|b", r"a\|b"),
+        ("a\\|b", r"a\\\|b"),
+        ("[a\\](b)", r"[a\\]\(b)"),
+        ("\\<b>", r"\\&lt;b>"),
         ("a\n\n# b", "a??# b"),
         ("0.71 [0.6, 0.8]", "0.71 [0.6, 0.8]"),
         ("< 0.1", "< 0.1"),

@@ -99,7 +99,8 @@ def staged_folder(target: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
         try:
             yield staging
             if target.exists():
-                _exchange(staging, target, set(replaces))
+                with _exchanges_one_at_a_time(target):
+                    _exchange(staging, target, set(replaces))
             else:
                 staging.rename(target)
         finally:
@@ -135,6 +136,23 @@ def _remove_stale(parent: Path, target: Path) -> None:
 def _staged_name(target: Path) -> re.Pattern[str]:
     """Return the pattern of the names of hidden folders of `staged_folder(target)`."""
     return re.compile(f"{re.escape(_PREFIX + target.name)}-[0-9a-f]{{8}}({_REPLACED})?")
+
+
+@contextmanager
+def _exchanges_one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let other processes wait that exchange files of the same folder, where the system can lock a folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # of a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _exchange(staging: Path, target: Path, replaces: set[str]) -> None:

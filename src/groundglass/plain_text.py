@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_FORMULA_STARTS = ("=", "+", "-", "@")  # of a cell that a spreadsheet computes instead of showing it
+# The start of a cell that a spreadsheet computes instead of showing it; some take the wide forms of East Asia too.
+_FORMULA = re.compile(r"[\s\u200b\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[-+]?(\d[\d.,]*(e[-+]?\d+)?|inf|nan)( to [-+]?[\d.,]+(e[-+]?\d+)?)?", re.IGNORECASE)
 _BREAK = re.compile(r"[\t\n\r\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # and changes of direction
@@ -38,9 +39,9 @@ def original_cell(text: str) -> str:
 
 
 def _is_formula(text: str) -> bool:
-    return text.lstrip().startswith(_FORMULA_STARTS)
+    return _FORMULA.match(text) is not None
 
 
 def inert_markdown(text: str) -> str:
     """Return a text that Markdown shows as it is: without HTML, links, images, cells and breaks of its own."""
-    return _TAG.sub("&lt;", printable(text)).replace("](", r"]\(").replace("|", r"\|")
+    return _TAG.sub("&lt;", printable(text).replace("\\", r"\\")).replace("](", r"]\(").replace("|", r"\|")

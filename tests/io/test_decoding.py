@@ -121,6 +121,17 @@ def test_a_frame_that_ends_early_is_refused_with_an_end_marker_too(
                 read_scan(save(data, cut, syntax, tmp_path / "cut.dcm"))
 
 
+@pytest.mark.parametrize("syntax", [*SYNTAXES, RLELossless], ids=lambda syntax: str(syntax.name)[:30])
+def test_a_frame_of_which_only_the_first_part_was_written_to_the_disk_is_refused(
+    slice_file: Path, tmp_path: Path, syntax: UID
+) -> None:
+    data, frame = compressed(slice_file, syntax, tmp_path)
+    for percent in (95, 50, 20):
+        kept = frame[: len(frame) * percent // 100]
+        with pytest.raises(FormatError, match="damaged or cut short"):
+            read_scan(save(data, kept + bytes(len(frame) - len(kept)), syntax, tmp_path / "cut.dcm"))
+
+
 @pytest.mark.parametrize("syntax", PLAIN, ids=lambda syntax: str(syntax.name))
 def test_plain_pixels_that_end_early_are_refused(slice_file: Path, tmp_path: Path, syntax: UID) -> None:
     data = dcmread(slice_file)
@@ -154,7 +165,7 @@ def test_a_jpeg_that_ends_early_is_refused(
     path.write_bytes(content + b"bytes behind the end" + content)
     assert read_scan(path).values.shape == (1, 48, 64)
     for percent in (99, 95, 50, 20):
-        for marker in (b"", b"\xff\xd9"):
+        for marker in (b"", b"\xff\xd9", bytes(len(content))):
             path.write_bytes(content[: len(content) * percent // 100 - 2] + marker)
             with pytest.raises(FormatError, match="damaged or cut short"):
                 read_scan(path)

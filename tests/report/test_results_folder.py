@@ -118,3 +118,8 @@ def test_an_error_while_files_are_exchanged_keeps_the_earlier_result(
         analyses.volume.save(tmp_path)
     assert len(moved) == 2 * failing - 1  # the moves before it were undone
     assert content(tmp_path) == before
+
+
+def test_a_folder_whose_name_is_too_long_is_refused_in_one_line(analyses: Analyses, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written: File name too long; make room or name another folder"):
+        analyses.volume.save(tmp_path / ("n" * 300))

@@ -14,12 +14,15 @@ _NEXT_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # behind coded data:
 
 
 def is_complete(jpeg: bytes) -> bool:
-    """Return whether every component of a JPEG got all bits of all coefficients; True if it is not understood.
+    """Return whether every component of a JPEG got all bits of all coefficients, and the end of the image follows.
+
+    What is not understood between beginning and end counts as complete.
 
     Args:
         jpeg: A file or frame.
     """
     lacking: dict[int, list[int]] = {}  # {component: how many of its low bits each coefficient lacks}
+    has_ended = False
     for marker, segment in _segments(jpeg):
         if marker in _FRAMES and len(segment) >= 6:
             lacking = {identifier: [_UNSENT] * _COEFFICIENTS for identifier in segment[6 : 6 + 3 * segment[5] : 3]}
@@ -29,15 +32,19 @@ def is_complete(jpeg: bytes) -> bool:
                 for index in range(first, min(last + 1, _COEFFICIENTS)):
                     if identifier in lacking:
                         lacking[identifier][index] = bits & 0x0F
-    return not any(map(any, lacking.values()))
+        has_ended = marker == _END
+    return has_ended and not any(map(any, lacking.values()))
 
 
 def _segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield marker and content of each segment, up to the end of the image."""
     found = _NEXT_MARKER.search(jpeg)
-    while found is not None and found[1][0] != _END:
+    marker = None
+    while found is not None and marker != _END:
         marker, start = found[1][0], found.end()
-        if marker not in _ALONE:
+        if marker == _END:
+            yield marker, b""
+        elif marker not in _ALONE:
             end = start + max(2, int.from_bytes(jpeg[start : start + 2], "big"))
             yield marker, jpeg[start + 2 : end]
             start = end

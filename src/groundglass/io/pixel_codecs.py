@@ -93,7 +93,12 @@ def decode(task: FrameTask | PictureTask) -> DecodedFrame | DecodedPicture:
         DecodeError: It is damaged, cut short, or too large for the memory of this process.
     """
     try:
-        return _CODECS[task.codec](task) if isinstance(task, FrameTask) else _decode_picture(task)
+        if isinstance(task, PictureTask):
+            return _decode_picture(task)
+        frame = _CODECS[task.codec](task)
+        if JPEG_END not in task.data:  # coded pixels never hold it: the rest of the frame is zeros, or of another file
+            raise DecodeError("its end marker is missing")
+        return frame
     except DecodeError:
         raise
     except MemoryError:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from groundglass.errors import OutputError
-from groundglass.files import staged_folder
+from groundglass.files import output_errors, staged_folder
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.io import image_slices, nifti
@@ -58,7 +58,8 @@ def write_results(
             findings of an earlier result; it is as it was before.
     """
     scan = segmented.scan
-    has_earlier_result = (folder / "findings.json").is_file()
+    with output_errors(folder):  # a name that is too long, or a folder that may not be read
+        has_earlier_result = (folder / "findings.json").is_file()
     with staged_folder(folder, RESULT_NAMES if has_earlier_result else ()) as staging:
         if isinstance(scan, ImageStack):
             image_slices.write_mask(segmented.mask(np.asarray(segmented.lesions)), scan, staging)

@@ -283,7 +283,9 @@ def test_a_full_disk_is_not_a_failure_of_the_series(set_up: WatcherSetUp, monkey
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("dicomweb_client.DICOMwebClient.iter_series", lambda *_: iter([None]))
+    instance = Dataset()
+    instance.SeriesInstanceUID = UID("1.2.3")
+    monkeypatch.setattr("dicomweb_client.DICOMwebClient.iter_series", lambda *_: iter([instance]))
     monkeypatch.setattr(dicomweb, "dcmwrite", full)
     archive = DicomWebArchive("http://127.0.0.1:1", open_session(Credentials()))
     monkeypatch.setattr(set_up.pacs, "retrieve", archive.retrieve)

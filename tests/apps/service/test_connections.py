@@ -70,6 +70,12 @@ def test_a_body_larger_than_some_kib_is_413_unless_it_is_an_upload(server: Serve
         assert client.post("/api/session", json={"token": TOKEN + " " * 1000}).status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/api/jobs/corrections", "/api/jobs/x/corrections", f"/api/jobs/{'0' * 32}"])
+def test_a_path_that_looks_like_that_of_an_upload_is_none(server: Server, path: str) -> None:
+    with server.client(headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}) as client:
+        assert client.patch(path, content=b" " * (MAX_BODY_BYTES + 1)).status_code == 413
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sent",

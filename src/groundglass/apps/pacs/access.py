@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3 import Retry
+from urllib3.exceptions import HTTPError
 
+from groundglass.apps.pacs.answers import AnswerLimitError, read_limited
 from groundglass.errors import ConfigError, GroundglassError, PacsError
 from groundglass.io.dicom_header import DICOM_ERRORS, silence_pydicom
 
@@ -60,7 +63,18 @@ class Credentials:
 
 
 class _Session(requests.Session):
-    """A session that sends nothing to another address than the one that it was given."""
+    """A session that sends nothing to another address than the one that it was given, and reads answers under limits.
+
+    An answer that is asked for as a stream is not read here.
+    """
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send a request, and read its answer."""
+        is_streamed = options.pop("stream", self.stream)
+        answer = super().send(request, stream=True, **options)
+        if not is_streamed:
+            read_limited(answer)
+        return answer
 
     def get_redirect_target(self, response: requests.Response) -> str | None:
         """Refuse to follow a redirect: with it would go the images and names of patients.
@@ -213,7 +227,12 @@ def pacs_errors(request: str) -> Iterator[None]:
         raise PacsError(message) from None
     except requests.exceptions.Timeout:
         raise PacsError(f"the server gave no answer to {request} within {TIMEOUT_S[1]:g} s") from None
-    except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+    except AnswerLimitError as error:
+        raise PacsError(
+            f"the server's answer to {request} {error}, the limit of groundglass: see the log of the server; with "
+            "--dicomweb, --since keeps searches short"
+        ) from None
+    except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError, HTTPError) as error:
         raise PacsError(f"the connection failed during {request} ({_reason(error)})") from None
     except (requests.exceptions.RequestException, *DICOM_ERRORS) as error:
         raise PacsError(

@@ -13,10 +13,16 @@ from dicomweb_client import DICOMwebClient
 from pydicom import Dataset, dcmread, dcmwrite
 
 from groundglass.apps.pacs.access import TIMEOUT_S, pacs_errors
+from groundglass.apps.pacs.answers import storable_text
 from groundglass.apps.pacs.ledger import Ledger, SeriesArrival
 from groundglass.errors import PacsError
 from groundglass.files import output_errors
+from groundglass.io.dicom_files import MAX_FILES
+from groundglass.io.dicom_header import text_value
 
+SERIES_BYTES = 8 << 30  # of the instances of a series, as they are stored; no more could be read
+_MAX_SERIES = 1_000_000  # that searches go through
+_MAX_COUNT = 1 << 31  # of the instances of a series, as a server states it
 _PAGE = 500
 _STUDY, _SERIES, _MODALITY, _COUNT = "0020000D", "0020000E", "00080060", "00201209"
 _INSTANCE = "00080018"
@@ -58,8 +64,10 @@ class DicomWebArchive:
         """List the CT series of all studies, or of those of a day or later."""
         filters = {"Modality": "CT"} | ({"StudyDate": f"{since:%Y%m%d}-"} if since else {})
         found: dict[str, SeriesMatch] = {}
+        page: list[dict[str, Any]] = []
         offset = 0
-        while True:
+        while offset < _MAX_SERIES:
+            before = page
             with pacs_errors("a search for series"):
                 page = self._client.search_for_series(
                     limit=_PAGE, offset=offset, fields=[_COUNT], search_filters=filters
@@ -68,11 +76,14 @@ class DicomWebArchive:
             new = [match for match in matches if match.series_uid not in found]
             found.update((match.series_uid, match) for match in new)
             offset += len(page)
-            if not page or (matches and not new):  # the second: a server that ignores the offset
+            if not page or page == before or (matches and not new):  # the last two: a server that ignores the offset
                 return list(found.values())
+        raise PacsError(f"the server lists more than {_MAX_SERIES:,} series: name a day with --since")
 
     def retrieve(self, study_uid: str, series_uid: str, folder: Path) -> int:
         """Write the instances of a series into a folder, as they are stored; one at a time is held in memory.
+
+        Instances of another series are left out, and so are repetitions: neither may stand for one that is missing.
 
         Returns:
             Number of instances.
@@ -80,12 +91,21 @@ class DicomWebArchive:
         Raises:
             OutputError: The folder cannot be written.
         """
-        count = 0
+        uids: set[str] = set()
+        size_bytes = 0
         with pacs_errors("the retrieval of a series"):
             media_types = (("application/dicom", "*"),)  # any transfer syntax: the server need not decompress
             for count, instance in enumerate(self._client.iter_series(study_uid, series_uid, media_types), start=1):
-                _write(instance, folder / f"{count:06}.dcm")
-        return count
+                uid = text_value(instance, "SOPInstanceUID")
+                if text_value(instance, "SeriesInstanceUID") == series_uid and uid not in uids:
+                    uids.add(uid)
+                    size_bytes += _write(instance, folder / f"{len(uids):06}.dcm")
+                if count > MAX_FILES or size_bytes > SERIES_BYTES:
+                    raise PacsError(
+                        f"the server gives more than {MAX_FILES:,} instances or {SERIES_BYTES:,} bytes for a "
+                        "series, more than are read"
+                    )
+        return len(uids)
 
     def has_instance(self, study_uid: str, instance_uid: str) -> bool:
         """Return whether a study holds an instance."""
@@ -94,13 +114,23 @@ class DicomWebArchive:
             return any(_first_value(item, _INSTANCE) == instance_uid for item in found)
 
     def store(self, study_uid: str, files: Sequence[Path]) -> None:
-        """Store instances into a study, in one request."""
+        """Store instances into a study, in one request.
+
+        An instance of which the answer does not say that it was stored is searched for.
+        """
         with pacs_errors("the storage of results"):
             instances = [dcmread(file) for file in files]
             answer = self._client.store_instances(instances, study_uid)
-            failed = [item for item in answer.get("FailedSOPSequence") or () if item.get("FailureReason") != _DUPLICATE]
+            refused = {
+                item.get("ReferencedSOPInstanceUID"): item.get("FailureReason")
+                for item in answer.get("FailedSOPSequence") or ()
+            }
+            stored = {item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or ()}
+            stored |= {uid for uid, reason in refused.items() if reason == _DUPLICATE}
+            uids = [str(instance.SOPInstanceUID) for instance in instances]
+        failed = [uid for uid in uids if uid not in stored and not self.has_instance(study_uid, uid)]
         if failed:
-            reason = failed[0].get("FailureReason")
+            reason = refused.get(failed[0])
             raise PacsError(
                 f"the server did not store {len(failed)} of {len(files)} results (reason "
                 f"{f'{reason:04X}H' if isinstance(reason, int) else 'not stated'}): see the log of the server"
@@ -136,7 +166,7 @@ def _ct_series(item: dict[str, Any]) -> SeriesMatch | None:
         raise PacsError(
             "the server states no NumberOfSeriesRelatedInstances, which is needed to know when a series is complete"
         )
-    return SeriesMatch(str(series), str(study), int(count))
+    return SeriesMatch(storable_text(series), storable_text(study), min(_MAX_COUNT, max(0, int(count))))
 
 
 def _first_value(item: dict[str, Any], tag: str) -> Any:
@@ -145,6 +175,8 @@ def _first_value(item: dict[str, Any], tag: str) -> Any:
     return values[0]
 
 
-def _write(instance: Dataset, path: Path) -> None:
+def _write(instance: Dataset, path: Path) -> int:
+    """Write an instance, and return its size in bytes."""
     with output_errors(path), path.open("wb") as file:
         dcmwrite(file, instance)
+        return file.tell()

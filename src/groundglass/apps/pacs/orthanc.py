@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from datetime import date
 from typing import Any
+from urllib.parse import quote
 
 import requests
 
 from groundglass.apps.pacs.access import TIMEOUT_S, DeniedError, pacs_errors
+from groundglass.apps.pacs.answers import storable_text
 from groundglass.apps.pacs.ledger import Ledger, SeriesArrival
 from groundglass.errors import PacsError
 
@@ -38,16 +40,19 @@ class OrthancSource:
         """
         if self._position is None:
             self._position = ledger.bookmark
+        is_new_database = False
         while True:
             request = "the request for changes"
             page = self._get(f"/changes?since={self._position}&limit={_PAGE}", request)
             with pacs_errors(request):
                 changes = [_parse_change(change) for change in page["Changes"]]
-                last, is_last_page = int(page["Last"]), bool(page["Done"])
-            if last < self._position:  # the database is a new one
-                self._position = 0
+                last, is_last_page = _parse_number(page["Last"]), bool(page["Done"])
+            if last < self._position and not is_new_database:
+                self._position, is_new_database = 0, True
                 self._unstable.clear()
                 continue
+            if last <= self._position and not is_last_page:
+                raise PacsError("the server's changes come to no end: check that the URL is that of an Orthanc")
             unstable = self._unstable | {name: number for kind, name, number in changes if kind == "NewSeries"}
             stable = {name: number for kind, name, number in changes if kind == "StableSeries"}
             arrivals = self._look_up(stable, unstable)
@@ -67,7 +72,7 @@ class OrthancSource:
         """
         arrivals = []
         for identifier, number in series_changes.items():
-            series = self._find(f"/series/{identifier}")
+            series = self._find(f"/series/{quote(identifier, safe='')}")
             if series is not None and not series.get("IsStable", True):
                 unstable.setdefault(identifier, number)
                 continue
@@ -80,16 +85,17 @@ class OrthancSource:
         with pacs_errors("the request for a series"):
             if series["MainDicomTags"].get("Modality") != "CT":  # results that were stored are not CT either
                 return None
-            series_uid, count = str(series["MainDicomTags"].get("SeriesInstanceUID", "")), len(series["Instances"])
-            parent = str(series["ParentStudy"])
-        study = self._find(f"/studies/{parent}")
+            series_uid = storable_text(series["MainDicomTags"].get("SeriesInstanceUID", ""))
+            count = len(series["Instances"])
+            parent = storable_text(series["ParentStudy"])
+        study = self._find(f"/studies/{quote(parent, safe='')}")
         if study is None:
             return None
         with pacs_errors("the request for a study"):
             tags = study["MainDicomTags"]
             if self._since is not None and str(tags.get("StudyDate", "")) < f"{self._since:%Y%m%d}":
                 return None
-            return SeriesArrival(series_uid, str(tags.get("StudyInstanceUID", "")), count, stamp=number)
+            return SeriesArrival(series_uid, storable_text(tags.get("StudyInstanceUID", "")), count, stamp=number)
 
     def _find(self, path: str) -> dict[str, Any] | None:
         """Return the resource; None if it was deleted meanwhile."""
@@ -115,4 +121,16 @@ class OrthancSource:
 
 def _parse_change(change: dict[str, Any]) -> tuple[str, str, int]:
     """Return the type of a change, Orthanc's ID of what changed, and the number of the change."""
-    return str(change["ChangeType"]), str(change["ID"]), int(change["Seq"])
+    return str(change["ChangeType"]), storable_text(change["ID"]), _parse_number(change["Seq"])
+
+
+def _parse_number(value: Any) -> int:
+    """Return the number of a change.
+
+    Raises:
+        ValueError: It is negative, or larger than the ledger can hold.
+    """
+    number = int(value)
+    if not 0 <= number < 1 << 63:
+        raise ValueError(f"no number of a change: {number}")
+    return number

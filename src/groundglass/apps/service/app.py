@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from importlib import resources
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
@@ -21,6 +23,7 @@ from groundglass.apps.service.routes.series import series_routes
 from groundglass.apps.service.routes.session import session_routes
 from groundglass.apps.service.service import Service, database_refusal
 from groundglass.apps.service.sessions import Sessions
+from groundglass.plain_text import printable
 
 
 def build(service: Service) -> FastAPI:
@@ -37,11 +40,23 @@ def build(service: Service) -> FastAPI:
     sessions = Sessions(service.config.token)
     app.add_middleware(Guard, config=service.config, sessions=sessions)
     app.add_exception_handler(sqlite3.Error, _refuse_for_database)
+    app.add_exception_handler(RequestValidationError, _refuse_body)
     app.include_router(session_routes(sessions))
     for routes in (scan_routes, job_routes, series_routes, result_routes, change_routes, health_routes):
         app.include_router(routes(service))
     _add_page(app)
     return app
+
+
+def _refuse_body(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request whose values are not those of the API, without what JSON cannot write: NaN, half characters."""
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    shown = [{"type": fault["type"], "loc": _printable_path(fault["loc"]), "msg": fault["msg"]} for fault in faults]
+    return JSONResponse({"detail": shown}, 422)
+
+
+def _printable_path(path: Sequence[str | int]) -> list[str | int]:
+    return [printable(step) if isinstance(step, str) else step for step in path]
 
 
 def _refuse_for_database(_: Request, error: Exception) -> JSONResponse:

@@ -9,6 +9,7 @@ Bodies are small and quick, or refused, but for uploads, which have limits of th
 from __future__ import annotations
 
 import json
+import re
 from urllib.parse import urlsplit
 
 import anyio
@@ -17,9 +18,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from groundglass.apps.service.config import ServiceConfig
-from groundglass.apps.service.sessions import Sessions
+from groundglass.apps.service.sessions import Sessions, own_cookie_only
+from groundglass.plain_text import printable
 
 MAX_BODY_BYTES = 64 << 10  # of a request that is no upload
+MAX_SHOWN = 100  # characters of a host name in a message
 BODY_S = 10.0  # for such a body to arrive
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 PAGE_POLICY = (
@@ -38,6 +41,8 @@ _HEADERS = {
 }
 TOO_LARGE = 413, f"the body is too large, expected at most {MAX_BODY_BYTES:,} bytes"
 TOO_MANY_GUESSES = 429, "too many wrong tokens: try again in some seconds"
+_UPLOAD_PATH = re.compile(r"/api/scans|/api/jobs/[0-9a-f]{32}/corrections")
+_HOST = re.compile(r"(?P<name>[^:]*|\[[^]]*\])(:[0-9]*)?")
 _PATHS_WITHOUT_TOKEN = ("/", "/healthz", "/readyz", "/api/session", "/favicon.ico")
 
 
@@ -63,6 +68,7 @@ class Guard:
                 headers.setdefault("Content-Security-Policy", PAGE_POLICY)
             await send(message)
 
+        scope = {**scope, "headers": own_cookie_only(scope["headers"])}
         path, headers = scope["path"], Headers(scope=scope)
         refusal = self._refusal(path, headers)
         if refusal and refusal[0] == 401 and self._sessions.is_guess(headers) and not await self._sessions.slow_down():
@@ -77,8 +83,9 @@ class Guard:
     def _refusal(self, path: str, headers: Headers) -> tuple[int, str] | None:
         """Return the HTTP status and the reason why a request is refused; None if it may pass."""
         host = headers.get("host", "")
-        name = host.lower() if host.endswith("]") else host.rpartition(":")[0].lower() or host.lower()
-        if name not in self._host_names:
+        parts = _HOST.fullmatch(host)
+        name = printable(parts["name"] if parts else host)[:MAX_SHOWN].lower()
+        if parts is None or name not in self._host_names:
             return 421, (
                 f"{name or 'an empty name'!r} is not a host name of this server: start it with --name {name or 'NAME'}"
             )
@@ -97,7 +104,7 @@ class Guard:
 
 def _takes_upload(path: str) -> bool:
     """Return whether a route receives a scan or a mask, whose size has limits of its own."""
-    return path == "/api/scans" or (path.startswith("/api/jobs/") and path.endswith("/corrections"))
+    return _UPLOAD_PATH.fullmatch(path) is not None
 
 
 def _host_of(origin: str) -> str:

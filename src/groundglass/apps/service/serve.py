@@ -58,6 +58,7 @@ def _uvicorn(service: Service) -> uvicorn.Server:
         uvicorn.Config(
             build(service),
             http=LimitedProtocol,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 import time
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Iterable
 
 import anyio
 from starlette.datastructures import Headers
 
 COOKIE = "groundglass"
 SESSION_S = 12 * 3600.0  # after which a client has to send the token again
+_SESSION_ID = re.compile(r"[\w-]{43}", re.ASCII)  # of `secrets.token_urlsafe(32)`
 MAX_SESSIONS = 1000  # the oldest one ends when there would be more
 WRONG_TOKEN_S = 0.25  # between the answers to two wrong tokens, whoever sent them
 MAX_WAITING = 16  # wrong tokens that wait for their answer; further ones are refused at once
@@ -83,10 +85,19 @@ def _bearer(headers: Headers) -> str:
     return bearer.strip() if scheme.lower() == "bearer" else ""
 
 
+def own_cookie_only(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a request with no cookie but that of its session.
+
+    Programs on other ports of this machine share their cookies with this one, and Python parses some cookies in a time
+    that grows with the square of their length: 64 KiB take a minute, during which nobody is answered.
+    """
+    kept = [(name, value) for name, value in headers if name != b"cookie"]
+    session = _session_of(Headers(raw=list(headers)))
+    return [*kept, (b"cookie", f"{COOKIE}={session}".encode())] if session else kept
+
+
 def _session_of(headers: Headers) -> str:
     """Return the id of the session that a request carries; empty without one."""
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return cookie.value if cookie is not None else ""
+    pairs = (cookie.partition("=") for line in headers.getlist("cookie") for cookie in line.split(";"))
+    values = (value.strip() for name, _, value in pairs if name.strip() == COOKIE)
+    return next((value for value in values if _SESSION_ID.fullmatch(value)), "")

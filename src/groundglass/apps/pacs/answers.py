@@ -1,0 +1,84 @@
+"""The JSON answers of a server under limits, since the watcher parses them in its own process.
+
+The limits hold while an answer arrives, and before anything is parsed. Answers that are streamed, the images of a
+series, have limits of their own: see `retrieval`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Iterator
+from itertools import accumulate
+
+import requests
+
+ANSWER_BYTES = 16 << 20  # of one answer, unpacked; a page of 500 series takes less than 1 MiB
+ANSWER_S = 300.0  # for one answer to arrive, however steadily it does
+MAX_ITEMS = 1_000_000  # values in one answer
+MAX_DEPTH = 64  # of lists and objects within each other; DICOM's JSON has less than 20
+_PIECE_BYTES = 1 << 16
+_STRING = re.compile(
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL
+)  # also one without an end, so that none is sought twice
+_OPENING, _CLOSING = b"[{", b"]}"
+_NO_BRACKETS = bytes(set(range(256)) - set(_OPENING + _CLOSING))
+
+
+class AnswerLimitError(Exception):
+    """An answer goes beyond a limit; the message continues `the answer to ...`."""
+
+
+def read_limited(answer: requests.Response) -> None:
+    """Read the body of an answer, and put it where `answer.content` and `answer.json()` find it.
+
+    The body of an error is left out, since its status says all that is used of it. Text is taken to be UTF-8, as JSON
+    must be.
+
+    Raises:
+        AnswerLimitError: The body is too large, too slow, or holds too much.
+        urllib3.exceptions.HTTPError: The connection failed.
+    """
+    with answer:
+        body = b"" if answer.status_code >= 400 else _join(_pieces(answer))
+    check_json_size(body)
+    answer.raw = io.BytesIO(body)
+    answer.encoding = "utf-8-sig"
+
+
+def _pieces(answer: requests.Response) -> Iterator[bytes]:
+    """Yield the body as it arrives: `iter_content` would wait until a piece is full."""
+    end_s = time.monotonic() + ANSWER_S
+    while piece := answer.raw.read1(_PIECE_BYTES, decode_content=True):
+        yield piece
+        if time.monotonic() > end_s:
+            raise AnswerLimitError(f"did not arrive within {ANSWER_S:g} s")
+
+
+def _join(pieces: Iterator[bytes]) -> bytes:
+    body = bytearray()
+    for piece in pieces:
+        body += piece
+        if len(body) > ANSWER_BYTES:
+            raise AnswerLimitError(f"is larger than {ANSWER_BYTES:,} bytes")
+    return bytes(body)
+
+
+def check_json_size(body: bytes) -> None:
+    """Check how many values a JSON text holds, and how deep, without parsing it.
+
+    Raises:
+        AnswerLimitError: They are too many or too deep.
+    """
+    marks = _STRING.sub(b"", body)
+    if sum(map(marks.count, (b",", b"[", b"{"))) > MAX_ITEMS:
+        raise AnswerLimitError(f"holds more than {MAX_ITEMS:,} values")
+    steps = (1 if mark in _OPENING else -1 for mark in marks.translate(None, _NO_BRACKETS))
+    if max(accumulate(steps), default=0) > MAX_DEPTH:
+        raise AnswerLimitError(f"is nested more than {MAX_DEPTH} deep")
+
+
+def storable_text(value: object) -> str:
+    """Return a value of an answer as text for the ledger; JSON may hold halves of characters, which no file can."""
+    return str(value).encode("utf-8", "replace").decode()
