@@ -173,3 +173,10 @@ def test_select_returns_the_cases_that_match_and_refuses_a_pattern_without_a_mat
     ]
     with pytest.raises(DatasetError, match="no case matches 'volumes/10'"):
         select(cases, ["volumes/10"])
+
+
+@pytest.mark.parametrize("empty", ["", "nan", "None", "NULL", "#N/A"])
+def test_a_patient_that_a_program_wrote_as_empty_is_unknown(empty: str, tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "b.nii", "m.nii")
+    (tmp_path / "list.csv").write_text(f"image,mask,patient\na.nii,m.nii,{empty}\nb.nii,m.nii,{empty}\n")
+    assert {case.patient for case in find_cases(tmp_path / "list.csv")} == {"list/a", "list/b"}

@@ -61,6 +61,13 @@ def test_dataset_json_states_which_numbers_are_lesion(
     )
 
 
+def test_dataset_json_may_begin_with_a_capital(phantom: Phantom, tmp_path: Path) -> None:
+    folder = write_nnunet(tmp_path, phantom, {"background": 0, "lung": 1, "infection": 2})
+    (folder / "dataset.json").rename(folder / "Dataset.json")
+    (case,) = find_cases(folder)
+    assert ((read_case(case)[1] > 0) == phantom.lesions.voxels).all()
+
+
 def test_a_csv_of_the_same_masks_is_read_by_the_same_dataset_json(phantom: Phantom, tmp_path: Path) -> None:
     folder = write_nnunet(tmp_path, phantom, {"background": 0, "lung": 1, "infection": 2})
     (folder / "mine.csv").write_text("image,mask\nimagesTr/a_0000.nii.gz,labelsTr/a.nii.gz\n")

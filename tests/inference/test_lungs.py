@@ -177,6 +177,35 @@ def test_pictures_in_any_window_give_the_lungs_and_nearly_the_hu(
     assert np.median(found.hu[0][healthy]) == pytest.approx(np.median(hu[part][healthy]), abs=70)
 
 
+@pytest.mark.parametrize(
+    ("slope", "offset", "kind"),
+    [(0.001, 0.0, "hu"), (0.001, 1.0, "hu"), (1.0, 2048.0, "shifted-hu"), (1.0, 1024.0, "hu")],
+)
+def test_numbers_that_are_no_hu_are_refused_where_they_were_called_so(
+    slope: float, offset: float, kind: str, phantom: Phantom
+) -> None:
+    values = (phantom.scan.values * np.float32(slope) + np.float32(offset)).astype(np.float32)
+    scan = Scan(values, phantom.scan.geometry)
+    with pytest.raises(IntensityError, match=rf"the numbers are not {kind}; name their kind .*, such as unit-window"):
+        find_lungs(scan, kind=IntensityKind(kind))
+
+
+@pytest.mark.parametrize(("low", "high"), WINDOWS)
+def test_inverted_pictures_are_refused(upright: Phantom, low: int, high: int) -> None:
+    hu = axial(upright).values
+    with pytest.raises((IntensityError, LungError), match=r"grey levels seem to be inverted|no lung was found"):
+        find_lungs(pictures(*(255 - grey_levels(hu[z], low, high) for z in (12, 14, 16))))
+
+
+def test_the_lungs_of_few_slices_are_found_at_any_distance(upright: Phantom) -> None:
+    """Such as that of 1 mm in a file whose distance was never set."""
+    few = axial(upright)
+    values, affine = few.values[::3], few.geometry.affine_lps.copy()
+    affine[:, 0] *= 0.02
+    found = find_lungs(Scan(values, Geometry(values.shape, affine)))
+    assert dice(found.lung_field.mask, truth(upright)[::3]) > 0.9
+
+
 def test_each_picture_of_a_folder_has_its_own_window_and_box_inside_its_own_size(upright: Phantom) -> None:
     hu = axial(upright).values
     narrow, wide = grey_levels(hu[14], -1250, 250), grey_levels(hu[16, 10:130, 20:180], -1500, 400)

@@ -95,3 +95,9 @@ def _moved(affine: np.ndarray, slices: int) -> np.ndarray:
     moved = affine.copy()
     moved[:, 3] = affine @ [slices, 0, 0, 1]
     return moved
+
+
+def test_images_that_all_state_one_position_are_no_acquisitions(scan: Scan, tmp_path: Path) -> None:
+    write_series(scan, tmp_path / "a", ImagePositionPatient=[0, 0, 0])
+    with pytest.raises(FormatError, match=r"all 8 images .* \(--by-instance-number\)$"):
+        read_scan(tmp_path / "a")

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from groundglass.errors import FormatError
 from groundglass.io.reader import read_scan
@@ -100,3 +102,15 @@ def test_decimal_commas_are_read_as_meant(form: str, tmp_path: Path) -> None:
     assert np.array_equal(found.values, scan.values)
     assert found.geometry.matches(scan.geometry)
     assert found.notes == ("numbers in the header have decimal commas, expected points: they are read as meant",)
+
+
+@pytest.mark.parametrize("stated", ["3.0", "-3.0\\-3.0", "3.0,2.9", "3 mm\\3 mm"])
+def test_a_pixel_spacing_that_is_none_is_refused_with_what_is_stated(stated: str, scan: Scan, tmp_path: Path) -> None:
+    tag = Tag("PixelSpacing")
+    for path in write_series(scan, tmp_path / "a"):
+        data = pydicom.dcmread(path)
+        value = stated.encode() + b" " * (len(stated) % 2)
+        data[tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
+        data.save_as(path)
+    with pytest.raises(FormatError, match=r"a states the pixel spacing .*3.*, expected two numbers above 0"):
+        read_scan(tmp_path / "a")

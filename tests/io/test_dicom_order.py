@@ -40,8 +40,9 @@ def state(paths: list[Path], keyword: str, values: list[Any]) -> None:
         ({"ImagePositionPatient": None}, "8 of 8 images in a state no position or orientation"),
         ({"ImagePositionPatient": SAME}, "all 8 images in a state the same position, expected one for each"),
         ({"ImageOrientationPatient": None}, "8 of 8 images in a state no position or orientation"),
+        ({"ImageOrientationPatient": [0] * 6}, "8 of 8 images in a state no position or orientation"),
     ],
-    ids=["missing", "equal", "no orientation"],
+    ids=["missing", "equal", "no orientation", "orientation of zeros"],
 )
 def test_images_without_positions_are_refused_or_ordered_by_number(
     changes: dict[str, Any], message: str, scan: Scan, tmp_path: Path
@@ -132,8 +133,20 @@ def test_a_slope_of_zero_is_refused_with_the_reason(count: int, scan: Scan, tmp_
         read_scan(tmp_path / "a")
 
 
-def test_a_slope_that_is_missing_or_no_number_is_said_to_be_assumed(scan: Scan, tmp_path: Path) -> None:
-    state(write_series(scan, tmp_path / "a")[:3], "RescaleSlope", [None] * 3)
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
+def test_images_without_a_rescale_get_that_of_the_others(keyword: str, scan: Scan, tmp_path: Path) -> None:
+    paths = write_series(scan, tmp_path / "a")
+    state(paths[:3], keyword, [None] * 3)
     found = read_scan(tmp_path / "a")
     assert np.array_equal(found.values, scan.values)
-    assert found.notes == ("3 of 8 images state no full rescale to HU: a slope of 1 or an offset of 0 is assumed",)
+    assert found.notes == ("3 of 8 images state no full rescale to HU: that of the others is taken",)
+    state(paths[7:], "RescaleIntercept", ["-1000"])
+    with pytest.raises(FormatError, match="3 of 8 images in a state no rescale to HU, and the others 2 different ones"):
+        read_scan(tmp_path / "a")
+
+
+def test_a_slope_that_all_images_lack_is_said_to_be_assumed(scan: Scan, tmp_path: Path) -> None:
+    write_series(scan, tmp_path / "a", RescaleSlope=None)
+    found = read_scan(tmp_path / "a")
+    assert np.array_equal(found.values, scan.values)
+    assert found.notes == ("8 of 8 images state no full rescale to HU: a slope of 1 or an offset of 0 is assumed",)

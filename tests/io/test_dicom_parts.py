@@ -1,5 +1,6 @@
 """CT in several multi-frame files is read as one series; a part without the others is refused."""
 
+import copy
 import io
 import shutil
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pydicom import Dataset
 from groundglass.apps.info import describe_input
 from groundglass.errors import FormatError
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import segment
 from groundglass.scan.geometry import Geometry
@@ -186,3 +188,33 @@ def test_the_segmentation_refers_to_the_part_that_holds_each_slice(
     assert len(found) == 2
     (referenced,) = segmentation.ReferencedSeriesSequence
     assert {item.ReferencedSOPInstanceUID for item in referenced.ReferencedInstanceSequence} == found
+
+
+def test_a_segmentation_of_some_of_the_frames_refers_to_them(
+    phantom: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    """One acquisition of a file that holds two, and files whose frames overlap."""
+    later = Scan(phantom.scan.values + np.int16(3), phantom.scan.geometry)
+    both = Scan(np.concatenate([phantom.scan.values, later.values]), Geometry((64, 144, 190), np.eye(4)))
+    data = pydicom.dcmread(write_enhanced(phantom.scan, tmp_path / "one.dcm"))
+    frames = list(data.PerFrameFunctionalGroupsSequence)
+    whole = pydicom.dcmread(write_enhanced(both, tmp_path / "both.dcm"))
+    whole.SharedFunctionalGroupsSequence = data.SharedFunctionalGroupsSequence
+    whole.PerFrameFunctionalGroupsSequence = [copy.deepcopy(frame) for frame in frames * 2]
+    for number, frame in enumerate(whole.PerFrameFunctionalGroupsSequence):
+        content = Dataset()
+        content.TemporalPositionIndex = 1 + number // 32
+        frame.FrameContentSequence = [content]
+    whole.save_as(tmp_path / "both.dcm")
+    options = DicomOptions(acquisition="2")
+    assert not any("left out" in note for note in describe_input(tmp_path / "both.dcm", options).notes)
+    analysis = segment(read_scan(tmp_path / "both.dcm", dicom=options), grey_band)
+    segmentation = pydicom.dcmread(io.BytesIO(analysis.dicom_results.files["lesions.dcm"]))
+    numbers = [
+        frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for frame in segmentation.PerFrameFunctionalGroupsSequence
+    ]
+    assert 33 <= min(numbers) < max(numbers) <= 64
+    write_parts(phantom.scan, tmp_path / "a", slice(0, 20), slice(14, 32), ConcatenationUID=None,
+                InConcatenationNumber=None, InConcatenationTotalNumber=None)  # fmt: skip
+    assert "lesions.dcm" in segment(read_scan(tmp_path / "a"), grey_band).dicom_results.files

@@ -121,6 +121,13 @@ def test_a_spacing_without_directions_gives_volumes_but_no_sides(
     assert NEVER_SET not in findings.warnings
 
 
+def test_a_grid_that_was_never_set_is_known_by_rounded_numbers_too(tmp_path: Path) -> None:
+    affine = np.diag([-1.0, -1, 1.00001, 1])
+    affine[:3, 3] = 1e-5, 0, -1e-6
+    scan = read_scan(save_nifti(tmp_path / "ct.nii", np.zeros((120, 100, 9), np.int16), affine))
+    assert scan.notes == (NEVER_SET,)
+
+
 @pytest.mark.parametrize(
     "affine",
     [

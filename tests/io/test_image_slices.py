@@ -298,3 +298,11 @@ def test_a_stack_from_one_file_has_no_picture_mask(tmp_path: Path) -> None:
     scan = ImageStack(np.zeros((2, 20, 20)), Geometry((2, 20, 20), np.eye(4)), sizes=((20, 20),) * 2)
     with pytest.raises(ValueError, match=r"nifti\.write_mask"):
         image_slices.write_mask(Mask(scan.values > 0, scan.geometry), scan, tmp_path)
+
+
+def test_pictures_of_other_formats_in_a_folder_are_counted(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    for name in ("b.gif", "c.gif", "d.tif"):
+        Image.fromarray(GREY).save(tmp_path / name)
+    expected = "left out: 2 x a GIF picture, save it as PNG, 1 x a TIFF picture, save it as PNG"
+    assert expected in read_scan(tmp_path).notes

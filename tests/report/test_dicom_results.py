@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
+from groundglass.apps.info import describe_input
 from groundglass.apps.pacs.processing import SeriesTask, segment_series
 from groundglass.errors import FormatError
 from groundglass.inference.segmenter import Segmenter
@@ -571,3 +573,52 @@ def test_a_real_anonymised_series_is_read_without_a_stray_line(tmp_path: Path) -
     assert {path.name for path in (tmp_path / "out").iterdir()} == CORE | DICOM
     for name in DICOM:
         assert_legal(tmp_path / "out" / name)
+
+
+@pytest.mark.parametrize("sequence", ["PlaneOrientationSequence", "PixelMeasuresSequence"])
+def test_what_frames_share_may_stand_outside_their_groups(
+    sequence: str, small: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    source = write_enhanced(small.scan, tmp_path / "a.dcm")
+    data = pydicom.dcmread(source)
+    (shared,) = data.SharedFunctionalGroupsSequence
+    for element in shared[sequence].value[0]:
+        data[element.tag] = element
+    del shared[sequence]
+    data.save_as(source)
+    names, _ = results(source, grey_band, tmp_path / "out")
+    assert names == CORE | DICOM
+
+
+def test_the_rescale_of_all_frames_may_stand_outside_their_groups(small: Phantom, tmp_path: Path) -> None:
+    source = write_enhanced(small.scan, tmp_path / "a.dcm")
+    data = pydicom.dcmread(source)
+    (shared,) = data.SharedFunctionalGroupsSequence
+    del shared.PixelValueTransformationSequence
+    data.RescaleSlope, data.RescaleIntercept = "1", "-1024"
+    data.save_as(source)
+    scan = read_scan(source)
+    assert (scan.values == small.scan.values).all()
+    assert scan.notes == ()
+
+
+def test_a_copy_of_an_image_costs_no_segmentation_and_info_says_so(
+    small: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    source = write_changed(small, tmp_path, lambda *_: None)
+    first = sorted(source.iterdir())[0]
+    shutil.copy(first, source / "copy.dcm")
+    names, _ = results(source, grey_band, tmp_path / "out")
+    assert names == CORE | DICOM
+    assert not any("left out" in note for note in describe_input(source).notes)
+
+
+@pytest.mark.parametrize("keyword", ["InstanceNumber", "SeriesNumber", "AcquisitionTime"])
+def test_a_damaged_value_of_every_header_is_not_printed(
+    keyword: str, small: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    source = write_changed(small, tmp_path, stated(keyword, b"PLANTED"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a warning of pydicom would stand on the terminal, with the value
+        names = {path.name for path in segment(read_scan(source), grey_band).save(tmp_path / "out")}
+    assert names == CORE | DICOM

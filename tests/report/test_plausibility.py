@@ -69,6 +69,15 @@ def test_a_slice_distance_that_is_too_small_is_named(phantom: Phantom, grey_band
     assert f"check the slice distance ({7.5 * factor:.3g} mm)" in warning
 
 
+@pytest.mark.parametrize("factors", [(0.13, 0.5, 0.5), (0.3, 1.0, 1.0), (2.4, 0.5, 0.5)])
+def test_lungs_that_are_far_from_as_high_as_wide_are_named(
+    phantom: Phantom, grey_band: Segmenter, factors: tuple[float, float, float]
+) -> None:
+    """Such as those of slices 5 mm apart that were saved with voxels of 1 x 1 x 1 mm."""
+    (warning,) = warnings_of(rescaled(phantom.scan, *factors), grey_band)
+    assert "lungs are about as high as wide: check the spacing" in warning
+
+
 def test_the_warning_reaches_the_findings(phantom: Phantom, grey_band: Segmenter) -> None:
     findings = segment(rescaled(phantom.scan, z=10), grey_band).findings
     assert any("check the spacing, 75 mm between slices" in warning for warning in findings.warnings)

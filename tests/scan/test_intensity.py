@@ -51,6 +51,20 @@ def test_the_shift_is_recognised_by_the_air(phantom: Phantom, shift: int) -> Non
     assert f"shifted by {shift}" in numbers.reason
 
 
+@pytest.mark.parametrize("shift", [32768, 8192, -1024])
+def test_unusual_shifts_are_recognised_by_the_lungs(phantom: Phantom, shift: int) -> None:
+    scan = with_values(phantom, phantom.scan.values.astype(np.int32) + shift)
+    numbers = recognise_numbers(scan)
+    assert numbers.kind is IntensityKind.SHIFTED_HU
+    assert numbers.exact.intercept.tolist() == [-shift]
+
+
+@pytest.mark.parametrize("padding", [-1500, -1700, -2000, -3024])
+def test_padding_is_not_taken_for_the_lungs_of_shifted_hu(phantom: Phantom, padding: int) -> None:
+    values = np.where(phantom.lungs.voxels, phantom.scan.values, padding).astype(np.int16)
+    assert recognise_numbers(with_values(phantom, values)).kind is IntensityKind.HU
+
+
 def test_hu_with_padding_below_air_are_recognised(phantom: Phantom) -> None:
     values = phantom.scan.values.copy()
     values[:, :20] = -3024

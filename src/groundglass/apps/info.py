@@ -23,7 +23,7 @@ from groundglass.scan.intensity import recognise_numbers
 from groundglass.scan.scan import DicomSeries, ImageStack, Scan
 from groundglass.strict_model import StrictModel
 
-SAMPLED_SLICES = 12  # slices in which lungs are looked for, and, of a DICOM series, whose pixels are decoded
+SAMPLED_SLICES = 6  # slices in which lungs are looked for, and, of a DICOM series, whose pixels are decoded
 MORE_SLICES = 48  # the same, if those show no lung
 _DIRECTIONS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
 

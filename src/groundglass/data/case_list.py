@@ -17,6 +17,7 @@ from groundglass.tables import TextTable, path_of_cell, read_table
 COLUMNS = ("image", "mask", "patient", "labels", "unrelated_slices")
 RESERVED_SOURCES = (*MEDSEG_SOURCES, "coronacases", "pairs")
 _YES, _NO = ("yes", "true", "1"), ("", "no", "false", "0")
+_NO_PATIENT = ("", "nan", "none", "null", "#n/a")  # as programs write an empty cell
 _PERSON_WORDS = ("patient", "subject", "person")
 
 
@@ -45,7 +46,8 @@ def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
     for row, (image, mask) in zip(table.rows, files, strict=True):
         identifier = identifier_of(image) if unique else f"{image.parent.name}-{identifier_of(image)}"
         name = f"{path.stem}/{identifier}"
-        patient = f"{path.stem}/{row.cells['patient']}" if row.cells.get("patient") else name
+        stated = row.cells.get("patient", "")
+        patient = name if stated.lower() in _NO_PATIENT else f"{path.stem}/{stated}"
         yield Case(name, patient, image, mask, *_remaining_cells(path, row.line, row.cells))
 
 

@@ -105,8 +105,9 @@ def _cases_beside(path: Path) -> list[Case]:
 
 def _labels_beside(mask: Path, read: Callable[[Path], MaskLabels | None]) -> MaskLabels | None:
     """Return the labels that a dataset.json in the folder of a mask, or in the one above, states."""
-    files = (folder / "dataset.json" for folder in (mask.absolute().parent, mask.absolute().parent.parent))
-    return next((read(file) for file in files if file.is_file()), None)
+    folders = (mask.absolute().parent, mask.absolute().parent.parent)
+    files = (file for folder in folders for file in sorted(folder.glob("[Dd]ataset.json")) if file.is_file())
+    return next(map(read, files), None)
 
 
 def _check_names(cases: Sequence[Case]) -> None:

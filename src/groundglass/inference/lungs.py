@@ -6,7 +6,7 @@ lesions included, on a small grid; what is left here is geometry. The window of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from groundglass.errors import IntensityError, LungError
+from groundglass.inference.lung_density import check_lung_density
 from groundglass.inference.lung_network import INSIDE, LungNetwork, open_lung_network
 from groundglass.inference.window import Line, estimate_window
 from groundglass.scan.components import CONNECTIVITY_6, find_components
@@ -29,6 +30,7 @@ from groundglass.scan.scan import ImageStack, Scan
 
 LIMITS_HU = (-1350.0, 350.0)  # beyond these, HU all look alike to the network
 LOCATE_MM = 15.0  # distance of the slices in which the lungs are looked for first
+FEWEST_SLICES = 8  # that are looked at in any case
 OUTLINE_MM = 2.5  # slices nearer to each other are not all outlined: the lungs between them are interpolated
 AROUND = 0.12  # margin of the part of the slices in which the lungs are outlined, as a share of their extent
 MARGIN_MM = 8.0  # of the box around the lungs
@@ -46,6 +48,8 @@ AIR_LIKE_HU, SOFT_TISSUE_FROM_HU = -950.0, -200.0
 LEAST_SOFT_TISSUE = 0.4  # share of what is no air: with less, there is no body around the lungs
 REACHED = 0.02  # share of a side of the picture: with more of it beside lung, the lungs reach that side
 CLEAR_SIDES = 0.8  # mean certainty about the sides, from 0 to 1, below which they are unknown
+POLARITY_PARTS = 8  # pictures, or a volume, whose negative is looked at
+MUCH_CERTAINTY, LITTLE_CERTAINTY = 0.08, 0.03  # of 1; a negative of 29 real pictures is told from all but 1 of them
 HALF, CERTAIN = 128, 230  # probabilities of 0.5 and 0.9 in a map
 NO_LUNG = (
     "no lung was found: expected axial slices of a chest, in HU or a window that shows the lungs; check that it is a "
@@ -90,7 +94,7 @@ def find_lungs(
         network: The lung network; None: the bundled one on all cores.
 
     Raises:
-        IntensityError: The numbers are not recognised as CT, or a window clips lungs or tissue.
+        IntensityError: The numbers are not recognised as CT, make no lungs in HU, or a window clips lungs or tissue.
         LungError: No slice shows lung.
     """
     numbers = recognise_numbers(scan, kind)
@@ -107,12 +111,16 @@ def find_lungs(
             slices, located = transposed, turned
     if not any(seen.maps.any() for seen in located):
         raise LungError(NO_LUNG)
+    if is_window:
+        _check_polarity(look, slices, located)
     intensity = _estimate(numbers, located) if is_window else numbers.exact
     outlined = look(slices, [_Seen(seen.part, seen.part.every(OUTLINE_MM), _around(seen)) for seen in located])
     lung_field = _lung_field(outlined, scan, view.geometry, field_of_view)
     if not any(lung_field.boxes):
         raise LungError(NO_LUNG)
-    return ScanWithLungs(scan, view, intensity, intensity.slices(values), lung_field)
+    hu = intensity.slices(values)
+    check_lung_density(hu, lung_field.mask, intensity)
+    return ScanWithLungs(scan, view, intensity, hu, lung_field)
 
 
 def find_intensity(scan: Scan) -> Intensity:
@@ -141,8 +149,11 @@ class _Part:
     spacing: tuple[float, float, float]
 
     def every(self, distance_mm: float) -> NDArray[np.int64]:
-        """Return indices of slices at most this far apart, or next to each other, the first and the last among them."""
-        step = max(1, int(distance_mm / self.spacing[0]))
+        """Return indices of slices at most this far apart, or next to each other, the first and the last among them.
+
+        They are `FEWEST_SLICES` or more where there are as many: the spacing may be wrong.
+        """
+        step = max(1, min(int(distance_mm / self.spacing[0]), len(self.slices) // FEWEST_SLICES))
         return np.union1d(np.array(self.slices[::step]), np.array(self.slices[-1:]))
 
 
@@ -205,6 +216,7 @@ class _Slices:
         blank: The number of what was blanked, which is shown as soft tissue; None: nothing was.
         tissue: The number of soft tissue, where HU are known.
         transposed: Whether rows and columns are exchanged.
+        inverted: Whether bright and dark are exchanged.
     """
 
     values: NDArray[Any]
@@ -212,11 +224,13 @@ class _Slices:
     blank: float | None
     tissue: float
     transposed: bool = False
+    inverted: bool = False
 
     def part(self, z: int, box: Box) -> NDArray[Any]:
         """Return (y, x) a part of a slice."""
         plane = self.values[z, box.top : box.bottom, box.left : box.right]
         plane = plane if self.blank is None else np.where(plane == self.blank, self.tissue, plane)
+        plane = -plane.astype(np.float32) if self.inverted else plane
         return plane.T if self.transposed else plane
 
 
@@ -256,6 +270,34 @@ def _drop_doubtful_regions(maps: Maps) -> None:
 def _certain_pixels(located: Sequence[_Seen]) -> int:
     """Count the pixels that are lung with a probability of 0.9 or more."""
     return sum(int(np.count_nonzero(plane.max(0) >= CERTAIN)) for seen in located for plane in seen.maps)
+
+
+def _check_polarity(look: Callable[..., list[_Seen]], slices: _Slices, located: Sequence[_Seen]) -> None:
+    """Refuse grey levels that are bright where CT is dark: their negative shows lungs better, in most of some parts.
+
+    Raises:
+        IntensityError: They are.
+    """
+    shown = [seen for seen in located if seen.maps.any()]
+    looked_at = shown[:: max(1, len(shown) // POLARITY_PARTS)]
+    negatives = look(replace(slices, inverted=True), looked_at)
+    if sum(map(_shows_lungs_better, negatives, looked_at)) > len(looked_at) / 2:
+        raise IntensityError(
+            "the grey levels seem to be inverted, air bright and bone dark, or the picture lies on its side: invert it, turn "
+            "it upright, or export it in a lung window"
+        )
+
+
+def _shows_lungs_better(one: _Seen, other: _Seen) -> bool:
+    """Return whether lungs are found with much more certainty, or with about the same in more pixels."""
+    gain = _mean_certainty(one.maps) - _mean_certainty(other.maps)
+    return gain > MUCH_CERTAINTY or (gain > -LITTLE_CERTAINTY and _certain_pixels([one]) > _certain_pixels([other]))
+
+
+def _mean_certainty(maps: Maps) -> float:
+    """Return the mean probability, from 0 to 1, of what is more likely lung than not; 0 without any."""
+    lung = maps.max(1)
+    return float(lung[lung >= HALF].mean()) / 255 if (lung >= HALF).any() else 0.0
 
 
 def _around(located: _Seen) -> Box | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -123,7 +124,17 @@ def sample_series(listing: SeriesListing, series: ImageSeries, count: int, optio
     notes = (*_series_notes(listing, series, options), *stack.notes, *_header_notes(series))
     choice = describe_choice(listing, series, options)
     scan = Scan(values, Geometry(values.shape, sparse_lps), notes=notes, choice=choice)
-    return SampledSeries(scan, geometry, _source_series(name, stack.slices))
+    return SampledSeries(scan, geometry, _source_series(name, _without_same_instances(stack.slices)))
+
+
+def _without_same_instances(slices: Sequence[DicomSlice]) -> list[DicomSlice]:
+    """Leave out slices of an instance whose copy lies at the same place; `read_dicom` does so by the pixels too."""
+    kept: list[DicomSlice] = []
+    for dicom_slice in slices:
+        uids = {text_value(one.header, "SOPInstanceUID") for one in (dicom_slice, *kept[-1:])}
+        if not kept or len(uids) > 1 or count_places((kept[-1], dicom_slice)) != 1:
+            kept.append(dicom_slice)
+    return kept
 
 
 @contextmanager
@@ -153,6 +164,8 @@ def _prepare(name: str, series: ImageSeries, options: DicomOptions) -> SliceStac
             f"acquisition {options.acquisition} was read on request, {len(slices)} of {len(series.slices)} images"
         )
     _check_rescale(name, slices)
+    slices, rescale_notes = _with_the_others_rescale(name, slices)
+    notes += rescale_notes
     if options.by_instance_number and lacks_positions(slices):
         slices, assumptions = place_by_number(name, slices)
         notes += assumptions
@@ -168,6 +181,26 @@ def _check_rescale(name: str, slices: Sequence[DicomSlice]) -> None:
             f"{flat} of {len(slices)} images in {name} state the RescaleSlope 0, which makes all their pixels equal, "
             "expected 1 or another factor to HU: export the series again"
         )
+
+
+def _with_the_others_rescale(name: str, slices: Sequence[DicomSlice]) -> tuple[Sequence[DicomSlice], list[str]]:
+    """Give the slices without a rescale to HU that of the others, and return a note on it.
+
+    Raises:
+        FormatError: The others state several.
+    """
+    stated = {(s.slope, s.intercept) for s in slices if s.states_rescale}
+    unstated = sum(not s.states_rescale for s in slices)
+    if not unstated or not stated:
+        return slices, []
+    if len(stated) > 1:
+        raise FormatError(
+            f"{unstated} of {len(slices)} images in {name} state no rescale to HU, and the others {len(stated)} "
+            "different ones: export the series again"
+        )
+    slope, intercept = stated.pop()
+    note = f"{unstated} of {len(slices)} images state no full rescale to HU: that of the others is taken"
+    return [replace(s, slope=slope, intercept=intercept) for s in slices], [note]
 
 
 def _first_repeated(slices: Sequence[DicomSlice]) -> tuple[DicomSlice, ...]:
@@ -221,8 +254,8 @@ def _source_series(name: str, slices: Sequence[DicomSlice]) -> DicomSeries:
         raise FormatError(f"{name} mixes single images and multi-frame ones in one series: give one kind alone")
     else:
         headers = (slices[0].header,)
-    instances = instances_of(slices)
-    if not frames or len(instances) == 1:
+    has_all_frames = len(items(slices[0].header, "PerFrameFunctionalGroupsSequence")) == len(slices)
+    if not frames or (has_all_frames and len(instances_of(slices)) == 1):
         return DicomSeries(headers, frames or None)
     origins = tuple((text_value(s.header, "SOPInstanceUID"), s.frame or 0) for s in slices)
     joined, indices = join_headers(slices)
@@ -230,7 +263,10 @@ def _source_series(name: str, slices: Sequence[DicomSlice]) -> DicomSeries:
 
 
 def _drop_damaged_attributes(headers: Sequence[Dataset]) -> None:
-    """Remove the attributes that cannot be read; what most slices of a series share is read once."""
+    """Remove the attributes that cannot be read; what most slices of a series share is read once.
+
+    What pydicom warns of is read in every header, since reading it later would print the warning, with the value.
+    """
     sound: set[tuple[object, ...]] = set()
     for header in headers:
         encoding = str(header.original_character_set)
@@ -239,11 +275,13 @@ def _drop_damaged_attributes(headers: Sequence[Dataset]) -> None:
             key = (tag, stored.VR, stored.value, encoding) if isinstance(stored, RawDataElement) else None
             if key in sound:
                 continue
-            try:
-                _ = header[tag]
-            except DICOM_ERRORS:
-                del header[tag]
-            if key is not None:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                try:
+                    _ = header[tag]
+                except DICOM_ERRORS:
+                    del header[tag]
+            if key is not None and not caught:
                 sound.add(key)
 
 
@@ -314,6 +352,8 @@ def _data_with_numbers(header: Dataset) -> Iterator[Dataset]:
 def _rescale_notes(slices: Sequence[DicomSlice]) -> list[str]:
     unstated = sum(not dicom_slice.states_rescale for dicom_slice in slices)
     if not unstated:
+        return []
+    if unstated < len(slices):  # the others' is taken
         return []
     if all(dicom_slice.slope == 1 and dicom_slice.intercept == 0 for dicom_slice in slices):
         return ["no rescale to HU is stated: the values are taken as they are stored"]

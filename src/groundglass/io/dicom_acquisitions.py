@@ -54,7 +54,7 @@ def find_acquisitions(slices: Sequence[DicomSlice]) -> tuple[Acquisition, ...]:
             groups.setdefault(_stated(dicom_slice, keywords), []).append(dicom_slice)
         if 1 < len(groups) <= len(slices) // 2 and all(_is_stack(group, is_repeated) for group in groups.values()):
             return _labelled(groups, by_number=keywords[0] == "AcquisitionNumber")
-    return _by_turns(slices, places) if is_repeated and len(slices) % places == 0 else ()
+    return _by_turns(slices, places) if is_repeated and places > 1 and len(slices) % places == 0 else ()
 
 
 def choose_acquisition(name: str, slices: Sequence[DicomSlice], label: str) -> tuple[DicomSlice, ...]:

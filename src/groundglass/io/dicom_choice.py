@@ -33,9 +33,9 @@ def choose_series(name: str, listing: SeriesListing, options: DicomOptions) -> I
         listed = "; ".join(series.name(options.with_identity) for series in like_best[:5])
         more = f"; and {len(like_best) - 5} more" if len(like_best) > 5 else ""
         raise FormatError(
-            f"{name} holds {count} images with a series each, which do not fit together to one scan (in study, frame "
-            "of reference, series number, matrix, orientation or kernel): export the scan as one series, or name one "
-            f"of these with --series: {listed}{more}"
+            f"{name} holds {count} images with a series each, which do not fit together to one scan (in patient, "
+            "study, frame of reference, series number, description, matrix, orientation or kernel): export the scan as "
+            f"one series, or name one of these with --series: {listed}{more}"
         )
     return best
 

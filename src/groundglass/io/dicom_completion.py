@@ -35,6 +35,7 @@ from pydicom.valuerep import DSfloat
 from groundglass.errors import FormatError
 from groundglass.io.dicom_header import (
     DicomInstance,
+    attribute_alone,
     items,
     number_value,
     number_values,
@@ -297,7 +298,7 @@ def _complete_shared_groups(order: Sequence[int], copy: Dataset) -> list[str]:
         ("PlaneOrientationSequence", "ImageOrientationPatient"),
         ("PixelMeasuresSequence", "PixelSpacing"),
     ):
-        stated = (item for group in groups for item in items(group, sequence))
+        stated = (*(item for group in groups for item in items(group, sequence)), attribute_alone(copy, keyword))
         usable = next((item for item in stated if number_values(item, keyword, _GEOMETRY[keyword]) is not None), None)
         if usable is not None:
             setattr(shared, sequence, [_completed_item(usable)])

@@ -127,7 +127,7 @@ def text_value(header: Dataset, keyword: str) -> str:
 
 def modality_of(header: Dataset) -> str:
     """Return the modality in capitals; where none is stated, CT if the class of the image says so; else empty."""
-    stated = text_value(header, "Modality").upper()
+    stated = text_values(header, "Modality")[0]
     sop_class = text_value(header, "SOPClassUID") or text_value(header.file_meta, "MediaStorageSOPClassUID")
     return stated or ("CT" if sop_class in _CT_CLASSES else "")
 
@@ -197,17 +197,18 @@ def slices_of(instance: DicomInstance) -> list[DicomSlice]:
     count = len(header.PerFrameFunctionalGroupsSequence)
     if count > MAX_FRAMES:
         raise FormatError(f"a file holds {count:,} frames, expected at most {MAX_FRAMES:,}: give one scan alone")
-    shared = _first_item(header, "SharedFunctionalGroupsSequence")
+    shared = _first_item(header, "SharedFunctionalGroupsSequence") or Dataset()
     slices = []
     for index, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
 
-        def group(keyword: str, frame: Dataset = frame) -> Dataset:
+        def group(keyword: str, frame: Dataset = frame) -> Dataset | None:
             return _first_item(frame if frame.get(keyword) else shared, keyword)
 
         place = Dataset()
-        place.update(group("PlanePositionSequence"))
-        place.update(group("PlaneOrientationSequence"))
-        measures, rescale = group("PixelMeasuresSequence"), group("PixelValueTransformationSequence")
+        place.update(group("PlanePositionSequence") or {})
+        place.update(group("PlaneOrientationSequence") or attribute_alone(header, "ImageOrientationPatient"))
+        measures = group("PixelMeasuresSequence") or header
+        rescale = group("PixelValueTransformationSequence") or header
         slices.append(_slice(instance, index, place, measures, rescale))
     return slices
 
@@ -220,8 +221,16 @@ def items(header: Dataset, keyword: str) -> list[Dataset]:
         return []
 
 
-def _first_item(header: Dataset, keyword: str) -> Dataset:
-    return next(iter(items(header, keyword)), Dataset())
+def _first_item(header: Dataset, keyword: str) -> Dataset | None:
+    return next(iter(items(header, keyword)), None)
+
+
+def attribute_alone(header: Dataset, keyword: str) -> Dataset:
+    """Return a data set of this attribute, which some programs leave outside the groups of frames; empty without it."""
+    found = Dataset()
+    if keyword in header:
+        found[keyword] = header[keyword]
+    return found
 
 
 def _slice(
@@ -235,7 +244,7 @@ def _slice(
         instance=instance,
         frame=frame,
         position_mm=number_values(place, "ImagePositionPatient", 3),
-        directions=None if axes is None else axes.reshape(2, 3),
+        directions=None if axes is None or not np.cross(*axes.reshape(2, 3)).any() else axes.reshape(2, 3),
         spacing_mm=None if spacing is None or spacing.min() <= 0 else (float(spacing[0]), float(spacing[1])),
         slope=1.0 if slope is None else slope,
         intercept=0.0 if intercept is None else intercept,

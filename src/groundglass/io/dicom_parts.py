@@ -73,26 +73,32 @@ def instances_of(slices: Sequence[DicomSlice]) -> list[DicomInstance]:
 
 
 def join_headers(slices: Sequence[DicomSlice]) -> tuple[Dataset, tuple[int, ...]]:
-    """Join the headers of several multi-frame instances as if they were one.
+    """Make one header of the frames of several multi-frame instances, or of some frames of one.
 
     Returns:
-        The header of one instance with the frames of all, which keep the shared values of their own instances; and the
-        index of each slice's frame in it.
+        The header of one instance with the frames of the slices alone, which keep the shared values of their own
+        instances; and the index of each slice's frame in it.
     """
-    offsets, frames = {}, list[Dataset]()
-    instances = instances_of(slices)
-    joined = shallow_copy(instances[0].header)
-    joined.file_meta = instances[0].header.file_meta
-    for instance in instances:
-        offsets[id(instance)] = len(frames)
-        shared = (items(instance.header, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
-        for own in items(instance.header, "PerFrameFunctionalGroupsSequence"):
-            frame = Dataset()
-            frame.update(own if instance is instances[0] else {**dict(shared), **dict(own)})
-            frames.append(frame)
+    first = slices[0].instance
+    groups = {  # {instance: its shared groups, which the joined header lacks, and those of its frames}
+        id(instance): (
+            [] if instance is first else items(instance.header, "SharedFunctionalGroupsSequence")[:1],
+            items(instance.header, "PerFrameFunctionalGroupsSequence"),
+        )
+        for instance in instances_of(slices)
+    }
+    frames = list[Dataset]()
+    for dicom_slice in slices:
+        shared, per_frame = groups[id(dicom_slice.instance)]
+        frame = Dataset()
+        for part in (*shared, per_frame[dicom_slice.frame or 0]):
+            frame.update(part)
+        frames.append(frame)
+    joined = shallow_copy(first.header)
+    joined.file_meta = first.header.file_meta
     joined.PerFrameFunctionalGroupsSequence = Items(frames)
     joined.NumberOfFrames = len(frames)
-    return joined, tuple(offsets[id(dicom_slice.instance)] + (dicom_slice.frame or 0) for dicom_slice in slices)
+    return joined, tuple(range(len(frames)))
 
 
 def _is_part(header: Dataset) -> bool:

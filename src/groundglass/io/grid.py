@@ -22,6 +22,7 @@ NEVER_SET = (
 NO_DIRECTIONS = (
     "the file states no directions (its sform and qform codes are 0): which side is the patient's right one is unknown"
 )
+_ROUNDING = 1e-3  # mm; programs that save float32 or text round a grid
 _SHORT = 0.6  # an axis that is shorter than this share of both others is the one along the slices
 # From voxel indices to (L, P, S) for an array that was saved as (z, y, x) where (x, y, z) was expected.
 _SLICES_FIRST = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64)
@@ -58,8 +59,8 @@ def _was_never_set(geometry: Geometry) -> bool:
     Without directions, the position is not stated, and 1 mm is the spacing of a header that was left as it is.
     """
     steps, origin = np.abs(geometry.affine_lps[:3, :3]), geometry.affine_lps[:3, 3]
-    is_unit = bool(np.isin(steps, (0.0, 1.0)).all()) and geometry.spacing == (1.0, 1.0, 1.0)
-    return is_unit and not (geometry.has_directions and origin.any())
+    is_unit = bool(np.isclose(np.sort(steps, axis=None), (0, 0, 0, 0, 0, 0, 1, 1, 1), atol=_ROUNDING).all())
+    return is_unit and not (geometry.has_directions and (np.abs(origin) > _ROUNDING).any())
 
 
 def _unset(geometry: Geometry) -> Geometry:

@@ -28,6 +28,7 @@ _EXPECTED = (
     "expected a CT as DICOM (a file, folder or ZIP), NIfTI (.nii, .nii.gz), MHA, NRRD, a PNG or JPEG slice, or a "
     "folder of such slices"
 )
+_ARCHIVE = "archive (unpack it, and give what is inside)"
 _VOLUMES = {"NIfTI": read_nifti, "MHA": read_mha, "NRRD": read_nrrd}
 _PICTURES = ("PNG", "JPEG")
 _DICOM = ("DICOM", "ZIP")
@@ -48,6 +49,16 @@ _SIGNATURES = (
     (0, b"GIF8", "a GIF picture"),
     (0, b"BM", "a BMP picture"),
     (0, b"\x89HDF", "an HDF5 file"),
+    (0, b"\x93NUMPY", "a NumPy array, which groundglass.segment takes in Python"),
+    (8, b"WEBP", "a WebP picture"),
+    (4, b"jP  \r\n", "a JPEG 2000 picture"),
+    (4, b"ftyphei", "a HEIC picture"),
+    (257, b"ustar", f"a tar {_ARCHIVE}"),
+    (0, b"7z\xbc\xaf\x27\x1c", f"a 7z {_ARCHIVE}"),
+    (0, b"Rar!", f"a RAR {_ARCHIVE}"),
+    (0, b"BZh", f"a bzip2 {_ARCHIVE}"),
+    (0, b"\xfd7zXZ\0", f"an xz {_ARCHIVE}"),
+    (0, b"\x28\xb5\x2f\xfd", f"a Zstandard {_ARCHIVE}"),
 )
 
 
@@ -140,10 +151,15 @@ def _kind(head: bytes) -> str:
         return "empty (0 bytes)"
     if head[:2] == b"\x1f\x8b":
         try:
-            inside = _kind(zlib.decompressobj(wbits=31).decompress(head, 1024))
+            unpacked = zlib.decompressobj(wbits=31).decompress(head, 1024)
+            inside = _kind(unpacked)
         except zlib.error:
             return "a damaged gzip file"
-        return inside if inside == "NIfTI" else f"a gzip file with no NIfTI inside ({inside})"
+        if inside == "DICOM":
+            return f"DICOM in a gzip {_ARCHIVE}"
+        if is_nifti(unpacked):
+            return inside
+        return f"a gzip file with no NIfTI inside ({'but another gzip file' if inside == 'NIfTI' else inside})"
     if is_nifti(head):
         return "NIfTI"
     for offset, signature, kind in _SIGNATURES:
@@ -181,9 +197,11 @@ def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) ->
     for picture in pictures:
         _check_kind(picture, kinds[picture])
     losses = list_losses({DEAD_LINK: sum(map(is_dead_link, entries))})
+    others = Counter(kind for kind in kinds.values() if kind.endswith(" picture"))
+    left_out = [*([losses] if losses else []), *(f"{n} x {kind}, save it as PNG" for kind, n in sorted(others.items()))]
     if pictures:
         scan = read_image_slices(sorted(pictures, key=natural_order), folder)
-        return replace(scan, notes=(*scan.notes, f"left out: {losses}")) if losses else scan
+        return replace(scan, notes=(*scan.notes, f"left out: {', '.join(left_out)}")) if left_out else scan
     if "DICOM" in kinds.values() or losses:
         raise no_dicom
     what = f"{shown(folder)} holds no DICOM, PNG or JPEG slice but {_listed(entries)}"

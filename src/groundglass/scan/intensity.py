@@ -20,8 +20,11 @@ from groundglass.scan.scan import Scan
 
 AIR_HU = -1000.0
 SHIFTS_HU = (1024.0, 1000.0)
+# Also those of DeepLesion's pictures, of raw data, and of a rescale to HU that was applied twice.
+OTHER_SHIFTS_HU = (32768.0, 8192.0, -1024.0)
 MOST_CT = 5000.0  # HU and shifted HU end below, but for some voxels of metal
-SAMPLES = 2_000_000  # voxels from which the kind is recognised
+LEAST_CT = -3100.0  # padding may have it
+SAMPLES = 500_000  # voxels from which the kind is recognised
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,8 @@ def recognise_numbers(scan: Scan, kind: IntensityKind | None = None) -> StoredNu
         raise IntensityError(
             f"the values run from {low:g} to {high:g}, {_shades(sample)} different ones: not a CT "
             "in HU, shifted HU, or a window in 8 bits or from 0 to 1; if it is one, name its kind with "
-            f"--intensity {'|'.join(IntensityKind)}"
+            f"--intensity {'|'.join(IntensityKind)}, of which the last estimates HU from the lungs for numbers of any "
+            "range that rise evenly with HU"
         )
     shift = _shift(sample) if kind is IntensityKind.SHIFTED_HU else 0.0
     names = {
@@ -173,6 +177,8 @@ def _share(sample: NDArray[np.float32], low: float, high: float) -> float:
 def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> IntensityKind | None:
     """Return the kind of numbers whose whole range is [low, high]; None if it is not recognised."""
     shades = _shades(sample)
+    if _other_shift(sample) is not None:
+        return IntensityKind.SHIFTED_HU
     is_ct = float(np.percentile(sample, 99.5)) < MOST_CT
     if is_ct and low < -300 < high and _has_lung_or_air(sample):
         return IntensityKind.HU
@@ -197,6 +203,21 @@ def _has_lung_or_air(hu: NDArray[np.float32]) -> bool:
 
 
 def _shift(sample: NDArray[np.float32]) -> float:
-    """Return the usual shift that fits the air: its values lie around 24 with 1024; with 1000 they are cut off at 0."""
+    """Return the shift that fits the air: its values lie around 24 with 1024; with 1000 they are cut off at 0."""
+    other = _other_shift(sample)
+    if other is not None:
+        return other
     around_24, near_0 = _share(sample, 12.5, 24), _share(sample, 0.5, 12)
     return SHIFTS_HU[1] if near_0 > around_24 else SHIFTS_HU[0]
+
+
+def _other_shift(sample: NDArray[np.float32]) -> float | None:
+    """Return the unusual shift with which the values show aerated lung of many shades, and soft tissue; else None."""
+    low, high = np.percentile(sample, (1, 99.5))
+    for shift in OTHER_SHIFTS_HU:
+        if low - shift < LEAST_CT or high - shift > MOST_CT or _share(sample, shift - 200, shift + 300) < 0.005:
+            continue
+        lung = sample[(sample > shift - 950) & (sample < shift - 450)]  # padding of plain HU may lie here: one shade
+        if len(lung) > 0.01 * len(sample) and np.unique(lung, return_counts=True)[1].max() < 0.5 * len(lung):
+            return shift
+    return None
