@@ -146,6 +146,14 @@ def test_every_configuration_key_that_is_named_exists(page: Path) -> None:
     assert set(replaced) <= {key for _, key in keys} | {"name"}
 
 
+@pytest.mark.parametrize("name", ["tutorials/training", "how-to/fine-tune"])
+def test_the_steps_for_data_of_ones_own_name_splits_that_are_written_for_them(name: str) -> None:
+    text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"splits/([\w-]+)\.json", text))
+    assert named <= {"A-slice", *(f"B-patient-fold-{fold}" for fold in range(1, 6))}
+    assert "B-patient-fold-1" in named
+
+
 def python_blocks(page: Path) -> list[str]:
     """The blocks of Python of a page, or the cells of a notebook."""
     text = page.read_text(encoding="utf-8")

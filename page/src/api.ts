@@ -229,9 +229,10 @@ export const api = {
   /** A file of a view; `progress` is called with the share that has arrived. */
   view: async (id: string, name: "scan.nii" | "lesions.nii.gz" | "lungs.nii.gz", progress: (share: number) => void = () => {}) =>
     readBody(await send(`${jobPath(id)}/view/${name}`), progress),
-  correct: async (id: string, mask: Blob) => {
+  /** Send a mask: one that was drawn on that of the job, or one that was made elsewhere. */
+  correct: async (id: string, mask: Blob, from: "drawn" | "opened") => {
     const headers = { "Content-Type": "application/octet-stream" };
-    return (await (await send(`${jobPath(id)}/corrections`, { method: "POST", headers, body: mask })).json()) as Job;
+    return (await (await send(`${jobPath(id)}/corrections${from === "opened" ? "?opened=true" : ""}`, { method: "POST", headers, body: mask })).json()) as Job;
   },
   eventsPath: (id: string) => `${jobPath(id)}/events`,
   filePath: (id: string, name: string) => `${jobPath(id)}/files/${name.split("/").map(encodeURIComponent).join("/")}`,

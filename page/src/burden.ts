@@ -1,6 +1,7 @@
 /** The burden beside the scan: by lung and by zone, with the reasons for unknown values. */
 
 import type { Findings, Zone } from "./api";
+import { classColours, css } from "./colours";
 import { h } from "./dom";
 import { rounded, sentence, unknownBurden } from "./format";
 
@@ -37,12 +38,19 @@ function extent({ extent: found }: Findings): HTMLElement | null {
 /** The lesions by class, for a model that has classes. */
 function classTable({ classes }: Findings): HTMLElement | null {
   if (classes.length === 0) return null;
+  const colours = classColours(classes.map((each) => each.name));
   return h(
     "table",
-    {},
+    { class: "class-table" },
     h("caption", { class: "visually-hidden" }, "Lesions by class"),
     h("thead", {}, row("th", ["", "lesion, %", "lesion, ml"])),
-    h("tbody", {}, ...classes.map((each) => row("td", [each.name, rounded(each.lesion_share_of_lung_percent), rounded(each.volume_ml)]))),
+    h("tbody", {}, ...classes.map((each, i) => {
+      const cells = row("td", [each.name, rounded(each.lesion_share_of_lung_percent), rounded(each.volume_ml)]);
+      const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
+      swatch.style.background = css(colours[i]!);
+      cells.firstElementChild!.prepend(swatch);
+      return cells;
+    })),
   );
 }
 
@@ -91,7 +99,7 @@ function zoneMap(findings: Findings): HTMLElement {
   const cell = (side: Zone["side"], third: Zone["third"]): HTMLElement => {
     const zone = zones.find((candidate) => candidate.side === side && candidate.third === third);
     const share = zone?.lesion_share_of_lung_percent ?? null;
-    return h("td", { class: `zone shade-${shade(share)}` }, share === null ? "unknown" : `${share.toFixed(1)} %`);
+    return h("td", { class: `zone shade-${shade(share)}` }, share === null ? "unknown" : `${share > 0 && share < 0.05 ? "<0.1" : share.toFixed(1)} %`);
   };
   return h(
     "table",

@@ -1,11 +1,11 @@
-/** Colours of the classes of lesions, as in the DICOM Segmentation, and of the lungs. */
+/** Colours of the classes of lesions, as in the preview and the DICOM Segmentation, and of the lungs. */
 
 export type Rgb = readonly [number, number, number];
 
 const BY_NAME: Record<string, Rgb> = {
   lesion: [255, 110, 30],
-  "ground-glass": [70, 190, 200],
-  consolidation: [220, 60, 90],
+  "ground-glass": [255, 122, 48],
+  consolidation: [232, 62, 86],
   effusion: [90, 110, 230],
 };
 const OTHERS: Rgb[] = [

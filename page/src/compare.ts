@@ -39,7 +39,7 @@ export function compareView(id: string, otherId: string, panelClosed: () => void
     const loaded = await Promise.all(jobs.map((job) => loadSide(job, window)));
     if (!element.isConnected) return;
     const [earlier, later] = loaded as [Side, Side];
-    const panels = [earlier, later].map((side, i) => sidePanel(side, jobs[i]!, i === 0 ? "Earlier" : "Later", change));
+    const panels = [earlier, later].map((side, i) => sidePanel(side, jobs[i]!, i, change));
     const layouts = choice("Layout", "compare-layout", LAYOUTS, (layout) => {
       for (const { viewer } of [earlier, later]) viewer.setLayout(layout);
     });
@@ -115,8 +115,14 @@ function follow(leader: Side, follower: Side): void {
   });
 }
 
-function sidePanel({ viewer, findings }: Side, job: Job, which: string, change: Change): HTMLElement {
-  const scanned = which === "Earlier" ? change.earlier_scanned : change.later_scanned;
+/** What the two scans are called: by their order in time where their dates tell it. */
+function names(change: Change): [string, string] {
+  return change.by_date ? ["Earlier", "Later"] : ["First", "Second"];
+}
+
+function sidePanel({ viewer, findings }: Side, job: Job, index: number, change: Change): HTMLElement {
+  const which = names(change)[index]!;
+  const scanned = index === 0 ? change.earlier_scanned : change.later_scanned;
   return h(
     "section",
     { class: "side-scan", "aria-label": `${which} scan` },
@@ -156,8 +162,8 @@ function changePanel(change: Change, earlier: Findings, later: Findings): HTMLEl
       h(
         "table",
         { class: "change" },
-        h("caption", { class: "visually-hidden" }, "Change from the earlier to the later scan"),
-        h("thead", {}, h("tr", {}, h("td", {}), ...["Earlier", "Later", "Change, with the interval of 95 % of repeats"].map((name) => h("th", { scope: "col" }, name)))),
+        h("caption", { class: "visually-hidden" }, "Change from the first to the second scan"),
+        h("thead", {}, h("tr", {}, h("td", {}), ...[...names(change), "Change, with the interval of 95 % of repeats"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row" }, name), ...cells.map((text) => h("td", {}, text))))),
       ),
     ),

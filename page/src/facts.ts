@@ -115,7 +115,7 @@ function maskPanel(job: Job, created: (job: Job) => void): HTMLElement {
   async function open(file: File): Promise<void> {
     message.textContent = "";
     try {
-      const next = await api.correct(job.id, file);
+      const next = await api.correct(job.id, file, "opened");
       const described = { note: `mask ${file.name}` };
       await api.describe(next.id, described);
       created({ ...next, ...described });

@@ -143,6 +143,7 @@ export function clock(time: string): string {
 export function fileLabel(name: string): string {
   const labels: Record<string, string> = {
     "lesions.nii.gz": "Mask, NIfTI",
+    "classes.nii.gz": "Classes, NIfTI",
     "lungs.nii.gz": "Lungs, NIfTI",
     "probability.nii.gz": "Probability, NIfTI",
     "lesions.png": "Mask, PNG",

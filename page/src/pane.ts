@@ -285,7 +285,8 @@ export class Pane {
     text(context, left, 10, height / 2 + 5, TEXT);
     text(context, right, width - 10, height / 2 + 5, TEXT, "right");
     text(context, up, width / 2, 20, TEXT, "center");
-    text(context, down, width * 0.55, height - 12, TEXT, "center");
+    const beside = this.foot.offsetLeft + this.foot.offsetWidth + 16; // the words at the foot must not hide it
+    text(context, down, Math.max(width * 0.55, beside), height - 12, TEXT, "center");
   }
 
   /** The slices that are shown, of all slices through this plane. */

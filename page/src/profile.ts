@@ -8,6 +8,7 @@ import { clamp } from "./grid";
 const HEIGHT = 92;
 const [LEFT, RIGHT, TOP, BOTTOM] = [52, 10, 10, 22];
 const LABEL_PX = 90; // least distance between the numbers below the axis
+const LETTER_PX = 7.5;
 
 /** The next round number: 1, 2 or 5 times a power of ten, as in the report's charts. */
 export function roundUp(value: number): number {
@@ -68,13 +69,17 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
     const room = Math.max(1, Math.floor((width - LEFT - RIGHT) / LABEL_PX));
     const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((each) => count / each <= room) ?? count;
     const between = Array.from({ length: Math.floor(count / step) }, (_, i) => (i + 1) * step - 1);
-    const inner = between.filter((slice) => x(slice) > LEFT + LABEL_PX * 0.8 && x(slice) < width - RIGHT - LABEL_PX * 0.8);
+    const [from, to] = [x(0.5) + LETTER_PX * (words(0).length + 3), x(count - 0.5) - LETTER_PX * (words(count - 1).length + 3)];
+    const inner = between.filter((slice) => x(slice + 0.5) > from && x(slice + 0.5) < to);
     return [0, ...inner, count - 1].filter((slice, i, all) => all.indexOf(slice) === i).map((slice) => {
-      const end = ends && (slice === 0 ? `, ${ends[0]}` : slice === count - 1 ? `, ${ends[1]}` : "");
       const anchor = slice === 0 ? "start" : slice === count - 1 ? "end" : "middle";
-      const words = `${slice === 0 ? "image " : ""}${imageNumber(findings, slice)}${end ?? ""}`;
-      return svg("text", { x: x(slice + 0.5).toFixed(1), y: base + 16, "text-anchor": anchor }, words);
+      return svg("text", { x: x(slice + 0.5).toFixed(1), y: base + 16, "text-anchor": anchor }, words(slice));
     });
+  }
+
+  function words(slice: number): string {
+    const end = slice === 0 ? ends?.[0] : slice === count - 1 ? ends?.[1] : null;
+    return `${slice === 0 ? "image " : ""}${imageNumber(findings, slice)}${end ? `, ${end}` : ""}`;
   }
 
   function mark(slice: number): void {

@@ -117,7 +117,7 @@ export function result(job: Job, hooks: ResultHooks): Result {
     const button = brush.bar.querySelector<HTMLButtonElement>(".primary")!;
     button.disabled = true;
     try {
-      const next = await api.correct(job.id, await brush.packedMask());
+      const next = await api.correct(job.id, await brush.packedMask(), "drawn");
       await api.describe(next.id, described);
       close();
       hooks.created({ ...next, ...described });

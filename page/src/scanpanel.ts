@@ -5,6 +5,7 @@ import { h } from "./dom";
 import { describeSlice, imageName, positionText } from "./format";
 import { icon } from "./icons";
 import { checkbox, choice, select } from "./inputs";
+import { KeyRuler } from "./keyruler";
 import type { Tool } from "./gestures";
 import { clamp } from "./grid";
 import type { Pane } from "./pane";
@@ -43,7 +44,7 @@ const SLABS: [string, string][] = [
 const PROJECTIONS: Record<Projection, string> = { none: "", mean: "mean", maximum: "MIP", minimum: "MinIP" };
 const ROTATION_DEGREES = 10;
 const KEYS =
-  "Drag with the chosen tool; a click moves the crosshair. Wheel or up and down arrows: slices, up is towards the head. Left and right arrows: images in the order of the file. Ctrl and wheel, two fingers, + and −: zoom. Right button or Shift: move. L lesions, C contours, X crosshair, F full screen, 1 to 4 windows.";
+  "Drag with the chosen tool; a click moves the crosshair. Wheel or up and down arrows: slices, up is towards the head. Left and right arrows: images in the order of the file. Ctrl and wheel, two fingers, + and −: zoom. Right button or Shift: move. L lesions, C contours, X crosshair, F full screen, 1 to 4 windows. M measures: arrows (with Shift faster) and Enter set one end, then the other.";
 const BRUSH_KEYS =
   "Draw on a slice; drag with the right button to move the image. Keys on the scan: arrows move the brush, faster with Shift; Space paints, A adds, E erases, Ctrl+Z undoes, Ctrl+Y does again; Page Up and Page Down change the slice.";
 
@@ -85,6 +86,7 @@ export class ScanPanel {
   private findings: Findings | null = null;
   private fileSlices: number[] = [];
   private lungWindow: WindowHu = [-1350, 150];
+  private readonly keyRuler = new KeyRuler(this.viewer);
 
   constructor() {
     const { viewer } = this;
@@ -173,6 +175,7 @@ export class ScanPanel {
   }
 
   setLayout(layout: Layout): void {
+    this.keyRuler.leave();
     this.layouts.querySelector<HTMLInputElement>(`[value="${layout}"]`)!.checked = true;
     this.viewer.setLayout(layout);
   }
@@ -180,6 +183,7 @@ export class ScanPanel {
   /** Switch between looking and correcting, which has other keys and no 3D, where nothing can be drawn. */
   setEditing(editing: boolean): void {
     this.element.classList.toggle("editing", editing);
+    this.keyRuler.leave();
     this.correctButton.hidden = editing;
     this.keys.textContent = editing ? BRUSH_KEYS : KEYS;
     this.layouts.querySelector<HTMLInputElement>('[value="3d"]')!.disabled = this.slabs.disabled = editing;
@@ -275,7 +279,7 @@ export class ScanPanel {
 
   private handleKey(event: KeyboardEvent): void {
     if (event.altKey || (event.target as HTMLElement).tagName !== "CANVAS") return;
-    if (!this.handleKeyFirst(event) && !this.handleOwnKey(event)) return;
+    if (!this.handleKeyFirst(event) && !this.keyRuler.handleKey(event) && !this.handleOwnKey(event)) return;
     event.preventDefault();
     event.stopPropagation();
   }

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
 from groundglass.errors import OutputError
+from groundglass.evaluation import figures
 from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.report import write_report
 from groundglass.evaluation.results import Evaluation
@@ -21,6 +23,7 @@ from groundglass.evaluation.targets import EvaluationTarget
 from groundglass.files import sha256_of
 from groundglass.inference.model_card import read_card
 from groundglass.inference.segmenter import Segmenter
+from helpers.figure_layout import layout_faults
 
 FIGURES = {"slices.png", "bland-altman.png", "lesion-size.png", "precision-recall.png", "reliability.png"}
 
@@ -112,6 +115,29 @@ def test_the_figures_are_not_blank(report: Path) -> None:
             grey = image.convert("L")
             assert min(grey.size) > 400
             assert len(grey.getcolors() or []) > 20
+
+
+def test_no_word_of_a_figure_lies_over_another_over_an_axis_or_over_data(
+    everything: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "as_png", drawn.append)
+    assert set(figures.draw_figures(everything)) == FIGURES
+    assert {
+        figure.axes[0].get_title(loc="left"): layout_faults(figure) for figure in drawn if layout_faults(figure)
+    } == {}
+
+
+def test_overlapping_words_of_a_figure_are_found() -> None:
+    figure = Figure(figsize=(3, 2))
+    axes = figure.subplots()
+    axes.plot(range(3), label="a legend over the line")
+    axes.set_xticks([0, 0.01, 2], ["first", "second", "third"])
+    axes.legend(loc="center")
+    axes.yaxis.set_label_coords(0.5, 0.5)
+    axes.set_ylabel("inside")
+    faults = layout_faults(figure)
+    assert {"'first' over 'second'", "'inside' over its axes", "a legend over data"} <= set(faults)
 
 
 def test_the_report_names_every_figure_table_and_rule(report: Path) -> None:

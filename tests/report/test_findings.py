@@ -206,7 +206,8 @@ def test_the_sentence_states_amount_interval_extent_sides_zone_density_and_large
         f"Automated analysis of the chest CT (groundglass {found.version}, model m; "
         "research use, not a medical device): lesions of 0.1 ml (80 % interval 0.1 to 1.4 ml) or "
         "1.8 % of the lung volume of 5 ml (80 % interval 1.1 to 2.3 %); "
-        "extent minimal (below 10 %); right lung 3.1 %, left lung 0.5 %; most in the right lower zone (8.3 % of it); "
+        "extent: minimal (below 10 %); right lung 3.1 %, left lung 0.5 %; "
+        "most affected: right lower zone (8.3 % of it); "
         "mean density -500 HU; largest lesion 0.1 ml in the right lower zone, image 3 of 10."
     )
 

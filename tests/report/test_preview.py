@@ -109,8 +109,9 @@ def test_the_views_from_the_front_and_the_back_are_mirrored_and_show_the_lesion_
     assert lesion(front)[1] < 0.4  # the patient's right is at the viewer's left
     assert lesion(back)[1] > 0.6
     assert lesion(left)[1] < 0.4  # seen from the left, the front is at the viewer's left
-    brightest = [np.asarray(picture)[..., 0].max() for picture in (front, back)]
-    assert brightest[0] > brightest[1] + 20  # from the back it lies deep behind the lung
+    pixels = [np.asarray(picture).astype(int) for picture in (front, back)]
+    most_coloured = [int((each[..., 0] - each[..., 2]).max()) for each in pixels]
+    assert most_coloured[0] > most_coloured[1] + 20  # from the back it lies deep behind the lung
 
 
 def test_views_are_left_out_where_it_is_not_known_how_the_patient_lies() -> None:

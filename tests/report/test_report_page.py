@@ -16,6 +16,7 @@ from groundglass.io import nifti
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import Analysis, segment
 from groundglass.report.charts import round_up
+from groundglass.report.image_numbers import describe_share
 from groundglass.report.report_page import render_report
 from groundglass.report.sentence import report_sentence
 from groundglass.scan.phantom import Phantom
@@ -254,3 +255,17 @@ def test_without_scripts_numbers_and_preview_are_shown(browser: Any, report: Pat
     assert page.is_visible("figure.preview img")
     assert f"{analysis.findings.lesion_volume_ml:.1f}" in page.inner_text("main")
     page.close()
+
+
+@pytest.mark.parametrize(
+    ("lesion", "lung", "words"),
+    [
+        (0, 100, "no lesion"),
+        (0.4, 100, "lesion on less than 1 % of the lung"),
+        (31, 62, "lesion on 50 % of the lung"),
+        (3, 2, "lesion on 100 % of the lung"),
+        (3, 0, "lesion, no lung"),
+    ],
+)
+def test_a_lesion_is_never_said_to_cover_nothing_of_the_lung(lesion: float, lung: float, words: str) -> None:
+    assert describe_share(lesion, lung) == words

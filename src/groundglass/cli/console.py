@@ -88,4 +88,5 @@ def require(*modules: str, extra: str = "train") -> None:
 
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise GroundglassError(f"{', '.join(missing)} is not installed: pip install 'groundglass[{extra}]'")
+        verb = "is" if len(missing) == 1 else "are"
+        raise GroundglassError(f"{', '.join(missing)} {verb} not installed: pip install 'groundglass[{extra}]'")

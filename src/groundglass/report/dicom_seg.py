@@ -32,8 +32,8 @@ SEGMENT_TYPES = {
 }
 _COLOURS = {
     "lesion": (255, 110, 30),
-    "ground-glass": (70, 190, 200),
-    "consolidation": (220, 60, 90),
+    "ground-glass": (255, 122, 48),
+    "consolidation": (232, 62, 86),
     "effusion": (90, 110, 230),
 }
 SERIES_NUMBER = 9000  # far above the series numbers of scanners

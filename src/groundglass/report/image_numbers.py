@@ -57,3 +57,13 @@ def place_image(findings: Findings, index: int) -> str:
     """Name a slice by its number and, where it is known, its position in mm."""
     positions = findings.input.slice_positions_mm
     return name_image(findings, index) + ("" if positions is None else f", {positions[index]:.0f} mm")
+
+
+def describe_share(lesion: float, lung: float) -> str:
+    """Say how much of a slice's lung is lesion, given both as volumes or numbers of pixels."""
+    if not lesion:
+        return "no lesion"
+    if not lung:
+        return "lesion, no lung"
+    percent = 100 * min(1.0, lesion / lung)
+    return f"lesion on {f'{percent:.0f} %' if percent >= 1 else 'less than 1 %'} of the lung"

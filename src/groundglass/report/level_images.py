@@ -9,13 +9,13 @@ import numpy as np
 
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.findings import Findings
-from groundglass.report.image_numbers import place_image
+from groundglass.report.image_numbers import describe_share, place_image
 from groundglass.report.preview import draw_slice
 from groundglass.report.viewer import jpeg_uri
 from groundglass.scan.packed_mask import voxels_per_slice
 
 LEVELS, SHOWN = 20, 5  # levels that are drawn, and that are shown
-SIDE = 320  # longest side of an image in pixels
+SIDE = 400  # longest side of an image in pixels
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LevelImage:
     Attributes:
         height_percent: Share of the lungs' height, from their lowest slice.
         image: JPEG with the contours of lungs and lesions, as a data URI.
-        name: Number and position of the slice.
+        name: Number and position of the slice, and how much of its lung is lesion.
         lesion_percent: Share of the slice's lung that is lesion.
     """
 
@@ -48,7 +48,8 @@ def draw_levels(segmented: SegmentedScan, findings: Findings) -> tuple[LevelImag
             LevelImage(
                 100 * float(share),
                 jpeg_uri(draw_slice(segmented, z, SIDE)),
-                place_image(findings, int(segmented.view.slice_numbers[z])),
+                f"{place_image(findings, int(segmented.view.slice_numbers[z]))}: "
+                f"{describe_share(int(lesion[z]), int(lung[z]))}",
                 100 * min(1.0, int(lesion[z]) / max(1, int(lung[z]))),
             )
         )

@@ -1,4 +1,4 @@
-"""The preview: slices spread over the lungs' height, with contours and sides, and lungs and lesions in 3-D."""
+"""The preview, on white: slices spread over the lungs' height, with contours, and lungs and lesions in 3-D."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from groundglass.scan.scan import ImageStack
 TILE = 360  # width of a tile, and its largest height, in pixels
 COLUMNS, SHOWN = 3, 9
 MIN_VIEW = 240  # height of a 3-D view in pixels, or that of the tiles if it is larger
-GAP, HEADER, FOOTER = 8, 58, 28
+GAP, HEADER, FOOTER, VIEW_TITLE = 8, 58, 28, 24
 LUNG_COLOUR = (70, 190, 200)
-PAPER, INK, FAINT = (16, 18, 22), (235, 238, 240), (150, 156, 162)
+PAPER, INK, FAINT = (255, 255, 255), (26, 29, 33), (86, 94, 103)
+ON_SLICE = (235, 238, 240)  # of words on a slice, with a dark rim
 NOTE = "lung window   research use, not a medical device"
 VIEWS: dict[Direction, tuple[str, str, str]] = {  # what stands above, at the left and at the right
     "front": ("from the front", "R", "L"),
@@ -147,11 +148,12 @@ def _draw_views(segmented: SegmentedScan, size: tuple[int, int]) -> list[Image.I
         return []
     views = []
     for direction, (name, left, right) in VIEWS.items():
-        view = model.draw(direction, size)
+        view = Image.new("RGB", size, PAPER)
+        view.paste(model.draw(direction, (size[0], size[1] - VIEW_TITLE)), (0, VIEW_TITLE))
         draw = ImageDraw.Draw(view)
-        _label(draw, (TILE // 2, 4), name, "ma")
-        _label(draw, (6, view.height // 2), left, "lm", 18)
-        _label(draw, (TILE - 6, view.height // 2), right, "rm", 18)
+        draw.text((TILE // 2, 4), name, INK, _font(14), anchor="ma")
+        draw.text((6, view.height // 2), left, INK, _font(18), anchor="lm")
+        draw.text((TILE - 6, view.height // 2), right, INK, _font(18), anchor="rm")
         views.append(view)
     return views
 
@@ -191,7 +193,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _label(draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, anchor: str, size: int = 14) -> None:
-    draw.text(position, text, INK, _font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+    draw.text(position, text, ON_SLICE, _font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
 
 
 def _fit(text: str, width: int, size: int) -> str:

@@ -52,7 +52,7 @@ def _interval(interval: Interval | None, unit: str, digits: int) -> str:
 
 
 def _extent(findings: Findings) -> list[str]:
-    return [f"extent {findings.extent.name} ({findings.extent.range})"] if findings.extent else []
+    return [f"extent: {findings.extent.name} ({findings.extent.range})"] if findings.extent else []
 
 
 def _classes(findings: Findings) -> list[str]:
@@ -67,11 +67,11 @@ def _sides(findings: Findings) -> list[str]:
 
 
 def _zone(findings: Findings) -> list[str]:
-    """Name the zone that most lesion lies in."""
+    """Name the zone of which most is lesion."""
     if not findings.zones:
         return []
-    most = max(findings.zones, key=lambda zone: zone.lesion_volume_ml)
-    return [f"most in the {most.side} {most.third} zone ({most.lesion_share_of_lung_percent:.1f} % of it)"]
+    most = max(findings.zones, key=lambda zone: zone.lesion_share_of_lung_percent)
+    return [f"most affected: {most.side} {most.third} zone ({most.lesion_share_of_lung_percent:.1f} % of it)"]
 
 
 def _largest(findings: Findings) -> list[str]:

@@ -24,7 +24,7 @@ Floats = NDArray[np.floating]
 
 LESION_COLOURS = ((255, 122, 48), (232, 62, 86), (120, 150, 255))  # of the classes, in their order
 LUNG_COLOUR = (112, 188, 206)
-BACKGROUND = (16, 18, 22)
+BACKGROUND = (255, 255, 255)
 VOXELS = 176  # of the grid along the longest side of the lungs
 RIM_CELLS = 3  # empty cells around the lungs
 LIGHT = np.array([0.45, -0.55, -0.7], dtype=np.float32)  # from the picture towards the light: right, down, into it

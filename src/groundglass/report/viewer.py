@@ -15,7 +15,7 @@ from groundglass.inference.pipeline import SegmentedScan
 from groundglass.parallel import map_in_threads
 from groundglass.report.charts import Chart
 from groundglass.report.findings import Findings
-from groundglass.report.image_numbers import place_image
+from groundglass.report.image_numbers import describe_share, place_image
 from groundglass.report.preview import displayed_region, draw_outline
 from groundglass.report.solid_view import LESION_COLOURS
 from groundglass.scan.intensity import LUNG_WINDOW
@@ -52,13 +52,12 @@ def _draw_slice(segmented: SegmentedScan, findings: Findings, chart: Chart, z: i
     grey = Image.fromarray(LUNG_WINDOW.to_grey(segmented.hu[z, rows, columns]))
     number = int(segmented.view.slice_numbers[z])
     lesion, lung = findings.profile.lesion[number], findings.profile.lung[number]
-    share = f"{100 * min(1.0, lesion / lung):.0f} % of the lung" if lung else "no lung"
     return {
         "number": number,
         "image": jpeg_uri(grey.resize(size, Image.Resampling.BICUBIC)),
         "contour": _contour(segmented.lesions[z, rows, columns], size),
         "lesion": lesion,
-        "words": f"{place_image(findings, number)}: {'no lesion' if not lesion else f'lesion on {share}'}",
+        "words": f"{place_image(findings, number)}: {describe_share(lesion, lung)}",
         "x": f"{chart.x(number + 0.5):.1f}",
     }
 

@@ -91,6 +91,21 @@ def test_a_ruler_gives_mm(shown: Tab, server: Server, done: str) -> None:
     ).sum()
 
 
+def test_a_ruler_is_laid_by_keys(shown: Tab, server: Server, done: str) -> None:
+    _, (dy, _) = view_slices(server, done, "scan")
+    x, y, _, height = box_of(shown)
+    shown.page.mouse.move(x + 2, y + height - 2)
+    before = (np.abs(shown.screenshot() - YELLOW).max(axis=2) < 40).sum()
+    keys = shown.page.locator(AXIAL)
+    for key in ("m", "Enter", "Shift+ArrowUp", "Shift+ArrowUp", "Enter"):
+        keys.press(key)
+    assert shown.page.text_content("#announcer") == f"{20 * dy:.1f} mm"
+    assert (np.abs(shown.screenshot() - YELLOW).max(axis=2) < 40).sum() > before + 20
+    slice_before = shown.slice_shown()
+    keys.press("ArrowUp")  # moves through the slices again
+    assert shown.slice_shown() != slice_before
+
+
 def test_a_slab_shows_the_greatest_or_least_values(shown: Tab) -> None:
     shown.page.uncheck("#lesion")
     single = shown.screenshot().mean()

@@ -2,6 +2,7 @@
 
 import gzip
 import sqlite3
+from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from groundglass.apps.service.job_states import JobStage
 from groundglass.apps.service.jobs import JobStore
 from groundglass.apps.service.routes.results import file_stem
 from groundglass.apps.service.storage import JobFolder
+from groundglass.apps.service.uploaded_scan import read_mask
+from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
 from groundglass.scan.phantom import Phantom, chest_phantom
+from groundglass.scan.scan import Scan
 from helpers.dicom_phantom import write_series
 from helpers.served_results import download, view_slices
 from helpers.server import Server
@@ -110,6 +114,82 @@ def test_a_segmentation_of_the_series_is_opened_as_its_mask(server: Server, stud
     kept, drawn = (view_slices(server, job, "lesions")[0] for job in (study["id"], opened["id"]))
     assert kept.any()
     assert np.array_equal(kept, drawn)
+
+
+def in_two_segments(seg: bytes, labels: tuple[str, str], folder: Path) -> bytes:
+    """A Segmentation whose lower half is moved into a second segment."""
+    (folder / "seg.dcm").write_bytes(seg)
+    dataset = pydicom.dcmread(folder / "seg.dcm")
+    dataset.SegmentSequence.append(deepcopy(dataset.SegmentSequence[0]))
+    for number, (segment, label) in enumerate(zip(dataset.SegmentSequence, labels, strict=True), start=1):
+        segment.SegmentNumber, segment.SegmentLabel = number, label
+    (shared,) = dataset.SharedFunctionalGroupsSequence
+    of_all = shared.SegmentIdentificationSequence[0]
+    del shared.SegmentIdentificationSequence
+    for index, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        frame.SegmentIdentificationSequence = [deepcopy(of_all)]
+        frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 2 if index < dataset.NumberOfFrames // 2 else 1
+    dataset.save_as(folder / "two.dcm")
+    return (folder / "two.dcm").read_bytes()
+
+
+def test_the_classes_of_a_segmentation_are_kept_and_those_of_a_mask_drawn_from_it(
+    server: Server, study: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = download(server, f"{study['id']}/files/lesions.dcm")
+    seg = in_two_segments(whole, ("GGO", "Consolidation"), tmp_path)
+    _, sent = call(server, "POST", f"{study['id']}/corrections?opened=true", content=seg)
+    opened = server.wait_for_job(sent["id"])
+    assert opened["status"] == "done", opened
+    drawn = download(server, f"{opened['id']}/view/lesions.nii.gz")
+    _, sent = call(server, "POST", f"{opened['id']}/corrections", content=drawn)
+    again = server.wait_for_job(sent["id"])
+    for job in (opened["id"], again["id"]):
+        values, _ = view_slices(server, job, "lesions")
+        assert set(np.unique(values)) == {0, 1, 2}
+        assert call(server, "GET", f"{job}/view/slices.json")[1]["classes"] == ["ground-glass", "consolidation"]
+        _, findings = call(server, "GET", f"{job}/findings")
+        volumes = [each["volume_ml"] for each in findings["classes"]]
+        assert min(volumes) > 0
+        assert sum(volumes) == pytest.approx(findings["lesion_volume_ml"], abs=0.01)
+
+
+def test_segments_of_unknown_classes_are_opened_as_one_lesion(
+    server: Server, study: dict[str, Any], tmp_path: Path
+) -> None:
+    seg = in_two_segments(download(server, f"{study['id']}/files/lesions.dcm"), ("nodule", "Consolidation"), tmp_path)
+    _, sent = call(server, "POST", f"{study['id']}/corrections?opened=true", content=seg)
+    opened = server.wait_for_job(sent["id"])
+    kept, drawn = (view_slices(server, job, "lesions")[0] for job in (study["id"], opened["id"]))
+    assert np.array_equal(kept, drawn)
+    assert call(server, "GET", f"{opened['id']}/findings")[1]["classes"] == []
+
+
+@pytest.mark.parametrize(("opened", "highest", "are_classes"), [(False, 1, True), (True, 1, False), (True, 2, True)])
+def test_ones_of_a_mask_from_elsewhere_are_lesion_and_not_the_first_class_of_the_model(
+    phantom: Phantom, class_bands: Segmenter, tmp_path: Path, opened: bool, highest: int, are_classes: bool
+) -> None:
+    folder, card = JobFolder(tmp_path), class_bands.card
+    assert len(card.classes) > 2
+    values = phantom.lesions.voxels.astype(np.uint8)
+    values[0, 0, 0] = highest
+    nifti.write_scan(Scan(values, phantom.scan.geometry), folder.mask)
+    if opened:
+        folder.classes.touch()
+    for _ in range(2):  # the second time as if the server had ended during the first
+        _, found = read_mask(folder, phantom.scan, card)
+        assert found.classes == (card.classes if are_classes else ("lesion",))
+
+
+def test_the_mask_of_another_series_of_a_study_can_be_corrected(server: Server, study: dict[str, Any]) -> None:
+    _, sent = call(server, "POST", f"{study['id']}/series", json={"series": "3"})
+    other = server.wait_for_job(sent["id"])
+    _, sent = call(
+        server, "POST", f"{other['id']}/corrections", content=download(server, f"{other['id']}/view/lesions.nii.gz")
+    )
+    corrected = server.wait_for_job(sent["id"])
+    assert corrected["status"] == "done", corrected
+    assert call(server, "GET", f"{corrected['id']}/findings")[1]["slices"] == 20
 
 
 def test_a_segmentation_of_another_series_is_refused(server: Server, study: dict[str, Any], tmp_path: Path) -> None:

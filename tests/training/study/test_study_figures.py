@@ -1,12 +1,20 @@
-"""Slices and colours of Figure 6."""
+"""Slices and colours of Figure 6, and the learning curves."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from groundglass.data.slices import Slices
+from groundglass.data.splits import Split
+from groundglass.training.config import read_config
+from groundglass.training.study import figures
 from groundglass.training.study.figures import BETTER, UNCHANGED, WORSE, choose_slices, colour_changes
+from groundglass.training.study.plan import TrainingJob
+from helpers.figure_layout import layout_faults
 
 
 def lesions(*pixels: int) -> Slices:
@@ -39,3 +47,22 @@ def test_changes_are_coloured_as_better_or_worse() -> None:
     for pixel, colour in zip(painted, expected, strict=True):
         assert np.allclose(pixel[:3], to_rgb(colour), atol=0.01)
     assert np.array_equal(colour_changes(now, None, truth)[0, :, 3] > 0, now[0])
+
+
+def test_no_word_of_the_learning_curves_lies_over_another_over_an_axis_or_over_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    config = read_config(Path(__file__).parents[3] / "configs" / "debug.toml")
+    split = Split(name="s", protocol="B", rule="none", train=("a",), validation=("b",), test=("c",))
+    monkeypatch.setattr(figures, "as_png", drawn.append)
+    jobs = []
+    for protocol in ("A-slice", "B-patient-fold-1", "D-external"):
+        for row in ("baseline, Dice loss", "baseline, focal Tversky loss", "attention and focal Tversky loss"):
+            run = tmp_path / protocol / row
+            run.mkdir(parents=True)
+            lines = [f"{epoch},{1 / (epoch + 1)},{1.2 / (epoch + 1)},{epoch / 120}" for epoch in range(120)]
+            (run / "metrics.csv").write_text("\n".join(("epoch,loss,validation_loss,validation_dice", *lines)))
+            jobs.append(TrainingJob(row, protocol, 0, config, split, run, None, ()))
+    figures.draw_learning_curves(jobs)
+    assert [layout_faults(figure) for figure in drawn] == [[]]

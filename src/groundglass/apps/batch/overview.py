@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -103,7 +104,7 @@ def _extents(done: Sequence[ItemRecord]) -> list[list[str]]:
 def _histogram(shares: Sequence[float]) -> Markup:
     top = round_up(max(shares))
     counts, edges = np.histogram(shares, BINS, (0, top))
-    chart = Chart((0, top), max(4, counts.max()))
+    chart = Chart((0, top), 4 * math.ceil(counts.max() / 4))  # ticks at whole numbers
     for count, low, high in zip(counts, edges, edges[1:], strict=False):
         x, y = chart.x(low), chart.y(count)
         box = {"x": f"{x:.1f}", "width": f"{chart.x(high) - x - 1:.1f}", "y": f"{y:.1f}"}

@@ -100,7 +100,7 @@ def _analyse(folder: JobFolder, scan: Scan, segmenter: Segmenter) -> Analysis:
     """
     folder.write_progress(JobStage.LUNGS)
     if folder.mask.exists():
-        return correct(scan, read_mask(folder.mask, scan), segmenter.card)
+        return correct(scan, *read_mask(folder, scan, segmenter.card))
 
     def report_slices(done: int, total: int) -> None:
         if done < total:

@@ -7,6 +7,7 @@ scans/ID/
     wanted      the label of the DICOM series to take, where a person has chosen one
     series.json the DICOM series of the scan, where it holds several
     mask.nii    the mask as corrected by hand, in a job that is a correction
+    classes     the classes of that mask, one a line, where they are not those of the model
     progress    the stage, and the number of slices done and of all slices, while the job runs
     results/    what `groundglass segment` writes
     view/       the upright scan and its lesions, for the page
@@ -48,6 +49,11 @@ class JobFolder:
     def mask(self) -> Path:
         """The mask as corrected by hand."""
         return self.path / "mask.nii"
+
+    @property
+    def classes(self) -> Path:
+        """The classes of the mask by number, one a line; missing where they are those of the model."""
+        return self.path / "classes"
 
     @property
     def results(self) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import TypeAdapter
 
 from groundglass.apps.service.storage import JobFolder
 from groundglass.errors import InputError
 from groundglass.files import write_atomic
+from groundglass.inference.model_card import ModelCard
 from groundglass.io.dicom_choice import choose_series, is_accepted
 from groundglass.io.dicom_header import silence_pydicom
 from groundglass.io.dicom_mask import read_segmentation
@@ -101,12 +100,27 @@ def _describe(series: ImageSeries, is_chosen: bool) -> SeriesOfScan:
     )
 
 
-def read_mask(file: Path, scan: Scan) -> Scan:
-    """Read a mask for a scan: NIfTI and the like on its grid, or a DICOM Segmentation of its series.
+def read_mask(folder: JobFolder, scan: Scan, card: ModelCard) -> tuple[Scan, ModelCard]:
+    """Read the mask of a job: NIfTI and the like on the grid of the scan, or a DICOM Segmentation of its series.
+
+    The classes of a mask that was made elsewhere are kept in the job's folder, for masks that are drawn from it: those
+    of the Segmentation; of 0 and 1 alone none; of higher numbers those of the model.
+
+    Returns:
+        The mask, and the card with the classes that its numbers stand for.
 
     Raises:
         FormatError: It cannot be read, or is not of this scan.
     """
-    if file_kind(file) == "DICOM":
-        return read_segmentation(file, scan.geometry)
-    return read_scan(file)
+    if file_kind(folder.mask) == "DICOM":
+        found = read_segmentation(folder.mask, scan.geometry)
+        write_atomic(folder.classes, "\n".join(found.classes).encode())
+        mask = found.mask
+    else:
+        mask = read_scan(folder.mask)
+        if folder.classes.exists() and not folder.classes.stat().st_size and mask.values.max() > 1:
+            write_atomic(folder.classes, "\n".join(card.classes[1:]).encode())
+    if folder.classes.exists():
+        names = folder.classes.read_text(encoding="utf-8").splitlines()
+        card = card.model_copy(update={"classes": ("lesion", *names)})
+    return mask, card

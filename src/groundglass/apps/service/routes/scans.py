@@ -76,12 +76,20 @@ def scan_routes(service: Service) -> APIRouter:
         responses=_REFUSALS | error_responses(404, 409),
         openapi_extra=_request_body("application/octet-stream", _FILE),
     )
-    async def correct(job_id: JobId, request: Request, response: Response) -> ScanJob:
-        """Send a mask corrected by hand, as NIfTI on the grid of view/scan.nii.gz; it becomes a job of its own."""
+    async def correct(job_id: JobId, request: Request, response: Response, opened: bool = False) -> ScanJob:
+        """Send a mask corrected by hand, as NIfTI on the grid of view/scan.nii; it becomes a job of its own.
+
+        `opened`: the mask was not drawn on that of the job, but made elsewhere; a DICOM Segmentation goes too.
+        """
         source_job, source = await run_sync(service.get_finished_job, job_id)
         async with service.reserve_slot(request, config.max_upload_bytes) as (new_id, folder):
             size_bytes = await _write_body(request, folder.mask, config.max_upload_bytes)
             await run_sync(hard_link, source.scan, folder.scan)
+            if opened:
+                await run_sync(folder.classes.touch)
+            for old, new in ((source.wanted_series, folder.wanted_series), (source.classes, folder.classes)):
+                if old.exists() and not new.exists():
+                    await run_sync(hard_link, old, new)
             job = await run_sync(service.enqueue, new_id, Upload(source_job.label, size_bytes), job_id)
         response.headers["Location"] = f"/api/jobs/{new_id}"
         return job
