@@ -174,7 +174,10 @@ def test_colours_4d_nan_and_tiny_slices_are_refused(tmp_path: Path, suffix: str)
         (bytes(257) + b"ustar\x0000" + bytes(248), r"is a tar archive \(unpack it"),
         (gzip.compress(bytes(257) + b"ustar\x0000" + bytes(248), mtime=0), r"no NIfTI inside \(a tar archive \(unpack"),
         (gzip.compress(bytes(128) + b"DICM" + bytes(99), mtime=0), r"is DICOM in a gzip archive \(unpack it"),
-        (gzip.compress(gzip.compress(bytes(344) + b"n+1\0", mtime=0), mtime=0), r"no NIfTI inside \(but another gzip file\)"),
+        (
+            gzip.compress(gzip.compress(bytes(344) + b"n+1\0", mtime=0), mtime=0),
+            r"no NIfTI inside \(but another gzip file\)",
+        ),
         (b"RIFF\x10\0\0\0WEBPVP8 " + bytes(99), "is a WebP picture"),
         (b"\x93NUMPY\x01\0" + bytes(99), r"is a NumPy array, which groundglass\.segment takes"),
     ],
