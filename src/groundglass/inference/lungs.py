@@ -283,8 +283,8 @@ def _check_polarity(look: Callable[..., list[_Seen]], slices: _Slices, located: 
     negatives = look(replace(slices, inverted=True), looked_at)
     if sum(map(_shows_lungs_better, negatives, looked_at)) > len(looked_at) / 2:
         raise IntensityError(
-            "the grey levels seem to be inverted, air bright and bone dark, or the picture lies on its side: invert it, "
-            "turn it upright, or export it in a lung window"
+            "the grey levels seem to be inverted, air bright and bone dark, or the picture lies on its side: "
+            "invert it, turn it upright, or export it in a lung window"
         )
 
 
