@@ -225,6 +225,7 @@ def test_the_bundled_model_finds_the_lesions_of_the_phantom(scan_file: Path, pha
     assert findings["lung_volume_ml"] == pytest.approx(phantom.lungs.volume_ml, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_progress_bar(scan_file: Path, grey_band_model: Path, tmp_path: Path) -> None:
     terminal, process_side = pty.openpty()
     command: list[str | Path] = [*COMMAND, "segment", scan_file, "-o", tmp_path, "--model", grey_band_model]

@@ -94,6 +94,7 @@ except InputError as error:
     assert message in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_many_deflated_files_in_an_archive_are_bounded_too(tmp_path: Path) -> None:
     bomb = meta_group(tmp_path / "series", padding=2000) + deflated_bomb(2 * MAX_INFLATED)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w") as archive:

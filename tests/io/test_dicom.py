@@ -314,7 +314,7 @@ def test_repeated_images_are_left_out_and_different_ones_at_one_position_refused
         ({"ImageOrientationPatient": None}, "8 of 8 images in a state no position or orientation"),
         ({"ImageOrientationPatient": [1, 0, 0, 0.5, 0.9, 0]}, "axes are not at right angles"),
         ({"PixelSpacing": None}, "states no pixel spacing"),
-        ({"PixelSpacing": [0, 1]}, "states no pixel spacing"),
+        ({"PixelSpacing": [0, 1]}, "two numbers above 0, the distance of rows and of columns in mm"),
         ({"SamplesPerPixel": 3}, "holds no CT series but .*colour pictures"),
         ({"NumberOfFrames": 8}, "frames without positions"),
         ({"PixelData": b"\0\0"}, r"damaged or cut short \(packed as Explicit VR Little Endian\)"),

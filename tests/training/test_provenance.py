@@ -311,6 +311,7 @@ def test_a_training_on_a_leaky_split_builds_on_another(prepared: Path, tmp_path:
     assert open_run(tmp_path / "second", "")[1].never_trained_on == ()
 
 
+@pytest.mark.slow
 def test_unsuitable_parents_are_refused(run: Path, model: Path, prepared: Path, tmp_path: Path) -> None:
     def refused(error: type[Exception], match: str, start: Path, chosen: RunConfig | None = None) -> None:
         with pytest.raises(error, match=match):

@@ -89,6 +89,7 @@ def run_scripts(source: Path, out: Path, workers: int = 2, time_limit_s: float =
 # From the command line to the results
 
 
+@pytest.mark.slow
 def test_a_damaged_scan_becomes_a_failed_row_and_the_next_call_retries_it_alone(
     scan_file: Path, grey_band_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -318,6 +318,7 @@ def test_unknown_jobs_and_files_are_404(server: Server, done: dict[str, Any]) ->
         assert client.get("/api/jobs/not-an-id").status_code == 422
 
 
+@pytest.mark.slow
 def test_a_job_can_be_deleted_while_it_waits_runs_or_is_done(
     start_server: Start, scan_file: Path, long_scan: Path
 ) -> None:
@@ -459,6 +460,7 @@ def test_health_and_metrics(server: Server, done: dict[str, Any]) -> None:
     assert done["id"] not in text
 
 
+@pytest.mark.slow
 def test_names_are_written_neither_to_the_log_nor_to_paths(
     start_server: Start, phantom: Phantom, tmp_path: Path
 ) -> None:

@@ -133,6 +133,7 @@ def in_two_segments(seg: bytes, labels: tuple[str, str], folder: Path) -> bytes:
     return (folder / "two.dcm").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_classes_of_a_segmentation_are_kept_and_those_of_a_mask_drawn_from_it(
     server: Server, study: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_ones_of_a_mask_from_elsewhere_are_lesion_and_not_the_first_class_of_the
         assert found.classes == (card.classes if are_classes else ("lesion",))
 
 
+@pytest.mark.slow
 def test_the_mask_of_another_series_of_a_study_can_be_corrected(server: Server, study: dict[str, Any]) -> None:
     _, sent = call(server, "POST", f"{study['id']}/series", json={"series": "3"})
     other = server.wait_for_job(sent["id"])
