@@ -222,7 +222,8 @@ def test_a_small_file_that_states_a_large_image_is_refused(slice_file: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"), [(ABORTS, "the decoder dies of it: signal 6|its data end before"), (HANGS, "more than 8 s|Invalid JPEG-LS stream")]
+    ("path", "reason"),
+    [(ABORTS, "the decoder dies of it: signal 6|its data end before"), (HANGS, "more than 8 s|Invalid JPEG-LS stream")],
 )
 def test_an_image_that_kills_or_occupies_its_decoder_is_refused_in_one_line_and_the_next_is_read(
     path: Path,
