@@ -247,6 +247,7 @@ def test_too_few_scans_missing_dates_and_unreadable_scans_are_refused(
     assert not list(tmp_path.glob("*"))
 
 
+@pytest.mark.slow
 def test_a_follow_up_replaces_an_earlier_one_as_a_whole_or_not_at_all(
     scans: list[Path], grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

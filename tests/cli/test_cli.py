@@ -245,6 +245,7 @@ def test_a_terminal_shows_a_progress_bar(scan_file: Path, grey_band_model: Path,
     assert b"slices" in output
 
 
+@pytest.mark.slow
 def test_ctrl_c_prints_one_line_and_leaves_no_output(scan_file: Path, tmp_path: Path) -> None:
     program = (
         # A test started in the background inherits a shell's ignored Ctrl-C.

@@ -9,8 +9,9 @@ import pytest
 
 from groundglass.io import nifti
 from groundglass.scan.phantom import chest_phantom
+from helpers.cases import sample
 
-ENCODINGS = ["cp1252", "ascii", "latin-1"]
+ENCODINGS = sample(["cp1252", "ascii", "latin-1"], every=3)
 NAMES = [b"\xe8\x82\xba.nii.gz", b"\xc3\xa9\xe2\x86\x92.nii.gz", b"caf\xe9.nii.gz"]  # the last is no UTF-8
 
 

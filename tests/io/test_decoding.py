@@ -103,8 +103,7 @@ SLOW = (JPEGLSLossless, JPEGLSNearLossless)  # seconds for each frame that ends 
     ("syntax", "percents"),
     [
         *((syntax, PERCENTS) for syntax in (*SYNTAXES, RLELossless) if syntax not in SLOW),
-        *((syntax, PERCENTS[:1]) for syntax in SLOW),
-        *(pytest.param(syntax, PERCENTS[1:], marks=pytest.mark.slow) for syntax in SLOW),
+        *(pytest.param(syntax, PERCENTS, marks=pytest.mark.slow) for syntax in SLOW),
     ],
     ids=lambda each: str(each.name).split(",")[0][:30] if isinstance(each, UID) else "",
 )

@@ -14,6 +14,7 @@ from groundglass.training.module import TrainingConfig
 from helpers import tiny_training
 from helpers.tiny_training import SHORT, nan_loss, run, same_weights, without_times
 
+pytestmark = pytest.mark.slow
 ONE_EPOCH = TrainingConfig(learning_rate=1e-3, epochs=1, early_stopping_patience=0)
 
 

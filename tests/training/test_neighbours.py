@@ -25,6 +25,7 @@ from groundglass.training.run import train
 from groundglass.training.weights import load_network
 from helpers.fake_engine import RecordingEngine, fake_segmenter
 
+pytestmark = pytest.mark.slow
 WINDOW = (-1000.0, 0.0)
 NEIGHBOURS_MM = 5.0
 CONFIG = {
@@ -134,7 +135,6 @@ def test_a_segmenter_adds_the_neighbours_that_show_lung(
     assert np.allclose(input_hu, -100 - np.array(expected), atol=0.01)
 
 
-@pytest.mark.slow
 def test_training_and_segment_use_the_same_three_slices(phantoms: Path, prepared: Path) -> None:
     segmenter, engine = recording_segmenter()
     segment_scan(read_scan(phantoms / "rp_im" / "4.nii.gz"), segmenter)

@@ -26,6 +26,7 @@ from groundglass.training.provenance import Provenance, read_provenance
 from groundglass.training.run import train, with_prepared_settings
 from groundglass.training.weights import exported_weights, untrained_module
 
+pytestmark = pytest.mark.slow
 SPLIT = Split(name="apart", protocol="B", rule="", train=("volumes/1",), validation=("volumes/5",), test=("volumes/4",))
 OTHER = Split(name="other", protocol="-", rule="", train=("volumes/5",), validation=(), test=())
 CONFIG = {
@@ -92,7 +93,6 @@ def provenance(run: Path) -> Provenance:
     return recorded
 
 
-@pytest.mark.slow
 def test_a_run_and_its_export_initialise_a_training(run: Path, model: Path, prepared: Path, tmp_path: Path) -> None:
     train(frozen(), prepared, SPLIT, tmp_path / "next", start=model)
     assert same(run, tmp_path / "next")
@@ -311,7 +311,6 @@ def test_a_training_on_a_leaky_split_builds_on_another(prepared: Path, tmp_path:
     assert open_run(tmp_path / "second", "")[1].never_trained_on == ()
 
 
-@pytest.mark.slow
 def test_unsuitable_parents_are_refused(run: Path, model: Path, prepared: Path, tmp_path: Path) -> None:
     def refused(error: type[Exception], match: str, start: Path, chosen: RunConfig | None = None) -> None:
         with pytest.raises(error, match=match):

@@ -196,6 +196,7 @@ def test_training_and_segment_use_the_same_slices(folder: Path, model: Path) -> 
     assert np.abs(cut - segmented)[inside].max() < 0.003  # prepared slices keep whole grey levels
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_scored_on_the_masks_that_segment_gives(model: Path, folder: Path) -> None:
     segmenter, chosen = open_model(model), target(folder, "volumes/4")
     score = evaluate([chosen], segmenter).pooled_counts["whole"]

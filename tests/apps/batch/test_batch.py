@@ -458,6 +458,7 @@ def test_the_summary_holds_zones_density_thickness_largest_lesion_and_warnings_i
     assert row["lesion_ml_low"] == row["consolidation_ml"] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("named", "kinds"),
     [(named, SOME_SETS) for named in (True, False)] + [pytest.param(True, tuple(SETS), marks=pytest.mark.slow)],

@@ -436,6 +436,7 @@ def air(slices: int, side: int = 16) -> bytes:
     return bytes(nibabel.Nifti1Image(values, np.eye(4)).to_bytes())
 
 
+@pytest.mark.slow
 def test_expired_results_are_deleted(start_server: Start, scan_file: Path) -> None:
     server = start_server("--keep", "0.01")
     job = server.wait_for_job(server.post(scan_file).json()["id"])

@@ -118,6 +118,7 @@ def test_a_body_that_dribbles_is_given_up(server: Server) -> None:
         assert status == 408
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent",
     [

@@ -173,6 +173,7 @@ def test_the_cookie_replaces_the_token_and_does_not_reveal_it(token_server: Serv
         assert other.get("/api/jobs", headers=copied).status_code == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["session", "bearer"])
 def test_wrong_tokens_are_answered_slowly_and_right_ones_at_once(token_server: Server, door: str) -> None:
     def guess(number: int) -> int:

@@ -325,6 +325,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         ServiceStorage(tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_an_error_in_writing_results_does_not_name_the_folder(tmp_path: Path, scan_file: Path) -> None:
     shutil.copyfile(scan_file, tmp_path / "scan")
     (tmp_path / "results").touch()

@@ -75,6 +75,7 @@ def test_lesions_count_as_lung_and_the_public_test_part_is_left_out(medseg: Path
     assert (label[truth.sum((1, 2)).argmax()] > 0).any()
 
 
+@pytest.mark.slow
 def test_the_right_lung_lies_on_the_left_of_the_slice(medseg: Path) -> None:
     slices = read_lung_slices([medseg])
     columns = {side: np.nonzero(slices.label == side)[2].mean() for side in (RIGHT, LEFT)}
