@@ -28,14 +28,11 @@ def run_demo(folder: Path, progress: Callable[[int, int], None] = lambda *_: Non
     source = folder / "phantom.nii.gz"
     nifti.write_scan(phantom.scan, source)
     result = segment(read_scan(source), progress=progress)
-    mask, findings, picture, report = result.save(folder / "results")
+    files = result.save(folder / "results")
     found = result.findings
     return [
         f"phantom   {source}",
-        f"mask      {mask}",
-        f"findings  {findings}",
-        f"picture   {picture}",
-        f"report    {report}",
+        *(f"{file.name.partition('.')[0]:10}{file}" for file in files),
         f"lesion    {found.lesion_volume_ml:.1f} ml found, {phantom.lesions.volume_ml:.1f} ml true",
         f"lung      {found.lung_volume_ml:.0f} ml found, {phantom.lungs.volume_ml:.0f} ml true",
     ]
