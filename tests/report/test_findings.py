@@ -198,6 +198,20 @@ def test_the_summary_states_volume_share_and_slices() -> None:
     assert CASES["pictures"].summary == "lesion covers 1.8 % of the lung's area, in 3 of 10 slices"
 
 
+@pytest.mark.parametrize(
+    ("share", "interval", "expected"), [(0.04, None, True), (0.05, None, False), (0.05, (0.0, 1.0), True)]
+)
+def test_what_is_marked_in_healthy_lungs_too_is_no_lesion_of_relevant_size(
+    share: float, interval: tuple[float, float] | None, expected: bool
+) -> None:
+    found = findings(LESION | SMALL).model_copy(
+        update={"lesion_share_of_lung_percent": share, "lesion_share_interval_percent": interval}
+    )
+    words = "no lesion of relevant size (0.1 ml marked, as in healthy lungs)"
+    assert (found.summary == words) == expected
+    assert ("no lesion of relevant size was marked" in report_sentence(found)) == expected
+
+
 def test_the_sentence_states_amount_interval_extent_sides_zone_density_and_largest_lesion() -> None:
     found = findings(LESION | SMALL).model_copy(
         update={"lesion_volume_interval_ml": (0.05, 1.4), "lesion_share_interval_percent": (1.1, 2.3)}
