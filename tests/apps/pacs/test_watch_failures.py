@@ -122,9 +122,7 @@ def test_a_refused_series_is_tried_again_when_it_changes(orthanc: OrthancServer,
     assert not PLANTED.search(output)
 
 
-@pytest.mark.parametrize(
-    "dicomweb", [pytest.param(False, id="changes"), pytest.param(True, id="qido", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("dicomweb", [False, True], ids=["changes", "qido"])
 @pytest.mark.parametrize(
     ("uid", "reason"),
     [
@@ -158,9 +156,7 @@ def test_a_study_whose_uid_is_none_is_refused_and_one_with_leading_zeros_gets_it
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "dicomweb", [pytest.param(False, id="changes"), pytest.param(True, id="qido", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("dicomweb", [False, True], ids=["changes", "qido"])
 def test_images_whose_uids_are_none_are_refused_and_those_with_leading_zeros_get_their_results(
     orthanc: OrthancServer, tmp_path: Path, dicomweb: bool
 ) -> None:

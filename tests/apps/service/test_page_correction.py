@@ -57,7 +57,6 @@ def start_correcting(tab: Tab) -> tuple[float, float, tuple[int, int]]:
     return box["x"], box["y"], (round(box["height"]), round(box["width"]))
 
 
-@pytest.mark.slow
 def test_strokes_are_saved_where_they_were_drawn(tab: Tab, server: Server, turned_job: str) -> None:
     before, spacing_mm = view_slices(server, turned_job, "lesions")
     z = int(np.argmax((before > 0).sum(axis=(1, 2))))

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 FULL = '{"detail": "the queue is full: 32 scans wait"}'
 
 
-@pytest.mark.slow
 def test_a_scan_that_is_too_large_is_not_sent(
     chrome: "Browser", start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -33,7 +32,6 @@ def test_a_scan_that_is_too_large_is_not_sent(
         assert sent == []
 
 
-@pytest.mark.slow
 def test_the_page_retries_while_the_queue_is_full(tab: Tab, scan_file: Path) -> None:
     page = tab.open()
     refused: list[str] = []
@@ -57,7 +55,6 @@ def test_the_page_retries_while_the_queue_is_full(tab: Tab, scan_file: Path) -> 
     tab.errors.clear()
 
 
-@pytest.mark.slow
 def test_waiting_for_a_full_queue_can_be_cancelled(tab: Tab, scan_file: Path) -> None:
     page = tab.open()
     page.route("**/api/scans", lambda route: route.fulfill(status=429, body=FULL, headers={"Retry-After": "60"}))
@@ -70,7 +67,6 @@ def test_waiting_for_a_full_queue_can_be_cancelled(tab: Tab, scan_file: Path) ->
     tab.errors.clear()
 
 
-@pytest.mark.slow
 def test_a_job_deleted_in_one_tab_disappears_in_another(
     chrome: "Browser", start_server: Callable[..., Server], long_scan: Path
 ) -> None:
@@ -88,7 +84,6 @@ def test_a_job_deleted_in_one_tab_disappears_in_another(
         tab.errors.clear()  # 404, logged by the browser itself
 
 
-@pytest.mark.slow
 def test_the_page_reconnects_to_a_restarted_server(
     chrome: "Browser", start_server: Callable[..., Server], long_scan: Path
 ) -> None:

@@ -130,7 +130,6 @@ def test_a_notch_of_a_wheel_is_a_slice_and_small_steps_of_a_trackpad_are_added_u
     assert before < shown.slice_shown() <= before + 2
 
 
-@pytest.mark.slow
 def test_contours_and_crosshair_keep_their_width_on_the_screen(shown: Tab) -> None:
     shown.page.fill("#opacity", "0")
 
@@ -199,7 +198,6 @@ def test_nothing_overflows_with_long_names_two_series_and_ten_warnings(
         assert page.evaluate(OVERFLOWING) == []
 
 
-@pytest.mark.slow
 def test_the_image_is_as_large_as_the_window_allows(chrome: "Browser", server: Server, done: str) -> None:
     for width, height in ((1280, 800), (2560, 1440)):
         with open_tab(chrome, server.url, viewport={"width": width, "height": height}) as tab:
@@ -214,7 +212,6 @@ def test_the_image_is_as_large_as_the_window_allows(chrome: "Browser", server: S
             assert chart["y"] + chart["height"] <= height
 
 
-@pytest.mark.slow
 def test_two_scans_stand_side_by_side_and_scroll_together(tab: Tab, server: Server, done: str) -> None:
     mask = download(server, f"{done}/view/lesions.nii.gz")
     with server.client() as client:
