@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -39,9 +40,23 @@ def orthanc(start_orthanc: Callable[..., OrthancServer]) -> OrthancServer:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
+def run_server() -> Iterator[Callable[[BaseServer], None]]:
+    """Let a server answer in a thread; it is stopped after the test."""
+    servers: list[BaseServer] = []
+
+    def run(server: BaseServer) -> None:
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    yield run
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def serve(run_server: Callable[[BaseServer], None]) -> Callable[..., str]:
     """Serve what a function of path and query returns: status, and JSON or bytes; return the URL."""
-    servers: list[ThreadingHTTPServer] = []
 
     def start(answer: Callable[[str, dict[str, str]], tuple[int, Any]], certificate: Path | None = None) -> str:
         class Handler(BaseHTTPRequestHandler):
@@ -63,19 +78,16 @@ def serve() -> Iterator[Callable[..., str]]:
             def handle_error(self, *_: object) -> None:
                 pass  # a client that does not trust the certificate closes the connection
 
-        servers.append(Server(("127.0.0.1", 0), Handler))
+        server = Server(("127.0.0.1", 0), Handler)
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
-            servers[-1].socket = context.wrap_socket(servers[-1].socket, server_side=True)
-        threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        run_server(server)
         scheme, name = ("https", "localhost") if certificate else ("http", "127.0.0.1")
-        return f"{scheme}://{name}:{servers[-1].server_address[1]}"
+        return f"{scheme}://{name}:{server.server_address[1]}"
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 @pytest.fixture

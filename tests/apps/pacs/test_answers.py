@@ -4,7 +4,6 @@ import gzip
 import itertools
 import json
 import socketserver
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
@@ -33,9 +32,8 @@ SendBytes = Callable[[Callable[[str], Iterable[bytes]]], str]
 
 
 @pytest.fixture
-def send_bytes() -> Iterator[SendBytes]:
+def send_bytes(run_server: Callable[[socketserver.BaseServer], None]) -> SendBytes:
     """Serve the bytes that a function of the request's first line yields, until the client has enough."""
-    servers: list[socketserver.ThreadingTCPServer] = []
 
     def start(answer: Callable[[str], Iterable[bytes]]) -> str:
         class Handler(socketserver.StreamRequestHandler):
@@ -50,14 +48,10 @@ def send_bytes() -> Iterator[SendBytes]:
 
         server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        run_server(server)
         return f"http://127.0.0.1:{server.server_address[1]}"
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 @pytest.fixture
