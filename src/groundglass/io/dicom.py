@@ -350,13 +350,10 @@ def _data_with_numbers(header: Dataset) -> Iterator[Dataset]:
 
 
 def _rescale_notes(slices: Sequence[DicomSlice]) -> list[str]:
-    unstated = sum(not dicom_slice.states_rescale for dicom_slice in slices)
-    if not unstated:
-        return []
-    if unstated < len(slices):  # the others' is taken
+    if any(dicom_slice.states_rescale for dicom_slice in slices):  # the others take theirs
         return []
     if all(dicom_slice.slope == 1 and dicom_slice.intercept == 0 for dicom_slice in slices):
         return ["no rescale to HU is stated: the values are taken as they are stored"]
     return [
-        f"{unstated} of {len(slices)} images state no full rescale to HU: a slope of 1 or an offset of 0 is assumed"
+        f"{len(slices)} of {len(slices)} images state no full rescale to HU: a slope of 1 or an offset of 0 is assumed"
     ]

@@ -29,7 +29,8 @@ LOSSES = {DAMAGED_FILE: "damaged file"} | {kind: kind for kind in _LOST_AS_CALLE
 _INFLATED_AT_ONCE = 1 << 20  # bytes that are unpacked at once to count them
 _LAST_GROUP = 0x28  # that may follow the first element of a file without a preamble
 _VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UC UI UL UN UR US UT".split())
-_ARCHIVES = (b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c", b"Rar!")  # first bytes of ZIP, 7z and RAR
+SEVEN_ZIP, RAR = b"7z\xbc\xaf\x27\x1c", b"Rar!"  # first bytes
+_ARCHIVES = (b"PK\x03\x04", SEVEN_ZIP, RAR)
 _POINTERS = (b"version https://git-lfs.github.com/", b"/annex/objects/")
 
 

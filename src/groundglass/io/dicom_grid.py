@@ -184,7 +184,7 @@ def _pixel_spacing(name: str, slices: Sequence[DicomSlice]) -> tuple[tuple[float
     """
     stated = [dicom_slice.spacing_mm for dicom_slice in slices if dicom_slice.spacing_mm is not None]
     if not stated:
-        found = text_value(slices[0].header, "PixelSpacing") if "PixelSpacing" in slices[0].header else ""
+        found = text_value(slices[0].header, "PixelSpacing")
         raise FormatError(
             f"{name} states {f'the pixel spacing {found[:40]}' if found else 'no pixel spacing'}, expected two numbers "
             "above 0, the distance of rows and of columns in mm: export it again"

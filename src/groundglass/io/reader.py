@@ -12,7 +12,7 @@ from pathlib import Path
 
 from groundglass.errors import FormatError
 from groundglass.io.dicom import read_dicom
-from groundglass.io.dicom_files import DEAD_LINK, begins_with_elements, is_dead_link, list_losses
+from groundglass.io.dicom_files import DEAD_LINK, RAR, SEVEN_ZIP, begins_with_elements, is_dead_link, list_losses
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.dicom_series import NoDicomError
 from groundglass.io.image_slices import natural_order, read_image_slices
@@ -54,8 +54,8 @@ _SIGNATURES = (
     (4, b"jP  \r\n", "a JPEG 2000 picture"),
     (4, b"ftyphei", "a HEIC picture"),
     (257, b"ustar", f"a tar {_ARCHIVE}"),
-    (0, b"7z\xbc\xaf\x27\x1c", f"a 7z {_ARCHIVE}"),
-    (0, b"Rar!", f"a RAR {_ARCHIVE}"),
+    (0, SEVEN_ZIP, f"a 7z {_ARCHIVE}"),
+    (0, RAR, f"a RAR {_ARCHIVE}"),
     (0, b"BZh", f"a bzip2 {_ARCHIVE}"),
     (0, b"\xfd7zXZ\0", f"an xz {_ARCHIVE}"),
     (0, b"\x28\xb5\x2f\xfd", f"a Zstandard {_ARCHIVE}"),

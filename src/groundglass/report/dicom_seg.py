@@ -22,6 +22,7 @@ from groundglass.io.dicom_completion import complete_series, derived_uid
 from groundglass.io.dicom_header import shallow_copy, silence_pydicom
 from groundglass.report.dicom_references import refer_to_origins, refer_to_series
 from groundglass.report.findings import Findings
+from groundglass.report.solid_view import LESION_COLOURS
 from groundglass.scan.scan import DicomSeries
 
 SEGMENT_TYPES = {
@@ -32,8 +33,8 @@ SEGMENT_TYPES = {
 }
 _COLOURS = {
     "lesion": (255, 110, 30),
-    "ground-glass": (255, 122, 48),
-    "consolidation": (232, 62, 86),
+    "ground-glass": LESION_COLOURS[0],
+    "consolidation": LESION_COLOURS[1],
     "effusion": (90, 110, 230),
 }
 SERIES_NUMBER = 9000  # far above the series numbers of scanners
