@@ -273,7 +273,7 @@ def _certain_pixels(located: Sequence[_Seen]) -> int:
 
 
 def _check_polarity(look: Callable[..., list[_Seen]], slices: _Slices, located: Sequence[_Seen]) -> None:
-    """Refuse grey levels that are bright where CT is dark: their negative shows lungs better, in most of some parts.
+    """Refuse grey levels that are bright where CT is dark: in most parts looked at, the negative shows lungs better.
 
     Raises:
         IntensityError: They are.
