@@ -166,8 +166,8 @@ def test_a_mirrored_prediction_is_the_mean_of_the_slice_and_its_mirror_image() -
             return logits
 
     card = segmenter()[0].card
-    ((_, _, plain, _),) = Segmenter(card, Sides()).slice_predictions(hu, boxes)
-    ((_, _, mean, _),) = Segmenter(card.model_copy(update={"mirrored": True}), Sides()).slice_predictions(hu, boxes)
-    assert plain[0].mean() == pytest.approx(0.5)
-    assert plain[0].max() == pytest.approx(1)
-    assert mean == pytest.approx(0.5)
+    (plain,) = Segmenter(card, Sides()).slice_predictions(hu, boxes)
+    (mean,) = Segmenter(card.model_copy(update={"mirrored": True}), Sides()).slice_predictions(hu, boxes)
+    assert plain.network_probability[0].mean() == pytest.approx(0.5)
+    assert plain.network_probability[0].max() == pytest.approx(1)
+    assert mean.network_probability == pytest.approx(0.5)

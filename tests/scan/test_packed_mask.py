@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groundglass.scan.packed_mask import PackedMask, voxels_per_slice
+from groundglass.scan.packed_mask import PackedMask, shared_voxels_per_slice, voxels_per_slice
 
 RNG = np.random.default_rng(0)
 MASK = RNG.random((5, 13, 21)) < 0.3
@@ -26,6 +26,18 @@ def test_packing_is_lossless_for_every_access(volume: NDArray[np.bool_] | NDArra
         assert packed[z].dtype == volume.dtype
         assert np.array_equal(packed[z], volume[z])
         assert np.array_equal(packed[z, 2:9, 5:20], volume[z, 2:9, 5:20])
+
+
+def test_shared_voxels_are_counted_slice_by_slice() -> None:
+    few = MASK & (RNG.random(MASK.shape) < 0.1)
+    few[3] = False
+    expected = np.count_nonzero(few & MASK[::-1], axis=(1, 2))
+    assert expected.any()
+    assert not expected[3]
+    for one, other in ((few, MASK[::-1]), (MASK[::-1], few)):
+        assert np.array_equal(shared_voxels_per_slice(one, other), expected)
+        packed = PackedMask.from_slices(one), PackedMask.from_slices(other)
+        assert np.array_equal(shared_voxels_per_slice(*packed), expected)
 
 
 def test_a_packed_mask_needs_an_eighth_of_the_bytes_and_shares_no_array() -> None:

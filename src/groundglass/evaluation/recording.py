@@ -44,6 +44,6 @@ class PredictionRecorder:
             self.crops[z] = Confusion.count(prediction.network_probability[0] >= self._card.threshold, truth_on_grid)
         in_box = slice(box.top, box.bottom), slice(box.left, box.right)
         if self._counted[z]:
-            self._histogram.add(prediction.probability[0], truth[in_box])
+            self._histogram.add(prediction.lesion_probability, truth[in_box])
         if self.class_map is not None:
             self.class_map[z][in_box] = 1 + prediction.probability[1:].argmax(0)

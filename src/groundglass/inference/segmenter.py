@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -19,25 +21,42 @@ from groundglass.scan.packed_mask import PackedMask, pack_slice
 BATCH = 4
 
 
-class SlicePrediction(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class SlicePrediction:
     """Prediction of the network for a slice.
 
     Attributes:
         z: Index of the slice in the upright axial view, from 0 at the feet.
         letterbox: The field of view, and how it lies on the network's own grid.
         network_probability: (classes, height, width) on the network's own grid; the first map is lesion.
-        probability: (classes, box height, box width) the same on the slice's own pixels.
     """
 
     z: int
     letterbox: Letterbox
     network_probability: NDArray[np.float32]
-    probability: NDArray[np.float32]
 
     @property
     def box(self) -> Box:
         """Part of the slice that the network saw."""
         return self.letterbox.box
+
+    @cached_property
+    def probability(self) -> NDArray[np.float32]:
+        """(classes, box height, box width) the same on the slice's own pixels."""
+        return np.stack([self.lesion_probability, *map(self.letterbox.invert, self.network_probability[1:])])
+
+    @cached_property
+    def lesion_probability(self) -> NDArray[np.float32]:
+        """(box height, box width) the probability of lesion on the slice's own pixels."""
+        return self.letterbox.invert(self.network_probability[0])
+
+    def class_numbers(self, threshold: float) -> NDArray[np.uint8]:
+        """Return (box height, box width): 0 without lesion; otherwise 1, or the number of the most probable class."""
+        found = self.lesion_probability >= threshold
+        numbers = found.astype(np.uint8)
+        if len(self.network_probability) > 1 and found.any():
+            numbers[found] = 1 + self.probability[1:, found].argmax(0)
+        return numbers
 
 
 class SliceInput(NamedTuple):
@@ -123,8 +142,7 @@ class Segmenter:
         """
         inputs = self.inputs(lung_field)
         for item, probability in zip(inputs, self.network_probabilities(hu, inputs), strict=True):
-            on_slice = np.stack([item.letterbox.invert(plane) for plane in probability])
-            yield SlicePrediction(item.z, item.letterbox, probability, on_slice)
+            yield SlicePrediction(item.z, item.letterbox, probability)
 
     def class_map(
         self,
@@ -150,11 +168,8 @@ class Segmenter:
         total = sum(box is not None for box in lung_field.boxes)
         for done, prediction in enumerate(self.slice_predictions(hu, lung_field), start=1):
             on_prediction(prediction)
-            box, probability = prediction.box, prediction.probability
-            plane = empty.copy()
-            most_probable = 1 + probability[1:].argmax(0) if len(probability) > 1 else 1
-            is_lesion = probability[0] >= self.card.threshold
-            plane[box.top : box.bottom, box.left : box.right] = is_lesion * most_probable
+            box, plane = prediction.box, empty.copy()
+            plane[box.top : box.bottom, box.left : box.right] = prediction.class_numbers(self.card.threshold)
             classes[prediction.z] = pack_slice(plane)
             if done % BATCH == 0 or done == total:
                 progress(done, total)

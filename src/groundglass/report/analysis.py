@@ -105,9 +105,9 @@ class Analysis:
         if self.predictions is None:
             raise ConfigError("the probability was not kept: segment the scan with keep_probability=True")
         axial = np.zeros(self.segmented.hu.shape, dtype=np.float32)
-        for z, letterbox, _, probability in self.predictions:
-            box = letterbox.box
-            axial[z, box.top : box.bottom, box.left : box.right] = probability[0]
+        for prediction in self.predictions:
+            box = prediction.box
+            axial[prediction.z, box.top : box.bottom, box.left : box.right] = prediction.lesion_probability
         return ProbabilityMap(*in_given_order(self.segmented.view.from_axial(axial), self.scan), self.scan)
 
     def save(self, folder: str | os.PathLike[str], lungs: bool = False, probability: bool = False) -> list[Path]:

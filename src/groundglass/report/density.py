@@ -136,6 +136,8 @@ def measure_density(segmented: SegmentedScan) -> Density:
     bins = (stop - start) // width
     counts, sums = np.zeros((3, bins), dtype=np.int64), np.zeros(2)
     for hu, lung, lesion in zip(segmented.hu, segmented.lung_field.mask, segmented.lesions, strict=True):
+        if not (lung.any() or lesion.any()):
+            continue
         for i, mask in enumerate((lung & ~lesion, lesion, lesion & lung)):
             values = hu[mask]
             indices = np.clip((values - start) // width, 0, bins - 1).astype(np.int64)

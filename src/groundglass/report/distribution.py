@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from groundglass.inference.pipeline import SegmentedScan
-from groundglass.scan.packed_mask import MaskSlices, voxels_per_slice
+from groundglass.scan.packed_mask import MaskSlices, shared_voxels_per_slice, voxels_per_slice
 from groundglass.strict_model import StrictModel
 
 THIRDS: tuple[Literal["lower"], Literal["middle"], Literal["upper"]] = ("lower", "middle", "upper")
@@ -63,7 +63,7 @@ def measure_zones(segmented: SegmentedScan) -> tuple[Zone, ...]:
     found = []
     for side, lung in (("right", segmented.lung_field.right), ("left", segmented.lung_field.left)):
         per_slice, ends = voxels_per_slice(lung), ends_of_thirds(lung)
-        lesion_per_slice = np.array([np.count_nonzero(a & b) for a, b in zip(lung, segmented.lesions, strict=True)])
+        lesion_per_slice = shared_voxels_per_slice(segmented.lesions, lung)
         if ends is None:
             continue
         for index in reversed(range(3)):

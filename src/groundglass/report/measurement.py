@@ -21,7 +21,7 @@ from groundglass.report.lesion_list import Unknowns, measure_lesions
 from groundglass.report.plausibility import check_plausibility
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import Intensity
-from groundglass.scan.packed_mask import MaskSlices, voxels_per_slice
+from groundglass.scan.packed_mask import MaskSlices, shared_voxels_per_slice, voxels_per_slice
 from groundglass.scan.scan import ImageStack, Scan
 from groundglass.unknown import Unknown, known, resolve
 
@@ -61,8 +61,10 @@ def measure(
     lungs, lesions = segmented.lung_field, segmented.lesions
     lesion_voxels = voxels_per_slice(lesions)
     has_lesion, total = lesion_voxels > 0, int(lesion_voxels.sum())
-    in_lung, density = _overlap(lesions, lungs.mask), measure_density(segmented)
-    on_right, on_left = _overlap(lesions, lungs.right), _overlap(lesions, lungs.left)
+    density = measure_density(segmented)
+    in_lung, on_right, on_left = (
+        int(shared_voxels_per_slice(lesions, lung).sum()) for lung in (lungs.mask, lungs.right, lungs.left)
+    )
     both = _burden(total, in_lung, lungs.mask, scan, "lung")
     lesion_count, largest = measure_lesions(segmented, _unknowns_of_lesions(segmented))
     tree = {
@@ -172,11 +174,6 @@ def _zones(segmented: SegmentedScan) -> tuple[Zone, ...] | Unknown:
     return measure_zones(segmented)
 
 
-def _overlap(one: MaskSlices, other: MaskSlices) -> int:
-    """Count the voxels that two masks share."""
-    return sum(int(np.count_nonzero(a & b)) for a, b in zip(one, other, strict=True))
-
-
 def _burden_of_side(
     lesion_voxels: int, lung: MaskSlices, segmented: SegmentedScan, name: str
 ) -> dict[str, float | Unknown]:
@@ -215,7 +212,8 @@ def _classes(segmented: SegmentedScan, names: Sequence[str]) -> list[dict[str, A
     """Return the fields of a `ClassBurden` for each class of lesions."""
     voxels, lung = np.zeros(len(names) + 1, dtype=np.int64), int(voxels_per_slice(segmented.lung_field.mask).sum())
     in_lung, voxel_ml = voxels.copy(), segmented.scan.geometry.voxel_ml
-    for plane, inside in zip(segmented.class_map, segmented.lung_field.mask, strict=True):
+    for z in np.flatnonzero(voxels_per_slice(segmented.class_map)):
+        plane, inside = segmented.class_map[z], segmented.lung_field.mask[z]
         voxels += np.bincount(plane.ravel(), minlength=len(voxels))[: len(voxels)]
         in_lung += np.bincount(plane[inside], minlength=len(voxels))[: len(voxels)]
     no_spacing, no_lung = _no_spacing(segmented.scan), "no lung was found in the scan"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -36,6 +37,10 @@ class PackedSlice(NamedTuple):
             for digit, packed in enumerate(self.bits):
                 inside |= np.unpackbits(packed, count=inside.size).reshape(inside.shape) << digit
         return plane.view(self.dtype)
+
+    def count(self) -> int:
+        """Return the number of pixels that are not 0."""
+        return int(np.bitwise_count(reduce(np.bitwise_or, self.bits)).sum(dtype=np.int64)) if self.bits else 0
 
 
 def pack_slice(plane: NDArray[Any]) -> PackedSlice:
@@ -97,7 +102,17 @@ MaskSlices: TypeAlias = Voxels | PackedMask
 
 def voxels_per_slice(mask: MaskSlices) -> NDArray[np.int64]:
     """Return (z,) the number of non-zero voxels of each slice."""
+    if isinstance(mask, PackedMask):
+        return np.array([packed.count() for packed in mask.slices], dtype=np.int64)
     return np.array([np.count_nonzero(plane) for plane in mask], dtype=np.int64)
+
+
+def shared_voxels_per_slice(one: MaskSlices, other: MaskSlices) -> NDArray[np.int64]:
+    """Return (z,) the number of voxels of each slice that are in both masks of bool; fastest if `one` has few."""
+    shared = np.zeros(len(one), dtype=np.int64)
+    for z in np.flatnonzero(voxels_per_slice(one)):
+        shared[z] = np.count_nonzero(one[z] & other[z])
+    return shared
 
 
 def bounding_box(mask: NDArray[Any]) -> BoundingBox | None:
