@@ -117,6 +117,8 @@ class RunConfig(StrictModel):
             raise ValueError("teachers.weight needs loss.cross_entropy above 0: a Tversky loss rounds soft targets")
         if self.baseline and self.lung_map:
             raise ValueError(f"{self.baseline} learns no lungs: leave out lung_map")
+        if self.augment.deflation and not self.lung_map:
+            raise ValueError("augment.deflation needs lung_map = true: it changes the lungs alone")
         if self.baseline and self.network != NetworkConfig(self.network.widths):
             raise ValueError(f"{self.baseline} has no switches: leave only widths in [network]")
         _ = self.network_config  # raises ValueError if no such network can be built
@@ -184,7 +186,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
