@@ -1,5 +1,7 @@
 """Dice and average precision of finished runs on each scan that they hold out, on the network's own grid.
 
+The last epoch of each run is scored, since a model that is trained on all scans has no validation part to choose one.
+
     python bench/held_out.py PREPARED RUN...                 # each run by itself
     python bench/held_out.py PREPARED RUN... --mirrored      # mean prediction of each slice and its mirror image
     python bench/held_out.py PREPARED RUN... --together      # mean of the predictions of runs trained on one split
@@ -87,7 +89,7 @@ def _scores(runs: Sequence[Path], slices: Slices, mirrored: bool = False) -> Sco
 
 
 def _probability(run: Path, slices: Slices, mirrored: bool) -> NDArray[np.float32]:
-    module, card = open_run(run, run.name)
+    module, card = open_run(run, run.name, last_epoch=True)
     batches = plain_batches(slices, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm)
     return np.concatenate([lesion_probability(module, image, mirrored) for image, _ in batches])
 
@@ -99,7 +101,7 @@ def _print_places(runs: Sequence[Path], slices: Slices, manifest: Manifest, mirr
     print("|---" * (4 + len(PLACES)) + "|")
     for run in runs:
         split = Split.model_validate_json((run / "split.json").read_bytes())
-        threshold = open_run(run, run.name)[1].threshold
+        threshold = open_run(run, run.name, last_epoch=True)[1].threshold
         held_out = slices.where(resolve_split(split, slices).test & (slices.source != "slices"))
         for case in (entry for entry in manifest.cases if entry.name in set(held_out.case.tolist())):
             scan = held_out.where(held_out.case == case.name)

@@ -41,6 +41,7 @@ from groundglass.training.quantize import LARGEST_DICE_LOSS, quantize
 from groundglass.training.run import THRESHOLDS, score, train
 from groundglass.training.study.leakage import estimate_leakage, leakage_table
 from helpers.fake_engine import RecordingEngine
+from helpers.kills import kill_at_random_moments, run_whole, visible
 from helpers.medseg_phantoms import write_phantoms
 from helpers.tiny_training import nan_loss
 
@@ -329,7 +330,7 @@ def test_the_threshold_of_folds_has_the_best_mean_dice_over_held_out_scans(
     swapped = SPLIT.model_copy(update={"validation": SPLIT.test, "test": SPLIT.validation})
     (other / "split.json").write_text(swapped.model_dump_json())
     chosen = calibrate_on_folds([run, other], prepared)
-    module, card = open_run(run, "tiny")
+    module, card = open_run(run, "tiny", last_epoch=True)
     _, slices = read_prepared(prepared)
 
     def dice(name: str, at: float) -> float:
@@ -353,6 +354,20 @@ def test_an_unfinished_run_is_not_exported(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a finished run"):
         export(tmp_path, "x", tmp_path / "models")
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_killed_export_leaves_the_earlier_model(run: Path, copied: Path) -> None:
+    command = ("export", run, "--name", "tiny", "-o", copied.parent)
+    before = visible(copied.parent)
+    for _ in kill_at_random_moments(run_whole("export", run, "-o", run.parent / "undisturbed"), 3, *command):
+        assert set(visible(copied.parent)) == set(before)
+        open_model(copied)  # weights and card belong together
+    run_whole(*command)
+    assert set(visible(copied.parent)) == set(before)
+    assert visible(copied.parent)["tiny.json"] != before["tiny.json"]  # it was checked on other slices
+    open_model(copied)
 
 
 @pytest.mark.slow

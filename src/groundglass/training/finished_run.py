@@ -37,13 +37,17 @@ TERMS = {  # {source: dataset and licence}
 }
 
 
-def open_run(run: Path, name: str, threshold: float | None = None) -> tuple[LesionModule, ModelCard]:
+def open_run(
+    run: Path, name: str | None = None, threshold: float | None = None, last_epoch: bool = False
+) -> tuple[LesionModule, ModelCard]:
     """Open a finished run.
 
     Args:
         run: The run folder.
-        name: Name for the model card.
+        name: Name for the model card; None for that of the configuration.
         threshold: Probability from which a pixel counts as lesion; None takes the one chosen on the validation part.
+        last_epoch: Take the network of the last epoch instead of the run's result, which is that of the best
+            validation Dice where there is a validation part.
 
     Returns:
         The network in evaluation mode, and its card, whose sha256 is that of the checkpoint.
@@ -61,7 +65,7 @@ def open_run(run: Path, name: str, threshold: float | None = None) -> tuple[Lesi
         ) from error
     except ConfigError as error:
         raise ModelError(str(error)) from error
-    except ValueError as error:  # of pydantic and json
+    except (ValueError, RecursionError) as error:  # of pydantic and json
         raise ModelError(f"{run} is damaged or of an older version: train it again") from error
     provenance = read_provenance(run)
     recorded = provenance.trained_on if provenance else None
@@ -71,9 +75,9 @@ def open_run(run: Path, name: str, threshold: float | None = None) -> tuple[Lesi
     size, view = config.field.size, config.field.view
     assert size is not None, "with_prepared_settings has set the size"
     assert view is not None, "with_prepared_settings has set the field of view"
-    checkpoint = run / result["checkpoint"]
+    checkpoint = run / ("last.ckpt" if last_epoch else result["checkpoint"])
     card = ModelCard(
-        name=name,
+        name=name or config.name,
         sha256=sha256_of(checkpoint),
         network=asdict(config.network_config),
         window_hu=config.field.window_hu,

@@ -79,6 +79,7 @@ class FoldCalibration:
 def calibrate_on_folds(folds: Sequence[Path], prepared: Path, mirrored: bool = False) -> FoldCalibration:
     """Choose the threshold for a model that was trained on all scans, and its interval, from folds of its recipe.
 
+    Such a model has no validation part that could choose an epoch, so the folds' last epochs stand for it.
     Each held-out scan has the same weight; pooled pixels would favour the scan with the most lesion. Single pictures
     count only if the folds hold out no scan: many pictures of much disease would outvote few scans.
 
@@ -98,7 +99,7 @@ def calibrate_on_folds(folds: Sequence[Path], prepared: Path, mirrored: bool = F
     scans: dict[str, HeldOutScan] = {}
     exposure = TrainedOn()
     for fold in folds:
-        module, card = open_run(fold, fold.name)
+        module, card = open_run(fold, fold.name, last_epoch=True)
         split = Split.model_validate_json((fold / "split.json").read_bytes())
         parts = resolve_split(split, slices)
         exposure |= training_exposure(split.test, parts.test, slices, manifest)
