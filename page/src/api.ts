@@ -104,6 +104,9 @@ export interface ViewDescription {
   has_directions: boolean;
   classes: string[];
   description: string | null;
+  /** What was found, to be copied into a report, and how far it can be trusted. */
+  sentence: string;
+  uncertainty: string;
 }
 
 /** A DICOM series of an upload that holds several. */

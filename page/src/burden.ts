@@ -5,7 +5,8 @@ import { classColours, css } from "./colours";
 import { h } from "./dom";
 import { rounded, sentence, unknownBurden } from "./format";
 
-export function burdenPanel(findings: Findings): HTMLElement {
+/** @param uncertainty How far the numbers can be trusted, in words. */
+export function burdenPanel(findings: Findings, uncertainty: string): HTMLElement {
   const share = findings.lesion_share_of_lung_percent;
   const volume = findings.lesion_volume_ml;
   const shareUnit = findings.input.kind === "pictures" ? "% of the lung’s area" : "% of the lung";
@@ -20,6 +21,7 @@ export function burdenPanel(findings: Findings): HTMLElement {
       h("span", { class: "figure" }, h("strong", {}, rounded(volume)), " ", volume === null ? "volume" : "ml of lesion", range(findings.lesion_volume_interval_ml, "ml")),
     ),
     extent(findings),
+    uncertainty ? h("p", { class: "note" }, uncertainty) : null,
     lungTable(findings),
     classTable(findings),
     ...unknownBurden(findings).map((reason) => h("p", { class: "note" }, sentence(reason))),
@@ -32,7 +34,7 @@ function range(interval: [number, number] | null, unit: string): HTMLElement | n
 }
 
 function extent({ extent: found }: Findings): HTMLElement | null {
-  return found && h("p", {}, h("strong", {}, found.name), h("span", { class: "detail" }, ` ${found.range} of the lung`));
+  return found && h("p", {}, "Extent: ", h("strong", {}, found.name), h("span", { class: "detail" }, ` (${found.range} of the lung)`));
 }
 
 /** The lesions by class, for a model that has classes. */

@@ -1,12 +1,12 @@
-/** Colours of the classes of lesions, as in the preview and the DICOM Segmentation, and of the lungs. */
+/** Colours of the classes of lesions and of the lungs, those of src/groundglass/report/colours.py. */
 
 export type Rgb = readonly [number, number, number];
 
 const BY_NAME: Record<string, Rgb> = {
-  lesion: [255, 110, 30],
-  "ground-glass": [255, 122, 48],
-  consolidation: [232, 62, 86],
-  effusion: [90, 110, 230],
+  lesion: [255, 150, 50],
+  "ground-glass": [255, 150, 50],
+  consolidation: [230, 25, 85],
+  effusion: [80, 90, 235],
 };
 const OTHERS: Rgb[] = [
   [255, 215, 60],

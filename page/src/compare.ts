@@ -127,9 +127,8 @@ function sidePanel({ viewer, findings }: Side, job: Job, index: number, change: 
     "section",
     { class: "side-scan", "aria-label": `${which} scan` },
     h("h2", {}, `${which}: `, h("a", { href: `#${job.id}` }, job.label)),
-    h("p", { class: "detail" }, [scanned ? date(scanned) : "no date stated", job.summary ?? ""].filter(Boolean).join(" · ")),
+    h("p", { class: "detail" }, `${scanned ? date(scanned) : "no date stated"} · lung ${rounded(findings.lung_volume_ml, 0)} ml`),
     h("div", { class: "scan" }, viewer.element),
-    h("p", { class: "detail" }, `lung ${rounded(findings.lung_volume_ml, 0)} ml`),
   );
 }
 

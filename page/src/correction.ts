@@ -2,7 +2,9 @@
 
 import { Brush, type Stroke } from "./brush";
 import { announce, h } from "./dom";
+import { capital } from "./format";
 import { type Axis, nearestVoxel, type Voxel, voxelMl } from "./grid";
+import { icon } from "./icons";
 import { choice } from "./inputs";
 import { gzip, writeMask } from "./nifti";
 import type { Pane } from "./pane";
@@ -60,10 +62,12 @@ export function correction(viewer: Viewer, scene: Scene, hooks: CorrectionHooks)
   const [low, high] = RANGE_HU.map((value, i) =>
     h("input", { type: "number", class: "hu", step: 10, value, "aria-label": i ? "Highest HU to paint" : "Lowest HU to paint" }),
   ) as [HTMLInputElement, HTMLInputElement];
-  const undoButton = h("button", { type: "button", click: () => step("undo"), disabled: true }, "Undo");
-  const redoButton = h("button", { type: "button", click: () => step("redo"), disabled: true }, "Redo");
+  const [undoButton, redoButton] = (["undo", "redo"] as const).map((name) => {
+    const label = capital(name);
+    return h("button", { type: "button", class: "step", title: label, "aria-label": label, click: () => step(name), disabled: true }, icon(name));
+  }) as [HTMLButtonElement, HTMLButtonElement];
   const fillButton = h("button", { type: "button", click: fill, title: "Fill the slices between two that you have drawn" }, "Fill between");
-  const saveButton = h("button", { type: "button", class: "primary", click: () => hooks.save(), disabled: true }, "Save correction");
+  const saveButton = h("button", { type: "button", class: "primary", "aria-label": "Save correction", click: () => hooks.save(), disabled: true }, "Save");
   const changed = h("output", { class: "changed" });
   const classes = scene.classes.length > 1 ? classChoice(scene.classes) : null;
   const bar = h(
@@ -97,7 +101,7 @@ export function correction(viewer: Viewer, scene: Scene, hooks: CorrectionHooks)
   }
 
   function stroke(): Stroke {
-    const value = classes ? Number(classes.querySelector("select")!.value) : 1;
+    const value = classes ? Number(classes.value) : 1;
     const range_hu = useRange.checked ? ([low.valueAsNumber, high.valueAsNumber] as const) : null;
     return { normal, diameter_mm: size.valueAsNumber, erase: mode === "erase", value, range_hu };
   }
@@ -217,8 +221,8 @@ export function correction(viewer: Viewer, scene: Scene, hooks: CorrectionHooks)
   };
 }
 
-function classChoice(classes: readonly string[]): HTMLElement {
+function classChoice(classes: readonly string[]): HTMLSelectElement {
   const options = classes.map((name, i) => h("option", { value: i + 1 }, name));
-  return h("label", {}, "Class", h("select", {}, ...options));
+  return h("select", { "aria-label": "Class that is painted", title: "Class that is painted" }, ...options);
 }
 

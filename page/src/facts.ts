@@ -2,7 +2,7 @@
 
 import { api, type Findings, type Job, type ViewDescription } from "./api";
 import { burdenPanel } from "./burden";
-import { h } from "./dom";
+import { announce, h } from "./dom";
 import { clock, date, errorText, fileLabel, sentence, size } from "./format";
 import { lesionList } from "./lesionlist";
 import { seriesPicker } from "./seriespicker";
@@ -22,8 +22,9 @@ export function facts(job: Job, findings: Findings, view: ViewDescription, hooks
     "div",
     { class: "facts" },
     warnings(findings),
+    burdenPanel(findings, view.uncertainty),
     seriesPicker(job, hooks.created),
-    burdenPanel(findings),
+    sentencePanel(view.sentence),
     lesionList(findings, hooks.go),
     priorPanel(job, hooks.others()),
     aboutScan(findings, view),
@@ -48,6 +49,37 @@ function warnings(findings: Findings): HTMLElement | null {
     h("ul", {}, ...shown),
     folded.length ? h("details", {}, h("summary", {}, `${folded.length} more`), h("ul", {}, ...folded)) : null,
   );
+}
+
+/** A sentence for a report, to be copied. */
+function sentencePanel(words: string): HTMLElement | null {
+  if (!words) return null;
+  const text = h("p", { class: "to-copy" }, words);
+  const button = h("button", { type: "button", click: () => void copy() }, "Copy");
+
+  async function copy(): Promise<void> {
+    getSelection()?.selectAllChildren(text);
+    const copied = await copyText(words);
+    button.textContent = copied ? "Copied" : "Selected";
+    announce(copied ? "The sentence is copied." : "The sentence is selected: copy it by keys.");
+  }
+
+  return h(
+    "section",
+    { class: "panel", "aria-labelledby": "sentence" },
+    h("h2", { id: "sentence" }, "For a report ", button),
+    text,
+  );
+}
+
+/** Copy a text; browsers allow it on secure pages alone: on this machine, or by https. */
+async function copyText(words: string): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(words);
+    return true;
+  } catch {
+    return document.execCommand("copy");
+  }
 }
 
 function aboutScan({ input }: Findings, view: ViewDescription): HTMLElement {

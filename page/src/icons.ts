@@ -11,7 +11,9 @@ const PATHS: Record<string, string[]> = {
   minus: ["M5 12h14"],
   fit: ["M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5", "M9 9h6v6H9z"],
   crosshair: ["M12 3v6M12 15v6M3 12h6M15 12h6"],
-  clear: ["M4 15l9-9 6 6-7 7H8z", "M6 20h14"],
+  clear: ["M3 16L16 3l5 5L8 21z", "M15 15l6 6M21 15l-6 6"],
+  undo: ["M9 6L4 11l5 5", "M4 11h10a5 5 0 0 1 0 10h-3"],
+  redo: ["M15 6l5 5-5 5", "M20 11H10a5 5 0 0 0 0 10h3"],
   full: ["M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5"],
 };
 

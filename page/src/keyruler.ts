@@ -70,7 +70,7 @@ export class KeyRuler {
       return announce("First end set: arrows move the second one, Enter sets it.");
     }
     const { pane, from, at } = state;
-    scene.rulers.push({ plane: pane.name, slice: at[PLANES[pane.name].normal], from, to: at });
+    this.viewer.keepRuler(pane, { plane: pane.name, slice: at[PLANES[pane.name].normal], from, to: at });
     this.leave(`${scene.length(from, at).toFixed(1)} ${scene.unit}`);
   }
 

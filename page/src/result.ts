@@ -8,6 +8,7 @@ import { facts } from "./facts";
 import { errorText } from "./format";
 import { loadScene } from "./images";
 import { profileChart } from "./profile";
+import { storedRulers, storeRulers } from "./rulers";
 import type { WindowHu } from "./scene";
 import type { ScanPanel } from "./scanpanel";
 
@@ -75,6 +76,8 @@ export function result(job: Job, hooks: ResultHooks): Result {
     panel.handleKeyFirst = (event) => editing?.brush.handleKey(event) ?? false;
     panel.correctButton.onclick = () => edit(panel);
     panel.brushBarSlot.replaceChildren();
+    scene.rulers = storedRulers(job.id);
+    panel.viewer.rulersChanged = () => storeRulers(job.id, scene.rulers);
     stage.replaceChildren(panel.element);
     panel.show(scene, findings, view, lungWindow);
     const [largest] = view.lesion_points;

@@ -6,7 +6,7 @@ import { clamp, nearestVoxel, type Voxel } from "./grid";
 import { Pane } from "./pane";
 import { type PlaneName, PLANES, type Projection } from "./planes";
 import { Rendering } from "./rendering";
-import type { Scene, WindowHu } from "./scene";
+import type { Ruler, Scene, WindowHu } from "./scene";
 
 export type Layout = PlaneName | "multiplanar" | "3d";
 
@@ -25,6 +25,8 @@ export class Viewer implements Target {
   moved: () => void = () => {};
   /** Called when the window was changed by dragging. */
   windowChanged: () => void = () => {};
+  /** Called when a distance was measured, or all were removed. */
+  rulersChanged: () => void = () => {};
   /** Called with the layout that a double click asks for. */
   layoutAsked: (layout: Layout) => void = () => {};
   /** Called with the voxel under the pointer and its pane; null where there is none. */
@@ -223,14 +225,23 @@ export class Viewer implements Target {
       return at.map((n, axis) => clamp(n, -0.5, scene.grid.dims[axis]! - 0.5)) as Voxel;
     }) as [Voxel, Voxel];
     const ruler = { plane: pane.name, slice: scene.slice(pane.name), from: ends[0], to: ends[1] };
-    pane.draft = isOver ? null : ruler;
-    if (isOver) scene.rulers.push(ruler);
+    if (isOver) return this.keepRuler(pane, ruler);
+    pane.draft = ruler;
+    this.redraw();
+  }
+
+  /** Keep a distance that was measured in a pane. */
+  keepRuler(pane: Pane, ruler: Ruler): void {
+    pane.draft = null;
+    this.scene?.rulers.push(ruler);
+    this.rulersChanged();
     this.redraw();
   }
 
   removeRulers(): void {
     if (!this.scene) return;
     this.scene.rulers = [];
+    this.rulersChanged();
     this.redraw();
   }
 

@@ -20,9 +20,9 @@ from pydicom.sr.coding import Code
 
 from groundglass.io.dicom_completion import complete_series, derived_uid
 from groundglass.io.dicom_header import shallow_copy, silence_pydicom
+from groundglass.report.colours import CLASSES
 from groundglass.report.dicom_references import refer_to_origins, refer_to_series
 from groundglass.report.findings import Findings
-from groundglass.report.solid_view import LESION_COLOURS
 from groundglass.scan.scan import DicomSeries
 
 SEGMENT_TYPES = {
@@ -30,12 +30,6 @@ SEGMENT_TYPES = {
     "ground-glass": codes.DCM.GroundGlassOpacity,
     "consolidation": Code("9656002", "SCT", "Consolidation"),
     "effusion": Code("60046008", "SCT", "Pleural effusion"),
-}
-_COLOURS = {
-    "lesion": (255, 110, 30),
-    "ground-glass": LESION_COLOURS[0],
-    "consolidation": LESION_COLOURS[1],
-    "effusion": (90, 110, 230),
 }
 SERIES_NUMBER = 9000  # far above the series numbers of scanners
 
@@ -108,7 +102,7 @@ def _segment(number: int, name: str, findings: Findings, uid: Callable[[str], hd
         tracking_id=f"COVID-19 {name}",
         tracking_uid=uid(name),
         anatomic_regions=[codes.SCT.Lung],
-        display_color=hd.color.CIELabColor.from_rgb(*_COLOURS[name]),
+        display_color=hd.color.CIELabColor.from_rgb(*CLASSES[name]),
     )
 
 

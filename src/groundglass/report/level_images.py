@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.report.colours import named_colours
 from groundglass.report.findings import Findings
 from groundglass.report.image_numbers import describe_share, place_image
 from groundglass.report.preview import draw_slice
@@ -41,13 +42,14 @@ def draw_levels(segmented: SegmentedScan, findings: Findings) -> tuple[LevelImag
     shown = np.flatnonzero(lung)
     if not len(shown):
         return ()
+    colours = tuple(named_colours(findings).values())
     drawn = []
     for share in (np.arange(LEVELS) + 0.5) / LEVELS:
         z = int(shown[0] + share * (shown[-1] - shown[0] + 1))
         drawn.append(
             LevelImage(
                 100 * float(share),
-                jpeg_uri(draw_slice(segmented, z, SIDE)),
+                jpeg_uri(draw_slice(segmented, z, SIDE, colours)),
                 f"{place_image(findings, int(segmented.view.slice_numbers[z]))}: "
                 f"{describe_share(int(lesion[z]), int(lung[z]))}",
                 100 * min(1.0, int(lesion[z]) / max(1, int(lung[z]))),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.report.colours import LUNG, Rgb, named_colours
 from groundglass.report.findings import Findings
 from groundglass.report.image_numbers import place_image
-from groundglass.report.solid_view import LESION_COLOURS, Direction, make_solid_model
+from groundglass.report.solid_view import Direction, make_solid_model
+from groundglass.report.thumbnail import Area, mark_areas
 from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.scan.morphology import erode
 from groundglass.scan.packed_mask import voxels_per_slice
@@ -20,7 +24,6 @@ TILE = 360  # width of a tile, and its largest height, in pixels
 COLUMNS, SHOWN = 3, 9
 MIN_VIEW = 240  # height of a 3-D view in pixels, or that of the tiles if it is larger
 GAP, HEADER, FOOTER, VIEW_TITLE = 8, 58, 28, 24
-LUNG_COLOUR = (70, 190, 200)
 PAPER, INK, FAINT = (255, 255, 255), (26, 29, 33), (86, 94, 103)
 ON_SLICE = (235, 238, 240)  # of words on a slice, with a dark rim
 NOTE = "lung window   research use, not a medical device"
@@ -44,23 +47,29 @@ def draw_preview(segmented: SegmentedScan, findings: Findings, with_names: bool 
         with_names: Label the images of a stack by their file names; other slices are labelled by their number.
     """
     scan, chosen = segmented.scan, choose_slices(segmented)
+    colours = tuple(named_colours(findings).values())
     most = int(voxels_per_slice(segmented.lesions).argmax())
-    tiles = [_tile(segmented, z, _name(segmented, findings, z, with_names), is_most=z == most) for z in chosen]
+    tiles = [_tile(segmented, z, _name(segmented, findings, z, with_names), colours, is_most=z == most) for z in chosen]
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
     height = max(tile.height for tile in tiles)
     view_height = max(height, MIN_VIEW)
-    views = [] if isinstance(scan, ImageStack) else _draw_views(segmented, (TILE, view_height))
+    views = [] if isinstance(scan, ImageStack) else _draw_views(segmented, (TILE, view_height), colours)
     width = max(columns * (TILE + GAP) + GAP + (TILE + GAP if views else 0), 560)
     inner = max(rows * (height + GAP), len(views) * (view_height + GAP))
     sheet = Image.new("RGB", (width, HEADER + inner + FOOTER), PAPER)
     _write_header(sheet, findings)
     left = GAP if views else (width - columns * (TILE + GAP) + GAP) // 2
+    placed: list[Area] = []
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
-        sheet.paste(tile, (left + column * (TILE + GAP), HEADER + row * (height + GAP) + (height - tile.height) // 2))
+        at = (left + column * (TILE + GAP), HEADER + row * (height + GAP) + (height - tile.height) // 2)
+        sheet.paste(tile, at)
+        placed.append((*at, at[0] + tile.width, at[1] + tile.height))
     for index, view in enumerate(views):
         sheet.paste(view, (width - TILE - GAP, HEADER + index * (view_height + GAP)))
+    front: list[Area] = [(width - TILE - GAP, HEADER, width - GAP, HEADER + view_height)] if views else []
+    mark_areas(sheet, [placed[chosen.index(most) if most in chosen else len(chosen) // 2], *front])
     return sheet
 
 
@@ -93,18 +102,17 @@ def _write_header(sheet: Image.Image, findings: Findings) -> None:
     title = "   ".join(dict.fromkeys(name for name in names if name))
     draw.text((GAP + 4, 8), _fit(title or "groundglass", width, 18), INK, _font(18))
     draw.text((GAP + 4, 33), _fit(findings.summary, width, 15), FAINT if title else INK, _font(15))
-    classes = [each.name for each in findings.classes] or ["lesion"]
     x, y = GAP + 4, sheet.height - FOOTER + 5
-    for name, colour in (*zip(classes, LESION_COLOURS, strict=False), ("lung", LUNG_COLOUR)):
+    for name, colour in (*named_colours(findings).items(), ("lung", LUNG)):
         draw.rectangle((x, y + 3, x + 11, y + 14), fill=colour)
         draw.text((x + 17, y), name, FAINT, _font(13))
         x += 17 + round(_font(13).getlength(name)) + 16
     draw.text((x, y), NOTE, FAINT, _font(13))
 
 
-def _tile(segmented: SegmentedScan, z: int, label: str, is_most: bool) -> Image.Image:
+def _tile(segmented: SegmentedScan, z: int, label: str, colours: Sequence[Rgb], is_most: bool) -> Image.Image:
     """Draw slice `z` around its lungs, with contours, its label and the patient's sides."""
-    pixels = draw_slice(segmented, z, TILE)
+    pixels = draw_slice(segmented, z, TILE, colours)
     tile = Image.new("RGB", (TILE, pixels.height), (0, 0, 0))
     tile.paste(pixels, ((TILE - pixels.width) // 2, 0))
     draw = ImageDraw.Draw(tile)
@@ -118,13 +126,20 @@ def _tile(segmented: SegmentedScan, z: int, label: str, is_most: bool) -> Image.
         share = f"{percent:.0f} %" if percent >= 1 else "below 1 %"
         _label(draw, (TILE - 6, 4), f"{share} of lung" if lung.any() else "lesion", "ra")
         if is_most:
-            draw.rectangle((0, 0, TILE - 1, tile.height - 1), outline=LESION_COLOURS[0], width=2)
+            draw.rectangle((0, 0, TILE - 1, tile.height - 1), outline=colours[0], width=2)
             _label(draw, (6, tile.height - 6), "most lesion", "ls")
     return tile
 
 
-def draw_slice(segmented: SegmentedScan, z: int, side: int) -> Image.Image:
-    """Draw slice `z` around its lungs with the contours of lungs and lesions; `side` is its longest side in pixels."""
+def draw_slice(segmented: SegmentedScan, z: int, side: int, colours: Sequence[Rgb]) -> Image.Image:
+    """Draw slice `z` around its lungs with the contours of lungs and lesions.
+
+    Args:
+        segmented: The scan with its lungs and lesions.
+        z: The slice of the view.
+        side: Longest side of the picture in pixels.
+        colours: Of the classes of lesions.
+    """
     rows, columns = displayed_region(segmented, z)
     _, dy, dx = segmented.view.geometry.spacing
     height, width = (rows.stop - rows.start) * dy, (columns.stop - columns.start) * dx
@@ -133,14 +148,14 @@ def draw_slice(segmented: SegmentedScan, z: int, side: int) -> Image.Image:
     grey = LUNG_WINDOW.to_grey(segmented.hu[z, rows, columns])
     pixels = np.asarray(Image.fromarray(grey).resize(drawn_size, Image.Resampling.BICUBIC).convert("RGB")).copy()
     classes = segmented.class_map[z, rows, columns]
-    lesions = [(classes == number, LESION_COLOURS[number - 1], 1.0) for number in range(1, int(classes.max()) + 1)]
-    for mask, colour, strength in ((segmented.lung_field.mask[z, rows, columns], LUNG_COLOUR, 0.55), *lesions):
+    lesions = [(classes == number, colour, 1.0) for number, colour in enumerate(colours, start=1)]
+    for mask, colour, strength in ((segmented.lung_field.mask[z, rows, columns], LUNG, 0.55), *lesions):
         line = draw_outline(mask, drawn_size)[..., None] * strength
         pixels = (pixels * (1 - line) + np.array(colour) * line).astype(np.uint8)
     return Image.fromarray(pixels)
 
 
-def _draw_views(segmented: SegmentedScan, size: tuple[int, int]) -> list[Image.Image]:
+def _draw_views(segmented: SegmentedScan, size: tuple[int, int], colours: Sequence[Rgb]) -> list[Image.Image]:
     """Draw lungs and lesions from three sides; nothing where it is not known how the patient lies."""
     geometry = segmented.view.geometry
     model = make_solid_model(segmented) if geometry.in_mm and geometry.has_directions else None
@@ -149,7 +164,7 @@ def _draw_views(segmented: SegmentedScan, size: tuple[int, int]) -> list[Image.I
     views = []
     for direction, (name, left, right) in VIEWS.items():
         view = Image.new("RGB", size, PAPER)
-        view.paste(model.draw(direction, (size[0], size[1] - VIEW_TITLE)), (0, VIEW_TITLE))
+        view.paste(model.draw(direction, (size[0], size[1] - VIEW_TITLE), colours), (0, VIEW_TITLE))
         draw = ImageDraw.Draw(view)
         draw.text((TILE // 2, 4), name, INK, _font(14), anchor="ma")
         draw.text((6, view.height // 2), left, INK, _font(18), anchor="lm")

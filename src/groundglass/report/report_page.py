@@ -10,11 +10,12 @@ from PIL import Image
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.charts import Chart
+from groundglass.report.colours import Rgb, named_colours
 from groundglass.report.extent import SOURCE
 from groundglass.report.findings import Findings
 from groundglass.report.html import format_number, render
 from groundglass.report.image_numbers import place_image
-from groundglass.report.sentence import ml_digits, report_sentence
+from groundglass.report.sentence import ml_digits, report_sentence, state_uncertainty
 from groundglass.report.viewer import draw_viewer_slices, jpeg_uri
 
 
@@ -39,12 +40,13 @@ def render_report(segmented: SegmentedScan, findings: Findings, montage: Image.I
         sentence=report_sentence(findings),
         findings=findings,
         headline=_headline(findings),
-        uncertainty=_uncertainty(findings, card),
+        uncertainty=state_uncertainty(findings, card),
         extent_source=SOURCE,
         burdens=_burdens(findings),
         bands=_bands(findings),
         density=_density(findings),
         slices=slices,
+        keys={name: _key(colour) for name, colour in named_colours(findings).items()},
         sides_known=segmented.view.geometry.has_directions,
         left_out=len(segmented.lung_field.boxes) - len(slices),
         montage=jpeg_uri(montage) if montage else None,
@@ -109,21 +111,6 @@ def _headline(findings: Findings) -> list[dict[str, str]]:
     ]
 
 
-def _uncertainty(findings: Findings, card: ModelCard) -> str:
-    """Say how far the numbers can be trusted, by this scan's interval and by the model's scores on its test scans."""
-    sentences = []
-    if findings.lesion_volume_interval_ml or findings.lesion_share_interval_percent:
-        sentences.append("The interval holds what a reader would measure in 80 % of scans, by the model's calibration.")
-    scores = card.scores.get("test", {}).get("pooled", {}).get("whole", {})
-    sensitivity, precision = scores.get("sensitivity"), scores.get("precision")
-    if sensitivity and precision:
-        sentences.append(
-            f"On its test scans the model found {100 * sensitivity:.0f} % of what readers had marked, and marked "
-            f"{sensitivity / precision:.1f} times as much."
-        )
-    return " ".join(sentences)
-
-
 def _burdens(findings: Findings) -> list[list[str]]:
     sides = {"both lungs": findings.both_lungs, "right lung": findings.right_lung, "left lung": findings.left_lung}
     rows = [
@@ -136,9 +123,20 @@ def _burdens(findings: Findings) -> list[list[str]]:
         for name, burden in sides.items()
     ]
     return rows + [
-        [each.name, format_number(each.lesion_share_of_lung_percent), format_number(each.volume_ml), ""]
-        for each in findings.classes
+        [
+            _key(colour) + each.name,
+            format_number(each.lesion_share_of_lung_percent),
+            format_number(each.volume_ml),
+            "",
+        ]
+        for each, colour in zip(findings.classes, named_colours(findings).values(), strict=False)
     ]
+
+
+def _key(colour: Rgb) -> Markup:
+    """Draw a square of a colour, which needs no style sheet."""
+    square = '<svg class="key" viewBox="0 0 8 8" aria-hidden="true"><rect width="8" height="8" fill="rgb{}"/></svg>'
+    return Markup(square).format(colour)
 
 
 def _bands(findings: Findings) -> list[list[str]]:
@@ -186,9 +184,10 @@ def _histogram(findings: Findings) -> Markup:
     for css_class, voxels in (("of-lung", histogram.lung), ("of-lesion", histogram.lesion)):
         total = sum(voxels)
         percent[css_class] = [100 * n / total if total else 0.0 for n in voxels]
-    chart = Chart((histogram.start_hu, stop_hu), max(map(max, percent.values())))
+    chart = Chart((histogram.start_hu, stop_hu), max(max(values[1:-1]) for values in percent.values()))
     for css_class, values in percent.items():
-        chart.line(list(zip(middles, values, strict=True)), css_class)
+        within = list(zip(middles, values, strict=True))[1:-1]  # the bins at the ends hold all that lies beyond them
+        chart.line(within, css_class)
     for hu in range(-1000, stop_hu, 250):
         chart.x_label(hu, str(hu))
     chart.x_title(-450, "HU")

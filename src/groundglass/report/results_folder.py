@@ -18,6 +18,7 @@ from groundglass.report.dicom_results import SEG_FILE, SR_FILE
 from groundglass.report.findings import Findings
 from groundglass.report.report_page import render_report
 from groundglass.report.scan_masks import ProbabilityMap, ScanMask, is_single_picture
+from groundglass.report.thumbnail import save_preview
 from groundglass.scan.scan import ImageStack
 
 # All names that files of a result may have. Those that an earlier result left must not survive beside a new result.
@@ -76,7 +77,7 @@ def write_results(
             (staging / name).write_bytes(content)
         (staging / "findings.json").write_text(findings.to_json() + "\n", encoding="utf-8")
         if preview is not None:
-            preview.save(staging / "preview.png")
+            save_preview(preview, staging / "preview.png")
         (staging / "report.html").write_text(render_report(segmented, findings, preview, card), encoding="utf-8")
         files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
         if not has_earlier_result:

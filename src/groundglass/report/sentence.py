@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from groundglass.inference.model_card import ModelCard
 from groundglass.report.findings import Findings, Interval
 from groundglass.report.image_numbers import name_image
 
@@ -23,6 +24,21 @@ def report_sentence(findings: Findings) -> str:
     parts += _largest(findings)
     corrected = "; the mask was corrected by hand" if findings.corrected_by_hand else ""
     return f"Automated analysis of the {what}{date} {by}: {'; '.join(parts)}{corrected}."
+
+
+def state_uncertainty(findings: Findings, card: ModelCard) -> str:
+    """Say how far the numbers can be trusted, by this scan's interval and by the model's scores on its test scans."""
+    sentences = []
+    if findings.lesion_volume_interval_ml or findings.lesion_share_interval_percent:
+        sentences.append("The interval holds what a reader would measure in 80 % of scans, by the model's calibration.")
+    scores = card.scores.get("test", {}).get("pooled", {}).get("whole", {})
+    sensitivity, precision = scores.get("sensitivity"), scores.get("precision")
+    if sensitivity and precision and not findings.corrected_by_hand:
+        sentences.append(
+            f"On its test scans the model found {100 * sensitivity:.0f} % of what readers had marked, and marked "
+            f"{sensitivity / precision:.1f} times as much."
+        )
+    return " ".join(sentences)
 
 
 def _counted(slices: int) -> str:

@@ -6,7 +6,7 @@ Lesions are opaque and lit from the upper left of the viewer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.report.colours import LUNG, Rgb
 from groundglass.scan.packed_mask import PackedMask, bounding_box
 
 Direction = Literal["front", "back", "left"]
 Floats = NDArray[np.floating]
 
-LESION_COLOURS = ((255, 122, 48), (232, 62, 86), (120, 150, 255))  # of the classes, in their order
-LUNG_COLOUR = (112, 188, 206)
 BACKGROUND = (255, 255, 255)
 VOXELS = 176  # of the grid along the longest side of the lungs
 RIM_CELLS = 3  # empty cells around the lungs
@@ -45,28 +44,29 @@ class SolidModel:
     lung: Floats
     lesions: tuple[Floats, ...]
 
-    def draw(self, direction: Direction, size: tuple[int, int]) -> Image.Image:
+    def draw(self, direction: Direction, size: tuple[int, int], colours: Sequence[Rgb]) -> Image.Image:
         """Draw the model.
 
         Args:
             direction: Where the viewer stands: in front of the patient, behind, or at the left side.
             size: (width, height) of the picture in pixels.
+            colours: Of the classes.
         """
         body = _seen_from(self.lung, direction)
         scale = min(size[0] / max(self.lung.shape[1:]), size[1] / len(self.lung))  # the same from every side
         drawn = (round(body.shape[2] * scale), round(body.shape[1] * scale))
         near, far = _Surface.find(body, drawn), _Surface.find(body[::-1], drawn)
         colour = np.broadcast_to(np.array(BACKGROUND, np.float32), (*near.depth.shape, 3))
-        colour = _blend(colour, LUNG_COLOUR, 0.5 * far.glass, far.light)
+        colour = _blend(colour, LUNG, 0.5 * far.glass, far.light)
         nearest = np.full(near.depth.shape, len(body), np.float32)
-        for lesion, lesion_colour in zip(self.lesions, LESION_COLOURS, strict=False):
+        for lesion, lesion_colour in zip(self.lesions, colours, strict=False):
             surface = _Surface.find(_seen_from(lesion, direction), drawn)
             in_front = surface.cover * (surface.depth < nearest)
             shade = surface.light * (1 - DEPTH_SHADE * surface.depth / len(body))
             colour = _blend(colour, lesion_colour, in_front, shade)
             nearest = np.where(in_front > 0.5, surface.depth, nearest)
         at_the_surface = nearest < near.depth + 3
-        colour = _blend(colour, LUNG_COLOUR, near.glass * (1 - HIDDEN * at_the_surface.astype(np.float32)), near.light)
+        colour = _blend(colour, LUNG, near.glass * (1 - HIDDEN * at_the_surface.astype(np.float32)), near.light)
         sheet = Image.new("RGB", size, BACKGROUND)
         image = Image.fromarray(colour.clip(0, 255).astype(np.uint8))
         sheet.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
@@ -131,7 +131,7 @@ def _normals(body: Floats, first: NDArray[np.intp]) -> Floats:
     return np.asarray(normal / np.maximum(np.linalg.norm(normal, axis=0), 1e-6))
 
 
-def _blend(picture: Floats, colour: tuple[int, int, int], opacity: Floats, light: Floats) -> Floats:
+def _blend(picture: Floats, colour: Rgb, opacity: Floats, light: Floats) -> Floats:
     alpha = np.clip(opacity, 0, 1)[..., None]
     return np.asarray(picture * (1 - alpha) + np.array(colour, np.float32) * light[..., None] * alpha, np.float32)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,15 +15,17 @@ from PIL import Image
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.parallel import map_in_threads
 from groundglass.report.charts import Chart
+from groundglass.report.colours import Rgb, named_colours
 from groundglass.report.findings import Findings
 from groundglass.report.image_numbers import describe_share, place_image
 from groundglass.report.preview import displayed_region, draw_outline
-from groundglass.report.solid_view import LESION_COLOURS
 from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.workers import available_cores
 
 SIDE = 512  # longest side of a drawn slice in pixels
 JPEG_QUALITY = 72
+RIM = 0.4  # opacity of a contour from which it is drawn
+BITS = 4  # of a pixel of the contours
 PNG_LEVEL = 6  # of zlib; the highest one takes seven times as long for a tenth less
 
 
@@ -55,7 +58,7 @@ def _draw_slice(segmented: SegmentedScan, findings: Findings, chart: Chart, z: i
     return {
         "number": number,
         "image": jpeg_uri(grey.resize(size, Image.Resampling.BICUBIC)),
-        "contour": _contour(segmented.lesions[z, rows, columns], size),
+        "contour": _contour(segmented.class_map[z, rows, columns], size, tuple(named_colours(findings).values())),
         "lesion": lesion,
         "words": f"{place_image(findings, number)}: {describe_share(lesion, lung)}",
         "x": f"{chart.x(number + 0.5):.1f}",
@@ -69,12 +72,15 @@ def jpeg_uri(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _contour(lesion: NDArray[np.bool_], size: tuple[int, int]) -> str | None:
-    """Draw the rim of the lesion as a transparent PNG in a data URI; None without lesion."""
-    if not lesion.any():
+def _contour(classes: NDArray[np.uint8], size: tuple[int, int], colours: Sequence[Rgb]) -> str | None:
+    """Draw the rim of each class of lesions as a transparent PNG in a data URI; None without lesion."""
+    if not classes.any():
         return None
-    rim = Image.fromarray((draw_outline(lesion, size) > 0.4).astype(np.uint8), "P")
-    rim.putpalette([0, 0, 0, *LESION_COLOURS[0]])
+    rims = np.zeros(size[::-1], np.uint8)
+    for number in range(1, len(colours) + 1):
+        rims[draw_outline(classes == number, size) > RIM] = number
+    image = Image.fromarray(rims, "P")
+    image.putpalette([0, 0, 0, *(level for colour in colours for level in colour)])
     buffer = io.BytesIO()
-    rim.save(buffer, "PNG", transparency=0, bits=1, compress_level=PNG_LEVEL)
+    image.save(buffer, "PNG", transparency=0, bits=BITS, compress_level=PNG_LEVEL)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -9,6 +9,7 @@ from PIL import Image
 from groundglass.apps.batch.overview import find_outliers, render_overview
 from groundglass.apps.batch.records import ItemRecord, ItemStatus, KeyNumbers
 from groundglass.report.findings import ModelRef
+from groundglass.report.thumbnail import mark_areas, read_thumbnail, save_preview
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,19 @@ def test_the_overview_states_counts_quartiles_failures_and_warnings_and_shows_th
     assert "<i>" not in page
     assert 'href="b%20%3Ci%3E/report.html"' in page
     assert page.index(">b &lt;i&gt;</a>") < page.index(">a</a>")  # most lesion first
+
+
+def test_a_thumbnail_is_the_slice_with_most_lesion_beside_the_view_from_the_front(tmp_path: Path) -> None:
+    preview = Image.new("RGB", (600, 300), "white")
+    preview.paste("red", (20, 30, 120, 130))
+    preview.paste("blue", (400, 10, 500, 130))
+    mark_areas(preview, [(20, 30, 120, 130), (400, 10, 500, 130)])
+    save_preview(preview, tmp_path / "preview.png")
+    thumbnail = read_thumbnail(tmp_path / "preview.png", (100, 100))
+    assert thumbnail.size == (100, 60)
+    assert [thumbnail.getpixel((x, 30)) for x in (20, 80)] == [(255, 0, 0), (0, 0, 255)]
+    Image.new("RGB", (600, 300), "red").save(tmp_path / "preview.png")  # of an earlier version
+    assert read_thumbnail(tmp_path / "preview.png", (100, 100)).size == (100, 50)
 
 
 @pytest.fixture(scope="module")

@@ -73,9 +73,9 @@ def test_strokes_are_saved_where_they_were_drawn(tab: Tab, server: Server, turne
         page.mouse.click(left + x, top + y)
         covered = disc(geometry, *at)
         expected[z] = expected[z] | covered if mode == "add" else expected[z] & ~covered
-    page.click("text=Undo")
+    page.click("[aria-label=Undo]")
     expected[z] ^= disc(geometry, 100, 130) & ~(before[z] > 0)
-    page.click("text=Save correction")
+    page.click("[aria-label='Save correction']")
     page.fill("#scan-label", "corrected by A. B.")
     page.fill("#scan-note", "vessels removed")
     page.click("dialog button.primary")
@@ -143,7 +143,7 @@ def test_a_fast_stroke_has_no_gaps(shown: Tab) -> None:
         round(height * 0.3), round(width * 0.45) : round(width * 0.55)
     ]
     assert (new > 20).mean() > 0.9
-    page.click("text=Undo")
+    page.click("[aria-label=Undo]")
     page.click("text=Leave")
 
 
@@ -183,7 +183,7 @@ def test_a_correction_that_cannot_be_saved_stays_on_the_page(shown: Tab) -> None
     page.keyboard.press(" ")
     full = '{"detail": "the queue is full"}'
     page.route("**/corrections", lambda route: route.fulfill(status=429, body=full, headers={"Retry-After": "9"}))
-    page.click("text=Save correction")
+    page.click("[aria-label='Save correction']")
     page.click("dialog button.primary")
     page.wait_for_selector("text=Not saved. The queue is full.")
     assert page.get_by_role("button", name="Save correction").is_enabled()

@@ -53,7 +53,7 @@ def test_a_scan_is_drawn_scrolled_measured_and_corrected_in_firefox(shown: Firef
     shown.drag((x - 30, y), (x + 30, y))
     assert not shown.evaluate("document.querySelector('.brush-bar .primary').disabled")
     assert "+" in text(shown, ".changed")
-    shown.evaluate("[...document.querySelectorAll('.brush-bar button')].find((b) => b.textContent === 'Undo').click()")
+    shown.evaluate("document.querySelector('[aria-label=Undo]').click()")
     assert shown.evaluate("document.querySelector('.brush-bar .primary').disabled")
     assert shown.errors == []
 

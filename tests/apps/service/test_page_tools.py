@@ -33,6 +33,11 @@ NO_WEBGL = """() => {
 }"""
 
 
+def yellow_pixels(tab: Tab) -> int:
+    """Return how many pixels have the colour of measurements."""
+    return int((np.abs(tab.screenshot() - YELLOW).max(axis=2) < 40).sum())
+
+
 def box_of(tab: Tab) -> tuple[float, float, float, float]:
     box = tab.page.locator(AXIAL).bounding_box()
     assert box is not None
@@ -104,6 +109,20 @@ def test_a_ruler_is_laid_by_keys(shown: Tab, server: Server, done: str) -> None:
     slice_before = shown.slice_shown()
     keys.press("ArrowUp")  # moves through the slices again
     assert shown.slice_shown() != slice_before
+
+
+def test_rulers_are_kept_until_the_tab_is_closed(shown: Tab, done: str) -> None:
+    shown.page.click("label[for=tool-ruler]")
+    x, y, width, height = box_of(shown)
+    before = yellow_pixels(shown)
+    drag(shown, (x + width * 0.4, y + height * 0.4), (x + width * 0.6, y + height * 0.4))
+    shown.page.reload()
+    shown.wait_until_shown(done)
+    assert yellow_pixels(shown) > before + 50
+    shown.page.click("[aria-label='Remove the measurements']")
+    shown.page.reload()
+    shown.wait_until_shown(done)
+    assert yellow_pixels(shown) <= before
 
 
 def test_a_slab_shows_the_greatest_or_least_values(shown: Tab) -> None:
@@ -210,6 +229,31 @@ def test_the_image_is_as_large_as_the_window_allows(chrome: "Browser", server: S
             assert chart is not None
             assert chart["height"] == 92
             assert chart["y"] + chart["height"] <= height
+
+
+def test_the_brush_takes_two_rows_at_1280_by_800(tab: Tab, server: Server, done: str) -> None:
+    view = json.loads(download(server, f"{done}/view/slices.json"))
+    view["classes"] = ["ground-glass", "consolidation"]
+    tab.page.route(f"**/api/jobs/{done}/view/slices.json", answer_with(view))
+    page = tab.open(done)
+    tab.wait_until_shown(done)
+    page.click("text=Correct the mask")
+    page.locator(AXIAL).press(" ")  # shows what was changed
+    row = page.locator("#brush-add + label").bounding_box()
+    bar = page.locator(".brush-bar").bounding_box()
+    assert row is not None
+    assert bar is not None
+    assert bar["height"] < 3 * row["height"]
+
+
+def test_the_sentence_for_a_report_is_copied(shown: Tab, server: Server, done: str) -> None:
+    page = shown.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy", exact=True).click()
+    page.wait_for_selector("text=Copied")
+    words = json.loads(download(server, f"{done}/view/slices.json"))["sentence"]
+    assert words.startswith("Automated analysis of the chest CT")
+    assert page.evaluate("() => navigator.clipboard.readText()") == words
 
 
 def test_two_scans_stand_side_by_side_and_scroll_together(tab: Tab, server: Server, done: str) -> None:

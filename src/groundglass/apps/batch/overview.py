@@ -9,16 +9,16 @@ from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from groundglass.apps.batch.records import ItemRecord, ItemStatus, KeyNumbers
 from groundglass.report.charts import Chart, round_up
 from groundglass.report.extent import NAMES
 from groundglass.report.html import format_number, render
+from groundglass.report.thumbnail import read_thumbnail
 from groundglass.report.viewer import jpeg_uri
 
 MOST_CARDS = 200  # cases that get a thumbnail: outliers, then those with most lesion
-THUMBNAIL = (460, 300)  # largest width and height in pixels
+THUMBNAIL = (560, 300)  # largest width and height in pixels
 BINS = 20
 FEWEST = 8  # cases with a value, without which no case is called an outlier
 FENCE = 1.5  # interquartile ranges beyond the quartiles (Tukey 1977)
@@ -173,8 +173,6 @@ def _card(record: ItemRecord, reasons: Sequence[str], folder: Path) -> dict[str,
 def _thumbnail(preview: Path) -> str | None:
     """Shrink a preview to a JPEG in a data URI; None if there is none that can be read."""
     try:
-        with Image.open(preview) as image:
-            image.thumbnail(THUMBNAIL)
-            return jpeg_uri(image.convert("RGB"))
+        return jpeg_uri(read_thumbnail(preview, THUMBNAIL))
     except (OSError, ValueError, SyntaxError):  # Pillow raises each of these for a damaged file
         return None

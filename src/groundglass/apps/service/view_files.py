@@ -16,6 +16,7 @@ from groundglass.files import write_atomic
 from groundglass.io import nifti
 from groundglass.io.dicom_header import text_value
 from groundglass.report.analysis import Analysis
+from groundglass.report.sentence import report_sentence, state_uncertainty
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import Scan
 from groundglass.strict_model import StrictModel
@@ -34,6 +35,8 @@ class ViewDescription(StrictModel):
         classes: What the values of the lesion mask stand for, from 1.
         description: Description of the DICOM series.
         repeatability: Coefficient of variation of a lesion volume over simulated repeats, of the model that was used.
+        sentence: What was found, to be copied into a report; empty in views of earlier versions.
+        uncertainty: How far the numbers can be trusted; empty where nothing is known, and in views of earlier versions.
     """
 
     file_slice_of_view: tuple[int, ...]
@@ -43,6 +46,8 @@ class ViewDescription(StrictModel):
     classes: tuple[str, ...]
     description: str | None
     repeatability: float | None
+    sentence: str = ""
+    uncertainty: str = ""
 
 
 def write_view(analysis: Analysis, folder: Path) -> None:
@@ -75,6 +80,8 @@ def describe_view(analysis: Analysis) -> ViewDescription:
         classes=tuple(analysis.card.classes[1:]) or ("lesion",),
         description=(text_value(series.headers[0], "SeriesDescription") or None) if series else None,
         repeatability=analysis.card.repeatability,
+        sentence=report_sentence(analysis.findings),
+        uncertainty=state_uncertainty(analysis.findings, analysis.card),
     )
 
 
