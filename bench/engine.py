@@ -80,11 +80,14 @@ def networks(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         print(f"matrix product, {name}: {_matmul_rate(dtype) / 1e9:.0f} GFLOP/s")
     images = np.random.default_rng(0).random((1, 1, arguments.size, arguments.size), dtype=np.float32)
     rows: list[tuple[str, str, float, Run]] = []
+    results: dict[str, Any] = {}
     for name, module in _modules(tuple(arguments.widths)).items():
         path = folder / f"{name}.onnx"
         write_onnx(module, (1, arguments.size, arguments.size), path)
         gflop = _flop(module, images) / 1e9
-        print(f"{name}: {sum(p.numel() for p in module.parameters()) / 1e6:.1f} M parameters, {gflop:.0f} GFLOP")
+        parameters = sum(p.numel() for p in module.parameters())
+        print(f"{name}: {parameters / 1e6:.1f} M parameters, {gflop:.0f} GFLOP")
+        results[name] = {"parameters": parameters, "gflop": gflop, "seconds": {}}
         rows += [(name, engine, gflop, run) for engine, run in _engines(module, path, images).items()]
     times: dict[tuple[str, str], list[float]] = {}
     for turn in range(arguments.rounds + 1):  # the first round warms up
@@ -94,10 +97,9 @@ def networks(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             if turn:
                 times.setdefault((name, engine), []).append(time.perf_counter() - start)
     print("| network | engine | s per slice | GFLOP/s | share of the paper's 0.29 s |\n|---|---|---|---|---|")
-    results: dict[str, Any] = {}
     for name, engine, gflop, _ in rows:
         median = statistics.median(times[name, engine])
-        results.setdefault(name, {})[engine] = median
+        results[name]["seconds"][engine] = median
         print(f"| {name} | {engine} | {median:.3f} | {gflop / median:.0f} | {median / PAPER_SECONDS:.2f} |", flush=True)
     return results
 

@@ -1,7 +1,6 @@
 """Draw the measurements of bench/engine.py.
 
-python bench/engine.py networks --json networks.json && python bench/engine.py growth --json growth.json
-python bench/plots.py networks.json growth.json -o docs
+python bench/plots.py bench/results/networks.json bench/results/growth.json -o docs
 """
 
 from __future__ import annotations
@@ -29,8 +28,9 @@ def main() -> None:
         figure.savefig(arguments.output / f"performance-{name}.svg", metadata={"Date": None})
 
 
-def _draw_networks(results: dict[str, dict[str, float]]) -> Any:
+def _draw_networks(networks: dict[str, dict[str, Any]]) -> Any:
     """Draw the seconds per slice, with a group of bars for each network."""
+    results = {name: row["seconds"] for name, row in networks.items()}
     figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
     engines = list(next(iter(results.values())))
     width = 0.85 / len(engines)
