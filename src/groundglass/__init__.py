@@ -12,6 +12,16 @@ The scan may be a path, a numpy array with its spacing, a nibabel or SimpleITK i
 Names are loaded on first use, so that `import groundglass` is quick and never loads torch.
 """
 
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":  # stated in pyproject.toml alone
+        from importlib.metadata import version
+
+        return version(__name__)
+    return _load(name)

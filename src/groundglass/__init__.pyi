@@ -18,6 +18,8 @@ from .scan.kinds import IntensityKind
 from .scan.phantom import Phantom, chest_phantom
 from .scan.scan import ImageStack, Scan
 
+__version__: str
+
 __all__ = [
     "Analysis",
     "DicomOptions",

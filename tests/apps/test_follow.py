@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import sys
 from dataclasses import replace
@@ -245,6 +246,20 @@ def test_too_few_scans_missing_dates_and_unreadable_scans_are_refused(
     with pytest.raises(FormatError, match=r"scan 2 of 2: .*no such file"):
         follow([scans[0], tmp_path / "none"], tmp_path, grey_band)
     assert not list(tmp_path.glob("*"))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "nested", "text"])
+def test_what_is_no_earlier_follow_up_is_not_waited_for_and_not_removed(
+    kind: str, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "follow.json")
+    else:
+        (tmp_path / "follow.json").write_text("[" * 100_000 if kind == "nested" else '{"visits": [{"folder": ".."}]}')
+    with pytest.raises(FormatError, match=r"scan 1 of 2: .*no such file"):
+        follow([tmp_path / "none"] * 2, tmp_path, grey_band)
+    assert [path.name for path in tmp_path.iterdir()] == ["follow.json"]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Scans of arrays, nibabel and SimpleITK images, pydicom data sets and lists of files."""
 
+import io
 from pathlib import Path
 
 import nibabel as nib
@@ -11,9 +12,10 @@ from nibabel.spatialimages import SpatialImage
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from groundglass.errors import FormatError
+from groundglass.errors import ConfigError, FormatError
 from groundglass.io import nifti
-from groundglass.io.in_memory import ArrayScan, as_scan
+from groundglass.io.array_scan import ArrayScan
+from groundglass.io.in_memory import as_scan
 from groundglass.io.reader import read_scan
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
@@ -118,31 +120,49 @@ def test_the_volumes_of_an_array_without_spacing_are_unknown() -> None:
     assert any("give spacing, or affine" in note for note in scan.notes)
 
 
+class Tensor:
+    """What NumPy makes an array of."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.shape = values, values.shape
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self.values
+
+
 def test_anything_that_numpy_takes_for_an_array_is_one() -> None:
-    class Tensor:
-        shape = (4, 60, 60)
-
-        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
-            return grey()
-
-    assert as_scan(Tensor(), spacing=SPACING).values.shape == (4, 60, 60)
+    assert as_scan(Tensor(grey()), spacing=SPACING).values.shape == (4, 60, 60)
 
 
 @pytest.mark.parametrize(
     ("array", "grid", "message"),
     [
         (grey((60, 60)), {}, r"has 2 axes, expected 3: array\[None\]"),
-        (grey((2, 4, 60, 60)), {}, r"has 4 axes, expected 3"),
+        (grey((60,)), {}, r"has 1 axis, expected 3: a scan has the axes \(z, y, x\)"),
+        (grey((2, 4, 60, 60)), {}, r"has 4 axes, expected 3: array\[0\] or"),
         (grey(), {"spacing": (2, 2)}, r"expected three distances in mm along \(z, y, x\)"),
         (grey(), {"spacing": (2, 2, -1)}, "expected three distances"),
+        (grey(), {"spacing": 2.0}, "the spacing is 2.0, expected three distances"),
+        (grey(), {"spacing": {"z": 5}}, "the spacing is {'z': 5}, expected three distances"),
+        (grey(), {"spacing": [5, (2, 3), 2]}, "expected three distances"),
+        (grey(), {"spacing": (2, 2, 5)}, r"seem to be along \(x, y, z\), expected \(z, y, x\): give spacing\[::-1\]"),
+        (grey((60, 60, 20)), {}, r"axes of an array of 60 x 60 x 20 seem to be \(x, y, z\), .* give array\.T"),
+        (grey((80, 60, 20)), {"spacing": (2, 2, 5)}, r"seem to be \(x, y, z\), expected \(z, y, x\)"),
+        (grey((20, 60, 60)), {"affine": np.diag([2, 2, 5, 1])}, r"not to be those of the affine.*give array\.T, or"),
+        (grey(), {"spacing": SPACING, "direction": np.eye(3).ravel()}, "give a SimpleITK or nibabel image itself"),
+        (grey(), {"spacing": SPACING, "direction": "RAS"}, r"the direction is 'RAS', expected \(3, 3\)"),
+        (grey(), {"spacing": SPACING, "direction": 2 * np.eye(3)}, r"have the lengths \[2.0, 2.0, 2.0\], expected 1"),
+        (grey(), {"affine": "RAS"}, r"the affine is 'RAS', expected \(4, 4\)"),
         (grey((4, 512, 512)), {"spacing": (0.7, 5.0, 5.0)}, r"makes no chest .* in the order of the axes \(z, y, x\)"),
         (grey((4, 512, 512)), {"spacing": (0.005, 0.0007, 0.0007)}, "give it in mm"),
         (grey(), {"spacing": SPACING, "direction": np.eye(4)}, r"direction has the shape \(4, 4\), expected \(3, 3\)"),
         (grey(), {"affine": np.eye(3)}, r"affine has the shape \(3, 3\), expected \(4, 4\)"),
         (grey(), {"affine": np.zeros((4, 4))}, "no usable grid"),
         (grey((4, 8, 60)), {}, "this is no CT slice"),
-        (grey() > 0, {}, "holds bool voxels"),
-        (np.full((4, 60, 60), np.nan), {}, "NaN or infinite"),
+        (grey() > 0, {}, "holds bool voxels, expected integers or floats: convert them to int16"),
+        (grey().astype(object), {}, "holds object voxels"),
+        (np.ma.masked_less(grey(), 0), {}, r"has masked voxels: array\.filled\(-1024\)"),
+        (np.full((4, 60, 60), np.nan), {}, r"NaN or infinite, .* set them to the value of air"),
     ],
 )
 def test_an_array_that_is_no_chest_is_refused(array: np.ndarray, grid: dict[str, object], message: str) -> None:
@@ -197,15 +217,106 @@ def test_a_list_of_pictures_is_a_stack_in_its_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (7, "a int is no scan: expected a path, an array"),
+        (7, "an int is no scan: expected a path, an array"),
+        (None, "a NoneType is no scan"),
+        (np.ndarray, "a type is no scan"),
+        (b"ct.nii.gz", "a bytes is no scan: .*; give the path of the file"),
+        (io.BytesIO(), "a BytesIO is no scan: .*; give the path of the file"),
+        ({"image": grey()}, "a dict is no scan: .*; give what it holds"),
+        (Image.new("L", (60, 60)), r"an Image is no scan: .*numpy\.asarray\(image\)\[None\]"),
         ([], "the list holds nothing"),
-        ([grey(), grey()], "the list holds ndarray, expected paths or pydicom data sets; numpy.stack joins"),
+        (iter(()), "the list holds nothing"),
+        (grey((2, 3, 4)).tolist(), "the list holds list, expected paths, pydicom data sets, or slices as arrays"),
         ([Dataset(), "a.dcm"], "the list holds Dataset, str"),
     ],
 )
 def test_what_is_no_scan_is_refused(source: object, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         as_scan(source)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "the path is empty"),
+        ("~/ct.nii.gz", r"~ has no meaning in Python; give Path\(\.\.\.\)\.expanduser"),
+        ("https://example.org/ct.nii.gz", "nothing is read from a network; download it"),
+        (Path("https://example.org/ct.nii.gz"), "nothing is read from a network"),
+        ("series/*.dcm", r"it is a pattern; give sorted\(glob\.glob"),
+        ("none.nii.gz", "there is no such file or folder"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused_with_what_was_meant(path: str | Path, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        as_scan(path)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i2", ">i2", "<u2", "i8", ">f8", "f2"])
+def test_an_array_of_any_numbers_and_byte_order_is_a_scan(phantom: Phantom, dtype: str) -> None:
+    values = np.clip(phantom.scan.values, 0, 200).astype(dtype)
+    scan = as_scan(values, spacing=SPACING)
+    assert np.array_equal(scan.values, values)
+    assert scan.values.dtype.isnative
+
+
+def test_an_array_may_lie_in_memory_in_any_way(phantom: Phantom) -> None:
+    values = phantom.scan.values
+    fixed = values.copy()
+    fixed.flags.writeable = False
+    for array in (np.asfortranarray(values), fixed, values[:, ::-1], values[:, ::2, ::2]):
+        assert np.array_equal(as_scan(array, spacing=SPACING).values, array)
+
+
+def test_a_list_of_slices_is_the_volume_that_they_make(phantom: Phantom) -> None:
+    whole = as_scan(phantom.scan.values, spacing=SPACING)
+    assert same(as_scan(list(phantom.scan.values), spacing=SPACING), whole)
+    assert same(as_scan(iter(phantom.scan.values), spacing=SPACING), whole)
+    with pytest.raises(FormatError, match=r"the list holds arrays of 4 x 60 x 60, expected slices \(y, x\)"):
+        as_scan([grey(), grey()])
+    with pytest.raises(TypeError, match="an affine is that of one array"):
+        as_scan(list(grey()), affine=np.eye(4))
+
+
+def test_axes_that_are_in_an_unusual_order_are_taken_where_directions_say_so() -> None:
+    scan = as_scan(grey((60, 60, 20)), spacing=(2, 2, 5), direction=np.eye(3))
+    assert scan.geometry.shape == (60, 60, 20)
+    assert as_scan(Nifti1Image(grey((20, 60, 60)), np.diag([2.0, 2, 5, 1]))).values.shape == (60, 60, 20)
+
+
+def test_an_array_may_state_its_affine(phantom: Phantom) -> None:
+    class MetaTensor(Tensor):
+        affine = phantom.scan.geometry.affine_ras
+
+    assert same(as_scan(MetaTensor(phantom.scan.values.T)), phantom.scan)
+
+
+def test_a_tensor_that_gives_no_array_is_refused() -> None:
+    class OnGpu(Tensor):
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            raise RuntimeError("it is on a GPU")
+
+    with pytest.raises(TypeError, match=r"NumPy makes no array of the OnGpu \(it is on a GPU\): .*\.detach\(\)\.cpu"):
+        as_scan(OnGpu(grey()))
+
+
+def test_data_sets_without_pixels_and_lists_of_folders_are_refused(series: Path) -> None:
+    headers = [dcmread(path, stop_before_pixels=True) for path in series.iterdir()]
+    for source in (headers, Dataset()):
+        with pytest.raises(FormatError, match="hold no pixels: read images, by pydicom"):
+            as_scan(source)
+    with pytest.raises(FormatError, match="is a folder: give it alone, or list the files in it"):
+        as_scan([series])
+
+
+def test_read_scan_says_what_takes_other_things_than_paths(series: Path) -> None:
+    with pytest.raises(TypeError, match="read_scan takes a path; as_scan and segment may take a list"):
+        read_scan(list(series.iterdir()))  # type: ignore[arg-type]
+    assert same(read_scan(series, series=2), read_scan(series))
+
+
+def test_a_scan_is_written_as_nifti_alone(phantom: Phantom, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a\.mha: expected a name that ends in \.nii\.gz or \.nii"):
+        nifti.write_scan(phantom.scan, tmp_path / "a.mha")
 
 
 def test_a_file_that_is_missing_in_a_list_is_named(series: Path) -> None:

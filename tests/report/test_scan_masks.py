@@ -96,9 +96,9 @@ def test_a_threshold_that_is_no_probability_is_refused(
 
 
 def test_an_intensity_may_be_named_in_text(phantom: Phantom, grey_band: Segmenter) -> None:
-    assert "on request" in segment(phantom.scan, grey_band, "hu").findings.intensity.reason
-    with pytest.raises(ConfigError, match="'HU', expected one of hu, shifted-hu"):
-        segment(phantom.scan, grey_band, "HU")
+    assert "on request" in segment(phantom.scan, grey_band, "HU").findings.intensity.reason
+    with pytest.raises(ConfigError, match="'grey', expected one of hu, shifted-hu"):
+        segment(phantom.scan, grey_band, "grey")
 
 
 def test_masks_become_nibabel_images_on_the_grid_of_the_source(of_file: Analysis, of_image: Analysis, ct: Path) -> None:
@@ -156,6 +156,12 @@ def test_the_mask_of_a_picture_is_a_picture(phantom: Phantom, grey_band: Segment
         assert np.array_equal(np.asarray(picture) == 255, analysis.lungs.voxels[0])
     with Image.open(tmp_path / "out" / "probability.png") as picture:
         assert np.abs(np.asarray(picture) / 255 - analysis.probability.voxels[0]).max() < 0.5 / 255 + 1e-6
+
+
+def test_numpy_takes_a_mask_and_a_map_for_their_voxels(of_file: Analysis) -> None:
+    assert np.array_equal(np.asarray(of_file.lesions), of_file.lesions.voxels)
+    assert np.asarray(of_file.lesions, dtype=np.uint8).sum() == of_file.lesions.voxels.sum()
+    assert np.asarray(of_file.probability) is of_file.probability.voxels
 
 
 def test_a_file_of_another_kind_is_refused(of_file: Analysis, tmp_path: Path) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime
 from pathlib import Path
 
 from groundglass.errors import ConfigError, InputError, OutputError
-from groundglass.files import staged_folder, write_atomic
+from groundglass.files import read_file, staged_folder, write_atomic
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_options import DicomOptions
-from groundglass.io.reader import read_scan
+from groundglass.io.in_memory import ScanSource, as_scan
 from groundglass.report.analysis import segment
 from groundglass.report.follow_up import FollowUp, Visit, compare_visits, make_visit
 from groundglass.report.follow_up_page import render_follow_up
@@ -23,46 +23,52 @@ from groundglass.report.results_folder import RESULT_NAMES
 from groundglass.scan.kinds import IntensityKind
 from groundglass.tables import csv_text
 
+VISIT_COLUMNS = tuple(name for name in Visit.model_fields if name not in ("warnings", "classes"))  # of the CSV
+CHANGE_COLUMNS = tuple(f"change_{unit}{end}" for unit in ("ml", "points") for end in ("", "_low", "_high"))
 _FILES = ("follow.html", "follow.csv", "follow.json")
 _SCAN_FOLDER = re.compile(r"\d{4}-\d\d-\d\d(-scan-\d+)?|scan-\d+")  # names that `_folder_name` gives
 
 
 def follow(
-    sources: Sequence[str | os.PathLike[str]],
+    sources: Iterable[ScanSource],
     folder: str | os.PathLike[str],
     model: Segmenter | str | os.PathLike[str] | None = None,
-    dates: Sequence[datetime] = (),
-    intensity: IntensityKind | None = None,
+    dates: Sequence[datetime | date | str] = (),
+    intensity: IntensityKind | str | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
     with_identity: bool = False,
 ) -> FollowUp:
     """Analyse scans of one patient, and write what changed between them.
 
     Args:
-        sources: Paths of two or more scans.
+        sources: Two or more scans: paths, or what else `as_scan` takes.
         folder: Gets a folder of results for each scan, and `follow.html`, `follow.csv` and `follow.json`: all of them
             when every scan is done, or nothing. Those of an earlier follow-up are removed; other files stay.
         model: What `open_model` returned, an ONNX file or a run folder; None for the bundled model.
-        dates: Date of each scan, in the order of `sources`; empty to take the dates of the DICOM headers. If no scan
-            has a date, `sources` are in the order of time.
+        dates: Date of each scan, in the order of `sources`, as text such as 2026-01-31 too; empty to take the dates of
+            the DICOM headers. If no scan has a date, `sources` are in the order of time.
         intensity: Meaning of the voxel values; None to recognise it.
         progress: Called with the number of scans done and the number of all.
         with_identity: Whether source and patient are named in the results of each scan.
 
     Raises:
-        ConfigError: There are fewer than two scans, the number of dates differs, or only some scans have a date.
+        ConfigError: There are fewer than two scans, the number of dates differs, one is no date, or only some scans
+            have a date.
         InputError: A scan is refused; the message states which. The folder is as it was before.
         OutputError: The folder cannot be written; it is as it was before.
     """
+    if isinstance(sources, str | os.PathLike):
+        raise ConfigError("a follow-up needs two or more scans, found one path: give a list of paths")
+    sources, kind = list(sources), None if intensity is None else IntensityKind.named(intensity)
     if len(sources) < 2:
         raise ConfigError(f"a follow-up needs two or more scans, found {len(sources)}")
     if dates and len(dates) != len(sources):
         raise ConfigError(f"{len(dates)} dates were given for {len(sources)} scans: give one for each, in their order")
-    paths, folder = [Path(source) for source in sources], Path(folder)
+    taken, folder = [_as_datetime(each) for each in dates], Path(folder)
     segmenter = model if isinstance(model, Segmenter) else open_model(model)
     earlier = _earlier_folders(folder)
     with staged_folder(folder, replaces=(*_FILES, *earlier)) as staging:
-        result = _follow_into(staging, paths, segmenter, dates, intensity, progress, with_identity)
+        result = _follow_into(staging, sources, segmenter, taken, kind, progress, with_identity)
         for visit in result.visits:
             if visit.folder not in earlier and (folder / visit.folder).exists():
                 raise OutputError(
@@ -71,9 +77,18 @@ def follow(
     return result
 
 
+def _as_datetime(given: datetime | date | str) -> datetime:
+    if isinstance(given, date) and not isinstance(given, datetime):
+        return datetime(given.year, given.month, given.day)
+    try:
+        return given if isinstance(given, datetime) else datetime.fromisoformat(given)
+    except (TypeError, ValueError):
+        raise ConfigError(f"the date of a scan is {given!r}, expected a date, or text such as 2026-01-31") from None
+
+
 def _follow_into(
     folder: Path,
-    sources: Sequence[Path],
+    sources: Sequence[ScanSource],
     segmenter: Segmenter,
     dates: Sequence[datetime],
     intensity: IntensityKind | None,
@@ -86,22 +101,22 @@ def _follow_into(
     patients: set[str] = set()
     for number, source in enumerate(sources, start=1):
         try:
-            scan = read_scan(source, dicom=DicomOptions(with_identity=with_identity))
-            date = dates[number - 1] if dates else scan.series.acquired if scan.series else None
-            if visits and (date is None) != (visits[0][0].taken is None):
+            scan = as_scan(source, dicom=DicomOptions(with_identity=with_identity))
+            taken = dates[number - 1] if dates else scan.series.acquired if scan.series else None
+            if visits and (taken is None) != (visits[0][0].taken is None):
                 raise ConfigError(
-                    f"scan {number} states {'no date' if date is None else 'a date'}, scan 1 "
-                    f"{'does' if date is None else 'does not'}: give --date for each"
+                    f"scan {number} states {'no date' if taken is None else 'a date'}, scan 1 "
+                    f"{'does' if taken is None else 'does not'}: give --date for each"
                 )
-            name = _folder_name(number, date, {visit.folder for visit, _ in visits})
-            label = f"Follow-up, scan {number}" if date is None else f"Follow-up, scan of {date:%Y-%m-%d}"
+            name = _folder_name(number, taken, {visit.folder for visit, _ in visits})
+            label = f"Follow-up, scan {number}" if taken is None else f"Follow-up, scan of {taken:%Y-%m-%d}"
             analysis = segment(scan, segmenter, intensity, with_identity=with_identity, label=label)
         except InputError as error:
             raise type(error)(f"scan {number} of {len(sources)}: {error}") from error
         if scan.series:
             patients.add(str(scan.series.headers[0].get("PatientID") or ""))
         analysis.save(folder / name)
-        visit = make_visit(analysis.saved_findings, scan, name, date, repeatability)
+        visit = make_visit(analysis.saved_findings, scan, name, taken, repeatability)
         visits.append((visit, draw_levels(analysis.segmented, analysis.findings)))
         progress(number, len(sources))
     visits.sort(key=lambda each: each[0].taken or datetime.min)  # stable: scans without dates keep their order
@@ -120,9 +135,9 @@ def _earlier_folders(folder: Path) -> tuple[str, ...]:
         OutputError: One of them holds a file that the follow-up did not write, and that would be lost.
     """
     try:
-        visits = json.loads((folder / "follow.json").read_bytes())["visits"]
+        visits = json.loads(read_file(folder / "follow.json"))["visits"]
         names = [visit["folder"] for visit in visits if _SCAN_FOLDER.fullmatch(visit["folder"])]
-    except (OSError, ValueError, LookupError, TypeError):  # there is none, or the file is another's
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # there is none, or the file is another's
         return ()
     names = [name for name in names if (folder / name).is_dir()]
     for name in names:
@@ -134,9 +149,9 @@ def _earlier_folders(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _folder_name(number: int, date: datetime | None, used: set[str]) -> str:
+def _folder_name(number: int, taken: datetime | None, used: set[str]) -> str:
     """Name a scan's folder by its date, or else by its number; a second scan of a day gets both."""
-    name = f"scan-{number}" if date is None else f"{date:%Y-%m-%d}"
+    name = f"scan-{number}" if taken is None else f"{taken:%Y-%m-%d}"
     return name if name not in used else f"{name}-scan-{number}"
 
 
@@ -154,12 +169,10 @@ def write_follow_up(result: FollowUp, folder: Path, images: Sequence[Sequence[Le
 
 def _csv(result: FollowUp) -> str:
     """Format one row for each scan; an empty cell is unknown."""
-    columns = [name for name in Visit.model_fields if name not in ("warnings", "classes")]
-    change_columns = [f"{name}{end}" for name in ("change_ml", "change_points") for end in ("", "_low", "_high")]
     rows = []
     for visit in result.visits:
-        row = visit.model_dump(mode="json", include=set(columns))
-        for name in (name for name in columns if "interval" in name):
+        row = visit.model_dump(mode="json", include=set(VISIT_COLUMNS))
+        for name in (name for name in VISIT_COLUMNS if "interval" in name):
             row[name] = "" if row[name] is None else "{} to {}".format(*row[name])
         rows.append(row)
     for row, change in zip(rows[1:], result.changes, strict=False):  # each scan's change since the one before
@@ -169,4 +182,4 @@ def _csv(result: FollowUp) -> str:
         ):
             low, high = interval or (None, None)
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return csv_text(rows, [*columns, *change_columns])
+    return csv_text(rows, [*VISIT_COLUMNS, *CHANGE_COLUMNS])

@@ -9,7 +9,7 @@ from pathlib import Path
 from groundglass.errors import ModelError
 from groundglass.inference.engine import choose_model_file, open_engine
 from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig, Precision
-from groundglass.inference.model_card import ModelCard, bundled_model, read_card
+from groundglass.inference.model_card import BUNDLED, ModelCard, bundled_model, read_card
 from groundglass.inference.segmenter import Segmenter
 
 
@@ -18,13 +18,16 @@ def open_model(path: str | os.PathLike[str] | None = None, config: EngineConfig 
 
     Args:
         path: An ONNX file with its card beside it, or a finished run folder, whose network runs in torch in float32
-            and needs the `train` extra; None: the bundled model.
+            and needs the `train` extra; None or "groundglass-ct": the bundled model.
         config: Engine, precision and threads that the user asks for; ignored for a run folder.
 
     Raises:
         ModelError: Model or card is missing or damaged, the run is not finished, or torch is not installed.
         EngineError: No engine on this machine can run the model.
+        TypeError: The path is none.
     """
+    if not isinstance(path, str | os.PathLike | None):
+        raise TypeError(f"the model is of type {type(path).__name__}, expected a path, or what open_model returned")
     path = None if path is None else Path(path)
     if path is not None and path.is_dir():
         try:
@@ -53,7 +56,9 @@ def resolve_model(
         ModelError: Model or card is missing or damaged, or the int8 version was made from another model.
         EngineError: The user asks for int8, and the model has no int8 version.
     """
-    path = path or bundled_model()
+    path = bundled_model() if path is None or (str(path) == BUNDLED and not path.exists()) else path
+    if path.suffix == ".json":
+        raise ModelError(f"{path} is a card, expected the ONNX file beside it: {path.stem}.onnx")
     if path.is_dir():
         raise ModelError(f"{path} is a run folder, expected an ONNX file: write one with groundglass export")
     file = choose_model_file(path, config)

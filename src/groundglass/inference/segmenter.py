@@ -80,6 +80,9 @@ class Segmenter:
     def __init__(self, card: ModelCard, engine: Engine) -> None:
         self.card, self.engine = card, engine
 
+    def __repr__(self) -> str:
+        return f"Segmenter({self.card.name} in {self.engine.card.name}, {self.engine.card.precision})"
+
     def inputs(self, lung_field: LungField) -> list[SliceInput]:
         """Return the network's input for each slice with lung.
 

@@ -10,7 +10,8 @@ class DicomOptions:
     """Requests of a user, each of which is optional.
 
     Attributes:
-        series: Number of the series to read, as `info` shows it, or its UID or the end of that; None: chosen by rule.
+        series: Number of the series to read, as `info` shows it, as text or `int`, or its UID or the end of that; None:
+            chosen by rule.
         acquisition: The acquisition to read, of a series that holds several; None: all of the series.
         force_modality: Read a series that is no plain CT by its header.
         by_instance_number: Order images that state no usable position by their InstanceNumber.
@@ -22,3 +23,8 @@ class DicomOptions:
     force_modality: bool = False
     by_instance_number: bool = False
     with_identity: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("series", "acquisition"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else str(value))

@@ -14,7 +14,8 @@ from groundglass.scan.scan import Scan
 
 # Width and height of a slice in mm. Scanners reconstruct up to about 850 mm; the chest of a newborn is 100 mm wide.
 SMALLEST_SLICE_MM, LARGEST_SLICE_MM = 80.0, 1500.0
-WHOLE_SLICE_PX = 256  # a slice of fewer pixels may be a cut-out, which can be of any size in mm
+WHOLE_SLICE_PX = 256  # a slice of fewer pixels may be a cut-out
+SMALLEST_CUT_MM = 10.0  # of such a slice
 NEVER_SET = (
     "the grid of the file was never set (voxels of 1 x 1 x 1 mm from the position 0, 0, 0): volumes and the patient's "
     "sides are unknown; set spacing and directions, and save it again"
@@ -23,7 +24,7 @@ NO_DIRECTIONS = (
     "the file states no directions (its sform and qform codes are 0): which side is the patient's right one is unknown"
 )
 _ROUNDING = 1e-3  # mm; programs that save float32 or text round a grid
-_SHORT = 0.6  # an axis that is shorter than this share of both others is the one along the slices
+SHORT = 0.6  # an axis that is shorter than this share of both others is the one along the slices
 # From voxel indices to (L, P, S) for an array that was saved as (z, y, x) where (x, y, z) was expected.
 _SLICES_FIRST = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64)
 
@@ -50,7 +51,8 @@ def is_possible_slice(geometry: Geometry) -> bool:
     view = AxialView(geometry).geometry
     width_px = max(view.shape[1:])
     width_mm = max(n * mm for n, mm in zip(view.shape[1:], view.spacing[1:], strict=True))
-    return width_mm <= LARGEST_SLICE_MM and (width_mm >= SMALLEST_SLICE_MM or width_px < WHOLE_SLICE_PX)
+    smallest_mm = SMALLEST_CUT_MM if width_px < WHOLE_SLICE_PX else SMALLEST_SLICE_MM
+    return smallest_mm <= width_mm <= LARGEST_SLICE_MM
 
 
 def _was_never_set(geometry: Geometry) -> bool:
@@ -70,6 +72,6 @@ def _unset(geometry: Geometry) -> Geometry:
     others, or where the others are of equal length.
     """
     depth, height, width = geometry.shape
-    has_slices_first = width < _SHORT * min(depth, height) or depth == height != width
+    has_slices_first = width < SHORT * min(depth, height) or depth == height != width
     affine = _SLICES_FIRST if has_slices_first else geometry.affine_lps
     return replace(geometry, affine_lps=affine, in_mm=False, has_directions=False)

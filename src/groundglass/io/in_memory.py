@@ -5,45 +5,58 @@ from __future__ import annotations
 import copy
 import io
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from PIL import Image
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from groundglass.errors import FormatError
+from groundglass.io.array_scan import (
+    ArrayScan,
+    checked_geometry,
+    in_image_order,
+    is_array,
+    scan_of_array,
+    scan_of_slices,
+)
 from groundglass.io.dicom import read_dicom
 from groundglass.io.dicom_files import file_opener
 from groundglass.io.dicom_header import ByteOpener
 from groundglass.io.dicom_options import DicomOptions
-from groundglass.io.grid import is_possible_slice, with_known_grid
+from groundglass.io.grid import with_known_grid
 from groundglass.io.image_slices import read_image_slices
-from groundglass.io.limits import check_slice_size, check_voxel_count, native_values
+from groundglass.io.limits import check_voxel_count, native_values, shown
 from groundglass.io.nifti import grid_of_header
 from groundglass.io.reader import file_kind, read_scan
-from groundglass.scan.geometry import Geometry
+from groundglass.plain_text import printable
 from groundglass.scan.scan import Scan
 
-# A path, a Scan, an array, a nibabel or SimpleITK image, a pydicom Dataset, or a list of paths or data sets. Spelt out
-# as types it would need every library that makes such images.
+# A path, a Scan, an array, a nibabel or SimpleITK image, a pydicom Dataset, or a list of paths, data sets or slices.
+# Spelt out as types it would need every library that makes such images.
 ScanSource: TypeAlias = Any
-_ARRAY, _IMAGE, _DATA_SETS = "the array", "the image", "the data sets"
+_IMAGE, _DATA_SETS = "the image", "the data sets"
 _PICTURES = ("PNG", "JPEG")
-_NO_SPACING = "the array came without spacing: volumes are unknown; give spacing, or affine"
-_NO_DIRECTION = (
-    "the array came without directions: which side is the patient's right one is unknown; give direction, or affine"
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_EXPECTED = "a path, an array, a nibabel or SimpleITK image, pydicom data sets, or a list of paths or slices"
+_ADVICE: tuple[tuple[type[Any] | tuple[type[Any], ...], str], ...] = (
+    (Mapping, "; give what it holds"),
+    ((bytes, bytearray, memoryview, io.IOBase), "; give the path of the file"),
+    (Image.Image, "; give its path, or numpy.asarray(image)[None]"),
 )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ArrayScan(Scan):
-    """A scan whose array came with the axes of a NIfTI image; `values` is the same array with its axes reversed."""
+_PATHS: tuple[tuple[Callable[[str], object], str], ...] = (
+    (lambda text: re.match(r"\w{2,}:/", text), "nothing is read from a network; download it, and give its path"),
+    (lambda text: text.startswith("~"), "~ has no meaning in Python; give Path(...).expanduser()"),
+    (lambda text: any(sign in text for sign in "*?["), "it is a pattern; give sorted(glob.glob(...)), or it to batch"),
+)
 
 
 def as_scan(
@@ -64,9 +77,10 @@ def as_scan(
             - a pydicom `Dataset`, or a list of them, with their pixels; in any order;
             - a nibabel image;
             - a SimpleITK image;
-            - an array: with `affine`, its axes are those of a NIfTI image, usually (x, y, z); otherwise they are
-              (z, y, x), as `SimpleITK.GetArrayFromImage` gives them. Its numbers are HU, HU shifted by 1000 or 1024, or
-              grey levels of a window in 8 bits or from 0 to 1.
+            - an array, or a tensor on the CPU: with `affine`, or one of its own as MONAI's have, its axes are those of
+              a NIfTI image, usually (x, y, z); otherwise they are (z, y, x), as `SimpleITK.GetArrayFromImage` gives
+              them. Its numbers are HU, HU shifted by 1000 or 1024, or grey levels of a window in 8 bits or from 0 to 1;
+            - a list of arrays (y, x): the slices of one volume, in the order of z.
             - a `Scan`, which is returned as it is.
         spacing: Distance in mm between voxel centres along each axis of an array (z, y, x), in the order of the axes;
             None: unknown, and so are volumes.
@@ -86,88 +100,74 @@ def as_scan(
         FormatError: The source cannot be read, or spacing, direction or affine do not fit an array of a chest.
         TypeError: The source is of none of these types, or a grid is given for a source that states its own.
     """
-    of_array = spacing is not None or direction is not None or affine is not None
-    if of_array and not _is_array(source):
+    source = _collected(source)
+    if is_array(source):
+        return scan_of_array(source, spacing, direction, affine)
+    if isinstance(source, list) and is_array(source[0]):
+        return scan_of_slices(source, spacing, direction, affine)
+    if spacing is not None or direction is not None or affine is not None:
         raise TypeError(f"spacing, direction and affine are those of an array: {_named(source)} states its own")
     if isinstance(source, Scan):
         return source
-    if isinstance(source, str | os.PathLike):
-        return read_scan(source, dicom=dicom)
-    if isinstance(source, Dataset):
-        return _of_items([source], dicom or DicomOptions())
-    if hasattr(source, "dataobj") and hasattr(source, "affine"):
+    if _is_path(source):
+        return read_scan(_checked_path(source), dicom=dicom)
+    if _is_nibabel(source):
         return _of_nibabel(source)
-    if hasattr(source, "GetDirection") and hasattr(source, "GetSpacing"):
+    if _is_simpleitk(source):
         return _of_simpleitk(source)
-    if _is_array(source):
-        return _of_array(np.asarray(source), spacing, direction, affine)
-    if isinstance(source, Iterable):
-        return _of_items(list(source), dicom or DicomOptions())
-    raise TypeError(f"{_named(source)} is no scan: expected a path, an array, an image, or pydicom data sets")
+    return _of_items([source] if _is_data_set(source) else source, dicom or DicomOptions())
 
 
-def _is_array(source: object) -> bool:
-    return hasattr(source, "__array__") and hasattr(source, "shape") and not hasattr(source, "dataobj")
+def _is_nibabel(source: object) -> bool:
+    return hasattr(source, "dataobj") and hasattr(source, "affine")
+
+
+def _is_simpleitk(source: object) -> bool:
+    return hasattr(source, "GetDirection") and hasattr(source, "GetSpacing")
+
+
+def _collected(source: Any) -> Any:
+    """Return a source of a known type as it is, and an iterable of items as a list.
+
+    Raises:
+        TypeError: The source is neither.
+    """
+    is_known = isinstance(source, Scan) or _is_path(source) or _is_data_set(source)
+    if is_known or _is_nibabel(source) or _is_simpleitk(source) or is_array(source):
+        return source
+    advice = next((text for kind, text in _ADVICE if isinstance(source, kind)), "")
+    if advice or not isinstance(source, Iterable):
+        raise TypeError(f"{_named(source)} is no scan: expected {_EXPECTED}{advice}")
+    items = list(source)
+    if not any(items and all(map(is_kind, items)) for is_kind in (_is_path, _is_data_set, is_array)):
+        kinds = ", ".join(sorted({type(item).__name__ for item in items})) or "nothing"
+        raise TypeError(f"the list holds {kinds}, expected paths, pydicom data sets, or slices as arrays")
+    return items
+
+
+def _is_path(source: object) -> bool:
+    return isinstance(source, str | os.PathLike)
+
+
+def _is_data_set(source: object) -> bool:
+    return isinstance(source, Dataset)
 
 
 def _named(source: object) -> str:
-    return f"a {type(source).__name__}"
+    name = type(source).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
-def _of_array(
-    array: NDArray[Any], spacing: Sequence[float] | None, direction: ArrayLike | None, affine: ArrayLike | None
-) -> Scan:
-    if array.ndim != 3:
-        raise FormatError(
-            f"the array has {array.ndim} axes, expected 3: array[None] makes a volume of a slice, array[..., 0] takes "
-            "one of several volumes"
-        )
-    check_voxel_count(_ARRAY, array.shape)
-    values = native_values(_ARRAY, array)
-    if affine is not None:
-        if spacing is not None or direction is not None:
-            raise TypeError("the affine holds spacing and directions: give it alone, or the other two")
-        return with_known_grid(_in_image_order(values, _matrix(affine, 4, "affine")))
-    steps = np.ones(3) if spacing is None else np.asarray(spacing, dtype=np.float64)
-    if steps.shape != (3,) or not (np.isfinite(steps) & (steps > 0)).all():
-        raise FormatError(f"the spacing is {spacing}, expected three distances in mm along (z, y, x)")
-    lps = np.eye(4)
-    lps[:3, :3] = (np.eye(3)[:, ::-1] if direction is None else _matrix(direction, 3, "direction")) * steps
-    geometry = _geometry(array.shape, lps)
-    geometry = replace(geometry, in_mm=spacing is not None, has_directions=direction is not None)
-    if geometry.in_mm and not is_possible_slice(geometry):
-        raise FormatError(
-            f"the spacing {tuple(steps.tolist())} makes no chest of an array of {' x '.join(map(str, array.shape))}: "
-            "give it in mm, in the order of the axes (z, y, x)"
-        )
-    missing = ((spacing, _NO_SPACING), (direction, _NO_DIRECTION))
-    return Scan(values, geometry, notes=tuple(note for given, note in missing if given is None))
-
-
-def _matrix(given: ArrayLike, size: int, name: str) -> NDArray[np.float64]:
-    matrix = np.asarray(given, dtype=np.float64)
-    if matrix.shape != (size, size):
-        raise FormatError(f"the {name} has the shape {matrix.shape}, expected ({size}, {size})")
-    return matrix
-
-
-def _geometry(shape: tuple[int, ...], affine_lps: NDArray[np.float64]) -> Geometry:
-    try:
-        geometry = Geometry((shape[0], shape[1], shape[2]), affine_lps)
-    except ValueError as error:
-        raise FormatError(f"{_ARRAY} has no usable grid: {error}") from None
-    check_slice_size(_ARRAY, geometry)
-    return geometry
-
-
-def _in_image_order(values: NDArray[Any], affine_ras: NDArray[np.float64]) -> ArrayScan:
-    """Return the scan of an array with the axes of a NIfTI image."""
-    try:
-        geometry = Geometry.from_ras(values.shape, affine_ras)
-    except ValueError as error:
-        raise FormatError(f"{_ARRAY} has no usable grid: {error}") from None
-    check_slice_size(_ARRAY, geometry)
-    return ArrayScan(values.T, geometry)
+def _checked_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return a path; refuse what a shell or a browser would understand, and a path does not."""
+    text = os.fspath(path)
+    if not text:
+        raise FormatError("the path is empty: give that of a file or folder")
+    if not os.path.lexists(text):
+        advice = next((advice for is_meant, advice in _PATHS if is_meant(text)), None)
+        if advice:
+            raise FormatError(f"{printable(text)} cannot be read: {advice}")
+    return path
 
 
 def _of_nibabel(image: Any) -> Scan:
@@ -181,7 +181,7 @@ def _of_nibabel(image: Any) -> Scan:
     check_voxel_count(_IMAGE, values.shape)
     values = native_values(_IMAGE, values)
     if not isinstance(image.header, Nifti1Header):
-        return with_known_grid(_in_image_order(values, np.asarray(image.affine, dtype=np.float64)))
+        return with_known_grid(in_image_order(values, np.asarray(image.affine, dtype=np.float64)))
     geometry, notes = grid_of_header(_IMAGE, image.header, (values.shape[0], values.shape[1], values.shape[2]))
     return with_known_grid(ArrayScan(values.T, geometry, notes=notes))
 
@@ -192,30 +192,33 @@ def _of_simpleitk(image: Any) -> Scan:
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise FormatError(
             f"{_IMAGE} has {image.GetDimension()} axes and {image.GetNumberOfComponentsPerPixel()} numbers a voxel, "
-            "expected one volume of grey values"
+            "expected one volume of grey values: SimpleITK.JoinSeries(image) makes a volume of a slice, "
+            "image[:, :, :, 0] takes one of several"
         )
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()  # columns x, y, z
     affine[:3, 3] = image.GetOrigin()
     values = native_values(_IMAGE, SimpleITK.GetArrayFromImage(image))
     check_voxel_count(_IMAGE, values.shape)
-    return with_known_grid(Scan(values, _geometry(values.shape, affine[:, [2, 1, 0, 3]])))
+    return with_known_grid(Scan(values, checked_geometry(values.shape, affine[:, [2, 1, 0, 3]])))
 
 
 def _of_items(items: list[Any], options: DicomOptions) -> Scan:
     """Read a list of paths, or of pydicom data sets."""
-    if items and all(isinstance(item, Dataset) for item in items):
+    if _is_data_set(items[0]):
+        if not any(keyword in item for item in items for keyword in _PIXELS):
+            raise FormatError(
+                "the data sets hold no pixels: read images, by pydicom.dcmread without stop_before_pixels"
+            )
         openers = [_opener(item) for item in items]
         return replace(read_dicom(Path(_DATA_SETS), options, openers), source=None)
-    if not items or not all(isinstance(item, str | os.PathLike) for item in items):
-        kinds = ", ".join(sorted({type(item).__name__ for item in items})) or "nothing"
-        raise TypeError(f"the list holds {kinds}, expected paths or pydicom data sets; numpy.stack joins arrays")
     paths = [Path(item) for item in items]
     folder = paths[0].parent
     if file_kind(paths[0]) in _PICTURES:
         return read_image_slices(paths, folder)
     for path in paths:
-        file_kind(path)  # raises the FormatError of a path that cannot be read
+        if file_kind(path) == "folder":  # raises the FormatError of a path that cannot be read
+            raise FormatError(f"{shown(path)} is a folder: give it alone, or list the files in it")
     return read_dicom(folder, options, [file_opener(path) for path in paths])
 
 

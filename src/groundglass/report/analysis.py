@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +182,11 @@ def segment(
         ConfigError: The threshold is not between 0 and 1, or the intensity is none of `IntensityKind`.
         ModelError: The model is missing or damaged.
         EngineError: No engine on this machine can run the model.
-        TypeError: The source is none of the types that `as_scan` takes.
+        TypeError: The source is none of the types that `as_scan` takes, or another argument of no type that is taken.
     """
-    kind = _intensity_kind(intensity)
+    kind = None if intensity is None else IntensityKind.named(intensity)
+    if not callable(progress):
+        raise TypeError(f"progress is {progress!r}, expected a function of the number of slices done and of all")
     scan = as_scan(source, spacing=spacing, direction=direction, affine=affine)
     timer = StageTimer()
     kept: list[SlicePrediction] = []
@@ -197,16 +200,9 @@ def segment(
     return replace(analysis, predictions=tuple(kept) if keep_probability else None)
 
 
-def _intensity_kind(name: IntensityKind | str | None) -> IntensityKind | None:
-    try:
-        return None if name is None else IntensityKind(name)
-    except ValueError:
-        raise ConfigError(f"the intensity is {name!r}, expected one of {', '.join(IntensityKind)}") from None
-
-
 def _with_threshold(segmenter: Segmenter, threshold: float) -> Segmenter:
-    if not 0 < threshold < 1:
-        raise ConfigError(f"the threshold is {threshold:g}, expected a probability between 0 and 1")
+    if not (isinstance(threshold, Real) and 0 < threshold < 1):
+        raise ConfigError(f"the threshold is {threshold!r}, expected a probability between 0 and 1")
     return Segmenter(segmenter.card.model_copy(update={"threshold": threshold}), segmenter.engine)
 
 

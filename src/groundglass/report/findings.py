@@ -143,7 +143,7 @@ class Findings(StrictModel):
         lesion_slices: Number of slices with lesion.
         lesion_slice_indices: Indices of the slices with lesion, from 0 in the order of the file.
         lesion_count: Number of lesions; 26-connected, in images 8-connected.
-        largest_lesions: The lesions, largest first, up to `lesion_list.MOST_LISTED`.
+        largest_lesions: The lesions, largest first, 200 at most.
         mean_intensity: Mean HU of lesions and lung.
         intensity: How the intensities were interpreted, and why.
         model: Name and SHA-256 of the model.

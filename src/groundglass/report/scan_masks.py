@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from groundglass.errors import ConfigError
 from groundglass.files import write_atomic
 from groundglass.io import nifti
-from groundglass.io.in_memory import ArrayScan
+from groundglass.io.array_scan import ArrayScan
 from groundglass.scan.geometry import LPS_RAS, Geometry
 from groundglass.scan.scan import ImageStack, Mask, Scan
 
@@ -77,6 +77,9 @@ class ProbabilityMap:
     voxels: NDArray[np.float32]
     geometry: Geometry
     scan: Scan
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.voxels, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
         return f"ProbabilityMap(up to {self.voxels.max():.2f} on {self.geometry})"

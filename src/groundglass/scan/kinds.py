@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from groundglass.errors import ConfigError
+
 
 class IntensityKind(StrEnum):
     """Meaning of a scan's numbers."""
@@ -12,6 +14,18 @@ class IntensityKind(StrEnum):
     SHIFTED_HU = "shifted-hu"
     WINDOW_8BIT = "8-bit-window"
     WINDOW_UNIT = "unit-window"
+
+    @classmethod
+    def named(cls, name: str) -> IntensityKind:
+        """Return the kind of a name, in capitals or not.
+
+        Raises:
+            ConfigError: There is no such kind.
+        """
+        try:
+            return cls(name.lower())
+        except (AttributeError, ValueError):
+            raise ConfigError(f"the intensity is {name!r}, expected one of {', '.join(cls)}") from None
 
     @property
     def is_window(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from groundglass.scan.geometry import Geometry
 
@@ -111,6 +111,9 @@ class Mask:
     def __post_init__(self) -> None:
         if self.voxels.shape != self.geometry.shape or self.voxels.dtype != np.bool_:
             raise ValueError(f"voxels are {self.voxels.dtype} {self.voxels.shape}, not bool {self.geometry.shape}")
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.voxels, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
         volume = self.volume_ml

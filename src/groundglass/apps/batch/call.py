@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from groundglass.apps.batch.records import BatchOptions, ItemRecord, read_record
@@ -13,10 +13,10 @@ from groundglass.scan.kinds import IntensityKind
 
 
 def batch(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     folder: str | os.PathLike[str],
     model: str | os.PathLike[str] | None = None,
-    intensity: IntensityKind | None = None,
+    intensity: IntensityKind | str | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
     with_identity: bool = False,
     *,
@@ -30,7 +30,8 @@ def batch(
     The same call again continues a batch that was interrupted, and tries scans again that failed.
 
     Args:
-        source: A folder of scans, a glob pattern, or a CSV with a column `scan` and optionally a column `case`.
+        source: A folder of scans, a glob pattern, a CSV with a column `scan` and optionally a column `case`, or a list
+            of paths.
         folder: Folder for the results; created if it does not exist.
         model: An ONNX file with its card beside it; None: the bundled model.
         intensity: Meaning of the scans' numbers; None: recognise it for each scan.
@@ -48,11 +49,14 @@ def batch(
     Raises:
         InputError: No scan is found, or the CSV is malformed.
         ModelError: The model is missing or damaged.
-        ConfigError: The folder was begun with pseudonyms and this call is without, or the other way round.
+        ConfigError: The intensity is none of `IntensityKind`; or the folder was begun with pseudonyms and this call is
+            without, or the other way round.
         OutputError: The folder cannot be written.
     """
-    options = BatchOptions(None if model is None else Path(model), engine, intensity, with_identity, pseudonyms)
-    plan = plan_batch(os.fspath(source), Path(folder), options)
+    kind = None if intensity is None else IntensityKind.named(intensity)
+    options = BatchOptions(None if model is None else Path(model), engine, kind, with_identity, pseudonyms)
+    scans = os.fspath(source) if isinstance(source, str | os.PathLike) else [Path(each) for each in source]
+    plan = plan_batch(scans, Path(folder), options)
     state = BatchProgress(plan)
     progress(state.skipped, state.total)
     run_batch(plan, state, workers, time_limit_s, lambda _: progress(state.skipped + len(state.finished), state.total))

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -66,7 +66,7 @@ class BatchItem:
 
 
 def find_items(
-    source: str, pseudonyms: bool = False, on_note: Callable[[str], None] = lambda _: None
+    source: str | Sequence[Path], pseudonyms: bool = False, on_note: Callable[[str], None] = lambda _: None
 ) -> tuple[BatchItem, ...]:
     """Find the scans of a folder, a glob or a CSV, in a fixed order.
 
@@ -77,7 +77,7 @@ def find_items(
 
     Args:
         source: A folder; a glob (`**` searches subfolders), of which each match is an item; a CSV with a column `scan`
-            (paths relative to its folder) and optionally `case` (names); or a single scan.
+            (paths relative to its folder) and optionally `case` (names); a single scan; or the paths of scans.
         pseudonyms: Name items by a hash of their paths; otherwise after their paths. Those that the CSV names keep
             their names.
         on_note: Called with what was assumed about the folder or the CSV.
@@ -85,10 +85,16 @@ def find_items(
     Raises:
         InputError: No scan is found, or the CSV has missing columns, empty rows, duplicates or bad names.
     """
-    path = Path(source)
+    path = Path(source) if isinstance(source, str) else Path()
     scans: list[tuple[Path, str | None]]  # with the names of a CSV
     series: dict[Path, str | None] = {}
-    if path.is_dir():
+    if not isinstance(source, str):
+        paths = dict.fromkeys(each.absolute() for each in source)
+        base, scans = (
+            Path(os.path.commonpath([each.parent for each in paths] or [path])),
+            [(each, None) for each in paths],
+        )
+    elif path.is_dir():
         base, found = path, _search(path, set())
         scans = [(each.path, None) for each in found]
         series = {each.path: each.series for each in found}

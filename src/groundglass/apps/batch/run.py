@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,12 +86,15 @@ class BatchProgress:
 
 
 def plan_batch(
-    source: str, folder: Path, options: BatchOptions = DEFAULT_BATCH_OPTIONS, shard: tuple[int, int] = (1, 1)
+    source: str | Sequence[Path],
+    folder: Path,
+    options: BatchOptions = DEFAULT_BATCH_OPTIONS,
+    shard: tuple[int, int] = (1, 1),
 ) -> BatchPlan:
     """Find the scans of a batch, and which of them are not done yet. Those that failed before are tried again.
 
     Args:
-        source: A folder, a glob or a CSV: see `find_items`.
+        source: A folder, a glob, a CSV, or paths: see `find_items`.
         folder: Folder of the results. Gets a `key.csv` if the items have pseudonyms.
         options: Options of the batch.
         shard: The shard (i, n), from (1, n) to (n, n).

@@ -97,15 +97,20 @@ class Summary:
         return [states[name] for name in sorted(states)]
 
     def _text(self) -> str:
-        identity = [] if self.pseudonyms else ["source"]
-        columns = ["case", *identity, "status", "reason", *KeyNumbers.model_fields, "seconds", "model"]
-        rows = []
+        columns, rows = summary_columns(self.pseudonyms), []
+        of_record = set(columns) - {*KeyNumbers.model_fields, "model"}
         for _, (_, record) in sorted(self._records.items()):
             if record is not None:
-                row = record.model_dump(mode="json", include={"case", *identity, "status", "reason", "seconds"})
+                row = record.model_dump(mode="json", include=of_record)
                 numbers = record.numbers.model_dump() if record.numbers else {}
                 rows.append({**row, **numbers, "model": f"{record.model.name} {record.model.sha256[:12]}"})
         return csv_text(rows, columns)
+
+
+def summary_columns(pseudonyms: bool = False) -> list[str]:
+    """Return the columns of the summary."""
+    identity = [] if pseudonyms else ["source"]
+    return ["case", *identity, "status", "reason", *KeyNumbers.model_fields, "seconds", "model"]
 
 
 def write_key(items: Iterable[BatchItem], folder: Path) -> None:
