@@ -1,8 +1,9 @@
 # make demo    install, then segment a phantom          make test        run the fast tests
 # make lint    ruff and import-linter                   make test-all    run all tests
-# make types   mypy --strict                            make coverage    run all tests, refuse a lower coverage
+# make types   mypy --strict                            make coverage    run the fast tests, refuse a lower coverage
 # make docs    build the documentation into site/       make test-lowest run the clinical tests with the lowest versions
 # make bench   time the engines and whole scans         make sbom        list what a plain installation holds
+# make tables  write the documentation's tables of results from bench/results/
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
@@ -13,7 +14,7 @@ BEYOND = tests/inference/test_open_model.py tests/inference/test_lungs.py tests/
   tests/apps/batch/test_overview.py
 CLINICAL = tests/scan tests/io tests/inference tests/report tests/apps/batch tests/test_files.py tests/test_tables.py
 
-.PHONY: demo test test-all coverage test-lowest lint types docs serve-docs sbom bench clean
+.PHONY: demo test test-all coverage test-lowest lint types docs serve-docs tables sbom bench clean
 
 demo: $(VENV)/.runs
 	$(BIN)/groundglass demo -o demo
@@ -25,7 +26,7 @@ test-all: $(VENV)/.develops
 	$(BIN)/pytest -n 2 --dist loadfile
 
 coverage: $(VENV)/.develops
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 # `constraints-lowest.txt` names the lowest versions; torch is not installed, nor any library of training.
 test-lowest: $(LOWEST)/.installed
@@ -45,6 +46,9 @@ docs: $(VENV)/.develops
 
 serve-docs: $(VENV)/.develops
 	NO_MKDOCS_2_WARNING=1 GROUNDGLASS_EXECUTE=false $(BIN)/mkdocs serve
+
+tables: $(VENV)/.develops
+	$(BIN)/python bench/result_tables.py
 
 sbom: $(PLAIN)/.installed $(VENV)/.develops
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o sbom.json $(PLAIN)/bin/python

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
 
 import groundglass
+from groundglass.apps.batch.summary import summary_columns
+from groundglass.apps.follow import CHANGE_COLUMNS, VISIT_COLUMNS
 from groundglass.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +29,7 @@ PAGES = [
 ]
 CHANGELOG = ROOT / "CHANGELOG.md"
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
-sys.path.insert(0, str(ROOT / "docs" / "hooks"))
+sys.path[:0] = [str(ROOT / "docs" / "hooks"), str(ROOT / "bench")]
 GENERATED = {ROOT / "docs" / name for name in import_module("reference").PAGES}  # pages that `make docs` makes
 TORCHRUN = {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--no-python"}
 TORCHRUN |= {"--node-rank", "--master-addr", "--master-port"}
@@ -174,6 +177,15 @@ def test_python_code_calls_only_what_the_public_api_has(page: Path) -> None:
                 signature.bind(*[None] * len(node.args), **keywords)
 
 
+def test_the_site_loads_its_search_from_its_own_folder() -> None:
+    hooks = import_module("pages")
+    script = f'<script src="{hooks.REMOTE_WORKER}"></script>'
+    for uri, up in (("index.md", ""), ("how-to/python.md", "../")):
+        page = SimpleNamespace(file=SimpleNamespace(src_uri=uri))
+        assert hooks.on_post_page(script, page) == f'<script src="{up}{hooks.LOCAL_WORKER}"></script>'
+    assert (ROOT / "docs" / hooks.LOCAL_WORKER).is_file()
+
+
 def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = {ROOT / "docs" / name for name in re.findall(r": ([\w/-]+\.(?:md|ipynb))$", text, re.MULTILINE)}
@@ -192,6 +204,29 @@ def test_every_generated_page_describes_each_field(page: str, column: int) -> No
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
     assert len(rows) > 10
     assert [row[0] for row in rows if not row[column]] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "columns"),
+    [
+        ("summary.csv of batch", summary_columns()),
+        ("follow.csv of follow", [*VISIT_COLUMNS, *CHANGE_COLUMNS]),
+    ],
+)
+def test_the_page_of_columns_names_those_that_are_written(file: str, columns: list[str]) -> None:
+    page = import_module("reference").PAGES["reference/columns.md"]()
+    section = page.partition(f"## {file}\n")[2].partition("\n## ")[0]
+    cells = " ".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `"))
+    assert re.findall(r"`([^`]+)`", cells) == columns
+
+
+def test_the_tables_of_results_are_those_that_the_files_in_bench_give() -> None:
+    generator, shown = import_module("result_tables"), []
+    for page in generator.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert generator.with_tables(text) == text, f"{page.name}: run `make tables`"
+        shown += [found[2] for found in generator.MARKED.finditer(text)]
+    assert sorted(shown) == sorted(generator.TABLES)
 
 
 def test_the_architecture_page_lists_every_module() -> None:

@@ -15,7 +15,7 @@ def test_the_version_stands_in_pyproject_and_is_that_of_the_changelog() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     latest = re.search(r"^## (\S+)", changes, re.MULTILINE)
     assert latest is not None
-    assert latest[1] == PROJECT["version"]
+    assert latest[1] == PROJECT["version"] == groundglass.__version__
     assert "version:" not in (ROOT / "CITATION.cff").read_text(encoding="utf-8").replace("cff-version:", "")
 
 

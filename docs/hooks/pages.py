@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 REMOTE_SCRIPT = re.compile(
     r'<script src=""> *</script>|<script\b(?:(?!</script>).)*https://(?:(?!</script>).)*</script>', re.DOTALL
 )
+REMOTE_WORKER = "https://unpkg.com/iframe-worker/shim"  # of the plugin `offline`
+LOCAL_WORKER = "javascripts/iframe-worker.js"
 OUTSIDE = {"CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md", "CONTRIBUTING.md": "contributing.md"}
 
 
@@ -39,5 +41,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Remove scripts that a notebook's page would load from elsewhere: the documentation is read without a network."""
+    """Load no script from elsewhere: the documentation is read without a network."""
+    output = output.replace(REMOTE_WORKER, "../" * page.file.src_uri.count("/") + LOCAL_WORKER)
     return REMOTE_SCRIPT.sub("", output) if page.file.src_uri.endswith(".ipynb") else output
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """Do the same in pages without a source, such as the one for missing pages."""
+    return output_content.replace(REMOTE_WORKER, LOCAL_WORKER)

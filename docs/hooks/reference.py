@@ -15,6 +15,8 @@ from pydantic import BaseModel
 
 import groundglass.errors
 from groundglass.apps.batch.records import ItemRecord, KeyNumbers
+from groundglass.apps.batch.summary import summary_columns
+from groundglass.apps.follow import CHANGE_COLUMNS, VISIT_COLUMNS
 from groundglass.cli import app
 from groundglass.inference.model_card import BUNDLED, ModelCard, bundled_model, read_card
 from groundglass.report.findings import Findings
@@ -23,6 +25,56 @@ from groundglass.training.config import RunConfig
 
 _UNITS = {"_ml": "ml", "_percent": "%", "_points": "percentage points", "_mm": "mm", "_hu": "HU", "_px": "pixels"}
 _UNITS |= {"_degrees": "degrees", "_prob": "probability", "seconds": "s"}
+_CHANGES = {
+    "change_ml": "Change of the lesion volume since the scan before.",
+    "change_ml_low": "Lower end of its interval of 95 % of repeats.",
+    "change_ml_high": "Upper end of its interval.",
+    "change_points": "Change of the share of the lung since the scan before.",
+    "change_points_low": "Lower end of its interval of 95 % of repeats.",
+    "change_points_high": "Upper end of its interval.",
+}
+_COUNTS = {
+    "true_positive": "Pixels that model and reference mark.",
+    "false_positive": "Pixels that the model alone marks.",
+    "false_negative": "Pixels that the reference alone marks.",
+    "true_negative": "Pixels that neither marks.",
+    "dice, sensitivity, specificity, precision, iou": "Scores of these counts, from 0 to 1; empty where undefined.",
+}
+_OF_CLASSES = {"CLASS_true_positive to CLASS_iou": "The same for each class of a model with classes."}
+_CASE = {"case": "Name of the case.", "patient": "Its patient."}
+SCORE_COLUMNS = {
+    "slices.csv": _CASE
+    | {
+        "slice": "Number of the slice from 0 at the feet, in upright axial slices.",
+        "slice_in_file": "Number of the slice from 0 in the order of the file.",
+        "has_lesion": "1 where the reference shows lesion, else 0.",
+        "looked_at": "1 where the network looked, else 0.",
+    }
+    | _COUNTS
+    | _OF_CLASSES,
+    "cases.csv": _CASE
+    | {"slices": "Number of slices that are scored.", "lesion_slices": "Those of them with lesion in the reference."}
+    | _COUNTS
+    | {
+        "hd95_mm": "95th percentile of the distances between the surfaces.",
+        "surface_dice": "Share of the surfaces within 2 mm of each other, from 0 to 1.",
+        "predicted_volume_ml, reference_volume_ml, error_volume_ml": "Volumes, and the first minus the second.",
+        "predicted_burden_percent, reference_burden_percent, error_burden_percent": "The same of the share.",
+        "false_positive_ml": "What the model marks in slices without lesion.",
+        "false_positive_ml_per_lesion_free_slice": "The same for each of these slices.",
+    }
+    | _OF_CLASSES,
+    "lesions.csv": _CASE
+    | {
+        "of": "`reference` for a lesion, `prediction` for a region that the model marks.",
+        "size": "Its size.",
+        "unit": "`ml`, or `px` for slices of unknown spacing.",
+        "size_class": "The class of that size.",
+        "slice": "The slice of its centre, from 0 at the feet.",
+        "overlap": "Share of it that the other marks too, from 0 to 1.",
+        "hit": "1 if a lesion is found, or a region is right; else 0.",
+    },
+}
 _FIELD = re.compile(r"^    (\w+): ((?:.|\n(?=        |\n))+)", re.MULTILINE)
 _NOTE = "This page is generated from the program.\n"
 
@@ -32,7 +84,7 @@ def command_page() -> str:
     lines = ["# Commands and options", "", _NOTE]
     group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
-        usage = [each.metavar or each.name.upper() for each in command.params if each.param_type_name == "argument"]
+        usage = [_argument(each) for each in command.params if each.param_type_name == "argument"]
         lines += [f"## groundglass {name}", "", command.help, "", "```text"]
         lines += [" ".join(["groundglass", name, *usage, "[OPTIONS]"]), "```", ""]
         lines += _table(("", "meaning", "default"), map(_option, _described(command.params)))
@@ -41,6 +93,11 @@ def command_page() -> str:
 
 def _described(parameters: Iterable[Any]) -> Iterator[Any]:
     return (parameter for parameter in parameters if parameter.name != "help")
+
+
+def _argument(parameter: Any) -> str:
+    name = (parameter.metavar or parameter.name.upper()).removesuffix("...") + ("..." if parameter.nargs < 0 else "")
+    return name if parameter.required else f"[{name}]"
 
 
 def _option(parameter: Any) -> tuple[str, str, str]:
@@ -120,6 +177,7 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 
 def _unit(name: str) -> str:
+    name = re.sub("_(low|high)$", "", name)
     return next((unit for end, unit in _UNITS.items() if name.endswith(end)), "")
 
 
@@ -167,23 +225,19 @@ def _toml(value: object) -> str:
 def column_page() -> str:
     """Describe the columns of the CSV files."""
     lines = ["# Columns of the CSV files", "", _NOTE, "An empty cell is unknown.", ""]
-    numbers = {name: text for name, text in _attributes(KeyNumbers).items() if name in KeyNumbers.model_fields}
-    record = _attributes(ItemRecord)
-    rows: list[tuple[str, str, str]] = []
-    for name in ItemRecord.model_fields:
-        if name == "numbers":
-            rows += [(f"`{each}`", _unit(each), numbers.get(each, "")) for each in KeyNumbers.model_fields]
-        elif name not in ("fingerprint", "files", "intensity"):
-            rows.append((f"`{name}`", _unit(name), record.get(name, "")))
-    lines += ["## summary.csv of batch", "", "[More about it](../batch.md).", ""]
+    described = {**_attributes(ItemRecord), **_attributes(KeyNumbers)}
+    rows = [(f"`{name}`", _unit(name), described.get(name, "")) for name in summary_columns()]
+    lines += ["## summary.csv of batch", "", "With `--pseudonyms` without `source`. [More about it](../batch.md).", ""]
     lines += _table(("column", "unit", "meaning"), rows)
-    visit = _attributes(Visit)
-    rows = [(f"`{name}`", _unit(name), visit.get(name, "")) for name in Visit.model_fields if name != "warnings"]
-    rows += [
-        ("`change_ml`, `change_ml_low`, `change_ml_high`", "ml", "Change since the scan before, and its interval."),
-        ("`change_points`, `change_points_low`, `change_points_high`", "percentage points", "The same of the share."),
-    ]
-    lines += ["## follow.csv of follow", "", *_table(("column", "unit", "meaning"), rows)]
+    described = _attributes(Visit) | _CHANGES
+    rows = [(f"`{name}`", _unit(name), described.get(name, "")) for name in (*VISIT_COLUMNS, *CHANGE_COLUMNS)]
+    lines += ["## follow.csv of follow", "", "An interval is written as `LOW to HIGH`.", ""]
+    lines += _table(("column", "unit", "meaning"), rows)
+    for file, columns in SCORE_COLUMNS.items():
+        lines += [f"## {file} of evaluate", "", "[The rules of scoring](../evaluation.md#rules).", ""]
+        named = ((name.split(", "), text) for name, text in columns.items())
+        rows = [(", ".join(f"`{each}`" for each in names), _unit(names[0]), text) for names, text in named]
+        lines += _table(("column", "unit", "meaning"), rows)
     return "\n".join(lines)
 
 

@@ -117,6 +117,10 @@ Model = Annotated[
         show_default=BUNDLED_MODEL,
     ),
 ]
+OnnxModel = Annotated[
+    Path | None,
+    typer.Option("--model", metavar="MODEL", help="ONNX file with its card beside it.", show_default=BUNDLED_MODEL),
+]
 RunOrModel = Annotated[
     Path | None,
     typer.Argument(

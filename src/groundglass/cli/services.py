@@ -26,7 +26,7 @@ def batch(
         ),
     ],
     output: options.OutputFolder,
-    model: options.Model = None,
+    model: options.OnnxModel = None,
     intensity: options.Intensity = None,
     workers: Annotated[
         int | None,
