@@ -1,10 +1,11 @@
 """Measure how the lungs are found, and what that does to the lesions, on the inputs that users have.
 
-python bench/lungs.py scans|cuts|windows|odd|pictures|time [CASE...] [-o rows.json] [--pictures FOLDER]
+python bench/lungs.py scans|cuts|windows|odd|pictures|time [CASE...] [--slices N] [-o rows.json] [--pictures FOLDER]
 
 Data: $GROUNDGLASS_DATA, else ../shared/data, with what lies beside it in ../shared/more. Everything goes through
-`segment_scan`, so that an older version of the package can be measured by the same script. `--pictures` writes slices
-with contours into a folder; these show patients, and are not to be passed on.
+`segment_scan`, so that an older version of the package can be measured by the same script. `--slices` takes the middle
+slices of each case alone, where time is short. `--pictures` writes slices with contours into a folder; these show
+patients, and are not to be passed on.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ Row = dict[str, Any]
 class Upright:
     """A case in upright axial slices: image, lesions and reference lungs (lesions counted in; None if not stated)."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, slices: int | None = None) -> None:
         (case,) = select(find_cases(DATA), [name])
         scan, labels = read_case(case)
         view = AxialView(scan.geometry)
@@ -60,6 +61,11 @@ class Upright:
         lungs = view.to_axial(
             read_scan(case.image.parent.parent / LUNG_FOLDERS[case.image.parent.name] / case.image.name).values
         )
+        if slices is not None:
+            first = max(0, (len(lungs) - slices) // 2)
+            middle = slice(first, first + slices)
+            self.scan = self.part(middle, slice(0, None), slice(0, None))
+            self.lesions, lungs = self.lesions[middle], lungs[middle]
         self.stated = (lungs != NOT_STATED).all((1, 2))
         self.lungs = (lungs == 1) | self.lesions
 
@@ -79,10 +85,14 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class Bench:
-    """The model, and where pictures go."""
+    """The model, how many slices of each case are taken, and where pictures go."""
 
-    def __init__(self, pictures: Path | None) -> None:
-        self.segmenter, self.pictures = open_model(), pictures
+    def __init__(self, slices: int | None, pictures: Path | None) -> None:
+        self.segmenter, self.slices, self.pictures = open_model(), slices, pictures
+
+    def case(self, name: str) -> Upright:
+        """Read a case."""
+        return Upright(name, self.slices)
 
     def segment(self, scan: Scan) -> SegmentedScan:
         """Segment a scan."""
@@ -113,7 +123,7 @@ class Bench:
 def scans(bench: Bench, names: list[str]) -> Iterator[Row]:
     """Target 1: the lungs of whole scans beside reference lungs."""
     for name in names:
-        case = Upright(name)
+        case = bench.case(name)
         segmented = segment_lungs(case.scan, bench.segmenter.card)
         field = segmented.lung_field
         found = np.asarray(field.including_lesions(case.lesions).mask)
@@ -134,7 +144,7 @@ def scans(bench: Bench, names: list[str]) -> Iterator[Row]:
 def cuts(bench: Bench, names: list[str]) -> Iterator[Row]:
     """Target 2: parts of a scan beside the same parts of the whole scan's result."""
     for name in names:
-        case = Upright(name)
+        case = bench.case(name)
         whole = bench.segment(case.scan)
         lungs, lesions = np.asarray(whole.lung_field.mask), np.asarray(whole.lesions)
         rows, columns = (np.flatnonzero(lungs.any(axis)) for axis in ((0, 2), (0, 1)))
@@ -165,6 +175,7 @@ def cuts(bench: Bench, names: list[str]) -> Iterator[Row]:
             now = np.asarray(found.lung_field.mask), np.asarray(found.lesions)
             for key, mask, before in (("lung", now[0], lungs[part]), ("lesion", now[1], lesions[part])):
                 row[key] = mask.sum() / max(1, before.sum())
+            row["lesion voxels of the whole"] = int(lesions[part].sum())
             yield row | {
                 "said": any("reach" in text for text in found.lung_field.warnings),
                 "sides": any(
@@ -177,7 +188,7 @@ def cuts(bench: Bench, names: list[str]) -> Iterator[Row]:
 def windows(bench: Bench, names: list[str]) -> Iterator[Row]:
     """Target 3: slices as pictures in ten windows beside the same slices in HU."""
     for name in names:
-        case = Upright(name)
+        case = bench.case(name)
         segmented = bench.segment(case.scan)
         hu = np.stack(list(segmented.hu))
         lesions, lungs = np.asarray(segmented.lesions), np.asarray(segmented.lung_field.mask)
@@ -290,7 +301,7 @@ def pictures(bench: Bench, _: list[str]) -> Iterator[Row]:
 def stage_times(bench: Bench, names: list[str]) -> Iterator[Row]:
     """Target 6: the time that the lungs take beside the network's own."""
     for name in names:
-        case = Upright(name)
+        case = bench.case(name)
         middle = len(case.lesions) // 2
         bench.segment(case.part(slice(middle, middle + 4), slice(0, None), slice(0, None)))  # libraries are loaded
         timer = StageTimer()
@@ -310,12 +321,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("cases", nargs="*")
+    parser.add_argument("--slices", type=int, help="take this many slices from the middle of each case; default: all")
     parser.add_argument("-o", "--output", type=Path, help="write the rows as JSON too")
     parser.add_argument("--pictures", type=Path, help="folder for slices with contours")
     arguments = parser.parse_args()
     names = arguments.cases or ["volumes/4", "volumes/5", "volumes/8"]
     rows = []
-    for row in PARTS[arguments.part](Bench(arguments.pictures), names):
+    for row in PARTS[arguments.part](Bench(arguments.slices, arguments.pictures), names):
         rows.append(row)
         print(
             "  ".join(

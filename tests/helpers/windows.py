@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+WINDOWS = [(-2048, 1700), (-1024, 1500), (-1500, 500), (-1350, 150), (-1000, 400), (-1000, 50)]
+
 
 def grey_levels(
     hu: NDArray[np.integer] | NDArray[np.floating], low: float = -1250, high: float = 250

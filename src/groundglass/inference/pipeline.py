@@ -93,6 +93,7 @@ def segment_lungs(
     intensity: IntensityKind | None = None,
     timer: StageTimer | None = None,
     threads: int | None = None,
+    progress: Progress = lambda *_: None,
 ) -> SegmentedScan:
     """Find the lungs of a scan, and what its numbers are in HU; the result holds no lesions yet.
 
@@ -102,13 +103,14 @@ def segment_lungs(
         intensity: Meaning of the scan's intensities; None: recognise it from the values.
         timer: Gets the seconds of the stage.
         threads: Number of threads; None: one for each core.
+        progress: Called with the number of slices that were looked at and the number of all that will be.
 
     Raises:
         IntensityError: The numbers are not recognised as CT.
         LungError: No slice shows lung.
     """
     with (timer or StageTimer()).stage("lungs"), _naming_the_series(scan):
-        found = find_lungs(scan, card.field_of_view, intensity, open_lung_network(threads))
+        found = find_lungs(scan, card.field_of_view, intensity, open_lung_network(threads), progress)
     empty = np.zeros(found.hu.shape[1:], dtype=np.uint8)
     class_map = PackedMask.from_slices([empty] * len(found.hu))
     return SegmentedScan(found.scan, found.view, found.intensity, found.hu, found.lung_field, class_map)
@@ -146,7 +148,9 @@ def segment_lesions(
         return _with_lesions(segmented, class_map)
 
 
-def segment_by_mask(scan: Scan, mask: Scan, card: ModelCard, timer: StageTimer | None = None) -> SegmentedScan:
+def segment_by_mask(
+    scan: Scan, mask: Scan, card: ModelCard, timer: StageTimer | None = None, progress: Progress = lambda *_: None
+) -> SegmentedScan:
     """Find the lungs of a scan and take its lesions from a mask that a person has corrected.
 
     Args:
@@ -155,13 +159,14 @@ def segment_by_mask(scan: Scan, mask: Scan, card: ModelCard, timer: StageTimer |
             model with class maps the number of the class.
         card: The card of the model whose mask was corrected.
         timer: Gets the seconds of each stage.
+        progress: Called while the lungs are found: see `segment_lungs`.
 
     Raises:
         FormatError: The mask lies on another grid, or has values that are not the number of a class.
         IntensityError: The scan's numbers are not recognised as CT.
         LungError: No slice of the scan shows lung.
     """
-    segmented, view = segment_lungs(scan, card, None, timer), AxialView(mask.geometry)
+    segmented, view = segment_lungs(scan, card, None, timer, progress=progress), AxialView(mask.geometry)
     if not view.geometry.matches(segmented.view.geometry, tolerance_mm=0.01):
         raise FormatError(
             f"the corrected mask lies on {mask.geometry}, expected the scan's grid, {scan.geometry}: "

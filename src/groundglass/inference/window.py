@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import IntensityError
-from groundglass.scan.intensity import AIR_HU
+from groundglass.scan.intensity import AIR_HU, SOFT_TISSUE_HU
 from groundglass.scan.morphology import dilate
 from groundglass.scan.packed_mask import Voxels
 
 Line = tuple[float, float]  # slope, intercept: HU = slope * level + intercept
 DARK_LUNG_HU = -900.0  # the darkest twentieth of the lungs
-SOFT_TISSUE_HU = 40.0
 AROUND_PIXELS = 8  # how far around the lungs soft tissue is looked for, on the lung network's grid
 BLACK, WHITE = 0.02, 0.006  # shares of the range of levels: nearer to its end than this, a level counts as clipped
 MOST_BLACK_LUNG, MOST_WHITE_TISSUE = 0.25, 0.85  # shares of the pixels
@@ -66,9 +65,14 @@ def _grown(lungs: Voxels, pixels: int) -> Voxels:
     return np.stack([dilate(plane, pixels, square=True) for plane in lungs])
 
 
+def levels_around(levels: NDArray[np.float32], lungs: Voxels) -> NDArray[np.float32]:
+    """Return the levels within `AROUND_PIXELS` of the lungs."""
+    return levels[_grown(lungs, AROUND_PIXELS) & ~_grown(lungs, 1)]
+
+
 def _soft_tissue(levels: NDArray[np.float32], lungs: Voxels) -> NDArray[np.float32]:
     """Return the levels around the lungs that are nearer to tissue than to lung."""
-    around = levels[_grown(lungs, AROUND_PIXELS) & ~_grown(lungs, 1)]
+    around = levels_around(levels, lungs)
     if not len(around):
         return around
     middle = (float(np.median(levels[lungs])) + float(np.percentile(around, 75))) / 2

@@ -154,6 +154,7 @@ def segment(
     threshold: float | None = None,
     keep_probability: bool = False,
     label: str | None = None,
+    lungs_progress: Progress = lambda *_: None,
     spacing: Sequence[float] | None = None,
     direction: ArrayLike | None = None,
     affine: ArrayLike | None = None,
@@ -171,6 +172,7 @@ def segment(
         threshold: Probability from 0 to 1 from which a voxel is lesion; None: the model's own.
         keep_probability: Keep the probability of each voxel for `Analysis.probability`.
         label: What you call the scan, for findings and report; it may name the patient.
+        lungs_progress: Called before `progress`, with the same of the slices in which the lungs are looked for.
         spacing: For an array (z, y, x): mm between voxel centres along each of its axes: see `as_scan`.
         direction: For an array (z, y, x): (3, 3) the direction (L, P, S) of each of its axes, in columns.
         affine: For an array: (4, 4) from its indices to (R, A, S, 1) in mm; instead of `spacing` and `direction`.
@@ -193,7 +195,7 @@ def segment(
     with timer.stage("model"):
         segmenter = model if isinstance(model, Segmenter) else open_model(model)
         segmenter = segmenter if threshold is None else _with_threshold(segmenter, threshold)
-    found = segment_lungs(scan, segmenter.card, kind, timer, segmenter.engine.card.threads)
+    found = segment_lungs(scan, segmenter.card, kind, timer, segmenter.engine.card.threads, lungs_progress)
     on_prediction = kept.append if keep_probability else lambda _: None
     segmented = segment_lesions(found, segmenter, progress, timer, on_prediction)
     analysis = _analysis(segmented, segmenter.card, timer, with_identity, label, _notes_on_threshold(threshold))
@@ -212,7 +214,9 @@ def _notes_on_threshold(threshold: float | None) -> tuple[str, ...]:
     return (f"lesions are marked from a probability of {threshold:g} on request, instead of the model's own threshold",)
 
 
-def correct(scan: Scan, mask: Scan, card: ModelCard, label: str | None = None) -> Analysis:
+def correct(
+    scan: Scan, mask: Scan, card: ModelCard, label: str | None = None, progress: Progress = lambda *_: None
+) -> Analysis:
     """Measure and draw a scan's lesions after a person has corrected their mask.
 
     Args:
@@ -220,6 +224,7 @@ def correct(scan: Scan, mask: Scan, card: ModelCard, label: str | None = None) -
         mask: The corrected mask: see `segment_by_mask`.
         card: The card of the model whose mask was corrected.
         label: What you call the scan, for findings and report.
+        progress: Called with the number of slices in which the lungs were looked for and the number of all.
 
     Raises:
         FormatError: The mask lies on another grid, or has values that are not the number of a class.
@@ -227,7 +232,7 @@ def correct(scan: Scan, mask: Scan, card: ModelCard, label: str | None = None) -
         LungError: No slice of the scan shows lung.
     """
     timer = StageTimer()
-    return _analysis(segment_by_mask(scan, mask, card, timer), card, timer, label=label, corrected=True)
+    return _analysis(segment_by_mask(scan, mask, card, timer, progress), card, timer, label=label, corrected=True)
 
 
 def read_and_load(

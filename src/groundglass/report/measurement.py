@@ -212,7 +212,7 @@ def _classes(segmented: SegmentedScan, names: Sequence[str]) -> list[dict[str, A
     """Return the fields of a `ClassBurden` for each class of lesions."""
     voxels, lung = np.zeros(len(names) + 1, dtype=np.int64), int(voxels_per_slice(segmented.lung_field.mask).sum())
     in_lung, voxel_ml = voxels.copy(), segmented.scan.geometry.voxel_ml
-    for z in np.flatnonzero(voxels_per_slice(segmented.class_map)):
+    for z in np.flatnonzero(voxels_per_slice(segmented.class_map)).tolist():
         plane, inside = segmented.class_map[z], segmented.lung_field.mask[z]
         voxels += np.bincount(plane.ravel(), minlength=len(voxels))[: len(voxels)]
         in_lung += np.bincount(plane[inside], minlength=len(voxels))[: len(voxels)]

@@ -35,7 +35,7 @@ def resize_slice(plane: NDArray[Any], height: int, width: int) -> NDArray[np.flo
 
 @dataclass(frozen=True)
 class Letterbox:
-    """A box of a slice, scaled without distortion into the middle of a fixed size.
+    """A box of a slice, with what is mirrored beside it, scaled without distortion into the middle of a fixed size.
 
     Attributes:
         box: The part of the slice, in pixels of the slice.
@@ -46,9 +46,15 @@ class Letterbox:
     size: tuple[int, int]
 
     @property
+    def _seen(self) -> tuple[int, int]:
+        """(height, width) in pixels of the slice, with what is mirrored."""
+        above, below, left, right = self.box.mirrored
+        return self.box.bottom - self.box.top + above + below, self.box.right - self.box.left + left + right
+
+    @property
     def _inside(self) -> tuple[slice, slice]:
         """The rows and columns of the fixed size that the box fills."""
-        height, width = self.box.bottom - self.box.top, self.box.right - self.box.left
+        height, width = self._seen
         scale = min(self.size[0] / height, self.size[1] / width)
         inner = [max(1, min(full, round(n * scale))) for n, full in zip((height, width), self.size, strict=True)]
         top, left = ((full - n) // 2 for n, full in zip(inner, self.size, strict=True))
@@ -58,10 +64,15 @@ class Letterbox:
         """Crop and scale a slice (H, W) to (height, width), with `fill` around the box's content."""
         box, (rows, columns) = self.box, self._inside
         out = np.full(self.size, fill, dtype=np.float32)
+        above, below, left, right = box.mirrored
         content = plane[box.top : box.bottom, box.left : box.right]
+        if any(box.mirrored):
+            content = np.pad(content, ((above, below), (left, right)), mode="symmetric")
         out[rows, columns] = resize_slice(content, rows.stop - rows.start, columns.stop - columns.start)
         return out
 
     def invert(self, plane: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scale an output of the network (height, width) back to the pixels of the box."""
-        return resize_slice(plane[self._inside], self.box.bottom - self.box.top, self.box.right - self.box.left)
+        above, _, left, _ = self.box.mirrored
+        seen = resize_slice(plane[self._inside], *self._seen)
+        return seen[above : above + self.box.bottom - self.box.top, left : left + self.box.right - self.box.left]

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from groundglass.errors import IntensityError
 from groundglass.scan.kinds import IntensityKind
+from groundglass.scan.packed_mask import PackedMask
 from groundglass.scan.scan import Scan
 
 AIR_HU = -1000.0
+SOFT_TISSUE_HU = 40.0
 SHIFTS_HU = (1024.0, 1000.0)
 # Also those of DeepLesion's pictures, of raw data, and of a rescale to HU that was applied twice.
 OTHER_SHIFTS_HU = (32768.0, 8192.0, -1024.0)
@@ -88,11 +90,13 @@ class HuSlices:
         values: (z, y, x) the scan's numbers.
         slope: (z,) HU = slope * value + intercept.
         intercept: (z,) in HU.
+        blanked: (z, y, x) what is given as soft tissue, because its numbers were replaced; None: nothing.
     """
 
     values: NDArray[Any]
     slope: NDArray[np.float32]
     intercept: NDArray[np.float32]
+    blanked: PackedMask | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -110,6 +114,8 @@ class HuSlices:
         z = index[0] if isinstance(index, tuple) else index
         hu: NDArray[np.float32] = np.multiply(self.values[index], self.slope[z], dtype=np.float32)
         hu += self.intercept[z]
+        if self.blanked is not None:
+            hu[self.blanked[index]] = SOFT_TISSUE_HU
         return hu
 
 
@@ -194,7 +200,7 @@ def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> IntensityK
 
 def _shades(sample: NDArray[np.float32]) -> int:
     """Count the different values in a part of them, spread over all."""
-    return len(np.unique(sample[:: max(1, len(sample) // 100_000)]))
+    return len(set(sample[:: max(1, len(sample) // 100_000)].tolist()))
 
 
 def _has_lung_or_air(hu: NDArray[np.float32]) -> bool:

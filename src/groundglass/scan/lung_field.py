@@ -16,12 +16,22 @@ RIM_PIXELS = 3  # a lesion within this distance touches the lung field
 
 
 class Box(NamedTuple):
-    """A part of a slice in pixels of the axial view; `bottom` and `right` lie just outside."""
+    """A part of a slice in pixels of the axial view.
+
+    Attributes:
+        top: First row.
+        bottom: The row just outside.
+        left: First column.
+        right: The column just outside.
+        mirrored: How many rows above and below, and columns to the left and to the right, the network sees besides:
+            they lie beyond the slice, and its mirror image takes their place.
+    """
 
     top: int
     bottom: int
     left: int
     right: int
+    mirrored: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)

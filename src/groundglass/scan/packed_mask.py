@@ -38,8 +38,9 @@ class PackedSlice(NamedTuple):
                 inside |= np.unpackbits(packed, count=inside.size).reshape(inside.shape) << digit
         return plane.view(self.dtype)
 
-    def count(self) -> int:
-        """Return the number of pixels that are not 0."""
+    @property
+    def pixels(self) -> int:
+        """Number of pixels that are not 0."""
         return int(np.bitwise_count(reduce(np.bitwise_or, self.bits)).sum(dtype=np.int64)) if self.bits else 0
 
 
@@ -103,14 +104,14 @@ MaskSlices: TypeAlias = Voxels | PackedMask
 def voxels_per_slice(mask: MaskSlices) -> NDArray[np.int64]:
     """Return (z,) the number of non-zero voxels of each slice."""
     if isinstance(mask, PackedMask):
-        return np.array([packed.count() for packed in mask.slices], dtype=np.int64)
+        return np.array([packed.pixels for packed in mask.slices], dtype=np.int64)
     return np.array([np.count_nonzero(plane) for plane in mask], dtype=np.int64)
 
 
 def shared_voxels_per_slice(one: MaskSlices, other: MaskSlices) -> NDArray[np.int64]:
     """Return (z,) the number of voxels of each slice that are in both masks of bool; fastest if `one` has few."""
     shared = np.zeros(len(one), dtype=np.int64)
-    for z in np.flatnonzero(voxels_per_slice(one)):
+    for z in np.flatnonzero(voxels_per_slice(one)).tolist():
         shared[z] = np.count_nonzero(one[z] & other[z])
     return shared
 

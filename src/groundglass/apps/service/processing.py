@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def _process(folder: JobFolder, segmenter: Segmenter, max_slices: int) -> JobRes
     count = len(scan.values)
     if count > max_slices:
         raise FormatError(f"the scan has {count:,} slices, expected at most {max_slices:,}: split it into parts")
-    analysis = _analyse(folder, scan, segmenter)
+    analysis = _worded_for_the_page(_analyse(folder, scan, segmenter))
     folder.write_progress(JobStage.WRITING)
     with ThreadPoolExecutor(1) as pool:
         viewing = pool.submit(write_view, analysis, folder.view)
@@ -99,8 +99,9 @@ def _analyse(folder: JobFolder, scan: Scan, segmenter: Segmenter) -> Analysis:
     The results do not hold what the upload was called: file names often name the patient.
     """
     folder.write_progress(JobStage.LUNGS)
+    looked = _throttled(partial(folder.write_progress, JobStage.LUNGS), PROGRESS_EVERY_S)
     if folder.mask.exists():
-        return correct(scan, *read_mask(folder, scan, segmenter.card))
+        return correct(scan, *read_mask(folder, scan, segmenter.card), progress=looked)
 
     def report_slices(done: int, total: int) -> None:
         if done < total:
@@ -108,7 +109,13 @@ def _analyse(folder: JobFolder, scan: Scan, segmenter: Segmenter) -> Analysis:
         else:
             folder.write_progress(JobStage.MEASURING)
 
-    return segment(scan, segmenter, progress=_throttled(report_slices, PROGRESS_EVERY_S))
+    return segment(scan, segmenter, progress=_throttled(report_slices, PROGRESS_EVERY_S), lungs_progress=looked)
+
+
+def _worded_for_the_page(analysis: Analysis) -> Analysis:
+    """Word the warnings of a result without options of the command line."""
+    warnings = tuple(map(for_the_page, analysis.findings.warnings))
+    return replace(analysis, findings=analysis.findings.model_copy(update={"warnings": warnings}))
 
 
 def _throttled(report: Callable[[int, int], None], every_s: float) -> Callable[[int, int], None]:

@@ -1,0 +1,90 @@
+"""The part of the slices that the lesion network sees.
+
+It has learned from whole chests. So the box always has its margin; where the scan covers a part of the lungs alone, it
+is no smaller than around whole ones; and where one lung is missing, it has the width of two. What of it lies beyond the
+slice is seen as the slice's mirror image: with air in its place, healthy lung beside it is taken for lesion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from groundglass.inference.lung_parts import Part
+from groundglass.inference.lung_warnings import cut_ends, missing_sides
+from groundglass.scan.kinds import FieldOfView
+from groundglass.scan.lung_field import Box
+from groundglass.scan.packed_mask import BoundingBox, PackedMask, voxels_per_slice
+
+MARGIN_MM = 8.0  # of the box around the lungs
+LEAST_MM = (175.0, 235.0)  # (height, width) of the smallest box around whole lungs in 14 scans of adults
+CROPPED_IMAGE = 0.6  # share of an image: a box that covers more shows that the image was cropped to the lungs
+
+Span = tuple[int, int]  # the first row or column, and the one just outside; it may reach beyond the slice
+
+
+def lung_boxes(right: PackedMask, left: PackedMask, part: Part, field_of_view: FieldOfView) -> list[Box | None]:
+    """Return the box of each slice of a part; they are equal, so that the scale is constant.
+
+    Args:
+        right: (z, y, x) the part's right lung.
+        left: (z, y, x) its left lung.
+        part: The part.
+        field_of_view: The part of a slice with lung that its box holds.
+    """
+    found = [(z, plane.box) for side in (right, left) for z, plane in enumerate(side.slices) if plane.box is not None]
+    if not found:
+        return [None] * len(part.slices)
+    rows, columns = (0, part.size[0]), (0, part.size[1])
+    if field_of_view is FieldOfView.LUNGS:
+        rows, columns = _around([box for _, box in found], part)
+        if part.spacing_stated and cut_ends(voxels_per_slice(right) + voxels_per_slice(left)):
+            _, dy, dx = part.spacing
+            rows = _at_least(LEAST_MM[0] / dy, rows, part.size[0])
+            columns = _at_least(LEAST_MM[1] / dx, columns, part.size[1])
+        columns = _with_missing_lung(columns, right, left)
+    box = _box_of(rows, columns, part.size)
+    shown = [z for z, _ in found]
+    return [box if min(shown) - 1 <= z <= max(shown) + 1 else None for z in range(len(part.slices))]
+
+
+def _around(found: Sequence[BoundingBox], part: Part) -> tuple[Span, Span]:
+    """Return rows and columns of the lungs with their margin.
+
+    An image that the lungs fill was cropped to them: they are all of it, because its rim may then be lesion.
+    """
+    rows, columns = (
+        (
+            min(side.start for side in sides) - round(MARGIN_MM / mm),
+            max(side.stop for side in sides) + round(MARGIN_MM / mm),
+        )
+        for sides, mm in zip(zip(*found, strict=True), part.spacing[1:], strict=True)
+    )
+    inside = _box_of(rows, columns, part.size)
+    share = (inside.bottom - inside.top) * (inside.right - inside.left) / (part.size[0] * part.size[1])
+    is_cropped = part.is_image and share > CROPPED_IMAGE
+    return ((0, part.size[0]), (0, part.size[1])) if is_cropped else (rows, columns)
+
+
+def _at_least(extent: float, span: Span, size: int) -> Span:
+    """Return a span that is as long as `extent` if the slice is; a longer one stays as it is."""
+    missing = min(round(extent), size) - (span[1] - span[0])
+    if missing <= 0:
+        return span
+    start = max(0, min(span[0] - missing // 2, size - (span[1] - span[0] + missing)))
+    return start, start + span[1] - span[0] + missing
+
+
+def _with_missing_lung(columns: Span, right: PackedMask, left: PackedMask) -> Span:
+    """Return columns for two lungs where one is missing: the right one lies at the left of a slice."""
+    start, stop = columns
+    missing = missing_sides(right, left)
+    if "right" in missing:
+        return 2 * start - stop, stop
+    return (start, 2 * stop - start) if "left" in missing else columns
+
+
+def _box_of(rows: Span, columns: Span, size: tuple[int, int]) -> Box:
+    """Return the part of the slice that lies in rows and columns, and what of them lies beyond it."""
+    (top, bottom), (left, right), (height, width) = rows, columns, size
+    beyond = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
+    return Box(max(0, top), min(height, bottom), max(0, left), min(width, right), beyond)
