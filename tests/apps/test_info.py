@@ -81,6 +81,30 @@ def test_the_command_prints_json_and_loads_neither_torch_nor_openvino(phantom: P
     assert done.stderr.strip() == "['onnxruntime']"  # which the lungs need
 
 
+def test_what_is_no_dicom_is_described_without_the_libraries_for_it(phantom: Phantom, tmp_path: Path) -> None:
+    nifti.write_scan(phantom.scan, tmp_path / "a.nii.gz")
+    code = (
+        f"import sys; sys.argv = ['groundglass', 'info', {str(tmp_path / 'a.nii.gz')!r}]\n"
+        "from groundglass.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(sorted({'pydicom', 'nibabel', 'scipy', 'highdicom'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "axes" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_lungs_that_are_far_too_small_for_the_body_are_foretold(
+    phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nifti.write_scan(phantom.scan, tmp_path / "a.nii.gz")
+    monkeypatch.setattr("groundglass.report.plausibility.NO_LUNG_PERCENT", 101.0)
+    monkeypatch.setattr("groundglass.report.plausibility.CUT", 1.0)
+    refused = describe_input(tmp_path / "a.nii.gz").refused
+    assert refused is not None
+    assert refused.startswith("no lung was found: the only air inside the body fills")
+
+
 def test_lungs_are_looked_for_in_a_few_slices_of_many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nifti.write_scan(chest_phantom(shape=(200, 64, 80)).scan, tmp_path / "many.nii.gz")
     seen = 0

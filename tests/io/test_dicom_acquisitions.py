@@ -4,16 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from groundglass.apps.info import describe_input
 from groundglass.errors import FormatError
+from groundglass.io.dicom_header import items
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
-from helpers.dicom_phantom import write_series
+from helpers.dicom_phantom import write_enhanced, write_series
 
 SERIES = {"SeriesInstanceUID": "1.2.3.4", "StudyInstanceUID": "1.2.3.1", "FrameOfReferenceUID": "1.2.3.2"}
 
@@ -101,3 +103,23 @@ def test_images_that_all_state_one_position_are_no_acquisitions(scan: Scan, tmp_
     write_series(scan, tmp_path / "a", ImagePositionPatient=[0, 0, 0])
     with pytest.raises(FormatError, match=r"all 8 images .* \(--by-instance-number\)$"):
         read_scan(tmp_path / "a")
+
+
+def test_the_frames_of_a_file_are_not_listed_anew_for_each_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took minutes for a file of 20,000 empty frames."""
+    listed: list[str] = []
+
+    def count(header: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+        listed.append(keyword)
+        return items(header, keyword)
+
+    monkeypatch.setattr("groundglass.io.dicom_acquisitions.items", count)
+    data = pydicom.dcmread(write_enhanced(chest_phantom(shape=(6, 40, 48)).scan, tmp_path / "a.dcm"))
+    data.PerFrameFunctionalGroupsSequence = [pydicom.Dataset() for _ in range(6)]
+    data.save_as(tmp_path / "a.dcm")
+    with pytest.raises(FormatError, match="no position or orientation"):
+        read_scan(tmp_path / "a.dcm")
+    assert "FrameContentSequence" in listed
+    assert "PerFrameFunctionalGroupsSequence" not in listed

@@ -114,3 +114,27 @@ def test_a_pixel_spacing_that_is_none_is_refused_with_what_is_stated(stated: str
         data.save_as(path)
     with pytest.raises(FormatError, match=r"a states the pixel spacing .*3.*, expected two numbers above 0"):
         read_scan(tmp_path / "a")
+
+
+def test_numbers_under_a_value_representation_of_text_are_read(scan: Scan, tmp_path: Path) -> None:
+    for path in write_series(scan, tmp_path / "a"):
+        data = pydicom.dcmread(path)
+        stated = "\\".join(map(str, data.PixelSpacing))
+        data[Tag("PixelSpacing")] = pydicom.DataElement(Tag("PixelSpacing"), "UT", stated)
+        data.save_as(path)
+    found = read_scan(tmp_path / "a")
+    assert found.geometry.spacing == pytest.approx(scan.geometry.spacing)
+    assert np.array_equal(found.values, scan.values)
+
+
+@pytest.mark.parametrize("without", [[0], [3], [1, 3, 5, 7]])
+def test_images_without_an_orientation_get_that_of_the_others(without: list[int], scan: Scan, tmp_path: Path) -> None:
+    paths = write_series(scan, tmp_path / "a")
+    for index in without:
+        data = pydicom.dcmread(paths[index])
+        del data.ImageOrientationPatient
+        data.save_as(paths[index])
+    found = read_scan(tmp_path / "a")
+    assert np.array_equal(found.values, scan.values)
+    assert found.geometry.matches(scan.geometry)
+    assert found.notes == (f"{len(without)} of 8 images state no orientation: that of the others is taken",)

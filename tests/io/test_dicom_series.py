@@ -1,7 +1,10 @@
 """Which files are DICOM, which series is chosen, and what the series are called."""
 
+import gzip
 import io
+import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -269,14 +272,94 @@ def test_links_that_lead_nowhere_are_counted(target: str, scan: Scan, tmp_path: 
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
             "2 pointers to files that are not here",
         ),
+        (rb"..\.git\annex\objects\x9\25\MD5E-s1--c8d2.dcm", "2 pointers to files that are not here"),
+        (b"outs:\n- md5: d41d8cd9\n  path: 1.dcm\n", "2 pointers to files that are not here"),
+        (b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0" + bytes(60), "2 pointers to files that are not here"),
         (b"", "2 empty files"),
+        (bytes(5000), "2 files named like the images that hold none"),
+        (b"<!DOCTYPE html><title>Log in</title>", "2 files named like the images that hold none"),
+        (b'{"error": "403 Forbidden"}', "2 files named like the images that hold none"),
+        (b"../store/1.dcm", "2 files named like the images that hold none"),
+        (bytes(range(256)) * 20, "2 files named like the images that hold none"),
     ],
-    ids=["git-annex", "Git LFS", "empty"],
+    ids=[
+        *("git-annex", "Git LFS", "annex on Windows", "DVC", "shortcut", "empty"),
+        *("zeros", "web page", "error", "link as text", "encrypted"),
+    ],
 )
 def test_files_without_their_content_are_counted(content: bytes, named: str, scan: Scan, tmp_path: Path) -> None:
     for path in write_series(scan, tmp_path / "a")[6:]:
         path.write_bytes(content)
+    (tmp_path / "a" / "README").write_text("other files are not counted")
+    (tmp_path / "a" / "report.pdf").write_bytes(b"%PDF")
+    found = read_scan(tmp_path / "a")
+    assert np.array_equal(found.values, scan.values[:6])
+    assert found.notes == (f"left out: {named}",)
+    assert found.notes[0] in describe_input(tmp_path / "a").notes
+
+
+def write_packed(path: Path) -> None:
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+def write_cut_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:700])
+    path.rename(path.with_name(f"{path.name}.crdownload"))
+
+
+def move_to_icloud(path: Path) -> None:
+    path.rename(path.with_name(f".{path.name}.icloud"))
+
+
+def move_to_dvc(path: Path) -> None:
+    path.unlink()
+    path.with_name(f"{path.name}.dvc").write_text("outs:\n- md5: d41d8cd9\n")
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(os.devnull)
+
+
+@pytest.mark.parametrize(
+    ("lose", "named"),
+    [
+        (write_packed, "2 packed archives"),
+        (write_cut_header, "2 damaged files"),
+        (move_to_icloud, "2 pointers to files that are not here"),
+        (move_to_dvc, "2 pointers to files that are not here"),
+        (make_pipe, "2 pipes, sockets or devices"),
+        (link_to_nothing, "2 pipes, sockets or devices"),
+    ],
+)
+def test_slices_that_are_no_whole_files_are_counted(
+    lose: Callable[[Path], None], named: str, scan: Scan, tmp_path: Path
+) -> None:
+    for path in write_series(scan, tmp_path / "a")[6:]:
+        lose(path)
     assert read_scan(tmp_path / "a").notes == (f"left out: {named}",)
+
+
+def test_a_folder_that_is_only_linked_to_is_counted_and_not_followed(scan: Scan, tmp_path: Path) -> None:
+    paths = write_series(scan, tmp_path / "a")
+    (tmp_path / "rest").mkdir()
+    for path in paths[6:]:
+        path.rename(tmp_path / "rest" / path.name)
+    (tmp_path / "a" / "more").symlink_to(tmp_path / "rest")
+    found = read_scan(tmp_path / "a")
+    assert (len(found.values), found.notes) == (6, ("left out: 1 link to a folder",))
+
+
+def test_files_of_a_zip_that_are_named_like_images_and_hold_none_are_counted(scan: Scan, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for z, path in enumerate(write_series(scan, tmp_path / "a")):
+            archive.writestr(f"a/{path.name}", path.read_bytes() if z < 6 else b"<html>")
+    assert read_scan(tmp_path / "a.zip").notes == ("left out: 2 files named like the images that hold none",)
 
 
 def test_dead_links_beside_pictures_are_counted(tmp_path: Path) -> None:

@@ -151,3 +151,10 @@ def test_a_spacing_that_makes_no_chest_is_unknown(tmp_path: Path, factor: float,
     assert scan.geometry.in_mm == is_known
     assert scan.geometry.has_directions
     assert [note.endswith("set the spacing and save it again") for note in scan.notes] == [True] * (not is_known)
+
+
+def test_a_small_array_with_voxels_of_micrometres_has_no_known_volume(tmp_path: Path) -> None:
+    path = save_nifti(tmp_path / "a.nii", np.zeros((80, 64, 12), np.int16), np.diag([1e-3, 1e-3, 1e-3, 1]))
+    scan = read_scan(path)
+    assert not scan.geometry.in_mm
+    assert "make no chest of these slices: spacing and volumes are unknown" in scan.notes[0]

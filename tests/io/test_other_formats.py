@@ -1,5 +1,7 @@
 """Headers and voxels in two files are refused with the way to make one file of them, and that way works."""
 
+import gzip
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -104,4 +106,49 @@ def test_a_folder_of_volumes_is_refused_with_one_of_them_and_batch(tmp_path: Pat
     with pytest.raises(
         FormatError, match=r"but 2 \.nii\.gz: give one file, such as a\.nii\.gz, or the folder to `grou"
     ):
+        read_scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("member", "reason"),
+    [
+        ("ct.npy", "is a NumPy archive: give one of its arrays to groundglass.segment"),
+        ("[Content_Types].xml", "is an Office document: save each of its pictures as PNG"),
+        ("archive/data.pkl", "is a file of PyTorch: give its array to groundglass.segment"),
+    ],
+)
+def test_archives_that_are_files_of_a_program_are_named(tmp_path: Path, member: str, reason: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(member, "x")
+    with pytest.raises(FormatError) as refusal:
+        read_scan(tmp_path / "a.zip")
+    assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            "fetch it first, as by `git annex get`",
+        ),
+        (b"/annex/objects/MD5E-s1--c8d2.nii.gz\n", "is a pointer to a file that is not here"),
+        (b"\n<!DOCTYPE html><title>Log in</title>", "is a web page (of a download that failed"),
+        (bytes(2000), "is nothing but zeros (its download or copy was not finished)"),
+        (b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(200), "is a MATLAB file"),
+        (b"\0\0\0\x20ftypisom" + bytes(200), "is a film"),
+    ],
+    ids=["Git LFS", "git-annex", "web page", "zeros", "MATLAB", "film"],
+)
+def test_what_stands_for_a_scan_is_refused_as_what_it_is(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "ct.nii.gz").write_bytes(content)
+    with pytest.raises(FormatError) as refusal:
+        read_scan(tmp_path / "ct.nii.gz")
+    assert reason in str(refusal.value)
+
+
+def test_a_folder_of_files_named_dicom_that_hold_none_says_what_they_are(tmp_path: Path) -> None:
+    for z in range(3):
+        (tmp_path / f"{z}.dcm").write_bytes(gzip.compress(bytes(128) + b"DICM" + bytes(200)))
+    with pytest.raises(FormatError, match=r"those named \.dcm hold none: each is DICOM in a gzip archive"):
         read_scan(tmp_path)

@@ -259,7 +259,9 @@ def test_folders_without_dicom_and_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="but 1 folder"):
         read_scan(tmp_path / "sub")
     (tmp_path / "IM1").write_bytes(bytes(128) + b"DICM")
-    with pytest.raises(FormatError, match="holds no DICOM image but 1 damaged DICOM file, 4 empty files"):
+    with pytest.raises(
+        FormatError, match="holds no DICOM image but 1 link to a folder, 1 damaged DICOM file, 4 empty files"
+    ):
         read_scan(tmp_path)
 
 

@@ -140,6 +140,14 @@ def test_an_archive_that_states_wrong_sizes_is_refused(tmp_path: Path) -> None:
         read_scan(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_all_at_once_are_refused(method: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("a.dcm", bytes(128) + b"DICM" + bytes(1 << 20))
+    with pytest.raises(FormatError, match=r"a\.zip is not packed by deflate, .* pack it anew"):
+        read_scan(tmp_path / "a.zip")
+
+
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zip_file, "MAX_MEMBERS", 50)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nibabel import orientations
 from numpy.typing import NDArray
 
 from groundglass.scan.geometry import AxialView, Geometry
@@ -137,3 +138,20 @@ def test_reordering_and_ras_round_trip_for_any_size(
     view = AxialView(geometry)
     np.testing.assert_array_equal(view.from_axial(view.to_axial(array)), array)
     assert Geometry.from_ras(shape[::-1], geometry.affine_ras).matches(geometry, 1e-9)
+
+
+def test_the_axes_of_a_view_are_those_that_nibabel_finds() -> None:
+    rng = np.random.default_rng(5)
+    shape, array = (3, 4, 5), np.arange(60).reshape(3, 4, 5)
+    for _ in range(300):
+        affine = np.eye(4)
+        affine[:3, :3] = (
+            np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.uniform(0.3, 6, 3) + rng.normal(size=(3, 3)) / 20
+        )
+        view = AxialView(Geometry(shape, affine))
+        theirs = orientations.ornt_transform(
+            orientations.io_orientation(affine), orientations.axcodes2ornt(("S", "A", "R"))
+        )
+        np.testing.assert_array_equal(view.to_axial(array), orientations.apply_orientation(array, theirs))
+        np.testing.assert_array_equal(view.from_axial(view.to_axial(array)), array)
+        np.testing.assert_allclose(view.geometry.affine_lps, affine @ orientations.inv_ornt_aff(theirs, shape))

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.orientations import aff2axcodes
 
 from groundglass.errors import InputError
 from groundglass.inference.lungs import find_lungs
-from groundglass.io.dicom import sample_series
-from groundglass.io.dicom_choice import choose_series
-from groundglass.io.dicom_completion import foretell_completion
-from groundglass.io.dicom_header import silence_pydicom, transfer_syntax
 from groundglass.io.dicom_options import DicomOptions
-from groundglass.io.dicom_series import ImageSeries, NoDicomError, SeriesListing, find_series
+from groundglass.io.other_files import NoDicomError
 from groundglass.io.reader import file_kind, read_scan
+from groundglass.report.plausibility import check_plausibility
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import recognise_numbers
-from groundglass.scan.scan import DicomSeries, ImageStack, Scan
+from groundglass.scan.scan import ImageStack, Scan
 from groundglass.strict_model import StrictModel
 
-SAMPLED_SLICES = 6  # slices in which lungs are looked for, and, of a DICOM series, whose pixels are decoded
+SAMPLED_SLICES = 4  # slices in which lungs are looked for, and, of a DICOM series, whose pixels are decoded
 MORE_SLICES = 48  # the same, if those show no lung
-_DIRECTIONS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
+_DIRECTIONS = (("left", "right"), ("back", "front"), ("head", "feet"))  # of L, P and S, and the other way
 
 
 class SeriesInfo(StrictModel):
@@ -115,70 +112,37 @@ def describe_input(path: Path, dicom: DicomOptions | None = None) -> InputInfo:
     """
     kind, dicom = file_kind(path), dicom or DicomOptions()
     if kind in ("folder", "DICOM", "ZIP"):
+        from groundglass.apps.dicom_info import describe_dicom  # here: pydicom takes longer than describing a file
+
         try:
-            with silence_pydicom(), find_series(path) as listing:
-                return _describe_dicom(listing, kind, dicom)
+            return describe_dicom(path, kind, dicom)
         except NoDicomError:
             if kind != "folder":
                 raise
     scan = read_scan(path)
-    told = _foretell(_some_slices(scan, SAMPLED_SLICES), scan)
-    if _may_have_missed_lungs(told):
-        told = _foretell(_some_slices(scan, MORE_SLICES), scan)
+    told = foretell(_some_slices(scan, SAMPLED_SLICES), scan)
+    if may_have_missed_lungs(told):
+        told = foretell(_some_slices(scan, MORE_SLICES), scan)
     name = "folder of pictures" if kind == "folder" else kind
-    return InputInfo(format=name, notes=scan.notes, **_describe_grid(scan.geometry) | told)
+    return InputInfo(format=name, notes=scan.notes, **describe_grid(scan.geometry) | told)
 
 
-def _describe_dicom(listing: SeriesListing, kind: str, dicom: DicomOptions) -> InputInfo:
-    fields: dict[str, Any]
-    chosen = None
-    try:
-        chosen = choose_series("the input", listing, dicom)
-        fields = _describe_series_of_scan(listing, chosen, dicom)
-    except InputError as error:
-        if chosen is None and dicom.series is not None:
-            raise
-        fields = {"refused": str(error)}
-    return InputInfo(
-        format="DICOM" if kind == "DICOM" else f"DICOM ({kind})",
-        series=tuple(_series_info(series, series is chosen, dicom.with_identity) for series in listing.series),
-        **fields,
-    )
-
-
-def _describe_series_of_scan(listing: SeriesListing, series: ImageSeries, dicom: DicomOptions) -> dict[str, Any]:
-    """Describe the scan that a series is read as, by its headers and the pixels of a few slices."""
-    sampled = sample_series(listing, series, SAMPLED_SLICES, dicom)
-    told = _foretell(sampled.scan, sampled.scan)
-    if _may_have_missed_lungs(told):
-        more = sample_series(listing, series, MORE_SLICES, dicom).scan
-        told = _foretell(more, more)
-    notes = (*sampled.scan.notes, *_dicom_result_notes(sampled.source))
-    return _describe_grid(sampled.geometry) | {"notes": notes} | told
-
-
-def _dicom_result_notes(series: DicomSeries) -> tuple[str, ...]:
-    """Return what will be filled in, or left out, in the files for a PACS."""
-    try:
-        return foretell_completion(series)
-    except InputError as error:
-        from groundglass.report.dicom_results import SEG_FILE, SR_FILE  # here, so that the program starts quickly
-
-        return (f"{SEG_FILE} and {SR_FILE} will be left out: {error}",)
-
-
-def _foretell(sample: Scan, scan: Scan) -> dict[str, Any]:
+def foretell(sample: Scan, scan: Scan) -> dict[str, Any]:
     """Return what the values of a scan are recognised as, and why `segment` would refuse it, by a sample of it."""
     fields: dict[str, Any] = {}
     try:
-        fields["intensity"] = recognise_numbers(scan).reason
-        fields["intensity"] = find_lungs(sample).intensity.reason
+        numbers = recognise_numbers(scan)
+        fields["intensity"] = numbers.reason
+        found = find_lungs(sample, kind=numbers.kind)
+        if not found.intensity.calibrated:
+            fields["intensity"] += "; HU are estimated from the lungs and what lies around them"
+        check_plausibility(found)
     except InputError as error:
         fields["refused"] = f"{error}; {scan.choice}" if scan.choice else str(error)
     return fields
 
 
-def _may_have_missed_lungs(told: dict[str, Any]) -> bool:
+def may_have_missed_lungs(told: Mapping[str, Any]) -> bool:
     """Return whether a scan was refused by what its sample shows, and not by its numbers."""
     return "refused" in told and "intensity" in told
 
@@ -196,27 +160,6 @@ def _some_slices(scan: Scan, count: int) -> Scan:
     return replace(scan, values=values[chosen], geometry=grid)
 
 
-def _series_info(series: ImageSeries, is_chosen: bool, with_identity: bool) -> SeriesInfo:
-    header = series.header
-    distance_mm = series.slice_distance_mm
-    return SeriesInfo(
-        name=series.label,
-        number=series.number,
-        uid=series.uid,
-        modality=series.modality,
-        slices=len(series.slices),
-        size=series.slices[0].size,
-        spacing_mm=series.slices[0].spacing_mm,
-        slice_distance_mm=None if distance_mm is None else round(distance_mm, 4),
-        axial=series.is_axial,
-        kernel=series.kernel,
-        syntax=transfer_syntax(header).name,
-        chosen=is_chosen,
-        rejection_reason=series.rejection_reason,
-        description=series.description or None if with_identity else None,
-    )
-
-
 def _describe_series(series: SeriesInfo) -> str:
     choice = "chosen" if series.chosen else series.rejection_reason or "not chosen"
     rows, columns = series.size
@@ -229,7 +172,7 @@ def _describe_series(series: SeriesInfo) -> str:
     return f"{series.name} ({choice}): {', '.join(part for part in parts if part)}"
 
 
-def _describe_grid(geometry: Geometry) -> dict[str, Any]:
+def describe_grid(geometry: Geometry) -> dict[str, Any]:
     """Return the fields of `InputInfo` that follow from the grid."""
     z, y, x = (round(mm, 4) for mm in geometry.spacing)
     return {
@@ -243,5 +186,6 @@ def _axes(geometry: Geometry) -> str | None:
     """Name the direction of the body that is nearest to each axis of the array."""
     if not geometry.in_mm or not geometry.has_directions:
         return None
-    x, y, z = (_DIRECTIONS[code] for code in aff2axcodes(geometry.affine_ras))
-    return f"z to the {z}, y to the {y}, x to the {x}"
+    lps = reversed(AxialView(geometry).axes)
+    named = {axis: names[is_reversed] for (axis, is_reversed), names in zip(lps, _DIRECTIONS, strict=True)}
+    return f"z to the {named[0]}, y to the {named[1]}, x to the {named[2]}"

@@ -12,10 +12,6 @@ import atexit
 import os
 import threading
 from contextlib import suppress
-from typing import Any
-
-from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
-from pydicom.uid import UID
 
 from groundglass.errors import GroundglassError
 from groundglass.io.limits import DECODER_BYTES, DECODER_S
@@ -29,18 +25,12 @@ from groundglass.io.pixel_codecs import (
 )
 from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError, WorkerStartError
 
-PLUGIN = "groundglass"  # name of `decode_frame` among pydicom's decoders
-DECODER_DEPENDENCIES: dict[UID, tuple[str, ...]] = {}  # pydicom asks for them
 CODEC_BY_SYNTAX = {
     **dict.fromkeys(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), "jpeg"),
     **dict.fromkeys(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), "lossless JPEG"),
     **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "JPEG-LS"),
     **dict.fromkeys(("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), "JPEG 2000"),
 }
-_OPTIONS = (
-    *("transfer_syntax_uid", "rows", "columns", "samples_per_pixel", "photometric_interpretation"),
-    *("planar_configuration", "bits_allocated", "bits_stored", "pixel_representation", "j2k_precision"),
-)
 _Decoder = Worker[FrameTask | PictureTask, DecodedFrame | DecodedPicture]
 
 
@@ -102,12 +92,7 @@ _process = _Process()
 atexit.register(_process.close)
 
 
-def is_available(uid: str) -> bool:
-    """Return whether frames of a transfer syntax are decoded here; pydicom asks for it."""
-    return uid in CODEC_BY_SYNTAX
-
-
-def start_decoder(syntax: UID | None = None) -> None:
+def start_decoder(syntax: str | None = None) -> None:
     """Start the process in advance, so that it gets ready while headers are read.
 
     Args:
@@ -117,19 +102,15 @@ def start_decoder(syntax: UID | None = None) -> None:
         _process.start()
 
 
-def decode_frame(data: bytes, runner: DecodeRunner) -> bytes | bytearray:
-    """Decode a frame of a DICOM instance; pydicom calls it as its plugin `PLUGIN`.
+def decode_frame(task: FrameTask) -> DecodedFrame:
+    """Decode a frame of a DICOM instance.
 
     Raises:
-        DecodeError: The frame is damaged, cut short, or too large.
+        DecodeError: It is damaged, cut short, or too large.
     """
-    options: dict[str, Any] = {name: runner.get_option(name) for name in _OPTIONS}
-    options = {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
-    decoded = _process.run(FrameTask(CODEC_BY_SYNTAX[runner.transfer_syntax], data, options))
+    decoded = _process.run(task)
     assert isinstance(decoded, DecodedFrame)
-    for name, value in decoded.options.items():
-        runner.set_option(name, value)
-    return decoded.pixels
+    return decoded
 
 
 def decode_picture(task: PictureTask) -> DecodedPicture:
@@ -147,11 +128,3 @@ def take_failure() -> GroundglassError | None:
     """Return why the last frame could not be decoded, once; None if it was."""
     failure, _process.failure = _process.failure, None
     return failure
-
-
-def _register() -> None:
-    for syntax in CODEC_BY_SYNTAX:
-        get_decoder(UID(syntax)).add_plugin(PLUGIN, (__name__, decode_frame.__name__))
-
-
-_register()

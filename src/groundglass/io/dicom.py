@@ -18,7 +18,6 @@ from pydicom.dataelem import RawDataElement
 from groundglass.errors import FormatError
 from groundglass.io.dicom_acquisitions import choose_acquisition, find_acquisitions, list_acquisitions
 from groundglass.io.dicom_choice import choose_series, describe_choice, is_accepted, naming_the_choice
-from groundglass.io.dicom_files import list_losses
 from groundglass.io.dicom_grid import SAME_POSITION_MM, SliceStack, count_places, grid_geometry, sort_slices
 from groundglass.io.dicom_header import (
     DICOM_ERRORS,
@@ -27,6 +26,7 @@ from groundglass.io.dicom_header import (
     has_decimal_comma,
     items,
     number_value,
+    number_values,
     silence_pydicom,
     text_value,
     transfer_syntax,
@@ -37,6 +37,7 @@ from groundglass.io.dicom_parts import check_parts, instances_of, join_headers, 
 from groundglass.io.dicom_pixels import LOSSY, check_transfer_syntaxes, decode_slices
 from groundglass.io.dicom_series import ImageSeries, SeriesListing, find_series
 from groundglass.io.limits import check_voxel_count, native_values, shown
+from groundglass.io.other_files import list_losses
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.scan import DicomSeries, Scan
 
@@ -328,6 +329,11 @@ def _header_notes(series: ImageSeries) -> list[str]:
     notes = []
     headers = [dicom_slice.header for dicom_slice in series.slices]
     notes += _rescale_notes(series.slices)
+    unoriented = sum(
+        s.frame is None and number_values(s.header, "ImageOrientationPatient", 6) is None for s in series.slices
+    )
+    if 0 < unoriented < len(series.slices):
+        notes.append(f"{unoriented} of {len(series.slices)} images state no orientation: that of the others is taken")
     if any(has_decimal_comma(data, keyword) for data in _data_with_numbers(series.header) for keyword in _NUMBERS):
         notes.append("numbers in the header have decimal commas, expected points: they are read as meant")
     if text_value(series.header, "PhotometricInterpretation") == "MONOCHROME1":

@@ -115,7 +115,9 @@ def _stated(dicom_slice: DicomSlice, keywords: Sequence[str]) -> str:
     header = dicom_slice.header
     sources = [header]
     if dicom_slice.frame is not None:
-        frame = items(header, "PerFrameFunctionalGroupsSequence")[dicom_slice.frame]
+        frame = header.PerFrameFunctionalGroupsSequence[
+            dicom_slice.frame
+        ]  # of which `items` would make a list each time
         sources = [*items(frame, "FrameContentSequence"), frame, header]
     values = (text_value(source, keyword) for source in sources for keyword in keywords)
     return next(filter(None, values), "")

@@ -187,13 +187,16 @@ def _check_places(series: DicomSeries) -> None:
     Raises:
         FormatError: It does not.
     """
-    slices = [each for header in series.headers for each in slices_of(DicomInstance(io.BytesIO, header))]
     if series.frames:
+        slices = slices_of(DicomInstance(io.BytesIO, series.headers[0]))
         slices = [slices[index] for index in series.frames]
-    for name, is_stated in (
-        ("position", all(each.position_mm is not None for each in slices)),
-        ("orientation", all(each.directions is not None for each in slices)),
-    ):
+        has_position = all(each.position_mm is not None for each in slices)
+        has_orientation = all(each.directions is not None for each in slices)
+    else:
+        axes = [number_values(header, "ImageOrientationPatient", 6) for header in series.headers]
+        has_position = all(number_values(header, "ImagePositionPatient", 3) is not None for header in series.headers)
+        has_orientation = all(each is not None and np.cross(each[:3], each[3:]).any() for each in axes)
+    for name, is_stated in (("position", has_position), ("orientation", has_orientation)):
         if not is_stated:
             raise FormatError(f"the images state no {name}, so that they cannot be placed")
 

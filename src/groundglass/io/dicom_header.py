@@ -161,7 +161,9 @@ def has_decimal_comma(header: Dataset, keyword: str) -> bool:
 
 
 def _parts(value: Any) -> list[Any]:
-    """Return the values of an attribute of one or several."""
+    """Return the values of an attribute of one or several, also under a value representation of text, which has one."""
+    if isinstance(value, str):
+        return value.split("\\")
     return list(value) if isinstance(value, list | MultiValue) else [value]
 
 

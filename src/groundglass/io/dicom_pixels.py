@@ -13,8 +13,9 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit
 
 from groundglass.errors import FormatError
-from groundglass.io.decoding import CODEC_BY_SYNTAX, PLUGIN, take_failure
+from groundglass.io.decoding import CODEC_BY_SYNTAX, take_failure
 from groundglass.io.dicom_header import DICOM_ERRORS, DicomSlice, number_value, transfer_syntax
+from groundglass.io.frame_decoder import PLUGIN
 from groundglass.io.pixel_codecs import DecodeError
 from groundglass.parallel import one_ahead
 

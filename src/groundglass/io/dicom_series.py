@@ -13,22 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydicom import Dataset
+from pydicom.uid import UID
 
-from groundglass.errors import FormatError
 from groundglass.io.decoding import start_decoder
-from groundglass.io.dicom_files import (
-    DAMAGED_FILE,
-    DEAD_LINK,
-    ZIP_LINK,
-    counted,
-    file_opener,
-    files_below,
-    read_header,
-    starts_with,
-)
+from groundglass.io.dicom_files import file_opener, files_below, read_header, starts_with
 from groundglass.io.dicom_grid import count_places, distance_between, is_same_orientation
 from groundglass.io.dicom_header import (
     DICOM_ERRORS,
@@ -43,16 +34,21 @@ from groundglass.io.dicom_header import (
 from groundglass.io.dicom_join import SeriesPiece, join_pieces
 from groundglass.io.dicom_kind import SeriesKind, is_localizer, recognise_kind
 from groundglass.io.limits import shown
+from groundglass.io.other_files import (
+    DAMAGED_FILE,
+    NO_IMAGE,
+    OTHER_FILE,
+    ZIP_LINK,
+    NoDicomError,
+    count_named_alike,
+    counted,
+)
 from groundglass.io.other_formats import advice_on_archive
 from groundglass.io.zip_file import open_zip
 
 _NO_UID = "?"  # begins the names of pieces without a UID, which no UID can begin with
 # Kernels by name, and by the codes of Siemens (B50 and up, Bl, Br5, I5), Canon (FC5x, FC8x) and Philips (L, YC, YD, E).
 _LUNG_KERNEL = re.compile(r"lung|bone|edge|sharp|^(b[5-9]\d|bl\d|br[5-9]\d|i[5-9]\d|fc[58]\d|l|yc|yd|e)", re.IGNORECASE)
-
-
-class NoDicomError(FormatError):
-    """There is no DICOM image in the input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,13 +187,14 @@ def find_series(path: Path, openers: Sequence[ByteOpener] = ()) -> Iterator[Seri
     if openers:
         yield _list_series(path, list(openers), {})
     elif path.is_dir():
-        files, dead_links = files_below(path)
-        yield _list_series(path, [file_opener(file) for file in files], {DEAD_LINK: dead_links} if dead_links else {})
+        files, others = files_below(path)
+        yield _list_series(path, [file_opener(file) for file in files], others, [file.name for file in files])
     elif starts_with(path, b"PK"):
         with open_zip(path) as archive:
             links = {ZIP_LINK: archive.links} if archive.links else {}
             try:
-                listing = _list_series(path, [member.open for member in archive.members], links)
+                names = [PurePosixPath(member.name).name for member in archive.members]
+                listing = _list_series(path, [member.open for member in archive.members], links, names)
             except NoDicomError as error:
                 advice = advice_on_archive(shown(path), [member.name for member in archive.members])
                 raise NoDicomError(advice or str(error)) from None
@@ -206,13 +203,20 @@ def find_series(path: Path, openers: Sequence[ByteOpener] = ()) -> Iterator[Seri
         yield _list_series(path, [file_opener(path)], {})
 
 
-def _list_series(path: Path, openers: list[ByteOpener], others: dict[str, int]) -> SeriesListing:
+def _list_series(
+    path: Path, openers: list[ByteOpener], others: dict[str, int], names: Sequence[str] = ()
+) -> SeriesListing:
+    """List the series in files that `openers` open; `names` are their names, where they have any."""
+    images: set[int] = set()
+    strangers: set[int] = set()
     slices_by_uid: dict[str, list[DicomSlice]] = {}
     is_only_file = len(openers) == 1 and not path.is_dir()
     for number, opener in enumerate(openers):
         instance = read_header(path, opener, is_only_file)
         if isinstance(instance, str):
             others[instance] = others.get(instance, 0) + 1
+            if instance == OTHER_FILE:
+                strangers.add(number)
             continue
         start_decoder(transfer_syntax(instance.header))
         uid = text_value(instance.header, "SeriesInstanceUID") or f"{_NO_UID}{number}"
@@ -221,9 +225,13 @@ def _list_series(path: Path, openers: list[ByteOpener], others: dict[str, int]) 
         except DICOM_ERRORS:
             slices = []
         slices_by_uid.setdefault(uid, []).extend(slices)
-        if not slices:
-            kind = "DICOM without an image" if text_value(instance.header, "SOPClassUID") else DAMAGED_FILE
+        if slices:
+            images.add(number)
+        else:
+            kind = DAMAGED_FILE if _should_be_image(instance.header) else "DICOM without an image"
             others[kind] = others.get(kind, 0) + 1
+    if names and (alike := count_named_alike((names[i] for i in strangers), (names[i] for i in images))):
+        others[NO_IMAGE], others[OTHER_FILE] = alike, others[OTHER_FILE] - alike
     pieces = [
         SeriesPiece(("" if uid.startswith(_NO_UID) else uid,), tuple(slices))
         for uid, slices in slices_by_uid.items()
@@ -234,6 +242,12 @@ def _list_series(path: Path, openers: list[ByteOpener], others: dict[str, int]) 
         raise NoDicomError(f"{shown(path)} holds no DICOM image but {contents}: give the folder of the CT series")
     series = sorted(map(_largest_group, join_pieces(pieces)), key=lambda found: found.rank, reverse=True)
     return SeriesListing(_labelled(series), others)
+
+
+def _should_be_image(header: Dataset) -> bool:
+    """Return whether a header says that pixels follow, or nothing about what follows."""
+    sop_class = text_value(header, "SOPClassUID")
+    return not sop_class or UID(sop_class).name.endswith("Image Storage")
 
 
 def _labelled(series: Sequence[ImageSeries]) -> tuple[ImageSeries, ...]:
@@ -256,17 +270,20 @@ def _letters(index: int) -> str:
 
 
 def _largest_group(piece: SeriesPiece) -> ImageSeries:
-    """Return the largest group of slices of one orientation and matrix; of axial ones, if there are any."""
+    """Return the largest group of slices of one orientation and matrix; of axial ones, if there are any.
+
+    Slices that state no orientation belong to the first group of their matrix, and get its orientation.
+    """
     keyed: list[tuple[tuple[object, ...], list[DicomSlice]]] = []
     for dicom_slice in piece.slices:
         key = (is_localizer(dicom_slice.header), *dicom_slice.size)
-        fitting = (g for k, g in keyed if k == key and is_same_orientation(g[0].directions, dicom_slice.directions))
+        fitting = (group for k, group in keyed if k == key and _may_be_parallel(group[0], dicom_slice))
         group = next(fitting, None)
         if group is None:
             keyed.append((key, [dicom_slice]))
         else:
             group.append(dicom_slice)
-    groups = [group for _, group in keyed]
+    groups = [_oriented(group) for _, group in keyed]
     largest = max(groups, key=lambda group: (not is_localizer(group[0].header), group[0].is_axial, len(group)))
     left_out: dict[str, int] = {}
     for group in groups:
@@ -276,3 +293,17 @@ def _largest_group(piece: SeriesPiece) -> ImageSeries:
             reason = "localizer" if is_localizer(group[0].header) else reason
             left_out[reason] = left_out.get(reason, 0) + len(group)
     return ImageSeries(piece.uids, tuple(largest), left_out)
+
+
+def _oriented(group: Sequence[DicomSlice]) -> list[DicomSlice]:
+    """Give the slices that state a position, but no orientation, that of the others."""
+    stated = next((each.directions for each in group if each.directions is not None), None)
+    return [
+        replace(each, directions=stated) if each.directions is None and each.position_mm is not None else each
+        for each in group
+    ]
+
+
+def _may_be_parallel(one: DicomSlice, other: DicomSlice) -> bool:
+    is_unknown = one.directions is None or other.directions is None
+    return is_unknown or is_same_orientation(one.directions, other.directions)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,15 +10,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
-from nibabel.spatialimages import HeaderDataError
-from nibabel.volumeutils import array_from_file
-from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
-from groundglass.errors import FormatError
+from groundglass.errors import ConfigError, FormatError
 from groundglass.files import write_atomic_chunks
 from groundglass.io.grid import is_possible_slice, with_known_grid
 from groundglass.io.limits import (
@@ -33,28 +27,29 @@ from groundglass.io.limits import (
     read_bytes,
     shown,
 )
-from groundglass.scan.geometry import Geometry
+from groundglass.io.nifti_header import (
+    HEADER_BYTES,
+    NiftiHeader,
+    affine_of,
+    complete_header,
+    first_offset,
+    is_nifti,
+    new_header,
+    parse_header,
+    repair_grid,
+    shape_of,
+    voxel_type,
+)
+from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.scan import Mask, Scan
 
-_nibabel: Any = nib  # nibabel is typed in part only
-_from_file: Any = array_from_file
 _isal_error = cast(type[Exception], isal_zlib.IsalError)  # its types call it an instance
-_DAMAGE = (OSError, EOFError, ValueError, OverflowError, _isal_error, HeaderDataError, WrapStructError)
+_DAMAGE = (OSError, EOFError, ValueError, OverflowError, _isal_error)
 _MAX_TRAILING = 65536  # bytes that may follow the voxels; with more, the header is considered damaged
 _LARGEST_MM = 1e9  # number in an affine; micrometres are a unit too
 _CHUNK = 1 << 20  # bytes unpacked at once
 _PACKING = 2  # level of isal, whose speed is four times zlib's; masks are mostly 0
 _UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # {unit code of the header: (name, millimetres)}
-_GRID_FIELDS = (
-    *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
-)
-_silent = logging.Logger("groundglass.nifti", level=logging.CRITICAL + 1)  # has no parent that could print
-
-
-def is_nifti(head: bytes) -> bool:
-    """Return whether a file, unpacked, begins as a NIfTI-1 or NIfTI-2 file with its voxels inside."""
-    return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
 
 
 def read_nifti(path: Path) -> Scan:
@@ -70,14 +65,14 @@ def read_nifti(path: Path) -> Scan:
     name = shown(path)
     with _opened(path) as (stream, packed):
         header = _read_header(name, stream)
-        shape = _one_volume(name, header.get_data_shape())
+        shape = _one_volume(name, shape_of(header))
         grid = _grid(name, header, shape)
-        offset, dtype = header.get_data_offset(), header.get_data_dtype()
-        if dtype.kind not in "iuf":
-            kind = "colours" if dtype.names else f"{dtype} numbers"
+        offset, dtype = int(header["vox_offset"]), voxel_type(header)
+        if dtype is None or dtype.kind not in "iuf":
+            kind = "colours" if dtype is None else f"{dtype} numbers"
             raise FormatError(f"{name} holds {kind}, expected one grey value per voxel: give the CT itself, in HU")
         check_stored_size(name, offset + dtype.itemsize * int(np.prod(shape)), file_size(path), packed)
-        stored = _from_file(header.get_data_shape(), dtype, stream, offset, mmap=False)
+        stored = _read_voxels(stream, offset, dtype, int(np.prod(shape)))
         slope, intercept, scaling_notes = _scaling(header)
         if len(stream.read(_MAX_TRAILING + 1)) > _MAX_TRAILING:
             raise FormatError(f"{name} goes on after the voxels that its header states: it is damaged, export it again")
@@ -88,7 +83,21 @@ def read_nifti(path: Path) -> Scan:
     return with_known_grid(Scan(values, _geometry(name, shape, grid), path, (*grid.notes, *scaling_notes)))
 
 
-def grid_of_header(name: str, header: Any, shape: tuple[int, int, int]) -> tuple[Geometry, tuple[str, ...]]:
+def _read_voxels(stream: BinaryIO, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    """Read (count,) voxels from a place in a file.
+
+    Raises:
+        EOFError: The file ends before them.
+    """
+    voxels = np.empty(count, dtype)
+    stream.seek(offset)
+    found = cast(Any, stream).readinto(voxels.view(np.uint8))
+    if found < voxels.nbytes:
+        raise EOFError(f"{found:,} bytes of voxels instead of {voxels.nbytes:,}")
+    return voxels
+
+
+def grid_of_header(name: str, header: NiftiHeader, shape: tuple[int, int, int]) -> tuple[Geometry, tuple[str, ...]]:
     """Return the grid of a NIfTI header, and notes for the user.
 
     Args:
@@ -145,44 +154,41 @@ def write_slices(
         like: The scan's file: see `write_mask`.
         content: What the array is, for the header's description.
     """
-    header = _new_header(geometry)
     if like is not None and like.is_file() and is_nifti(_unpacked_head(like)):
         with _opened(like) as (stream, _):
-            source = _read_header(shown(like), stream)
-        header = type(source)()
-        header.set_data_shape(source.get_data_shape())
-        for field in _GRID_FIELDS:
-            header[field] = source[field]
-    header["cal_max"], header["descrip"] = 1, f"groundglass {content}".encode()
-    _write(slices, dtype, header, path)
+            header = new_header(_read_header(shown(like), stream))
+    else:
+        header = _new_header(geometry)
+    _write(slices, complete_header(header, dtype, f"groundglass {content}".encode()), path)
 
 
 def write_scan(scan: Scan, path: str | os.PathLike[str]) -> None:
-    """Write a scan's values in their own type as NIfTI; a name that ends in .gz is packed.
+    """Write a scan's values in their own type as NIfTI (.nii), packed for a name that ends in .nii.gz.
 
     Raises:
+        ConfigError: The name ends in something else.
         OutputError: The file cannot be written.
     """
-    _write(scan.values, scan.values.dtype, _new_header(scan.geometry), Path(path))
+    if not Path(path).name.lower().endswith((".nii", ".nii.gz")):
+        raise ConfigError(f"{Path(path).name}: expected a name that ends in .nii.gz or .nii")
+    _write(scan.values, complete_header(_new_header(scan.geometry), scan.values.dtype, b""), Path(path))
 
 
-def _new_header(geometry: Geometry) -> Any:
+def _new_header(geometry: Geometry) -> NiftiHeader:
     """Return a NIfTI-1 header for this grid."""
-    header = _nibabel.Nifti1Header()
+    from nibabel.nifti1 import Nifti1Header  # here: its import takes half a second, and is for quaternions alone
+
+    header: Any = Nifti1Header()  # typed in part only
     header.set_data_shape(geometry.shape[::-1])
     header.set_sform(geometry.affine_ras, code="scanner")
     # A qform cannot express shear (a tilted gantry); it is unset then, since programs that prefer it would be wrong.
     header.set_qform(geometry.affine_ras, code="unknown" if geometry.is_sheared else "scanner", strip_shears=True)
     header.set_xyzt_units("mm" if geometry.in_mm else "unknown")
-    return header
+    return new_header(header)
 
 
-def _write(slices: Iterable[NDArray[Any]], dtype: np.dtype[Any], header: Any, path: Path) -> None:
-    """Write header and voxels, without extensions; nibabel's own writer would change `pixdim` of a 2-D slice."""
-    header.set_data_dtype(dtype)
-    header.set_data_offset(header.single_vox_offset)
-    header.set_slope_inter(1, 0)
-    head = header.binaryblock + bytes(header.single_vox_offset - header.sizeof_hdr)
+def _write(slices: Iterable[NDArray[Any]], head: bytes, path: Path) -> None:
+    """Write header and voxels, without extensions."""
     chunks = chain((head,), (plane.tobytes() for plane in slices))
     write_atomic_chunks(path, _gzipped(chunks) if path.suffix.lower() == ".gz" else chunks)
 
@@ -228,20 +234,18 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
 def _unpacked_head(path: Path) -> bytes:
     """Read the bytes of the header."""
     with _opened(path) as (stream, _):
-        return stream.read(540)
+        return stream.read(HEADER_BYTES)
 
 
-def _read_header(name: str, stream: BinaryIO) -> Any:
-    """Read the header, with what nibabel repairs; damage that it cannot repair is refused."""
-    head = stream.read(540)
-    version = _nibabel.Nifti2Header if head[4:8] == b"n+2\0" else _nibabel.Nifti1Header
-    header = version(head[: version.sizeof_hdr], check=False)
+def _read_header(name: str, stream: BinaryIO) -> NiftiHeader:
+    """Read the header, with what can be repaired; other damage is refused."""
+    header = parse_header(stream.read(HEADER_BYTES))
     axes = int(header["dim"][0])
     if not 1 <= axes <= 7:
         raise FormatError(f"{name} states {axes} axes, expected 2 or 3: it is damaged, export it again")
     beyond_space = header["dim"][4 : 1 + axes]
     beyond_space[beyond_space == 0] = 1
-    check_voxel_count(name, header.get_data_shape())
+    check_voxel_count(name, shape_of(header))
     spacing = header["pixdim"][1 : 1 + min(axes, 3)]
     if header["sform_code"] == 0 and not (np.isfinite(spacing) & (spacing != 0)).all():
         raise FormatError(
@@ -250,19 +254,9 @@ def _read_header(name: str, stream: BinaryIO) -> Any:
         )
     if not 0 <= header["vox_offset"] <= MAX_VOXELS:
         raise FormatError(f"{name} states that its voxels begin at byte {header['vox_offset']}: it is damaged")
-    header["vox_offset"] = max(int(header["vox_offset"]), version.single_vox_offset)  # never inside the header
-    _shorten_quaternion(header)
-    header.check_fix(logger=_silent, error_level=40)
+    header["vox_offset"] = max(int(header["vox_offset"]), first_offset(header))  # never inside the header
+    repair_grid(header)
     return header
-
-
-def _shorten_quaternion(header: Any) -> None:
-    """Bring a quaternion that is longer than 1 to the length of 1, as the standard's own library does."""
-    fields = ("quatern_b", "quatern_c", "quatern_d")
-    length = math.hypot(*(float(header[field]) for field in fields))
-    if 1 < length < math.inf:
-        for field in fields:
-            header[field] = float(header[field]) / length
 
 
 def _one_volume(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -278,7 +272,7 @@ def _one_volume(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2] if len(shape) > 2 else 1
 
 
-def _scaling(header: Any) -> tuple[float, float, tuple[str, ...]]:
+def _scaling(header: NiftiHeader) -> tuple[float, float, tuple[str, ...]]:
     """Return slope, intercept and what was assumed: a slope of 0 or without a value means that there is no scaling."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope):
@@ -296,17 +290,18 @@ class _Grid(NamedTuple):
     notes: tuple[str, ...]
 
 
-def _grid(name: str, header: Any, shape: tuple[int, int, int]) -> _Grid:
+def _grid(name: str, header: NiftiHeader, shape: tuple[int, int, int]) -> _Grid:
     """Return the grid of the sform if it is set and usable, else of the qform, else of the spacing alone.
 
     Raises:
         FormatError: Every form that is set is unusable.
     """
     affines = {form: _affine_of(header, form) for form in ("sform", "qform") if header[f"{form}_code"] > 0}
-    scale, notes = _unit_mm(header, shape, [*affines.values(), _affine_of(header, "spacing")][0])
+    by_spacing = _affine_of(header, "spacing")
+    scale, notes = _unit_mm(header, shape, [*affines.values(), by_spacing][0])
     if not affines:
         with np.errstate(invalid="ignore", over="ignore"):  # such numbers are refused with the grid
-            return _Grid(scale @ _affine_of(header, "spacing"), False, notes)
+            return _Grid(scale @ by_spacing, False, notes)
     usable = {form: affine for form, affine in affines.items() if _is_usable(affine)}
     if not usable:
         raise FormatError(
@@ -315,22 +310,22 @@ def _grid(name: str, header: Any, shape: tuple[int, int, int]) -> _Grid:
         )
     used, *other = usable
     if len(usable) < len(affines):
-        notes += (f"the sform of the file puts voxels nowhere: its {used} is used",)
+        unused = next(form for form in affines if form not in usable)
+        notes += (f"the {unused} of the file puts voxels nowhere: its {used} is used",)
     elif other and _disagree(usable[used], usable[other[0]]):
-        spacings = [nib.affines.voxel_sizes(scale @ affine) for affine in usable.values()]
+        spacings = [_voxel_sizes(scale @ affine) for affine in usable.values()]
         sform, qform = (" x ".join(f"{mm:.3g}" for mm in spacing) for spacing in spacings)
         notes += (f"sform and qform of the file disagree (voxels of {sform} and {qform} mm): the sform is used",)
     return _Grid(scale @ usable[used], True, notes)
 
 
-def _affine_of(header: Any, form: str) -> NDArray[np.float64]:
-    """Return the (4, 4) affine of the `sform`, the `qform` or the `spacing` in the header's own unit."""
-    getter = {"sform": header.get_sform, "qform": header.get_qform, "spacing": header.get_base_affine}[form]
-    with np.errstate(invalid="ignore", over="ignore"):  # such numbers are refused with the grid
-        affine = np.array(getter(), dtype=np.float64)
-    if len(header.get_data_shape()) == 2 and not affine[:3, 2].any():
-        normal = np.cross(affine[:3, 0], affine[:3, 1])
-        affine[:3, 2] = normal / (np.linalg.norm(normal) or 1.0)
+def _affine_of(header: NiftiHeader, form: str) -> NDArray[np.float64]:
+    """Return a (4, 4) affine as `affine_of` does, with a third axis for a slice that has none."""
+    affine = affine_of(header, form)
+    if int(header["dim"][0]) == 2 and not affine[:3, 2].any():
+        with np.errstate(invalid="ignore", over="ignore"):  # such numbers are refused with the grid
+            normal = np.cross(affine[:3, 0], affine[:3, 1])
+            affine[:3, 2] = normal / (np.linalg.norm(normal) or 1.0)
     return affine
 
 
@@ -338,18 +333,26 @@ def _is_usable(affine: NDArray[np.float64]) -> bool:
     """Return whether an affine maps voxels into space, at positions that a scanner could have."""
     if not np.isfinite(affine).all() or np.abs(affine).max() > _LARGEST_MM:
         return False
-    with np.errstate(all="ignore"):  # of numbers that only damage makes
-        return bool(abs(np.linalg.det(affine[:3, :3])) > 0)
+    try:
+        Geometry.from_ras((1, 1, 1), affine)
+    except ValueError:
+        return False
+    return True
 
 
 def _disagree(sform: NDArray[np.float64], qform: NDArray[np.float64]) -> bool:
     """Return whether two affines have other voxel sizes (by more than 1 %) or other directions."""
-    sizes = nib.affines.voxel_sizes(sform) / nib.affines.voxel_sizes(qform)
-    return bool(np.abs(sizes - 1).max() > 0.01) or nib.aff2axcodes(sform) != nib.aff2axcodes(qform)
+    one, other = (AxialView(Geometry.from_ras((1, 1, 1), affine)).axes for affine in (sform, qform))
+    sizes = _voxel_sizes(sform) / _voxel_sizes(qform)
+    return bool(np.abs(sizes - 1).max() > 0.01) or one != other
+
+
+def _voxel_sizes(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.norm(affine[:3, :3], axis=0))
 
 
 def _unit_mm(
-    header: Any, shape: tuple[int, int, int], affine: NDArray[np.float64]
+    header: NiftiHeader, shape: tuple[int, int, int], affine: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Return the (4, 4) scaling from the header's unit to millimetres; a unit that makes no chest is not believed."""
     code = int(header["xyzt_units"]) & 7

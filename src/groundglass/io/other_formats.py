@@ -21,6 +21,12 @@ _KINDS = {  # {what people call a kind of file: the ends of its names}
     "PNG or JPEG picture": (".png", ".jpg", ".jpeg"),
     "ZIP archive": (".zip",),
 }
+# ZIP archives that are files of a program, by the ends of names of what they hold.
+_PROGRAMS = {
+    ".npy": "a NumPy archive: give one of its arrays to groundglass.segment in Python",
+    "[content_types].xml": "an Office document: save each of its pictures as PNG, and give their folder",
+    "/data.pkl": "a file of PyTorch: give its array to groundglass.segment in Python",
+}
 
 
 def is_analyze_header(head: bytes) -> bool:
@@ -62,7 +68,7 @@ def advice_on_pair(path: Path, kind: str) -> str | None:
 
 
 def advice_on_archive(archive: str, names: Sequence[str]) -> str | None:
-    """Return the sentence on a ZIP archive without DICOM; None if it holds no CT in another format either.
+    """Return the sentence on a ZIP archive without DICOM; None if nothing is known of it.
 
     Args:
         archive: Its name.
@@ -74,7 +80,9 @@ def advice_on_archive(archive: str, names: Sequence[str]) -> str | None:
         if kind:
             found.setdefault(kind, []).append(printable(name.replace("\\", "/").rsplit("/", 1)[-1]))
     if not found:
-        return None
+        programs = (text for name in names for end, text in _PROGRAMS.items() if name.lower().endswith(end))
+        program = next(programs, None)
+        return None if program is None else f"{archive} is {program}"
     kind, files = next((kind, found[kind]) for kind in _KINDS if kind in found)
     contents = ", ".join(f"{len(files)} {kind}{'s' if len(files) > 1 else ''}" for kind, files in found.items())
     if kind.startswith("PNG"):

@@ -11,15 +11,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from groundglass.errors import FormatError
-from groundglass.io.dicom import read_dicom
-from groundglass.io.dicom_files import DEAD_LINK, RAR, SEVEN_ZIP, begins_with_elements, is_dead_link, list_losses
 from groundglass.io.dicom_options import DicomOptions
-from groundglass.io.dicom_series import NoDicomError
 from groundglass.io.image_slices import natural_order, read_image_slices
 from groundglass.io.limits import read_bytes, shown
 from groundglass.io.metaimage import read_mha
-from groundglass.io.nifti import is_nifti, read_nifti
+from groundglass.io.nifti import read_nifti
+from groundglass.io.nifti_header import is_nifti
 from groundglass.io.nrrd import read_nrrd
+from groundglass.io.other_files import (
+    DEAD_LINK,
+    RAR,
+    SEVEN_ZIP,
+    NoDicomError,
+    begins_with_elements,
+    is_dead_link,
+    is_pointer,
+    is_web_page,
+    list_losses,
+)
 from groundglass.io.other_formats import ANALYZE_HEADER, advice_on_pair, is_analyze_header
 from groundglass.plain_text import printable
 from groundglass.scan.scan import Scan
@@ -50,9 +59,11 @@ _SIGNATURES = (
     (0, b"BM", "a BMP picture"),
     (0, b"\x89HDF", "an HDF5 file"),
     (0, b"\x93NUMPY", "a NumPy array, which groundglass.segment takes in Python"),
+    (0, b"MATLAB 5.0 MAT-file", "a MATLAB file"),
     (8, b"WEBP", "a WebP picture"),
     (4, b"jP  \r\n", "a JPEG 2000 picture"),
     (4, b"ftyphei", "a HEIC picture"),
+    (4, b"ftyp", "a film"),
     (257, b"ustar", f"a tar {_ARCHIVE}"),
     (0, SEVEN_ZIP, f"a 7z {_ARCHIVE}"),
     (0, RAR, f"a RAR {_ARCHIVE}"),
@@ -64,7 +75,7 @@ _SIGNATURES = (
 
 def read_scan(
     path: str | os.PathLike[str],
-    series: str | None = None,
+    series: str | int | None = None,
     force_modality: bool = False,
     dicom: DicomOptions | None = None,
 ) -> Scan:
@@ -86,10 +97,14 @@ def read_scan(
 
     Raises:
         FormatError: There is nothing to read, or it is damaged or in a format that is not read; the message says which.
+        TypeError: The path is none.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"read_scan takes a path; as_scan and segment may take a {type(path).__name__}")
     path = Path(path)
     dicom = dicom or DicomOptions()
-    dicom = replace(dicom, series=series or dicom.series, force_modality=force_modality or dicom.force_modality)
+    wanted = dicom.series if series is None else str(series)
+    dicom = replace(dicom, series=wanted, force_modality=force_modality or dicom.force_modality)
     mode = _mode(path)
     if stat.S_ISDIR(mode):
         return _read_folder(path, dicom)
@@ -98,8 +113,14 @@ def read_scan(
     kind = _kind(read_bytes(path, 4096))
     _check_kind(path, kind)
     if kind in _DICOM:
-        return read_dicom(path, dicom)
+        return _read_dicom(path, dicom)
     return read_image_slices([path], path) if kind in _PICTURES else _VOLUMES[kind](path)
+
+
+def _read_dicom(path: Path, options: DicomOptions) -> Scan:
+    from groundglass.io.dicom import read_dicom  # here: pydicom's import takes longer than reading other formats
+
+    return read_dicom(path, options)
 
 
 def file_kind(path: Path) -> str:
@@ -171,6 +192,12 @@ def _kind(head: bytes) -> str:
         return "DICOM"
     if b"ElementDataFile" in head and b"NDims" in head:
         return "MHA"
+    if is_pointer(head):
+        return "a pointer to a file that is not here (fetch it first, as by `git annex get` or `git lfs pull`)"
+    if is_web_page(head):
+        return "a web page (of a download that failed, or that asks to log in; download the file again)"
+    if not head.strip(b"\0"):
+        return "nothing but zeros (its download or copy was not finished)"
     return "text" if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head) else "of an unknown kind"
 
 
@@ -181,7 +208,7 @@ def _read_folder(folder: Path, dicom: DicomOptions) -> Scan:
     except OSError as error:
         raise FormatError(f"{shown(folder)} cannot be read: {error.strerror}; check its permissions") from None
     try:
-        scan = read_dicom(folder, dicom)
+        scan = _read_dicom(folder, dicom)
     except NoDicomError as error:
         return _read_pictures(folder, entries, error)
     ignored = sum(_kind_by_name(entry) in _PICTURES for entry in entries)
@@ -210,6 +237,9 @@ def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) ->
         raise FormatError(
             f"{what}: give one file, such as {printable(volumes[0])}, or the folder to `groundglass batch`"
         )
+    named_dicom = {kind for file, kind in kinds.items() if file.suffix.lower() == ".dcm"}
+    if len(named_dicom) == 1:
+        raise FormatError(f"{what}, of which those named .dcm hold none: each is {named_dicom.pop()}; {_EXPECTED}")
     raise FormatError(f"{what}: {_EXPECTED}")
 
 

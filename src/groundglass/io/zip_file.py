@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import lzma
 import stat
 import zipfile
 import zlib
@@ -21,7 +20,9 @@ MAX_MEMBER = 1 << 30  # bytes unpacked
 MAX_UNPACKED = 4 << 30  # bytes of all members
 MAX_RATIO = 200  # bytes unpacked for each packed one, if more than `FREE` unpack; CT has 2 to 5
 FREE = 64 << 20  # bytes unpacked, up to which any ratio is allowed
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, NotImplementedError)
+# Python unpacks by these step by step, but by bzip2 and LZMA at once, whatever size is stated.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError)
 
 
 class ZipMember:
@@ -71,7 +72,8 @@ def open_zip(path: Path) -> Iterator[ZipListing]:
     The members can be opened while the context is.
 
     Raises:
-        FormatError: The archive is damaged or encrypted, or states that it holds more than a scan can be.
+        FormatError: The archive is damaged, encrypted or packed in an unusual way, or states that it holds more than a
+            scan can be.
     """
     name = shown(path)
     try:
@@ -87,6 +89,8 @@ def open_zip(path: Path) -> Iterator[ZipListing]:
             )
         if any(info.flag_bits & 1 for info in files):
             raise FormatError(f"{name} is encrypted, expected a plain ZIP archive: unpack it, and give the folder")
+        if any(info.compress_type not in _METHODS for info in files):
+            raise FormatError(f"{name} is not packed by deflate, as ZIP archives usually are: pack it anew")
         unpacked = sum(info.file_size for info in files)
         packed = sum(info.compress_size for info in files)
         largest = max((info.file_size for info in files), default=0)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import LungError
-from groundglass.inference.pipeline import SegmentedScan
+from groundglass.inference.lungs import ScanWithLungs
 from groundglass.scan.morphology import fill_holes, label_parts
 from groundglass.scan.packed_mask import Voxels, voxels_per_slice
 from groundglass.scan.scan import ImageStack
@@ -35,7 +35,7 @@ BODY_HU = -300.0
 SAMPLED_SLICES, STEP = 40, 4  # slices and pixels from which the size of the body is estimated
 
 
-def check_plausibility(segmented: SegmentedScan) -> tuple[str, ...]:
+def check_plausibility(segmented: ScanWithLungs) -> tuple[str, ...]:
     """Return a warning for each property of the lungs that real lungs do not have; pictures are not judged.
 
     Raises:
@@ -81,7 +81,7 @@ class _Lungs:
     right_percent: float | None
 
 
-def _measure(segmented: SegmentedScan) -> _Lungs | None:
+def _measure(segmented: ScanWithLungs) -> _Lungs | None:
     """Measure the lungs; None if there are none."""
     field, geometry = segmented.lung_field, segmented.view.geometry
     areas = voxels_per_slice(field.mask)
@@ -111,7 +111,7 @@ def _rim(plane: Voxels) -> Voxels:
     return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
 
 
-def _body_percent(segmented: SegmentedScan, slices: NDArray[np.int64]) -> float:
+def _body_percent(segmented: ScanWithLungs, slices: NDArray[np.int64]) -> float:
     """Estimate the share of the body that is lung, from some slices; lungs without a body around them fill it."""
     every = slice(None, None, STEP)
     body = lung = 0

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
 from groundglass.scan.packed_mask import MaskSlices
@@ -21,6 +20,7 @@ from groundglass.scan.packed_mask import MaskSlices
 # `_REVERSE` swaps the columns of an affine, (z, y, x) <-> (x, y, z); `LPS_RAS` the signs of L and P, LPS <-> RAS.
 _REVERSE = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_UPRIGHT = (2, 1, 0)  # the axes of (L, P, S) along which the axes of upright axial slices run
 SLICES_AT_ONCE = 16  # slices that `source_slices` holds in memory
 
 
@@ -124,34 +124,48 @@ class AxialView:
     @cached_property
     def geometry(self) -> Geometry:
         """Grid of the view: the same voxels at the same positions, in another order."""
-        to_source = inv_ornt_aff(self._orientation, self.source.shape)
-        view_axes = self._orientation[:, 0].astype(int)
-        shape = tuple(int(n) for n in np.array(self.source.shape)[np.argsort(view_axes)])
-        affine = self.source.affine_lps @ to_source
-        return replace(self.source, shape=(shape[0], shape[1], shape[2]), affine_lps=affine)
+        to_source = np.zeros((4, 4))  # from an index of the view to one of the source
+        to_source[3, 3] = 1
+        for axis, (source_axis, is_reversed) in enumerate(self.axes):
+            to_source[source_axis, axis] = -1 if is_reversed else 1
+            to_source[source_axis, 3] = self.source.shape[source_axis] - 1 if is_reversed else 0
+        z, y, x = (self.source.shape[source_axis] for source_axis, _ in self.axes)
+        return replace(self.source, shape=(z, y, x), affine_lps=self.source.affine_lps @ to_source)
 
     @cached_property
-    def _orientation(self) -> NDArray[np.float64]:
-        """(3, 2) for each axis of the source its axis in the view, and 1 or -1 for its direction there."""
-        # nibabel's names of directions are meant for RAS; with an LPS affine, "R" is the left and "A" the back.
-        orientation = ornt_transform(io_orientation(self.source.affine_lps), axcodes2ornt(("S", "A", "R")))
-        return np.asarray(orientation, dtype=np.float64)
+    def axes(self) -> tuple[tuple[int, bool], ...]:
+        """For each axis of the view, the axis of the source that lies along it, and whether it runs the other way."""
+        steps = self.source.affine_lps[:3, :3]
+        left, _, right = np.linalg.svd(steps / np.linalg.norm(steps, axis=0))
+        rotation = left @ right  # the nearest one without a shear
+        free, along = np.abs(rotation), dict[int, int]()
+        for axis in np.argsort(-free.max(axis=0), kind="stable"):  # the clearest first, as nibabel does
+            body = int(free[:, axis].argmax())
+            along[body] = int(axis)
+            free[body] = -1.0  # taken
+        return tuple((along[body], bool(rotation[body, along[body]] < 0)) for body in _UPRIGHT)
 
     @cached_property
     def slice_numbers(self) -> NDArray[np.int64]:
         """(z,) for each slice of the view, its index along the source's axis."""
-        axis = int(np.flatnonzero(self._orientation[:, 0] == 0)[0])
+        axis, is_reversed = self.axes[0]
         numbers = np.arange(self.source.shape[axis])
-        return numbers[:: int(self._orientation[axis, 1])]
+        return numbers[::-1] if is_reversed else numbers
 
     def to_axial(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return an array (z, y, x) of the source as upright axial slices, without a copy."""
-        return np.asarray(apply_orientation(array, self._orientation))
+        ordered = array.transpose([axis for axis, _ in self.axes])
+        return ordered[self._flips]
 
     def from_axial(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return upright axial slices in the order (z, y, x) of the source, without a copy."""
-        back = ornt_transform(axcodes2ornt(("S", "A", "R")), io_orientation(self.source.affine_lps))
-        return np.asarray(apply_orientation(array, back))
+        back = np.argsort([axis for axis, _ in self.axes])
+        return array[self._flips].transpose(back)
+
+    @property
+    def _flips(self) -> tuple[slice, ...]:
+        """Index that reverses the axes of the view that run the other way in the source."""
+        return tuple(slice(None, None, -1 if is_reversed else 1) for _, is_reversed in self.axes)
 
     def source_slices(self, slices: MaskSlices) -> Iterator[NDArray[Any]]:
         """Yield the slices (y, x) of the source along its z; only `SLICES_AT_ONCE` are held in memory.
@@ -159,11 +173,12 @@ class AxialView:
         Args:
             slices: Upright axial slices.
         """
-        axis, direction = self._orientation[0].astype(int)
+        axis = [source_axis for source_axis, _ in self.axes].index(0)
+        is_reversed = self.axes[axis][1]
         count = self.source.shape[0]
         for start in range(0, count, SLICES_AT_ONCE):
             stop = min(count, start + SLICES_AT_ONCE)
             part = [slice(0, n) for n in slices.shape]
-            part[axis] = slice(start, stop) if direction > 0 else slice(count - stop, count - start)
+            part[axis] = slice(count - stop, count - start) if is_reversed else slice(start, stop)
             depth, rows, columns = part
             yield from self.from_axial(np.stack([slices[z, rows, columns] for z in range(depth.start, depth.stop)]))

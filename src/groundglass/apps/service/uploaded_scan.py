@@ -12,7 +12,8 @@ from groundglass.io.dicom_choice import choose_series, is_accepted
 from groundglass.io.dicom_header import silence_pydicom
 from groundglass.io.dicom_mask import read_segmentation
 from groundglass.io.dicom_options import DicomOptions
-from groundglass.io.dicom_series import ImageSeries, NoDicomError, find_series
+from groundglass.io.dicom_series import ImageSeries, find_series
+from groundglass.io.other_files import NoDicomError
 from groundglass.io.reader import file_kind, read_scan
 from groundglass.scan.scan import Scan
 from groundglass.strict_model import StrictModel

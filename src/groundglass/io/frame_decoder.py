@@ -1,0 +1,46 @@
+"""A plugin of pydicom that decodes compressed frames in the process of `decoding`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
+from pydicom.uid import UID
+
+from groundglass.io import decoding
+from groundglass.io.decoding import CODEC_BY_SYNTAX
+from groundglass.io.pixel_codecs import FrameTask
+
+PLUGIN = "groundglass"  # name of `decode_frame` among pydicom's decoders
+DECODER_DEPENDENCIES: dict[UID, tuple[str, ...]] = {}  # pydicom asks for them
+_OPTIONS = (
+    *("transfer_syntax_uid", "rows", "columns", "samples_per_pixel", "photometric_interpretation"),
+    *("planar_configuration", "bits_allocated", "bits_stored", "pixel_representation", "j2k_precision"),
+)
+
+
+def is_available(uid: str) -> bool:
+    """Return whether frames of a transfer syntax are decoded here; pydicom asks for it."""
+    return uid in CODEC_BY_SYNTAX
+
+
+def decode_frame(data: bytes, runner: DecodeRunner) -> bytes | bytearray:
+    """Decode a frame of a DICOM instance; pydicom calls it as its plugin `PLUGIN`.
+
+    Raises:
+        DecodeError: The frame is damaged, cut short, or too large.
+    """
+    options: dict[str, Any] = {name: runner.get_option(name) for name in _OPTIONS}
+    options = {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
+    decoded = decoding.decode_frame(FrameTask(CODEC_BY_SYNTAX[runner.transfer_syntax], data, options))
+    for name, value in decoded.options.items():
+        runner.set_option(name, value)
+    return decoded.pixels
+
+
+def _register() -> None:
+    for syntax in CODEC_BY_SYNTAX:
+        get_decoder(UID(syntax)).add_plugin(PLUGIN, (__name__, decode_frame.__name__))
+
+
+_register()
