@@ -41,6 +41,9 @@ class SameProcess:
 
     map = staticmethod(map)
 
+    def __init__(self, initializer: object = None) -> None:
+        pass
+
     def __enter__(self) -> Self:
         return self
 

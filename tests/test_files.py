@@ -23,6 +23,7 @@ from groundglass.files import (
     walk,
     write_atomic,
     write_atomic_chunks,
+    write_files,
 )
 from helpers.deep_folders import make_deep, remove_deep
 
@@ -33,6 +34,23 @@ from groundglass.files import staged_folder
 with staged_folder(Path(sys.argv[1])) as staging:
     (staging / "half").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
+"""
+KILLED_AT_A_MOVE = """
+import os, signal, sys
+from pathlib import Path
+from groundglass.files import write_files
+step, rename, replace = int(sys.argv[2]), Path.rename, Path.replace
+def count(move):
+    def move_or_die(self, target):
+        global step
+        step -= 1
+        if step < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return move(self, target)
+    return move_or_die
+Path.rename, Path.replace = count(rename), count(replace)
+new = dict.fromkeys(("report.md", "scores.json", "figures/a.png"), b"new")
+write_files(Path(sys.argv[1]), new, replaces=["figures/a.png", "figures/b.png"])
 """
 LOCK_FOLDER = """
 import sys
@@ -227,6 +245,42 @@ def test_files_that_cannot_be_put_back_are_kept(earlier: Path, monkeypatch: pyte
     with pytest.raises(OutputError), staged_folder(earlier, ("lesions.dcm", "masks", "findings.json")):
         pass
     assert sorted(content(earlier).values()) == before
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_an_error_of_a_file_in_the_folder_names_the_folder_that_the_user_gave(exists: bool, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    if exists:
+        target.mkdir()
+    with pytest.raises(OutputError) as caught:
+        write_files(target, {"file": b"new", "file/report.md": b"new"})
+    assert str(caught.value).startswith(f"{target}/file/report.md cannot be written: ")
+
+
+def test_folders_of_the_same_name_are_merged_unless_they_are_replaced(earlier: Path) -> None:
+    (earlier / "masks" / "2.png").write_text("earlier")
+    (earlier / "masks" / "mine.txt").write_text("mine")
+    assert write_files(earlier, {"masks/1.png": b"new"}, replaces=["masks/2.png", "masks/3.png"]) == [
+        earlier / "masks" / "1.png"
+    ]
+    kept = dict.fromkeys(("notes.txt", "findings.json", "lesions.dcm"), "earlier")
+    assert content(earlier) == {**kept, "masks/1.png": "new", "masks/mine.txt": "mine"}
+    write_files(earlier, {"masks/1.png": b"new"}, replaces=["masks"])
+    assert content(earlier) == {**kept, "masks/1.png": "new"}
+
+
+@pytest.mark.parametrize("step", range(11))
+def test_a_kill_at_any_move_never_leaves_files_of_two_results(step: int, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    old = dict.fromkeys(("report.md", "scores.json", "figures/a.png", "figures/b.png"), b"old")
+    write_files(target, {**old, "figures/mine.txt": b"mine", "notes.txt": b"mine"})
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_A_MOVE, str(target), str(step)], check=False)
+    seen = {name: text for name, text in content(target).items() if not name.startswith(".")}
+    assert (seen.pop("figures/mine.txt"), seen.pop("notes.txt")) == ("mine", "mine")
+    assert len(set(seen.values())) <= 1
+    assert step > 3 or seen == {name: text.decode() for name, text in old.items()}  # three files, then the exchange
+    assert (done.returncode == 0) == (step == 10)
+    assert ("old" in content(target).values()) == (step < 10)  # what was replaced is not lost before all is new
 
 
 def test_an_existing_folder_is_filled_without_touching_its_parent(

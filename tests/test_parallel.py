@@ -1,9 +1,22 @@
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from groundglass.parallel import map_in_threads, one_ahead
+from helpers.scripted_worker import is_alive, wait_until
+
+KILLED_WITH_A_POOL = """
+import os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from groundglass.parallel import end_with_parent
+with ProcessPoolExecutor(3, initializer=end_with_parent) as pool:
+    pool.map(time.sleep, [0.2] * 3)
+    print(*{pool.submit(os.getpid).result(), *pool._processes}, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_the_next_item_is_made_while_one_is_used() -> None:
@@ -52,3 +65,10 @@ def test_results_of_threads_come_in_order_and_are_not_made_far_ahead() -> None:
 def test_two_threads_work_at_once() -> None:
     both = threading.Barrier(2)
     assert list(map_in_threads(lambda _: both.wait(10) >= 0, range(4), threads=2)) == [True] * 4
+
+
+def test_processes_of_a_pool_end_when_their_parent_is_killed() -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED_WITH_A_POOL], stdout=subprocess.PIPE, text=True, check=False)
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 3
+    wait_until(lambda: not any(map(is_alive, pids)))

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -75,14 +75,14 @@ def write_atomic_chunks(path: Path, chunks: Iterable[bytes], mode: int = 0o666) 
 def staged_folder(target: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
     """Fill a hidden folder, which becomes `target` when the `with` block ends without an error.
 
-    If `target` does not exist, it appears with one rename. If it exists, the new entries are moved into it: entries of
-    the same name are replaced, those named in `replaces` are removed, and all others stay. If one of the moves fails,
-    the earlier ones are undone. The hidden folder then lies inside `target`, which may be a mount point whose parent
-    is not writable.
+    If `target` does not exist, it appears with one rename. If it exists, the new entries are moved into it: files of
+    the same name are replaced, what `replaces` names is removed, and all else stays, also in folders of the same name.
+    If one of the moves fails, the earlier ones are undone. The hidden folder then lies inside `target`, which may be a
+    mount point whose parent is not writable.
 
     Args:
         target: The folder to create or to fill.
-        replaces: Names of files and folders that an earlier result may have left in `target`.
+        replaces: Paths in `target` of files and folders that an earlier result may have left there.
 
     Yields:
         The empty folder to fill.
@@ -103,8 +103,30 @@ def staged_folder(target: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
                     _exchange(staging, target, set(replaces))
             else:
                 staging.rename(target)
+        except OutputError as error:  # of a file in it; the user knows `target` alone
+            raise OutputError(str(error).replace(str(staging), str(target))) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes], replaces: Iterable[str] = ()) -> list[Path]:
+    """Write files into a folder, all of them or none; see `staged_folder`.
+
+    Args:
+        folder: The folder to create or to fill.
+        contents: {path in the folder: content}.
+        replaces: Paths in `folder` of files and folders that an earlier result may have left there.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: The folder cannot be written; it is as it was before.
+    """
+    with staged_folder(folder, replaces) as staging:
+        for name, content in contents.items():
+            write_atomic(staging / name, content)
+    return [folder / name for name in contents]
 
 
 def remove_staged(target: Path) -> None:
@@ -156,24 +178,35 @@ def _exchanges_one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _exchange(staging: Path, target: Path, replaces: set[str]) -> None:
-    """Move the entries that are replaced out of `target`, and every entry of `staging` into it; all moves or none."""
-    fresh = {path.name for path in staging.iterdir()}
-    old = {path.name for path in target.iterdir()} & (fresh | replaces)
+    """Move what is replaced out of `target`, and all that is in `staging` into it; all moves or none."""
+    fresh = sorted(_entries_to_move(staging, target, replaces))
+    old = sorted(name for name in {*fresh, *replaces} if os.path.lexists(target / name))
     replaced = staging.with_name(f"{staging.name}{_REPLACED}")
-    replaced.mkdir()
-    moves = [(target / name, replaced / name) for name in sorted(old)]
-    moves += [(staging / name, target / name) for name in sorted(fresh)]
+    moves = [(target / name, replaced / name) for name in old]
+    moves += [(staging / name, target / name) for name in fresh]
     done: list[tuple[Path, Path]] = []
+    replaced.mkdir()
     try:
         for source, destination in moves:
+            destination.parent.mkdir(parents=True, exist_ok=True)
             source.rename(destination)
             done.append((source, destination))
     except BaseException:
         for source, destination in reversed(done):
             destination.rename(source)
-        replaced.rmdir()
+        shutil.rmtree(replaced)
         raise
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _entries_to_move(staging: Path, target: Path, replaces: set[str], folder: str = "") -> Iterator[str]:
+    """Yield the paths of what is moved as a whole: folders that `target` has too are entered unless it loses them."""
+    for entry in (staging / folder).iterdir():
+        name = f"{folder}{entry.name}"
+        if entry.is_dir() and (target / name).is_dir() and name not in replaces:
+            yield from _entries_to_move(staging, target, replaces, f"{name}/")
+        else:
+            yield name
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -207,6 +240,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link in a circle
         return False
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file of the disk. A pipe or a device of its name might give nothing, or something, for ever.
+
+    Raises:
+        OSError: It cannot be read, or is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
+    return path.read_bytes()
 
 
 def sha256_of(path: Path) -> str:

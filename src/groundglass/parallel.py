@@ -1,7 +1,13 @@
-"""Steps that overlap: threads, in which the libraries that compute release Python's lock. The order stays."""
+"""Steps that overlap: threads, in which the libraries that compute release Python's lock; the order stays.
+
+And what processes of a pool need, so that they end.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +25,18 @@ def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
         while (item := upcoming.result()) is not end:
             upcoming = pool.submit(next, remaining, end)
             yield item  # type: ignore[misc]  # it is no `end`
+
+
+def end_with_parent() -> None:
+    """Let this process of a pool end as soon as its parent has: it would wait for tasks for ever if that is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "called by the parent itself"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:

@@ -218,7 +218,7 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = (), dig
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> Iterator[str]:
-    """Yield the lines of a Markdown table; what cells hold is shown as it is.
+    """Yield the lines of a Markdown table; what cells and titles hold is shown as it is.
 
     Args:
         header: A title for each column.
@@ -227,7 +227,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: S
     """
     columns = range(len(header))
     aligned_left = {index % len(header) for index in left}
-    yield f"| {' | '.join(header)} |"
+    yield f"| {' | '.join(map(inert_markdown, header))} |"
     yield f"|{'|'.join('---' if column in aligned_left else '---:' for column in columns)}|"
     for row in rows:
         yield f"| {' | '.join(map(inert_markdown, row))} |"

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
+from groundglass.cli.console import console, print_lines
 from groundglass.io import nifti
 from groundglass.scan.phantom import chest_phantom
 from helpers.cases import sample
@@ -71,6 +74,19 @@ def test_info_and_errors_are_printed_with_replaced_characters(folder: Path, enco
     assert b"Traceback" not in refused.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_refusal_keeps_its_exit_code_without_a_place_for_its_message_and_a_full_output_is_no_bug() -> None:
+    program = f"{sys.executable} -m groundglass"
+    for stderr in ("2>&-", "2>/dev/full"):
+        refused = subprocess.run(f"{program} info nowhere {stderr}", shell=True, check=False)
+        assert refused.returncode == 3
+    full = subprocess.run(f"{program} --version >/dev/full", shell=True, check=False, capture_output=True, text=True)
+    assert (full.returncode, full.stderr) == (
+        1,
+        "groundglass: standard output cannot be written: No space left on device\n",
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS[:2])
 def test_segment_and_batch_write_everything_and_exit_with_0(folder: Path, tmp_path: Path, encoding: str) -> None:
@@ -85,3 +101,16 @@ def test_segment_and_batch_write_everything_and_exit_with_0(folder: Path, tmp_pa
     assert b"3 of 3 done" in batch.stdout
     follow = run(encoding, "follow", *sorted(folder.iterdir())[:2], "-o", tmp_path / "follow", "--with-identity")
     assert (follow.returncode, follow.stderr) == (0, b"")
+
+
+def test_texts_of_files_are_shown_as_they_are_also_in_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    escape, markup = "a\x1b[31mb\u202ec", "[/] [red]x[/red] :smile:"
+    table = Table(escape, markup, caption=escape)
+    table.add_row(markup, Text(escape))
+    console().print(table)
+    print_lines([escape, markup])
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert "\u202e" not in output
+    assert output.count("a?[31mb?c") >= 3
+    assert output.count(markup) == 3

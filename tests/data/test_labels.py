@@ -1,6 +1,7 @@
 """What the numbers in a mask mean."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ def test_a_damaged_dataset_json_is_refused(text: bytes, message: str, tmp_path: 
     (tmp_path / "dataset.json").write_bytes(text)
     with pytest.raises(DatasetError, match=rf"dataset.json cannot be read \({message}\)"):
         read_dataset_json(tmp_path / "dataset.json")
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_that_is_called_dataset_json_is_not_waited_for(phantom: Phantom, tmp_path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no such pipes")
+    os.mkfifo(tmp_path / "dataset.json")
+    with pytest.raises(DatasetError, match=r"dataset.json cannot be read \(FileNotFoundError\)"):
+        read_dataset_json(tmp_path / "dataset.json")
+    with pytest.raises(DatasetError):
+        find_cases(tmp_path)
 
 
 @pytest.mark.parametrize("text", [b"{}", b"[]", b'\xef\xbb\xbf{"labels": {}}', b'{"labels": {"background": 0}}'])

@@ -1,8 +1,10 @@
 import csv
+import errno
 import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from groundglass.evaluation.rules import EMPTY_MASKS, RULES, rules_as_markdown
 from groundglass.evaluation.summary import to_json
 from groundglass.evaluation.tables import score_table, write_scores
 from groundglass.evaluation.targets import EvaluationTarget
-from groundglass.files import sha256_of
+from groundglass.files import sha256_of, write_atomic
 from groundglass.inference.model_card import read_card
 from groundglass.inference.segmenter import Segmenter
 from helpers.figure_layout import layout_faults
@@ -109,6 +111,17 @@ def test_the_csv_files_hold_slices_cases_and_regions(report: Path, everything: E
     assert "ground-glass_dice" in slices[0]
 
 
+@pytest.mark.parametrize("name", ["slices.csv", "cases.csv", "lesions.csv"])
+def test_the_documentation_names_the_columns_that_are_written(
+    report: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "docs" / "hooks"))
+    described = import_module("reference").SCORE_COLUMNS[name]
+    named = [column for names in described for column in names.split(", ") if not column.startswith("CLASS_")]
+    written = (report / name).read_text().splitlines()[0].split(",")
+    assert named == [column for column in written if not column.startswith(("ground-glass_", "consolidation_"))]
+
+
 def test_the_figures_are_not_blank(report: Path) -> None:
     for path in (report / "figures").iterdir():
         with Image.open(path) as image:
@@ -182,6 +195,36 @@ def test_a_folder_that_cannot_be_created_is_an_output_error(lesion_free: Evaluat
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         write_report(lesion_free, tmp_path / "file")
+
+
+def test_a_report_replaces_an_earlier_one_as_a_whole_or_not_at_all(
+    lesion_free: Evaluation, grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(lesion_free, tmp_path)
+    (tmp_path / "figures" / "mine.png").touch()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    written: list[Path] = []
+
+    def fill_the_disk(path: Path, data: bytes, mode: int = 0o666) -> None:
+        written.append(path)
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomic(path, data, mode)
+
+    nothing = evaluate([], grey_band)
+    monkeypatch.setattr("groundglass.files.write_atomic", fill_the_disk)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_report(nothing, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    files = write_report(nothing, tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*files, tmp_path / "figures" / "mine.png"}
+
+
+def test_names_of_models_and_classes_are_shown_as_they_are(lesion_free: Evaluation, tmp_path: Path) -> None:
+    hostile = "<script>a</script>"
+    evaluation = replace(lesion_free, model=lesion_free.model.model_copy(update={"name": hostile}), classes=(hostile,))
+    write_report(evaluation, tmp_path)
+    assert "<script" not in (tmp_path / "report.md").read_text()
 
 
 def test_the_terminal_table_shows_scores_and_volumes(everything: Evaluation) -> None:

@@ -353,6 +353,16 @@ def test_the_report_and_csv_hold_every_variant(refused: Robustness, tmp_path: Pa
         write_robustness(refused, tmp_path / "file", "")
 
 
+def test_names_of_cases_models_and_warnings_are_shown_as_they_are(tmp_path: Path) -> None:
+    hostile = "<b>a|b\x1b[2J"
+    result = VariantResult(VARIANTS[0], {hostile: Confusion(1, 1, 1, 1)})
+    robustness = Robustness(ModelRef(name=hostile, sha256="0" * 64), 0.5, (result,), (hostile,))
+    report, _ = write_robustness(robustness, tmp_path, "groundglass robustness")
+    text = report.read_text()
+    assert text.count(r"&lt;b>a\|b?[2J") == 3
+    assert "<b>" not in text
+
+
 def test_the_command_prints_a_table_and_writes_a_report(
     folder: Path,
     grey_band: Segmenter,

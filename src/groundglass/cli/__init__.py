@@ -6,8 +6,10 @@ a batch, or series of a PACS, failed.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -59,6 +61,8 @@ def main() -> None:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # Typer's own error for wrong usage
             error.show()
             sys.exit(int(error.exit_code))
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:  # no file of ours
+            _exit(f"standard output cannot be written: {error.strerror}", 1)
         if os.environ.get("GROUNDGLASS_DEBUG"):
             raise
         _exit(f"{type(error).__name__}: {error} (a bug in groundglass; set GROUNDGLASS_DEBUG=1 to see where)", 1)
@@ -69,7 +73,9 @@ def main() -> None:
 
 
 def _exit(message: str, code: int) -> None:
-    """Print a message as one line on stderr and exit."""
+    """Print a message as one line on stderr, if there is one that takes it, and exit."""
     one_line = printable(" ".join(message.split()))
-    sys.stderr.write(f"groundglass: {one_line}\n")
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.write(f"groundglass: {one_line}\n")
     sys.exit(code)

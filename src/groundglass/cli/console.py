@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from groundglass.errors import GroundglassError
-from groundglass.plain_text import printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,17 +22,20 @@ def replace_unprintable() -> None:
 
 
 def console(stderr: bool = False) -> Console:
-    """Create a console for stdout or stderr that neither highlights nor wraps."""
-    from rich.console import Console
+    """Create a console for stdout or stderr that neither highlights nor wraps, and shows texts from files as they are.
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    Names of files and of cases may hold markup and escape sequences, also in tables.
+    """
+    from groundglass.cli.plain_console import PlainConsole
+
+    return PlainConsole(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def print_lines(lines: Sequence[object]) -> None:
-    """Print each item on a line of its own, without interpreting markup; names of files may hold escape sequences."""
+    """Print each item on a line of its own."""
     printer = console()
     for line in lines:
-        printer.print(printable_lines(str(line)), markup=False)
+        printer.print(str(line))
 
 
 def print_line(line: str) -> None:

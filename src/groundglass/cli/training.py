@@ -250,7 +250,6 @@ def export(
 ) -> None:
     """Export the network of a run as an ONNX file with its card. Needs the `train` extra."""
     require("torch", "lightning", "onnx", "onnxscript")
-    from groundglass.training.config import read_stored_config
     from groundglass.training.export import describe_export
     from groundglass.training.export import export as write
     from groundglass.training.held_out import calibrate_on_folds
@@ -260,7 +259,7 @@ def export(
     calibration = calibrate_on_folds(fold, data, mirrored) if fold and data else None
     if calibration:
         print_lines(calibration.lines)
-    path, differences = write(run, name or read_stored_config(run).name, output, threshold, data, calibration, mirrored)
+    path, differences = write(run, name, output, threshold, data, calibration, mirrored)
     print_lines(describe_export(path, differences))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import ConfigError, DatasetError
+from groundglass.files import read_file
 from groundglass.strict_model import StrictModel
 
 CLASS_LABELS = {"ground-glass": 1, "consolidation": 2, "effusion": 3}
@@ -142,7 +143,7 @@ def read_dataset_json(path: Path) -> MaskLabels | None:
         DatasetError: The file is damaged, or it is not known what one of its names means.
     """
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = json.loads(read_file(path).decode("utf-8-sig"))
         labels = content["labels"] if isinstance(content, dict) and "labels" in content else None
         names = {} if labels is None else _names_of_numbers(labels)
     except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:

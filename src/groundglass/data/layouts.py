@@ -22,6 +22,7 @@ from pathlib import Path
 from groundglass.data.case import SCAN_SUFFIXES, Case, identifier_of
 from groundglass.data.labels import NO_LESION, UNSTATED, MaskLabels
 from groundglass.errors import DatasetError
+from groundglass.files import read_file
 
 # Volumes 2 and 3 are series of one patient (study 10_85902), 6 and 7 probably are (29_86490 and 29_86491): each pair
 # stays in one part of a split.
@@ -208,7 +209,7 @@ def is_mask_name(name: str) -> bool:
 def _ct_channel(folder: Path) -> str:
     """Return the number of the channel that dataset.json calls CT, as it ends the names of images; else 0000."""
     try:
-        content = json.loads((folder / "dataset.json").read_bytes().decode("utf-8-sig"))
+        content = json.loads(read_file(folder / "dataset.json").decode("utf-8-sig"))
         channels = content.get("channel_names") or content.get("modality") or {}
         return next(f"{int(number):04}" for number, name in channels.items() if "ct" in str(name).lower())
     except (OSError, ValueError, AttributeError, StopIteration, RecursionError):

@@ -27,6 +27,7 @@ from groundglass.data.second_reader import with_second_reader
 from groundglass.data.slices import LARGEST_SHARE_OF_LUNGS, LUNG_FILLED, CaseSlices, cut_case
 from groundglass.errors import DatasetError, InputError
 from groundglass.files import sha256_of, write_atomic
+from groundglass.parallel import end_with_parent
 from groundglass.scan.kinds import FieldOfView
 
 SHOWN_CASES = 4  # names of cases in a message
@@ -227,7 +228,7 @@ def _cut_cases(
         save()  # so that the next call recognises the folder even if this one is killed
     changed, saved_at = False, time.monotonic()
     try:
-        with ProcessPoolExecutor() as pool:
+        with ProcessPoolExecutor(initializer=end_with_parent) as pool:
             outcomes = pool.map(partial(_prepare_case, folder=folder, settings=settings, earlier=earlier), cases)
             for count, (case, outcome) in enumerate(zip(cases, outcomes, strict=True), start=1):
                 if isinstance(outcome, str):

@@ -182,7 +182,7 @@ def _check_format(folder: Path, text: bytes) -> None:
     """
     try:
         found = json.loads(text).get("format", FORMAT)
-    except (ValueError, AttributeError):  # not JSON, or no object: the validation of the manifest describes the damage
+    except (ValueError, AttributeError, RecursionError):  # not JSON, or no object: the validation describes the damage
         return
     if found != FORMAT:
         version = "an older" if found in range(1, FORMAT) else "another"

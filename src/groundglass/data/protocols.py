@@ -23,7 +23,7 @@ from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Selection, Split, resolve_split
 from groundglass.errors import ConfigError, DatasetError
-from groundglass.files import write_atomic
+from groundglass.files import write_files
 
 PUBLIC_TEST = ("volumes/4", "volumes/5", "volumes/8")
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
@@ -216,16 +216,14 @@ def write_splits(
 ) -> tuple[Split, ...]:
     """Write NAME.json for every split of `make_splits`, which takes the same arguments and raises the same errors.
 
-    Folds of an earlier call are removed.
+    All files are written, or none. Folds of an earlier call are removed.
     """
     _, slices = read_prepared(prepared)
     splits = make_splits(slices, test, folds, seed)
     for split in splits:
         resolve_split(split, slices)
-    for stale in folder.glob("*-fold-*.json"):
-        stale.unlink()
-    for split in splits:
-        write_atomic(folder / f"{split.name}.json", (split.model_dump_json(indent=1) + "\n").encode())
+    files = {f"{split.name}.json": (split.model_dump_json(indent=1) + "\n").encode() for split in splits}
+    write_files(folder, files, replaces=[path.name for path in folder.glob("*-fold-*.json")])
     return splits
 
 

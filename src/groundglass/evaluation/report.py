@@ -30,7 +30,7 @@ from groundglass.evaluation.tables import (
     percent_interval,
     slices_csv,
 )
-from groundglass.files import output_errors, write_atomic
+from groundglass.files import write_files
 from groundglass.metrics import RATIOS
 from groundglass.plain_text import inert_markdown
 from groundglass.tables import markdown_table
@@ -45,13 +45,13 @@ CAPTIONS = {
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write an evaluation into a folder, which is created if it does not exist.
+    """Write an evaluation into a folder, which is created if it does not exist: all files or none.
 
     Returns:
-        The files written.
+        The files written. Those of an earlier report are replaced or removed; other files stay.
 
     Raises:
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written; it is as it was before.
     """
     figures = draw_figures(evaluation)
     texts = {
@@ -63,12 +63,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
     }
     files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     files |= {f"figures/{name}": png for name, png in figures.items()}
-    with output_errors(folder):
-        for name in set(CAPTIONS) - set(figures):  # of an earlier report
-            (folder / "figures" / name).unlink(missing_ok=True)
-    for name, data in files.items():
-        write_atomic(folder / name, data)
-    return [folder / name for name in files]
+    return write_files(folder, files, replaces=[f"figures/{name}" for name in CAPTIONS])
 
 
 def _markdown(evaluation: Evaluation, figures: Sequence[str]) -> str:
@@ -118,7 +113,8 @@ def _class_lines(evaluation: Evaluation, name: str) -> list[str]:
     titles = {"pooled": "pooled, every slice", "slices": "mean of slices", "volumes": "mean of volumes"}
     scores = evaluation.class_scores(name)
     rows = [[title, *(percent_interval(scores[unit][each]) for each in RATIOS)] for unit, title in titles.items()]
-    return [f"## Class: {name}", "", *markdown_table(["counted on", *(HEADINGS[each] for each in RATIOS)], rows)]
+    head = ["counted on", *(HEADINGS[each] for each in RATIOS)]
+    return [f"## Class: {inert_markdown(name)}", "", *markdown_table(head, rows)]
 
 
 def _case_lines(evaluation: Evaluation) -> list[str]:

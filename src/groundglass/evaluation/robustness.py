@@ -22,11 +22,12 @@ from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import COUNTS, DIGITS, percent
 from groundglass.evaluation.targets import EvaluationTarget
 from groundglass.evaluation.variants import VARIANTS, Variant, Volume
-from groundglass.files import write_atomic
+from groundglass.files import write_files
 from groundglass.inference.model_card import read_card, write_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.nifti import write_scan
 from groundglass.metrics import Confusion
+from groundglass.plain_text import inert_markdown, printable
 from groundglass.report.findings import ModelRef
 from groundglass.scan.scan import ImageStack
 from groundglass.tables import csv_text, markdown_table
@@ -228,7 +229,7 @@ def write_repeatability(model: Path, robustness: Robustness) -> None:
 
 
 def write_robustness(robustness: Robustness, folder: Path, command: str) -> list[Path]:
-    """Write robustness.md and robustness.csv into a folder, which is created if it does not exist.
+    """Write robustness.md and robustness.csv into a folder, which is created if it does not exist: both or none.
 
     Args:
         robustness: The scores to write.
@@ -245,23 +246,21 @@ def write_robustness(robustness: Robustness, folder: Path, command: str) -> list
         "robustness.md": _markdown(robustness, command),
         "robustness.csv": csv_text(_csv_rows(robustness), digits=DIGITS),
     }
-    for name, text in texts.items():
-        write_atomic(folder / name, text.encode(errors="backslashreplace"))
-    return [folder / name for name in texts]
+    return write_files(folder, {name: text.encode(errors="backslashreplace") for name, text in texts.items()})
 
 
 def _markdown(robustness: Robustness, command: str) -> str:
     head = [*_HEAD, *robustness.cases, "stands for"]
     rows = [[*_row(robustness, result), result.variant.stands_for] for result in robustness.results]
     lines = [
-        f"# {robustness.model.name} on changed volumes",
+        f"# {inert_markdown(robustness.model.name)} on changed volumes",
         "",
-        f"    {command}",
+        f"    {printable(command)}",
         "",
         f"Model sha256 {robustness.model.sha256}; a pixel is lesion from a probability of {robustness.threshold:g}. "
         f"Volumes: {len(robustness.cases)}, every slice. Scores are in {_caption()}; differences are in points to "
         f"'{robustness.results[0].variant.name}'; - is refused or undefined. Research use, not a medical device.",
-        *(f"\n**Warning: {warning}.**" for warning in robustness.warnings),
+        *(f"\n**Warning: {inert_markdown(warning)}.**" for warning in robustness.warnings),
         "",
         f"Coefficient of variation of a volume's lesions over simulated repeats of its scan: "
         f"{percent(robustness.repeatability)} %.",

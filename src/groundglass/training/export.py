@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from groundglass.data.prepared import read_prepared
 from groundglass.errors import ModelError
-from groundglass.files import output_errors, sha256_of
+from groundglass.files import sha256_of, staged_folder
 from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.model_card import ModelCard, write_card
@@ -31,18 +31,18 @@ TOLERANCES = ((OnnxRuntimeEngine, 5e-4), (OpenVINOEngine, 2e-3))
 
 def export(
     run: Path,
-    name: str,
+    name: str | None,
     folder: Path,
     threshold: float | None = None,
     prepared: Path | None = None,
     calibration: FoldCalibration | None = None,
     mirrored: bool = False,
 ) -> tuple[Path, dict[str, float]]:
-    """Write NAME.onnx and NAME.json from a finished run.
+    """Write NAME.onnx and NAME.json from a finished run: both or none.
 
     Args:
         run: The run folder.
-        name: Name of the model.
+        name: Name of the model; None for that of the run's configuration.
         folder: Folder for both files.
         threshold: Probability from which a pixel counts as lesion; None takes the one of `calibration`, or else the one
             that the run chose.
@@ -62,19 +62,13 @@ def export(
     if calibration:
         exposed = card.trained_on and card.trained_on | calibration.exposure
         card = card.model_copy(update={"trained_on": exposed, "burden_interval": calibration.interval})
-    path, unfinished = folder / f"{name}.onnx", folder / f".{name}.part.onnx"
-    try:
-        with output_errors(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_onnx(module, card.input_shape, unfinished)
+    with staged_folder(folder) as staging:
+        path = staging / f"{card.name}.onnx"
+        write_onnx(module, card.input_shape, path)
         images = probe_images(card) if prepared is None else real_images(prepared, card)
-        differences = check_against_torch(module, unfinished, images)
-        card = card.model_copy(update={"sha256": sha256_of(unfinished), "export_check": differences})
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    write_card(path, card)
-    return path, differences
+        differences = check_against_torch(module, path, images)
+        write_card(path, card.model_copy(update={"sha256": sha256_of(path), "export_check": differences}))
+    return folder / path.name, differences
 
 
 class TorchEngine:

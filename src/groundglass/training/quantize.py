@@ -16,7 +16,7 @@ from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, resolve_split
 from groundglass.errors import DatasetError, ModelError
-from groundglass.files import output_errors, sha256_of
+from groundglass.files import sha256_of, staged_folder
 from groundglass.inference.engine import OpenVINOEngine, int8_model_path, no_telemetry
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.model_card import ModelCard, Quantized, read_card, write_card
@@ -28,7 +28,7 @@ LARGEST_DICE_LOSS = 0.003  # of pooled Dice on the validation part
 
 
 def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard]:
-    """Write NAME-int8.onnx and its card beside NAME.onnx.
+    """Write NAME-int8.onnx and its card beside NAME.onnx: both or none.
 
     Args:
         model: NAME.onnx, float32.
@@ -59,10 +59,9 @@ def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard
     spread = np.unique(np.linspace(0, len(train) - 1, CALIBRATION_SLICES).astype(int))
     calibration = train.network_inputs(card.window, card.neighbours_mm, spread)
     target = int8_model_path(model)
-    unfinished = target.with_name(f".{target.stem}.part.onnx")
-    try:
-        with output_errors(target):
-            write_int8(model, calibration, unfinished)
+    with staged_folder(target.parent) as staging:
+        unfinished = staging / target.name
+        write_int8(model, calibration, unfinished)
         dice_f32, dice_int8 = (
             _dice(OpenVINOEngine(file, EngineConfig(precision=precision)), validation, card)
             for precision, file in ((Precision.F32, model), (Precision.INT8, unfinished))
@@ -86,10 +85,7 @@ def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard
             "export_check": {},
         }
         card = card.model_copy(update=changes)
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    write_card(target, card)
+        write_card(unfinished, card)
     return target, card
 
 

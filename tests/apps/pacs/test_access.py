@@ -62,6 +62,7 @@ def test_credentials_come_from_a_file_or_the_environment_and_are_not_in_the_repr
     [
         ('token = "secret-word"', 0o644, "is readable by every user of this machine: chmod 600"),
         ("secret-word", 0o600, "is not valid TOML"),
+        (f"token = {'[' * 10_000}", 0o600, "is not valid TOML"),
         ('user = "secret-word"', 0o600, "are user, expected user and password, or token"),
         ("", 0o600, "are nothing, expected"),
         ('user = "a"\npassword = "secret-word"\ntoken = "b"', 0o600, "are password, token, user, expected"),

@@ -88,13 +88,22 @@ def test_the_series_that_is_due_longest_is_next_and_postponed_series_come_last(l
     assert ledger.next_due_time() == 1000.0
 
 
-def test_a_series_that_was_postponed_while_the_clock_was_ahead_is_due_when_it_has_been_set_back(ledger: Ledger) -> None:
+def test_a_series_that_failed_while_the_clock_was_ahead_is_due_when_it_has_been_set_back(ledger: Ledger) -> None:
+    ledger.add_arrivals([SeriesArrival("1.2.3", "1.2", 3, 1)], 1)
+    entry = ledger.get("1.2.3")
+    assert entry is not None
+    ledger.mark_failed(entry, "too slow", 50_000.0)
+    entry = ledger.get("1.2.3")
+    assert ledger.next_entry(49_999.0, LONGEST_PAUSE_S) is None
+    assert ledger.next_entry(100.0, LONGEST_PAUSE_S) == entry
+
+
+def test_a_series_that_never_failed_is_due_whatever_the_clock_says(ledger: Ledger) -> None:
     ledger.add_arrivals([SeriesArrival("1.2.3", "1.2", 3, 1)], 1)
     entry = ledger.get("1.2.3")
     assert entry is not None
     ledger.postpone(entry, 50_000.0)
-    assert ledger.next_entry(49_999.0, LONGEST_PAUSE_S) is None
-    assert ledger.next_entry(100.0, LONGEST_PAUSE_S) == entry
+    assert ledger.next_entry(49_999.0, LONGEST_PAUSE_S) == entry
 
 
 def test_a_ledger_of_another_server_or_version_is_refused(ledger: Ledger, tmp_path: Path) -> None:

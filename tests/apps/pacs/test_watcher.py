@@ -407,3 +407,34 @@ def test_a_continuous_watch_waits_for_the_server(set_up: WatcherSetUp, monkeypat
     assert set_up.lines[1:3] == ["1.2.3: 3 instances retrieved", set_up.lines[2]]
     assert "resumed after 0 s" in set_up.lines
     assert watcher.counts == WatchCounts(stored=1)
+
+
+@pytest.mark.parametrize("jump_s", [-400 * 86400.0, -3600.0, 3600.0, 400 * 86400.0])
+def test_a_clock_that_is_set_while_the_server_is_down_delays_no_series(
+    jump_s: float, set_up: WatcherSetUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead_s, slept = [0.0], []
+    true_time = time.time
+    monkeypatch.setattr(time, "time", lambda: true_time() + ahead_s[0])
+    set_up.pacs.failures["store"] = PacsError("down")
+
+    def set_clock(pause_s: float) -> None:
+        slept.append(pause_s)
+        assert len(slept) < 3, "the series waits"
+        ahead_s[0] += jump_s
+        set_up.pacs.is_up = True
+        set_up.pacs.failures.clear()
+
+    def go_down(study_uid: str, files: list[Path]) -> None:
+        set_up.pacs.is_up = "store" not in set_up.pacs.failures
+        FakePacs.store(set_up.pacs, study_uid, files)
+
+    monkeypatch.setattr(set_up.pacs, "store", go_down)
+    monkeypatch.setattr(time, "sleep", set_clock)
+    watcher = set_up.watcher(RetryPolicy(poll_s=0.0))
+    with pytest.raises(AssertionError, match="the series waits"):  # nothing is left to be done
+        watcher.run(once=False)
+    assert watcher.counts == WatchCounts(stored=1)
+    assert slept[0] == 1.0
+    assert set_up.state() == ("done", 0, True)
+    assert set_up.pacs.segmentations == 1

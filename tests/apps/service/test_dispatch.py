@@ -2,19 +2,25 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from fastapi import HTTPException, Request
+from starlette.datastructures import Headers
 
 from groundglass.apps.service import jobs as jobs_module
+from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.dispatch import Dispatcher
 from groundglass.apps.service.job_states import JobStatus
 from groundglass.apps.service.jobs import JobStore
 from groundglass.apps.service.metrics import ServiceMetrics
+from groundglass.apps.service.service import Service
+from groundglass.apps.service.sessions import COOKIE, Sessions
 from groundglass.apps.service.storage import ServiceStorage
 from groundglass.errors import OutputError
 from groundglass.workers import Worker, WorkerStartError
@@ -223,6 +229,35 @@ def test_a_clock_that_is_set_deletes_no_results_also_if_the_server_starts_anew(
             monkeypatch.setattr(jobs_module, "datetime", clock_at(hours := hours + 2))
             after_a_start.pass_time(None)
         assert after_a_start.expired_ids() == [ONE]
+
+
+@pytest.mark.parametrize("hours", [-72, 216, 9600])
+def test_a_clock_that_is_set_changes_neither_the_queue_nor_who_is_signed_in(
+    jobs: JobStore, monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    sessions = Sessions("a token of some length")
+    cookie = Headers({"Cookie": f"{COOKIE}={sessions.start()}"})
+    jobs.add(ONE, "a scan")
+    monkeypatch.setattr(jobs_module, "datetime", clock_at(hours))
+    monkeypatch.setattr(time, "time", lambda: datetime.now().timestamp() + 3600 * hours)
+    jobs.add(OTHER, "another one")
+    assert [job.id for _ in range(2) if (job := jobs.start_next())] == [ONE, OTHER]
+    assert sessions.is_signed_in(cookie)
+
+
+@pytest.mark.parametrize("hours", [-72, 216, 9600])
+def test_a_clock_that_is_set_while_a_scan_is_processed_asks_nobody_to_wait_for_days(
+    jobs: JobStore, storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    jobs.add(ONE, "a scan")
+    jobs.start_next()
+    monkeypatch.setattr(jobs_module, "datetime", clock_at(hours))
+    jobs.finish(ONE, "no lesion", ())
+    jobs.add(OTHER, "another one")
+    service = Service(ServiceConfig(storage.folder, queue_size=1), storage, jobs, ServiceMetrics(), cast(Any, None))
+    with pytest.raises(HTTPException) as refused:
+        service._check_capacity(Request({"type": "http", "headers": []}), 1)
+    assert 5 <= int((refused.value.headers or {})["Retry-After"]) <= 300
 
 
 def test_a_database_of_an_earlier_version_keeps_the_age_of_its_results(storage: ServiceStorage) -> None:

@@ -189,6 +189,32 @@ def test_a_correction_of_a_scan_that_is_gone_is_404(service: Service, client: Cl
     assert service.free_slots == 3
 
 
+def test_a_job_that_is_deleted_while_all_are_listed_does_not_end_the_list(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.jobs.add("a" * 32, "a scan")
+    service.jobs.start_next()
+    listed = service.jobs.all()
+    service.jobs.remove("a" * 32)
+    monkeypatch.setattr(service.jobs, "all", lambda: listed)
+    answer = client.get("/api/jobs")
+    assert (answer.status_code, [job["status"] for job in answer.json()]) == (200, ["running"])
+
+
+def test_a_change_of_results_that_are_gone_or_of_another_version_is_refused(service: Service, client: Client) -> None:
+    for job_id in ("a" * 32, "b" * 32):
+        service.jobs.add(job_id, "a scan")
+        service.jobs.finish(job_id, "no lesion", ())
+    answer = client.get(f"/api/jobs/{'a' * 32}/change?other={'b' * 32}")
+    assert (answer.status_code, "is gone" in answer.json()["detail"]) == (404, True)
+    for job_id in ("a" * 32, "b" * 32):
+        results = service.storage.job_folder(job_id).results
+        results.mkdir(parents=True)
+        (results / "findings.json").write_text('{"schema": 0}')
+    answer = client.get(f"/api/jobs/{'a' * 32}/change?other={'b' * 32}")
+    assert (answer.status_code, "another version" in answer.json()["detail"]) == (409, True)
+
+
 @pytest.mark.parametrize("length", [0, 1, 70, 256, 5000])
 def test_any_boundary_is_accepted_or_400(client: Client, length: int) -> None:
     headers = {"Content-Type": f"multipart/form-data; boundary={'x' * length}"}

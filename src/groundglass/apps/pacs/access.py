@@ -135,7 +135,7 @@ def _read(file: Path) -> dict[str, str]:
         return dict(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"{file.name} cannot be read: {error.strerror or error}; check the path") from None
-    except ValueError:  # its message would quote the file
+    except (ValueError, RecursionError):  # its message would quote the file
         raise ConfigError(
             f'{file.name} is not valid TOML, expected lines such as user = "…" and password = "…"'
         ) from None

@@ -183,7 +183,8 @@ class Ledger:
     def next_entry(self, now: float, longest_pause_s: float) -> SeriesEntry | None:
         """Return the series to process next; None if nothing is due.
 
-        A series whose processing was begun and never ended comes last: the watcher may have died of it.
+        A series whose processing was begun and never ended comes last: the watcher may have died of it. One that has
+        not failed yet needs no pause: `next_try` is its place in the queue only, whatever the clock says now.
 
         Args:
             now: Seconds since 1970.
@@ -191,7 +192,7 @@ class Ledger:
                 since the clock was ahead when the pause was noted.
         """
         return self._entry(
-            "state IN ('waiting', 'segmented') AND (next_try <= ? OR next_try > ?)"
+            "state IN ('waiting', 'segmented') AND (tries = 0 OR next_try <= ? OR next_try > ?)"
             " ORDER BY begun, next_try, rowid LIMIT 1",
             now,
             now + longest_pause_s,

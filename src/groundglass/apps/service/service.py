@@ -24,6 +24,7 @@ from groundglass.apps.service.upload import OVERHEAD_BYTES, Upload, UploadError
 from groundglass.workers import available_cores
 
 DISK_FULL = "the server's disk is full: delete jobs, or ask its administrator"
+GONE = "the file is gone: the job was deleted, or it has expired"
 SPARE_BYTES = 1 << 30  # free space that an upload must leave for the results
 # Part of a refused body that is still read: a browser that cannot finish sending never shows the answer.
 DRAIN_BYTES, DRAIN_S = 64 << 20, 5.0
@@ -99,9 +100,13 @@ class Service:
         job = self.jobs.get(job_id)
         if job is None:
             raise HTTPException(404, "no such job: it was deleted, or it has expired")
-        if job.status is JobStatus.RUNNING:
-            return job.model_copy(update={"progress": self.storage.job_folder(job_id).read_progress()})
-        return job
+        return self.with_progress(job)
+
+    def with_progress(self, job: ScanJob) -> ScanJob:
+        """Return a job with its progress if it runs."""
+        if job.status is not JobStatus.RUNNING:
+            return job
+        return job.model_copy(update={"progress": self.storage.job_folder(job.id).read_progress()})
 
     def get_finished_job(self, job_id: str) -> tuple[ScanJob, JobFolder]:
         """Return a job that is done, and its folder.

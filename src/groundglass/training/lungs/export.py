@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.nn.functional import interpolate
 
 from groundglass.data.protocols import PUBLIC_TEST
-from groundglass.files import output_errors, sha256_of
+from groundglass.files import sha256_of, staged_folder
 from groundglass.inference.lung_network import INSIDE, SIDE, framed, scale_by_extremes
 from groundglass.inference.lungs import LIMITS_HU
 from groundglass.inference.model_card import BUNDLED_LUNGS, ModelCard, TrainedOn, write_card
@@ -45,7 +45,7 @@ LIMITS = (
 
 
 def export_lungs(checkpoint: Path, network: NetworkConfig, slices: LungSlices, folder: Path) -> Path:
-    """Write the ONNX file and the card of a trained lung network.
+    """Write the ONNX file and the card of a trained lung network: both or none.
 
     Args:
         checkpoint: Its weights, which are rounded to 16 bits; it computes in 32.
@@ -64,32 +64,31 @@ def export_lungs(checkpoint: Path, network: NetworkConfig, slices: LungSlices, f
     groups = sorted(set(slices.group.tolist()))
     cases = tuple(group for group in groups if group not in OTHER_DATA)
     sources = dict.fromkeys(case.split("/")[0] for case in cases)
-    path = folder / f"{BUNDLED_LUNGS}.onnx"
-    with output_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
+    with staged_folder(folder) as staging:
+        path = staging / f"{BUNDLED_LUNGS}.onnx"
         write_onnx(module, (1, SIDE, SIDE), path)
         onnx.save(_with_small_weights(onnx.load(path)), path)
-    card = ModelCard(
-        name=BUNDLED_LUNGS,
-        sha256=sha256_of(path),
-        network=asdict(network),
-        window_hu=LIMITS_HU,
-        field_of_view=FieldOfView.SLICE,
-        size=(SIDE, SIDE),
-        classes=("lung on the left of the image", "lung on the right of the image"),
-        threshold=0.5,
-        training_data=(
-            *(TERMS.get(source, source) for source in sources),
-            *(text for group, text in OTHER_DATA.items() if group in groups),
-        ),
-        trained_on=TrainedOn(members=cases, patients=cases),
-        never_trained_on=tuple(PUBLIC_TEST),
-        export_check=check_against_torch(module, path, _check_images(slices), SLACK),
-        intended_use=INTENDED_USE,
-        limits=LIMITS,
-    )
-    write_card(path, card)
-    return path
+        card = ModelCard(
+            name=BUNDLED_LUNGS,
+            sha256=sha256_of(path),
+            network=asdict(network),
+            window_hu=LIMITS_HU,
+            field_of_view=FieldOfView.SLICE,
+            size=(SIDE, SIDE),
+            classes=("lung on the left of the image", "lung on the right of the image"),
+            threshold=0.5,
+            training_data=(
+                *(TERMS.get(source, source) for source in sources),
+                *(text for group, text in OTHER_DATA.items() if group in groups),
+            ),
+            trained_on=TrainedOn(members=cases, patients=cases),
+            never_trained_on=tuple(PUBLIC_TEST),
+            export_check=check_against_torch(module, path, _check_images(slices), SLACK),
+            intended_use=INTENDED_USE,
+            limits=LIMITS,
+        )
+        write_card(path, card)
+    return folder / path.name
 
 
 def _check_images(slices: LungSlices) -> NDArray[np.float32]:

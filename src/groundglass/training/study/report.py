@@ -17,7 +17,7 @@ from typing import Any
 
 from groundglass.evaluation.intervals import Estimate
 from groundglass.evaluation.tables import DIGITS, HEADINGS, percent, percent_interval
-from groundglass.files import write_atomic
+from groundglass.files import write_files
 from groundglass.tables import csv_text, markdown_table
 from groundglass.training.study.costs import Cost, measure_costs
 from groundglass.training.study.figures import draw_comparison, draw_learning_curves
@@ -82,7 +82,7 @@ class StudyResults:
 
 
 def write_study(study: Study, jobs: Sequence[TrainingJob], prepared: Path, folder: Path) -> tuple[Path, ...]:
-    """Write the report of all trainings of a study that are done.
+    """Write the report of all trainings of a study that are done: all files or none.
 
     Args:
         study: The study.
@@ -117,9 +117,7 @@ def write_study(study: Study, jobs: Sequence[TrainingJob], prepared: Path, folde
         "differences.csv": csv_text(_difference_rows(comparisons), digits=DIGITS),
     }
     contents = {name: text.encode() for name, text in texts.items()} | drawn
-    for name, content in contents.items():
-        write_atomic(folder / name, content)
-    return tuple(folder / name for name in contents)
+    return tuple(write_files(folder, contents, replaces=figures))
 
 
 def _first_done(jobs: Sequence[TrainingJob], protocol: str, row: str) -> TrainingJob | None:

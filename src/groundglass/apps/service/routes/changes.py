@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 
 from groundglass.apps.service.api_models import Change, JobId, error_responses
 from groundglass.apps.service.comparison import compare_jobs
-from groundglass.apps.service.service import Service
+from groundglass.apps.service.service import GONE, Service
 
 
 def change_routes(service: Service) -> APIRouter:
@@ -17,6 +17,12 @@ def change_routes(service: Service) -> APIRouter:
     def change(job_id: JobId, other: str) -> Change:
         """Compare two scans that are done; the one with the earlier date counts as the earlier, else `other`."""
         (_, folder), (_, other_folder) = service.get_finished_job(job_id), service.get_finished_job(other)
-        return compare_jobs((other, other_folder), (job_id, folder))
+        try:
+            return compare_jobs((other, other_folder), (job_id, folder))
+        except FileNotFoundError:
+            raise HTTPException(404, GONE) from None
+        except ValueError:
+            reason = "the results are of another version of groundglass: send the scans again"
+            raise HTTPException(409, reason) from None
 
     return router

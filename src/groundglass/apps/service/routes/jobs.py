@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import StreamingResponse
 
 from groundglass.apps.service.api_models import JobDescription, JobId, error_responses
-from groundglass.apps.service.job_states import JobStatus, ScanJob
+from groundglass.apps.service.job_states import ScanJob
 from groundglass.apps.service.service import Service
 from groundglass.apps.service.upload import MAX_LABEL_LENGTH
 from groundglass.plain_text import printable
@@ -28,7 +28,7 @@ def job_routes(service: Service) -> APIRouter:
     @router.get("")
     def jobs() -> list[ScanJob]:
         """List all jobs, newest first."""
-        return [service.get_job(job.id) if job.status is JobStatus.RUNNING else job for job in service.jobs.all()]
+        return [service.with_progress(job) for job in service.jobs.all()]
 
     @router.get("/{id}", responses=error_responses(404))
     def job(job_id: JobId) -> ScanJob:

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 
 from groundglass.apps.service.api_models import JobId, error_responses
 from groundglass.apps.service.guard import REPORT_POLICY
-from groundglass.apps.service.service import Service
+from groundglass.apps.service.service import GONE, Service
 from groundglass.apps.service.view_files import VIEW_FILES
 
 _INLINE_TYPES = {"report.html": "text/html; charset=utf-8", "preview.png": "image/png"}
@@ -65,5 +65,5 @@ def file_stem(label: str) -> str:
 def _existing(path: Path) -> Path:
     """Return the path of a result, or refuse the request if the job was deleted meanwhile."""
     if not path.is_file():
-        raise HTTPException(404, "the file is gone: the job was deleted, or it has expired")
+        raise HTTPException(404, GONE)
     return path
