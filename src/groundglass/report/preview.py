@@ -138,7 +138,7 @@ def draw_slice(segmented: SegmentedScan, z: int, side: int, colours: Sequence[Rg
         segmented: The scan with its lungs and lesions.
         z: The slice of the view.
         side: Longest side of the picture in pixels.
-        colours: Of the classes of lesions.
+        colours: Those of the classes of lesions.
     """
     rows, columns = displayed_region(segmented, z)
     _, dy, dx = segmented.view.geometry.spacing

@@ -50,7 +50,7 @@ class SolidModel:
         Args:
             direction: Where the viewer stands: in front of the patient, behind, or at the left side.
             size: (width, height) of the picture in pixels.
-            colours: Of the classes.
+            colours: Those of the classes.
         """
         body = _seen_from(self.lung, direction)
         scale = min(size[0] / max(self.lung.shape[1:]), size[1] / len(self.lung))  # the same from every side

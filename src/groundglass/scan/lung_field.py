@@ -23,7 +23,7 @@ class Box(NamedTuple):
         bottom: The row just outside.
         left: First column.
         right: The column just outside.
-        mirrored: How many rows above and below, and columns to the left and to the right, the network sees besides:
+        mirrored: Numbers of rows above and below, and columns to the left and to the right, the network sees besides:
             they lie beyond the slice, and its mirror image takes their place.
     """
 
