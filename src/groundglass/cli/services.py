@@ -151,7 +151,7 @@ def serve(
     ] = None,
     model: options.Model = None,
     keep: Annotated[
-        float, typer.Option("--keep", min=0.01, metavar="HOURS", help="Hours after which results are deleted.")
+        float, typer.Option("--keep", metavar="HOURS", help="Hours after which results are deleted.")
     ] = 168,
     queue: Annotated[
         int, typer.Option("--queue", min=1, metavar="N", help="Largest number of scans that may wait.")
