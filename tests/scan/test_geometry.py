@@ -1,4 +1,5 @@
 import itertools
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ AXES = [
     (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1.0, -1.0), repeat=3)
 ]
 SHAPE, SPACING = (4, 5, 6), (5.0, 0.8, 0.7)
+NIBABEL = tuple(int(number) for number in version("nibabel").split(".")[:2])
 
 
 def reordered(order: tuple[int, ...], signs: tuple[float, ...], tilt_degrees: float = 0.0) -> Geometry:
@@ -148,6 +150,9 @@ def test_the_axes_of_a_view_are_those_that_nibabel_finds() -> None:
         affine[:3, :3] = (
             np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.uniform(0.3, 6, 3) + rng.normal(size=(3, 3)) / 20
         )
+        left, _, right = np.linalg.svd(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+        if len(set(np.abs(left @ right).argmax(axis=0))) < 3 and NIBABEL < (5, 4):
+            continue  # two axes lie nearest to one direction of the body: it took the first one, and now the nearer
         view = AxialView(Geometry(shape, affine))
         theirs = orientations.ornt_transform(
             orientations.io_orientation(affine), orientations.axcodes2ornt(("S", "A", "R"))
