@@ -274,6 +274,7 @@ def test_a_session_ends_with_signing_out_with_time_and_with_too_many_others(monk
         (["--port", "TAKEN"], "name another with --port"),
         (["--keep", "1e9"], "results cannot be kept for 1e+09 h"),
         (["--keep", "nan"], "results cannot be kept for nan h"),
+        (["--keep", "0.009"], "results cannot be kept for 0.009 h"),
         (["--model", "MISSING"], "MISSING"),
     ],
 )

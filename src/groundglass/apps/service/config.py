@@ -11,6 +11,7 @@ from groundglass.errors import ConfigError
 from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig
 
 MIN_TOKEN_LENGTH = 16  # characters: 16 random ones cannot be guessed over a network
+MIN_KEEP_HOURS = 0.01
 MAX_KEEP_HOURS = 87_600.0  # ten years: the date on which results expire must be one
 
 
@@ -58,9 +59,10 @@ class ServiceConfig:
                 f"{self.host} can be reached from other machines, and there is no token: write one into a file "
                 "(openssl rand -hex 32 > token) and give --token-file token, or listen on 127.0.0.1"
             )
-        if not 0.0 < self.keep_hours <= MAX_KEEP_HOURS:
+        if not MIN_KEEP_HOURS <= self.keep_hours <= MAX_KEEP_HOURS:
             raise ConfigError(
-                f"results cannot be kept for {self.keep_hours:g} h, expected at most {MAX_KEEP_HOURS:g}: copy them"
+                f"results cannot be kept for {self.keep_hours:g} h, expected {MIN_KEEP_HOURS:g} to "
+                f"{MAX_KEEP_HOURS:g}: copy them"
             )
         if self.token is not None and len(self.token) < MIN_TOKEN_LENGTH:
             raise ConfigError(
