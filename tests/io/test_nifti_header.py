@@ -1,5 +1,6 @@
 """NIfTI headers are understood as nibabel understands them, in both versions and byte orders."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from groundglass.io.nifti_header import (
+    HEADER_BYTES,
     affine_of,
     complete_header,
     new_header,
@@ -85,3 +87,16 @@ def test_an_unusable_qform_gives_way_to_the_sform_with_a_note(tmp_path: Path) ->
     scan = read_scan(tmp_path / "a.nii")
     assert scan.geometry.spacing == (5, 5, 5)
     assert scan.notes == ("the qform of the file puts voxels nowhere: its sform is used",)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("form", ["sform", "qform", "spacing"])
+def test_signalling_numbers_in_a_grid_that_are_none_give_no_warning(version: int, form: str) -> None:
+    header = parse_header(bytes(HEADER_BYTES) if version == 1 else b"\0\0\0\0n+2\0\r\n\x1a\n" + bytes(HEADER_BYTES))
+    header["dim"][0] = 3
+    for name in ("pixdim", *(f"{field}_{axis}" for field in ("srow", "qoffset") for axis in "xyz"), "quatern_b"):
+        size = header[name].dtype.itemsize
+        bits = {4: 0x7F800001, 8: 0x7FF0000000000001}[size].to_bytes(size, sys.byteorder)
+        header[name] = np.frombuffer(bits, header[name].dtype)[0]
+    repair_grid(header)
+    assert not np.isfinite(affine_of(header, form)).all()

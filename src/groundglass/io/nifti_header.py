@@ -130,6 +130,7 @@ def repair_grid(header: NiftiHeader) -> None:
             header[field] = float(header[field]) / length
 
 
+@np.errstate(all="ignore")  # numbers that are none, also signalling ones, are refused with the grid
 def affine_of(header: NiftiHeader, form: str) -> NDArray[np.float64]:
     """Return the (4, 4) affine of the `sform`, the `qform` or the `spacing`, to RAS in the header's own unit.
 
@@ -142,17 +143,16 @@ def affine_of(header: NiftiHeader, form: str) -> NDArray[np.float64]:
     axes = min(3, int(header["dim"][0]))
     spacing = np.ones(3)
     spacing[: 3 if form == "qform" else axes] = np.abs(header["pixdim"][1 : 4 if form == "qform" else 1 + axes])
-    with np.errstate(all="ignore"):  # such numbers are refused with the grid
-        if form == "qform":
-            spacing[2] *= -1 if header["pixdim"][0] == -1 else 1
-            affine[:3, :3] = _rotation(*(header[f"quatern_{axis}"] for axis in "bcd")) * spacing
-            affine[:3, 3] = [header[f"qoffset_{axis}"] for axis in "xyz"]
-        else:
-            shape = np.ones(3)
-            shape[:axes] = shape_of(header)[:3]
-            spacing[0] *= -1
-            affine[:3, :3] = np.diag(spacing)
-            affine[:3, 3] = -spacing * (shape - 1) / 2
+    if form == "qform":
+        spacing[2] *= -1 if header["pixdim"][0] == -1 else 1
+        affine[:3, :3] = _rotation(*(header[f"quatern_{axis}"] for axis in "bcd")) * spacing
+        affine[:3, 3] = [header[f"qoffset_{axis}"] for axis in "xyz"]
+    else:
+        shape = np.ones(3)
+        shape[:axes] = shape_of(header)[:3]
+        spacing[0] *= -1
+        affine[:3, :3] = np.diag(spacing)
+        affine[:3, 3] = -spacing * (shape - 1) / 2
     return affine
 
 
