@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from groundglass.errors import InputError
-from groundglass.inference.lungs import find_lungs
+from groundglass.inference.lungs import ESTIMATED, find_lungs
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.other_files import NoDicomError
 from groundglass.io.reader import file_kind, read_scan
@@ -135,7 +135,7 @@ def foretell(sample: Scan, scan: Scan) -> dict[str, Any]:
         fields["intensity"] = numbers.reason
         found = find_lungs(sample, kind=numbers.kind)
         if not found.intensity.calibrated:
-            fields["intensity"] += "; HU are estimated from the lungs and what lies around them"
+            fields["intensity"] += f"; {ESTIMATED}"
         check_plausibility(found)
     except InputError as error:
         fields["refused"] = f"{error}; {scan.choice}" if scan.choice else str(error)

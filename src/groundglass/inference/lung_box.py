@@ -67,11 +67,12 @@ def _around(found: Sequence[BoundingBox], part: Part) -> tuple[Span, Span]:
 
 def _at_least(extent: float, span: Span, size: int) -> Span:
     """Return a span that is as long as `extent` if the slice is; a longer one stays as it is."""
-    missing = min(round(extent), size) - (span[1] - span[0])
+    length = min(round(extent), size)
+    missing = length - (span[1] - span[0])
     if missing <= 0:
         return span
-    start = max(0, min(span[0] - missing // 2, size - (span[1] - span[0] + missing)))
-    return start, start + span[1] - span[0] + missing
+    start = max(0, min(span[0] - missing // 2, size - length))
+    return start, start + length
 
 
 def _with_missing_lung(columns: Span, right: PackedMask, left: PackedMask) -> Span:

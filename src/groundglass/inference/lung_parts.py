@@ -115,6 +115,12 @@ def _box_around(located: View) -> Box | None:
     return Box(*ends)
 
 
+def mean_certainty(maps: Maps) -> float:
+    """Return the mean probability, from 0 to 1, of what is more likely lung than not; 0 without any."""
+    lung = maps.max(1)
+    return float(lung[lung >= HALF].mean()) / 255 if (lung >= HALF).any() else 0.0
+
+
 def certain_pixels(views: Sequence[View]) -> int:
     """Count the pixels that are lung with a probability of 0.9 or more."""
     return sum(int(np.count_nonzero(plane.max(0) >= CERTAIN)) for view in views for plane in view.maps)

@@ -35,6 +35,7 @@ from groundglass.scan.scan import ImageStack, Scan
 
 LIMITS_HU = (-1350.0, 350.0)  # beyond these, HU all look alike to the network
 INVERTED = "the grey levels seem to be inverted, air bright and bone dark: invert them, or export it in a lung window"
+ESTIMATED = "HU are estimated from the lungs and what lies around them"
 NO_LUNG = (
     "no lung was found: expected axial slices of a chest, in HU or a window that shows the lungs; check that it is a "
     f"chest CT, and what its numbers are (--intensity {'|'.join(IntensityKind)})"
@@ -148,5 +149,5 @@ def _estimate(numbers: StoredNumbers, located: Sequence[View]) -> Intensity:
             raise IntensityError(f"picture {number}: {error}" if len(located) > 1 else str(error)) from None
     mean = np.mean([line for line in lines if line is not None], axis=0)
     slope, intercept = np.array([mean if line is None else line for line in lines]).T
-    reason = f"{numbers.reason}; HU are estimated from the lungs and what lies around them"
+    reason = f"{numbers.reason}; {ESTIMATED}"
     return Intensity(numbers.kind, slope, intercept, reason, calibrated=False)

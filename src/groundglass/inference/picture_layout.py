@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
 from groundglass.inference.lung_network import LungMaps, LungNetwork
-from groundglass.inference.lung_parts import HALF, Maps, View
+from groundglass.inference.lung_parts import HALF, Maps, View, mean_certainty
 from groundglass.inference.lung_search import ShownSlices, drop_doubtful_regions
 from groundglass.scan.components import CONNECTIVITY_6, find_components
 from groundglass.scan.lung_field import Box
@@ -123,4 +123,4 @@ def _answer(maps: Maps) -> _Answer:
     if not lungs.any():
         return NO_LUNG
     right = float((maps[:, 0] >= maps[:, 1])[lungs].mean())
-    return _Answer(float(maps.max(1)[lungs].mean()) / 255, min(right, 1 - right))
+    return _Answer(mean_certainty(maps), min(right, 1 - right))

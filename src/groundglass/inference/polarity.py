@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from groundglass.inference.lung_network import INSIDE, LungNetwork
-from groundglass.inference.lung_parts import View, certain_pixels
+from groundglass.inference.lung_parts import View, certain_pixels, mean_certainty
 from groundglass.inference.lung_search import ShownSlices, look
 from groundglass.scan.lung_field import Box
 
@@ -47,11 +47,5 @@ def _negative(network: LungNetwork, slices: ShownSlices, view: View) -> View:
 
 def _shows_lungs_better(one: View, other: View) -> bool:
     """Return whether lungs are found with much more certainty, or with about the same in more pixels."""
-    gain = _mean_certainty(one) - _mean_certainty(other)
+    gain = mean_certainty(one.maps) - mean_certainty(other.maps)
     return gain > MUCH_CERTAINTY or (gain > -LITTLE_CERTAINTY and certain_pixels([one]) > certain_pixels([other]))
-
-
-def _mean_certainty(view: View) -> float:
-    """Return the mean probability, from 0 to 1, of what is more likely lung than not; 0 without any."""
-    lungs = view.lungs
-    return float(view.maps.max(1)[lungs].mean()) / 255 if lungs.any() else 0.0

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from groundglass.errors import FormatError
 from groundglass.io.grid import SHORT, is_possible_slice, with_known_grid
-from groundglass.io.limits import check_slice_size, check_voxel_count, native_values
+from groundglass.io.limits import check_slice_size, check_voxel_count, format_size, native_values
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.scan import Scan
 
@@ -65,8 +65,8 @@ def scan_of_array(
     scan = with_known_grid(in_image_order(values, _numbers(affine, (4, 4), "affine", "(4, 4)")))
     if scan.geometry.has_directions and _has_slices_last(AxialView(scan.geometry).geometry.shape):
         raise FormatError(
-            f"the axes of an array of {_size(values.shape)} seem not to be those of the affine, usually (x, y, z): "
-            "give array.T, or, if they are, nibabel.Nifti1Image(array, affine)"
+            f"the axes of an array of {format_size(values.shape)} seem not to be those of the affine, usually "
+            "(x, y, z): give array.T, or, if they are, nibabel.Nifti1Image(array, affine)"
         )
     return scan
 
@@ -88,7 +88,7 @@ def scan_of_slices(
     arrays = [_numpy_array(each) for each in slices]
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1 or len(shapes[0]) != 2:
-        named = ", ".join(" x ".join(map(str, shape)) for shape in shapes[:3])
+        named = ", ".join(map(format_size, shapes[:3]))
         raise FormatError(f"the list holds arrays of {named}, expected slices (y, x) of one size: give one volume")
     return scan_of_array(np.stack(arrays), spacing, direction)
 
@@ -151,7 +151,7 @@ def _on_grid(values: NDArray[Any], spacing: Sequence[float] | None, direction: A
     geometry = replace(geometry, in_mm=spacing is not None, has_directions=direction is not None)
     if geometry.in_mm and not is_possible_slice(geometry):
         raise FormatError(
-            f"the spacing {tuple(steps.tolist())} makes no chest of an array of {_size(values.shape)}: "
+            f"the spacing {tuple(steps.tolist())} makes no chest of an array of {format_size(values.shape)}: "
             "give it in mm, in the order of the axes (z, y, x)"
         )
     missing = ((spacing, _NO_SPACING), (direction, _NO_DIRECTION))
@@ -162,7 +162,7 @@ def _check_order(shape: tuple[int, ...], steps: NDArray[np.float64]) -> None:
     """Refuse axes, or a spacing, that seem to be in the order (x, y, z): lungs might be found across all the same."""
     if _has_slices_last(shape):
         raise FormatError(
-            f"the axes of an array of {_size(shape)} seem to be (x, y, z), expected (z, y, x): give array.T (and "
+            f"the axes of an array of {format_size(shape)} seem to be (x, y, z), expected (z, y, x): give array.T (and "
             "spacing[::-1]), or the affine too; or, if they are not, direction"
         )
     low, high = sorted((steps[1], steps[2]))
@@ -200,7 +200,3 @@ def _numbers(given: ArrayLike, shape: tuple[int, ...], name: str, expected: str)
         found = f"is {given!r}" if numbers.ndim < 2 else f"has the shape {numbers.shape}"
         raise FormatError(f"the {name} {found}, expected {expected}")
     return numbers
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

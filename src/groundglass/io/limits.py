@@ -35,11 +35,13 @@ def check_voxel_count(name: str, shape: tuple[int, ...]) -> None:
         FormatError: A side is not positive, or there are more than `MAX_VOXELS` voxels.
     """
     if any(n < 1 for n in shape):
-        raise FormatError(f"{name} states the size {_times(shape)}, expected 1 or more along each axis: it is damaged")
+        raise FormatError(
+            f"{name} states the size {format_size(shape)}, expected 1 or more along each axis: it is damaged"
+        )
     count = int(np.prod([int(n) for n in shape], dtype=object))
     if count > MAX_VOXELS:
         raise FormatError(
-            f"{name} states {_times(shape)} = {count:,} voxels, more than the {MAX_VOXELS:,} that are read: "
+            f"{name} states {format_size(shape)} = {count:,} voxels, more than the {MAX_VOXELS:,} that are read: "
             "it is damaged, or cut it into smaller scans"
         )
 
@@ -149,5 +151,6 @@ def file_size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def format_size(shape: tuple[int, ...]) -> str:
+    """Return the size of an array as text: `45 x 512 x 512`."""
     return " x ".join(str(int(n)) for n in shape)

@@ -90,10 +90,8 @@ def find_items(
     series: dict[Path, str | None] = {}
     if not isinstance(source, str):
         paths = dict.fromkeys(each.absolute() for each in source)
-        base, scans = (
-            Path(os.path.commonpath([each.parent for each in paths] or [path])),
-            [(each, None) for each in paths],
-        )
+        base = Path(os.path.commonpath([each.parent for each in paths] or [path]))
+        scans = [(each, None) for each in paths]
     elif path.is_dir():
         base, found = path, _search(path, set())
         scans = [(each.path, None) for each in found]
