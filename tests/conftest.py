@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groundglass.inference import lung_network
 from groundglass.inference.engine import OnnxRuntimeEngine
+from groundglass.inference.lungs import network as lung_network
 from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.phantom import Phantom, chest_phantom
 from helpers.fake_engine import FakeEngine, RememberingEngine, fake_segmenter

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundglass.inference import lung_network
 from groundglass.inference.engine import OnnxRuntimeEngine
+from groundglass.inference.lungs import network as lung_network
 from groundglass.inference.segmenter import Segmenter
 from groundglass.report.analysis import segment
 from groundglass.scan.phantom import chest_phantom

@@ -13,7 +13,7 @@ from PIL import Image
 
 from groundglass.apps.info import SAMPLED_SLICES, describe_input
 from groundglass.errors import FormatError
-from groundglass.inference.lung_network import LungMaps, LungNetwork
+from groundglass.inference.lungs.network import LungMaps, LungNetwork
 from groundglass.io import nifti
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.scan.phantom import Phantom, chest_phantom

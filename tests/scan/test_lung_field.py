@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from groundglass.inference.lungs import find_lungs
+from groundglass.inference.lungs.finding import find_lungs
 from groundglass.scan.lung_field import LungField
 from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.phantom import chest_phantom

@@ -22,7 +22,7 @@ from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import write_scores
 from groundglass.evaluation.targets import EvaluationTarget, find_targets, training_warnings
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
-from groundglass.inference.lungs import find_intensity
+from groundglass.inference.lungs.finding import find_intensity
 from groundglass.inference.model_card import ModelCard, TrainedOn, read_card, write_card
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from groundglass.errors import InputError
-from groundglass.inference.lungs import ESTIMATED, find_lungs
+from groundglass.inference.lungs.finding import ESTIMATED, find_lungs
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.other_files import NoDicomError
 from groundglass.io.reader import file_kind, read_scan

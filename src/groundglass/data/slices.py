@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from groundglass.data.case import MEDSEG_SOURCES, Case
 from groundglass.data.labels import CLASS_LABELS, UNSTATED
 from groundglass.errors import DatasetError
-from groundglass.inference.lung_network import open_lung_network
-from groundglass.inference.lungs import find_lungs
+from groundglass.inference.lungs.finding import find_lungs
+from groundglass.inference.lungs.network import open_lung_network
 from groundglass.io.reader import read_scan
 from groundglass.scan.crop import Letterbox, resize_slice, slices_apart
 from groundglass.scan.geometry import AxialView

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from groundglass.data.case import Case
 from groundglass.data.slices import read_case
 from groundglass.evaluation.results import Example, SliceScore
-from groundglass.inference.lungs import find_intensity
+from groundglass.inference.lungs.finding import find_intensity
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.scan.lung_field import Box

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from groundglass.data.labels import UNSTATED
-from groundglass.inference.lungs import find_intensity
+from groundglass.inference.lungs.finding import find_intensity
 from groundglass.scan.crop import resize_slice
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import Intensity, Window

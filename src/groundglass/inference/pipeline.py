@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError, InputError
-from groundglass.inference.lung_network import open_lung_network
-from groundglass.inference.lungs import ScanWithLungs, find_lungs
+from groundglass.inference.lungs.finding import ScanWithLungs, find_lungs
+from groundglass.inference.lungs.network import open_lung_network
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.segmenter import Segmenter, SlicePrediction
 from groundglass.scan.geometry import AxialView

@@ -17,7 +17,7 @@ from PIL import Image
 
 from groundglass.errors import ConfigError, origin
 from groundglass.inference.engine_config import EngineConfig
-from groundglass.inference.lung_network import open_lung_network
+from groundglass.inference.lungs.network import open_lung_network
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.open_model import open_model
 from groundglass.inference.pipeline import (

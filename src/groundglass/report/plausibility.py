@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import LungError
-from groundglass.inference.lungs import ScanWithLungs
+from groundglass.inference.lungs.finding import ScanWithLungs
 from groundglass.scan.morphology import fill_holes, label_parts
 from groundglass.scan.packed_mask import Voxels, voxels_per_slice
 from groundglass.scan.scan import ImageStack

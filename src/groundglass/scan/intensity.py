@@ -2,7 +2,7 @@
 
 A CT is stored in Hounsfield units (HU), in HU shifted by 1000 or 1024 so that nothing is negative, or as grey levels of
 a window, 8-bit or from 0 to 1. The first two convert exactly. The window of the last two is not stated: it is estimated
-from the lungs and what lies around them, by `groundglass.inference.window`.
+from the lungs and what lies around them, by `groundglass.inference.lungs.window`.
 """
 
 from __future__ import annotations

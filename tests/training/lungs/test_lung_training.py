@@ -9,8 +9,8 @@ import torch
 
 from groundglass.errors import ConfigError
 from groundglass.inference.engine import OnnxRuntimeEngine
-from groundglass.inference.lung_network import INSIDE, SIDE, LungNetwork
-from groundglass.inference.lungs import LIMITS_HU
+from groundglass.inference.lungs.finding import LIMITS_HU
+from groundglass.inference.lungs.network import INSIDE, SIDE, LungNetwork
 from groundglass.inference.model_card import TrainedOn, read_card
 from groundglass.training.lungs.batches import LungBatches, LungSampling, augment_lungs, scale_by_extremes
 from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, STORED_SIDE, LungSlices

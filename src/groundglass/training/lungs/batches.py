@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from groundglass.inference.lung_network import FRAME, INSIDE
+from groundglass.inference.lungs.network import FRAME, INSIDE
 from groundglass.training.lungs.slices import DRAWN, LEFT, NO_CHEST, RIGHT, LungSlices
 
 PADDING_HU = (-1000.0, -1024.0, -2000.0, -3024.0)  # what scanners and anonymisers write where there is no patient

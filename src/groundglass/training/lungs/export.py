@@ -14,8 +14,8 @@ from torch.nn.functional import interpolate
 
 from groundglass.data.protocols import PUBLIC_TEST
 from groundglass.files import sha256_of, staged_folder
-from groundglass.inference.lung_network import INSIDE, SIDE, framed, scale_by_extremes
-from groundglass.inference.lungs import LIMITS_HU
+from groundglass.inference.lungs.finding import LIMITS_HU
+from groundglass.inference.lungs.network import INSIDE, SIDE, framed, scale_by_extremes
 from groundglass.inference.model_card import BUNDLED_LUNGS, ModelCard, TrainedOn, write_card
 from groundglass.network.unet import NetworkConfig
 from groundglass.scan.kinds import FieldOfView

@@ -15,7 +15,7 @@ from groundglass.data.case import Case
 from groundglass.data.catalogue import find_cases, select
 from groundglass.data.protocols import PUBLIC_TEST
 from groundglass.errors import DatasetError
-from groundglass.inference.window import estimate_window
+from groundglass.inference.lungs.window import estimate_window
 from groundglass.io.reader import read_scan
 from groundglass.scan.crop import resize_slice
 from groundglass.scan.geometry import AxialView

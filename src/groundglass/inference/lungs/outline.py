@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from groundglass.inference.lung_box import lung_boxes
-from groundglass.inference.lung_parts import HALF, View
-from groundglass.inference.lung_warnings import lung_warnings
+from groundglass.inference.lungs.box import lung_boxes
+from groundglass.inference.lungs.incomplete import lung_warnings
+from groundglass.inference.lungs.parts import HALF, View
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.kinds import FieldOfView
 from groundglass.scan.lung_field import Box, LungField

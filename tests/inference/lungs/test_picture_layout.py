@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
-from groundglass.inference.lungs import find_lungs
+from groundglass.inference.lungs.finding import find_lungs
 from groundglass.scan.phantom import chest_phantom
 from helpers.chests import axial, pictures
 from helpers.windows import grey_levels

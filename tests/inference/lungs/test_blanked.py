@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from groundglass.errors import IntensityError
-from groundglass.inference.lungs import find_lungs
+from groundglass.inference.lungs.finding import find_lungs
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
 from helpers.cases import sample

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from groundglass.inference.lung_parts import Part
-from groundglass.inference.lung_warnings import cut_ends, missing_sides
+from groundglass.inference.lungs.incomplete import cut_ends, missing_sides
+from groundglass.inference.lungs.parts import Part
 from groundglass.scan.kinds import FieldOfView
 from groundglass.scan.lung_field import Box
 from groundglass.scan.packed_mask import BoundingBox, PackedMask, voxels_per_slice

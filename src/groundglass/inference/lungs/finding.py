@@ -3,10 +3,10 @@
 The lungs define where lesions are searched for, and the volume that their share refers to. A network finds them, dense
 lesions included, on a small grid; what is left here is geometry. The window of grey levels follows from them.
 
-    lung_parts, lung_search   what the network is shown, and what is kept of its answer
-    polarity, window          whether grey levels are inverted, and what they are in HU
-    picture_layout            whether pictures show one upright slice each
-    lung_outline, lung_box    the lungs on the scan's own pixels, and where lesions are searched for
+    parts, search      what the network is shown, and what is kept of its answer
+    polarity, window   whether grey levels are inverted, and what they are in HU
+    picture_layout     whether pictures show one upright slice each
+    outline, box       the lungs on the scan's own pixels, and where lesions are searched for
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from itertools import count
 import numpy as np
 
 from groundglass.errors import IntensityError, LungError
-from groundglass.inference.blanked import blank_number, check_not_blanked, with_soft_tissue
-from groundglass.inference.lung_density import check_lung_density
-from groundglass.inference.lung_network import LungNetwork, open_lung_network
-from groundglass.inference.lung_outline import outline_lungs
-from groundglass.inference.lung_parts import OUTLINE_MM, View, around_lungs, certain_pixels, parts_of, whole_slices
-from groundglass.inference.lung_search import ShownSlices, look
-from groundglass.inference.picture_layout import check_layout
-from groundglass.inference.polarity import is_inverted
-from groundglass.inference.window import Line, estimate_window
+from groundglass.inference.lungs.blanked import blank_number, check_not_blanked, with_soft_tissue
+from groundglass.inference.lungs.density import check_lung_density
+from groundglass.inference.lungs.network import LungNetwork, open_lung_network
+from groundglass.inference.lungs.outline import outline_lungs
+from groundglass.inference.lungs.parts import OUTLINE_MM, View, around_lungs, certain_pixels, parts_of, whole_slices
+from groundglass.inference.lungs.picture_layout import check_layout
+from groundglass.inference.lungs.polarity import is_inverted
+from groundglass.inference.lungs.search import ShownSlices, look
+from groundglass.inference.lungs.window import Line, estimate_window
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import HuSlices, Intensity, StoredNumbers, recognise_numbers
 from groundglass.scan.kinds import FieldOfView, IntensityKind

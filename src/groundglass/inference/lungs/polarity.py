@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from groundglass.inference.lung_network import INSIDE, LungNetwork
-from groundglass.inference.lung_parts import View, certain_pixels, mean_certainty
-from groundglass.inference.lung_search import ShownSlices, look
+from groundglass.inference.lungs.network import INSIDE, LungNetwork
+from groundglass.inference.lungs.parts import View, certain_pixels, mean_certainty
+from groundglass.inference.lungs.search import ShownSlices, look
 from groundglass.scan.lung_field import Box
 
 NEGATIVES = 8  # pictures, or slices of a volume, whose negative is looked at

@@ -2,7 +2,7 @@
 
 import pytest
 
-from groundglass.inference.lungs import find_lungs
+from groundglass.inference.lungs.finding import find_lungs
 from groundglass.scan.phantom import Phantom
 from helpers.chests import axial, part_of
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groundglass.inference.lung_box import lung_boxes
-from groundglass.inference.lung_parts import Part
-from groundglass.inference.lungs import find_lungs
+from groundglass.inference.lungs.box import lung_boxes
+from groundglass.inference.lungs.finding import find_lungs
+from groundglass.inference.lungs.parts import Part
 from groundglass.scan.kinds import FieldOfView
 from groundglass.scan.lung_field import Box
 from groundglass.scan.packed_mask import PackedMask

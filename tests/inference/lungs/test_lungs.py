@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from groundglass.data.catalogue import find_cases, select
 from groundglass.data.slices import read_case
 from groundglass.errors import IntensityError, LungError
-from groundglass.inference.lungs import ScanWithLungs, find_intensity, find_lungs
+from groundglass.inference.lungs.finding import ScanWithLungs, find_intensity, find_lungs
 from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.kinds import IntensityKind

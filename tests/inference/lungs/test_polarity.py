@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from groundglass.errors import IntensityError, LungError
-from groundglass.inference.lung_network import INSIDE, LungMaps, LungNetwork, open_lung_network
-from groundglass.inference.lungs import find_lungs
+from groundglass.inference.lungs.finding import find_lungs
+from groundglass.inference.lungs.network import INSIDE, LungMaps, LungNetwork, open_lung_network
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
 from helpers.chests import axial, pictures

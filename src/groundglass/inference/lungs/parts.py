@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.inference.lung_network import INSIDE
+from groundglass.inference.lungs.network import INSIDE
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.lung_field import Box
 from groundglass.scan.packed_mask import bounding_box

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.inference.lung_network import INSIDE, LungNetwork
-from groundglass.inference.lung_parts import HALF, Maps, View
+from groundglass.inference.lungs.network import INSIDE, LungNetwork
+from groundglass.inference.lungs.parts import HALF, Maps, View
 from groundglass.scan.components import CONNECTIVITY_6, find_components
 from groundglass.scan.lung_field import Box
 from groundglass.scan.packed_mask import PackedMask, voxels_per_slice

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
-from groundglass.inference.lung_network import LungMaps, LungNetwork
-from groundglass.inference.lung_parts import HALF, Maps, View, mean_certainty
-from groundglass.inference.lung_search import ShownSlices, drop_doubtful_regions
+from groundglass.inference.lungs.network import LungMaps, LungNetwork
+from groundglass.inference.lungs.parts import HALF, Maps, View, mean_certainty
+from groundglass.inference.lungs.search import ShownSlices, drop_doubtful_regions
 from groundglass.scan.components import CONNECTIVITY_6, find_components
 from groundglass.scan.lung_field import Box
 from groundglass.scan.packed_mask import PackedMask

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import IntensityError
-from groundglass.inference.lung_parts import View
-from groundglass.inference.window import levels_around
+from groundglass.inference.lungs.parts import View
+from groundglass.inference.lungs.window import levels_around
 from groundglass.scan.intensity import HuSlices, StoredNumbers
 from groundglass.scan.lung_field import LungField
 from groundglass.scan.packed_mask import PackedMask

@@ -1,0 +1,1 @@
+"""The lungs of a scan, and its numbers in HU, which follow from them."""
