@@ -1,5 +1,6 @@
 """From a dataset to a model in one call, and the line of each epoch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,16 @@ def test_the_folds_hold_out_each_patient_once_and_the_last_run_trains_on_all() -
     assert everything.train.all()
     for fold in folds:
         assert not set(slices.patient[fold.test]) & set(slices.patient[fold.train | fold.validation])
+
+
+def test_folds_are_of_like_burdens_and_hold_scans_and_pictures_out() -> None:
+    """Six scans, then six pictures, the more lesion the higher their number."""
+    slices = slices_of({f"own/{n:02}": f"patient-{n:02}" for n in range(12)})
+    for n, labels in enumerate(slices.labels):
+        labels.reshape(-1)[1 + 5 * n :] = 0
+    slices = replace(slices, spacing_mm=np.where(np.arange(12) < 6, 5.0, np.nan))
+    folds = [resolve_split(split, slices) for split in make_training_folds(slices, 3)[:-1]]
+    assert [np.flatnonzero(fold.test).tolist() for fold in folds] == [[0, 5, 6, 11], [1, 4, 7, 10], [2, 3, 8, 9]]
 
 
 def test_the_public_test_volumes_are_in_no_fold() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,26 @@ class _SplitMaker:
             rule = f"fold {fold} of {count} over patients, grouped"
             yield self.by_patient(f"{name}-{fold}", rule, among, test)
 
+    def balanced_folds(self, among: Selection, count: int) -> Iterator[Split]:
+        """Yield folds of like burdens, which test on the patients of `among` in turn, and train on the others.
+
+        Patients are dealt out in the order of their share of lesion, to and fro, first those with scans. Chance puts
+        the few that are severely ill together, and a network that saw none of them finds too little in all of them.
+        """
+        patients = sorted(set(self.slices.patient[among].tolist()), key=self._scans_and_burden, reverse=True)
+        to_and_fro = [*range(count), *reversed(range(count))]
+        fold_of = dict(zip(patients, cycle(to_and_fro), strict=False))
+        for fold in range(count):
+            of_fold = [patient for patient, number in fold_of.items() if number == fold]
+            rule = f"fold {fold + 1} of {count} over patients, of like burdens"
+            yield self.by_patient(f"fold_{fold}", rule, among, among & np.isin(self.slices.patient, of_fold))
+
+    def _scans_and_burden(self, patient: str) -> tuple[bool, float]:
+        """Tell whether a patient has scans and not single pictures alone, and how much of the lungs lesion fills."""
+        chosen = self.slices.where(self.slices.patient == patient)
+        whole = chosen.labels.size if chosen.lungs is None else max(1, np.count_nonzero(chosen.lungs))
+        return bool(np.isfinite(chosen.spacing_mm).any()), np.count_nonzero(chosen.labels) / whole
+
     def _split(
         self, name: str, rule: str, train: Selection, validation: Selection, test: Selection, leaky: bool = False
     ) -> Split:
@@ -186,12 +207,8 @@ def make_training_folds(slices: Slices, folds: int, seed: int = 0) -> tuple[Spli
     public = np.isin(slices.case, PUBLIC_TEST)
     among = ~maker.patients_of(public)
     count = _fold_count(slices, among, folds)
-    named = [
-        split.model_copy(update={"name": f"fold_{index}"})
-        for index, split in enumerate(maker.folds("fold", among, among, count))
-    ]
     everything = maker.everything_but(public, "all patients train; the threshold is chosen on what the folds hold out")
-    return (*named, everything.model_copy(update={"name": "fold_all"}))
+    return (*maker.balanced_folds(among, count), everything.model_copy(update={"name": "fold_all"}))
 
 
 def _fold_count(slices: Slices, divided: Selection, folds: int | None) -> int:
