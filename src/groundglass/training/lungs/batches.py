@@ -1,8 +1,7 @@
 """Batches for the lung network: slices turned, cut, blanked, noisy, in any window, each scaled by its own extremes.
 
-Whatever a scanner, an anonymiser, a screenshot or consolidation does to a slice is drawn at random here, so that the
-network needs to know neither the window nor the field of view. Every random number follows from seed, epoch and batch
-alone.
+Whatever a scanner, an anonymiser or a screenshot does to a slice is drawn at random here, so that the network needs to
+know neither the window nor the field of view. Every random number follows from seed, epoch and batch alone.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ def augment_lungs(hu: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[
     """
     draw = _Draw(rng, len(hu))
     maps = torch.stack([label == RIGHT, label == LEFT], 1).float()
-    hu, maps = _move(_blank_outside(_consolidate(hu, maps, draw), maps, draw), maps, draw)
+    hu, maps = _move(_blank_outside(hu, maps, draw), maps, draw)
     hu, maps = _cut(hu, maps, draw)
     image, maps = _window(_degrade(hu, draw), draw), (maps > 0.5).float()
     return functional.pad(image, [FRAME] * 4), functional.pad(maps, [FRAME] * 4)
@@ -131,25 +130,6 @@ def augment_lungs(hu: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[
 def _column(values: Tensor) -> Tensor:
     """(N,) -> (N, 1, 1, 1)."""
     return values[:, None, None, None]
-
-
-def _consolidate(hu: Tensor, maps: Tensor, draw: _Draw) -> Tensor:
-    """Sometimes fill what of one lung lies beyond a line across it, up to nearly all: dense lung is lung as well.
-
-    What is filled keeps some of its own contrast, as vessels and bronchi do in ground-glass and consolidation. A lung
-    that is white as a whole is not drawn: in a single slice it cannot be told from the liver under the dome.
-    """
-    lung = torch.where(_column(draw.chance(0.5)), maps[:, :1], maps[:, 1:])
-    angle = draw.uniform(-math.pi, math.pi)
-    y, x = torch.meshgrid(*[torch.linspace(-1, 1, hu.shape[-1])] * 2, indexing="ij")
-    along = (_column(torch.cos(angle)) * x + _column(torch.sin(angle)) * y).to(hu.device)
-    pixels = lung.sum((1, 2, 3), keepdim=True).clamp(min=1)
-    mean = (along * lung).sum((1, 2, 3), keepdim=True) / pixels
-    spread = ((along - mean) ** 2 * lung).sum((1, 2, 3), keepdim=True).div(pixels).sqrt()
-    line = mean + spread * _column(draw.uniform(-1.6, 1.2))
-    filled = lung * torch.sigmoid((along - line) / 0.02) * _column(draw.chance(0.2))
-    dense = _column(draw.uniform(-100, 80)) + 30 * draw.normal(hu)
-    return hu + filled * _column(draw.uniform(0.6, 1.0)) * (dense - hu)
 
 
 def _blank_outside(hu: Tensor, maps: Tensor, draw: _Draw) -> Tensor:
