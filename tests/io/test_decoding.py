@@ -5,6 +5,9 @@ import io
 import os
 import re
 import signal
+import struct
+import tempfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,8 @@ from pydicom.uid import (
 from groundglass.errors import FormatError
 from groundglass.io.decoding import decode_picture
 from groundglass.io.jpeg_scans import is_complete
-from groundglass.io.pixel_codecs import DecodeError, PictureTask, make_decoder
+from groundglass.io.missing_parts import has_all_tiles
+from groundglass.io.pixel_codecs import DecodeError, FrameTask, PictureTask, make_decoder
 from groundglass.io.reader import read_scan
 from groundglass.scan.phantom import chest_phantom
 from groundglass.workers import Worker, WorkerStartError
@@ -118,6 +122,22 @@ def test_a_frame_that_ends_early_is_refused_with_an_end_marker_too(
                 read_scan(save(data, cut, syntax, tmp_path / "cut.dcm"))
 
 
+def test_a_frame_that_ends_early_is_refused_on_a_full_disk_too(
+    slice_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, frame = compressed(slice_file, JPEGLosslessSV1, tmp_path)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: slice_file.open("rb"))  # nothing can be written into it
+    options = {
+        **{"rows": 48, "columns": 64, "samples_per_pixel": 1, "photometric_interpretation": "MONOCHROME2"},
+        **{"bits_allocated": 16, "bits_stored": data.BitsStored, "pixel_representation": data.PixelRepresentation},
+        "transfer_syntax_uid": str(JPEGLosslessSV1),
+    }
+    decode = make_decoder()
+    assert decode(FrameTask("lossless JPEG", frame, options))
+    with pytest.raises(DecodeError, match="end before"):
+        decode(FrameTask("lossless JPEG", frame[: len(frame) // 2] + b"\xff\xd9", options))
+
+
 @pytest.mark.parametrize("syntax", [*SYNTAXES, RLELossless], ids=lambda syntax: str(syntax.name)[:30])
 def test_a_frame_of_which_only_the_first_part_was_written_to_the_disk_is_refused(
     slice_file: Path, tmp_path: Path, syntax: UID
@@ -182,7 +202,34 @@ def test_a_progressive_jpeg_that_was_cut_between_two_scans_is_refused(
         cut = tables if tables > scans[scans.index(start) - 1] else start
         path.write_bytes(content[:cut] + b"\xff\xd9")
         assert Image.open(path).tobytes()  # libjpeg shows it
-        with pytest.raises(FormatError, match="its last scans are missing"):
+        with pytest.raises(FormatError, match="parts of its scans are missing"):
+            read_scan(path)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("blocks", [1, 5, 8])
+def test_a_jpeg_of_which_an_interval_is_missing_or_ends_early_is_refused(
+    plane: NDArray[np.int16], tmp_path: Path, progressive: bool, blocks: int
+) -> None:
+    grey = ((plane + 1250) / 6).clip(0, 255).astype(np.uint8)
+    content = jpeg(grey, progressive=progressive, restart_marker_blocks=blocks)
+    first, second = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", content)][:2]
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(content)
+    read_scan(path)
+    for kept in (first, first + 2, (first + second) // 2):
+        path.write_bytes(content[:kept] + content[second:])
+        assert Image.open(path).tobytes()  # libjpeg shows it
+        with pytest.raises(FormatError, match=r"parts of its scans are missing|its data end before its pixels"):
+            read_scan(path)
+
+
+def test_a_jpeg_that_lacks_its_last_byte_is_refused(plane: NDArray[np.int16], tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    for seed in range(8):  # of which some end with bits that look like those that the decoder adds
+        noise = np.random.default_rng(seed).integers(0, 255, plane.shape).astype(np.uint8)
+        path.write_bytes(jpeg(noise).removesuffix(b"\xff\xd9")[:-1] + b"\xff\xd9")
+        with pytest.raises(FormatError, match="its data end before its pixels"):
             read_scan(path)
 
 
@@ -207,6 +254,41 @@ def test_a_png_that_ends_early_or_has_changed_pixels_is_refused(plane: NDArray[n
         path.write_bytes(changed)
         with pytest.raises(FormatError, match="damaged or cut short"):
             read_scan(path)
+
+
+@pytest.mark.parametrize("is_interlaced", [False, True])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_png_of_which_rows_are_missing_is_refused(tmp_path: Path, depth: int, is_interlaced: bool) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    def png(rows: bytes) -> bytes:
+        header = struct.pack(">IIBBBBB", 19, 17, depth, 0, 0, 0, is_interlaced)
+        return b"".join(
+            (b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+        )
+
+    # The columns and rows of the passes of an interlaced image.
+    passes = ((3, 3), (2, 3), (5, 2), (5, 5), (10, 4), (9, 9), (19, 8)) if is_interlaced else ((19, 17),)
+    rows = b"".join((b"\0" + b"\x80" * (columns * depth // 8)) * count for columns, count in passes)
+    path = tmp_path / "picture.png"
+    path.write_bytes(png(rows))
+    assert len(np.unique(read_scan(path).values)) == 1
+    path.write_bytes(png(rows[: -19 * depth // 8 - 1]))
+    with pytest.raises(FormatError, match="its data end before its pixels"):
+        read_scan(path)
+
+
+def test_a_jpeg_2000_image_of_which_a_tile_is_missing_is_refused(slice_file: Path, tmp_path: Path) -> None:
+    data, frame = compressed(slice_file, JPEG2000Lossless, tmp_path)
+    assert has_all_tiles(frame)
+    size = frame.index(b"\xff\x51")
+    taller = bytearray(frame)
+    taller[size + 10 : size + 14] = (96).to_bytes(4, "big")  # the tiles have 48 rows
+    data.Rows = 96
+    with pytest.raises(FormatError, match="damaged or cut short"):
+        read_scan(save(data, bytes(taller), JPEG2000Lossless, tmp_path / "cut.dcm"))
+    assert not has_all_tiles(bytes(taller))
 
 
 @pytest.mark.slow

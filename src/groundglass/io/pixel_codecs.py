@@ -9,18 +9,18 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from groundglass.errors import GroundglassError
-from groundglass.io.jpeg_scans import is_complete
+from groundglass.io.jpeg_scans import is_complete, with_filling
+from groundglass.io.missing_parts import find_png_fault, has_all_tiles
 
 JPEG_END = b"\xff\xd9"
-_PNG_SIGNATURE_BYTES = 8
-_FILLING = bytes(range(255)) * 8  # entropy-coded data that means something; no marker, not even behind 0xFF
+# Entropy-coded data that means something, and begins with other bits than zeros; no marker, not even behind 0xFF.
+_FILLING = b"\xa5\x5a" + bytes(range(255)) * 8
 _SIGNS_OF_DAMAGE = (b"corrupt", b"premature")  # in what libjpeg writes on standard error
 
 
@@ -139,6 +139,8 @@ def _decode_jpeg_2000(task: FrameTask) -> DecodedFrame:
     from openjpeg.utils import decode_pixel_data
 
     pixels = decode_pixel_data(task.data, version=2)
+    if not has_all_tiles(task.data):
+        raise DecodeError("its last tiles are missing")
     options: dict[str, Any] = {"bits_allocated": _container_bits(task.options["j2k_precision"])}
     if task.options["photometric_interpretation"] in ("YBR_ICT", "YBR_RCT"):
         options["photometric_interpretation"] = "RGB"
@@ -188,7 +190,7 @@ def _decode_lossless_jpeg(task: FrameTask) -> DecodedFrame:
 @contextmanager
 def _captured_warnings() -> Iterator[Callable[[], bytes]]:
     """Inside `with`, what a library writes on standard error goes into a file; yields a function that returns it."""
-    with tempfile.TemporaryFile() as file:
+    with _open_memory() as file:
 
         def read() -> bytes:
             file.seek(0)
@@ -201,6 +203,12 @@ def _captured_warnings() -> Iterator[Callable[[], bytes]]:
         finally:
             os.dup2(before, 2)
             os.close(before)
+
+
+def _open_memory() -> IO[bytes]:
+    """Return a file, in memory where the system has such: on a full disk the signs of damage would be lost."""
+    memory = getattr(os, "memfd_create", None)
+    return tempfile.TemporaryFile() if memory is None else os.fdopen(memory("warnings"), "w+b")
 
 
 def _decode_picture(task: PictureTask) -> DecodedPicture:
@@ -219,41 +227,26 @@ def _decode_picture(task: PictureTask) -> DecodedPicture:
     if task.data.startswith(b"\xff\xd8"):
         _check_scans(task.data)
         _check_end(task.data, lambda data: decoded(data).pixels == picture.pixels)
-    else:
-        _check_sums(task.data)
+    elif fault := find_png_fault(task.data):
+        raise DecodeError(fault)
     return picture
 
 
-def _check_sums(png: bytes) -> None:
-    """Refuse a PNG whose compressed pixels do not have their checksum, which Pillow does not look at.
-
-    Raises:
-        DecodeError: A checksum is wrong.
-    """
-    kind, start = b"", _PNG_SIGNATURE_BYTES
-    while kind != b"IEND" and start < len(png):
-        length, kind = int.from_bytes(png[start : start + 4], "big"), png[start + 4 : start + 8]
-        end = start + 8 + length
-        if kind == b"IDAT" and zlib.crc32(png[start + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
-            raise DecodeError("a checksum of its pixels is wrong")
-        start = end + 4
-
-
 def _check_scans(jpeg: bytes) -> None:
-    """Refuse a JPEG that was cut between two of its scans: libjpeg shows it with less detail, or without a colour.
+    """Refuse a JPEG that lacks scans, or intervals of one: libjpeg shows it with less detail, or without a colour.
 
     Raises:
-        DecodeError: A scan is missing.
+        DecodeError: A scan is missing, or an interval.
     """
     if not is_complete(jpeg):
-        raise DecodeError("its last scans are missing")
+        raise DecodeError("parts of its scans are missing")
 
 
 def _check_end(jpeg: bytes, gives_the_same: Callable[[bytes], bool]) -> None:
     """Refuse a JPEG whose data end before its pixels, although its end marker is there.
 
-    Pillow's decoder goes on as if zeros followed. If other data before the marker change the pixels, these were read as
-    pixels, so the file's own data had ended. Behind the last pixel they are skipped.
+    Pillow's decoder goes on as if zeros followed. If other data before a marker change the pixels, these were read as
+    pixels, so the file's own data had ended. Behind the last pixel of a scan, or of an interval, they are skipped.
 
     Args:
         jpeg: The file.
@@ -262,8 +255,7 @@ def _check_end(jpeg: bytes, gives_the_same: Callable[[bytes], bool]) -> None:
     Raises:
         DecodeError: The data end early.
     """
-    end = jpeg.rfind(JPEG_END)
-    if end >= 0 and not gives_the_same(jpeg[:end] + _FILLING + jpeg[end:]):
+    if not gives_the_same(with_filling(jpeg, _FILLING)):
         raise DecodeError("its data end before its pixels")
 
 

@@ -1,0 +1,63 @@
+"""Whether a PNG holds all of its rows, and a JPEG 2000 image all of its tiles: decoders show others as black."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+_PNG_SIGNATURE_BYTES = 8
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # {colour type: values of a pixel}
+_WHOLE = ((0, 0, 1, 1),)  # (first column, first row, step between columns, between rows) of each pass
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_BEGINNING, _TILE = b"\xff\x4f\xff\x51", b"\xff\x90"  # of JPEG 2000: before the size, before a part of a tile
+
+
+def find_png_fault(png: bytes) -> str | None:
+    """Return what is wrong with the compressed pixels of a PNG, which Pillow does not look at; None if nothing is."""
+    header, pixels = b"", bytearray()
+    for kind, content, has_checksum in _chunks(png):
+        if kind == b"IHDR":
+            header = content
+        elif kind == b"IDAT":
+            pixels += content
+            if not has_checksum:
+                return "a checksum of its pixels is wrong"
+    size = _unpacked_bytes(header)
+    return None if len(zlib.decompressobj().decompress(pixels, size)) == size else "its data end before its pixels"
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Yield kind and content of each chunk, and whether its checksum is right."""
+    kind, start = b"", _PNG_SIGNATURE_BYTES
+    while kind != b"IEND" and start < len(png):
+        length, kind = int.from_bytes(png[start : start + 4], "big"), png[start + 4 : start + 8]
+        end = start + 8 + length
+        yield kind, png[start + 8 : end], zlib.crc32(png[start + 4 : end]) == int.from_bytes(png[end : end + 4], "big")
+        start = end + 4
+
+
+def _unpacked_bytes(header: bytes) -> int:
+    """Return the bytes of all rows of a PNG: one for the filter before the pixels of each."""
+    width, height, depth, colour, _, _, is_interlaced = struct.unpack(">IIBBBBB", header)
+    bits = depth * _CHANNELS[colour]
+    total = 0
+    for x, y, dx, dy in _ADAM7 if is_interlaced else _WHOLE:
+        columns, rows = len(range(x, width, dx)), len(range(y, height, dy))
+        total += rows * (1 + -(-columns * bits // 8)) if columns else 0
+    return total
+
+
+def has_all_tiles(codestream: bytes) -> bool:
+    """Return whether every tile of a JPEG 2000 codestream has a part, as ITU-T T.800, annex A, defines them."""
+    start = codestream.index(_BEGINNING) + 2
+    width, height, _, _, tile_width, tile_height, left, top = struct.unpack_from(">8I", codestream, start + 6)
+    while codestream[start : start + 2] not in (_TILE, b""):  # the segments of the header
+        start += 2 + int.from_bytes(codestream[start + 2 : start + 4], "big")
+    found = set[int]()
+    while codestream[start : start + 2] == _TILE:
+        tile, length = struct.unpack_from(">HI", codestream, start + 4)
+        found.add(tile)
+        start = start + length if length else len(codestream)  # 0: up to the end
+    columns, rows = -(-(width - left) // tile_width), -(-(height - top) // tile_height)
+    return len(found) == int(columns * rows)
