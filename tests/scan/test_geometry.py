@@ -90,6 +90,7 @@ def test_the_affine_cannot_be_changed() -> None:
         (np.eye(3), "finite 4x4 matrix"),
         (np.full((4, 4), np.nan), "finite 4x4 matrix"),
         (np.diag([1.0, 0, 1, 1]), "onto a plane"),
+        (np.diag([1.0, 1e-200, 1, 1]), "onto a plane"),
     ],
 )
 def test_degenerate_affines_are_refused(affine: NDArray[np.float64], message: str) -> None:

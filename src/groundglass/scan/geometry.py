@@ -48,7 +48,8 @@ class Geometry:
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise ValueError(f"an affine is a finite 4x4 matrix, not {affine.tolist()}")
         with np.errstate(all="ignore"):  # of numbers that only damage makes
-            spans_space = abs(np.linalg.det(affine[:3, :3])) > 1e-9 * np.prod(np.linalg.norm(affine[:3, :3], axis=0))
+            box = np.prod(np.linalg.norm(affine[:3, :3], axis=0))  # 0 also where a square is too small for a number
+            spans_space = abs(np.linalg.det(affine[:3, :3])) > 1e-9 * box > 0
         if not spans_space:
             raise ValueError(f"the affine maps the grid onto a plane or a line: {affine[:3, :3].tolist()}")
         affine.setflags(write=False)
