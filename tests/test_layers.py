@@ -37,6 +37,12 @@ def test_importing_the_package_loads_no_large_library() -> None:
     assert not {"numpy", "nibabel", "typer", "scipy", "pydantic"} & loaded_after("import groundglass")
 
 
+def test_what_only_dicom_needs_is_loaded_for_dicom_alone() -> None:
+    loaded = loaded_after("import groundglass.report.analysis, groundglass.io.reader")
+    assert "cv2" in loaded
+    assert not {"pydicom", "highdicom", "nibabel", "requests", "scipy"} & loaded
+
+
 def test_using_every_public_name_loads_no_training_library() -> None:
     code = "import groundglass; [getattr(groundglass, name) for name in groundglass.__all__]"
     assert not TRAINING_LIBRARIES & loaded_after(code)
@@ -48,7 +54,7 @@ def test_segment_loads_no_training_library(tmp_path: Path) -> None:
     command = ["segment", str(tmp_path / "ct.nii.gz"), "-o", str(tmp_path / "out")]
     loaded = loaded_after_command(command)
     assert "openvino" in loaded
-    assert not TRAINING_LIBRARIES & loaded
+    assert not {*TRAINING_LIBRARIES, "pydicom", "nibabel"} & loaded
     assert (tmp_path / "out" / "findings.json").is_file()
 
 

@@ -32,7 +32,7 @@ def scan_file(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def without_weights(monkeypatch: pytest.MonkeyPatch, grey_band: Segmenter) -> None:
-    monkeypatch.setattr("groundglass.report.analysis.open_model", lambda *_: grey_band)
+    monkeypatch.setattr("groundglass.inference.open_model.open_model", lambda *_: grey_band)
 
 
 @pytest.mark.usefixtures("without_weights")
@@ -150,7 +150,7 @@ def test_an_unexpected_error_is_one_line_and_exit_1(
     def fail(*_: object) -> None:
         raise ValueError("first line\nsecond line")
 
-    monkeypatch.setattr("groundglass.report.analysis.open_model", fail)
+    monkeypatch.setattr("groundglass.inference.open_model.open_model", fail)
     code, _, err = run_command(monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out")
     assert code == 1
     assert err == (

@@ -88,8 +88,8 @@ def _make_results(scan: Scan, with_report: bool) -> Sequence[str]:
         completed = complete_series(scan.series)
     except FormatError as error:  # the results are left out
         return (str(error),)
-    masks = {"lesion": segmented.mask(np.asarray(segmented.lesions)).voxels}
-    segmentation = make_segmentation(completed.series, masks, findings)
+    lesions = segmented.mask(np.asarray(segmented.lesions)).voxels.astype(np.uint8)
+    segmentation = make_segmentation(completed.series, lesions, ["lesion"], findings)
     write_dicom(segmentation, io.BytesIO())
     if with_report:
         write_dicom(make_structured_report(completed.series, segmentation, findings), io.BytesIO())

@@ -10,7 +10,7 @@ import pytest
 from groundglass.errors import GroundglassError, ModelError
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.model_card import bundled_model, read_card
-from groundglass.inference.open_model import open_model, resolve_model
+from groundglass.inference.open_model import open_in_background, open_model, resolve_model
 from groundglass.inference.pipeline import segment_scan
 from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.phantom import chest_phantom
@@ -39,6 +39,15 @@ def test_without_a_path_the_bundled_model_is_opened() -> None:
     segmenter = open_model()
     assert segmenter.card.name.startswith("groundglass-ct")
     assert voxels_per_slice(segment_scan(chest_phantom(shape=(12, 96, 128)).scan, segmenter).class_map).any()
+
+
+def test_a_model_that_is_opened_in_the_background_says_what_is_wrong_when_it_is_needed(
+    onnx_file: Path, tmp_path: Path
+) -> None:
+    assert open_in_background(onnx_file).result().card.name == open_model(onnx_file).card.name
+    opening = open_in_background(tmp_path / "missing.onnx")
+    with pytest.raises(ModelError, match="missing"):
+        opening.result()
 
 
 def test_an_onnx_file_is_opened_with_its_card(onnx_file: Path) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import highdicom as hd
@@ -59,7 +60,7 @@ def check(dataset: Dataset, path: Path) -> Dataset:
 def test_the_validator_finds_a_missing_attribute(series: DicomSeries, findings: Findings, tmp_path: Path) -> None:
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy is not installed (Debian: dicom3tools): the other tests run without validation")
-    wrong = make_segmentation(series, {"lesion": np.zeros((len(series.headers), 144, 190), dtype=np.bool_)}, findings)
+    wrong = make_segmentation(series, np.zeros((len(series.headers), 144, 190), dtype=np.bool_), ["lesion"], findings)
     del wrong.SegmentSequence
     with pytest.raises(AssertionError, match="SegmentSequence"):
         check(wrong, tmp_path / "lesions.dcm")
@@ -83,7 +84,7 @@ def test_the_segmentation_holds_the_mask(
     phantom: Phantom, series: DicomSeries, findings: Findings, tmp_path: Path
 ) -> None:
     truth = phantom.lesions.voxels
-    stored = check(make_segmentation(series, {"lesion": truth}, findings), tmp_path / "lesions.dcm")
+    stored = check(make_segmentation(series, truth, ["lesion"], findings), tmp_path / "lesions.dcm")
     assert np.array_equal(read_masks(tmp_path / "lesions.dcm", series)[..., 0], truth)
     assert stored.NumberOfFrames == truth.any((1, 2)).sum()
     assert stored.SegmentationType == "BINARY"
@@ -111,7 +112,7 @@ def test_an_empty_mask_is_a_legal_segmentation(
     phantom: Phantom, series: DicomSeries, findings: Findings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     empty = np.zeros_like(phantom.lesions.voxels)
-    check(make_segmentation(series, {"lesion": empty}, findings), tmp_path / "lesions.dcm")
+    check(make_segmentation(series, empty, ["lesion"], findings), tmp_path / "lesions.dcm")
     assert not read_masks(tmp_path / "lesions.dcm", series).any()
     assert capfd.readouterr() == ("", "")
 
@@ -122,18 +123,34 @@ def test_each_class_has_a_segment_of_its_own(
     whole = phantom.lesions.voxels
     upper = whole & (np.arange(len(whole)) > len(whole) / 2)[:, None, None]
     classes = {"ground-glass": whole & ~upper, "consolidation": upper, "effusion": np.zeros_like(whole)}
-    stored = check(make_segmentation(series, classes, findings), tmp_path / "lesions.dcm")
+    class_map = classes["ground-glass"] + 2 * classes["consolidation"].astype(np.uint8)
+    stored = check(make_segmentation(series, class_map, list(classes), findings), tmp_path / "lesions.dcm")
     assert [each.SegmentLabel for each in stored.SegmentSequence] == list(classes)
     found = read_masks(tmp_path / "lesions.dcm", series)
     for number, mask in enumerate(classes.values()):
         assert np.array_equal(found[..., number], mask)
 
 
+def test_making_a_segmentation_takes_little_memory_beside_the_class_map(
+    phantom: Phantom, series: DicomSeries, findings: Findings
+) -> None:
+    """highdicom would sum up masks of several classes in numbers of eight bytes."""
+    class_map, names = phantom.lesions.voxels.astype(np.uint8), ["ground-glass", "consolidation"]
+    make_segmentation(series, class_map, names, findings)  # tables of attributes are read once
+    tracemalloc.start()
+    try:
+        make_segmentation(series, class_map, names, findings)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * class_map.nbytes
+
+
 def test_invalid_values_of_the_source_become_empty(phantom: Phantom, findings: Findings, tmp_path: Path) -> None:
     """Scanners and anonymisers write such values; highdicom refuses them, and quotes them in its error."""
     values = {"PatientBirthDate": "00000000", "StudyDate": "no date", "StudyTime": "25:99", "PatientSex": "unknown"}
     damaged = read(write_series(phantom.scan, tmp_path / "study" / "series", **values))
-    segments = make_segmentation(damaged, {"lesion": phantom.lesions.voxels}, findings)
+    segments = make_segmentation(damaged, phantom.lesions.voxels, ["lesion"], findings)
     stored = check(segments, tmp_path / "lesions.dcm")
     report = check(make_structured_report(damaged, segments, findings), tmp_path / "findings.dcm")
     for name in values:
@@ -145,7 +162,7 @@ def test_invalid_values_of_the_source_become_empty(phantom: Phantom, findings: F
 
 def test_an_anonymised_source_gives_legal_instances(phantom: Phantom, findings: Findings, tmp_path: Path) -> None:
     bare = read(write_series(phantom.scan, tmp_path / "study" / "series", **ANONYMISED))
-    segments = make_segmentation(bare, {"lesion": phantom.lesions.voxels}, findings)
+    segments = make_segmentation(bare, phantom.lesions.voxels, ["lesion"], findings)
     stored = check(segments, tmp_path / "lesions.dcm")
     assert stored.PatientID in ("", None)
     assert stored.FrameOfReferenceUID
@@ -162,7 +179,7 @@ def test_an_enhanced_source_is_referenced_by_frame(
     frames = tuple(range(len(phantom.scan.values)))[::order]
     series = DicomSeries((header,), frames)
     truth = phantom.lesions.voxels[::order]
-    segments = make_segmentation(series, {"lesion": truth}, findings)
+    segments = make_segmentation(series, truth, ["lesion"], findings)
     check(segments, tmp_path / "lesions.dcm")
     assert np.array_equal(read_masks(tmp_path / "lesions.dcm", series)[..., 0], truth)
     check(make_structured_report(series, segments, findings), tmp_path / "findings.dcm")
@@ -172,8 +189,8 @@ def test_the_same_input_gives_the_same_uids_and_another_mask_other_ones(
     phantom: Phantom, series: DicomSeries, findings: Findings
 ) -> None:
     truth = phantom.lesions.voxels
-    one, same = (make_segmentation(series, {"lesion": truth}, findings) for _ in range(2))
-    other = make_segmentation(series, {"lesion": ~truth}, findings)
+    one, same = (make_segmentation(series, truth, ["lesion"], findings) for _ in range(2))
+    other = make_segmentation(series, ~truth, ["lesion"], findings)
     assert one.SOPInstanceUID == same.SOPInstanceUID != other.SOPInstanceUID
     assert one.SeriesInstanceUID != one.SOPInstanceUID
     reports = [make_structured_report(series, each, findings).SOPInstanceUID for each in (one, same, other)]
@@ -211,7 +228,7 @@ def expected_burden(burden: Burden | Zone, side: str = "", third: str = "") -> l
 def test_the_structured_report_holds_burden_zones_densities_and_extent(
     series: DicomSeries, findings: Findings, phantom: Phantom, tmp_path: Path
 ) -> None:
-    segments = make_segmentation(series, {"lesion": phantom.lesions.voxels}, findings)
+    segments = make_segmentation(series, phantom.lesions.voxels, ["lesion"], findings)
     stored = check(make_structured_report(series, segments, findings), tmp_path / "findings.dcm")
     expected = expected_burden(findings.both_lungs)
     expected += expected_burden(findings.right_lung, "Right") + expected_burden(findings.left_lung, "Left")
@@ -241,7 +258,7 @@ def test_the_structured_report_holds_the_interval_as_uncertainty(
     series: DicomSeries, findings: Findings, phantom: Phantom, tmp_path: Path
 ) -> None:
     update = {"lesion_volume_interval_ml": (210.0, 390.5), "lesion_share_interval_percent": (5.1, 9.2)}
-    segments = make_segmentation(series, {"lesion": phantom.lesions.voxels}, findings)
+    segments = make_segmentation(series, phantom.lesions.voxels, ["lesion"], findings)
     report = make_structured_report(series, segments, findings.model_copy(update=update))
     stored = check(report, tmp_path / "findings.dcm")
     ends = [
@@ -285,6 +302,6 @@ def test_unknown_values_are_left_out_of_the_structured_report(
     means = MeanIntensity(lesion_hu=None, lung_hu=None)
     others = {"zones": None, "density_bands": None, "extent": None, "mean_intensity": means}
     unknown = findings.model_copy(update=nothing | sides | others)
-    segments = make_segmentation(series, {"lesion": phantom.lesions.voxels}, unknown)
+    segments = make_segmentation(series, phantom.lesions.voxels, ["lesion"], unknown)
     report = make_structured_report(series, segments, unknown)
     assert not [item for item in items(report) if item.get("ValueType") == "NUM"]

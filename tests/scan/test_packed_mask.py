@@ -23,6 +23,8 @@ def test_packing_is_lossless_for_every_access(volume: NDArray[np.bool_] | NDArra
     assert np.array_equal(np.stack(list(packed)), volume)
     assert np.array_equal(voxels_per_slice(packed), np.count_nonzero(volume, axis=(1, 2)))
     for z in range(len(volume)):
+        assert packed.slices[z].foreground.unpacked().dtype == np.bool_
+        assert np.array_equal(packed.slices[z].foreground.unpacked(), volume[z] > 0)
         assert packed[z].dtype == volume.dtype
         assert np.array_equal(packed[z], volume[z])
         assert np.array_equal(packed[z, 2:9, 5:20], volume[z, 2:9, 5:20])

@@ -7,6 +7,7 @@ a batch, or series of a PACS, failed.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -20,6 +21,7 @@ from groundglass.errors import OUT_OF_MEMORY, GroundglassError
 from groundglass.plain_text import printable
 
 INTERRUPTED = 130  # Typer's exit code for Ctrl-C
+GARBAGE_AFTER = 50_000  # new objects instead of 700: imports and headers make hundreds of thousands, which all stay
 
 app = typer.Typer(
     help="Find COVID-19 lesions in chest CT. Research use only: not a medical device.",
@@ -47,6 +49,7 @@ for group in (clinical, services, data, training, evaluation):
 
 def main() -> None:
     """Run a command; print any failure as one line on stderr and exit with a code other than 0."""
+    gc.set_threshold(GARBAGE_AFTER)
     replace_unprintable()
     try:
         result: Any = app(standalone_mode=False)

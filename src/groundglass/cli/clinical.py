@@ -48,16 +48,17 @@ def segment(
 ) -> None:
     """Find the lesions in a scan and write a mask, findings (ml, % of lung), a preview and a report."""
     limit_memory(JOB_BYTES)
-    from groundglass.report.analysis import read_and_load
+    from groundglass.inference.open_model import open_in_background
+
+    opening = open_in_background(model, EngineConfig(engine, precision, threads, fast))
+    from groundglass.io.reader import read_scan  # while the model is opened
     from groundglass.report.analysis import segment as run
 
     with progress_bar("slices") as progress:
-        config = EngineConfig(engine, precision, threads, fast)
         dicom = DicomOptions(series, acquisition, force_modality, by_instance_number, with_identity)
-        scan, segmenter = read_and_load(source, dicom, model, config)
         result = run(
-            scan,
-            segmenter,
+            read_scan(source, dicom=dicom),
+            opening.result(),
             intensity,
             progress,
             with_identity,

@@ -58,11 +58,14 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     Yields:
         A function to be called with the number of items done and the number of all.
     """
+    printer = console(stderr=True)
+    if not printer.is_terminal:
+        yield lambda *_: None
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    printer = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=printer, disable=not printer.is_terminal, transient=True) as progress:
+    with Progress(*columns, console=printer, transient=True) as progress:
         task = progress.add_task(description, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from groundglass.errors import ModelError
 from groundglass.inference.engine import choose_model_file, open_engine
 from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig, Precision
+from groundglass.inference.lungs.network import open_lung_network
 from groundglass.inference.model_card import BUNDLED, ModelCard, bundled_model, read_card
 from groundglass.inference.segmenter import Segmenter
 
@@ -41,6 +43,23 @@ def open_model(path: str | os.PathLike[str] | None = None, config: EngineConfig 
     file, card, config = resolve_model(path, config)
     card = card.model_copy(update={"mirrored": False}) if config.fast else card
     return Segmenter(card, open_engine(file, config, card.input_shape))
+
+
+def open_in_background(path: Path | None = None, config: EngineConfig = DEFAULT_ENGINE_CONFIG) -> Future[Segmenter]:
+    """Open a model and the lung network in threads, while the caller imports modules and reads a scan.
+
+    Args:
+        path: See `open_model`.
+        config: See `open_model`.
+
+    Returns:
+        The model; its `result()` waits for it, and raises what `open_model` raises.
+    """
+    pool = ThreadPoolExecutor(2)
+    pool.submit(open_lung_network, config.threads)  # kept for when it is needed, which raises what fails here
+    opening = pool.submit(open_model, path, config)
+    pool.shutdown(wait=False)
+    return opening
 
 
 def resolve_model(

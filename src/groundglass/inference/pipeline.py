@@ -180,7 +180,7 @@ def segment_by_mask(
 
 def foreground(class_map: PackedMask) -> PackedMask:
     """Return (z, y, x) bool: True where a class map is not 0."""
-    return PackedMask.from_slices(plane > 0 for plane in class_map)
+    return PackedMask(tuple(packed.foreground for packed in class_map.slices))
 
 
 def _with_lesions(segmented: SegmentedScan, class_map: PackedMask) -> SegmentedScan:

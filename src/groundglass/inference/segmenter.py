@@ -55,7 +55,7 @@ class SlicePrediction:
         found = self.lesion_probability >= threshold
         numbers = found.astype(np.uint8)
         if len(self.network_probability) > 1 and found.any():
-            numbers[found] = 1 + self.probability[1:, found].argmax(0)
+            numbers[found] = 1 + np.argmax([self.letterbox.invert(p)[found] for p in self.network_probability[1:]], 0)
         return numbers
 
 

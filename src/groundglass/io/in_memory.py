@@ -1,4 +1,7 @@
-"""Scans from what a program holds: arrays, nibabel and SimpleITK images, pydicom data sets, lists of files."""
+"""Scans from what a program holds: arrays, nibabel and SimpleITK images, pydicom data sets, lists of files.
+
+nibabel and pydicom are imported where an object of theirs is at hand, so that other sources do not wait for them.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,15 @@ import copy
 import io
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
 from numpy.typing import ArrayLike
 from PIL import Image
-from pydicom import Dataset, dcmwrite
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from groundglass.errors import FormatError
 from groundglass.io.array_scan import (
@@ -28,9 +28,6 @@ from groundglass.io.array_scan import (
     scan_of_array,
     scan_of_slices,
 )
-from groundglass.io.dicom import read_dicom
-from groundglass.io.dicom_files import file_opener
-from groundglass.io.dicom_header import ByteOpener
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.grid import with_known_grid
 from groundglass.io.image_slices import read_image_slices
@@ -39,6 +36,11 @@ from groundglass.io.nifti import grid_of_header
 from groundglass.io.reader import file_kind, read_scan
 from groundglass.plain_text import printable
 from groundglass.scan.scan import Scan
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from groundglass.io.dicom_header import ByteOpener
 
 # A path, a Scan, an array, a nibabel or SimpleITK image, a pydicom Dataset, or a list of paths, data sets or slices.
 # Spelt out as types it would need every library that makes such images.
@@ -150,7 +152,8 @@ def _is_path(source: object) -> bool:
 
 
 def _is_data_set(source: object) -> bool:
-    return isinstance(source, Dataset)
+    pydicom = sys.modules.get("pydicom")  # whoever has a data set has imported it
+    return pydicom is not None and isinstance(source, pydicom.Dataset)
 
 
 def _named(source: object) -> str:
@@ -171,6 +174,8 @@ def _checked_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
 
 
 def _of_nibabel(image: Any) -> Scan:
+    from nibabel.nifti1 import Nifti1Header
+
     values = np.asanyarray(image.dataobj)
     if values.ndim > 3 and values.size == np.prod(values.shape[:3]):
         values = values.reshape(values.shape[:3])
@@ -205,6 +210,9 @@ def _of_simpleitk(image: Any) -> Scan:
 
 def _of_items(items: list[Any], options: DicomOptions) -> Scan:
     """Read a list of paths, or of pydicom data sets."""
+    from groundglass.io.dicom import read_dicom
+    from groundglass.io.dicom_files import file_opener
+
     if _is_data_set(items[0]):
         if not any(keyword in item for item in items for keyword in _PIXELS):
             raise FormatError(
@@ -224,6 +232,9 @@ def _of_items(items: list[Any], options: DicomOptions) -> Scan:
 
 def _opener(data: Dataset) -> ByteOpener:
     """Return a function that opens a data set as if it were a file."""
+    from pydicom import Dataset, dcmwrite
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
 
     def opened() -> io.BytesIO:
         whole, meta = copy.copy(data), FileMetaDataset(getattr(data, "file_meta", Dataset()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
@@ -16,8 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from groundglass.errors import ConfigError, origin
-from groundglass.inference.engine_config import EngineConfig
-from groundglass.inference.lungs.network import open_lung_network
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.open_model import open_model
 from groundglass.inference.pipeline import (
@@ -29,9 +26,7 @@ from groundglass.inference.pipeline import (
     segment_lungs,
 )
 from groundglass.inference.segmenter import Segmenter, SlicePrediction
-from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.in_memory import ScanSource, as_scan
-from groundglass.io.reader import read_scan
 from groundglass.report.dicom_results import DicomResults, make_dicom_results
 from groundglass.report.findings import Findings, ModelRef
 from groundglass.report.measurement import measure
@@ -233,17 +228,6 @@ def correct(
     """
     timer = StageTimer()
     return _analysis(segment_by_mask(scan, mask, card, timer, progress), card, timer, label=label, corrected=True)
-
-
-def read_and_load(
-    source: Path, dicom: DicomOptions, model: Path | None, engine: EngineConfig
-) -> tuple[Scan, Segmenter]:
-    """Read a scan (see `read_scan`) and load a model (see `open_model`) and the lung network at the same time."""
-    with ThreadPoolExecutor(2) as pool:
-        loading = pool.submit(open_model, model, engine)
-        pool.submit(open_lung_network, engine.threads)  # kept for when it is needed, which raises what fails here
-        scan = read_scan(source, dicom=dicom)
-        return scan, loading.result()
 
 
 def _analysis(

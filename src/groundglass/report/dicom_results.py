@@ -8,16 +8,18 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom import Dataset
 
 from groundglass.errors import FormatError, origin
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
-from groundglass.io.dicom_completion import complete_series
 from groundglass.report.findings import Findings
 from groundglass.scan.scan import DicomSeries
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 SEG_FILE, SR_FILE = "lesions.dcm", "findings.dcm"
 
@@ -53,6 +55,8 @@ def make_dicom_results(segmented: SegmentedScan, findings: Findings, card: Model
     source = segmented.scan.series
     if source is None:
         return DicomResults({})
+    from groundglass.io.dicom_completion import complete_series  # pydicom loads slowly, and only DICOM needs it
+
     files: dict[str, bytes] = {}
     notes: tuple[str, ...] = ()
     wanted = (SEG_FILE, SR_FILE)
@@ -73,10 +77,8 @@ def _make_files(
 ) -> Iterator[tuple[str, bytes]]:
     from groundglass.report import dicom_seg, dicom_sr  # highdicom loads slowly, and only DICOM needs it
 
-    numbers = np.asarray(segmented.class_map)
-    segments = dict(enumerate(card.classes[1:], start=1)) or {1: "lesion"}
-    masks = {name: segmented.mask(numbers == number).voxels for number, name in segments.items()}
-    segmentation = dicom_seg.make_segmentation(series, masks, findings)
+    class_map = segmented.view.from_axial(np.asarray(segmented.class_map))
+    segmentation = dicom_seg.make_segmentation(series, class_map, card.classes[1:] or ("lesion",), findings)
     yield SEG_FILE, _encode(segmentation)
     yield SR_FILE, _encode(dicom_sr.make_structured_report(series, segmentation, findings))
 

@@ -7,7 +7,7 @@ from the series, the model and the mask: the same input gives the same instances
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,25 +34,28 @@ SEGMENT_TYPES = {
 SERIES_NUMBER = 9000  # far above the series numbers of scanners
 
 
-def make_segmentation(series: DicomSeries, masks: Mapping[str, NDArray[np.bool_]], findings: Findings) -> Dataset:
-    """Make a DICOM Segmentation: binary, uncompressed, one segment for each mask, without empty frames.
+def make_segmentation(
+    series: DicomSeries, class_map: NDArray[np.uint8 | np.bool_], names: Sequence[str], findings: Findings
+) -> Dataset:
+    """Make a DICOM Segmentation: binary, uncompressed, one segment for each class, without empty frames.
 
     Args:
         series: The series that the scan was read from.
-        masks: {`lesion`, `ground-glass`, ...: (z, y, x) bool in the order of the scan}; a mask may be empty.
+        class_map: (z, y, x) in the order of the scan: 0 without lesion, otherwise the number of the class, from 1.
+        names: Those of the classes: `lesion`, `ground-glass`, ...; of a class there may be nothing.
         findings: The scan's findings, which name model and version.
     """
     sources = complete_series(series).series.headers
-    order = np.argsort(series.frames) if series.frames else slice(None)
-    stack = np.stack([mask[order] for mask in masks.values()], axis=-1).astype(np.uint8)
-    uid = make_uid_function(sources[0], findings, hashlib.sha256(stack.tobytes()).hexdigest())
+    ordered = class_map[np.argsort(series.frames)] if series.frames else class_map
+    numbers: NDArray[np.uint8] = np.ascontiguousarray(ordered, dtype=np.uint8)
+    uid = make_uid_function(sources[0], findings, hashlib.sha256(numbers.data).hexdigest())
     with silence_pydicom():
         segmentation = hd.seg.Segmentation(
             source_images=_in_one_series(sources),
-            pixel_array=stack,
+            pixel_array=numbers,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            omit_empty_frames=bool(stack.any()),
-            segment_descriptions=[_segment(number, name, findings, uid) for number, name in enumerate(masks, start=1)],
+            omit_empty_frames=bool(numbers.any()),
+            segment_descriptions=[_segment(number, name, findings, uid) for number, name in enumerate(names, start=1)],
             series_instance_uid=uid("segmentation series"),
             series_number=SERIES_NUMBER,
             sop_instance_uid=uid("segmentation"),

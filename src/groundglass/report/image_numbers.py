@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from groundglass.io.dicom_header import number_value
 from groundglass.report.findings import Findings
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import Scan
@@ -29,6 +28,8 @@ def _stated_numbers(scan: Scan) -> tuple[int, ...]:
         return ()
     if series.frames:
         return tuple(frame + 1 for frame in series.frames)
+    from groundglass.io.dicom_header import number_value  # pydicom loads slowly, and only DICOM needs it
+
     stated = [number_value(header, "InstanceNumber") for header in series.headers]
     return tuple(int(number) for number in stated if number is not None)
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from groundglass.inference.model_card import BurdenInterval
 from groundglass.inference.pipeline import SegmentedScan
-from groundglass.io.dicom_header import number_value, text_value
 from groundglass.report.density import NO_HU, measure_density
 from groundglass.report.distribution import Zone, measure_profile, measure_zones
 from groundglass.report.extent import Extent, classify_extent
@@ -126,6 +125,8 @@ def _series(scan: Scan) -> dict[str, Any]:
     """Return the fields of an `Input` that only DICOM states."""
     if scan.series is None:
         return dict.fromkeys(("scanned", "series", "slice_thickness_mm", "kernel"), Unknown(NOT_DICOM))
+    from groundglass.io.dicom_header import number_value, text_value  # pydicom loads slowly, and only DICOM needs it
+
     header, not_stated = scan.series.headers[0], "the headers do not state it"
     return {
         "scanned": known(scan.series.acquired, not_stated),
@@ -213,7 +214,8 @@ def _classes(segmented: SegmentedScan, names: Sequence[str]) -> list[dict[str, A
     voxels, lung = np.zeros(len(names) + 1, dtype=np.int64), int(voxels_per_slice(segmented.lung_field.mask).sum())
     in_lung, voxel_ml = voxels.copy(), segmented.scan.geometry.voxel_ml
     for z in np.flatnonzero(voxels_per_slice(segmented.class_map)).tolist():
-        plane, inside = segmented.class_map[z], segmented.lung_field.mask[z]
+        rows, columns = segmented.class_map.slices[z].box or ()
+        plane, inside = segmented.class_map[z, rows, columns], segmented.lung_field.mask[z, rows, columns]
         voxels += np.bincount(plane.ravel(), minlength=len(voxels))[: len(voxels)]
         in_lung += np.bincount(plane[inside], minlength=len(voxels))[: len(voxels)]
     no_spacing, no_lung = _no_spacing(segmented.scan), "no lung was found in the scan"

@@ -7,10 +7,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Image
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
@@ -20,6 +19,9 @@ from groundglass.io import nifti
 from groundglass.io.array_scan import ArrayScan
 from groundglass.scan.geometry import LPS_RAS, Geometry
 from groundglass.scan.scan import ImageStack, Mask, Scan
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
 
 _VOLUMES, _PICTURE = (".nii", ".nii.gz"), ".png"
 
@@ -134,6 +136,8 @@ def _as_stored(voxels: NDArray[Any], scan: Scan) -> NDArray[Any]:
 
 
 def _to_nibabel(voxels: NDArray[Any], scan: Scan) -> Nifti1Image:
+    from nibabel.nifti1 import Nifti1Image
+
     image = Nifti1Image(np.ascontiguousarray(_as_stored(voxels, scan).T), scan.geometry.affine_ras)
     image.header.set_xyzt_units("mm" if scan.geometry.in_mm else "unknown")
     return image

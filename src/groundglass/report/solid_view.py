@@ -163,15 +163,12 @@ def make_solid_model(segmented: SegmentedScan) -> SolidModel | None:
     extent_mm = extent * segmented.view.geometry.spacing
     depth, rows, columns = np.maximum(1, np.round(extent_mm * VOXELS / extent_mm.max())).astype(int).tolist()
     heights = slice(shown[0], shown[-1] + 1)
-    fine = [
-        _resample((plane[outline] for plane in planes), heights, (depth, rows, columns))
-        for planes in (lung, *(_of_class(segmented.class_map, number + 1) for number in range(classes)))
-    ]
-    return SolidModel(fine[0], tuple(fine[1:]))
 
+    def fine(planes: PackedMask, number: int) -> Floats:
+        return _resample((plane[outline] == number for plane in planes), heights, (depth, rows, columns))
 
-def _of_class(class_map: PackedMask, number: int) -> PackedMask:
-    return PackedMask.from_slices(plane == number for plane in class_map)
+    lesions = (fine(segmented.class_map, number + 1) for number in range(classes))
+    return SolidModel(fine(lung, 1), tuple(lesions))
 
 
 def _resample(planes: Iterable[NDArray[np.bool_]], heights: slice, size: tuple[int, int, int]) -> Floats:
@@ -182,6 +179,8 @@ def _resample(planes: Iterable[NDArray[np.bool_]], heights: slice, size: tuple[i
     high, weight = np.minimum(low + 1, count - 1), (at - low).astype(np.float32)
     stacked = np.zeros(size, np.float32)
     for z, plane in enumerate(islice(planes, heights.start, heights.stop)):
+        if not plane.any():
+            continue
         small = np.asarray(Image.fromarray(plane.astype(np.float32)).resize((columns, rows), Image.Resampling.BOX))
         for slices, shares in ((low, 1 - weight), (high, weight)):
             stacked[slices == z] += shares[slices == z, None, None] * small

@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 KEY = "thumbnail"
+COMPRESSION = 3  # of 9: less than half the time of 6, for a file of the same size
 Area = tuple[int, int, int, int]
 
 
@@ -23,7 +24,7 @@ def save_preview(preview: Image.Image, path: Path) -> None:
     """Write a preview as a PNG file, with the areas of its thumbnail."""
     text = PngInfo()
     text.add_text(KEY, preview.info.get(KEY, ""))
-    preview.save(path, pnginfo=text)
+    preview.save(path, pnginfo=text, compress_level=COMPRESSION)
 
 
 def read_thumbnail(path: Path, size: tuple[int, int]) -> Image.Image:

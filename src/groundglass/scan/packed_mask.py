@@ -39,6 +39,12 @@ class PackedSlice(NamedTuple):
         return plane.view(self.dtype)
 
     @property
+    def foreground(self) -> PackedSlice:
+        """The same slice as booleans: True where it is not 0."""
+        inside = (reduce(np.bitwise_or, self.bits),) if self.bits else ()
+        return PackedSlice(self.shape, np.dtype(np.bool_), self.box, inside)
+
+    @property
     def pixels(self) -> int:
         """Number of pixels that are not 0."""
         return int(np.bitwise_count(reduce(np.bitwise_or, self.bits)).sum(dtype=np.int64)) if self.bits else 0
