@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from groundglass.data.case_files import read_case
 from groundglass.data.catalogue import find_cases, select
-from groundglass.data.slices import read_case
 from groundglass.errors import GroundglassError
 from groundglass.inference.open_model import open_model
 from groundglass.inference.pipeline import SegmentedScan, StageTimer, segment_lungs, segment_scan

@@ -12,7 +12,7 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
-def test_layouts_are_found_up_to_two_levels_below_the_folder(tmp_path: Path) -> None:
+def test_layouts_are_found_below_the_folder(tmp_path: Path) -> None:
     touch(tmp_path, "medseg/dataset1/images/010.png", "medseg/dataset1/masks/010.png")
     touch(tmp_path, "medseg/dataset2/rp_im/2.nii.gz", "medseg/dataset2/rp_msk/2.nii.gz")
     touch(tmp_path, "coronacases/ct/001.nii.gz", "coronacases/lesion/001.nii.gz")
@@ -180,3 +180,57 @@ def test_a_patient_that_a_program_wrote_as_empty_is_unknown(empty: str, tmp_path
     touch(tmp_path, "a.nii", "b.nii", "m.nii")
     (tmp_path / "list.csv").write_text(f"image,mask,patient\na.nii,m.nii,{empty}\nb.nii,m.nii,{empty}\n")
     assert {case.patient for case in find_cases(tmp_path / "list.csv")} == {"list/a", "list/b"}
+
+
+@pytest.mark.parametrize(
+    "cells", [("001", "1"), ("1.0", "1"), ("P01", "p01"), ('"=""007"""', "7"), ("M\u00fcller", "Mu\u0308ller")]
+)
+def test_patients_that_a_spreadsheet_wrote_in_two_ways_are_one(cells: tuple[str, str], tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "b.nii", "c.nii", "ma.nii", "mb.nii", "mc.nii")
+    rows = [f"{name}.nii,m{name}.nii,{cell}" for name, cell in zip("abc", (*cells, "8"), strict=True)]
+    (tmp_path / "list.csv").write_text("\n".join(["image,mask,patient", *rows]), encoding="utf-8")
+    found = find_cases_with_notes([tmp_path / "list.csv"])
+    first, second, other = (case.patient for case in found.cases)
+    assert first == second != other
+    assert len(found.notes) == 1
+    assert "taken for one patient each: " in found.notes[0]
+
+
+def test_an_image_in_two_rows_is_refused_and_a_mask_in_two_rows_is_noted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "b.nii", "m.nii")
+    (tmp_path / "list.csv").write_text("image,mask\na.nii,m.nii\nb.nii,m.nii\n")
+    (note,) = find_cases_with_notes([tmp_path / "list.csv"]).notes
+    assert note.endswith(
+        f"lines 2 and 3 name one mask, {tmp_path / 'm.nii'}, for different images: check that it is the mask of both"
+    )
+    (tmp_path / "list.csv").write_text("image,mask\na.nii,m.nii\n\na.nii,m.nii\n")
+    with pytest.raises(DatasetError, match=r"lines 2 and 4 name one image, .*a\.nii: remove one of them"):
+        find_cases(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("d/a.nii", r"a\.nii is no file; there is a\.nii\.gz$"),
+        ("d", "d is no file; it is a folder: convert a DICOM series to NIfTI"),
+        ("d/b.nii", "is no file; paths are relative to the CSV"),
+        ("~nobody-here/a.nii", "line 2: "),
+    ],
+)
+def test_a_path_that_is_no_file_is_refused_with_what_may_be_meant(cell: str, message: str, tmp_path: Path) -> None:
+    touch(tmp_path / "d", "a.nii.gz", "m.nii.gz")
+    (tmp_path / "list.csv").write_text(f"image,mask\n{cell},d/m.nii.gz\n")
+    with pytest.raises(DatasetError, match=message):
+        find_cases(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("form", ["{0}", "file://{0}", "\u201c{0}\u201d", "'{0}'"])
+def test_paths_may_be_whole_quoted_or_of_a_browser(form: str, tmp_path: Path) -> None:
+    touch(tmp_path / "d x", "a.nii.gz", "m.nii.gz")
+    cells = [
+        form.format(tmp_path / "d x" / name).replace("d x", "d%20x" if "file" in form else "d x")
+        for name in ("a.nii.gz", "m.nii.gz")
+    ]
+    (tmp_path / "list.txt").write_text(f"image,mask\n{','.join(cells)}\n", encoding="utf-8")
+    (case,) = find_cases(tmp_path / "list.txt")
+    assert (case.image, case.mask) == (tmp_path / "d x" / "a.nii.gz", tmp_path / "d x" / "m.nii.gz")

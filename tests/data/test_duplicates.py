@@ -9,8 +9,8 @@ from PIL import Image, ImageFilter
 
 from groundglass.data.case import Case
 from groundglass.data.catalogue import find_cases
+from groundglass.data.cutting import cut_case
 from groundglass.data.duplicates import SAME_ANATOMY, SimilarSlices, closest_pairs, join
-from groundglass.data.slices import cut_case
 from groundglass.scan.phantom import chest_phantom
 
 SIZE = (160, 192)

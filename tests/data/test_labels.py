@@ -2,17 +2,20 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from groundglass.data.case_files import read_case
 from groundglass.data.catalogue import find_cases, find_cases_with_notes
+from groundglass.data.cutting import cut_case
 from groundglass.data.labels import label_of_name, parse_labels, read_dataset_json
 from groundglass.data.prepare import PreparationSettings, prepare
-from groundglass.data.slices import cut_case, read_case
 from groundglass.errors import ConfigError, DatasetError
 from groundglass.evaluation.targets import find_targets
 from groundglass.io import nifti
@@ -83,7 +86,8 @@ def test_a_csv_of_the_same_masks_is_read_by_the_same_dataset_json(phantom: Phant
             {"0": "background", "1": "cancer"},
             "names the label 1 'cancer', which may be lesion or not: .* --labels lesion=1;",
         ),
-        ({"background": 0, "Lunge": 1, "infection": 2}, "label 1 'Lunge', .* such as --labels lesion=2; all others"),
+        ({"background": 0, "keuhko": 1, "infection": 2}, "label 1 'keuhko', .* such as --labels lesion=2; all others"),
+        ({"background": 0, "keuhko": 1, "tulehdus": 2}, "labels 1 'keuhko', 2 'tulehdus', .* --labels lesion=NUMBER;"),
         ({"background": 0, "infection": 1, "ignore": 2}, "label 2 'ignore', .* such as --labels lesion=1; all others"),
         ({"background": 0, "lung without lesion": 1}, "names the label 1 'lung without lesion', which may be"),
         ({"background": 0, "1": 1, "2": 2}, "names the labels 1 '1', 2 '2', which"),
@@ -153,18 +157,21 @@ def test_a_number_that_dataset_json_does_not_name_is_refused(phantom: Phantom, t
     [
         (
             0,
-            "background BG none lung Lungs left_lung leftLung LeftLung lung_upper_lobe_left airways normal-lung",
+            "background BG none lung Lungs left_lung leftLung LeftLung lung_upper_lobe_left airways normal-lung "
+            "Hintergrund linke_Lunge poumon_gauche pulmón pulmão polmone fondo sfondo 肺 左肺 背景 폐",
         ),
-        (1, "GGO GGOs ground-glass Ground_Glass ground-glass-opacities GroundGlass"),
-        (2, "consolidation Consolidations lung-consolidation"),
-        (3, "effusion pleural-effusion"),
+        (1, "GGO GGOs ground-glass Ground_Glass ground-glass-opacities GroundGlass Milchglas verre_dépoli 磨玻璃影"),
+        (2, "consolidation Consolidations lung-consolidation Konsolidierung consolidación 实变"),
+        (3, "effusion pleural-effusion Pleuraerguss épanchement 胸腔积液"),
         (
             4,
-            "infection Infections lesion COVID-19 covid19 pneumonia lung_lesion crazy-paving GGO_and_consolidation",
+            "infection Infections lesion COVID-19 covid19 pneumonia lung_lesion crazy-paving GGO_and_consolidation "
+            "Infektion lésion lesión lesão infección neumonía polmonite 感染 肺炎 病灶",
         ),
         (
             None,
-            "cancer nodule lung-cancer lung_tumor emphysema 1 class1 ignore non-infected no_lesion uninfected other x",
+            "cancer nodule lung-cancer lung_tumor emphysema 1 class1 ignore non-infected no_lesion uninfected other x "
+            "ohne_Infektion sans_lésion 无感染 keuhko",
         ),
     ],
 )
@@ -279,3 +286,97 @@ def test_a_prepared_folder_remembers_the_labels_and_is_cut_again_with_others(pha
     again = prepare([folder], out, settings, labels=parse_labels(["ground-glass=2"], "--labels"))
     assert again.newly_cut == 1
     assert again.manifest.cases[0].pixels == {1: int(phantom.lesions.voxels.sum())}
+
+
+# Files of other programs
+
+
+def write_both(folder: Path, phantom: Phantom, mask: str = "masks/a.nii.gz") -> None:
+    """Write a scan with a mask that holds 1 for lung and 2 for lesion."""
+    values = np.where(phantom.lesions.voxels, 2, phantom.lungs.voxels).astype(np.uint8)
+    for name, scan in (("images/a.nii.gz", phantom.scan), (mask, Scan(values, phantom.scan.geometry))):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        nifti.write_scan(scan, folder / name)
+
+
+ITK_SNAP = """################################################
+# ITK-SnAP Label Description File
+# File format:
+# IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL
+################################################
+    0     0    0    0        0  0  0    "Clear Label"
+    1   255    0    0        1  1  1    "lung"
+    2     0  255    0      0.5  1  1    "infection"
+    3     0  255    0        1  1  1    "Label 3"
+"""
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "masks/covid.label"])
+def test_the_label_description_of_itk_snap_states_the_labels(name: str, phantom: Phantom, tmp_path: Path) -> None:
+    write_both(tmp_path, phantom)
+    (tmp_path / name).write_text(ITK_SNAP)
+    found = find_cases_with_notes([tmp_path])
+    assert found.notes == (f"{tmp_path / name}: label 2 taken as lesion, 1 as no lesion (ignore=1 lesion=2)",)
+    assert ((read_case(found.cases[0])[1] > 0) == phantom.lesions.voxels).all()
+
+
+def test_the_names_in_a_segmentation_of_3d_slicer_state_the_labels(phantom: Phantom, tmp_path: Path) -> None:
+    nrrd = pytest.importorskip("nrrd")
+    geometry = phantom.scan.geometry
+    nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
+    header = {
+        "space": "left-posterior-superior",
+        "space directions": geometry.affine_lps[:3, 2::-1].T,
+        "space origin": geometry.affine_lps[:3, 3],
+        **{"Segment0_Name": "Lunge", "Segment0_LabelValue": "1"},
+        **{"Segment1_Name": "infection", "Segment1_LabelValue": "2"},
+    }
+    values = np.where(phantom.lesions.voxels, 2, phantom.lungs.voxels).astype(np.uint8)
+    nrrd.write(str(tmp_path / "Segmentation.seg.nrrd"), values.T, header)
+    (case,) = find_cases(tmp_path)
+    assert ((read_case(case)[1] > 0) == phantom.lesions.voxels).all()
+
+
+@pytest.mark.parametrize("name", ["labels.json", "masks/classes.txt", "label_map.csv", "colors.ctbl"])
+def test_a_file_that_may_state_the_labels_and_is_not_read_is_noted(name: str, phantom: Phantom, tmp_path: Path) -> None:
+    write_both(tmp_path, phantom)
+    (tmp_path / name).write_text("1 lung\n2 infection\n")
+    (note,) = find_cases_with_notes([tmp_path]).notes
+    assert note == (
+        f"{tmp_path / name} is not read: if it says what the numbers of the masks mean, state it, such as --labels "
+        "lesion=2"
+    )
+    assert find_cases_with_notes([tmp_path], parse_labels(["lesion=2"], "--labels")).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda lesion: lesion * np.float32(0.7), "holds fractions, as probabilities are: save it as 0 and 1"),
+        (lambda lesion: lesion * 128, "holds 0, 128…: .*--labels lesion=128"),
+        (
+            lambda lesion: np.arange(lesion.size).reshape(lesion.shape) % 1000,
+            "1000 different numbers, as an image does",
+        ),
+    ],
+)
+def test_what_is_no_mask_is_refused_by_what_it_looks_like(
+    values: Callable[[NDArray[np.int16]], NDArray[Any]], message: str, phantom: Phantom, tmp_path: Path
+) -> None:
+    write_both(tmp_path, phantom)
+    mask = values(phantom.lesions.voxels.astype(np.int16))
+    nifti.write_scan(Scan(mask, phantom.scan.geometry), tmp_path / "masks" / "a.nii.gz")
+    with pytest.raises(DatasetError, match=message):
+        read_case(find_cases(tmp_path)[0])
+
+
+def test_a_mask_of_colours_is_refused(tmp_path: Path) -> None:
+    for folder, colour in (("images", (90, 90, 90)), ("masks", (255, 0, 0))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.full((64, 64, 3), colour, np.uint8)).save(tmp_path / folder / "a.png")
+    with pytest.raises(DatasetError, match=r"masks/a\.png is coloured, and a mask holds numbers: save it in grey"):
+        read_case(find_cases(tmp_path)[0])
+
+
+def test_labels_may_have_blanks_around_their_signs() -> None:
+    assert dict(parse_labels(["lesion = 2, 3  ignore =1"], "--labels").values) == {2: 4, 3: 4, 1: 0}

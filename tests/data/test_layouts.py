@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from groundglass.data.case_files import read_case
 from groundglass.data.case_list_writer import write_list
 from groundglass.data.catalogue import find_cases, find_cases_with_notes
 from groundglass.data.prepare import PreparationSettings, prepare
-from groundglass.data.slices import read_case
 from groundglass.errors import DatasetError, OutputError
 from groundglass.io import nifti
 from groundglass.scan.phantom import Phantom, chest_phantom
@@ -282,3 +282,70 @@ def test_medseg_keeps_patients_classes_and_its_stack_in_a_csv(tmp_path: Path) ->
     assert second.patient == third.patient
     assert second.labels is not None
     assert second.labels.text == "ground-glass=1 consolidation=2 effusion=3 lesion=4+255"
+
+
+# Datasets in parts, and of other formats
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (("part1/image", "part1/label", "part2/image", "part2/label"), ("part1-1", "part2-1")),  # UESTC-COVID-19
+        (("train/images", "train/masks", "val/images", "val/masks"), ("train-1", "val-1")),
+        (("P1/CT", "P1/Mask", "P2/CT", "P2/Mask"), ("P1-1", "P2-1")),
+    ],
+)
+def test_cases_of_equal_names_in_several_folders_are_named_after_these(
+    folders: tuple[str, ...], names: tuple[str, ...], phantoms: list[Phantom], tmp_path: Path
+) -> None:
+    for number, (images, masks) in enumerate((folders[:2], folders[2:])):
+        write(tmp_path / "set" / images / "1.nii.gz", phantoms[number])
+        write(tmp_path / "set" / masks / "1.nii.gz", phantoms[number], lesion(phantoms[number]))
+    found = find_cases_with_notes([tmp_path / "set"])
+    assert tuple(case.name for case in found.cases) == tuple(f"pairs/{name}" for name in names)
+    assert [case.patient for case in found.cases] == [case.name for case in found.cases]
+    assert any(f"named after these, such as pairs/{names[0]}" in note for note in found.notes)
+    for case, phantom in zip(found.cases, phantoms, strict=False):
+        assert ((read_case(case)[1] > 0) == phantom.lesions.voxels).all()
+
+
+def test_pictures_in_a_folder_for_each_patient_are_of_that_patient(tmp_path: Path) -> None:
+    """CC-CCII: slices of equal names."""
+    touch(tmp_path, *(f"{part}/p{n}/{z}.png" for part in ("image", "mask") for n in (1, 2) for z in (10, 11)))
+    cases = find_cases(tmp_path)
+    assert [(case.name, case.patient) for case in cases] == [
+        (f"pairs/p{n}-{z}", f"pairs/p{n}") for n in (1, 2) for z in (10, 11)
+    ]
+    assert all(case.image.parent.name == case.mask.parent.name for case in cases)
+
+
+def test_layouts_four_levels_below_are_found_once_and_hidden_ones_are_not(tmp_path: Path) -> None:
+    """COVID-SemiSeg: Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs and GT."""
+    touch(tmp_path, *(f"Dataset/TrainingSet/LungInfection-Train/Doctor-label/{part}/1.png" for part in ("Imgs", "GT")))
+    touch(tmp_path, *(f"Dataset/TestingSet/LungInfection-Test/{part}/2.png" for part in ("Imgs", "GT")))
+    touch(tmp_path, ".trash/images/3.png", ".trash/masks/3.png")
+    (tmp_path / "Dataset" / "again").symlink_to(tmp_path / "Dataset")
+    assert [case.name for case in find_cases(tmp_path)] == ["pairs/2", "pairs/1"]
+
+
+def test_frames_and_masks_are_pairs(tmp_path: Path) -> None:
+    touch(tmp_path, "frames/bjorke_1.png", "masks/bjorke_1.png")
+    assert [case.name for case in find_cases(tmp_path)] == ["pairs/bjorke_1"]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("Infection_Mask.zip", "it holds archives: unpack them"),
+        ("images_medseg.npy", "it holds NumPy arrays: save each image and mask as NIfTI"),
+        ("images/1.tif", "it holds pictures of other formats: save them as PNG"),
+        ("images/1.mhd", r"it holds headers with voxels in other files: save them as NIfTI, \.mha or \.nrrd"),
+        ("images/1/IM1.dcm", "it holds DICOM: convert each series to NIfTI"),
+    ],
+)
+def test_a_dataset_of_other_formats_is_refused_with_the_way_to_convert_it(
+    file: str, message: str, tmp_path: Path
+) -> None:
+    touch(tmp_path, file)
+    with pytest.raises(DatasetError, match=rf"holds no dataset: .*; {message}"):
+        find_cases(tmp_path)

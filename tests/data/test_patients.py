@@ -49,3 +49,10 @@ def test_other_lists_are_refused(tmp_path: Path, text: str, message: str) -> Non
 def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="cannot be read as a CSV: No such file"):
         with_stated_patients(cases(), tmp_path / "none.csv")
+
+
+def test_patients_that_a_spreadsheet_wrote_in_two_ways_are_one(tmp_path: Path) -> None:
+    notes: list[str] = []
+    found = with_stated_patients(cases(), write(tmp_path, "name,patient\n000,007\n001,7\n002,8"), notes.append)
+    assert [case.patient for case in found[:3]] == ["slices/007", "slices/007", "slices/8"]
+    assert notes == [f"{tmp_path / 'patients.csv'}: taken for one patient each: 7 and 007"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from groundglass.data.cutting import cut_case
 from groundglass.data.duplicates import SimilarSlices
 from groundglass.data.overview import (
     case_table,
@@ -20,7 +21,6 @@ from groundglass.data.overview import (
 from groundglass.data.prepare import PreparationSettings, prepare
 from groundglass.data.prepared import png_path, read_manifest, read_prepared
 from groundglass.data.protocols import write_splits
-from groundglass.data.slices import cut_case
 from groundglass.errors import DatasetError
 from groundglass.io import nifti
 from groundglass.scan.phantom import chest_phantom

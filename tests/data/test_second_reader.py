@@ -8,10 +8,11 @@ import pytest
 from numpy.typing import NDArray
 
 from groundglass.data.case import Case
+from groundglass.data.cutting import cut_case
 from groundglass.data.prepare import PreparationSettings, prepare
 from groundglass.data.prepared import read_prepared
 from groundglass.data.second_reader import with_second_reader
-from groundglass.data.slices import NOT_READ, cut_case
+from groundglass.data.slices import NOT_READ
 from groundglass.errors import DatasetError
 from groundglass.io import nifti
 from groundglass.scan.geometry import Geometry

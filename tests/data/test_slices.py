@@ -1,11 +1,15 @@
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groundglass.data.case import Case
+from groundglass.data.case_files import read_case
 from groundglass.data.catalogue import find_cases
-from groundglass.data.slices import cut_case, letterbox_labels, read_case
+from groundglass.data.cutting import cut_case, letterbox_labels
 from groundglass.errors import DatasetError
 from groundglass.io import nifti
 from groundglass.scan.crop import Letterbox
@@ -45,7 +49,7 @@ def test_a_mask_half_a_millimetre_off_is_refused_and_a_rounded_affine_is_accepte
         affine[2, 3] += mm
         return Scan(labels, Geometry(grid.shape, affine))
 
-    with pytest.raises(DatasetError, match="lies elsewhere than its image"):
+    with pytest.raises(DatasetError, match=r"lies elsewhere than its image \(.* from .*, .*, .* mm in LPS and "):
         read_case(write_case(tmp_path, phantom.scan, moved(0.5)))
     read_case(write_case(tmp_path, phantom.scan, moved(0.01)))
 
@@ -101,7 +105,7 @@ def test_labels_state_a_class_only_in_medseg_or_beyond_0_and_1(
     assert ((read > 0) == phantom.lesions.voxels).all()
 
 
-@pytest.mark.parametrize(("value", "shown"), [(7, "0, 7"), (0.5, r"0, 0\.5"), (-1, "-1, 0")])
+@pytest.mark.parametrize(("value", "shown"), [(7, "0, 7"), (1.5, r"0, 1\.5"), (-1, "-1, 0")])
 def test_numbers_that_are_no_labels_are_refused(phantom: Phantom, tmp_path: Path, value: float, shown: str) -> None:
     mask = np.where(phantom.lesions.voxels, value, 0).astype(np.float32)
     with pytest.raises(DatasetError, match=f"holds {shown}…: expected 0 and 1"):
@@ -138,6 +142,28 @@ def test_8_bit_pictures_keep_their_grey_levels_and_hu_their_values(phantom: Phan
     lungs = exact.hu[in_exact] < -500
     difference = np.abs(exact.hu[in_exact] - grey.hu[in_grey])[lungs]
     assert np.median(difference) < 60  # the window is estimated from two tissues
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda mask: np.roll(mask, mask.shape[2] // 5, axis=2), r"lies outside the lungs, \d\d % of it"),
+        (lambda mask: mask[:, ::-1], r"is plain lung, -?\d+ HU denser than the lung around it"),
+    ],
+    ids=["shifted", "back to front"],
+)
+def test_a_mask_that_is_mirrored_or_shifted_under_the_right_affine_is_noted(
+    change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], note: str, phantom: Phantom, tmp_path: Path
+) -> None:
+    mask = phantom.lesions.voxels.astype(np.uint8)
+    start = "most of what is marked "
+    assert not any(
+        text.startswith(start)
+        for text in cut_case(write_case(tmp_path, phantom.scan, Scan(mask, phantom.scan.geometry)), (48, 64)).notes
+    )
+    case = write_case(tmp_path, phantom.scan, Scan(np.ascontiguousarray(change(mask)), phantom.scan.geometry))
+    (found,) = (text for text in cut_case(case, (48, 64)).notes if text.startswith(start))
+    assert re.match(start + note + ": check that the mask is not mirrored or shifted", found)
 
 
 def test_the_field_of_view_may_be_the_whole_slice(phantom: Phantom, tmp_path: Path) -> None:

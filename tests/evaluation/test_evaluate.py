@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from groundglass.data.case_files import read_case
 from groundglass.data.labels import UNSTATED
-from groundglass.data.slices import read_case
 from groundglass.errors import DatasetError, ModelError
 from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.examples import rank_slices

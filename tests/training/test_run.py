@@ -13,9 +13,9 @@ import pytest
 
 from groundglass.data.case import Case
 from groundglass.data.catalogue import find_cases
+from groundglass.data.cutting import cut_case
 from groundglass.data.prepare import PreparationSettings, prepare
 from groundglass.data.prepared import read_prepared
-from groundglass.data.slices import cut_case
 from groundglass.data.splits import Split
 from groundglass.errors import ConfigError, DatasetError, EngineError, ModelError, TrainingError
 from groundglass.evaluation.evaluate import evaluate

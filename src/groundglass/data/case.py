@@ -8,6 +8,7 @@ from pathlib import Path
 from groundglass.data.labels import MaskLabels
 
 MEDSEG_SOURCES = ("slices", "stack", "volumes")  # their masks label ground-glass and consolidation separately
+SLICER_SUFFIX = ".seg.nrrd"  # of segmentations of 3D Slicer
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".jpg", ".jpeg")
 
 
@@ -40,7 +41,9 @@ class Case:
 
 
 def identifier_of(path: Path) -> str:
-    """Return the name of a file without the suffix of its format."""
+    """Return the name of a file without the suffix of its format; a segmentation of 3D Slicer ends in `_seg`."""
     lower = path.name.lower()
+    if lower.endswith(SLICER_SUFFIX):
+        return f"{path.name[: -len(SLICER_SUFFIX)]}_seg"
     suffix = next((suffix for suffix in SCAN_SUFFIXES if lower.endswith(suffix)), "")
     return path.name[: len(path.name) - len(suffix)]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from groundglass.data.case import MEDSEG_SOURCES, Case, identifier_of
 from groundglass.data.labels import MaskLabels, parse_labels
+from groundglass.data.patient_names import same_patients
 from groundglass.errors import ConfigError, DatasetError, FormatError
-from groundglass.tables import TextTable, path_of_cell, read_table
+from groundglass.tables import TableRow, TextTable, path_of_cell, read_table
 
 COLUMNS = ("image", "mask", "patient", "labels", "unrelated_slices")
 RESERVED_SOURCES = (*MEDSEG_SOURCES, "coronacases", "pairs")
-_YES, _NO = ("yes", "true", "1"), ("", "no", "false", "0")
+_YES, _NO = ("yes", "true", "1", "1.0"), ("", "no", "false", "0", "0.0", "nan")
 _NO_PATIENT = ("", "nan", "none", "null", "#n/a")  # as programs write an empty cell
 _PERSON_WORDS = ("patient", "subject", "person")
 
@@ -42,12 +44,16 @@ def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
     files = [
         (_file(path, row.line, "image", row.cells), _file(path, row.line, "mask", row.cells)) for row in table.rows
     ]
+    _check_repeats(path, table.rows, files, on_note)
+    patient_of = same_patients(
+        (row.cells.get("patient", "") for row in table.rows), lambda text: on_note(f"{path}: {text}")
+    )
     unique = len({identifier_of(image) for image, _ in files}) == len(files)
     for row, (image, mask) in zip(table.rows, files, strict=True):
         identifier = identifier_of(image) if unique else f"{image.parent.name}-{identifier_of(image)}"
         name = f"{path.stem}/{identifier}"
         stated = row.cells.get("patient", "")
-        patient = name if stated.lower() in _NO_PATIENT else f"{path.stem}/{stated}"
+        patient = name if stated.lower() in _NO_PATIENT else f"{path.stem}/{patient_of[stated]}"
         yield Case(name, patient, image, mask, *_remaining_cells(path, row.line, row.cells))
 
 
@@ -97,16 +103,50 @@ def _file(path: Path, line: int, column: str, cells: Mapping[str, str]) -> Path:
     Raises:
         DatasetError: The cell is empty, or names no file.
     """
-    cell = cells[column]
+    cell = cells[column].strip("'\"“”„‘’«»")
     if not cell:
         raise DatasetError(f"{path}, line {line}: no {column} is named: fill it in, or remove the row")
     try:
+        cell = unquote(urlsplit(cell).path) if cell.lower().startswith("file:") else str(Path(cell).expanduser())
         file = path_of_cell(path.parent, cell)
-    except FormatError as error:
+    except (FormatError, ValueError, RuntimeError) as error:
         raise DatasetError(f"{path}, line {line}: {error}") from error
     if not file.is_file():
-        raise DatasetError(f"{path}, line {line}: {file} is no file; paths are relative to the CSV")
+        raise DatasetError(f"{path}, line {line}: {file} is no file; {_advice_on(file)}")
     return file
+
+
+def _advice_on(file: Path) -> str:
+    """Say what may be meant by a path that is no file."""
+    if file.is_dir():
+        return "it is a folder: convert a DICOM series to NIfTI, such as with dcm2niix, and name the file"
+    try:
+        names = sorted(other.name for other in file.parent.iterdir() if other.is_file())
+    except OSError:
+        return "paths are relative to the CSV"
+    alike = [name for name in names if identifier_of(Path(name)).lower() == identifier_of(file).lower()]
+    return f"there is {alike[0]}" if alike else "paths are relative to the CSV"
+
+
+def _check_repeats(
+    path: Path, rows: Sequence[TableRow], files: Sequence[tuple[Path, Path]], on_note: Callable[[str], None]
+) -> None:
+    """Refuse an image that two rows name, and note a mask that rows of different images do.
+
+    Raises:
+        DatasetError: Two rows name one image.
+    """
+    for column, place in (("image", 0), ("mask", 1)):
+        lines: dict[Path, list[int]] = {}
+        for row, pair in zip(rows, files, strict=True):
+            lines.setdefault(pair[place], []).append(row.line)
+        repeated = next(((file, found) for file, found in lines.items() if len(found) > 1), None)
+        if repeated is None:
+            continue
+        text = f"lines {repeated[1][0]} and {repeated[1][1]} name one {column}, {repeated[0]}"
+        if column == "image":
+            raise DatasetError(f"{path}: {text}: remove one of them")
+        on_note(f"{path}: {text}, for different images: check that it is the mask of both")
 
 
 def _remaining_cells(path: Path, line: int, cells: Mapping[str, str]) -> tuple[bool, MaskLabels | None]:

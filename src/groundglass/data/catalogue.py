@@ -1,28 +1,40 @@
 """Find the cases of dataset folders and lists: an image and its mask each.
 
-A folder holds one of the layouts of `layouts`, itself or up to two levels below; a list is a CSV (`case_list`).
+A folder holds one of the layouts of `layouts`, itself or up to four levels below; a list is a CSV (`case_list`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
-from groundglass.data.case import SCAN_SUFFIXES, Case
+from groundglass.data.case import MEDSEG_SOURCES, SCAN_SUFFIXES, Case
 from groundglass.data.case_list import read_case_list
-from groundglass.data.labels import MaskLabels, describe, read_dataset_json
+from groundglass.data.label_files import labels_beside, labels_in, unread_label_files
+from groundglass.data.labels import MaskLabels, describe
 from groundglass.data.layouts import cases_in
 from groundglass.errors import DatasetError
 from groundglass.files import walk
 from groundglass.tables import TABLE_SUFFIXES
 
+_DEPTH = 4  # levels below a folder at which layouts are looked for
 _EXPECTED = (
-    "expected one of the layouts of docs/data.md, there or up to two levels below, or a CSV with image,mask,patient"
+    f"expected one of the layouts of docs/data.md, there or up to {_DEPTH} levels below, or a CSV with "
+    "image,mask,patient"
 )
+# What is said of a folder without a scan that is read, by the ends of its files' names.
+_OTHER_FILES = {
+    (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"): "it holds archives: unpack them",
+    (".npy", ".npz"): "it holds NumPy arrays: save each image and mask as NIfTI, such as with nibabel",
+    (".tif", ".tiff", ".bmp", ".gif", ".webp"): "it holds pictures of other formats: save them as PNG",
+    (".mhd", ".hdr", ".nhdr"): "it holds headers with voxels in other files: save them as NIfTI, .mha or .nrrd",
+    (".dcm", ".dicom", ".ima"): "it holds DICOM: convert each series to NIfTI, such as with dcm2niix",
+    (".h5", ".hdf5", ".mat", ".pkl", ".pt"): "it holds arrays of other programs: save each image and mask as NIfTI",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ def find_cases_with_notes(paths: Sequence[Path], labels: MaskLabels | None = Non
     """List the cases of every known layout in dataset folders, and of lists.
 
     Args:
-        paths: Folders, with layouts in them or up to two levels below, and CSVs.
+        paths: Folders, with layouts in them or up to four levels below, and CSVs.
         labels: What the numbers of all masks mean; None: as the lists, layouts and dataset.json files state it.
 
     Raises:
@@ -64,9 +76,14 @@ def find_cases_with_notes(paths: Sequence[Path], labels: MaskLabels | None = Non
     _check_names(cases)
     if labels is not None:
         return FoundCases(tuple(replace(case, labels=labels) for case in cases), tuple(notes))
-    read = cache(read_dataset_json)
-    cases = [case if case.labels else replace(case, labels=_labels_beside(case.mask, read)) for case in cases]
+    read = cache(labels_in)
+    cases = [case if case.labels else replace(case, labels=labels_beside(case.mask, read)) for case in cases]
     stated = dict.fromkeys(case.labels for case in cases if case.labels and not case.labels.others_are_no_lesion)
+    unread = unread_label_files(case.mask for case in cases if not case.labels and case.source not in MEDSEG_SOURCES)
+    notes += [
+        f"{file} is not read: if it says what the numbers of the masks mean, state it, such as --labels lesion=2"
+        for file in unread
+    ]
     return FoundCases(tuple(cases), (*notes, *map(describe, stated)))
 
 
@@ -76,12 +93,43 @@ def _cases_of_path(path: Path, on_note: Callable[[str], None]) -> list[Case]:
     Raises:
         DatasetError: It is neither, or is not laid out as expected.
     """
-    if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+    if path.is_file() and path.suffix.lower() in (*TABLE_SUFFIXES, ".txt"):
         return list(read_case_list(path, on_note))
     if not path.is_dir():
         raise DatasetError(f"{path} is no folder and no CSV: {_EXPECTED}")
-    folders = [path, *sorted(path.glob("*/")), *sorted(path.glob("*/*/"))]
-    return [case for folder in folders for case in cases_in(folder, on_note)]
+    return _named_apart(path, [case for folder in _folders_of(path) for case in cases_in(folder, on_note)], on_note)
+
+
+def _folders_of(path: Path) -> Iterator[Path]:
+    """Yield a folder and those below it, to `_DEPTH` levels, each once; links are followed, hidden folders left out."""
+    seen = set[Path]()
+    level = [path]
+    for _ in range(_DEPTH + 1):
+        level = [folder for folder in level if folder.resolve() not in seen]
+        seen.update(folder.resolve() for folder in level)
+        yield from level
+        level = [f for folder in level for f in sorted(folder.glob("*/")) if not f.name.startswith(".")]
+
+
+def _named_apart(path: Path, cases: list[Case], on_note: Callable[[str], None]) -> list[Case]:
+    """Name pairs of equal names in several folders after these; other equal names stay, and are refused."""
+    counts = Counter(case.name for case in cases)
+    named: list[Case] = []
+    for case in cases:
+        alike = [other.image.relative_to(path).parts for other in cases if other.name == case.name]
+        if case.source != "pairs" or len(alike) == 1:
+            named.append(case)
+            continue
+        place = next(i for i, parts in enumerate(zip(*alike, strict=False)) if len(set(parts)) > 1)
+        name = f"pairs/{case.image.relative_to(path).parts[place]}-{case.name.partition('/')[2]}"
+        named.append(replace(case, name=name, patient=name))
+    if any(count > 1 for name, count in counts.items() if name.startswith("pairs/")):
+        renamed = next(new.name for old, new in zip(cases, named, strict=True) if old.name != new.name)
+        on_note(
+            f"cases of equal names in several folders of {path} are named after these, such as {renamed}, and taken "
+            "for different patients"
+        )
+    return named
 
 
 def _mend(path: Path) -> str:
@@ -90,9 +138,12 @@ def _mend(path: Path) -> str:
         return ""
     if any(case.image.is_relative_to(path) for case in _cases_beside(path)):
         return f"; its masks lie beside it: give {path.resolve().parent}"
-    if any(name.lower().endswith(SCAN_SUFFIXES) for _, _, names in walk(path) for name in names):
-        return f"; groundglass prepare {path} --write-csv cases.csv writes such a CSV of its scans, to be completed"
-    return ""
+    names = [name.lower() for _, _, names in walk(path) for name in names if not name.startswith(".")]
+    mends = [mend for suffixes, mend in _OTHER_FILES.items() if any(name.endswith(suffixes) for name in names)]
+    if any(name.endswith(SCAN_SUFFIXES) for name in names):
+        command = f"groundglass prepare {path} --write-csv cases.csv"
+        mends.append(f"{command} writes such a CSV of its scans, to be completed")
+    return "".join(f"; {mend}" for mend in mends)
 
 
 def _cases_beside(path: Path) -> list[Case]:
@@ -101,13 +152,6 @@ def _cases_beside(path: Path) -> list[Case]:
         return list(cases_in(path.absolute().parent, lambda _: None))
     except (DatasetError, OSError):
         return []
-
-
-def _labels_beside(mask: Path, read: Callable[[Path], MaskLabels | None]) -> MaskLabels | None:
-    """Return the labels that a dataset.json in the folder of a mask, or in the one above, states."""
-    folders = (mask.absolute().parent, mask.absolute().parent.parent)
-    files = (file for folder in folders for file in sorted(folder.glob("[Dd]ataset.json")) if file.is_file())
-    return next(map(read, files), None)
 
 
 def _check_names(cases: Sequence[Case]) -> None:

@@ -2,14 +2,15 @@
 
 The labels that groundglass stores are 0 for no lesion, `CLASS_LABELS`, and `UNSTATED`. What the numbers of a mask mean
 is stated, in descending order of precedence, by the option --labels, by the column `labels` of a CSV, by the layout of
-a public dataset, or by the dataset.json of nnU-Net and of the Medical Segmentation Decathlon. Without any of them a
-mask holds 0 and 1, 0 and 255, or groundglass's own labels.
+a public dataset, or by a file beside the masks (`label_files`), such as the dataset.json of nnU-Net and of the Medical
+Segmentation Decathlon. Without any of them a mask holds 0 and 1, 0 and 255, or groundglass's own labels.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,22 +31,32 @@ LARGEST_VALUE = 65535  # in a mask
 _ITEM = re.compile(r"([a-z-]+)=(\d+(?:[,+]\d+)*)")
 _EXAMPLE = "lesion=2, or ground-glass=1 consolidation=2 ignore=3"
 
-# The words of a name in dataset.json. A name with none of them, or with a negation beside a lesion, is not understood.
-_LESION = re.compile(r"infect|lesion|covid|sars|pneumon|opaci|infiltrat|crazy.?paving|inflam")
-_GROUND_GLASS = re.compile(r"glass|\bggos?\b")
-_CONSOLIDATION = re.compile(r"consolid")
-_EFFUSION = re.compile(r"effusion|pleural fluid")
+# The words of a name, without accents, in English and other languages of public sets. A name with none of them, or with
+# a negation beside a lesion, is not understood.
+_LESION = re.compile(
+    r"infe[ckz]|lesio|lasion|lesao|lesoes|covid|sars|neumon|opaci|infiltrat|crazy.?paving|inflam|entzund|polmonit"
+    r"|感染|病灶|病变|病変|肺炎|감염|병변"
+)
+_GROUND_GLASS = re.compile(r"glass|\bggos?\b|milchglas|verre depoli|vidrio|vetro smerigliato|vidro|玻璃|磨砂")
+_CONSOLIDATION = re.compile(r"[ck]onsolid|实变|硬化影|浸潤影")
+_EFFUSION = re.compile(r"effusion|pleural fluid|erguss|epanchement|derrame|versamento|积液|胸水")
 _NEGATION = re.compile(
     r"\b(no|non|not|without|free|negative|healthy|normal|excluding|except|minus)\b|\b(un|non)(infect|affect|lesion|inflam)"
+    r"|\b(ohne|keine?|nicht|gesunde?|sans|pas|sain|sin|sano|senza|sem)\b|无|無|未|非|正常"
 )
-_BACKGROUND = re.compile(r"(background|back ground|bg|none|nothing|empty|unlabel+ed|clear label)")
+_BACKGROUND = re.compile(
+    r"(background|back ground|bg|none|nothing|empty|unlabel+ed|clear label|hintergrund|fond|fondo|sfondo|fundo|背景"
+    r"|배경)"
+)
 _NORMAL_ANATOMY = re.compile(
     r"(lungs?|lobes?|lingula|healthy|normal|parenchyma|airways?|trachea|bronchus|bronchi|bronchial|vessels?|arter(y|ies)"
     r"|veins?|aorta|heart|body|mediastinum|oesophagus|esophagus|thyroid|liver|stomach|spleen|kidneys?|spine|vertebrae?"
-    r"|bones?|ribs?|sternum|muscles?|fat|skin|diaphragm|thorax|chest|outside|air|table)"
+    r"|bones?|ribs?|sternum|muscles?|fat|skin|diaphragm|thorax|chest|outside|air|table"
+    r"|lungen?|lungenlappen|poumons?|pulmon(es)?|polmon[ei]|pulmao|pulmoes|[左右]?肺(叶|野|部|实质)?|폐)"
 )
 _BESIDE_ANATOMY = re.compile(
-    r"(left|right|upper|middle|lower|l|r|pulmonary|tissue|tree|wall|both|whole|all|the|of|and|in|field|mask|region|area|\d+)"
+    r"(left|right|upper|middle|lower|l|r|pulmonary|tissue|tree|wall|both|whole|all|the|of|and|in|field|mask|region|area|\d+"
+    r"|linke[rs]?|rechte[rs]?|gauche|droite?|izquierdo|derecho|sinistro|destro|esquerdo|direito)"
 )
 _ONLY_FOREGROUND = re.compile(r"foreground|fg|mask|target|roi|object|label|segmentation|positive")
 
@@ -92,7 +103,8 @@ def parse_labels(items: Iterable[str], stated_by: str) -> MaskLabels:
         ConfigError: An item has another form, a number has two meanings, or no number is lesion.
     """
     values: dict[int, int] = {}
-    for item in (part for text in items for part in re.split(r"[\s;]+", text.strip().lower()) if part):
+    texts = (re.sub(r"\s*([=,+])\s*", r"\1", text.strip().lower()) for text in items)
+    for item in (part for text in texts for part in re.split(r"[\s;]+", text) if part):
         match = _ITEM.fullmatch(item)
         if not match or match[1] not in LABEL_NAMES:
             raise ConfigError(
@@ -111,7 +123,8 @@ def parse_labels(items: Iterable[str], stated_by: str) -> MaskLabels:
 
 def label_of_name(name: str) -> int | None:
     """Return the label of a structure by its name; None if the name does not say whether it is lesion."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # leftLung
+    words = "".join(sign for sign in unicodedata.normalize("NFKD", name) if not unicodedata.combining(sign))
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", words))  # leftLung
     words = " ".join(re.split(r"[\s_/.,()-]+", words.strip().lower())).strip()
     words = re.sub(r"^(left|right)(lung)", r"\1 \2", words)
     if _BACKGROUND.fullmatch(words):
@@ -151,7 +164,20 @@ def read_dataset_json(path: Path) -> MaskLabels | None:
             f"{path} cannot be read ({type(error).__name__}): expected JSON with labels such as "
             '{"labels": {"background": 0, "infection": 1}}; correct it, or state the labels with --labels lesion=1'
         ) from error
-    names.pop(0, None)
+    return labels_of_names(path, names)
+
+
+def labels_of_names(path: Path, names: Mapping[int, Sequence[str]]) -> MaskLabels | None:
+    """Return the labels of numbers by the names of the structures that they stand for; None without a name.
+
+    Args:
+        path: The file that states them.
+        names: {number in the mask: its names}.
+
+    Raises:
+        DatasetError: It is not known what one of the names means.
+    """
+    names = {value: structures for value, structures in names.items() if value}
     if not names:
         return None
     values = {value: _label_of_names(structures, len(names) == 1) for value, structures in names.items()}
@@ -160,7 +186,8 @@ def read_dataset_json(path: Path) -> MaskLabels | None:
     if unclear:
         known = MaskLabels(stated_by="", values=tuple(pair for pair in stated if pair[1])).text
         shown = ", ".join(f"{value} {names[value][0]!r}" for value in unclear)
-        mend = " ".join(f"--labels {item}" for item in (known.split() or [f"lesion={unclear[0]}"]))
+        example = [f"lesion={unclear[0] if len(unclear) == 1 else 'NUMBER'}"]
+        mend = " ".join(f"--labels {item}" for item in (known.split() or example))
         raise DatasetError(
             f"{path} names the label{'s' if len(unclear) > 1 else ''} {shown}, which may be lesion or not: state the "
             f"labels that are lesion, such as {mend}; all others are no lesion then"

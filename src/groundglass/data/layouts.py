@@ -37,11 +37,12 @@ PAIRED_FOLDERS = (
 # Other names of such folders, in lower case and without signs; where a dataset has several of them, the first counts.
 IMAGE_FOLDERS = (
     *("covid19ctseg20cases", "ctscans", "ctscan", "studies", "images", "image", "imgs", "img"),
-    *("cts", "ct", "ctimages", "scans", "scan", "volumes"),
+    *("cts", "ct", "ctimages", "scans", "scan", "volumes", "frames", "frame", "slices", "ctslices", "originals"),
 )
 MASK_FOLDERS = (
     *("infectionmask", "infectionmasks", "infection", "infections", "lesionmask", "lesionmasks", "lesions", "lesion"),
     *("masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "annotations", "groundtruth"),
+    *("msks", "msk", "targets", "target", "labelmaps", "labelmap", "rois", "roi"),
     *("gt", "lungandinfectionmask", "lungandinfectionmasks"),
 )
 LUNG_FOLDERS = ("lungmask", "lungmasks", "lungs", "rplungmsk")
@@ -54,8 +55,9 @@ _MASK_WORDS = r"(?:(?:infection|lesion|covid)[_-]?)?(?:mask|seg|segmentation|lab
 _IMAGE_WORDS = ("ct", "image", "img", "scan", "volume")
 _MASK_NAME = re.compile(rf"(.+?)[_-]{_MASK_WORDS}$", re.IGNORECASE)
 _MASK_FIRST = re.compile(rf"{_MASK_WORDS}([_-])(.+)", re.IGNORECASE)
-_BARE_MASK = re.compile(_MASK_WORDS, re.IGNORECASE)
+_BARE_MASK = re.compile(rf"{_MASK_WORDS}(_seg)?", re.IGNORECASE)
 _DATASET1_PICTURE = re.compile(r"\d{3}\.png")
+_PICTURES = (".png", ".jpg", ".jpeg")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 # A study of Radiopaedia may have several series: 10_85902_1 and 10_85902_3 are one patient, as is case 29.
 _RADIOPAEDIA_CASE = re.compile(r"radiopaedia_\d+(?=_)")
@@ -114,11 +116,13 @@ def _scans_below(folder: Path) -> dict[str, Path]:
     files = [path for found in below for path in found.values()]
     if len({identifier_of(path) for path in files}) < len(files) and all(len(found) <= 1 for found in below):
         return {path.parent.name: path for path in files}
-    for path in files:
-        first = scans.setdefault(identifier_of(path), path)
-        if first is not path:
-            raise DatasetError(f"{path} and {first} have one name: rename one of them")
-    return scans
+    is_repeated = len({identifier_of(path) for path in files}) < len(files)
+    return {_in_its_folder(path) if is_repeated else identifier_of(path): path for path in files}
+
+
+def _in_its_folder(path: Path) -> str:
+    """Return the name of a file whose name others in other folders have too."""
+    return f"{path.parent.name}-{identifier_of(path)}"
 
 
 def _folders_of_other_names(folder: Path) -> Iterator[tuple[Path, Path, str]]:
@@ -166,7 +170,10 @@ def _cases_of_paired_folders(images: Path, masks: Path, source: str, on_note: Ca
             continue
         if identifier != mask:
             identifier = _MASK_FIRST.sub(r"\2", _MASK_NAME.sub(r"\1", mask))
-        yield Case(f"{source}/{identifier}", _patient(source, identifier), image, mask_files[mask], labels=labels)
+        patient = _patient(source, identifier)
+        if identifier == _in_its_folder(image) and image.suffix.lower() in _PICTURES:  # its slices lie in a folder
+            patient = f"{source}/{image.parent.name}"
+        yield Case(f"{source}/{identifier}", patient, image, mask_files[mask], labels=labels)
     if without_mask and source != "mosmed":
         identifier, image = without_mask[0]
         raise DatasetError(f"{image} has no mask: expected {masks / identifier}.*; add it, or take the image out")
@@ -197,6 +204,7 @@ def match_key(name: str) -> str:
     """Return what is left of a name without the words that tell an image from its mask."""
     key = re.sub(r"_org(_covid-19-pneumonia)?[-_]", "_", name.lower()).removesuffix("-dcm")  # Kaggle's names of images
     key = _MASK_NAME.sub(r"\1", key)
+    key = re.sub(r"_(desc|label|space|res|acq)-[a-z0-9.]+", "", key)  # of BIDS
     key = re.sub(rf"[_-]({'|'.join(_IMAGE_WORDS)}|0000)$", "", key)
     return re.sub(rf"^({'|'.join(_IMAGE_WORDS)}|{_MASK_WORDS})[_-](?=.)", "", key)
 

@@ -19,12 +19,13 @@ from PIL import Image
 
 from groundglass.data.case import Case
 from groundglass.data.catalogue import find_cases_with_notes
+from groundglass.data.cutting import CaseSlices, cut_case
 from groundglass.data.grouping import group_patients, stated_groups
 from groundglass.data.labels import MaskLabels
+from groundglass.data.mask_remarks import LARGEST_SHARE_OF_LUNGS, LUNG_FILLED, MISPLACED
 from groundglass.data.patients import with_stated_patients
 from groundglass.data.prepared import Manifest, PreparedCase, png_path, read_manifest
 from groundglass.data.second_reader import with_second_reader
-from groundglass.data.slices import LARGEST_SHARE_OF_LUNGS, LUNG_FILLED, CaseSlices, cut_case
 from groundglass.errors import DatasetError, InputError
 from groundglass.files import sha256_of, write_atomic
 from groundglass.parallel import end_with_parent
@@ -106,7 +107,8 @@ def prepare(
         OutputError: The folder cannot be written.
     """
     found = find_cases_with_notes(sources, labels)
-    cases = found.cases if patients is None else with_stated_patients(found.cases, patients)
+    notes = list(found.notes)
+    cases = found.cases if patients is None else with_stated_patients(found.cases, patients, notes.append)
     cases = cases if second_reader is None else with_second_reader(cases, second_reader)
     _refuse_other_content(folder, sources)
     earlier = _entries_of_earlier_call(folder, settings)
@@ -125,11 +127,11 @@ def prepare(
         _write_manifest(folder, manifest)
     newly_cut = sum(entry != earlier.get(name) for name, entry in cut.entries.items())
     manifest = read_manifest(folder)
-    return PreparationResult(manifest, newly_cut, cut.refused, found.notes, _warnings(manifest))
+    return PreparationResult(manifest, newly_cut, cut.refused, tuple(notes), _warnings(manifest))
 
 
 def _warnings(manifest: Manifest) -> tuple[str, ...]:
-    """Warn of masks that may be of the lungs: of a volume by itself, of pictures by the mean over their source."""
+    """Warn of masks that may lie elsewhere, or be of the lungs: of a volume by itself, of pictures by their mean."""
     filled = [case for case in manifest.cases if any(note.startswith(LUNG_FILLED) for note in case.notes)]
     pictures: dict[str, list[PreparedCase]] = {}
     for case in manifest.cases:
@@ -138,9 +140,17 @@ def _warnings(manifest: Manifest) -> tuple[str, ...]:
     for cases in pictures.values():
         if np.mean([case.lesion_share for case in cases]) > LARGEST_SHARE_OF_LUNGS:
             filled += cases
+    warnings = []
+    misplaced = [case.name for case in manifest.cases if any(note.startswith(MISPLACED) for note in case.notes)]
+    if misplaced:
+        warnings.append(
+            f"in {len(misplaced)} of {len(manifest.cases)} cases ({_shown(misplaced)}) most of what is marked lies "
+            "outside the lungs or is plain lung: check that the masks are not mirrored or shifted against their images"
+        )
     if not filled:
-        return ()
+        return tuple(warnings)
     return (
+        *warnings,
         f"in {len(filled)} of {len(manifest.cases)} cases ({_shown([case.name for case in filled])}) lesion fills most "
         "of a lung: if the masks hold lung too, state which labels are lesion, such as --labels lesion=2",
     )

@@ -121,8 +121,8 @@ class _SplitMaker:
     def _scans_and_burden(self, patient: str) -> tuple[bool, float]:
         """Tell whether a patient has scans and not single pictures alone, and how much of the lungs lesion fills."""
         chosen = self.slices.where(self.slices.patient == patient)
-        whole = chosen.labels.size if chosen.lungs is None else max(1, np.count_nonzero(chosen.lungs))
-        return bool(np.isfinite(chosen.spacing_mm).any()), np.count_nonzero(chosen.labels) / whole
+        whole = chosen.labels.size if chosen.lungs is None else int(np.count_nonzero(chosen.lungs))
+        return bool(np.isfinite(chosen.spacing_mm).any()), int(np.count_nonzero(chosen.labels)) / max(1, whole)
 
     def _split(
         self, name: str, rule: str, train: Selection, validation: Selection, test: Selection, leaky: bool = False

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from groundglass.data.case_files import read_case
 from groundglass.data.labels import CLASS_LABELS, UNSTATED
-from groundglass.data.slices import read_case
 from groundglass.errors import DatasetError, InputError, ModelError
 from groundglass.evaluation.calibration import CalibrationHistogram
 from groundglass.evaluation.examples import ExampleCollector

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from groundglass.data.case import Case
-from groundglass.data.slices import read_case
+from groundglass.data.case_files import read_case
 from groundglass.evaluation.results import Example, SliceScore
 from groundglass.inference.lungs.finding import find_intensity
 from groundglass.scan.geometry import AxialView

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.data.slices import letterbox_labels
+from groundglass.data.cutting import letterbox_labels
 from groundglass.evaluation.calibration import CalibrationHistogram
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.segmenter import SlicePrediction

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from groundglass.data.case import Case
-from groundglass.data.slices import read_case
+from groundglass.data.case_files import read_case
 from groundglass.errors import DatasetError, InputError
 from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import COUNTS, DIGITS, percent

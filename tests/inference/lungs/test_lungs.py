@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from groundglass.data.case_files import read_case
 from groundglass.data.catalogue import find_cases, select
-from groundglass.data.slices import read_case
 from groundglass.errors import IntensityError, LungError
 from groundglass.inference.lungs.finding import ScanWithLungs, find_intensity, find_lungs
 from groundglass.io.reader import read_scan

@@ -49,9 +49,8 @@ def test_changes_are_coloured_as_better_or_worse() -> None:
     assert np.array_equal(colour_changes(now, None, truth)[0, :, 3] > 0, now[0])
 
 
-def test_no_word_of_the_learning_curves_lies_over_another_over_an_axis_or_over_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def learning_curves(epochs: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
+    """Draw the curves of three rows under three protocols."""
     drawn: list[Figure] = []
     config = read_config(Path(__file__).parents[3] / "configs" / "debug.toml")
     split = Split(name="s", protocol="B", rule="none", train=("a",), validation=("b",), test=("c",))
@@ -59,10 +58,31 @@ def test_no_word_of_the_learning_curves_lies_over_another_over_an_axis_or_over_d
     jobs = []
     for protocol in ("A-slice", "B-patient-fold-1", "D-external"):
         for row in ("baseline, Dice loss", "baseline, focal Tversky loss", "attention and focal Tversky loss"):
-            run = tmp_path / protocol / row
+            run = folder / protocol / row
             run.mkdir(parents=True)
-            lines = [f"{epoch},{1 / (epoch + 1)},{1.2 / (epoch + 1)},{epoch / 120}" for epoch in range(120)]
+            lines = [f"{epoch},{1 / (epoch + 1)},{1.2 / (epoch + 1)},{epoch / 120}" for epoch in range(epochs)]
             (run / "metrics.csv").write_text("\n".join(("epoch,loss,validation_loss,validation_dice", *lines)))
             jobs.append(TrainingJob(row, protocol, 0, config, split, run, None, ()))
     figures.draw_learning_curves(jobs)
-    assert [layout_faults(figure) for figure in drawn] == [[]]
+    assert len(drawn) == 1
+    return drawn[0]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 120])
+def test_no_word_of_the_learning_curves_lies_over_another_over_an_axis_or_over_data(
+    epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert layout_faults(learning_curves(epochs, tmp_path, monkeypatch)) == []
+
+
+@pytest.mark.parametrize(("epochs", "ticks"), [(1, ["1"]), (3, ["1", "2", "3"]), (120, ["0", "20", "40"])])
+def test_epochs_are_labelled_by_whole_numbers_and_a_single_one_is_seen(
+    epochs: int, ticks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = learning_curves(epochs, tmp_path, monkeypatch)
+    figure.draw_without_rendering()
+    axes = figure.axes[3]
+    low, high = axes.get_xlim()
+    shown = [tick.label1.get_text() for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    assert shown[: len(ticks)] == ticks
+    assert (axes.lines[0].get_marker() == "o") == (epochs < 10)

@@ -1,0 +1,71 @@
+"""Remarks on a mask that is probably none of lesion, or does not lie where its image does."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundglass.scan.lung_field import LungField
+from groundglass.scan.packed_mask import voxels_per_slice
+
+LUNG_FILLED = "lesion fills"  # how the remark begins on a mask that may be one of the lungs
+MISPLACED = "most of what is marked"  # how the remark begins on a mask whose lesion lies elsewhere
+LEAST_SHARE_IN_LUNGS = 0.5  # of the lesion of a volume; lungs are found with the lesions in them
+LEAST_CONTRAST_HU = 40.0  # of the lesion in the lungs; ground-glass is some 200 HU denser than lung
+# Shares of the lungs, and of one of them, that lesion rarely exceeds.
+LARGEST_SHARE_OF_LUNGS, LARGEST_SHARE_OF_SIDE = 0.6, 0.8
+
+
+def remark_on_view(lesion_slices: int, lesion_slices_in_view: int) -> tuple[str, ...]:
+    """Return the remarks on a case with this number of slices with lesion, in the file and after cutting."""
+    if not lesion_slices:
+        return ("the mask is empty",)
+    out_of_view = lesion_slices - lesion_slices_in_view
+    return (f"lesion out of view: {out_of_view} slice{'s' if out_of_view > 1 else ''}",) if out_of_view else ()
+
+
+def lesion_shares(lung_field: LungField, lesion: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the share of the lung, of the right and of the left lung that lesion (z, y, x) fills; 0 of no lung."""
+    shares = {}
+    for name, side in (("lung", lung_field.mask), ("right lung", lung_field.right), ("left lung", lung_field.left)):
+        inside = sum(int((plane & marked).sum()) for plane, marked in zip(side, lesion, strict=True))
+        shares[name] = inside / max(1, int(voxels_per_slice(side).sum()))
+    return shares
+
+
+def remark_on_place(
+    lung_field: LungField, hu: NDArray[np.float32], lesion: NDArray[np.bool_], shares: dict[str, float]
+) -> tuple[str, ...]:
+    """Remark that the mask of a volume is probably one of the lungs, or mirrored or shifted.
+
+    Args:
+        lung_field: The lungs.
+        hu: (z, y, x) HU.
+        lesion: (z, y, x) what the mask marks.
+        shares: What `lesion_shares` gives for it.
+    """
+    return _lung_filled(shares) or _misplaced(lung_field, hu, lesion)
+
+
+def _lung_filled(shares: dict[str, float]) -> tuple[str, ...]:
+    """Remark that lesion fills most of the lungs of a volume, or of one of them, as a mask of the lungs does."""
+    return tuple(
+        f"{LUNG_FILLED} {100 * share:.0f} % of the {name}: check that the labels are of lesion and not of lung"
+        for name, share in shares.items()
+        if share > (LARGEST_SHARE_OF_LUNGS if name == "lung" else LARGEST_SHARE_OF_SIDE)
+    )[:1]
+
+
+def _misplaced(lung_field: LungField, hu: NDArray[np.float32], lesion: NDArray[np.bool_]) -> tuple[str, ...]:
+    """Remark that most of what a mask marks lies outside the lungs or is plain lung, as if mirrored or shifted."""
+    if not lesion.any():
+        return ()
+    inside = np.concatenate([hu[z][lesion[z] & plane] for z, plane in enumerate(lung_field.mask)])
+    beside = np.concatenate([hu[z][~lesion[z] & plane] for z, plane in enumerate(lung_field.mask)])
+    share = len(inside) / int(lesion.sum())
+    check = "check that the mask is not mirrored or shifted against its image"
+    if share < LEAST_SHARE_IN_LUNGS:
+        return (f"{MISPLACED} lies outside the lungs, {100 * (1 - share):.0f} % of it: {check}",)
+    if len(beside) and (denser := float(np.median(inside) - np.median(beside))) < LEAST_CONTRAST_HU:
+        return (f"{MISPLACED} is plain lung, {denser:.0f} HU denser than the lung around it: {check}",)
+    return ()

@@ -1,0 +1,29 @@
+"""Names of patients that spreadsheets wrote in several ways: 001, 1 and 1.0 are one patient."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+
+
+def same_patients(names: Iterable[str], on_note: Callable[[str], None]) -> dict[str, str]:
+    """Return for each name the first one that is equal but for case, zeros in front and `.0` behind.
+
+    Args:
+        names: Names of patients, as they are stated.
+        on_note: Called with a sentence where names are taken for one.
+    """
+    first: dict[str, str] = {}
+    same = {name: first.setdefault(_key(name), name) for name in names}
+    joined = [f"{name} and {other}" for name, other in same.items() if name != other]
+    if joined:
+        more = f" (and {len(joined) - 3} more)" if len(joined) > 3 else ""
+        on_note(f"taken for one patient each: {', '.join(joined[:3])}{more}")
+    return same
+
+
+def _key(name: str) -> str:
+    key = re.sub(r'^="?(.*?)"?$', r"\1", unicodedata.normalize("NFKC", name).casefold())
+    number = re.fullmatch(r"0*(\d+)(\.0+)?", key)
+    return number[1] if number else " ".join(key.split())
