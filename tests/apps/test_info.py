@@ -1,9 +1,10 @@
 """The description of an input before it is segmented."""
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from groundglass.apps.info import SAMPLED_SLICES, describe_input
+from groundglass.apps.foretelling import SAMPLED_SLICES
+from groundglass.apps.info import describe_input
 from groundglass.errors import FormatError
 from groundglass.inference.lungs.network import LungMaps, LungNetwork
 from groundglass.io import nifti
 from groundglass.io.dicom_options import DicomOptions
+from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom, chest_phantom
+from groundglass.scan.scan import Scan
+from helpers.chests import part_of
 from helpers.dicom_phantom import NAME, write_series
 
 
@@ -105,6 +110,15 @@ def test_lungs_that_are_far_too_small_for_the_body_are_foretold(
     assert refused.startswith("no lung was found: the only air inside the body fills")
 
 
+def write_dicom(scan: Scan, path: Path) -> Path:
+    return write_series(scan, path)[0].parent
+
+
+def write_nifti(scan: Scan, path: Path) -> Path:
+    nifti.write_scan(scan, path.with_suffix(".nii"))
+    return path.with_suffix(".nii")
+
+
 def test_lungs_are_looked_for_in_a_few_slices_of_many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nifti.write_scan(chest_phantom(shape=(200, 64, 80)).scan, tmp_path / "many.nii.gz")
     seen = 0
@@ -121,3 +135,23 @@ def test_lungs_are_looked_for_in_a_few_slices_of_many(monkeypatch: pytest.Monkey
     assert info.refused is None
     assert info.shape == (200, 64, 80)
     assert 0 < seen <= 2 * SAMPLED_SLICES
+
+
+@pytest.mark.parametrize("write", [write_dicom, write_nifti])
+def test_warnings_about_the_lungs_are_foretold_as_segment_gives_them(
+    write: Callable[[Scan, Path], Path], tmp_path: Path
+) -> None:
+    scan = chest_phantom(shape=(60, 64, 80)).scan
+    path = write(scan, tmp_path / "whole")
+    assert describe_input(path).notes == ()
+    path = write(part_of(scan, slice(20, 60)), tmp_path / "cut")
+    (note,) = describe_input(path).notes
+    assert note.startswith("the lungs reach the lowest slice: the scan does not cover them whole")
+    thin = np.diag([1 / 8, 1, 1, 1])  # an eighth of the distance between slices
+    path = write(Scan(scan.values, Geometry(scan.geometry.shape, scan.geometry.affine_lps @ thin)), tmp_path / "flat")
+    (note,) = describe_input(path).notes
+    assert re.match(
+        r"by 48 of 60 slices, the lungs measure \d+ ml in \d\d slices, \d+ mm wide and \d\d mm high: .* "
+        rf"check the slice distance \({scan.geometry.spacing[0] / 8:.3g} mm\)",
+        note,
+    )

@@ -91,16 +91,16 @@ def test_an_archive_of_links_alone_is_refused(files: list[Path], tmp_path: Path)
         read_scan(tmp_path / "a.zip")
 
 
-def test_folders_and_hidden_files_are_ignored(scan: Scan, files: list[Path], tmp_path: Path) -> None:
+def test_folders_and_hidden_files_are_not_read(scan: Scan, files: list[Path], tmp_path: Path) -> None:
     path = pack(tmp_path / "a.zip", files)
     with zipfile.ZipFile(path, "a") as archive:
         archive.mkdir("folder")
-        archive.writestr("__MACOSX/._x.dcm", files[0].read_bytes())
+        archive.writestr("__MACOSX/._x.dcm", b"\0\x05\x16\x07")
         archive.writestr("a/.hidden.dcm", files[0].read_bytes())
         archive.writestr("a/readme.txt", "other files may be there")
     found = read_scan(path)
     assert np.array_equal(found.values, scan.values)
-    assert found.notes == ()
+    assert found.notes == ("left out: 1 hidden DICOM file",)
 
 
 def test_zip_bombs_are_refused_before_unpacking(

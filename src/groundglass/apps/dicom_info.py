@@ -5,15 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundglass.apps.info import (
-    MORE_SLICES,
-    SAMPLED_SLICES,
-    InputInfo,
-    SeriesInfo,
-    describe_grid,
-    foretell,
-    may_have_missed_lungs,
-)
+from groundglass.apps.foretelling import MORE_SLICES, SAMPLED_SLICES, foretell
+from groundglass.apps.input_info import InputInfo, SeriesInfo, describe_grid
 from groundglass.errors import InputError
 from groundglass.io.dicom import sample_series
 from groundglass.io.dicom_choice import choose_series
@@ -21,6 +14,7 @@ from groundglass.io.dicom_completion import foretell_completion
 from groundglass.io.dicom_header import silence_pydicom, transfer_syntax
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.dicom_series import ImageSeries, SeriesListing, find_series
+from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import DicomSeries
 
 
@@ -60,12 +54,13 @@ def _describe(listing: SeriesListing, kind: str, dicom: DicomOptions) -> InputIn
 def _describe_series_of_scan(listing: SeriesListing, series: ImageSeries, dicom: DicomOptions) -> dict[str, Any]:
     """Describe the scan that a series is read as, by its headers and the pixels of a few slices."""
     sampled = sample_series(listing, series, SAMPLED_SLICES, dicom)
-    told = foretell(sampled.scan, sampled.scan)
-    if may_have_missed_lungs(told):
+    slices = AxialView(sampled.geometry).geometry.shape[0]
+    told = foretell(sampled.scan, sampled.scan, slices)
+    if told.is_doubtful:
         more = sample_series(listing, series, MORE_SLICES, dicom).scan
-        told = foretell(more, more)
-    notes = (*sampled.scan.notes, *_dicom_result_notes(sampled.source))
-    return describe_grid(sampled.geometry) | {"notes": notes} | told
+        told = foretell(more, more, slices)
+    notes = (*sampled.scan.notes, *told.warnings, *_dicom_result_notes(sampled.source))
+    return describe_grid(sampled.geometry) | {"notes": notes} | told.fields
 
 
 def _dicom_result_notes(series: DicomSeries) -> tuple[str, ...]:

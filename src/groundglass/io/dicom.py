@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,34 +17,25 @@ from pydicom.dataelem import RawDataElement
 from groundglass.errors import FormatError
 from groundglass.io.dicom_acquisitions import choose_acquisition, find_acquisitions, list_acquisitions
 from groundglass.io.dicom_choice import choose_series, describe_choice, is_accepted, naming_the_choice
-from groundglass.io.dicom_grid import SAME_POSITION_MM, SliceStack, count_places, grid_geometry, sort_slices
+from groundglass.io.dicom_grid import SAME_POSITION_MM, SliceStack, grid_geometry, sort_slices
 from groundglass.io.dicom_header import (
     DICOM_ERRORS,
     ByteOpener,
     DicomSlice,
-    has_decimal_comma,
     items,
     number_value,
-    number_values,
     silence_pydicom,
     text_value,
-    transfer_syntax,
 )
+from groundglass.io.dicom_notes import header_notes, repeat_notes, series_notes
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.dicom_order import lacks_positions, place_by_number
 from groundglass.io.dicom_parts import check_parts, instances_of, join_headers, notes_on_missing_frames
-from groundglass.io.dicom_pixels import LOSSY, check_transfer_syntaxes, decode_slices
+from groundglass.io.dicom_pixels import check_transfer_syntaxes, decode_slices
 from groundglass.io.dicom_series import ImageSeries, SeriesListing, find_series
 from groundglass.io.limits import check_voxel_count, native_values, shown
-from groundglass.io.other_files import list_losses
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.scan import DicomSeries, Scan
-
-_NUMBERS = ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept")
-_FUNCTIONAL_GROUPS = (
-    *("PlanePositionSequence", "PlaneOrientationSequence"),
-    *("PixelMeasuresSequence", "PixelValueTransformationSequence"),
-)
 
 
 def read_dicom(path: Path, options: DicomOptions, openers: Sequence[ByteOpener] = ()) -> Scan:
@@ -75,10 +65,10 @@ def read_dicom(path: Path, options: DicomOptions, openers: Sequence[ByteOpener] 
             with _naming_acquisitions(stack.slices):
                 slices, values = _decode_without_repeats(name, stack, size)
         notes = (
-            *_series_notes(listing, series, options),
+            *series_notes(listing, series, options),
             *stack.notes,
-            *_repeat_notes(stack, slices),
-            *_header_notes(series),
+            *repeat_notes(len(stack.slices) - len(slices)),
+            *header_notes(series),
         )
         _drop_damaged_attributes([instance.header for instance in instances_of(slices)])
         source = replace(_source_series(name, slices), name=series.name(options.with_identity))
@@ -113,29 +103,27 @@ def sample_series(listing: SeriesListing, series: ImageSeries, count: int, optio
     name, size = "the series", series.slices[0].size
     with naming_the_choice(listing, series, options):
         stack = _prepare(name, series, options)
-        total = len(stack.slices)
+        repeated = set(stack.repeated)
+        kept = [one for i, one in enumerate(stack.slices) if i not in repeated]
+        total = len(kept)
         check_voxel_count(name, (total, *size))
         geometry = grid_geometry(name, (total, *size), stack.affine_lps)
         with _naming_acquisitions(stack.slices):
-            _decode_without_repeats(name, replace(stack, slices=_first_repeated(stack.slices)), size)
+            for i in stack.repeated[:1]:  # that the others are repeated too is assumed
+                _decode_without_repeats(name, replace(stack, slices=stack.slices[i - 1 : i + 1]), size)
         chosen = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
-        values = np.stack([hu for _, hu in decode_slices(name, [stack.slices[i] for i in chosen], size)])
+        values = np.stack([hu for _, hu in decode_slices(name, [kept[i] for i in chosen], size)])
         sparse_lps = stack.affine_lps.copy()
         sparse_lps[:, 0] *= max(1, total - 1) / max(1, len(chosen) - 1)
-    notes = (*_series_notes(listing, series, options), *stack.notes, *_header_notes(series))
+    notes = (
+        *series_notes(listing, series, options),
+        *stack.notes,
+        *repeat_notes(len(stack.repeated)),
+        *header_notes(series),
+    )
     choice = describe_choice(listing, series, options)
     scan = Scan(values, Geometry(values.shape, sparse_lps), notes=notes, choice=choice)
-    return SampledSeries(scan, geometry, _source_series(name, _without_same_instances(stack.slices)))
-
-
-def _without_same_instances(slices: Sequence[DicomSlice]) -> list[DicomSlice]:
-    """Leave out slices of an instance whose copy lies at the same place; `read_dicom` does so by the pixels too."""
-    kept: list[DicomSlice] = []
-    for dicom_slice in slices:
-        uids = {text_value(one.header, "SOPInstanceUID") for one in (dicom_slice, *kept[-1:])}
-        if not kept or len(uids) > 1 or count_places((kept[-1], dicom_slice)) != 1:
-            kept.append(dicom_slice)
-    return kept
+    return SampledSeries(scan, geometry, _source_series(name, kept))
 
 
 @contextmanager
@@ -202,14 +190,6 @@ def _with_the_others_rescale(name: str, slices: Sequence[DicomSlice]) -> tuple[S
     slope, intercept = stated.pop()
     note = f"{unstated} of {len(slices)} images state no full rescale to HU: that of the others is taken"
     return [replace(s, slope=slope, intercept=intercept) for s in slices], [note]
-
-
-def _first_repeated(slices: Sequence[DicomSlice]) -> tuple[DicomSlice, ...]:
-    """Return the first two sorted slices that lie at one place; the first slice alone if there are none."""
-    for pair in itertools.pairwise(slices):
-        if count_places(pair) == 1:
-            return pair
-    return (slices[0],)
 
 
 def _check_is_ct(name: str, series: ImageSeries, options: DicomOptions) -> None:
@@ -293,73 +273,3 @@ def _drop_positions(series: DicomSeries) -> None:
             for keyword in ("ImagePositionPatient", "PlanePositionSequence"):
                 if keyword in data:
                     delattr(data, keyword)
-
-
-def _series_notes(listing: SeriesListing, series: ImageSeries, options: DicomOptions) -> list[str]:
-    notes = []
-    choice = describe_choice(listing, series, options) if options.series is None else None
-    notes += [choice] if choice else []
-    if len(series.uids) > 1:
-        pieces = f"{len(series.uids)} series" + (" of one slice each" if len(series.uids) == len(series.slices) else "")
-        notes.append(f"{pieces} were joined to one, since study, place and kind of their images fit together")
-    left_out = [f"{n} {reason}{'s' if n > 1 else ''}" for reason, n in series.left_out.items()]
-    losses = list_losses(listing.others)
-    left_out += [losses] if losses else []
-    if left_out:
-        notes.append(f"left out: {', '.join(left_out)}")
-    if series.kind.doubt and not series.rejection_reason:
-        notes.append(f"its description names {series.kind.doubt}: it is read as plain CT, as its other attributes say")
-    if series.modality != "CT":
-        notes.append(f"the modality is {series.modality or 'not stated'}, read as CT on request")
-    elif not text_value(series.header, "Modality"):
-        notes.append("no modality is stated: CT is assumed, as the class of the images says")
-    elif series.rejection_reason:
-        notes.append(f"the series is {series.rejection_reason} by its header, read as CT on request")
-    if not series.is_axial:
-        notes.append("the slices are not axial: they are turned, and look coarser")
-    return notes
-
-
-def _repeat_notes(stack: SliceStack, slices: Sequence[DicomSlice]) -> list[str]:
-    repeated = len(stack.slices) - len(slices)
-    return [f"{repeated} image{'s' if repeated > 1 else ''} of the same place and pixels left out"] if repeated else []
-
-
-def _header_notes(series: ImageSeries) -> list[str]:
-    notes = []
-    headers = [dicom_slice.header for dicom_slice in series.slices]
-    notes += _rescale_notes(series.slices)
-    unoriented = sum(
-        s.frame is None and number_values(s.header, "ImageOrientationPatient", 6) is None for s in series.slices
-    )
-    if 0 < unoriented < len(series.slices):
-        notes.append(f"{unoriented} of {len(series.slices)} images state no orientation: that of the others is taken")
-    if any(has_decimal_comma(data, keyword) for data in _data_with_numbers(series.header) for keyword in _NUMBERS):
-        notes.append("numbers in the header have decimal commas, expected points: they are read as meant")
-    if text_value(series.header, "PhotometricInterpretation") == "MONOCHROME1":
-        notes.append("the images are meant to be shown inverted (MONOCHROME1): HU are taken as they are stored")
-    if text_value(series.header, "BurnedInAnnotation") == "YES":
-        notes.append("text is burned into the images: it may be marked, and may name the patient")
-    is_lossy = any(transfer_syntax(header) in LOSSY for header in headers)
-    if is_lossy or text_value(series.header, "LossyImageCompression") == "01":
-        notes.append("the images were compressed with loss: fine texture is gone")
-    return notes
-
-
-def _data_with_numbers(header: Dataset) -> Iterator[Dataset]:
-    """Yield a header, and of a multi-frame one the functional groups that hold numbers of its first frame."""
-    yield header
-    shared = items(header, "SharedFunctionalGroupsSequence")
-    for groups in (*shared, *items(header, "PerFrameFunctionalGroupsSequence")[:1]):
-        for keyword in _FUNCTIONAL_GROUPS:
-            yield from items(groups, keyword)
-
-
-def _rescale_notes(slices: Sequence[DicomSlice]) -> list[str]:
-    if any(dicom_slice.states_rescale for dicom_slice in slices):  # the others take theirs
-        return []
-    if all(dicom_slice.slope == 1 and dicom_slice.intercept == 0 for dicom_slice in slices):
-        return ["no rescale to HU is stated: the values are taken as they are stored"]
-    return [
-        f"{len(slices)} of {len(slices)} images state no full rescale to HU: a slope of 1 or an offset of 0 is assumed"
-    ]

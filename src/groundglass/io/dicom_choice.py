@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from groundglass.errors import FormatError
+from groundglass.io.dicom_directory import note_on_absent
 from groundglass.io.dicom_join import is_alike
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.dicom_series import ImageSeries, SeriesListing
+from groundglass.io.other_files import list_losses
 
 _FEWEST_PIECES = 3  # images with a series each: from here on they are taken for a scan in pieces
 
@@ -52,12 +54,15 @@ def describe_choice(listing: SeriesListing, series: ImageSeries, options: DicomO
 
 @contextmanager
 def naming_the_choice(listing: SeriesListing, series: ImageSeries, options: DicomOptions) -> Iterator[None]:
-    """Add to a refusal which series was chosen and which others are there."""
+    """Add to a refusal what may be lost of the series, which one was chosen and which others are there."""
     try:
         yield
     except FormatError as error:
-        choice = describe_choice(listing, series, options)
-        raise (FormatError(f"{error}; {choice}") if choice else error) from None
+        losses = list_losses(listing.others)
+        added = [f"left out: {losses}"] if losses else []
+        added += note_on_absent(listing.absent, series.uids)
+        added += filter(None, [describe_choice(listing, series, options)])
+        raise (FormatError("; ".join([str(error), *added])) if added else error) from None
 
 
 def is_accepted(series: ImageSeries, options: DicomOptions) -> bool:

@@ -36,11 +36,13 @@ class SliceStack:
         slices: The slices; repeated ones lie side by side.
         affine_lps: (4, 4) matrix of the grid, from (z, y, x) to (L, P, S) mm.
         notes: Sentences for the user.
+        repeated: Indices of the slices that lie at the place of the one before.
     """
 
     slices: tuple[DicomSlice, ...]
     affine_lps: NDArray[np.float64]
     notes: tuple[str, ...]
+    repeated: tuple[int, ...] = ()
 
 
 def sort_slices(name: str, slices: Sequence[DicomSlice]) -> SliceStack:
@@ -70,7 +72,7 @@ def sort_slices(name: str, slices: Sequence[DicomSlice]) -> SliceStack:
     distinct = positions[is_new]
     in_order = tuple(slices[i] for i in order)
     if len(distinct) == 1:
-        return SliceStack(in_order, _single_slice(name, first).affine_lps, ())
+        return SliceStack(in_order, _single_slice(name, first).affine_lps, (), tuple(range(1, len(slices))))
     step = (distinct[-1] - distinct[0]) / (len(distinct) - 1)
     notes = (
         *spacing_notes,
@@ -78,7 +80,8 @@ def sort_slices(name: str, slices: Sequence[DicomSlice]) -> SliceStack:
         *_spacing_notes(name, distinct @ normal),
         *_tilt_notes(name, distinct, step, normal),
     )
-    return SliceStack(in_order, _affine_lps(distinct[0], step, directions, first), notes)
+    repeated = tuple(np.flatnonzero(~is_new).tolist())
+    return SliceStack(in_order, _affine_lps(distinct[0], step, directions, first), notes, repeated)
 
 
 def check_positions(name: str, slices: Sequence[DicomSlice]) -> None:

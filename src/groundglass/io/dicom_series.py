@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +19,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from groundglass.io.decoding import start_decoder
+from groundglass.io.dicom_directory import count_absent, images_listed, is_directory
 from groundglass.io.dicom_files import file_opener, files_below, read_header, starts_with
 from groundglass.io.dicom_grid import count_places, distance_between, is_same_orientation
 from groundglass.io.dicom_header import (
@@ -38,7 +39,8 @@ from groundglass.io.other_files import (
     DAMAGED_FILE,
     NO_IMAGE,
     OTHER_FILE,
-    ZIP_LINK,
+    OTHER_ORIENTATION,
+    OTHER_SIZE,
     NoDicomError,
     count_named_alike,
     counted,
@@ -164,10 +166,12 @@ class SeriesListing:
     Attributes:
         series: The image series, those of higher rank first.
         others: {kind: number} of other files.
+        absent: {SeriesInstanceUID: number of its images that a DICOMDIR lists and that are not there}.
     """
 
     series: tuple[ImageSeries, ...]
     others: dict[str, int]
+    absent: dict[str, int] = field(default_factory=dict)
 
 
 @contextmanager
@@ -191,13 +195,12 @@ def find_series(path: Path, openers: Sequence[ByteOpener] = ()) -> Iterator[Seri
         yield _list_series(path, [file_opener(file) for file in files], others, [file.name for file in files])
     elif starts_with(path, b"PK"):
         with open_zip(path) as archive:
-            links = {ZIP_LINK: archive.links} if archive.links else {}
             try:
                 names = [PurePosixPath(member.name).name for member in archive.members]
-                listing = _list_series(path, [member.open for member in archive.members], links, names)
+                listing = _list_series(path, [member.open for member in archive.members], archive.others, names)
             except NoDicomError as error:
                 advice = advice_on_archive(shown(path), [member.name for member in archive.members])
-                raise NoDicomError(advice or str(error)) from None
+                raise NoDicomError(advice or str(error), error.others) from None
             yield listing
     else:
         yield _list_series(path, [file_opener(path)], {})
@@ -210,6 +213,7 @@ def _list_series(
     images: set[int] = set()
     strangers: set[int] = set()
     slices_by_uid: dict[str, list[DicomSlice]] = {}
+    listed: dict[str, set[str]] = {}
     is_only_file = len(openers) == 1 and not path.is_dir()
     for number, opener in enumerate(openers):
         instance = read_header(path, opener, is_only_file)
@@ -217,6 +221,11 @@ def _list_series(
             others[instance] = others.get(instance, 0) + 1
             if instance == OTHER_FILE:
                 strangers.add(number)
+            continue
+        if is_directory(instance.header):
+            others["DICOMDIR"] = others.get("DICOMDIR", 0) + 1
+            for uid, instances in images_listed(instance.header).items():
+                listed.setdefault(uid, set()).update(instances)
             continue
         start_decoder(transfer_syntax(instance.header))
         uid = text_value(instance.header, "SeriesInstanceUID") or f"{_NO_UID}{number}"
@@ -239,9 +248,14 @@ def _list_series(
     ]
     if not pieces:
         contents = ", ".join(counted(n, kind) for kind, n in others.items()) or "nothing"
-        raise NoDicomError(f"{shown(path)} holds no DICOM image but {contents}: give the folder of the CT series")
+        if total := sum(map(len, listed.values())):
+            contents += f" that lists {counted(total, 'image')}"
+        advice = "give the folder of the CT series"
+        raise NoDicomError(f"{shown(path)} holds no DICOM image but {contents}: {advice}", others)
     series = sorted(map(_largest_group, join_pieces(pieces)), key=lambda found: found.rank, reverse=True)
-    return SeriesListing(_labelled(series), others)
+    found = {uid: {text_value(one.header, "SOPInstanceUID") for one in slices_by_uid.get(uid, ())} for uid in listed}
+    absent = {uid: count_absent(instances, found[uid]) for uid, instances in listed.items() if found[uid]}
+    return SeriesListing(_labelled(series), others, absent)
 
 
 def _should_be_image(header: Dataset) -> bool:
@@ -289,7 +303,7 @@ def _largest_group(piece: SeriesPiece) -> ImageSeries:
     for group in groups:
         if group is not largest:
             has_same_axes = is_same_orientation(group[0].directions, largest[0].directions)
-            reason = f"image of another {'size' if has_same_axes else 'orientation'}"
+            reason = OTHER_SIZE if has_same_axes else OTHER_ORIENTATION
             reason = "localizer" if is_localizer(group[0].header) else reason
             left_out[reason] = left_out.get(reason, 0) + len(group)
     return ImageSeries(piece.uids, tuple(largest), left_out)

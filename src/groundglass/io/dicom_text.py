@@ -47,12 +47,12 @@ def decode_header(header: Dataset) -> None:
     Use it inside `silence_pydicom`, before the header's text is used.
     """
     stated = [_codec(term) for term in _terms(header)]
-    for tag in list(header.keys()):
-        element = header.get_item(tag)
+    for element in list(header.values()):  # as they were read: pydicom converts them when they are asked for by tag
         if isinstance(element, RawDataElement) and _is_beyond_ascii(element):
-            text = decode_bytes(element.value, _encodings(stated, element.value), _DELIMITERS)
+            stored = element.value or b""
+            text = decode_bytes(stored, _encodings(stated, stored), _DELIMITERS)
             text = _ESCAPE_SEQUENCE.sub("", text).rstrip("\0 ")
-            header[tag] = DataElement(tag, _representation(element), text)
+            header[element.tag] = DataElement(element.tag, _representation(element), text)
     is_implicit, is_little_endian = header.original_encoding
     header.set_original_encoding(is_implicit, is_little_endian, _encodings(stated, b""))  # for what is decoded later
 

@@ -38,6 +38,10 @@ _FLIPS = {
 _GREY_MODES = {"1": "L", "L": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I"}
 
 
+class ColouredPictureError(FormatError):
+    """A picture is coloured."""
+
+
 def natural_order(path: Path) -> tuple[list[str | int], str]:
     """Return a sort key that puts slice2 before slice10."""
     parts = re.split(r"(\d+)", path.name.casefold())
@@ -209,7 +213,7 @@ def _read_picture(path: Path) -> _Picture:
         raise FormatError(f"{shown(path)} is transparent everywhere, expected a CT slice: save it without alpha")
     spread = (colours.max(axis=-1) - colours.min(axis=-1))[alpha > 0].max()
     if spread > LARGEST_TINT:
-        raise FormatError(
+        raise ColouredPictureError(
             f"{shown(path)} is coloured (red, green and blue differ by up to {spread} levels), expected a grey CT "
             "slice: give it without overlays, as grey"
         )

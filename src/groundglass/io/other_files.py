@@ -10,28 +10,40 @@ from pathlib import Path
 
 from groundglass.errors import FormatError
 
+HEAD_BYTES = 1024  # that tell what a file is
 DAMAGED_FILE = "damaged DICOM file"
 DEAD_LINK, FOLDER_LINK = "link that leads nowhere", "link to a folder"
 POINTER_FILE, EMPTY_FILE = "pointer to a file that is not here", "empty file"
 ZIP_LINK = "symbolic link"  # in an archive
+HIDDEN_IMAGE = "hidden DICOM file"
+UNREADABLE_FILE, UNREADABLE_FOLDER = "file that cannot be read", "folder that cannot be read"
 ARCHIVE = "packed archive"  # beside images
 PIPE = "pipe, socket or device"
 OTHER_FILE = "other file"  # of no interest
+OTHER_SIZE, OTHER_ORIENTATION = "image of another size", "image of another orientation"  # in one series
 NO_IMAGE = "file named like the images that holds none"
 _PLURALS = {
     DEAD_LINK: "links that lead nowhere",
     FOLDER_LINK: "links to folders",
     POINTER_FILE: "pointers to files that are not here",
     PIPE: "pipes, sockets or devices",
+    UNREADABLE_FILE: "files that cannot be read",
+    UNREADABLE_FOLDER: "folders that cannot be read",
     NO_IMAGE: "files named like the images that hold none",
+    OTHER_SIZE: "images of another size",
+    OTHER_ORIENTATION: "images of another orientation",
 }
-_LOST_AS_CALLED = (DEAD_LINK, FOLDER_LINK, POINTER_FILE, EMPTY_FILE, ZIP_LINK, ARCHIVE, PIPE, NO_IMAGE)
+_LOST_AS_CALLED = (
+    *(DEAD_LINK, FOLDER_LINK, POINTER_FILE, EMPTY_FILE, ZIP_LINK, ARCHIVE, PIPE, NO_IMAGE),
+    *(HIDDEN_IMAGE, UNREADABLE_FILE, UNREADABLE_FOLDER),
+)
 LOSSES = {DAMAGED_FILE: "damaged file"} | {kind: kind for kind in _LOST_AS_CALLED}
 _NUMBER = re.compile(r"\d+")
 _LAST_GROUP = 0x28  # that may follow the first element of a file without a preamble
 _VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UC UI UL UN UR US UT".split())
 SEVEN_ZIP, RAR = b"7z\xbc\xaf\x27\x1c", b"Rar!"  # first bytes
-_ARCHIVES = (b"PK\x03\x04", SEVEN_ZIP, RAR)
+_ARCHIVES = (b"PK\x03\x04", SEVEN_ZIP, RAR, b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x1f\x9d")
+_TAR = 257, b"ustar"  # place and bytes of its signature
 # What stands for a file that is elsewhere, by its first bytes: of Git LFS, of git-annex (on Windows too), of DVC, and a
 # shortcut of Windows.
 _POINTERS = (b"version https://git-lfs.github.com/", b"/annex/objects/", b"\\annex\\objects\\", b"outs:\n- md5:")
@@ -42,7 +54,15 @@ _UNFINISHED = (".part", ".crdownload", ".download", ".partial", ".tmp")  # end t
 
 
 class NoDicomError(FormatError):
-    """There is no DICOM image in the input."""
+    """There is no DICOM image in the input.
+
+    Attributes:
+        others: {kind: number} of the files that were found.
+    """
+
+    def __init__(self, message: str, others: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.others = dict(others or {})
 
 
 def is_dead_link(path: Path) -> bool:
@@ -53,6 +73,11 @@ def is_dead_link(path: Path) -> bool:
 def list_losses(others: Mapping[str, int]) -> str:
     """Name the files that may have been images: `2 damaged files, 1 link that leads nowhere`; empty without any."""
     return ", ".join(counted(others[kind], text) for kind, text in LOSSES.items() if others.get(kind))
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Return whether a file is DICOM, with a preamble or without one, by its first bytes."""
+    return head[128:132] == b"DICM" or begins_with_elements(head)
 
 
 def begins_with_elements(head: bytes) -> bool:
@@ -84,20 +109,20 @@ def kind_of_other(head: bytes) -> str:
     """Return what a file is that is no DICOM, by its first bytes."""
     if not head:
         return EMPTY_FILE
-    if head.startswith(_ARCHIVES) or _unpacks_to_dicom(head):
+    if head.startswith(_ARCHIVES) or head.startswith(_TAR[1], _TAR[0]) or _unpacks_to_dicom(head):
         return ARCHIVE
     return POINTER_FILE if is_pointer(head) else OTHER_FILE
 
 
 def _unpacks_to_dicom(head: bytes) -> bool:
-    """Return whether a file is DICOM in gzip."""
+    """Return whether a file is DICOM, or an archive of several files, in gzip."""
     if not head.startswith(b"\x1f\x8b"):
         return False
     try:
         unpacked = zlib.decompressobj(wbits=31).decompress(head, 1024)
     except zlib.error:
         return False
-    return unpacked[128:132] == b"DICM" or begins_with_elements(unpacked)
+    return looks_like_dicom(unpacked) or unpacked.startswith(_TAR[1], _TAR[0])
 
 
 def is_pointer(head: bytes) -> bool:

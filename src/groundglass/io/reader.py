@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from groundglass.errors import FormatError
+from groundglass.files import walk
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.image_slices import natural_order, read_image_slices
 from groundglass.io.limits import read_bytes, shown
@@ -19,12 +20,15 @@ from groundglass.io.nifti import read_nifti
 from groundglass.io.nifti_header import is_nifti
 from groundglass.io.nrrd import read_nrrd
 from groundglass.io.other_files import (
+    ARCHIVE,
     DEAD_LINK,
+    HIDDEN_IMAGE,
     RAR,
     SEVEN_ZIP,
+    UNREADABLE_FILE,
+    UNREADABLE_FOLDER,
     NoDicomError,
     begins_with_elements,
-    is_dead_link,
     is_pointer,
     is_web_page,
     list_losses,
@@ -40,6 +44,7 @@ _EXPECTED = (
 _ARCHIVE = "archive (unpack it, and give what is inside)"
 _VOLUMES = {"NIfTI": read_nifti, "MHA": read_mha, "NRRD": read_nrrd}
 _PICTURES = ("PNG", "JPEG")
+_LOST_IMAGES = (DEAD_LINK, HIDDEN_IMAGE, UNREADABLE_FILE, UNREADABLE_FOLDER)
 _DICOM = ("DICOM", "ZIP")
 _KIND_BY_SUFFIX = {
     **{".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "MHA", ".nrrd": "NRRD"},
@@ -223,13 +228,17 @@ def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) ->
     pictures = [file for file, kind in kinds.items() if kind in _PICTURES or _kind_by_name(file) in _PICTURES]
     for picture in pictures:
         _check_kind(picture, kinds[picture])
-    losses = list_losses({DEAD_LINK: sum(map(is_dead_link, entries))})
+    losses = list_losses(no_dicom.others)
     others = Counter(kind for kind in kinds.values() if kind.endswith(" picture"))
-    left_out = [*([losses] if losses else []), *(f"{n} x {kind}, save it as PNG" for kind, n in sorted(others.items()))]
+    left_out = [
+        *([losses] if losses else []),
+        *(f"{n} {text}" for text, n in _pictures_elsewhere(folder).items() if n),
+        *(f"{n} x {kind}, save it as PNG" for kind, n in sorted(others.items())),
+    ]
     if pictures:
         scan = read_image_slices(sorted(pictures, key=natural_order), folder)
         return replace(scan, notes=(*scan.notes, f"left out: {', '.join(left_out)}")) if left_out else scan
-    if "DICOM" in kinds.values() or losses:
+    if "DICOM" in kinds.values() or any(kind in no_dicom.others for kind in _LOST_IMAGES):
         raise no_dicom
     what = f"{shown(folder)} holds no DICOM, PNG or JPEG slice but {_listed(entries)}"
     volumes = sorted(file.name for file, kind in kinds.items() if kind in _VOLUMES)
@@ -240,7 +249,19 @@ def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) ->
     named_dicom = {kind for file, kind in kinds.items() if file.suffix.lower() == ".dcm"}
     if len(named_dicom) == 1:
         raise FormatError(f"{what}, of which those named .dcm hold none: each is {named_dicom.pop()}; {_EXPECTED}")
+    if ARCHIVE in no_dicom.others:
+        raise FormatError(f"{what}: unpack the archive, and give what is inside")
     raise FormatError(f"{what}: {_EXPECTED}")
+
+
+def _pictures_elsewhere(folder: Path) -> dict[str, int]:
+    """Count the pictures of a folder that are not read, by what they are called."""
+    hidden = [path for path in folder.iterdir() if path.name.startswith(".") and path.is_file()]
+    below = (Path(name) for parent, _, names in walk(folder) if parent != folder for name in names)
+    return {
+        "hidden PNG or JPEG": sum(_kind(read_bytes(path, 4096)) in _PICTURES for path in hidden),
+        "PNG or JPEG in folders below": sum(_kind_by_name(path) in _PICTURES for path in below),
+    }
 
 
 def _listed(entries: list[Path]) -> str:

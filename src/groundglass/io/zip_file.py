@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from groundglass.errors import FormatError
 from groundglass.io.limits import shown
+from groundglass.io.other_files import HEAD_BYTES, HIDDEN_IMAGE, ZIP_LINK, looks_like_dicom
 
 MAX_MEMBERS = 20_000
 MAX_MEMBER = 1 << 30  # bytes unpacked
@@ -58,11 +59,12 @@ class ZipListing:
 
     Attributes:
         members: Its regular files.
-        links: Number of its symbolic links, which are not followed: what they lead to may lie outside of it.
+        others: {kind: number} of what may stand for images and is left out: symbolic links, since what they lead to may
+            lie outside of it, and hidden DICOM files.
     """
 
     members: list[ZipMember]
-    links: int
+    others: dict[str, int]
 
 
 @contextmanager
@@ -81,8 +83,8 @@ def open_zip(path: Path) -> Iterator[ZipListing]:
     except _DAMAGE:
         raise FormatError(f"{name} is a damaged ZIP archive: copy or download it again") from None
     with archive:
-        entries = [info for info in archive.infolist() if not _is_hidden(info)]
-        files = [info for info in entries if _is_regular(info)]
+        entries = archive.infolist()
+        files = [info for info in entries if _is_regular(info) and not _is_hidden(info)]
         if len(files) > MAX_MEMBERS:
             raise FormatError(
                 f"{name} holds {len(files):,} files, expected at most {MAX_MEMBERS:,}: pack one scan alone"
@@ -100,7 +102,22 @@ def open_zip(path: Path) -> Iterator[ZipListing]:
                 "pack one scan alone"
             )
         members = [ZipMember(archive, info, name) for info in sorted(files, key=lambda info: info.filename)]
-        yield ZipListing(members, links=sum(stat.S_ISLNK(info.external_attr >> 16) for info in entries))
+        hidden = [info for info in entries if _is_regular(info) and _is_hidden(info)]
+        others = {
+            ZIP_LINK: sum(stat.S_ISLNK(info.external_attr >> 16) for info in entries if not _is_hidden(info)),
+            HIDDEN_IMAGE: sum(_holds_dicom(archive, info) for info in hidden[:MAX_MEMBERS]),
+        }
+        yield ZipListing(members, {kind: number for kind, number in others.items() if number})
+
+
+def _holds_dicom(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    if info.flag_bits & 1 or info.compress_type not in _METHODS:
+        return False
+    try:
+        with archive.open(info) as stream:
+            return looks_like_dicom(stream.read(HEAD_BYTES))
+    except (*_DAMAGE, RuntimeError):
+        return False
 
 
 def _is_hidden(info: zipfile.ZipInfo) -> bool:

@@ -35,15 +35,19 @@ BODY_HU = -300.0
 SAMPLED_SLICES, STEP = 40, 4  # slices and pixels from which the size of the body is estimated
 
 
-def check_plausibility(segmented: ScanWithLungs) -> tuple[str, ...]:
+def check_plausibility(segmented: ScanWithLungs, step: float = 1) -> tuple[str, ...]:
     """Return a warning for each property of the lungs that real lungs do not have; pictures are not judged.
+
+    Args:
+        segmented: The scan, or evenly distributed slices of it on a grid of their own.
+        step: Slices of the scan from one of these to the next.
 
     Raises:
         LungError: What was found is far too small for lungs, so that no volume or share of it can be right.
     """
     if isinstance(segmented.scan, ImageStack):
         return ()
-    lungs = _measure(segmented)
+    lungs = _measure(segmented, step)
     if lungs is None:
         return ()
     if lungs.is_whole and lungs.body_percent < NO_LUNG_PERCENT:
@@ -81,7 +85,7 @@ class _Lungs:
     right_percent: float | None
 
 
-def _measure(segmented: ScanWithLungs) -> _Lungs | None:
+def _measure(segmented: ScanWithLungs, step: float) -> _Lungs | None:
     """Measure the lungs; None if there are none."""
     field, geometry = segmented.lung_field, segmented.view.geometry
     areas = voxels_per_slice(field.mask)
@@ -95,11 +99,11 @@ def _measure(segmented: ScanWithLungs) -> _Lungs | None:
     reaches_side = bool(_rim(outline).any())
     return _Lungs(
         volume_ml=None if geometry.voxel_ml is None else total * geometry.voxel_ml,
-        spacing_mm=geometry.spacing,
+        spacing_mm=(geometry.spacing[0] / step, *geometry.spacing[1:]),
         width_mm=float(np.ptp(columns) + 1) * geometry.spacing[2],
         height_mm=span * geometry.spacing[0],
-        slices=len(shown),
-        span=span,
+        slices=round(len(shown) * step),
+        span=round(span * step),
         is_whole=len(areas) > 1 and max(areas[0], areas[-1]) <= CUT * areas.max() and not reaches_side,
         body_percent=_body_percent(segmented, shown[:: max(1, len(shown) // SAMPLED_SLICES)]),
         right_percent=100 * int(voxels_per_slice(field.right).sum()) / total if sides_known else None,
