@@ -181,6 +181,7 @@ def test_of_each_part_of_the_height_the_level_with_most_lesion_in_any_scan_is_sh
         return [LevelImage(5 * level + 2.5, "", "", shares.get(level, 0.0)) for level in range(LEVELS)]
 
     assert choose_levels([scan(_3=5.0, _9=1.0), scan(_0=4.0, _10=2.0)]) == [17, 13, 10, 5, 3]
+    assert choose_levels([scan(_7=9.0, _8=8.0, _10=1.0)])[2:4] == [10, 7]  # not both of a pair of neighbours
 
 
 def test_the_volumes_of_classes_and_intervals_by_calibration_are_shown_where_they_are_known() -> None:
@@ -190,6 +191,7 @@ def test_the_volumes_of_classes_and_intervals_by_calibration_are_shown_where_the
     assert '<th scope="col">consolidation, % of lung</th>' in page
     assert '<th scope="col">80 % by calibration</th>' in page
     assert "<td>1.5 to 3.5</td>" in page
+    assert "By calibration: what a reader would measure in 80 % of scans." in page
     plain = render_follow_up(compare_visits([make_plain_visit(100.0)] * 2, None, MODEL))
     assert "calibration" not in plain
 
@@ -263,6 +265,16 @@ def test_what_is_no_earlier_follow_up_is_not_waited_for_and_not_removed(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "command"), [("findings.json", "segment"), ("overview.html", "batch")])
+def test_a_follow_up_is_not_written_beside_results_of_another_command(
+    scans: list[Path], segmenter_with_repeatability: Segmenter, tmp_path: Path, name: str, command: str
+) -> None:
+    (tmp_path / name).write_text("of another patient")
+    with pytest.raises(OutputError, match=f"holds results of groundglass {command}: name another folder"):
+        follow(scans, tmp_path, segmenter_with_repeatability, DAYS)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_follow_up_replaces_an_earlier_one_as_a_whole_or_not_at_all(
     scans: list[Path], grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,16 @@ def test_masks_and_dicom_of_which_no_findings_are_there_are_not_left_beside_anot
     assert content(tmp_path) == before
 
 
+@pytest.mark.parametrize(("name", "command"), [("follow.json", "follow"), ("overview.html", "batch")])
+def test_a_result_is_not_written_beside_those_of_another_command(
+    analyses: Analyses, tmp_path: Path, name: str, command: str
+) -> None:
+    (tmp_path / name).write_text("of another patient")
+    with pytest.raises(OutputError, match=f"holds results of groundglass {command}: name another folder"):
+        analyses.volume.save(tmp_path)
+    assert content(tmp_path) == {name: b"of another patient"}
+
+
 @pytest.mark.parametrize("failing", [1, 4, 7, 10], ids=["first file out", "fourth file out", "first in", "last in"])
 def test_an_error_while_files_are_exchanged_keeps_the_earlier_result(
     failing: int, analyses: Analyses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

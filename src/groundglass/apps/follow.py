@@ -19,7 +19,7 @@ from groundglass.report.analysis import segment
 from groundglass.report.follow_up import FollowUp, Visit, compare_visits, make_visit
 from groundglass.report.follow_up_page import render_follow_up
 from groundglass.report.level_images import LevelImage, draw_levels
-from groundglass.report.results_folder import RESULT_NAMES
+from groundglass.report.results_folder import RESULT_NAMES, refuse_other_results
 from groundglass.scan.kinds import IntensityKind
 from groundglass.tables import csv_text
 
@@ -55,7 +55,7 @@ def follow(
         ConfigError: There are fewer than two scans, the number of dates differs, one is no date, or only some scans
             have a date.
         InputError: A scan is refused; the message states which. The folder is as it was before.
-        OutputError: The folder cannot be written; it is as it was before.
+        OutputError: The folder cannot be written, or holds results of another command; it is as it was before.
     """
     if isinstance(sources, str | os.PathLike):
         raise ConfigError("a follow-up needs two or more scans, found one path: give a list of paths")
@@ -65,6 +65,7 @@ def follow(
     if dates and len(dates) != len(sources):
         raise ConfigError(f"{len(dates)} dates were given for {len(sources)} scans: give one for each, in their order")
     taken, folder = [_as_datetime(each) for each in dates], Path(folder)
+    refuse_other_results(folder, "follow")
     segmenter = model if isinstance(model, Segmenter) else open_model(model)
     earlier = _earlier_folders(folder)
     with staged_folder(folder, replaces=(*_FILES, *earlier)) as staging:

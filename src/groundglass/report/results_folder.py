@@ -29,6 +29,19 @@ RESULT_NAMES = (
     *(f"{name}{suffix}" for name in (LUNGS, PROBABILITY) for suffix in (".nii.gz", ".png")),
     *("findings.json", "preview.png", "report.html"),
 )
+_KNOWN_BY = {"segment": "findings.json", "follow": "follow.json", "batch": "overview.html"}  # {command: a file of it}
+
+
+def refuse_other_results(folder: Path, command: str) -> None:
+    """Refuse a folder that holds results of another command: they may be another patient's.
+
+    Raises:
+        OutputError: It does, or cannot be looked at.
+    """
+    with output_errors(folder):
+        found = [other for other, name in _KNOWN_BY.items() if other != command and (folder / name).is_file()]
+    if found:
+        raise OutputError(f"{folder} holds results of groundglass {found[0]}: name another folder, or remove them")
 
 
 def write_results(
@@ -55,10 +68,11 @@ def write_results(
         The files: masks, findings, preview, report.
 
     Raises:
-        OutputError: The folder cannot be written, or holds masks or DICOM that may be another patient's, without the
-            findings of an earlier result; it is as it was before.
+        OutputError: The folder cannot be written, holds results of another command, or masks or DICOM that may be
+            another patient's, without the findings of an earlier result; it is as it was before.
     """
     scan = segmented.scan
+    refuse_other_results(folder, "segment")
     with output_errors(folder):  # a name that is too long, or a folder that may not be read
         has_earlier_result = (folder / "findings.json").is_file()
     with staged_folder(folder, RESULT_NAMES if has_earlier_result else ()) as staging:

@@ -234,6 +234,14 @@ def test_results_that_cannot_be_written_end_the_batch(tmp_path: Path) -> None:
         run_scripts(source, tmp_path / "out")
 
 
+def test_a_batch_is_not_begun_beside_results_of_another_command(tmp_path: Path) -> None:
+    source = write_scripts(tmp_path / "in", a="fine")
+    (tmp_path / "findings.json").write_text("of another patient")
+    with pytest.raises(OutputError, match="holds results of groundglass segment: name another folder"):
+        plan_batch(str(source), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "findings.json"}
+
+
 # Interrupted and resumed
 
 

@@ -26,6 +26,7 @@ from groundglass.apps.batch.summary import Summary, write_key
 from groundglass.inference.open_model import resolve_model
 from groundglass.plain_text import printable
 from groundglass.report.findings import ModelRef
+from groundglass.report.results_folder import refuse_other_results
 from groundglass.workers import Worker, available_cores
 
 TIME_LIMIT_S = 600.0
@@ -103,8 +104,9 @@ def plan_batch(
         InputError: No scan is found, or the CSV is malformed.
         ModelError: The model is missing or damaged.
         ConfigError: The folder was begun with pseudonyms and these options are without, or the other way round.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or holds results of another command.
     """
+    refuse_other_results(folder, "batch")
     _, card, _ = resolve_model(options.model, options.engine)
     options = replace(options, model=options.model.absolute() if options.model else None)
     notes: list[str] = []
