@@ -132,6 +132,7 @@ export interface Change {
   volume_ml: number | null;
   volume_interval_ml: [number, number] | null;
   volume_percent: number | null;
+  volume_percent_interval: [number, number] | null;
   share_points: number | null;
   share_interval_points: [number, number] | null;
   in_words: string;

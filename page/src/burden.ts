@@ -23,44 +23,24 @@ export function burdenPanel(findings: Findings, uncertainty: string): HTMLElemen
     extent(findings),
     uncertainty ? h("p", { class: "note" }, uncertainty) : null,
     lungTable(findings),
-    classTable(findings),
     ...unknownBurden(findings).map((reason) => h("p", { class: "note" }, sentence(reason))),
     zoneMap(findings),
   );
 }
 
 function range(interval: [number, number] | null, unit: string): HTMLElement | null {
-  return interval && h("small", {}, `${interval[0].toFixed(1)} to ${interval[1].toFixed(1)} ${unit}`);
+  return interval && h("small", {}, "80 % interval", h("br", {}), `${interval[0].toFixed(1)} to ${interval[1].toFixed(1)} ${unit}`);
 }
 
 function extent({ extent: found }: Findings): HTMLElement | null {
   return found && h("p", {}, "Extent: ", h("strong", {}, found.name), h("span", { class: "detail" }, ` (${found.range} of the lung)`));
 }
 
-/** The lesions by class, for a model that has classes. */
-function classTable({ classes }: Findings): HTMLElement | null {
-  if (classes.length === 0) return null;
-  const colours = classColours(classes.map((each) => each.name));
-  return h(
-    "table",
-    { class: "class-table" },
-    h("caption", { class: "visually-hidden" }, "Lesions by class"),
-    h("thead", {}, row("th", ["", "lesion, %", "lesion, ml"])),
-    h("tbody", {}, ...classes.map((each, i) => {
-      const cells = row("td", [each.name, rounded(each.lesion_share_of_lung_percent), rounded(each.volume_ml)]);
-      const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
-      swatch.style.background = css(colours[i]!);
-      cells.firstElementChild!.prepend(swatch);
-      return cells;
-    })),
-  );
-}
-
 function lungTable(findings: Findings): HTMLElement {
   const rows = [
+    ["both lungs", findings],
     ["right lung", findings.right_lung],
     ["left lung", findings.left_lung],
-    ["both lungs", findings],
   ] as const;
   return h(
     "table",
@@ -78,8 +58,21 @@ function lungTable(findings: Findings): HTMLElement {
           rounded(burden.lung_volume_ml, 0),
         ]),
       ),
+      ...classRows(findings),
     ),
   );
+}
+
+/** The lesions by class, for a model that has classes. */
+function classRows({ classes }: Findings): HTMLElement[] {
+  const colours = classColours(classes.map((each) => each.name));
+  return classes.map((each, i) => {
+    const cells = row("td", [each.name, rounded(each.lesion_share_of_lung_percent), rounded(each.volume_ml), ""]);
+    const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
+    swatch.style.background = css(colours[i]!);
+    cells.firstElementChild!.prepend(swatch);
+    return cells;
+  });
 }
 
 function row(cell: "th" | "td", texts: string[]): HTMLElement {

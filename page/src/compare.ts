@@ -4,11 +4,12 @@ import { api, type Change, type Findings, type Job } from "./api";
 import { announce, h } from "./dom";
 import { date, describeSlice, errorText, imageName, positionText, rounded, sentence } from "./format";
 import { loadScene } from "./images";
-import { choice } from "./inputs";
+import { checkbox, choice, select } from "./inputs";
 import type { JobView } from "./jobview";
 import { clamp } from "./grid";
 import type { Scene, WindowHu } from "./scene";
 import { type Layout, Viewer } from "./viewer";
+import { WINDOW_NAMES, windowLimits } from "./windows";
 
 const LAYOUTS: [Layout, string][] = [
   ["axial", "Axial"],
@@ -40,10 +41,15 @@ export function compareView(id: string, otherId: string, panelClosed: () => void
     if (!element.isConnected) return;
     const [earlier, later] = loaded as [Side, Side];
     const panels = [earlier, later].map((side, i) => sidePanel(side, jobs[i]!, i, change));
-    const layouts = choice("Layout", "compare-layout", LAYOUTS, (layout) => {
-      for (const { viewer } of [earlier, later]) viewer.setLayout(layout);
-    });
-    body.replaceChildren(changePanel(change, earlier.findings, later.findings), h("div", { class: "bar" }, layouts), h("div", { class: "pair" }, ...panels));
+    const both = (set: (viewer: Viewer) => void): void => [earlier, later].forEach(({ viewer }) => set(viewer));
+    const controls = h(
+      "div",
+      { class: "bar" },
+      choice("Layout", "compare-layout", LAYOUTS, (layout) => both((viewer) => viewer.setLayout(layout))),
+      select("compare-window", "Window", WINDOW_NAMES, (name) => both((viewer) => viewer.setWindow(windowLimits(name, window)))),
+      checkbox("compare-lesions", "Lesions", true, (visible) => both((viewer) => viewer.setLesion({ visible }))),
+    );
+    body.replaceChildren(changePanel(change, earlier.findings, later.findings), controls, h("div", { class: "pair" }, ...panels));
     follow(earlier, later);
     follow(later, earlier);
     later.viewer.goToSlice(worstSlice(later));
@@ -133,22 +139,24 @@ function sidePanel({ viewer, findings }: Side, job: Job, index: number, change: 
 }
 
 function changePanel(change: Change, earlier: Findings, later: Findings): HTMLElement {
-  const percent = change.volume_percent === null ? "" : `${plus(change.volume_percent, 0)} %`;
+  const percent = change.volume_percent === null ? "" : `, ${plus(change.volume_percent, 0)} %${interval(change.volume_percent_interval, "%", 0)}`;
   const rows: [string, string, string, string][] = [
     [
       "Lesion",
-      `${rounded(earlier.lesion_volume_ml)} ml`,
-      `${rounded(later.lesion_volume_ml)} ml`,
-      `${plus(change.volume_ml)} ml${interval(change.volume_interval_ml, "ml")}${percent && `, ${percent}`}`,
+      measured(earlier.lesion_volume_ml, earlier.lesion_volume_interval_ml, "ml"),
+      measured(later.lesion_volume_ml, later.lesion_volume_interval_ml, "ml"),
+      `${plus(change.volume_ml)} ml${interval(change.volume_interval_ml, "ml")}${percent}`,
     ],
     [
       "Share of the lung",
-      `${rounded(earlier.lesion_share_of_lung_percent)} %`,
-      `${rounded(later.lesion_share_of_lung_percent)} %`,
+      measured(earlier.lesion_share_of_lung_percent, earlier.lesion_share_interval_percent, "%"),
+      measured(later.lesion_share_of_lung_percent, later.lesion_share_interval_percent, "%"),
       `${plus(change.share_points)} points${interval(change.share_interval_points, "points")}`,
     ],
   ];
   const order = change.by_date ? "" : "The dates of the scans do not tell which is the earlier one. ";
+  const calibrated = earlier.lesion_share_interval_percent || later.lesion_share_interval_percent;
+  const intervals = calibrated ? "In brackets beside a scan: the interval of 80 % of scans by the model's calibration. " : "";
   return h(
     "section",
     { class: "panel", "aria-label": "Change" },
@@ -166,7 +174,7 @@ function changePanel(change: Change, earlier: Findings, later: Findings): HTMLEl
         h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row" }, name), ...cells.map((text) => h("td", {}, text))))),
       ),
     ),
-    h("p", { class: "note" }, `${order}Repeats were simulated: breathing, contrast and position of the patient are not in the interval. The slices are matched by their place in the height of the lungs.`),
+    h("p", { class: "note" }, `${order}${intervals}Repeats were simulated: breathing, contrast and position of the patient are not in the interval. The slices are matched by their place in the height of the lungs.`),
   );
 }
 
@@ -174,6 +182,11 @@ function plus(value: number | null, digits = 1): string {
   return value === null ? "unknown" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
 }
 
-function interval(limits: [number, number] | null, unit: string): string {
-  return limits ? ` (${plus(limits[0])} to ${plus(limits[1])} ${unit})` : "";
+/** A number of one scan, with the interval that the model's calibration gives. */
+function measured(value: number | null, limits: [number, number] | null, unit: string): string {
+  return `${rounded(value)} ${unit}${limits ? ` (${limits[0].toFixed(1)} to ${limits[1].toFixed(1)})` : ""}`;
+}
+
+function interval(limits: [number, number] | null, unit: string, digits = 1): string {
+  return limits ? ` (${plus(limits[0], digits)} to ${plus(limits[1], digits)} ${unit})` : "";
 }

@@ -7,6 +7,7 @@ import { clock, jobState } from "./format";
 
 const BUSY_POLL_MS = 2000; // while a job waits or runs
 const IDLE_POLL_MS = 15000;
+const FOLDED = "scans-folded"; // key in the storage of the tab
 
 export class JobList {
   readonly element = h("nav", { class: "side", "aria-label": "Scans", hidden: true });
@@ -73,10 +74,28 @@ export class JobList {
     const focused = document.activeElement?.closest<HTMLElement>("[data-key]")?.dataset["key"];
     this.element.hidden = this.jobs.length === 0;
     this.element.replaceChildren(
-      h("div", { class: "side-head" }, h("h2", {}, "Scans"), h("a", { class: "button", href: "#" }, "New scan")),
+      h("div", { class: "side-head" }, h("h2", {}, "Scans"), h("a", { class: "button", href: "#" }, "New scan"), this.foldButton()),
       h("ul", { class: "jobs" }, ...this.jobs.map((job) => this.item(job))),
     );
     if (focused) this.element.querySelector<HTMLElement>(`[data-key="${focused}"]`)?.focus();
+  }
+
+  /** A button that folds the list away, to leave its room to the scan. */
+  private foldButton(): HTMLElement {
+    const isFolded = sessionStorage.getItem(FOLDED) !== null;
+    this.element.classList.toggle("folded", isFolded);
+    const fold = (): void => {
+      if (isFolded) sessionStorage.removeItem(FOLDED);
+      else sessionStorage.setItem(FOLDED, "yes");
+      this.drawnState = "";
+      this.draw();
+    };
+    const label = isFolded ? "Show the list of scans" : "Hide the list of scans";
+    return h(
+      "button",
+      { type: "button", class: "quiet fold", title: label, "aria-label": label, "aria-expanded": String(!isFolded), "data-key": "fold", click: fold },
+      isFolded ? "»" : "«",
+    );
   }
 
   private item(job: Job): HTMLElement {

@@ -1,7 +1,8 @@
-/** The 3-D view: translucent lungs and solid lesions, by WebGL2; without it a projection from the front. */
+/** The 3-D view: translucent lungs and lesions by class, by WebGL2; without it a projection from the front. */
 
 import { LUNG, type Rgb } from "./colours";
 import { h } from "./dom";
+import { clamp } from "./grid";
 import type { Scene } from "./scene";
 import { type Surface, surfacesOf } from "./surface";
 
@@ -10,8 +11,12 @@ const LESION_CELL_MM = 1.5;
 const LESION_LEVEL = 0.3; // below a half, so that small lesions stay visible
 const TURN_DEGREES_PER_S = 24;
 const BUILD_AFTER_MS = 60;
-const TURN_HINT = "Drag to turn.";
-const START = { azimuth: 25, elevation: 8 };
+const REBUILD_AFTER_MS = 400; // while the mask is being drawn
+const TURN_HINT = "Drag to turn, wheel to zoom.";
+const START = { azimuth: 25, elevation: 8, zoom: 1 };
+const ZOOM_RANGE = [0.5, 8] as const;
+const ZOOM_PER_PX = 1.0015;
+const LINE_PX = 20; // of wheels that count in lines
 
 const VERTEX = `#version 300 es
 in vec3 position; in vec3 normal; uniform mat3 turn; uniform vec3 scale; uniform vec3 middle;
@@ -23,31 +28,41 @@ void main() {
 }`;
 const FRAGMENT = `#version 300 es
 precision highp float;
-in vec3 facing; uniform vec3 colour; uniform float glass; out vec4 pixel;
+in vec3 facing; uniform vec3 colour; uniform int look; out vec4 pixel;
 void main() {
   vec3 n = normalize(facing);
   float ahead = abs(n.y);
   float light = 0.35 + 0.65 * max(0.0, dot(n, normalize(vec3(-0.45, -0.75, 0.5))));
-  if (glass > 0.5) {
-    float opacity = 0.035 + 0.34 * pow(1.0 - ahead, 2.5);
+  if (look == 2) {
+    float opacity = 0.045 + 0.4 * pow(1.0 - ahead, 2.5);
     pixel = vec4(colour * opacity * (0.6 + 0.4 * light), opacity * 0.55);
+  } else if (look == 1) {
+    float opacity = 0.55 + 0.4 * pow(1.0 - ahead, 1.5);
+    pixel = vec4(colour * min(1.0, 1.25 * light) * opacity, opacity);
   } else {
     pixel = vec4(colour * light + 0.25 * pow(max(0.0, -n.y), 24.0), 1.0);
   }
 }`;
 
+/** How a surface is drawn, in this order: solid, so that what it encloses is seen through it, or as a faint shell. */
+enum Look {
+  Solid,
+  Veil,
+  Shell,
+}
+
 interface Mesh {
   vertices: WebGLVertexArrayObject;
   count: number;
   colour: Rgb;
-  isGlass: boolean;
+  look: Look;
 }
 
 export class Rendering {
   readonly canvas = h("canvas", {
     role: "application",
     tabindex: 0,
-    "aria-label": "Lungs and lesions in three dimensions; arrow keys turn them",
+    "aria-label": "Lungs and lesions in three dimensions; arrow keys turn them, plus and minus zoom",
   });
   readonly element: HTMLElement;
   private readonly foot = h("p", { class: "hud bottom-left" });
@@ -60,6 +75,9 @@ export class Rendering {
   private extent = { middle: [0, 0, 0], radius: 1 };
   private azimuth = START.azimuth;
   private elevation = START.elevation;
+  private scale = START.zoom;
+  /** Called when a double click asks for this view alone, or for all. */
+  doubleClicked: () => void = () => {};
   private turning = 0;
   private readonly turnButton = h("button", { type: "button", "aria-pressed": "false", click: () => this.toggleTurning() }, "Turn");
 
@@ -73,22 +91,59 @@ export class Rendering {
       this.foot,
       this.gl ? h("div", { class: "pane-buttons" }, this.turnButton) : null,
     );
-    this.canvas.addEventListener("pointerdown", (event) => this.canvas.setPointerCapture(event.pointerId));
-    this.canvas.addEventListener("pointermove", (event) => {
-      if (this.canvas.hasPointerCapture(event.pointerId)) this.rotate(event.movementX * 0.5, event.movementY * 0.5);
+    this.handlePointers();
+  }
+
+  /** One pointer turns the view, two zoom it, and so does a wheel. */
+  private handlePointers(): void {
+    const { canvas } = this;
+    const pressed = new Map<number, [number, number]>();
+    const spread = (): number => {
+      const [one, other] = [...pressed.values()];
+      return one && other ? Math.max(1, Math.hypot(one[0] - other[0], one[1] - other[1])) : 0;
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      pressed.set(event.pointerId, [event.clientX, event.clientY]);
     });
+    canvas.addEventListener("pointermove", (event) => {
+      const from = pressed.get(event.pointerId);
+      if (!from) return;
+      const before = spread();
+      pressed.set(event.pointerId, [event.clientX, event.clientY]);
+      if (before) this.zoomBy(spread() / before);
+      else this.rotate((event.clientX - from[0]) * 0.5, (event.clientY - from[1]) * 0.5);
+    });
+    for (const end of ["pointerup", "pointercancel"] as const) canvas.addEventListener(end, (event) => pressed.delete(event.pointerId));
+    canvas.addEventListener("dblclick", () => this.doubleClicked());
+    const wheel = (event: WheelEvent): void => {
+      event.preventDefault();
+      this.zoomBy(ZOOM_PER_PX ** (-event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE_PX : 1)));
+    };
+    canvas.addEventListener("wheel", wheel, { passive: false });
   }
 
   show(scene: Scene | null): void {
     this.scene = scene;
     this.built = "";
-    [this.azimuth, this.elevation] = [START.azimuth, START.elevation];
+    [this.azimuth, this.elevation, this.scale] = [START.azimuth, START.elevation, START.zoom];
     this.stopTurning();
   }
 
   rotate(azimuth: number, elevation: number): void {
     this.azimuth += azimuth;
     this.elevation = Math.min(90, Math.max(-90, this.elevation + elevation));
+    this.draw();
+  }
+
+  zoomBy(factor: number): void {
+    this.scale = clamp(this.scale * factor, ...ZOOM_RANGE);
+    this.draw();
+  }
+
+  /** Show the whole lungs again. */
+  fit(): void {
+    this.scale = START.zoom;
     this.draw();
   }
 
@@ -121,7 +176,7 @@ export class Rendering {
     if (key === this.built) return this.render(this.gl);
     this.foot.textContent = "Building the surfaces …";
     clearTimeout(this.building);
-    this.building = window.setTimeout(() => this.build(this.gl!, scene, key), BUILD_AFTER_MS);
+    this.building = window.setTimeout(() => this.build(this.gl!, scene, key), this.built ? REBUILD_AFTER_MS : BUILD_AFTER_MS);
   }
 
   /** Build the surfaces of the masks as they are, once the page has drawn what else has changed. */
@@ -130,14 +185,14 @@ export class Rendering {
     this.program ??= makeProgram(gl);
     for (const { vertices } of this.meshes) gl.deleteVertexArray(vertices);
     const { mask, lungs, grid, colours } = scene;
-    const lesionValues = colours.map((_, i) => i + 1);
-    const lesionSurfaces = surfacesOf(mask.voxels, grid, lesionValues, LESION_CELL_MM, LESION_LEVEL);
+    const lesions = surfacesOf(mask.voxels, grid, colours.map((_, i) => i + 1), LESION_CELL_MM, LESION_LEVEL);
     const lungSurfaces = surfacesOf(lungs.voxels, grid, [1, 2], LUNG_CELL_MM, 0.5);
-    this.extent = extentOf([...lesionSurfaces, ...lungSurfaces]);
+    this.extent = extentOf([...lesions, ...lungSurfaces]);
+    const isVeil = (i: number): boolean => i === 0 && lesions.slice(1).some((other) => other.triangles.length > 0);
     this.meshes = [
-      ...lesionSurfaces.map((surface, i) => makeMesh(gl, this.program!, surface, colours[i]!, false)),
-      ...lungSurfaces.map((surface) => makeMesh(gl, this.program!, surface, LUNG, true)),
-    ];
+      ...lesions.map((surface, i) => makeMesh(gl, this.program!, surface, colours[i]!, isVeil(i) ? Look.Veil : Look.Solid)),
+      ...lungSurfaces.map((surface) => makeMesh(gl, this.program!, surface, LUNG, Look.Shell)),
+    ].filter(({ count }) => count > 0);
     this.built = key;
     this.foot.textContent = TURN_HINT;
     this.draw();
@@ -147,7 +202,7 @@ export class Rendering {
     const program = this.program!;
     const { middle, radius } = this.extent;
     const [width, height] = [this.canvas.width, this.canvas.height];
-    const fit = (0.96 * Math.min(width, height)) / radius;
+    const fit = (0.96 * this.scale * Math.min(width, height)) / radius;
     gl.viewport(0, 0, width, height);
     gl.clearColor(0.03, 0.035, 0.045, 1);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
@@ -156,19 +211,29 @@ export class Rendering {
     gl.uniformMatrix3fv(gl.getUniformLocation(program, "turn"), false, turnMatrix(this.azimuth, this.elevation));
     gl.uniform3f(gl.getUniformLocation(program, "scale"), fit / width, fit / height, 0.9 / radius);
     gl.uniform3f(gl.getUniformLocation(program, "middle"), middle[0]!, middle[1]!, middle[2]!);
-    for (const isGlass of [false, true]) {
-      gl.depthMask(!isGlass);
-      if (isGlass) gl.enable(gl.BLEND);
-      else gl.disable(gl.BLEND);
-      gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-      gl.uniform1f(gl.getUniformLocation(program, "glass"), isGlass ? 1 : 0);
-      for (const mesh of this.meshes.filter((each) => each.isGlass === isGlass && each.count > 0)) {
-        gl.uniform3fv(gl.getUniformLocation(program, "colour"), mesh.colour.map((n) => n / 255));
-        gl.bindVertexArray(mesh.vertices);
-        gl.drawElements(gl.TRIANGLES, mesh.count, gl.UNSIGNED_INT, 0);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+    gl.depthFunc(gl.LEQUAL);
+    for (const look of [Look.Solid, Look.Veil, Look.Shell]) {
+      if (look !== Look.Shell && !this.scene?.lesion.visible) continue;
+      const meshes = this.meshes.filter((mesh) => mesh.look === look);
+      gl.uniform1i(gl.getUniformLocation(program, "look"), look);
+      if (look === Look.Veil) {
+        // Only the foremost layer of a veil is drawn: its depth comes first.
+        gl.colorMask(false, false, false, false);
+        meshes.forEach((mesh) => this.drawMesh(gl, mesh));
+        gl.colorMask(true, true, true, true);
       }
+      gl.depthMask(look === Look.Solid);
+      meshes.forEach((mesh) => this.drawMesh(gl, mesh));
+      gl.depthMask(true);
     }
-    gl.depthMask(true);
+  }
+
+  private drawMesh(gl: WebGL2RenderingContext, { colour, vertices, count }: Mesh): void {
+    gl.uniform3fv(gl.getUniformLocation(this.program!, "colour"), colour.map((n) => n / 255));
+    gl.bindVertexArray(vertices);
+    gl.drawElements(gl.TRIANGLES, count, gl.UNSIGNED_INT, 0);
   }
 }
 
@@ -212,7 +277,7 @@ function makeProgram(gl: WebGL2RenderingContext): WebGLProgram {
   return program;
 }
 
-function makeMesh(gl: WebGL2RenderingContext, program: WebGLProgram, surface: Surface, colour: Rgb, isGlass: boolean): Mesh {
+function makeMesh(gl: WebGL2RenderingContext, program: WebGLProgram, surface: Surface, colour: Rgb, look: Look): Mesh {
   const vertices = gl.createVertexArray();
   gl.bindVertexArray(vertices);
   for (const [name, numbers] of [["position", surface.positions], ["normal", surface.normals]] as const) {
@@ -224,7 +289,7 @@ function makeMesh(gl: WebGL2RenderingContext, program: WebGLProgram, surface: Su
   }
   gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
   gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, surface.triangles, gl.STATIC_DRAW);
-  return { vertices, count: surface.triangles.length, colour, isGlass };
+  return { vertices, count: surface.triangles.length, colour, look };
 }
 
 /** Draw lungs and lesions from the front, brighter where they are deeper. */

@@ -12,6 +12,7 @@ import type { Pane } from "./pane";
 import { type Projection, PLANES } from "./planes";
 import type { Scene, WindowHu } from "./scene";
 import { type Layout, Viewer } from "./viewer";
+import { WINDOW_NAMES, type WindowName, windowLimits } from "./windows";
 
 const LAYOUTS: [Layout, string][] = [
   ["axial", "Axial"],
@@ -26,12 +27,6 @@ const TOOLS: [Tool, string][] = [
   ["pan", "Move the image"],
   ["ruler", "Measure"],
 ];
-type WindowName = "lung" | "lesion" | "mediastinum" | "bone" | "custom";
-const WINDOWS_HU: Record<Exclude<WindowName, "lung" | "custom">, WindowHu> = {
-  lesion: [-1000, 100],
-  mediastinum: [-160, 240],
-  bone: [-700, 1300],
-};
 const SLABS: [string, string][] = [
   ["none 1", "Single slice"],
   ["mean 5", "Mean of 5 mm"],
@@ -69,7 +64,7 @@ export class ScanPanel {
     (tool) => (this.viewer.tool = tool),
     this.viewer.tool,
   );
-  private readonly windows = select<WindowName>("window", "Window", [["lung", "Lung"]], (name) => this.setWindow(name));
+  private readonly windows = select<WindowName | "custom">("window", "Window", WINDOW_NAMES, (name) => this.setWindow(name));
   private readonly slabs = select<string>("slab", "Slab", SLABS, (value) => this.setSlab(value));
   private readonly opacity = h("input", {
     type: "range",
@@ -198,22 +193,17 @@ export class ScanPanel {
     this.viewer.redraw();
   }
 
-  private setWindow(name: WindowName): void {
+  private setWindow(name: WindowName | "custom"): void {
     if (name === "custom") return;
     this.showWindow(name);
-    this.viewer.setWindow(name === "lung" ? this.lungWindow : WINDOWS_HU[name]);
+    this.viewer.setWindow(windowLimits(name, this.lungWindow));
     this.hovered(this.viewer.panes.axial, null);
   }
 
   /** Show which window is chosen; one that was dragged is named by its limits. */
-  private showWindow(name: WindowName): void {
+  private showWindow(name: WindowName | "custom"): void {
     const limits = this.viewer.scene?.window ?? this.lungWindow;
-    const names: [WindowName, string][] = [
-      ["lung", "Lung"],
-      ["lesion", "Lesion"],
-      ["mediastinum", "Mediastinum"],
-      ["bone", "Bone"],
-    ];
+    const names: [WindowName | "custom", string][] = [...WINDOW_NAMES];
     if (name === "custom") names.push(["custom", `${signed(limits[0])} … ${signed(limits[1])} HU`]);
     this.windows.replaceChildren(...names.map(([value, text]) => h("option", { value }, text)));
     this.windows.value = name;

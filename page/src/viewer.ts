@@ -34,7 +34,6 @@ export class Viewer implements Target {
   /** Words for the foot of a pane. */
   describe: (pane: Pane) => string = () => "";
   private frame = 0;
-  private before: Layout = "multiplanar";
 
   constructor() {
     this.panes = { axial: new Pane("axial"), coronal: new Pane("coronal"), sagittal: new Pane("sagittal") };
@@ -48,6 +47,7 @@ export class Viewer implements Target {
       this.rendering.element,
     );
     for (const pane of Object.values(this.panes)) handleGestures(pane, this);
+    this.rendering.doubleClicked = () => this.enlarge("3d");
     new ResizeObserver(() => this.redraw()).observe(this.element);
   }
 
@@ -128,10 +128,13 @@ export class Viewer implements Target {
   }
 
   doubleClick(pane: Pane): void {
+    this.enlarge(pane.name);
+  }
+
+  /** Show one view alone; all of them, if it is alone. */
+  private enlarge(layout: Layout): void {
     if (this.brush) return;
-    if (this.layout !== "multiplanar") return this.layoutAsked(this.before);
-    this.before = "multiplanar";
-    this.layoutAsked(pane.name);
+    this.layoutAsked(this.layout === "multiplanar" ? layout : "multiplanar");
   }
 
   hover(pane: Pane, point: [number, number] | null): void {
@@ -187,7 +190,10 @@ export class Viewer implements Target {
   zoom(direction: 1 | -1 | 0): void {
     const { scene, focusedPane: pane } = this;
     if (!scene) return;
-    if (direction === 0) [scene.zoom, scene.centre] = [1, null];
+    if (this.layout === "3d" || document.activeElement === this.rendering.canvas) {
+      if (direction === 0) this.rendering.fit();
+      else this.rendering.zoomBy(ZOOM_STEP ** direction);
+    } else if (direction === 0) [scene.zoom, scene.centre] = [1, null];
     else this.zoomAt(pane, ZOOM_STEP ** direction, ...pane.pointOf(scene.cursor));
     this.redraw();
   }

@@ -92,12 +92,15 @@ def _headline(result: FollowUp) -> str:
 
 
 def _explanation(result: FollowUp) -> str:
+    calibrated = any(visit.lesion_share_interval_percent for visit in result.visits)
+    by_calibration = " By calibration: what a reader would measure in 80 % of scans." if calibrated else ""
     if result.repeatability is None:
-        return "No intervals: the repeatability of this model was not measured."
+        return f"No intervals of repeats: the repeatability of this model was not measured.{by_calibration}"
     return (
-        f"Intervals: what simulated repeats of a scan (other kernels, doses and pixels) differ by, a coefficient of "
+        f"Repeats: what simulated repeats of a scan (other kernels, doses and pixels) differ by, a coefficient of "
         f"variation of {100 * result.repeatability:.1f} %. Breath, contrast and position are not in them: real repeats "
         "differ by more. What the model marks too much or too little is in every scan alike, and is not in them either."
+        f"{by_calibration}"
     )
 
 
@@ -142,6 +145,8 @@ def _figure(points: Sequence[tuple[float | None, Interval | None]], title: str, 
     dates_fit = all(chart.x(after) - chart.x(before) > DATE_WIDTH for before, after in pairwise(positions))
     for number, (x, visit) in enumerate(zip(positions, visits, strict=True), start=1):
         chart.x_label(x, f"{visit.taken:%Y-%m-%d}" if visit.taken and dates_fit else f"{number}")
+    if not dates_fit:
+        chart.x_title(0.5, "scan")
     values = "; ".join(f"scan {i}: {format_number(value)}" for i, (value, _) in enumerate(points, start=1))
     return chart.svg(f"{title}. {values}")
 

@@ -59,8 +59,15 @@ def draw_levels(segmented: SegmentedScan, findings: Findings) -> tuple[LevelImag
 
 
 def choose_levels(scans: Sequence[Sequence[LevelImage]]) -> list[int]:
-    """Choose `SHOWN` levels, from head to feet: of each part of the height the one with most lesion in any scan."""
+    """Choose `SHOWN` levels, from head to feet: of each part of the height the one with most lesion in any scan.
+
+    The parts with most lesion choose first; no level stands beside one that was chosen.
+    """
     worst = [max(images[level].lesion_percent for images in scans) for level in range(LEVELS)]
     parts = np.array_split(np.arange(LEVELS), SHOWN)
     middle_first = [sorted(part.tolist(), key=lambda level: abs(level - part.mean())) for part in parts]
-    return [max(part, key=lambda level: worst[level]) for part in reversed(middle_first)]
+    chosen: list[int] = []
+    for part in sorted(middle_first, key=lambda part: -max(worst[level] for level in part)):
+        apart = [level for level in part if all(abs(level - other) > 1 for other in chosen)]
+        chosen.append(max(apart, key=lambda level: worst[level]))
+    return sorted(chosen, reverse=True)

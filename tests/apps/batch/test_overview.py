@@ -72,6 +72,26 @@ def test_the_overview_states_counts_quartiles_failures_and_warnings_and_shows_th
     assert page.index(">b &lt;i&gt;</a>") < page.index(">a</a>")  # most lesion first
 
 
+def test_the_interval_of_the_share_is_shown_if_the_model_states_one(tmp_path: Path) -> None:
+    within = numbers(3.0, lesion_percent_low=1.5, lesion_percent_high=4.0)
+    page = render_overview([record("a", within), record("b", numbers(2.0))], tmp_path)
+    assert '<th scope="col">80 % interval</th>' in page
+    assert "<td>3.0</td><td>1.5 to 4.0</td>" in page
+    assert "<td>2.0</td><td>-</td>" in page
+    assert "3.0 % (1.5 to 4.0), 120 ml" in page
+    assert "interval" not in cohort(tmp_path).partition("<h2>Cases</h2>")[2]
+
+
+def test_a_click_is_never_asked_for_on_paper_and_no_column_is_cut_off_there(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "overview.html").write_text(cohort(tmp_path))
+    page = browser.new_page(viewport={"width": 703, "height": 1000})  # A4 within its margins
+    page.emulate_media(media="print")
+    page.goto((tmp_path / "overview.html").as_uri())
+    assert not page.is_visible("text=A click on a title sorts by it")
+    assert page.evaluate("document.documentElement.scrollWidth") == 703
+    page.close()
+
+
 def test_a_thumbnail_is_the_slice_with_most_lesion_beside_the_view_from_the_front(tmp_path: Path) -> None:
     preview = Image.new("RGB", (600, 300), "white")
     preview.paste("red", (20, 30, 120, 130))

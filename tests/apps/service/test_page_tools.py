@@ -277,3 +277,25 @@ def test_two_scans_stand_side_by_side_and_scroll_together(tab: Tab, server: Serv
     tab.wait_for_frame()
     after = feet.all_inner_texts()
     assert after[0] == after[1] != before[0]
+    pictures = [pair_picture(tab)]
+    page.select_option("#compare-window", "bone")
+    pictures.append(pair_picture(tab))
+    page.uncheck("#compare-lesions")
+    pictures.append(pair_picture(tab))
+    assert len(set(pictures)) == 3
+
+
+def pair_picture(tab: Tab) -> bytes:
+    tab.wait_for_frame()
+    return tab.page.locator(".pair").screenshot()
+
+
+def test_the_list_of_scans_is_folded_away_and_leaves_its_room_to_the_scan(shown: Tab) -> None:
+    width = box_of(shown)[2]
+    for name, is_wider in (("Hide", True), ("Show", False)):
+        button = shown.page.get_by_role("button", name=f"{name} the list of scans")
+        assert (button.get_attribute("aria-expanded") == "true") == is_wider
+        button.click()
+        shown.wait_for_frame()
+        assert (box_of(shown)[2] > width + 100) == is_wider
+        assert shown.page.is_visible(".jobs") != is_wider

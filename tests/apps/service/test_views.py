@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from groundglass.apps.service.comparison import change_in_percent
 from groundglass.apps.service.job_states import JobStage
 from groundglass.apps.service.jobs import JobStore
 from groundglass.apps.service.routes.results import file_stem
@@ -219,7 +220,23 @@ def test_a_change_is_the_difference_of_two_scans_with_its_interval(
     assert change["volume_percent"] == pytest.approx(100 * (volumes[1] / volumes[0] - 1), abs=0.1)
     assert change["volume_interval_ml"] is None  # the model of this server states no repeatability
     assert any("repeatability" in warning for warning in change["warnings"])
+    assert not any("scans 1 and 2" in warning for warning in change["warnings"])  # the page does not number them
     assert call(server, "GET", f"{done}/change", params={"other": "0" * 32})[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "variation", "expected"),
+    [
+        (100.0, 150.0, None, (50.0, None)),
+        (100.0, 50.0, 0.05, (-50.0, (-56.5, -42.6))),  # halved, times or divided by exp(1.96 * 0.05 * sqrt(2))
+        (0.0, 50.0, 0.05, (None, None)),
+        (100.0, None, 0.05, (None, None)),
+    ],
+)
+def test_a_change_in_percent_has_the_interval_of_a_ratio(
+    before: float, after: float | None, variation: float | None, expected: tuple[Any, Any]
+) -> None:
+    assert change_in_percent(before, after, variation) == expected
 
 
 def test_the_views_scan_is_not_packed_and_its_masks_are(server: Server, done: str) -> None:

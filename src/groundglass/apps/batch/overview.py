@@ -21,7 +21,13 @@ MOST_CARDS = 200  # cases that get a thumbnail: outliers, then those with most l
 THUMBNAIL = (560, 300)  # largest width and height in pixels
 BINS = 20
 FEWEST = 8  # cases with a value, without which no case is called an outlier
+LITRE = 1000.0  # in ml
 FENCE = 1.5  # interquartile ranges beyond the quartiles (Tukey 1977)
+_INTERVAL = "80 % interval"
+_COLUMNS = (
+    *("case", "lesion, % of lung", _INTERVAL, "lesion, ml", "lung, ml"),
+    *("extent", "largest, ml", "lesion, HU", "thickness, mm", "remarks"),
+)
 _JUDGED = {  # columns in which outliers are looked for
     "lesion_percent": "lesion, % of the lung",
     "lung_ml": "lung volume",
@@ -42,6 +48,7 @@ def render_overview(records: Sequence[ItemRecord], folder: Path) -> str:
     by_share = sorted(done, key=lambda record: -_share(record))
     cards = sorted(by_share, key=lambda record: record.case not in marks)[:MOST_CARDS]
     shares = [_share(record) for record in done if _share(record) >= 0]
+    with_interval = any(record.numbers.lesion_percent_low is not None for record in done if record.numbers)
     return render(
         "cohort.html",
         f"groundglass: {len(records)} cases",
@@ -58,7 +65,8 @@ def render_overview(records: Sequence[ItemRecord], folder: Path) -> str:
             for record in records
             if record.status is not ItemStatus.DONE
         ],
-        rows=[_row(record, marks.get(record.case, ())) for record in by_share],
+        columns=[title for title in _COLUMNS if with_interval or title != _INTERVAL],
+        rows=[_row(record, marks.get(record.case, ()), with_interval) for record in by_share],
         cards=[_card(record, marks.get(record.case, ()), folder) for record in cards],
         without_card=len(done) - len(cards),
         models=sorted({f"{record.model.name} ({record.model.sha256[:12]})" for record in records}),
@@ -124,14 +132,15 @@ def _scatter(done: Sequence[ItemRecord], marks: dict[str, list[str]]) -> Markup 
     ]
     if not points:
         return None
-    right = round_up(max(lung for _, lung, _ in points))
-    chart = Chart((0, right), max(share for _, _, share in points))
+    volumes = [lung for _, lung, _ in points]
+    left, right = LITRE * math.floor(min(volumes) / LITRE), LITRE * (math.floor(max(volumes) / LITRE) + 1)
+    chart = Chart((left, right), max(share for _, _, share in points))
     for case, lung, share in points:
         place = {"cx": f"{chart.x(lung):.1f}", "cy": f"{chart.y(share):.1f}", "r": 4}
         chart.add("circle", {"class": "dot" if case in marks else "ring", **place})
-    for lung in np.linspace(0, right, 5):
+    for lung in np.linspace(left, right, 5):
         chart.x_label(float(lung), f"{lung:.0f}")
-    chart.x_title(right / 2, "lung, ml")
+    chart.x_title((left + right) / 2, "lung, ml")
     return chart.svg("Share of lesion against lung volume of each case")
 
 
@@ -139,13 +148,14 @@ def _link(case: str) -> Markup:
     return Markup('<a href="{}/report.html">{}</a>').format(quote(case), case)
 
 
-def _row(record: ItemRecord, reasons: Sequence[str]) -> list[str]:
+def _row(record: ItemRecord, reasons: Sequence[str], with_interval: bool) -> list[str]:
     numbers = record.numbers
     assert numbers is not None, "the case is done"
     largest = format_number(numbers.largest_lesion_ml) if numbers.lesions else "-"
     return [
         _link(record.case),
         format_number(numbers.lesion_percent),
+        *([_interval(numbers) or "-"] if with_interval else []),
         format_number(numbers.lesion_ml),
         format_number(numbers.lung_ml, 0),
         numbers.extent or "unknown",
@@ -156,10 +166,18 @@ def _row(record: ItemRecord, reasons: Sequence[str]) -> list[str]:
     ]
 
 
+def _interval(numbers: KeyNumbers) -> str | None:
+    """Return the interval of the share in words; None if the model states none."""
+    low, high = numbers.lesion_percent_low, numbers.lesion_percent_high
+    return None if low is None or high is None else f"{low:.1f} to {high:.1f}"
+
+
 def _card(record: ItemRecord, reasons: Sequence[str], folder: Path) -> dict[str, str | None]:
     numbers = record.numbers
     assert numbers is not None, "the case is done"
-    amounts = [f"{numbers.lesion_percent:.1f} %"] if numbers.lesion_percent is not None else []
+    interval = _interval(numbers)
+    within = f" ({interval})" if interval else ""
+    amounts = [f"{numbers.lesion_percent:.1f} %{within}"] if numbers.lesion_percent is not None else []
     amounts += [f"{numbers.lesion_ml:.0f} ml"] if numbers.lesion_ml is not None else []
     return {
         "case": record.case,

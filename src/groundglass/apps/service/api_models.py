@@ -93,6 +93,7 @@ class Change(StrictModel):
         volume_ml: Change of the volume.
         volume_interval_ml: Its interval.
         volume_percent: Change of the volume in % of the earlier one; None where that is 0.
+        volume_percent_interval: Its interval.
         share_points: Change of the share of the lung, in percentage points.
         share_interval_points: Its interval.
         in_words: The change on one line.
@@ -107,6 +108,7 @@ class Change(StrictModel):
     volume_ml: float | None
     volume_interval_ml: tuple[float, float] | None
     volume_percent: float | None
+    volume_percent_interval: tuple[float, float] | None
     share_points: float | None
     share_interval_points: tuple[float, float] | None
     in_words: str

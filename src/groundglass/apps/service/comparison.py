@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from groundglass.apps.service.api_models import Change
 from groundglass.apps.service.page_text import for_the_page
 from groundglass.apps.service.storage import JobFolder
 from groundglass.apps.service.view_files import ViewDescription
-from groundglass.report.findings import Findings
-from groundglass.report.follow_up import Visit, compare_visits
+from groundglass.report.findings import Findings, Interval
+from groundglass.report.follow_up import Z_95, Visit, compare_visits
 
 
 def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -> Change:
@@ -24,12 +26,11 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
         read.sort(key=lambda job: str(job[1].input.scanned))
     (earlier_id, earlier, _), (later_id, later, view) = read
     same_model = earlier.model == later.model
-    compared = compare_visits(
-        [_visit(findings, job_id) for job_id, findings, _ in read],
-        view.repeatability if same_model else None,
-        later.model,
-    )
+    repeatability = view.repeatability if same_model else None
+    visits = [_visit(findings, job_id) for job_id, findings, _ in read]
+    compared = compare_visits(visits, repeatability, later.model)
     change = compared.changes[0]
+    percent, percent_interval = change_in_percent(earlier.lesion_volume_ml, later.lesion_volume_ml, repeatability)
     other_models = () if same_model else ("the scans were measured with different models: take one for both",)
     return Change(
         earlier=earlier_id,
@@ -39,16 +40,35 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
         later_scanned=later.input.scanned,
         volume_ml=change.lesion_volume_ml,
         volume_interval_ml=change.lesion_interval_ml,
-        volume_percent=_percent(change.lesion_volume_ml, earlier.lesion_volume_ml),
+        volume_percent=percent,
+        volume_percent_interval=percent_interval,
         share_points=change.lesion_share_of_lung_points,
         share_interval_points=change.share_interval_points,
         in_words=change.in_words,
-        warnings=(*other_models, *map(for_the_page, compared.warnings)),
+        warnings=(*other_models, *(for_the_page(_of_both(warning)) for warning in compared.warnings)),
     )
 
 
-def _percent(change: float | None, before: float | None) -> float | None:
-    return round(100 * change / before, 1) if before and change is not None else None
+def _of_both(warning: str) -> str:
+    """Return a warning of `follow` without the numbers of its scans, of which the page shows two."""
+    return warning.removeprefix("scans 1 and 2: ").replace("scans 1 and 2", "the scans")
+
+
+def change_in_percent(
+    before: float | None, after: float | None, variation: float | None
+) -> tuple[float | None, Interval | None]:
+    """Return a change in % of the earlier value, with the interval of 95 % of repeats of both.
+
+    Args:
+        before: Earlier value; without it, or where it is 0, there is no change in %.
+        after: Later value.
+        variation: Standard deviation of the logarithm of a value over repeats; None: not known, there is no interval.
+    """
+    if not before or after is None:
+        return None, None
+    factor = math.exp(Z_95 * math.sqrt(2) * (variation or 0.0))
+    change, low, high = (round(100 * (after / before * each - 1), 1) for each in (1.0, 1 / factor, factor))
+    return change, None if variation is None else (low, high)
 
 
 def _read(folder: JobFolder) -> tuple[Findings, ViewDescription]:

@@ -27,6 +27,8 @@ from groundglass.training.study.plan import TrainingJob
 ROW_COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, SKY, "#CC79A7", "#F0E442", "black")
 LARGE_COUNT, SMALL_COUNT = 3, 2  # slices of Figure 6 with much and with little lesion
 SMALL_QUANTILE = 0.1  # "little lesion" is about this quantile of the lesion area
+FEW_EPOCHS = 10  # up to which each is marked by a point
+EDGE = 0.04  # empty share of the axis of epochs at its ends
 UNCHANGED, BETTER, WORSE = SKY, GREEN, VERMILLION
 
 
@@ -52,7 +54,10 @@ def draw_learning_curves(jobs: Sequence[TrainingJob]) -> bytes | None:
         label_axes(loss_axes, protocol, "", "loss (dotted: validation)")
         label_axes(dice_axes, "", "epoch", "validation Dice, lesion pooled")
         dice_axes.set_ylim(0, 1)
-        dice_axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        longest = max((line.get_xdata()[-1] for line in (*loss_axes.lines, *dice_axes.lines)), default=1)
+        edge = max(0.5, EDGE * longest)
+        dice_axes.set_xlim(1 - edge, longest + edge)
+        dice_axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     handles = [Line2D([], [], color=colours[row], label=row) for row in rows]
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
     return as_png(figure)
@@ -63,7 +68,8 @@ def _draw_metric(axes: Axes, job: TrainingJob, name: str, colour: str, style: st
     lines = read_metrics(job.run / "metrics.csv")
     points = [(int(line["epoch"]) + 1, float(line[name])) for line in lines if line.get(name)]
     if points:
-        axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.3)
+        marker = "o" if len(points) <= FEW_EPOCHS else ""
+        axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.3, marker=marker, markersize=4)
 
 
 def draw_comparison(jobs: Sequence[TrainingJob], prepared: Path) -> bytes | None:
