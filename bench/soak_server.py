@@ -1,4 +1,4 @@
-"""The `groundglass serve` of `soak.py`: it can be killed, its disk filled, and its clock set."""
+"""The `groundglass serve` of `soak.py`: it can be killed, its disk filled, and its clock set (by `set_clock.c`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
 from pathlib import Path
 
 import httpx
@@ -74,9 +73,18 @@ def open_disk(folder: Path) -> Iterator[Disk]:
             subprocess.run(["umount", "-l", str(point)], check=True)
 
 
+def compile_clock(folder: Path) -> Path | None:
+    """Compile the library that sets the clock of a process; None without a compiler."""
+    library, source = folder / "set_clock.so", Path(__file__).with_name("set_clock.c")
+    with suppress(FileNotFoundError):
+        if subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source)]).returncode == 0:
+            return library
+    return None
+
+
 @dataclass
 class Server:
-    """The server, which can be killed and started again; its clock can be set."""
+    """The server, which can be killed and started again; its clock can be set unless `clock_library` is None."""
 
     disk: Disk
     by_threshold: bool
@@ -88,16 +96,19 @@ class Server:
 
     def __post_init__(self) -> None:
         self.store, self.clock = self.disk.folder / "store", self.disk.folder.parent / "clock"
-        self.set_clock(0.0)
+        self.set_clock(0)
+        self.clock_library = compile_clock(self.clock.parent)
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.ended_before = sum(job[1] in ("done", "failed") for job in self.rows())
         log = (self.disk.folder.parent / "log").open("ab")
-        command = [sys.executable, __file__, str(self.clock), str(int(self.by_threshold)), "--port", str(self.port)]
+        program = [__file__] if self.by_threshold else ["-m", "groundglass"]
         options = ["-o", str(self.store), "--queue", "16", "--time-limit", "600", "--threads", "1"]
-        self.process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+        command = [sys.executable, *program, "serve", "--port", str(self.port), *options]
+        clock = {"LD_PRELOAD": str(self.clock_library), "CLOCK_FILE": str(self.clock)} if self.clock_library else {}
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | clock)
         while True:
             assert self.process.poll() is None, (self.disk.folder.parent / "log").read_text()[-2000:]
             with suppress(httpx.HTTPError):
@@ -105,8 +116,8 @@ class Server:
                 return
             time.sleep(0.1)
 
-    def set_clock(self, ahead_s: float) -> None:
-        """Set the clock of the server."""
+    def set_clock(self, ahead_s: int) -> None:
+        """Set the clock of the server, of its worker and of its decoder."""
         unfinished = self.clock.with_suffix(".part")
         unfinished.write_text(str(ahead_s))
         unfinished.replace(self.clock)
@@ -154,27 +165,15 @@ def write_scans(folder: Path) -> dict[str, bytes]:
     return scans
 
 
-def run_server(clock: Path, by_threshold: bool, options: list[str]) -> None:
-    """Run `groundglass serve` with a clock that is ahead by as many seconds as a file says."""
-    from groundglass.apps.service import jobs, service
+def run_server_with_threshold() -> None:
+    """Run the command with a threshold in place of the networks."""
+    from groundglass.apps.service import service
     from groundglass.cli import main as run_command
+    from helpers.factories import ThresholdFactory
 
-    true_time = time.time
-    time.time = lambda: true_time() + float(clock.read_text())
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Clock:
-            return cls.fromtimestamp(time.time(), tz)
-
-    setattr(jobs, "datetime", Clock)  # noqa: B010 - its own import of the class
-    if by_threshold:
-        from helpers.factories import ThresholdFactory
-
-        setattr(service, "ServiceWorkerFactory", lambda *options: ThresholdFactory(options))  # noqa: B010
-    sys.argv = ["groundglass", "serve", *options]
+    setattr(service, "ServiceWorkerFactory", lambda *options: ThresholdFactory(options))  # noqa: B010
     run_command()
 
 
 if __name__ == "__main__":
-    run_server(Path(sys.argv[1]), sys.argv[2] == "1", sys.argv[3:])
+    run_server_with_threshold()

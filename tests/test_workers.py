@@ -12,8 +12,15 @@ from pathlib import Path
 import pytest
 
 from groundglass.errors import GroundglassError, ModelError
-from groundglass.workers import MemoryLimitError, TimeLimitError, Worker, WorkerClosedError, WorkerDiedError
-from helpers.factories import exit_at_once, make_memory_eater, make_pid_reporter, make_printer, raise_model_error
+from groundglass.workers import (
+    MemoryLimitError,
+    TimeLimitError,
+    Worker,
+    WorkerClosedError,
+    WorkerDiedError,
+    WorkerStartError,
+)
+from helpers.factories import exit_at_once, make_memory_eater, make_pid_reporter, make_pid_reporter_with, make_printer
 from helpers.scripted_worker import hanging_pids, is_alive, script_worker, wait_until
 
 
@@ -124,10 +131,20 @@ def test_the_process_ends_when_its_owner_is_killed(code: str, tmp_path: Path) ->
     wait_until(lambda: not is_alive(pid), 10)
 
 
-def test_an_error_of_the_factory_is_raised() -> None:
-    process: Worker[str, str] = Worker(raise_model_error, 60, 1)  # type: ignore[arg-type]
+def test_an_error_of_the_factory_is_raised_by_the_start_and_no_fault_of_a_task(tmp_path: Path) -> None:
+    process: Worker[str, int] = Worker(partial(make_pid_reporter_with, tmp_path / "model"), 60, 1)
     try:
-        with pytest.raises(ModelError, match="no such model"):
+        for _ in range(2):
+            with pytest.raises(ModelError, match="no such model"):
+                process.start()
+            with pytest.raises(WorkerStartError, match="no such model"):
+                process.run("anything")
+        (tmp_path / "model").touch()
+        pid = process.run("anything")
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), 10)
+        (tmp_path / "model").unlink()
+        with pytest.raises(WorkerStartError, match="no such model"):
             process.run("anything")
     finally:
         process.close()

@@ -47,7 +47,7 @@ class MemoryLimitError(GroundglassError):
 
 
 class WorkerStartError(GroundglassError):
-    """No process can be started, whatever the task: memory or processes have run out."""
+    """No process can be started, whatever the task: memory or processes have run out, or the factory fails."""
 
 
 class WorkerClosedError(Exception):
@@ -98,12 +98,16 @@ class Worker(Generic[Task, Result]):
             WorkerDiedError: The process died both times.
             WorkerClosedError: The worker was closed meanwhile.
             MemoryLimitError: The task needs more memory than the process may take.
-            GroundglassError: The task or the factory raised it, or no process can be started.
+            WorkerStartError: No process can be started, or the factory failed, for which the task is not to blame.
+            GroundglassError: The task raised it.
         """
         cause = ""
         with self._task_lock:
             for _ in range(_TRIES):
-                self._ensure_started()
+                try:
+                    self._ensure_started()
+                except GroundglassError as error:
+                    raise WorkerStartError(str(error)) from None
                 try:
                     return cast(Result, self._exchange(task, self._time_limit_s))
                 except (EOFError, OSError, pickle.UnpicklingError):
@@ -132,6 +136,9 @@ class Worker(Generic[Task, Result]):
             try:
                 self._exchange(self._factory, START_LIMIT_S)
                 return
+            except GroundglassError:
+                self._kill()
+                raise
             except (EOFError, OSError, pickle.UnpicklingError):
                 cause = self._kill()
             except TimeLimitError:
@@ -295,7 +302,10 @@ def serve(memory_bytes: int, lifeline: int | None) -> None:
 
     threading.Thread(target=receive, daemon=True).start()
     do_task = call(factory)
-    send(do_task if isinstance(do_task, GroundglassError) else None)
+    if isinstance(do_task, GroundglassError):
+        send(do_task)
+        os._exit(1)
+    send(None)
     while True:
         try:
             task = tasks.get(timeout=IDLE_LIMIT_S)

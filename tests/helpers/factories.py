@@ -52,6 +52,13 @@ def make_pid_reporter() -> Callable[[str], int]:
     return report
 
 
+def make_pid_reporter_with(model: Path) -> Callable[[str], int]:
+    """Make the function of `make_pid_reporter` if there is a file, and fail as a model does if there is none."""
+    if not model.exists():
+        raise_model_error()
+    return make_pid_reporter()
+
+
 def make_endless_computation() -> Callable[[Path], None]:
     """Make a function that writes its process's id and its owner's to a file, and computes for ever."""
 

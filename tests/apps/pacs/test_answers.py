@@ -109,6 +109,27 @@ def test_an_answer_that_trickles_ends_at_a_time_limit(send_bytes: SendBytes, mon
         archive_at(send_bytes(trickle)).list_series(None)
 
 
+@pytest.mark.parametrize(
+    "beginning", [b"", b"HTTP/1.1 200 OK\r\nX: "], ids=["endless answers of 100", "endless header"]
+)
+def test_a_head_that_trickles_ends_at_a_time_limit(
+    send_bytes: SendBytes, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    pieces: list[bytes] = []
+
+    def trickle(_line: str) -> Iterator[bytes]:
+        yield beginning
+        for _ in range(150):
+            time.sleep(0.02)
+            pieces.append(b"a" if beginning else b"HTTP/1.1 100 Continue\r\n\r\n")
+            yield pieces[-1]
+
+    monkeypatch.setattr(answers, "ANSWER_S", 0.2)
+    with pytest.raises(PacsError, match=r"answer to a search for series did not arrive within 0\.2 s"):
+        archive_at(send_bytes(trickle)).list_series(None)
+    assert len(pieces) < 100
+
+
 def test_the_body_of_an_error_is_not_read(send_bytes: SendBytes) -> None:
     def fail(_: str) -> Iterator[bytes]:
         yield b"HTTP/1.1 500 Error\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -325,7 +346,8 @@ def stow_answer(**sequences: list[dict[str, Any]]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/dicom+json; charset=utf-8", "text/html", "application/dicom+json"]
+    "content_type",
+    ["application/dicom+json; charset=utf-8", "text/html", "application/dicom+json", "application/dicom+xml"],
 )
 @pytest.mark.parametrize("body", ["failed", "empty"])
 def test_what_the_server_does_not_say_that_it_stored_is_searched_for(

@@ -157,6 +157,19 @@ def test_the_spool_keeps_only_results_that_are_to_be_stored(tmp_path: Path) -> N
     assert not list((tmp_path / "spool").iterdir())
 
 
+def test_what_a_file_manager_leaves_in_the_spool_is_removed_and_links_are_not_followed(tmp_path: Path) -> None:
+    spool, outside = Spool(tmp_path), tmp_path / "outside"
+    spool.open(keep=())
+    (outside / "kept").mkdir(parents=True)
+    for folder in (tmp_path / "spool", spool.create_source("1.2.3").parent):
+        (folder / ".DS_Store").touch()
+        (folder / "link").symlink_to(outside)
+    spool.clear("1.2.3")
+    spool.open(keep=())
+    assert not list((tmp_path / "spool").iterdir())
+    assert (outside / "kept").exists()
+
+
 def kill_while_writing(results: Path) -> None:
     """Write results into the spool in a process that is killed before they are complete."""
     code = (

@@ -288,6 +288,7 @@ def test_a_damaged_body_is_refused_and_leaves_no_files(server: Server, body: byt
     assert answer.status_code == 400
     assert answer.json()["detail"]
     assert not list((server.folder / "incoming").iterdir())
+    assert "boundary" not in server.log.read_text()  # nor what else a client makes a parser say
 
 
 def test_a_client_that_disconnects_leaves_no_files_and_frees_its_slot(server: Server) -> None:

@@ -2,20 +2,27 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any, cast
+from unittest.mock import Mock
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
-from groundglass.apps.service.connections import HEAD_S, Throttle, connection_limit
+from groundglass.apps.service.connections import HEAD_S, UNREAD_S, LimitedProtocol, Throttle, connection_limit
 from groundglass.apps.service.guard import MAX_BODY_BYTES
 from helpers.scripted_worker import wait_until
 from helpers.server import TOKEN, Server
 
 DESCRIPTORS = 256
 REQUEST = "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+BODY_TO_COME = (
+    f"{REQUEST.format(method='POST', path='/api/session')}Content-Type: text/json\r\nContent-Length: 9\r\n\r\n"
+)
 CHUNK = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
 
 
@@ -134,6 +141,24 @@ def test_others_are_answered_while_somebody_holds_as_many_connections_as_there_a
     assert server.log.stat().st_size - log_bytes < 10_000
 
 
+@pytest.mark.parametrize(
+    "kind", ["bodies that do not come", pytest.param("answers that nobody takes", marks=pytest.mark.slow)]
+)
+def test_others_are_answered_while_every_connection_waits_for_a_client_without_token(server: Server, kind: str) -> None:
+    with server.client() as client:
+        script = client.get("/").text.partition('src="')[2].partition('"')[0]
+    takes_nothing = f"{REQUEST.format(method='GET', path=script)}\r\n" * 8
+    with ExitStack() as stack:
+        for _ in range(DESCRIPTORS):
+            held = stack.enter_context(server.connect())
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            with suppress(ConnectionError):
+                held.sendall((BODY_TO_COME if kind.startswith("bodies") else takes_nothing).encode())
+        for _ in range(5):
+            with server.client() as client:
+                assert client.get("/healthz").text == "ok"
+
+
 @pytest.mark.slow
 def test_a_client_that_takes_no_answer_is_closed(server: Server) -> None:
     open_before = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
@@ -148,6 +173,60 @@ def test_a_client_that_takes_no_answer_is_closed(server: Server) -> None:
         with server.client() as client:
             assert client.get("/healthz").text == "ok"
     wait_until(lambda: len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) <= open_before + 8, 20)
+
+
+class Deadlines:
+    """Stands for an event loop: remembers after how many seconds the last action is due; None if it was cancelled."""
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+
+    def call_later(self, seconds: float, action: Callable[..., None], *_: object) -> Mock:
+        is_of_uvicorn = "keep_alive" in action.__name__
+        if not is_of_uvicorn:
+            self.seconds = seconds
+        return Mock(cancel=lambda: None if is_of_uvicorn else setattr(self, "seconds", None))
+
+    def create_task(self, coroutine: Coroutine[Any, Any, None], **_: object) -> Mock:
+        coroutine.close()
+        return Mock()
+
+
+@pytest.fixture
+def deadlines() -> Deadlines:
+    return Deadlines()
+
+
+@pytest.fixture
+def protocol(deadlines: Deadlines) -> LimitedProtocol:
+    """A connection on which the head of a request has arrived, but nothing of its body."""
+    made = LimitedProtocol(uvicorn.Config(Mock(), log_config=None), ServerState(), {}, cast(Any, deadlines))
+    made.connection_made(Mock(is_closing=lambda: False))
+    assert deadlines.seconds == HEAD_S
+    made.data_received(BODY_TO_COME.encode())
+    assert deadlines.seconds is None
+    return made
+
+
+def test_a_client_that_sends_more_instead_of_taking_its_answer_is_closed(
+    protocol: LimitedProtocol, deadlines: Deadlines
+) -> None:
+    protocol.pause_writing()
+    protocol.data_received(b"a body")
+    assert deadlines.seconds == UNREAD_S
+    protocol.resume_writing()
+    assert deadlines.seconds is None
+
+
+def test_a_client_that_takes_its_answer_late_must_send_its_next_head_in_time(
+    protocol: LimitedProtocol, deadlines: Deadlines
+) -> None:
+    protocol.pause_writing()
+    protocol.cycle.response_complete = True
+    protocol.on_response_complete()
+    assert deadlines.seconds == UNREAD_S
+    protocol.resume_writing()
+    assert deadlines.seconds == HEAD_S
 
 
 def test_the_limit_leaves_descriptors_for_the_files_that_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:

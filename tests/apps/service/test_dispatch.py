@@ -4,6 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
@@ -21,7 +22,7 @@ from groundglass.apps.service.jobs import JobStore
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.service import Service
 from groundglass.apps.service.sessions import COOKIE, Sessions
-from groundglass.apps.service.storage import ServiceStorage
+from groundglass.apps.service.storage import SPARE_BYTES, ServiceStorage
 from groundglass.errors import OutputError
 from groundglass.workers import Worker, WorkerStartError
 from helpers.factories import make_instant_job
@@ -102,6 +103,7 @@ def test_a_job_is_done_once_whatever_fails_meanwhile(
 def test_a_job_waits_while_no_process_can_be_started_or_no_result_be_written(
     dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    monkeypatch.setattr(ServiceStorage, "has_room", False)
     dispatcher.start()
     errors = [error] * 6
     fail_first(monkeypatch, Worker, "run", errors, after=False)
@@ -111,6 +113,41 @@ def test_a_job_waits_while_no_process_can_be_started_or_no_result_be_written(
     wait_until(lambda: jobs.count_by_status()[JobStatus.DONE] == 1, 20)
     wait_until(lambda: not dispatcher.trouble)
     assert not errors
+
+
+def test_a_job_whose_results_do_not_fit_on_the_disk_fails_and_the_next_is_done(
+    dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Worker.run
+
+    def run_unless_one(worker: Worker[Any, Any], task: Path) -> Any:
+        if task.name == ONE:
+            raise OutputError("view/scan.nii cannot be written: No space left on device; make room")
+        return run(worker, task)
+
+    monkeypatch.setattr(Worker, "run", run_unless_one)
+    jobs.add(ONE, "a large scan")
+    jobs.add(OTHER, "another one")
+    dispatcher.start()
+    wait_until(lambda: jobs.count_by_status()[JobStatus.DONE] == 1, 20)
+    failed = jobs.get(ONE)
+    assert failed is not None
+    assert failed.reason == "view/scan.nii cannot be written: No space left on device; make room"
+    wait_until(lambda: not dispatcher.trouble)
+
+
+def test_there_is_room_if_files_can_be_written_and_the_disk_has_some(
+    storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ServiceStorage, "free_bytes", lambda _: SPARE_BYTES)
+    assert storage.has_room
+    assert not list((storage.folder / "incoming").iterdir())
+    monkeypatch.setattr(ServiceStorage, "free_bytes", lambda _: SPARE_BYTES - 1)
+    assert not storage.has_room
+    monkeypatch.setattr(ServiceStorage, "free_bytes", lambda _: SPARE_BYTES)
+    (storage.folder / "incoming").rmdir()
+    (storage.folder / "incoming").touch()
+    assert not storage.has_room
 
 
 @pytest.mark.slow
@@ -179,6 +216,45 @@ def test_a_job_is_deleted_on_a_full_disk(
     assert dispatcher.remove(ONE)
     assert jobs.get(ONE) is None
     assert not storage.scan_ids()
+
+
+def test_a_job_that_runs_and_cannot_be_forgotten_on_a_full_disk_does_not_run_for_ever(
+    dispatcher: Dispatcher, jobs: JobStore, storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    run, ready = Worker.run, threading.Event()
+    waits = [True]
+
+    def run_long(worker: Worker[Any, Any], task: Any) -> Any:
+        ready.set()
+        wait_until(lambda: worker._closed or not waits)
+        return run(worker, task)
+
+    monkeypatch.setattr(Worker, "run", run_long)
+    storage.job_folder(ONE).path.mkdir()
+    jobs.add(ONE, "a scan")
+    dispatcher.start()
+    assert ready.wait(20)
+    waits.clear()
+    fail_first(monkeypatch, JobStore, "remove", [full, full], after=False)
+    with pytest.raises(sqlite3.OperationalError):
+        dispatcher.remove(ONE)
+    wait_until(lambda: jobs.count_by_status()[JobStatus.RUNNING] == 0 and dispatcher._current_id is None, 20)
+    assert dispatcher.remove(ONE)
+    assert not storage.scan_ids()
+
+
+def test_a_write_waits_for_others_no_longer_than_for_another_program(
+    storage: ServiceStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "BUSY_S", 0.1)
+    with closing(JobStore(storage.database, timedelta(hours=1))) as store, ThreadPoolExecutor() as pool:
+        with store._write_lock:
+            removing = pool.submit(store.remove, ONE)
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                removing.result(20)
+        assert not store.remove(ONE)
 
 
 def test_a_job_keeps_its_files_if_the_database_cannot_forget_it(

@@ -16,7 +16,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from groundglass.apps.service.config import ServiceConfig, is_loopback, read_token
-from groundglass.apps.service.sessions import COOKIE, WRONG_TOKEN_S, Sessions
+from groundglass.apps.service.sessions import COOKIE, WRONG_TOKEN_S, Sessions, own_cookie_only
 from groundglass.errors import ConfigError
 from helpers.server import TOKEN, Server
 
@@ -228,6 +228,11 @@ def test_a_websocket_is_not_opened(token_server: Server, path: str) -> None:
     assert upgraded.content == plain.content
 
 
+def test_a_server_without_a_token_says_at_its_start_who_can_use_it(server: Server, token_server: Server) -> None:
+    assert "there is no token: every user of this machine can read and delete all scans" in server.log.read_text()
+    assert "no token" not in token_server.log.read_text()
+
+
 def test_configured_host_names_are_accepted(token_server: Server) -> None:
     with token_server.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         assert client.get("/api/jobs", headers={"Host": "ct.example"}).status_code == 200
@@ -245,6 +250,16 @@ def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     assert sessions.is_signed_in(Headers({"Authorization": f"Bearer {TOKEN}"}))
     assert not sessions.is_signed_in(Headers({"Authorization": "Bearer x"}))
     assert [a for a, _ in compared] == [TOKEN.encode(), b"x"]
+
+
+def test_a_cookie_of_the_same_name_of_another_program_keeps_nobody_out() -> None:
+    sessions = Sessions(TOKEN)
+    foreign, own = f"{COOKIE}={'A' * 43}", f"{COOKIE}={sessions.start()}"
+    for cookie in (f"{foreign}; {own}", f"{own}; {foreign}"):
+        kept = Headers(raw=own_cookie_only([(b"cookie", cookie.encode())]))
+        assert sessions.is_signed_in(kept)
+    sessions.end(kept)
+    assert not sessions.is_signed_in(Headers({"Cookie": own}))
 
 
 def test_a_session_ends_with_signing_out_with_time_and_with_too_many_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,11 @@
 """The service inside the test process, for states that a real server is hard to bring into, such as a full disk."""
 
+import errno
+import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,11 +22,12 @@ from groundglass.apps.service.dispatch import Dispatcher
 from groundglass.apps.service.job_states import JobStatus
 from groundglass.apps.service.jobs import MAX_ATTEMPTS, JobStore
 from groundglass.apps.service.metrics import ServiceMetrics
-from groundglass.apps.service.processing import ServiceWorkerFactory
+from groundglass.apps.service.processing import ServiceWorkerFactory, process_job
 from groundglass.apps.service.service import Service
 from groundglass.apps.service.storage import ServiceStorage
 from groundglass.errors import OutputError
 from groundglass.inference.engine_config import EngineConfig
+from groundglass.inference.segmenter import Segmenter
 
 
 class IdleDispatcher:
@@ -325,12 +329,52 @@ def test_scans_without_their_database_are_kept_and_the_server_does_not_start(
     assert len(list((tmp_path / "scans").iterdir())) == 3
 
 
+def test_scans_that_an_older_copy_of_the_database_does_not_know_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dispatcher, "start", lambda _: None)
+    service = Service.open(ServiceConfig(tmp_path))
+    service.jobs.pass_time(None)
+    service.close()
+    accepted = tmp_path / "scans" / ("a" * 32)
+    accepted.mkdir()
+    hours_later = time.time() + 2 * 3600
+    os.utime(accepted, (hours_later, hours_later))
+    for _ in range(2):
+        with pytest.raises(OutputError, match=r"1 scan lies in the folder, but jobs\.sqlite is an older copy"):
+            Service.open(ServiceConfig(tmp_path))
+    assert accepted.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"), [(sqlite3.SQLITE_BUSY, "end the other program"), (sqlite3.SQLITE_FULL, "make room")]
+)
+@pytest.mark.parametrize("method", ["adopt", "requeue_interrupted", "ids"])
+def test_a_server_that_cannot_start_for_its_database_says_so_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, code: int, hint: str
+) -> None:
+    error = sqlite3.OperationalError("database is locked or full")
+    error.sqlite_errorcode = code
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(JobStore, method, fail)
+    with pytest.raises(OutputError, match=rf"jobs\.sqlite cannot be used: .*; {hint}"):
+        Service.open(ServiceConfig(tmp_path))
+    monkeypatch.undo()
+    monkeypatch.setattr(Dispatcher, "start", lambda _: None)
+    Service.open(ServiceConfig(tmp_path)).close()
+
+
 def test_what_an_interrupted_server_left_is_removed_also_if_all_jobs_were_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Dispatcher, "start", lambda _: None)
     Service.open(ServiceConfig(tmp_path)).close()
     (tmp_path / "scans" / "left").mkdir()  # of an upload that was moved there but not recorded
+    (tmp_path / "scans" / ".DS_Store").touch()  # of a file manager: no scan
+    os.utime(tmp_path / "scans" / ".DS_Store", (2**32, 2**32))
     service = Service.open(ServiceConfig(tmp_path))
     assert not service.storage.scan_ids()
     service.close()
@@ -359,3 +403,13 @@ def test_an_error_in_writing_results_does_not_name_the_folder(tmp_path: Path, sc
     with pytest.raises(OutputError, match=r"^results cannot be written: ") as raised:
         process(tmp_path)
     assert str(tmp_path) not in str(raised.value)
+    assert not (tmp_path / "view").exists()
+
+
+def test_an_error_of_the_machine_is_not_blamed_on_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "/of/a/patient")
+
+    monkeypatch.setattr("groundglass.apps.service.processing.read_uploaded_scan", fail)
+    with pytest.raises(OutputError, match=r"^the scan cannot be processed: Too many open files$"):
+        process_job(tmp_path, cast(Segmenter, None), 100)

@@ -15,12 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
-from groundglass.apps.pacs.answers import AnswerLimitError, read_limited
+from groundglass.apps.pacs.answers import AnswerLimitError, TimedAdapter, read_limited
 from groundglass.errors import ConfigError, GroundglassError, PacsError
 from groundglass.io.dicom_header import DICOM_ERRORS, silence_pydicom
 
@@ -190,7 +189,7 @@ def open_session(credentials: Credentials, ca: Path | None = None) -> requests.S
     session = _Session()
     session.trust_env = False
     # A server may close an idle connection just when it is used again: requests that only read are sent once more.
-    adapter = HTTPAdapter(max_retries=Retry(1, connect=0, read=1, status=0, other=0))
+    adapter = TimedAdapter(max_retries=Retry(1, connect=0, read=1, status=0, other=0))
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     session.auth = credentials.auth

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import io
 import re
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import accumulate
+from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 ANSWER_BYTES = 16 << 20  # of one answer, unpacked; a page of 500 series takes less than 1 MiB
-ANSWER_S = 300.0  # for one answer to arrive, however steadily it does
+ANSWER_S = 300.0  # for the head of an answer to arrive, and for its body, however steadily they do
 MAX_ITEMS = 1_000_000  # values in one answer
 MAX_DEPTH = 64  # of lists and objects within each other; DICOM's JSON has less than 20
 _PIECE_BYTES = 1 << 16
@@ -30,18 +37,69 @@ class AnswerLimitError(Exception):
     """An answer goes beyond a limit; the message continues `the answer to ...`."""
 
 
+class _TimedHead(HTTPConnection):
+    """A connection on which the head of an answer may take `ANSWER_S`: Python waits as long as single bytes arrive."""
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        """Read the head of an answer.
+
+        Raises:
+            AnswerLimitError: It does not arrive in time.
+        """
+        is_late = threading.Event()
+
+        def give_up() -> None:
+            is_late.set()
+            if self.sock is not None:
+                with suppress(OSError):  # it has been closed
+                    socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # that of TLS would wait for the server
+
+        timer = threading.Timer(ANSWER_S, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        finally:
+            timer.cancel()
+            if is_late.is_set():  # what came until then may look like an empty answer
+                raise AnswerLimitError(f"did not arrive within {ANSWER_S:g} s")
+
+
+class _TimedHeadOverTls(_TimedHead, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _TimedHead
+
+
+class _PoolOverTls(HTTPSConnectionPool):
+    ConnectionCls = _TimedHeadOverTls
+
+
+class TimedAdapter(HTTPAdapter):
+    """Sends requests, and gives up an answer whose head does not arrive in time."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Prepare the connections."""
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _PoolOverTls}
+
+
 def read_limited(answer: requests.Response) -> None:
     """Read the body of an answer, and put it where `answer.content` and `answer.json()` find it.
 
-    The body of an error is left out, since its status says all that is used of it. Text is taken to be UTF-8, as JSON
-    must be.
+    The body of an error is left out, since its status says all that is used of it, and so is XML after something was
+    stored: it may grow when it is parsed, and what is not said to be stored is searched for. Text is taken to be UTF-8,
+    as JSON must be.
 
     Raises:
         AnswerLimitError: The body is too large, too slow, or holds too much.
         urllib3.exceptions.HTTPError: The connection failed.
     """
+    is_xml = answer.request.method == "POST" and "xml" in answer.headers.get("Content-Type", "").lower()
     with answer:
-        body = b"" if answer.status_code >= 400 else _join(_pieces(answer))
+        body = b"" if is_xml or answer.status_code >= 400 else _join(_pieces(answer))
     check_json_size(body)
     answer.raw = io.BytesIO(body)
     answer.encoding = "utf-8-sig"

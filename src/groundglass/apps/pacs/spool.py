@@ -33,7 +33,7 @@ class Spool:
             self._root.chmod(0o700)
             for path in self._root.iterdir():
                 if path.name not in kept_names:
-                    shutil.rmtree(path)
+                    _remove(path)
 
     def create_source(self, series_uid: str) -> Path:
         """Create an empty folder for the instances of a series; whatever lay in the spool for it is removed.
@@ -62,7 +62,7 @@ class Spool:
         with output_errors(self._root):
             for path in folder.iterdir() if folder.exists() else ():
                 if not (keep_results and path == self.results(series_uid)):
-                    shutil.rmtree(path)
+                    _remove(path)
             if folder.exists() and not keep_results:
                 folder.rmdir()
 
@@ -87,6 +87,14 @@ def lock_watch_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or what a file manager or a network drive has left."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _folder_name(series_uid: str) -> str:

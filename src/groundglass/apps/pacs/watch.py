@@ -74,7 +74,7 @@ def watch(
         PacsError: The server refused the first request; with `once`, the server failed.
         OutputError: The folder cannot be written.
         ModelError: The model is missing or damaged.
-        GroundglassError: The model cannot be loaded; with `once`, no worker process can be started.
+        WorkerStartError: With `once`, no worker process can be started, or the model cannot be loaded.
     """
     url, credentials = check_url(options.url), load_credentials(options.credentials)
     read_card(options.model or bundled_model())  # raises the ModelError before anything is created

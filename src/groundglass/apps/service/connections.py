@@ -1,8 +1,8 @@
 """Connections under limits: uvicorn itself waits for ever for a request's head, and for a client that does not read.
 
 A client that sends half a head, or takes no answer, would hold a descriptor of the process; with all of them held,
-nobody else is answered. So a head has a deadline, and when there are too many connections, the one that has waited
-longest for its head is closed in favour of a new one.
+nobody else is answered. So a head has a deadline, and when there are too many connections, the oldest one that is not
+working for a client which was let in is closed in favour of a new one.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import logging
 import time
 from collections.abc import Callable
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S = 10.0  # for the head of a request, and for the rest of a body after the answer
 UNREAD_S = 60.0  # longest time in which a client takes nothing of its answer
 MAX_CONNECTIONS = 512
+LET_IN = "groundglass.let_in"  # key in the scope of a request that may use what needs a token
 _OTHER_DESCRIPTORS = 64  # that the process needs besides connections and the files which it sends through them
 _LOG_EVERY_S = 60.0
 
@@ -39,6 +39,7 @@ class LimitedProtocol(H11Protocol):
 
     limit = MAX_CONNECTIONS  # largest number of connections; set when the server starts
     _deadline: asyncio.TimerHandle | None = None
+    _is_unread = False  # whether the client has to take some of its answer before more is written
     _opened = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -59,34 +60,39 @@ class LimitedProtocol(H11Protocol):
     def handle_events(self) -> None:
         """Lift the deadline when the head of a request is complete."""
         super().handle_events()
-        has_answered = self.cycle is not None and self.cycle.response_complete
-        if not self.is_waiting_for_head and not has_answered:
+        if self.has_request and not self._is_unread:
             self._lift_deadline()
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next head, or for the rest of a body that nobody reads."""
-        self._set_deadline(HEAD_S, self._close)
+        if not self._is_unread:
+            self._set_deadline(HEAD_S, self._close)
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """Wait until the client takes more of its answer, but not for ever."""
+        """Wait until the client takes more of its answer, but not for ever, whatever it sends meanwhile."""
         super().pause_writing()
+        self._is_unread = True
         self._set_deadline(UNREAD_S, self.abort)
 
     def resume_writing(self) -> None:
-        """Go on sending."""
+        """Go on sending, or wait for the next head if all is written."""
         super().resume_writing()
-        self._lift_deadline()
+        self._is_unread = False
+        if self.has_request:
+            self._lift_deadline()
+        else:
+            self._set_deadline(HEAD_S, self._close)
 
     @property
-    def is_waiting_for_head(self) -> bool:
-        """Whether the head of a request is not complete yet."""
-        return self.conn.their_state is h11.IDLE
+    def has_request(self) -> bool:
+        """Whether there is a request whose head is complete and whose answer is not."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     @property
-    def opened(self) -> float:
-        """When the connection was made, by `time.monotonic`."""
-        return self._opened
+    def order_of_closing(self) -> tuple[bool, float]:
+        """A sort key: connections without a request that was let in first, the oldest of them first."""
+        return self.has_request and LET_IN in self.scope, self._opened
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -108,10 +114,7 @@ class LimitedProtocol(H11Protocol):
 
 
 def _order_of_closing(connection: object) -> tuple[bool, float]:
-    """Return a sort key: connections that wait for a head first, the oldest of them first."""
-    if not isinstance(connection, LimitedProtocol):
-        return True, 0.0
-    return not connection.is_waiting_for_head, connection.opened
+    return connection.order_of_closing if isinstance(connection, LimitedProtocol) else (True, 0.0)
 
 
 class Throttle(logging.Filter):

@@ -20,6 +20,7 @@ from groundglass.errors import GroundglassError, OutputError, origin
 from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError, WorkerStartError
 
 SWEEP_EVERY_S = 60.0
+MAX_UNWRITTEN = 3  # times that results could not be written although there is room, after which their job fails
 RETRY_EVERY_S = 5.0  # while the disk is full, the database is locked, or no process can be started
 log = logging.getLogger("groundglass.apps.service")
 
@@ -72,6 +73,7 @@ class Dispatcher:
         self._lock = threading.Lock()  # guards _current_id, _worker and _closed
         self._unrecorded: JobEnd | None = None  # the end of the current job, until it is in the database
         self._trouble = ""
+        self._unwritten: tuple[str, int] = "", 0  # a job, and how often its results could not be written
         self._last_sweep: float | None = None  # by `steady_s`
         self._thread = threading.Thread(target=self._run, name="dispatcher")
 
@@ -115,25 +117,24 @@ class Dispatcher:
         Raises:
             sqlite3.Error: The database cannot be written; the job is still in it.
         """
-        with self._lock:
-            try:
-                existed = self._jobs.remove(job_id)
-            except sqlite3.Error as error:
-                if not is_disk_full(error) or self._jobs.get(job_id) is None:
-                    raise
-                self._remove_files(job_id)
-                return self._jobs.remove(job_id)
+        try:
+            existed = self._jobs.remove(job_id)
+        except sqlite3.Error as error:
+            if not is_disk_full(error) or self._jobs.get(job_id) is None:
+                raise
             self._remove_files(job_id)
+            return self._jobs.remove(job_id)
+        self._remove_files(job_id)
         return existed
 
     def _remove_files(self, job_id: str) -> None:
-        """Remove the files of a job; those of the job that runs are removed once its worker has ended."""
-        if self._current_id == job_id:
-            self._worker.close()
-            self._worker = self._new_worker()
-            self.wake()
-        else:
-            self._storage.remove(job_id)
+        """Remove the files of a job; if it runs, its worker is ended before."""
+        with self._lock:
+            if self._current_id == job_id:
+                self._worker.close()
+                self._worker = self._new_worker()
+                self.wake()
+        self._storage.remove(job_id)
 
     def _new_worker(self) -> Worker[Path, JobResult]:
         return Worker(self._worker_factory, self._time_limit_s, self._threads)
@@ -182,6 +183,8 @@ class Dispatcher:
         end = self._process(job, worker) if job else None
         if end is None:
             self._forget_current()
+            if job and not self._closed:  # it was deleted, unless the database would not forget it
+                self._jobs.requeue_unprocessed()
         return end
 
     def _sweep(self) -> None:
@@ -213,12 +216,25 @@ class Dispatcher:
             return end(f"processing took more than {self._time_limit_s:g} s, the limit of this server")
         except WorkerDiedError as error:
             return end(f"the process died twice ({error}): out of memory, or a crash on this scan")
-        except (OSError, OutputError, WorkerStartError) as error:  # OutputError: a full disk
+        except OutputError as error:
+            return end(obstacle=error) if self._may_be_written(job.id) else end(" ".join(str(error).split()))
+        except (OSError, WorkerStartError) as error:
             return end(obstacle=error)
         except GroundglassError as error:
             return end(" ".join(str(error).split()))
         except Exception as error:
             return end(f"{origin(error)} (a fault of groundglass)")
+
+    def _may_be_written(self, job_id: str) -> bool:
+        """Return whether results that could not be written may be another time: the disk is full, or was a moment ago.
+
+        Those of a scan that is too large for the disk would keep all others waiting.
+        """
+        if not self._storage.has_room:
+            return True
+        before = self._unwritten[1] if self._unwritten[0] == job_id else 0
+        self._unwritten = job_id, before + 1
+        return before + 1 < MAX_UNWRITTEN
 
     def _record(self, end: JobEnd) -> None:
         """Write the end of a job into the database.

@@ -18,6 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from groundglass.apps.service.config import ServiceConfig
+from groundglass.apps.service.connections import LET_IN
 from groundglass.apps.service.sessions import Sessions, own_cookie_only
 from groundglass.plain_text import printable
 
@@ -68,17 +69,17 @@ class Guard:
                 headers.setdefault("Content-Security-Policy", PAGE_POLICY)
             await send(message)
 
-        scope = {**scope, "headers": own_cookie_only(scope["headers"])}
-        path, headers = scope["path"], Headers(scope=scope)
+        own = {**scope, "headers": own_cookie_only(scope["headers"])}
+        path, headers = own["path"], Headers(scope=own)
         refusal = self._refusal(path, headers)
         if refusal and refusal[0] == 401 and self._sessions.is_guess(headers) and not await self._sessions.slow_down():
             refusal = TOO_MANY_GUESSES
         if refusal is not None:
             await _refuse(send_with_headers, *refusal)
-        elif _takes_upload(path):
-            await self._app(scope, receive, send_with_headers)
-        else:
-            await self._app(scope, _bounded(receive), send_with_headers)
+            return
+        if _needs_token(path):
+            scope[LET_IN] = True
+        await self._app(own, receive if _takes_upload(path) else _bounded(receive), send_with_headers)
 
     def _refusal(self, path: str, headers: Headers) -> tuple[int, str] | None:
         """Return the HTTP status and the reason why a request is refused; None if it may pass."""
@@ -94,12 +95,16 @@ class Guard:
             return 403, "the request comes from another site's page"
         if path.startswith("/api/") and site not in (None, "same-origin", "none"):
             return 403, "the request comes from another site's page"
-        needs_token = path not in _PATHS_WITHOUT_TOKEN and not path.startswith("/assets/")
-        if needs_token and not self._sessions.is_signed_in(headers):
+        if _needs_token(path) and not self._sessions.is_signed_in(headers):
             return 401, "the token is missing or wrong: send Authorization: Bearer TOKEN"
         if not _takes_upload(path) and int(headers.get("content-length", "0")) > MAX_BODY_BYTES:
             return TOO_LARGE
         return None
+
+
+def _needs_token(path: str) -> bool:
+    """Return whether a path is that of scans and results, rather than of the page, the sign-in or a health check."""
+    return path not in _PATHS_WITHOUT_TOKEN and not path.startswith("/assets/")
 
 
 def _takes_upload(path: str) -> bool:

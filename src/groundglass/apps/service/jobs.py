@@ -11,7 +11,7 @@ import json
 import secrets
 import sqlite3
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from groundglass.errors import OutputError
 MAX_ATTEMPTS = 3
 BUSY_S = 5.0  # longest wait for another process that locks the database
 _IN_USE = 1  # user_version of a database to which the scans of its folder belong
+_COPY_S = 3600.0  # by which scans are younger than a database that is an older copy
 _MAX_PAUSE_SHARE = 0.05  # of the time for which results are kept, that may pass between two servers
 _TABLES = """
 create table if not exists jobs (
@@ -43,6 +44,17 @@ update jobs set kept_s = max(0, 86400 * (julianday('now') - julianday(finished))
 def is_disk_full(error: sqlite3.Error) -> bool:
     """Return whether SQLite could not write for lack of room."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def unusable(file: Path, error: sqlite3.Error) -> OutputError:
+    """Return the error of a server that cannot start because of its database."""
+    if is_disk_full(error):
+        hint = "make room on its disk"
+    elif getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        hint = "end the other program that uses it"
+    else:
+        hint = "restore it from a backup, or name another folder with -o"
+    return OutputError(f"{file} cannot be used: {error}; {hint}")
 
 
 def new_job_id() -> str:
@@ -75,25 +87,29 @@ class JobStore:
                     self._writer.executescript(addition)
             self._reader = _connect(file)
         except sqlite3.Error as error:
-            raise OutputError(
-                f"{file} cannot be used: {error}; restore it from a backup, or name another folder with -o"
-            ) from None
+            raise unusable(file, error) from None
 
-    def adopt(self, scans: Collection[str]) -> None:
+    def adopt(self, scans: Mapping[str, float]) -> None:
         """Take the scans of the folder as those of this database.
 
         Args:
-            scans: Names of the folders of scans.
+            scans: {name of the folder of a scan: when it was changed last, in seconds since 1970}.
 
         Raises:
-            OutputError: There are scans, but the database has never held a job: it was lost, and they would be too.
+            OutputError: There are scans, but the database has never held a job, or is an older copy that does not know
+                them: it was lost, and they would be too.
         """
         is_in_use = self._read("pragma user_version")[0][0] == _IN_USE
         held = is_in_use or self._read("select seq from sqlite_sequence where name = 'jobs'")
-        if scans and not held:
+        seen = self._read("select seen from clock")
+        old_s = _time(seen[0]["seen"]).timestamp() + _COPY_S if seen else float("inf")
+        newer = [name for name in scans.keys() - self.ids() if scans[name] > old_s]
+        lost = newer if held else list(scans)
+        if lost:
+            fault = "is an older copy that does not know them" if held else "is missing or empty"
             raise OutputError(
-                f"{len(scans)} scan{'s lie' if len(scans) > 1 else ' lies'} in the folder, but jobs.sqlite is missing "
-                "or empty: restore it from a backup, or remove the folder scans if its scans may be lost"
+                f"{len(lost)} scan{'s lie' if len(lost) > 1 else ' lies'} in the folder, but jobs.sqlite {fault}: "
+                "restore it from a backup, or remove the folder scans if its scans may be lost"
             )
         self._write(f"pragma user_version = {_IN_USE}", ())
 
@@ -239,8 +255,13 @@ class JobStore:
         )
 
     def _write(self, statement: str, parameters: tuple[Any, ...]) -> list[sqlite3.Row]:
-        with self._write_lock, closing(self._writer.execute(statement, parameters)) as cursor:
-            return cursor.fetchall()
+        if not self._write_lock.acquire(timeout=BUSY_S):  # or else all threads wait one after another
+            raise sqlite3.OperationalError("database is locked")
+        try:
+            with closing(self._writer.execute(statement, parameters)) as cursor:
+                return cursor.fetchall()
+        finally:
+            self._write_lock.release()
 
     def _read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
         with self._read_lock, closing(self._reader.execute(statement, parameters)) as cursor:

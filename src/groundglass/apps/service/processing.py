@@ -66,18 +66,20 @@ def process_job(folder: Path, segmenter: Segmenter, max_slices: int) -> JobResul
     try:
         return _process(JobFolder(folder), segmenter, max_slices)
     except OutputError as error:
+        _remove_results(JobFolder(folder))  # they take room
         raise OutputError(str(error).replace(f"{folder}/", "")) from None
     except GroundglassError as error:
         raise type(error)(for_the_page(str(error))) from None
     except MemoryError:
         raise InputError(OUT_OF_MEMORY) from None
+    except OSError as error:  # of the machine: too many open files, a disk that fails
+        raise OutputError(f"the scan cannot be processed: {error.strerror or origin(error)}") from None
     except Exception as error:  # its own message may quote a header of the file
         raise GroundglassError(f"{origin(error)} (a fault of groundglass)") from None
 
 
 def _process(folder: JobFolder, segmenter: Segmenter, max_slices: int) -> JobResult:
-    for left_over in (folder.results, folder.view):  # of an interrupted attempt
-        shutil.rmtree(left_over, ignore_errors=True)
+    _remove_results(folder)  # of an interrupted attempt
     folder.write_progress(JobStage.READING)
     scan = read_uploaded_scan(folder)
     count = len(scan.values)
@@ -91,6 +93,11 @@ def _process(folder: JobFolder, segmenter: Segmenter, max_slices: int) -> JobRes
         viewing.result()
     listed = (ResultFile(name=file.relative_to(folder.results).as_posix(), bytes=file.stat().st_size) for file in files)
     return JobResult(analysis.findings.summary, tuple(listed))
+
+
+def _remove_results(folder: JobFolder) -> None:
+    for written in (folder.results, folder.view):
+        shutil.rmtree(written, ignore_errors=True)
 
 
 def _analyse(folder: JobFolder, scan: Scan, segmenter: Segmenter) -> Analysis:

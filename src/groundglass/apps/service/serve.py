@@ -37,6 +37,7 @@ def serve(config: ServiceConfig, on_message: Callable[[str], None]) -> None:
             logging.getLogger("groundglass.apps.service").setLevel(logging.INFO)
             for name in ("asyncio", "uvicorn.error"):
                 logging.getLogger(name).addFilter(Throttle())
+            logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what it says of a body, its sender is told
             LimitedProtocol.limit = connection_limit()
             host = f"[{config.host}]" if ":" in config.host else config.host
             on_message(f"groundglass is at http://{host}:{listener.getsockname()[1]} (press Ctrl-C to stop it)")

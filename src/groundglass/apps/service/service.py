@@ -16,16 +16,15 @@ from starlette.requests import ClientDisconnect
 from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.dispatch import Dispatcher
 from groundglass.apps.service.job_states import JobStatus, ScanJob
-from groundglass.apps.service.jobs import JobStore, is_disk_full, new_job_id
+from groundglass.apps.service.jobs import JobStore, is_disk_full, new_job_id, unusable
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.processing import ServiceWorkerFactory
-from groundglass.apps.service.storage import JobFolder, ServiceStorage
+from groundglass.apps.service.storage import SPARE_BYTES, JobFolder, ServiceStorage
 from groundglass.apps.service.upload import OVERHEAD_BYTES, Upload, UploadError
 from groundglass.workers import available_cores
 
 DISK_FULL = "the server's disk is full: delete jobs, or ask its administrator"
 GONE = "the file is gone: the job was deleted, or it has expired"
-SPARE_BYTES = 1 << 30  # free space that an upload must leave for the results
 # Part of a refused body that is still read: a browser that cannot finish sending never shows the answer.
 DRAIN_BYTES, DRAIN_S = 64 << 20, 5.0
 
@@ -71,10 +70,13 @@ class Service:
         dispatcher = Dispatcher(jobs, storage, metrics, worker_factory, config.time_limit_s, threads)
         service = cls(config, storage, jobs, metrics, dispatcher)
         try:
-            jobs.adopt(storage.scan_ids())
+            jobs.adopt(storage.scan_times())
             jobs.requeue_interrupted()
             storage.remove_orphans(jobs.ids())
             dispatcher.start()
+        except sqlite3.Error as error:
+            service.close()
+            raise unusable(storage.database, error) from None
         except BaseException:
             service.close()
             raise

@@ -48,13 +48,14 @@ class Sessions:
 
     def end(self, headers: Headers) -> None:
         """End the session of a request, if it has one."""
-        self._ends.pop(_session_of(headers), None)
+        for session in _sessions_of(headers):
+            self._ends.pop(session, None)
 
     def is_signed_in(self, headers: Headers) -> bool:
         """Return whether a request carries the token, or the cookie of a session."""
         if self._token is None or self.is_token(_bearer(headers)):
             return True
-        return self._ends.get(_session_of(headers), 0.0) > time.monotonic()
+        return any(self._ends.get(session, 0.0) > time.monotonic() for session in _sessions_of(headers))
 
     def is_token(self, guess: str) -> bool:
         """Return whether a text is the token; compares in constant time."""
@@ -86,18 +87,19 @@ def _bearer(headers: Headers) -> str:
 
 
 def own_cookie_only(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a request with no cookie but that of its session.
+    """Return the headers of a request with no cookies but those that may be of its session.
 
     Programs on other ports of this machine share their cookies with this one, and Python parses some cookies in a time
     that grows with the square of their length: 64 KiB take a minute, during which nobody is answered.
     """
     kept = [(name, value) for name, value in headers if name != b"cookie"]
-    session = _session_of(Headers(raw=list(headers)))
-    return [*kept, (b"cookie", f"{COOKIE}={session}".encode())] if session else kept
+    sessions = _sessions_of(Headers(raw=list(headers)))
+    cookie = "; ".join(f"{COOKIE}={session}" for session in sessions)
+    return [*kept, (b"cookie", cookie.encode())] if sessions else kept
 
 
-def _session_of(headers: Headers) -> str:
-    """Return the id of the session that a request carries; empty without one."""
+def _sessions_of(headers: Headers) -> list[str]:
+    """Return what may be the id of the session of a request: another program may have set a cookie of the same name."""
     pairs = (cookie.partition("=") for line in headers.getlist("cookie") for cookie in line.split(";"))
     values = (value.strip() for name, _, value in pairs if name.strip() == COOKIE)
-    return next((value for value in values if _SESSION_ID.fullmatch(value)), "")
+    return [value for value in values if _SESSION_ID.fullmatch(value)]

@@ -16,12 +16,15 @@ scans/ID/
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from groundglass.apps.service.job_states import JobProgress, JobStage
 from groundglass.errors import OutputError
 from groundglass.files import check_private, lock_folder, output_errors, write_atomic
+
+SPARE_BYTES = 1 << 30  # free space that the results of a scan need at most, but for very large scans
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,14 @@ class ServiceStorage:
 
     def scan_ids(self) -> list[str]:
         """Return the names of the folders of accepted scans."""
-        return [path.name for path in (self.folder / "scans").iterdir()]
+        return list(self.scan_times())
+
+    def scan_times(self) -> dict[str, float]:
+        """Return {name of the folder of an accepted scan: when it was changed last, in seconds since 1970}."""
+        folders = (
+            path for path in (self.folder / "scans").iterdir() if path.is_dir()
+        )  # not what a file manager leaves
+        return {path.name: path.stat().st_mtime for path in folders}
 
     def accept(self, job_id: str) -> None:
         """Move a complete upload from `incoming` to `scans`."""
@@ -136,6 +146,16 @@ class ServiceStorage:
         for name in self.scan_ids():
             if name not in job_ids:
                 shutil.rmtree(self.job_folder(name).path, ignore_errors=True)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether files can be written, and there is room for the results of a scan."""
+        probe = self.folder / "incoming" / "probe"
+        with suppress(OutputError):
+            write_atomic(probe, bytes(1 << 16))
+            probe.unlink()
+            return self.free_bytes() >= SPARE_BYTES
+        return False
 
     def free_bytes(self) -> int:
         """Return the free space of the disk."""
