@@ -37,7 +37,7 @@ from groundglass.evaluation.lesions import Region, match_regions, score_by_size
 from groundglass.metrics import Confusion
 from groundglass.training.batches import SCORING_BATCH, plain_batches
 from groundglass.training.finished_run import open_run
-from groundglass.training.held_out import lesion_probability
+from groundglass.training.held_out import predict
 from groundglass.training.study.plan import read_study
 
 THRESHOLDS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
@@ -91,7 +91,7 @@ def _scores(runs: Sequence[Path], slices: Slices, mirrored: bool = False) -> Sco
 def _probability(run: Path, slices: Slices, mirrored: bool) -> NDArray[np.float32]:
     module, card = open_run(run, run.name, last_epoch=True)
     batches = plain_batches(slices, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm)
-    return np.concatenate([lesion_probability(module, image, mirrored) for image, _ in batches])
+    return np.concatenate([predict(module, image, mirrored)[:, 0] for image, _ in batches])
 
 
 def _print_places(runs: Sequence[Path], slices: Slices, manifest: Manifest, mirrored: bool) -> None:

@@ -77,7 +77,7 @@ def test_a_model_whose_weights_lie_in_other_files_is_refused(tmp_path: Path) -> 
 
 
 def test_the_interval_of_a_share_scales_with_it_and_begins_at_zero_for_the_smallest() -> None:
-    interval = BurdenInterval(offset_percent=0.1, low=0.5, high=2.0, readings=11, coverage=0.82)
+    interval = BurdenInterval(offset_percent=0.1, low=0.5, high=2.0, scans=11, coverage=0.82)
     assert interval.of(9.9) == pytest.approx((4.9, 19.9))
     assert interval.of(0.05) == pytest.approx((0.0, 0.2))
     assert interval.of(80.0)[1] == 100.0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ def test_the_interval_of_eleven_scans_is_between_the_smallest_and_the_largest_ra
     interval = burden_interval(scans, 0)
     assert interval is not None
     assert (interval.low, interval.high) == pytest.approx((0.5, 2.0))
-    assert interval.readings == 11
+    assert (interval.scans, interval.pictures, interval.picture_coverage) == (11, 0, None)
     assert interval.coverage == pytest.approx(9 / 11, abs=1e-4)  # the two at the ends are outside that of the others
 
 
@@ -33,8 +35,24 @@ def test_both_readers_of_a_scan_count_and_neither_stands_for_the_other() -> None
     interval = burden_interval(scans, 0)
     assert interval is not None
     assert interval.high == pytest.approx(5.0)
-    assert interval.readings == 12
+    assert interval.scans == 6
     assert interval.coverage == pytest.approx(10 / 12, abs=1e-4)
+
+
+def test_pictures_count_as_much_as_the_scans_whose_ends_chance_would_give() -> None:
+    """The interval of eleven scans alone reaches to the two of which far too much or too little is found."""
+    ratios = [0.01, *np.linspace(0.7, 1.3, 9), 2.5]
+    scans = [scan(f"volumes/{n}", 9.9, 10 * ratio - OFFSET_PERCENT) for n, ratio in enumerate(ratios)]
+    of_pictures = np.linspace(0.5, 1.5, 100)
+    pictures = [scan(f"slices/{n}", 9.9, 10 * ratio - OFFSET_PERCENT) for n, ratio in enumerate(of_pictures)]
+    pictures = [replace(picture, is_volume=False) for picture in pictures]
+    alone, together = burden_interval(scans, 0), burden_interval(scans + pictures, 0)
+    assert alone is not None
+    assert together is not None
+    assert (alone.low, alone.high) == pytest.approx((0.01, 2.5))
+    assert (together.low, together.high) == pytest.approx((of_pictures[11 - 1], of_pictures[-11]), abs=0.02)
+    assert together.coverage == pytest.approx(9 / 11, abs=1e-4)
+    assert together.picture_coverage == pytest.approx(0.8, abs=0.03)
 
 
 def test_small_burdens_differ_by_an_amount_rather_than_by_a_ratio() -> None:

@@ -341,6 +341,9 @@ def test_the_threshold_of_folds_has_the_best_mean_dice_over_held_out_scans(
     assert chosen.threshold == THRESHOLDS[int(np.argmax(means))]
     assert chosen.dice == {name: dice(name, chosen.threshold) for name in ("volumes/4", "volumes/5")}
     assert chosen.exposure == TrainedOn(members=("volumes/4", "volumes/5"), patients=("volumes/4", "volumes/5"))
+    assert len(chosen.class_odds) == len(card.classes) - 1
+    path, _ = export(run, "calibrated", tmp_path / "model", calibration=chosen)
+    assert read_card(path).class_odds == chosen.class_odds
 
 
 def test_folds_that_hold_no_scan_out_are_refused(run: Path, prepared: Path, tmp_path: Path) -> None:

@@ -254,9 +254,9 @@ def export(
     from groundglass.training.export import export as write
     from groundglass.training.held_out import calibrate_on_folds
 
-    if fold and (threshold is not None or data is None):
-        raise typer.BadParameter("it needs --data PREPARED, and --threshold must not be given", param_hint="--fold")
-    calibration = calibrate_on_folds(fold, data, mirrored) if fold and data else None
+    if fold and data is None:
+        raise typer.BadParameter("it needs --data PREPARED", param_hint="--fold")
+    calibration = calibrate_on_folds(fold, data, mirrored, threshold) if fold and data else None
     if calibration:
         print_lines(calibration.lines)
     path, differences = write(run, name, output, threshold, data, calibration, mirrored)

@@ -71,14 +71,16 @@ class BurdenInterval(BaseModel):
     """How far the true share of lung that lesion fills may be from the one found, from scans that folds held out.
 
     The share that a reader would mark is taken to lie in [low * (share + offset) - offset, high * (share + offset) -
-    offset]. `low` and `high` are the conformal quantiles (Vovk, Gammerman and Shafer 2005) that hold 80 % of new scans.
+    offset]. `low` and `high` are weighted conformal quantiles (Tibshirani et al. 2019) that hold 80 % of new scans.
 
     Attributes:
         offset_percent: Share of lung in percent below which differences no longer scale with the share.
         low: Ratio at the lower end.
         high: Ratio at the upper end.
-        readings: Number of readings that it comes from; a scan that two people read counts as two.
-        coverage: Share of these readings that lie in the interval that the other scans give.
+        scans: Number of scans that it comes from.
+        coverage: Share of them whose reading lies in the interval that the others give; two readers of one count half.
+        pictures: Number of single pictures that it comes from, which count as much as the scans.
+        picture_coverage: Share of the pictures whose reading lies in that interval; None without pictures.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,8 +88,10 @@ class BurdenInterval(BaseModel):
     offset_percent: float
     low: float
     high: float
-    readings: int
+    scans: int
     coverage: float
+    pictures: int = 0
+    picture_coverage: float | None = None
 
     def of(self, share_percent: float) -> tuple[float, float]:
         """Return the interval of a share, from 0 to 100 %."""
@@ -108,6 +112,8 @@ class ModelCard(BaseModel):
         size: (height, width) of the input in pixels; the field of view is letterboxed into it.
         neighbours_mm: Distance in mm of the slices below and above that are input channels too; 0: the slice alone.
         classes: Meaning of each output map.
+        class_odds: Factors for the odds of each class after lesion, before the most probable one is taken, since a
+            network finds a rare class too seldom (logit adjustment; Menon et al. 2021); empty: 1 each.
         threshold: Probability from which on a pixel is lesion.
         mirrored: Whether the prediction of each slice is averaged with that of its mirror image.
         burden_interval: How certain the share of lung is that lesion fills; None: not known.
@@ -133,6 +139,7 @@ class ModelCard(BaseModel):
     size: tuple[int, int]
     neighbours_mm: float = 0.0
     classes: tuple[str, ...] = ("lesion",)
+    class_odds: tuple[float, ...] = ()
     threshold: float
     mirrored: bool = False
     burden_interval: BurdenInterval | None = None

@@ -59,6 +59,12 @@ class SlicePrediction:
         return numbers
 
 
+def scale_odds(probability: NDArray[np.float32], factors: Sequence[float]) -> NDArray[np.float32]:
+    """Multiply the odds p / (1 - p) of (n, classes, ...) probabilities by a factor for each class."""
+    factor = np.asarray(factors, dtype=np.float32).reshape(-1, *[1] * (probability.ndim - 2))
+    return np.asarray(probability * factor / (1 + probability * (factor - 1)))
+
+
 class SliceInput(NamedTuple):
     """Input of the network for a slice.
 
@@ -119,6 +125,8 @@ class Segmenter:
         if self.card.mirrored:
             mirrored = sigmoid(self.engine.run(np.ascontiguousarray(images[..., ::-1])))
             probability = (probability + mirrored[..., ::-1]) / np.float32(2)
+        if self.card.class_odds:
+            probability[:, 1:] = scale_odds(probability[:, 1:], self.card.class_odds)
         return probability
 
     def _batches(self, hu: HuVolume, inputs: Sequence[SliceInput]) -> Iterator[NDArray[np.float32]]:

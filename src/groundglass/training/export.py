@@ -61,7 +61,13 @@ def export(
     card = card.model_copy(update={"mirrored": mirrored})
     if calibration:
         exposed = card.trained_on and card.trained_on | calibration.exposure
-        card = card.model_copy(update={"trained_on": exposed, "burden_interval": calibration.interval})
+        card = card.model_copy(
+            update={
+                "trained_on": exposed,
+                "burden_interval": calibration.interval,
+                "class_odds": calibration.class_odds,
+            }
+        )
     with staged_folder(folder) as staging:
         path = staging / f"{card.name}.onnx"
         write_onnx(module, card.input_shape, path)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from groundglass.data.labels import CLASS_LABELS
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import NOT_READ, Slices
 from groundglass.data.splits import Split, resolve_split
@@ -17,6 +20,7 @@ from groundglass.errors import DatasetError
 from groundglass.inference.model_card import BurdenInterval, TrainedOn
 from groundglass.metrics import Confusion
 from groundglass.training.batches import SCORING_BATCH, plain_batches
+from groundglass.training.class_odds import choose_class_odds
 from groundglass.training.finished_run import open_run
 from groundglass.training.module import LesionModule
 from groundglass.training.provenance import training_exposure
@@ -53,30 +57,37 @@ class FoldCalibration:
         threshold: The probability from which a pixel counts as lesion.
         dice: {scan: Dice at this threshold}.
         interval: How certain the share of lung is that lesion fills; None: too few scans.
+        class_odds: See `ModelCard`; empty where the model tells no classes apart, or no reader stated any.
         exposure: The data on which both were chosen.
     """
 
     threshold: float
     dice: dict[str, float]
     interval: BurdenInterval | None
+    class_odds: tuple[float, ...]
     exposure: TrainedOn
 
     @property
     def lines(self) -> list[str]:
         """The lines that `export` prints: the threshold, the Dice of each scan, and the interval."""
         scans = [f"  {scan} {100 * dice:.1f}" for scan, dice in self.dice.items()]
-        lines = [f"threshold {self.threshold:g}, chosen by the mean Dice of {len(self.dice)} held-out scans:", *scans]
+        mean = 100 * np.mean(list(self.dice.values()))
+        lines = [f"threshold {self.threshold:g}, mean Dice of {len(self.dice)} held-out scans {mean:.1f}:", *scans]
+        if self.class_odds:
+            lines.append(f"odds of the classes are multiplied by {', '.join(f'{odds:g}' for odds in self.class_odds)}")
         if self.interval is None:
             return [*lines, "no interval for the burden: it needs five held-out scans"]
         low, high = (f"{ratio:.2f}" for ratio in (self.interval.low, self.interval.high))
         return [
             *lines,
-            f"share of lung: readers marked {low} to {high} times what is found; {self.interval.coverage:.0%} of "
-            f"{self.interval.readings} readings lie in the interval that the other scans give",
+            f"share of lung: readers marked {low} to {high} times what is found; {self.interval.coverage:.0%} of what "
+            f"they marked in {self.interval.scans} scans lies in the interval that the others give",
         ]
 
 
-def calibrate_on_folds(folds: Sequence[Path], prepared: Path, mirrored: bool = False) -> FoldCalibration:
+def calibrate_on_folds(
+    folds: Sequence[Path], prepared: Path, mirrored: bool = False, threshold: float | None = None
+) -> FoldCalibration:
     """Choose the threshold for a model that was trained on all scans, and its interval, from folds of its recipe.
 
     Such a model has no validation part that could choose an epoch, so the folds' last epochs stand for it.
@@ -87,9 +98,11 @@ def calibrate_on_folds(folds: Sequence[Path], prepared: Path, mirrored: bool = F
         folds: Finished runs.
         prepared: The prepared folder that they were trained on.
         mirrored: Average each prediction with that of the slice's mirror image.
+        threshold: One of `THRESHOLDS` (else the nearest) that is taken whatever the folds tell.
 
     Returns:
-        The threshold with the highest mean Dice over these scans, and the interval at that threshold.
+        The threshold with the highest mean Dice over these scans, the interval at that threshold, and the odds of the
+        classes where readers stated them.
 
     Raises:
         ModelError: A run is not finished.
@@ -98,32 +111,39 @@ def calibrate_on_folds(folds: Sequence[Path], prepared: Path, mirrored: bool = F
     manifest, slices = read_prepared(prepared)
     scans: dict[str, HeldOutScan] = {}
     exposure = TrainedOn()
+    of_classes, stated = list[NDArray[np.float32]](), list[NDArray[np.int64]]()
     for fold in folds:
         module, card = open_run(fold, fold.name, last_epoch=True)
         split = Split.model_validate_json((fold / "split.json").read_bytes())
         parts = resolve_split(split, slices)
         exposure |= training_exposure(split.test, parts.test, slices, manifest)
         held_out = slices.where(parts.test)
+        labels = [CLASS_LABELS[name] for name in card.classes[1:]]
         for case in dict.fromkeys(held_out.case.tolist()):
             scan = held_out.where(held_out.case == case)
             batches = plain_batches(scan, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm)
-            probability = np.concatenate([lesion_probability(module, image, mirrored) for image, _ in batches])
-            scans[case] = _held_out_scan(case, scan, probability)
+            probability = np.concatenate([predict(module, image, mirrored) for image, _ in batches])
+            scans[case] = _held_out_scan(case, scan, probability[:, 0])
+            marked = np.isin(scan.labels, labels)
+            of_classes.append(probability[:, 1 : 1 + len(labels)].transpose(0, 2, 3, 1)[marked])
+            stated.append((scan.labels[marked][:, None] == labels).argmax(1))
     if not scans:
         raise DatasetError("no scan is held out by the folds: train them on splits with a test part")
     volumes = [scan for scan in scans.values() if scan.is_volume]
     chosen_on = volumes or list(scans.values())
-    best = int(np.mean([scan.dice for scan in chosen_on], axis=0).argmax())
+    mean_dice = np.mean([scan.dice for scan in chosen_on], axis=0)
+    best = int(mean_dice.argmax() if threshold is None else np.abs(THRESHOLDS - threshold).argmin())
     dice = {scan.case: float(scan.dice[best]) for scan in chosen_on}
-    return FoldCalibration(float(THRESHOLDS[best]), dice, burden_interval(volumes, best), exposure)
+    odds = choose_class_odds(np.concatenate(of_classes), np.concatenate(stated)) if any(map(len, stated)) else ()
+    return FoldCalibration(float(THRESHOLDS[best]), dice, burden_interval(tuple(scans.values()), best), odds, exposure)
 
 
 @torch.inference_mode()
-def lesion_probability(module: LesionModule, image: torch.Tensor, mirrored: bool) -> NDArray[np.float32]:
-    """Predict the probability of lesion, (N, H, W), of (N, 1 or 3, H, W) images."""
-    probability = torch.sigmoid(module(image)[:, 0])
+def predict(module: LesionModule, image: torch.Tensor, mirrored: bool) -> NDArray[np.float32]:
+    """Predict the probabilities, (N, maps, H, W), of (N, 1 or 3, H, W) images; the first map is lesion."""
+    probability = torch.sigmoid(module(image))
     if mirrored:
-        probability = (probability + torch.sigmoid(module(image.flip(3))[:, 0]).flip(2)) / 2
+        probability = (probability + torch.sigmoid(module(image.flip(3))).flip(3)) / 2
     return np.asarray(probability.numpy())
 
 
@@ -142,28 +162,47 @@ def _held_out_scan(case: str, scan: Slices, probability: NDArray[np.float32]) ->
     )
 
 
-def burden_interval(scans: Sequence[HeldOutScan], threshold: int) -> BurdenInterval | None:
+def burden_interval(held_out: Sequence[HeldOutScan], threshold: int) -> BurdenInterval | None:
     """Return the interval that holds the readings of 80 % of new scans; None for fewer than five scans.
 
+    Few scans leave its ends to chance, so that single pictures count as well: all of them as much as all scans.
+
     Args:
-        scans: Scans that folds held out.
+        held_out: Scans and pictures that folds held out.
         threshold: Index of the threshold in `THRESHOLDS`.
     """
-    if len(scans) < 5:
+    scans = sum(scan.is_volume for scan in held_out)
+    if scans < 5:
         return None
-    ratios = {scan.case: list(_ratios(scan, threshold)) for scan in scans}
+    pictures = len(held_out) - scans
+    readings = []
+    for scan in held_out:
+        weight = 1 / (scans if scan.is_volume else pictures) / len(scan.readers_share)
+        readings += [_Reading(scan.case, scan.is_volume, ratio, weight) for ratio in _ratios(scan, threshold)]
     covered = []
-    for case, own in ratios.items():
-        low, high = _conformal_ends([ratio for other, found in ratios.items() if other != case for ratio in found])
-        covered += [low <= ratio <= high for ratio in own]
-    low, high = _conformal_ends([ratio for found in ratios.values() for ratio in found])
+    for reading in readings:
+        low, high = _ends([other for other in readings if other.case != reading.case], 1 / scans)
+        covered.append(reading.weight * (low <= reading.ratio <= high))
+    low, high = _ends(readings, 1 / scans)
+    of_scans = [reading.of_scan for reading in readings]
     return BurdenInterval(
         offset_percent=OFFSET_PERCENT,
         low=round(low, 4),
         high=round(high, 4),
-        readings=len(covered),
-        coverage=round(float(np.mean(covered)), 4),
+        scans=scans,
+        coverage=round(sum(compress(covered, of_scans)), 4),
+        pictures=pictures,
+        picture_coverage=round(sum(covered) - sum(compress(covered, of_scans)), 4) if pictures else None,
     )
+
+
+class _Reading(NamedTuple):
+    """What one reader marked of a scan or picture, relative to what is found, and how much that counts."""
+
+    case: str
+    of_scan: bool
+    ratio: float
+    weight: float
 
 
 def _ratios(scan: HeldOutScan, threshold: int) -> Iterator[float]:
@@ -172,12 +211,18 @@ def _ratios(scan: HeldOutScan, threshold: int) -> Iterator[float]:
         yield (share + OFFSET_PERCENT) / (float(scan.share[threshold]) + OFFSET_PERCENT)
 
 
-def _conformal_ends(ratios: Sequence[float]) -> tuple[float, float]:
-    """Return the order statistics between which a further ratio lies with a probability of `COVERAGE` or more.
+def _ends(readings: Sequence[_Reading], weight: float) -> tuple[float, float]:
+    """Return the ratios between which that of a further scan of this weight lies with a probability of `COVERAGE`.
 
-    Of n + 1 exchangeable ratios each is as likely to be the k-th smallest: cut off as many at either end as fit into
-    half of 1 - COVERAGE.
+    Weighted conformal quantiles (Tibshirani et al. 2019): at either end, as many readings are cut off as fit into half
+    of 1 - COVERAGE of all weights, the new one among them; the outermost reading stays inside.
     """
-    ordered = sorted(ratios)
-    cut = max(1, int((len(ordered) + 1) * (1 - COVERAGE) / 2 + 1e-9))
-    return ordered[cut - 1], ordered[-cut]
+    allowed = (sum(reading.weight for reading in readings) + weight) * (1 - COVERAGE) / 2 + 1e-9
+    upwards = sorted(readings, key=lambda reading: reading.ratio)
+    return _end(upwards, allowed), _end(upwards[::-1], allowed)
+
+
+def _end(ordered: Sequence[_Reading], allowed: float) -> float:
+    """Return the ratio of the last reading up to which the weights do not exceed `allowed`; at least the first."""
+    below = np.cumsum([reading.weight for reading in ordered])
+    return ordered[max(0, int(np.searchsorted(below, allowed, side="right")) - 1)].ratio
