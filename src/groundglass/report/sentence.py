@@ -30,9 +30,7 @@ def state_uncertainty(findings: Findings, card: ModelCard) -> str:
     """Say how far the numbers can be trusted, by this scan's interval and by the model's scores on its test scans."""
     sentences = []
     if findings.lesion_volume_interval_ml or findings.lesion_share_interval_percent:
-        sentences.append(
-            "The interval holds what readers measured in 80 % of held-out scans and pictures, by the model's calibration."
-        )
+        sentences.append("By calibration, the interval holds 80 % of what readers measured in held-out scans.")
     scores = card.scores.get("test", {}).get("pooled", {}).get("whole", {})
     sensitivity, precision = scores.get("sensitivity"), scores.get("precision")
     if sensitivity and precision and not findings.corrected_by_hand:
