@@ -13,7 +13,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from PIL import Image
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
@@ -289,6 +289,30 @@ def test_values_that_dicom_does_not_allow_are_left_out(
 ) -> None:
     source = write_changed(small, tmp_path, stated(keyword, value))
     assert results(source, grey_band, tmp_path / "out") == (CORE | DICOM, [])
+
+
+@pytest.mark.parametrize(
+    ("keyword", "representation", "value", "written"),
+    [
+        ("StudyTime", "CS", "CT", ""),
+        ("StudyTime", "LO", "101500", "101500"),
+        ("PatientID", "SH", "P-7", "P-7"),
+        ("StudyDate", "TM", "2020", ""),
+        ("PatientWeight", "LO", "seventy", ""),
+        ("StudyInstanceUID", "LO", "1.2.3", "1.2.3"),
+    ],
+)
+def test_values_are_written_in_the_representation_of_the_standard(
+    keyword: str, representation: str, value: str, written: str, small: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    def change(data: Dataset, _: int) -> None:
+        data[keyword] = DataElement(keyword, representation, value)
+
+    source = write_changed(small, tmp_path, change)
+    names, _ = results(source, grey_band, tmp_path / "out")
+    assert names == CORE | DICOM
+    made = pydicom.dcmread(tmp_path / "out" / "lesions.dcm")
+    assert str(made.get(keyword) or "") == written
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import re
 
 from pydicom import DataElement, Dataset
 from pydicom.config import RAISE
-from pydicom.datadict import dictionary_VM
+from pydicom.datadict import dictionary_VM, dictionary_VR
 from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TM, validate_value
 
@@ -49,7 +49,7 @@ def legal_copy(header: Dataset) -> Dataset:
         if tag.is_private:
             continue
         try:
-            element = copy.copy(_cleaned(header[tag]))
+            element = copy.copy(_cleaned(_in_its_representation(header[tag])))
             if tag.group == _FUNCTIONAL_GROUPS or is_legal(element):
                 legal[tag] = element
         except DICOM_ERRORS:
@@ -58,6 +58,19 @@ def legal_copy(header: Dataset) -> Dataset:
     if "SpecificCharacterSet" in header or not is_ascii:
         legal.SpecificCharacterSet = UNICODE
     return legal
+
+
+def _in_its_representation(element: DataElement) -> DataElement:
+    """Return an element in the value representation that the standard gives its tag (PS3.6), whatever the file states.
+
+    Raises:
+        ValueError, TypeError: The value has no such representation.
+    """
+    try:
+        stated = dictionary_VR(element.tag).split(" or ")
+    except KeyError:  # a tag that no standard knows
+        return element
+    return element if element.VR in stated else DataElement(element.tag, stated[0], element.value)
 
 
 def is_legal(element: DataElement) -> bool:
