@@ -250,9 +250,9 @@ def test_ctrl_c_prints_one_line_and_leaves_no_output(scan_file: Path, tmp_path: 
     program = (
         # A test started in the background inherits a shell's ignored Ctrl-C.
         "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from groundglass.report import analysis; from groundglass.cli import main\n"
+        "from groundglass.io import reader; from groundglass.cli import main\n"
         "def read(*_, **__): print('reading', flush=True); time.sleep(60)\n"
-        "analysis.read_scan = read; main()"
+        "reader.read_scan = read; main()"
     )
     command = [sys.executable, "-c", program, "segment", str(scan_file), "-o", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -594,7 +594,7 @@ def test_a_real_anonymised_series_is_read_without_a_stray_line(tmp_path: Path) -
     done = run("segment", source, "--output", tmp_path / "out")
     assert done.returncode == 0
     assert done.stderr == ""
-    assert {path.name for path in (tmp_path / "out").iterdir()} == CORE | DICOM
+    assert {path.name for path in (tmp_path / "out").iterdir()} == CORE | DICOM | {"classes.nii.gz"}
     for name in DICOM:
         assert_legal(tmp_path / "out" / name)
 

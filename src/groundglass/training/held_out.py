@@ -124,9 +124,10 @@ def calibrate_on_folds(
             batches = plain_batches(scan, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm)
             probability = np.concatenate([predict(module, image, mirrored) for image, _ in batches])
             scans[case] = _held_out_scan(case, scan, probability[:, 0])
-            marked = np.isin(scan.labels, labels)
-            of_classes.append(probability[:, 1 : 1 + len(labels)].transpose(0, 2, 3, 1)[marked])
-            stated.append((scan.labels[marked][:, None] == labels).argmax(1))
+            if labels:
+                marked = np.isin(scan.labels, labels)
+                of_classes.append(probability[:, 1 : 1 + len(labels)].transpose(0, 2, 3, 1)[marked])
+                stated.append((scan.labels[marked][:, None] == labels).argmax(1))
     if not scans:
         raise DatasetError("no scan is held out by the folds: train them on splits with a test part")
     volumes = [scan for scan in scans.values() if scan.is_volume]
