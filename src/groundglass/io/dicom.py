@@ -252,7 +252,7 @@ def _drop_damaged_attributes(headers: Sequence[Dataset]) -> None:
     for header in headers:
         encoding = str(header.original_character_set)
         for tag in list(header.keys()):
-            stored = header.get_item(tag)
+            stored = header.get_item(tag, keep_deferred=True)  # converts nothing
             key = (tag, stored.VR, stored.value, encoding) if isinstance(stored, RawDataElement) else None
             if key in sound:
                 continue

@@ -171,7 +171,7 @@ def shallow_copy(header: Dataset) -> Dataset:
     """Copy a header; attributes of the copy can be set anew without changing the header."""
     copied = Dataset()
     for tag in list(header.keys()):
-        element = header.get_item(tag)
+        element = header.get_item(tag, keep_deferred=True)
         copied[tag] = copy.copy(element) if isinstance(element, DataElement) else element
     is_implicit, is_little_endian = header.original_encoding
     copied.set_original_encoding(is_implicit, is_little_endian, header.original_character_set)

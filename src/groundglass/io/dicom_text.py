@@ -89,7 +89,7 @@ def _encodings(stated: Sequence[str | None], text: bytes) -> list[str]:
 
 def _terms(header: Dataset) -> list[str]:
     """Return the values of Specific Character Set, as they are written."""
-    element = header.get_item(_CHARACTER_SET)
+    element = header.get_item(_CHARACTER_SET, keep_deferred=True)
     value = None if element is None else element.value
     if isinstance(value, bytes):
         value = value.decode("latin_1").split("\\")
