@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 LOWEST ?= .lowest-venv
 PLAIN ?= .plain-venv
 # These import torch or a browser.
-BEYOND = tests/inference/test_open_model.py tests/inference/test_lungs.py tests/report/test_report_page.py \
+BEYOND = tests/inference/test_open_model.py tests/report/test_report_page.py \
   tests/apps/batch/test_overview.py
 CLINICAL = tests/scan tests/io tests/inference tests/report tests/apps/batch tests/test_files.py tests/test_tables.py
 
