@@ -213,9 +213,11 @@ def _classes(segmented: SegmentedScan, names: Sequence[str]) -> list[dict[str, A
     """Return the fields of a `ClassBurden` for each class of lesions."""
     voxels, lung = np.zeros(len(names) + 1, dtype=np.int64), int(voxels_per_slice(segmented.lung_field.mask).sum())
     in_lung, voxel_ml = voxels.copy(), segmented.scan.geometry.voxel_ml
-    for z in np.flatnonzero(voxels_per_slice(segmented.class_map)).tolist():
-        rows, columns = segmented.class_map.slices[z].box or ()
-        plane, inside = segmented.class_map[z, rows, columns], segmented.lung_field.mask[z, rows, columns]
+    for z, packed in enumerate(segmented.class_map.slices):
+        if packed.box is None:
+            continue
+        rows, columns = packed.box
+        plane, inside = (mask[z, rows, columns] for mask in (segmented.class_map, segmented.lung_field.mask))
         voxels += np.bincount(plane.ravel(), minlength=len(voxels))[: len(voxels)]
         in_lung += np.bincount(plane[inside], minlength=len(voxels))[: len(voxels)]
     no_spacing, no_lung = _no_spacing(segmented.scan), "no lung was found in the scan"

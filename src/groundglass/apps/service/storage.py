@@ -125,9 +125,8 @@ class ServiceStorage:
 
     def scan_times(self) -> dict[str, float]:
         """Return {name of the folder of an accepted scan: when it was changed last, in seconds since 1970}."""
-        folders = (
-            path for path in (self.folder / "scans").iterdir() if path.is_dir()
-        )  # not what a file manager leaves
+        # A file manager may leave files of its own.
+        folders = (path for path in (self.folder / "scans").iterdir() if path.is_dir())
         return {path.name: path.stat().st_mtime for path in folders}
 
     def accept(self, job_id: str) -> None:
