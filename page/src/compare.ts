@@ -156,7 +156,7 @@ function changePanel(change: Change, earlier: Findings, later: Findings): HTMLEl
   ];
   const order = change.by_date ? "" : "The dates of the scans do not tell which is the earlier one. ";
   const calibrated = earlier.lesion_share_interval_percent || later.lesion_share_interval_percent;
-  const intervals = calibrated ? "In brackets beside a scan: the interval of 80 % of scans by the model's calibration. " : "";
+  const intervals = calibrated ? "In brackets beside a scan: by the model's calibration, the interval of 80 % of readings. " : "";
   return h(
     "section",
     { class: "panel", "aria-label": "Change" },

@@ -191,7 +191,7 @@ def test_the_volumes_of_classes_and_intervals_by_calibration_are_shown_where_the
     assert '<th scope="col">consolidation, % of lung</th>' in page
     assert '<th scope="col">80 % by calibration</th>' in page
     assert "<td>1.5 to 3.5</td>" in page
-    assert "By calibration: 80 % of what readers measured in held-out scans." in page
+    assert "By calibration: 80 % of readings in held-out scans and pictures." in page
     plain = render_follow_up(compare_visits([make_plain_visit(100.0)] * 2, None, MODEL))
     assert "calibration" not in plain
 

@@ -71,7 +71,8 @@ class BurdenInterval(BaseModel):
     """How far the true share of lung that lesion fills may be from the one found, from scans that folds held out.
 
     The share that a reader would mark is taken to lie in [low * (share + offset) - offset, high * (share + offset) -
-    offset]. `low` and `high` are weighted conformal quantiles (Tibshirani et al. 2019) that hold 80 % of new scans.
+    offset]. `low` and `high` are weighted conformal quantiles (Tibshirani et al. 2019) that hold 80 % of what readers
+    mark in new scans and pictures, each kind half.
 
     Attributes:
         offset_percent: Share of lung in percent below which differences no longer scale with the share.

@@ -127,7 +127,7 @@ class Findings(StrictModel):
         schema_number: Version of this layout; `schema` in JSON.
         input: The scan.
         lesion_volume_ml: Volume of all lesions.
-        lesion_volume_interval_ml: Interval that holds the true volume in 80 % of scans, by the model's calibration.
+        lesion_volume_interval_ml: Interval that holds 80 % of what readers measure, by the model's calibration.
         lung_volume_ml: Volume of both lungs, lesions included.
         lesion_share_of_lung_percent: Lesion inside the lung field, in % of the lung's volume (images: of its area).
         lesion_share_interval_percent: The same interval of the share.

@@ -93,7 +93,7 @@ def _headline(result: FollowUp) -> str:
 
 def _explanation(result: FollowUp) -> str:
     calibrated = any(visit.lesion_share_interval_percent for visit in result.visits)
-    by_calibration = " By calibration: 80 % of what readers measured in held-out scans." if calibrated else ""
+    by_calibration = " By calibration: 80 % of readings in held-out scans and pictures." if calibrated else ""
     if result.repeatability is None:
         return f"No intervals of repeats: the repeatability of this model was not measured.{by_calibration}"
     return (

@@ -30,7 +30,7 @@ def state_uncertainty(findings: Findings, card: ModelCard) -> str:
     """Say how far the numbers can be trusted, by this scan's interval and by the model's scores on its test scans."""
     sentences = []
     if findings.lesion_volume_interval_ml or findings.lesion_share_interval_percent:
-        sentences.append("By calibration, the interval holds 80 % of what readers measured in held-out scans.")
+        sentences.append("By calibration, the interval holds 80 % of readings in held-out scans and pictures.")
     scores = card.scores.get("test", {}).get("pooled", {}).get("whole", {})
     sensitivity, precision = scores.get("sensitivity"), scores.get("precision")
     if sensitivity and precision and not findings.corrected_by_hand:

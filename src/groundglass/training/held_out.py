@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ COVERAGE = 0.8
 
 @dataclass(frozen=True)
 class HeldOutScan:
-    """A scan that a fold held out, as its network sees it.
+    """A scan or picture that a fold held out, as its network sees it.
 
     Attributes:
         case: Name of the scan.
@@ -164,7 +163,7 @@ def _held_out_scan(case: str, scan: Slices, probability: NDArray[np.float32]) ->
 
 
 def burden_interval(held_out: Sequence[HeldOutScan], threshold: int) -> BurdenInterval | None:
-    """Return the interval that holds the readings of 80 % of new scans; None for fewer than five scans.
+    """Return the interval that holds 80 % of what readers mark in new scans and pictures; None for under five scans.
 
     Few scans leave its ends to chance, so that single pictures count as well: all of them as much as all scans.
 
@@ -180,20 +179,19 @@ def burden_interval(held_out: Sequence[HeldOutScan], threshold: int) -> BurdenIn
     for scan in held_out:
         weight = 1 / (scans if scan.is_volume else pictures) / len(scan.readers_share)
         readings += [_Reading(scan.case, scan.is_volume, ratio, weight) for ratio in _ratios(scan, threshold)]
-    covered = []
+    covered = {True: 0.0, False: 0.0}  # of scans, and of pictures
     for reading in readings:
         low, high = _ends([other for other in readings if other.case != reading.case], 1 / scans)
-        covered.append(reading.weight * (low <= reading.ratio <= high))
+        covered[reading.of_scan] += reading.weight * (low <= reading.ratio <= high)
     low, high = _ends(readings, 1 / scans)
-    of_scans = [reading.of_scan for reading in readings]
     return BurdenInterval(
         offset_percent=OFFSET_PERCENT,
         low=round(low, 4),
         high=round(high, 4),
         scans=scans,
-        coverage=round(sum(compress(covered, of_scans)), 4),
+        coverage=round(covered[True], 4),
         pictures=pictures,
-        picture_coverage=round(sum(covered) - sum(compress(covered, of_scans)), 4) if pictures else None,
+        picture_coverage=round(covered[False], 4) if pictures else None,
     )
 
 
