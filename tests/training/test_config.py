@@ -70,7 +70,7 @@ def test_each_class_adds_an_output_map_after_the_lesion(tmp_path: Path) -> None:
         ('name = "x"\n[training]\noptimiser = "sgd"\n', "training.optimiser: "),
         ('name = "x"\n[field]\nview = "heart"\n', "field.view: "),
         ('name = "x"\nclasses = ["lesion"]\n', "classes: Value error, expected any of ground-glass, consolidation"),
-        ('name = "x"\n[augment]\ndeflation = 0.3\n', "augment.deflation needs lung_map = true"),
+        ('name = "x"\n[sampling]\ntransplant_prob = 0.3\n', "sampling.transplant_prob needs lung_map = true"),
         ("name = \n", "is not valid TOML"),
         (f"name = {'[' * 10_000}", "is not valid TOML"),
     ],

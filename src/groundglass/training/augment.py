@@ -30,8 +30,6 @@ class AugmentConfig:
         blur_px: Largest standard deviation of a Gaussian blur, in pixels: softer kernels, thicker slices.
         rotate_180_prob: Probability of a rotation by 180 degrees: a prone patient, or a wrong orientation in the file.
         drop_neighbours_prob: Probability that a slice takes the place of its neighbours, as in a single picture.
-        deflation: Largest share of their air that the lungs lose at the back of a supine patient, and anything from
-            none to as much at the front: expiration, and the haze of dependent lung. Half of the slices lose none.
     """
 
     flip: float = 0.5
@@ -44,7 +42,6 @@ class AugmentConfig:
     blur_px: float = 0.0
     rotate_180_prob: float = 0.0
     drop_neighbours_prob: float = 0.0
-    deflation: float = 0.0
 
 
 def _random(generators: Sequence[torch.Generator]) -> Tensor:
@@ -93,20 +90,6 @@ def _blur(image: Tensor, sigma: Tensor) -> Tensor:
     return maps.view(image.shape)
 
 
-def _deflate(hu: Tensor, lungs: Tensor, at_back: Tensor, front: Tensor) -> Tensor:
-    """Take air out of the lungs, which brings their HU closer to 0, the more the further back.
-
-    Args:
-        hu: (N, 1 or 3, H, W), the front of the patient in the first row.
-        lungs: (N, 1, H, W) in [0, 1].
-        at_back: (N,) share of the air that is lost in the last row.
-        front: (N,) share of that in the first row, as a fraction of `at_back`.
-    """
-    row = torch.linspace(0, 1, hu.shape[2], device=hu.device)[None, :]
-    lost = at_back[:, None] * (front[:, None] + (1 - front[:, None]) * row)  # (N, H)
-    return hu + lost[:, None, :, None] * lungs * (-hu).clamp(min=0)
-
-
 def _noise(image: Tensor, seeds: Sequence[int]) -> Tensor:
     """Draw standard normal numbers shaped like the (N, C, H, W) images, on their device, from each slice's seed."""
     generators = [torch.Generator(image.device).manual_seed(seed) for seed in seeds]
@@ -124,7 +107,7 @@ def augment(
 
     Args:
         hu: (N, 1 or 3, H, W) float32, approximate HU: slices, or each between its neighbours.
-        maps: (N, C, H, W) in [0, 1]; with `deflation`, the last one is that of the lungs.
+        maps: (N, C, H, W) in [0, 1].
         window: Lower and upper end in HU.
         config: Strength of each augmentation.
         seeds: (N,) a seed for each slice, so that its changes do not depend on the other slices of the batch.
@@ -144,8 +127,6 @@ def augment(
         dropped = (_random(generators) < config.drop_neighbours_prob).to(hu.device)
         middle = hu[:, hu.shape[1] // 2, None]
         hu = torch.where(dropped[:, None, None, None], middle, hu)
-    if config.deflation:
-        hu = _deflate(hu, maps[:, -1:], uniform(config.deflation).clamp(min=0), _random(generators).to(hu.device))
     low, high = (end + uniform(config.window_hu)[:, None, None, None] for end in window)
     # Relative to air, so that the zeros which grid_sample fills in are air, as around a letterboxed slice.
     moved = functional.grid_sample(hu - AIR_HU, grid, align_corners=False) + AIR_HU

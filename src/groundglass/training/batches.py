@@ -6,7 +6,6 @@ training was resumed, nor on how many processes share it.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,14 +20,12 @@ from torch import Tensor
 from groundglass.data.labels import CLASS_LABELS, UNSTATED
 from groundglass.data.slices import NOT_READ, Slices
 from groundglass.errors import ConfigError
-from groundglass.scan.crop import slices_apart
 from groundglass.training.augment import AugmentConfig, augment
+from groundglass.training.slice_inputs import BatchKey, Draw, SliceInputs, draw, toss
+from groundglass.training.transplant import transplant
 
 SCORING_BATCH = 8  # slices in a batch that is scored, not trained on
 Batch: TypeAlias = tuple[Tensor, Tensor]  # images (N, 1 or 3, H, W) in [0, 1], targets (N, maps, H, W)
-THICKEST_MM, MOST_AVERAGED = 10.0, 5  # a thick slice made of thin ones, and the slices in it
-SECOND_READER, THICK, COUNT = 1, 2, 3  # what is drawn from the seed of a slice, beside its augmentation
-BatchKey: TypeAlias = NDArray[np.int64]  # (N, 2): the index of each slice and the seed of its augmentation
 NO_AUGMENTATION = AugmentConfig(flip=0, rotate_degrees=0, scale=0, shift=0)
 
 
@@ -89,12 +86,14 @@ class Batches:
         soft_targets: NDArray[np.float16] | None = None,
         lung_map: bool = False,
         thick_prob: float = 0.0,
+        transplant_prob: float = 0.0,
     ) -> None:
         self.hu, self.labels = torch.from_numpy(slices.hu), torch.from_numpy(slices.labels)
         self.lungs = torch.from_numpy(slices.lungs) if lung_map and slices.lungs is not None else None
         self.second_reader = None if slices.second_reader is None else torch.from_numpy(slices.second_reader)
-        self.inputs = _Inputs(slices, neighbours_mm, thick_prob)
+        self.inputs = SliceInputs(slices, neighbours_mm, thick_prob)
         self.soft_targets = None if soft_targets is None else torch.from_numpy(soft_targets)
+        self.donors, self.transplant_prob = np.flatnonzero(slices.has_lesion), transplant_prob
         self.window, self.augmentation, self.order = window, augmentation, order
         self.classes = [CLASS_LABELS[name] for name in classes]
         self.epoch, self.rank, self.world_size = 0, 0, 1
@@ -140,22 +139,29 @@ class Batches:
             yield ahead.result()
 
     def _make(self, key: BatchKey) -> Batch:
-        device, seeds = self.hu.device, key[:, 1].tolist()
-        averaged, weights = (torch.from_numpy(array).to(device) for array in self.inputs.of(key))
-        hu = (self.hu[averaged].float() * weights[:, None, :, None, None]).sum(2)  # (N, 1 or 3, H, W)
-        maps = self._maps(averaged[:, averaged.shape[1] // 2], weights, key)  # (N, maps, H, W)
-        image, maps = augment(hu, maps, self.window, self.augmentation, seeds) if len(key) else (hu, maps)
+        (hu, maps), seeds = self._read(key), key[:, 1]
+        chosen = toss(key, Draw.TRANSPLANT, self.transplant_prob)
+        if chosen.any():
+            donors = np.stack((draw(key[chosen], Draw.DONOR, self.donors), seeds[chosen]), axis=1)
+            hu[chosen], maps[chosen] = transplant(hu[chosen], maps[chosen], *self._read(donors), seeds[chosen])
+        image, maps = augment(hu, maps, self.window, self.augmentation, seeds.tolist()) if len(key) else (hu, maps)
         if self.lungs is None:
             return image, _targets(maps, soft=self.soft_targets is not None)
         lesions = _targets(maps[:, :-1], soft=self.soft_targets is not None)
         return image, torch.cat((lesions, maps[:, -1:].round()), dim=1)
+
+    def _read(self, key: BatchKey) -> tuple[Tensor, Tensor]:
+        """Return HU (N, 1 or 3, H, W) and maps (N, maps, H, W) of a batch."""
+        averaged, weights = (torch.from_numpy(array).to(self.hu.device) for array in self.inputs.of(key))
+        hu = (self.hu[averaged].float() * weights[:, None, :, None, None]).sum(2)
+        return hu, self._maps(averaged[:, averaged.shape[1] // 2], weights, key)
 
     def _maps(self, averaged: Tensor, weights: Tensor, key: BatchKey) -> Tensor:
         """Return the maps of a batch, (N, maps, H, W): each the weighted mean of the maps of (N, K) slices."""
         slices = averaged.flatten()  # (N * K,)
         maps = _label_maps(self.labels[slices], self.classes)  # (N * K, maps, H, W)
         if self.second_reader is not None:
-            second, turn = self.second_reader[slices], torch.from_numpy(_coins(key, SECOND_READER, 0.5))
+            second, turn = self.second_reader[slices], torch.from_numpy(toss(key, Draw.SECOND_READER, 0.5))
             turn = turn.to(slices.device).repeat_interleave(averaged.shape[1])[:, None, None]
             maps[:, 0] = torch.where(turn & (second != NOT_READ), (second == 1).float(), maps[:, 0])
         if self.soft_targets is not None:
@@ -164,51 +170,6 @@ class Batches:
             maps = torch.cat((maps, self.lungs[slices, None].float()), dim=1)
         mean: Tensor = (maps.unflatten(0, averaged.shape) * weights[:, :, None, None, None]).sum(1)
         return mean
-
-
-class _Inputs:
-    """The slices that each input is made of: the slice, its neighbours, and thin slices averaged to thick ones."""
-
-    def __init__(self, slices: Slices, neighbours_mm: float, thick_prob: float) -> None:
-        self.neighbours_mm, self.thick_prob, self.spacing_mm = neighbours_mm, thick_prob, slices.spacing_mm
-        self.thin = slices.neighbour_indices(neighbours_mm)  # (n, 1 or 3)
-        follows = (slices.case[1:] == slices.case[:-1]) & (slices.number[1:] == slices.number[:-1] + 1)
-        starts = np.flatnonzero(np.concatenate(([True], ~follows)))
-        run = np.searchsorted(starts, np.arange(len(slices)), side="right") - 1
-        self.first, self.last = starts[run], np.append(starts[1:], len(slices))[run] - 1  # of the scan of each slice
-
-    def of(self, key: BatchKey) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the (N, 1 or 3, K) slices whose mean each channel of the inputs is, and their (N, K) weights.
-
-        A thick slice is the mean of two to five consecutive slices, together at most `THICKEST_MM`.
-        """
-        indices, seeds = key[:, 0], key[:, 1]
-        thin = self.thin[indices]  # (N, 1 or 3)
-        if not self.thick_prob:
-            return thin[:, :, None], np.ones((len(key), 1), dtype=np.float32)
-        slices = np.repeat(thin[:, :, None], MOST_AVERAGED, axis=2)
-        weights = np.zeros((len(key), MOST_AVERAGED), dtype=np.float32)
-        for row, (index, thick) in enumerate(zip(indices, _coins(key, THICK, self.thick_prob), strict=True)):
-            spacing = float(self.spacing_mm[index])
-            most = 1 if math.isnan(spacing) or not thick else min(MOST_AVERAGED, int(THICKEST_MM / spacing))
-            count = 1 if most < 2 else int(np.random.default_rng((seeds[row], COUNT)).integers(2, most + 1))
-            if count > 1:
-                slices[row, :, :count] = self._thick(index, count)
-            weights[row, :count] = 1 / count
-        return slices, weights
-
-    def _thick(self, index: int, count: int) -> NDArray[np.int64]:
-        """Return the (1 or 3, count) slices of a thick slice and of its neighbours."""
-        first, last = self.first[index], self.last[index]
-        step = count * slices_apart(self.neighbours_mm, count * float(self.spacing_mm[index]))
-        centres = index + np.array([-step, 0, step] if self.neighbours_mm else [0])
-        centres = np.where((centres < first) | (centres > last), index, centres)
-        return np.clip(centres[:, None] + np.arange(count) - (count - 1) // 2, first, last)
-
-
-def _coins(key: BatchKey, stream: int, probability: float) -> NDArray[np.bool_]:
-    """Toss a coin for each slice of a batch, by the seed of its augmentation."""
-    return np.array([np.random.default_rng((seed, stream)).random() < probability for seed in key[:, 1]], dtype=bool)
 
 
 def _label_maps(labels: Tensor, classes: Sequence[int]) -> Tensor:
@@ -239,6 +200,7 @@ class SamplingConfig:
         lesion_free: Also sample slices of the lung without lesion, which the paper leaves out.
         thick_prob: Probability that a thin slice is replaced by the mean of itself and its neighbours, as in a scan of
             thicker slices.
+        transplant_prob: Probability that lesions of another slice are transplanted into the lungs.
     """
 
     batch_size: int = 4
@@ -246,6 +208,7 @@ class SamplingConfig:
     balance: float = 0.0
     lesion_free: bool = False
     thick_prob: float = 0.0
+    transplant_prob: float = 0.0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.samples < 0:
@@ -279,9 +242,8 @@ def training_batches(
     slices_in_case = Counter(slices.case.tolist())
     weights = np.array([slices_in_case[case] ** -sampling.balance for case in slices.case.tolist()])
     order = _RandomOrder(weights, sampling.samples or len(slices), sampling.batch_size, seed)
-    return Batches(
-        slices, window, classes, augmentation, order, neighbours_mm, soft_targets, lung_map, sampling.thick_prob
-    )
+    made = sampling.thick_prob, sampling.transplant_prob
+    return Batches(slices, window, classes, augmentation, order, neighbours_mm, soft_targets, lung_map, *made)
 
 
 def plain_batches(

@@ -117,8 +117,8 @@ class RunConfig(StrictModel):
             raise ValueError("teachers.weight needs loss.cross_entropy above 0: a Tversky loss rounds soft targets")
         if self.baseline and self.lung_map:
             raise ValueError(f"{self.baseline} learns no lungs: leave out lung_map")
-        if self.augment.deflation and not self.lung_map:
-            raise ValueError("augment.deflation needs lung_map = true: it changes the lungs alone")
+        if self.sampling.transplant_prob and not self.lung_map:
+            raise ValueError("sampling.transplant_prob needs lung_map = true: lesions go into lungs alone")
         if self.baseline and self.network != NetworkConfig(self.network.widths):
             raise ValueError(f"{self.baseline} has no switches: leave only widths in [network]")
         _ = self.network_config  # raises ValueError if no such network can be built
