@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,6 +175,20 @@ def test_in_float32_the_mask_is_the_same_for_every_batch_and_number_of_threads(
     assert voxels_per_slice(masks[0]).any()
     for other in masks[1:]:
         assert np.array_equal(masks[0], other)
+
+
+@pytest.mark.parametrize(("spacing_mm", "stays"), [(1.0, False), (8.0, True), (None, True)])
+def test_what_one_thin_slice_shows_alone_is_smoothed_away_and_pictures_stay(
+    spacing_mm: float | None, stays: bool
+) -> None:
+    hu = lung_with_square()
+    hu[:3], hu[4:] = -900, -900
+    box = Box(10, 90, 0, 120)
+    boxes = replace(field(hu.shape, dict.fromkeys(range(6), box)), spacing_mm=spacing_mm)
+    model, engine = segmenter()
+    smoothing = Segmenter(model.card.model_copy(update={"smoothing_mm": 2.5}), engine)
+    marked = [bool(plane.any()) for plane in smoothing.class_map(hu, boxes)]
+    assert marked == [False, False, False, stays, False, False]
 
 
 def test_a_mirrored_prediction_is_the_mean_of_the_slice_and_its_mirror_image() -> None:

@@ -117,6 +117,8 @@ class ModelCard(BaseModel):
             network finds a rare class too seldom (logit adjustment; Menon et al. 2021); empty: 1 each.
         threshold: Probability from which on a pixel is lesion.
         mirrored: Whether the prediction of each slice is averaged with that of its mirror image.
+        smoothing_mm: Standard deviation of the Gaussian with which log-odds are averaged between slices of a volume; 0:
+            each slice by itself.
         burden_interval: How certain the share of lung is that lesion fills; None: not known.
         training_data: Datasets that it was trained on, and their licences.
         trained_on: The training data case by case; None: not known, the card is from an older version.
@@ -143,6 +145,7 @@ class ModelCard(BaseModel):
     class_odds: tuple[float, ...] = ()
     threshold: float
     mirrored: bool = False
+    smoothing_mm: float = 0.0
     burden_interval: BurdenInterval | None = None
     training_data: tuple[str, ...]
     trained_on: TrainedOn | None = None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from groundglass.inference.engine import Engine, sigmoid
 from groundglass.inference.model_card import ModelCard
+from groundglass.inference.smoothing import smooth_between_slices
 from groundglass.parallel import one_ahead
 from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.intensity import AIR_HU, HuVolume
@@ -145,14 +146,18 @@ class Segmenter:
     def slice_predictions(self, hu: HuVolume, lung_field: LungField) -> Iterator[SlicePrediction]:
         """Run every slice with lung through the network and bring the result back to the slice's own pixels.
 
-        A few batches at most are held in memory.
+        A few batches at most are held in memory, and the slices that smoothing reaches.
 
         Args:
             hu: (z, y, x) upright axial slices, HU or estimated HU.
             lung_field: The lungs; slices without a box are skipped.
         """
         inputs = self.inputs(lung_field)
-        for item, probability in zip(inputs, self.network_probabilities(hu, inputs), strict=True):
+        probabilities = self.network_probabilities(hu, inputs)
+        if lung_field.spacing_mm is not None:
+            numbered = zip((item.z for item in inputs), probabilities, strict=True)
+            probabilities = smooth_between_slices(numbered, lung_field.spacing_mm, self.card.smoothing_mm)
+        for item, probability in zip(inputs, probabilities, strict=True):
             yield SlicePrediction(item.z, item.letterbox, probability)
 
     def class_map(

@@ -21,7 +21,7 @@ from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.model_card import ModelCard, write_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.training.finished_run import open_run
-from groundglass.training.held_out import FoldCalibration
+from groundglass.training.held_out import SMOOTHING_MM, FoldCalibration
 from groundglass.training.module import LesionModule
 
 # Largest allowed difference from torch in probability. ONNX Runtime rounds more coarsely than torch (1e-4 from float64,
@@ -58,7 +58,7 @@ def export(
         OutputError: The files cannot be written.
     """
     module, card = open_run(run, name, calibration.threshold if calibration and threshold is None else threshold)
-    card = card.model_copy(update={"mirrored": mirrored})
+    card = card.model_copy(update={"mirrored": mirrored, "smoothing_mm": SMOOTHING_MM})
     if calibration:
         exposed = card.trained_on and card.trained_on | calibration.exposure
         card = card.model_copy(

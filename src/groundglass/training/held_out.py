@@ -16,7 +16,8 @@ from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import NOT_READ, Slices
 from groundglass.data.splits import Split, resolve_split
 from groundglass.errors import DatasetError
-from groundglass.inference.model_card import BurdenInterval, TrainedOn
+from groundglass.inference.model_card import BurdenInterval, ModelCard, TrainedOn
+from groundglass.inference.smoothing import smooth_between_slices
 from groundglass.metrics import Confusion
 from groundglass.training.batches import SCORING_BATCH, plain_batches
 from groundglass.training.class_odds import choose_class_odds
@@ -25,6 +26,7 @@ from groundglass.training.module import LesionModule
 from groundglass.training.provenance import training_exposure
 from groundglass.training.run import THRESHOLDS
 
+SMOOTHING_MM = 2.5  # of exported models; chosen on folds, see docs/history.md
 OFFSET_PERCENT = 0.1  # of the lung, about 5 ml: what is marked in healthy lungs, and what readers hardly agree about
 COVERAGE = 0.8
 
@@ -120,8 +122,7 @@ def calibrate_on_folds(
         labels = [CLASS_LABELS[name] for name in card.classes[1:]]
         for case in dict.fromkeys(held_out.case.tolist()):
             scan = held_out.where(held_out.case == case)
-            batches = plain_batches(scan, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm)
-            probability = np.concatenate([predict(module, image, mirrored) for image, _ in batches])
+            probability = predict_scan(module, scan, card, mirrored)
             scans[case] = _held_out_scan(case, scan, probability[:, 0])
             if labels:
                 marked = np.isin(scan.labels, labels)
@@ -139,12 +140,25 @@ def calibrate_on_folds(
 
 
 @torch.inference_mode()
-def predict(module: LesionModule, image: torch.Tensor, mirrored: bool) -> NDArray[np.float32]:
-    """Predict the probabilities, (N, maps, H, W), of (N, 1 or 3, H, W) images; the first map is lesion."""
-    probability = torch.sigmoid(module(image))
-    if mirrored:
-        probability = (probability + torch.sigmoid(module(image.flip(3))).flip(3)) / 2
-    return np.asarray(probability.numpy())
+def predict_scan(
+    module: LesionModule, scan: Slices, card: ModelCard, mirrored: bool, smoothing_mm: float = SMOOTHING_MM
+) -> NDArray[np.float32]:
+    """Predict the probabilities of a scan's slices, or of a picture, as an exported model does.
+
+    Returns:
+        (n, maps, height, width); the first map is lesion.
+    """
+    batches = []
+    for image, _ in plain_batches(scan, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm):
+        probability = torch.sigmoid(module(image))
+        if mirrored:
+            probability = (probability + torch.sigmoid(module(image.flip(3))).flip(3)) / 2
+        batches.append(probability.numpy())
+    probabilities = np.concatenate(batches)
+    if not np.isfinite(scan.spacing_mm).all():
+        return probabilities
+    numbered = zip(scan.number.tolist(), probabilities, strict=True)
+    return np.stack(list(smooth_between_slices(numbered, float(scan.spacing_mm[0]), smoothing_mm)))
 
 
 def _held_out_scan(case: str, scan: Slices, probability: NDArray[np.float32]) -> HeldOutScan:
