@@ -55,6 +55,15 @@ def test_certain_probabilities_stay_finite() -> None:
     assert smoothed([0.0, 1.0, 1.0, 1.0, 0.0], 3.0, 2.5)[2] == pytest.approx(1.0, abs=1e-3)
 
 
+def test_maps_after_the_first_do_not_change() -> None:
+    slices = [
+        (z, np.stack([np.full((2, 3), 0.1 * z, np.float32), np.full((2, 3), 0.2 * z, np.float32)])) for z in (1, 4)
+    ]
+    result = list(smooth_between_slices(slices, 1.0, 2.5))
+    assert [float(one[1].mean()) for one in result] == pytest.approx([0.2, 0.8])
+    assert 0.1 < result[0][0].mean() < result[1][0].mean() < 0.4
+
+
 def test_few_slices_are_held_at_a_time() -> None:
     read = []
 

@@ -67,6 +67,12 @@ class TrainedOn(BaseModel):
         return bool({case, *(f"{case}:{number}" for number in numbers)} & set(self.members))
 
 
+_OF_NO_EFFECT = {
+    *("name", "network", "training_data", "trained_on", "never_trained_on"),
+    *("scores", "export_check", "repeatability", "intended_use", "limits"),
+}
+
+
 class BurdenInterval(BaseModel):
     """How far the true share of lung that lesion fills may be from the one found, from scans that folds held out.
 
@@ -117,8 +123,8 @@ class ModelCard(BaseModel):
             network finds a rare class too seldom (logit adjustment; Menon et al. 2021); empty: 1 each.
         threshold: Probability from which on a pixel is lesion.
         mirrored: Whether the prediction of each slice is averaged with that of its mirror image.
-        smoothing_mm: Standard deviation of the Gaussian with which log-odds are averaged between slices of a volume; 0:
-            each slice by itself.
+        smoothing_mm: Standard deviation of the Gaussian with which log-odds of lesion are averaged between slices of a
+            volume; 0: each slice by itself.
         burden_interval: How certain the share of lung is that lesion fills; None: not known.
         training_data: Datasets that it was trained on, and their licences.
         trained_on: The training data case by case; None: not known, the card is from an older version.
@@ -161,6 +167,11 @@ class ModelCard(BaseModel):
     def window(self) -> Window:
         """The intensity window that the network was trained with."""
         return Window(*self.window_hu)
+
+    @property
+    def rules(self) -> str:
+        """A hash of all that results follow from besides the weights: the threshold, the odds of classes, ..."""
+        return hashlib.sha256(self.model_dump_json(exclude=_OF_NO_EFFECT).encode()).hexdigest()[:12]
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -17,13 +17,13 @@ REACH = 3  # standard deviations
 def smooth_between_slices(
     predictions: Iterable[tuple[int, NDArray[np.float32]]], spacing_mm: float, sigma_mm: float
 ) -> Iterator[NDArray[np.float32]]:
-    """Average the log-odds of each slice with those of the slices around it, weighted by a Gaussian of their distance.
+    """Average the log-odds of lesion with those in the slices around, weighted by a Gaussian of their distance.
 
     Few slices are held at a time: those that the Gaussian reaches.
 
     Args:
         predictions: (number of the slice, probabilities (classes, height, width) on a grid that all slices share), in
-            the order of the slices.
+            the order of the slices; the first map is lesion, and the others do not change.
         spacing_mm: Distance between slices.
         sigma_mm: Standard deviation of the Gaussian; where it reaches no neighbour, nothing changes.
 
@@ -34,21 +34,24 @@ def smooth_between_slices(
     if not reach:
         yield from (probability for _, probability in predictions)
         return
-    near: list[tuple[int, NDArray[np.float32]]] = []  # log-odds of the slices that `waiting` ones may need
-    waiting: list[int] = []
+    weights = np.exp(-0.5 * (np.arange(reach + 1, dtype=np.float32) * np.float32(spacing_mm / sigma_mm)) ** 2)
+    near: deque[tuple[int, NDArray[np.float32]]] = deque()  # log-odds of the slices that those in `waiting` need
+    waiting: deque[tuple[int, NDArray[np.float32]]] = deque()
 
-    def smoothed(number: int) -> NDArray[np.float32]:
-        weights = {other: math.exp(-0.5 * ((other - number) * spacing_mm / sigma_mm) ** 2) for other, _ in near}
-        within = [(weights[other], odds) for other, odds in near if abs(other - number) <= reach]
-        return sigmoid(sum(np.float32(weight) * odds for weight, odds in within) / sum(weight for weight, _ in within))
+    def smoothed(number: int, probability: NDArray[np.float32]) -> NDArray[np.float32]:
+        within = [(weights[abs(other - number)], odds) for other, odds in near if abs(other - number) <= reach]
+        mean = sum(weight * odds for weight, odds in within) / sum(weight for weight, _ in within)
+        return np.concatenate((sigmoid(mean)[None], probability[1:]))
 
     for number, probability in predictions:
-        while waiting and waiting[0] + reach < number:
-            yield smoothed(waiting.pop(0))
-        near = [one for one in near if one[0] + reach >= (waiting[0] if waiting else number)]
-        near.append((number, _log_odds(probability)))
-        waiting.append(number)
-    yield from map(smoothed, waiting)
+        while waiting and waiting[0][0] + reach < number:
+            yield smoothed(*waiting.popleft())
+        waiting.append((number, probability))
+        near.append((number, _log_odds(probability[0])))
+        while near[0][0] + reach < waiting[0][0]:
+            near.popleft()
+    for one in waiting:
+        yield smoothed(*one)
 
 
 def _log_odds(probability: NDArray[np.float32]) -> NDArray[np.float32]:
