@@ -33,8 +33,9 @@ def deflated_bomb(size: int) -> bytes:
     """An explicit VR data set that unpacks to `size` bytes, most of them in a private attribute."""
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     head = struct.pack("<HH2sHI", 0x0009, 0x1010, b"OB", 0, size)
-    parts = [packer.compress(head)] + [packer.compress(bytes(1 << 24)) for _ in range(size >> 24)]
-    return b"".join([*parts, packer.flush()])
+    begun = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
+    part = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)  # refers to nothing before it
+    return begun + part * (size >> 24) + packer.flush()
 
 
 def meta_group(folder: Path, padding: int = 0, length: int | None = None, is_implicit: bool = False) -> bytes:

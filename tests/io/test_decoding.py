@@ -7,6 +7,7 @@ import re
 import signal
 import struct
 import tempfile
+import tracemalloc
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +36,7 @@ from pydicom.uid import (
 from groundglass.errors import FormatError
 from groundglass.io.decoding import decode_picture
 from groundglass.io.jpeg_scans import is_complete
-from groundglass.io.missing_parts import has_all_tiles
+from groundglass.io.missing_parts import has_all_parts
 from groundglass.io.pixel_codecs import DecodeError, FrameTask, PictureTask, make_decoder
 from groundglass.io.reader import read_scan
 from groundglass.scan.phantom import chest_phantom
@@ -281,14 +282,50 @@ def test_a_png_of_which_rows_are_missing_is_refused(tmp_path: Path, depth: int, 
 
 def test_a_jpeg_2000_image_of_which_a_tile_is_missing_is_refused(slice_file: Path, tmp_path: Path) -> None:
     data, frame = compressed(slice_file, JPEG2000Lossless, tmp_path)
-    assert has_all_tiles(frame)
+    assert has_all_parts(frame)
     size = frame.index(b"\xff\x51")
     taller = bytearray(frame)
     taller[size + 10 : size + 14] = (96).to_bytes(4, "big")  # the tiles have 48 rows
     data.Rows = 96
     with pytest.raises(FormatError, match="damaged or cut short"):
         read_scan(save(data, bytes(taller), JPEG2000Lossless, tmp_path / "cut.dcm"))
-    assert not has_all_tiles(bytes(taller))
+    assert not has_all_parts(bytes(taller))
+
+
+def test_a_jpeg_2000_image_of_which_a_part_of_a_tile_is_missing_is_refused(slice_file: Path, tmp_path: Path) -> None:
+    data, frame = compressed(slice_file, JPEG2000Lossless, tmp_path)
+    tile = frame.index(b"\xff\x90\x00\x0a")
+    of_two = frame[: tile + 11] + b"\2" + frame[tile + 12 :]  # the second one would hold more detail
+    with pytest.raises(FormatError, match="parts of them"):
+        read_scan(save(data, of_two, JPEG2000Lossless, tmp_path / "cut.dcm"))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "rows", "columns"),
+    [
+        *((syntax, 64, 48) for syntax in SYNTAXES),  # an RLE frame has a number of pixels, but no sides
+        *((syntax, *size) for syntax in (*SYNTAXES, RLELossless) for size in ((24, 64), (48, 32), (96, 64))),
+    ],
+)
+def test_a_frame_of_another_size_than_its_header_states_is_refused(
+    slice_file: Path, tmp_path: Path, syntax: UID, rows: int, columns: int
+) -> None:
+    data, frame = compressed(slice_file, syntax, tmp_path)
+    data.Rows, data.Columns = rows, columns
+    with pytest.raises(FormatError, match="damaged or cut short"):
+        read_scan(save(data, frame, syntax, tmp_path / "other.dcm"))
+
+
+def test_rle_is_unpacked_up_to_the_size_that_its_header_states(slice_file: Path, tmp_path: Path) -> None:
+    data, _ = compressed(slice_file, RLELossless, tmp_path)
+    runs = b"\x81\0" * (1 << 20)  # 128 bytes each: a pixel plane of 128 MiB
+    frame = struct.pack("<16I", 2, 64, 64 + len(runs), *[0] * 13) + runs * 2
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="damaged or cut short"):
+        read_scan(save(data, frame, RLELossless, tmp_path / "bomb.dcm"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from groundglass.report.analysis import segment
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import Mask, Scan
+from helpers.cases import sample
 from helpers.dicom_phantom import write_enhanced, write_series
 
 LOSSY = {"JPEG2000", "JPEGLSLossy", "JPEGProcess1"}
@@ -396,8 +397,11 @@ def centre_and_ml(mask: Mask) -> tuple[np.ndarray, float]:
     return mask.geometry.position(np.argwhere(mask.voxels).mean(0)), mask.volume_ml or 0.0
 
 
-@pytest.mark.parametrize(("order", "signs"), permutations(), ids=str)
-@pytest.mark.parametrize("form", ["nifti", "dicom"])
+@pytest.mark.parametrize(
+    ("form", "order", "signs"),
+    [*(("nifti", *each) for each in permutations()), *sample([("dicom", *each) for each in permutations()], every=7)],
+    ids=str,
+)
 def test_a_lesion_keeps_its_position_for_every_order_of_axes(
     form: str, order: tuple[int, ...], signs: tuple[int, ...], small: Phantom, tmp_path: Path
 ) -> None:

@@ -145,6 +145,16 @@ def test_images_without_a_rescale_get_that_of_the_others(keyword: str, scan: Sca
         read_scan(tmp_path / "a")
 
 
+def test_offsets_to_hu_that_differ_between_images_are_noted(scan: Scan, tmp_path: Path) -> None:
+    paths = write_series(scan, tmp_path / "a")
+    assert read_scan(tmp_path / "a").notes == ()
+    state(paths[:2], "RescaleIntercept", ["0"] * 2)
+    assert read_scan(tmp_path / "a").notes == (
+        "the images state several offsets to HU (-1024 in 6 images, 0 in 2 images): each is read as it states, check "
+        "those few",
+    )
+
+
 def test_a_slope_that_all_images_lack_is_said_to_be_assumed(scan: Scan, tmp_path: Path) -> None:
     write_series(scan, tmp_path / "a", RescaleSlope=None)
     found = read_scan(tmp_path / "a")

@@ -102,6 +102,33 @@ def assert_grid_of_itk(path: Path) -> None:
         np.testing.assert_allclose(geometry.position((z, y, x)), expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("unit", "millimetres"), [("mm", 1), ("cm", 10), ("m", 1000), ("microns", 1e-3), ("???", 1), ("pixels", 1)]
+)
+@pytest.mark.parametrize("by_spacings", [False, True])
+def test_lengths_in_other_units_than_millimetres_are_converted(
+    tmp_path: Path, unit: str, millimetres: float, by_spacings: bool
+) -> None:
+    units = " ".join([f'"{unit}"'] * 3)
+    lengths = [round(mm / millimetres, 9) for mm in (0.7, 0.8, 5.0)]
+    if by_spacings:
+        changes: Fields = NO_GRID | {"spacings": " ".join(map(str, lengths)), "units": units}
+    else:
+        steps = " ".join(str(tuple(lengths[i] if i == j else 0 for j in range(3))) for i in range(3))
+        changes = {"space directions": steps, "space origin": "(0,0,0)", "space units": units}
+    geometry = read_scan(write(tmp_path / "a.nrrd", changes)).geometry
+    assert geometry.in_mm
+    assert geometry.spacing == pytest.approx((5.0, 0.8, 0.7))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"space units": '"mm" "mm"'}, NO_GRID | {"spacings": "1 1 5", "units": '"mm" "mm" "mm" "mm"'}]
+)
+def test_units_of_another_number_of_axes_are_refused(tmp_path: Path, changes: Fields) -> None:
+    with pytest.raises(FormatError, match=r"units of \d axes"):
+        read_scan(write(tmp_path / "a.nrrd", changes))
+
+
 def test_ras_becomes_lps(tmp_path: Path) -> None:
     geometry = read_scan(write(tmp_path / "a.nrrd", {"space": "right-anterior-superior"})).geometry
     # By hand: (x, y, z) = (2, 1, 1) lies at R -100 + 1.12 - 0.48, A -80 + 0.84 + 0.64, S 30 - 5.

@@ -137,14 +137,30 @@ def test_archives_that_are_files_of_a_program_are_named(tmp_path: Path, member: 
         (bytes(2000), "is nothing but zeros (its download or copy was not finished)"),
         (b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(200), "is a MATLAB file"),
         (b"\0\0\0\x20ftypisom" + bytes(200), "is a film"),
+        (b"\0\0\0\x24ftypheic" + bytes(200), "is a HEIC picture (save it as PNG)"),
+        (b"\0\0\0\x24ftypmif1" + bytes(200), "is a HEIC picture (save it as PNG)"),
+        (b"\0\0\0\x20ftypavif" + bytes(200), "is an AVIF picture (save it as PNG)"),
+        (b"II*\0" + bytes(200), "is a TIFF picture (save it as PNG)"),
+        (b"\0\0\0\1\0\0\1\0" + bytes(200), "is an MGH file of FreeSurfer (convert it to NIfTI"),
+        (b"L\0\0\0\1\x14\2\0\0\0\0\0\xc0\0\0\0\0\0\0F" + bytes(200), "or give the file itself"),
     ],
-    ids=["Git LFS", "git-annex", "web page", "zeros", "MATLAB", "film"],
+    ids=[
+        *("Git LFS", "git-annex", "web page", "zeros", "MATLAB", "film"),
+        *("HEIC", "HEIC of a phone", "AVIF", "TIFF", "MGH", "Windows shortcut"),
+    ],
 )
 def test_what_stands_for_a_scan_is_refused_as_what_it_is(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "ct.nii.gz").write_bytes(content)
     with pytest.raises(FormatError) as refusal:
         read_scan(tmp_path / "ct.nii.gz")
     assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize("suffix", [".iso", ".nrg", ".ISO"])
+def test_the_image_of_a_disc_is_refused_with_the_way_to_open_it(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"cd{suffix}").write_bytes(bytes(32769) + b"CD001\1" + bytes(2000))  # its first sectors are empty
+    with pytest.raises(FormatError, match=r"is the image of a disc \(open it, and give the folder of the CT in it\)"):
+        read_scan(tmp_path / f"cd{suffix}")
 
 
 def test_a_folder_of_files_named_dicom_that_hold_none_says_what_they_are(tmp_path: Path) -> None:

@@ -125,6 +125,20 @@ def test_zip_bombs_are_refused_before_unpacking(
         read_scan(path)
 
 
+def test_a_bomb_that_states_too_large_packed_sizes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.dcm", bytes(1 << 20))
+    data = bytearray(content.getvalue())
+    packed = data.index(b"PK\1\2") + 20  # in the directory
+    data[packed : packed + 4] = struct.pack("<I", 1 << 30)
+    path = tmp_path / "a.zip"
+    path.write_bytes(data)
+    monkeypatch.setattr(zip_file, "FREE", 1 << 10)
+    with pytest.raises(FormatError, match="more than a scan can be"):
+        read_scan(path)
+
+
 def test_an_archive_that_states_wrong_sizes_is_refused(tmp_path: Path) -> None:
     """The directory states 200 bytes, the member unpacks to a mebibyte."""
     content = io.BytesIO()

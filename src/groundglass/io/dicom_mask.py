@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import SegmentationStorage
 
 from groundglass.errors import FormatError
-from groundglass.io.dicom_header import DICOM_ERRORS, items, number_value, number_values, silence_pydicom, text_value
+from groundglass.io.dicom_files import file_opener, read_header
+from groundglass.io.dicom_header import (
+    DICOM_ERRORS,
+    DicomInstance,
+    items,
+    number_value,
+    number_values,
+    silence_pydicom,
+    text_value,
+    transfer_syntax,
+)
+from groundglass.io.dicom_legal import is_uid
+from groundglass.io.dicom_pixels import DECODERS
 from groundglass.io.limits import check_voxel_count
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.scan import Scan
 
-_TOLERANCE = 0.1  # of a voxel, by which a frame may lie beside the grid
+# Of a voxel, by which a frame may lie off the grid: its first pixel, and those at the ends of its row and its column.
+_TOLERANCES = np.array([[0.1], [0.5], [0.5]])
 _CLASS_WORDS = {"ground-glass": ("ground", "ggo"), "consolidation": ("consolidation",), "effusion": ("effusion",)}
 
 
@@ -33,43 +48,50 @@ class SegmentationMask:
     classes: tuple[str, ...]
 
 
-def read_segmentation(path: Path, geometry: Geometry) -> SegmentationMask:
+def read_segmentation(path: Path, scan: Scan) -> SegmentationMask:
     """Read a binary DICOM Segmentation: segments of known classes apart, and of all others their union.
 
     Where segments overlap, the one with the highest number holds.
 
     Args:
         path: The file.
-        geometry: The grid of the scan; each frame must lie on one of its slices.
+        scan: The scan; each frame must lie on one of its slices.
 
     Raises:
-        FormatError: It is no Segmentation, is damaged, or was drawn on another grid.
+        FormatError: It is no binary Segmentation, is damaged, or was drawn on another grid or another scan.
     """
-    name = "the mask"
+    name, geometry = "the mask", scan.geometry
     try:
         with silence_pydicom():
-            dataset = dcmread(path)
+            instance = read_header(path, file_opener(path), is_only_file=True)
+            if not isinstance(instance, DicomInstance):
+                raise FormatError(f"{name} is no DICOM Segmentation, expected one, or a mask as NIfTI")
+            dataset = dcmread(instance.read_bytes(), force=True)
             if text_value(dataset, "SOPClassUID") != SegmentationStorage:
                 raise FormatError(f"{name} is no DICOM Segmentation, expected one, or a mask as NIfTI")
             rows, columns, count = (int(dataset[key].value) for key in ("Rows", "Columns", "NumberOfFrames"))
             check_voxel_count(name, (count, rows, columns))
-            frames = np.asarray(dataset.pixel_array).reshape(count, rows, columns) > 0
+            if text_value(dataset, "SegmentationType") not in ("BINARY", ""):
+                raise FormatError(f"{name} holds probabilities or labels, expected a binary Segmentation: export one")
+            _check_frame_of_reference(name, dataset, scan)
+            decoder = DECODERS[transfer_syntax(dataset)]
+            frames = pixel_array(dataset, decoding_plugin=decoder).reshape(count, rows, columns) > 0
             groups = items(dataset, "PerFrameFunctionalGroupsSequence")
-            positions = [_position(dataset, frame) for frame in groups]
+            corners = [_corners(dataset, frame, geometry) for frame in groups]
             names = _segment_classes(dataset)
             numbers = [_segment_number(dataset, frame) for frame in groups]
     except DICOM_ERRORS:
         raise FormatError(f"{name} is damaged, expected a DICOM Segmentation: export it again") from None
-    if frames.shape[1:] != geometry.shape[1:] or len(positions) != count:
+    if frames.shape[1:] != geometry.shape[1:] or len(corners) != count:
         raise FormatError(
             f"{name} has {count} frames of {rows} x {columns}, the scan slices of {geometry.shape[1]} x "
             f"{geometry.shape[2]}: give the Segmentation of this series"
         )
     voxels = np.zeros(geometry.shape, dtype=np.uint8)
     classes = tuple(dict.fromkeys(names.values())) if None not in names.values() else ()
-    for frame, position, number in sorted(zip(frames, positions, numbers, strict=True), key=lambda each: each[2]):
+    for frame, places, number in sorted(zip(frames, corners, numbers, strict=True), key=lambda each: each[2]):
         value = classes.index(names[number]) + 1 if number in names and classes else 1
-        voxels[_slice_at(position, geometry, name)][frame] = value
+        voxels[_slice_at(places, geometry, name)][frame] = value
     return SegmentationMask(Scan(voxels, geometry), tuple(filter(None, classes)))
 
 
@@ -94,23 +116,41 @@ def _segment_number(dataset: Dataset, frame: Dataset) -> int:
     return 1
 
 
-def _position(dataset: Dataset, frame: Dataset) -> NDArray[np.float64]:
-    """Return (L, P, S) of a frame's first pixel, in mm."""
-    shared = items(dataset, "SharedFunctionalGroupsSequence")
-    for groups in (frame, *shared):
-        for plane in items(groups, "PlanePositionSequence"):
-            position = number_values(plane, "ImagePositionPatient", 3)
-            if position is not None:
-                return position
-    raise FormatError("the mask does not state where its frames lie, expected the Segmentation of this series")
+def _check_frame_of_reference(name: str, dataset: Dataset, scan: Scan) -> None:
+    """Refuse the Segmentation of another scan, which may have the same grid."""
+    stated = text_value(dataset, "FrameOfReferenceUID")
+    of_scan = {text_value(header, "FrameOfReferenceUID") for header in scan.series.headers} if scan.series else set()
+    if len(of_scan) == 1 and all(map(is_uid, of_scan)) and is_uid(stated) and stated not in of_scan:
+        raise FormatError(f"{name} was drawn on another scan, expected the Segmentation of this series")
 
 
-def _slice_at(position: NDArray[np.float64], geometry: Geometry, name: str) -> int:
-    """Return the slice whose first pixel lies at a position."""
+def _corners(dataset: Dataset, frame: Dataset, geometry: Geometry) -> NDArray[np.float64]:
+    """Return (3, 3) positions (L, P, S) in mm: of a frame's first pixel, and of the ends of its row and its column."""
+    groups = (frame, *items(dataset, "SharedFunctionalGroupsSequence"))
+    position = _stated(groups, "PlanePositionSequence", "ImagePositionPatient", 3)
+    if position is None:
+        raise FormatError("the mask does not state where its frames lie, expected the Segmentation of this series")
+    directions = _stated(groups, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
+    spacing = _stated(groups, "PixelMeasuresSequence", "PixelSpacing", 2)
+    steps = geometry.affine_lps[:3, 2:0:-1].T  # from column to column, and from row to row
+    if directions is not None and spacing is not None:
+        steps = directions.reshape(2, 3) * spacing[::-1, None]
+    last = np.array([geometry.shape[2] - 1, geometry.shape[1] - 1])
+    return np.vstack([position, position + steps * last[:, None]])
+
+
+def _stated(groups: Sequence[Dataset], sequence: str, keyword: str, count: int) -> NDArray[np.float64] | None:
+    """Return the numbers of the first of these functional groups that states them; None if none does."""
+    found = (number_values(item, keyword, count) for group in groups for item in items(group, sequence))
+    return next((numbers for numbers in found if numbers is not None), None)
+
+
+def _slice_at(corners: NDArray[np.float64], geometry: Geometry, name: str) -> int:
+    """Return the slice whose corners lie at these positions."""
     affine = geometry.affine_lps
-    index = np.linalg.solve(affine[:3, :3], position - affine[:3, 3])
-    nearest = np.round(index)
-    z = int(nearest[0])
-    if np.abs(index - nearest).max() > _TOLERANCE or nearest[1:].any() or not 0 <= z < geometry.shape[0]:
+    index = np.linalg.solve(affine[:3, :3], (corners - affine[:3, 3]).T).T
+    z = round(float(index[0, 0]))
+    expected = [[z, 0, 0], [z, 0, geometry.shape[2] - 1], [z, geometry.shape[1] - 1, 0]]
+    if not 0 <= z < geometry.shape[0] or (np.abs(index - expected) > _TOLERANCES).any():
         raise FormatError(f"{name} lies on another grid than the scan: give the Segmentation of this series")
     return z

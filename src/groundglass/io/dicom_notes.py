@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pydicom import Dataset
@@ -92,8 +93,13 @@ def _data_with_numbers(header: Dataset) -> Iterator[Dataset]:
 
 
 def _rescale_notes(slices: Sequence[DicomSlice]) -> list[str]:
-    if any(dicom_slice.states_rescale for dicom_slice in slices):  # the others take theirs
-        return []
+    stated = [dicom_slice for dicom_slice in slices if dicom_slice.states_rescale]
+    if stated:  # the others take theirs
+        offsets = Counter(dicom_slice.intercept for dicom_slice in stated).most_common()
+        if len(offsets) == 1 or len({dicom_slice.slope for dicom_slice in stated}) > 1:
+            return []
+        listed = ", ".join(f"{offset:g} in {counted(n, 'image')}" for offset, n in offsets[:3])
+        return [f"the images state several offsets to HU ({listed}): each is read as it states, check those few"]
     if all(dicom_slice.slope == 1 and dicom_slice.intercept == 0 for dicom_slice in slices):
         return ["no rescale to HU is stated: the values are taken as they are stored"]
     return [

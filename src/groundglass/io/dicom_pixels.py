@@ -22,8 +22,7 @@ from groundglass.parallel import one_ahead
 # {transfer syntax: pydicom's name of the decoder}
 DECODERS = {
     **dict.fromkeys(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"), ""),
-    **dict.fromkeys(CODEC_BY_SYNTAX, PLUGIN),
-    "1.2.840.10008.1.2.5": "pydicom",
+    **dict.fromkeys((*CODEC_BY_SYNTAX, "1.2.840.10008.1.2.5"), PLUGIN),
 }
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
 PADDING_HU = -1024.0  # value given to padding: air

@@ -1,15 +1,16 @@
-"""A plugin of pydicom that decodes compressed frames in the process of `decoding`."""
+"""A plugin of pydicom that decodes compressed frames: RLE here, all others in the process of `decoding`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
 from groundglass.io import decoding
 from groundglass.io.decoding import CODEC_BY_SYNTAX
 from groundglass.io.pixel_codecs import FrameTask
+from groundglass.io.rle import decode_rle
 
 PLUGIN = "groundglass"  # name of `decode_frame` among pydicom's decoders
 DECODER_DEPENDENCIES: dict[UID, tuple[str, ...]] = {}  # pydicom asks for them
@@ -21,7 +22,7 @@ _OPTIONS = (
 
 def is_available(uid: str) -> bool:
     """Return whether frames of a transfer syntax are decoded here; pydicom asks for it."""
-    return uid in CODEC_BY_SYNTAX
+    return uid in CODEC_BY_SYNTAX or uid == RLELossless
 
 
 def decode_frame(data: bytes, runner: DecodeRunner) -> bytes | bytearray:
@@ -29,7 +30,12 @@ def decode_frame(data: bytes, runner: DecodeRunner) -> bytes | bytearray:
 
     Raises:
         DecodeError: The frame is damaged, cut short, or too large.
+        ValueError: It is one of RLE, which is damaged, cut short, or of another size.
     """
+    if runner.transfer_syntax == RLELossless:
+        runner.set_option("planar_configuration", 1)
+        size = runner.rows, runner.columns
+        return decode_rle(data, *size, runner.samples_per_pixel, runner.bits_allocated // 8)
     options: dict[str, Any] = {name: runner.get_option(name) for name in _OPTIONS}
     options = {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
     decoded = decoding.decode_frame(FrameTask(CODEC_BY_SYNTAX[runner.transfer_syntax], data, options))
@@ -39,7 +45,7 @@ def decode_frame(data: bytes, runner: DecodeRunner) -> bytes | bytearray:
 
 
 def _register() -> None:
-    for syntax in CODEC_BY_SYNTAX:
+    for syntax in (*CODEC_BY_SYNTAX, RLELossless):
         get_decoder(UID(syntax)).add_plugin(PLUGIN, (__name__, decode_frame.__name__))
 
 

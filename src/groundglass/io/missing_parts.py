@@ -1,9 +1,10 @@
-"""Whether a PNG holds all of its rows, and a JPEG 2000 image all of its tiles: decoders show others as black."""
+"""Whether a PNG holds all of its rows, and a JPEG 2000 image all parts of its tiles: decoders show it all the same."""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 
 _PNG_SIGNATURE_BYTES = 8
@@ -48,16 +49,20 @@ def _unpacked_bytes(header: bytes) -> int:
     return total
 
 
-def has_all_tiles(codestream: bytes) -> bool:
-    """Return whether every tile of a JPEG 2000 codestream has a part, as ITU-T T.800, annex A, defines them."""
+def has_all_parts(codestream: bytes) -> bool:
+    """Return whether every tile of a JPEG 2000 codestream is there with all of its parts (ITU-T T.800, annex A).
+
+    A part may hold one resolution or one layer: without the last one, a decoder shows less detail and other values.
+    """
     start = codestream.index(_BEGINNING) + 2
     width, height, _, _, tile_width, tile_height, left, top = struct.unpack_from(">8I", codestream, start + 6)
     while codestream[start : start + 2] not in (_TILE, b""):  # the segments of the header
         start += 2 + int.from_bytes(codestream[start + 2 : start + 4], "big")
-    found = set[int]()
+    found, stated = Counter[int](), Counter[int]()  # {tile: number of its parts}; stated by one of them, or 0
     while codestream[start : start + 2] == _TILE:
-        tile, length = struct.unpack_from(">HI", codestream, start + 4)
-        found.add(tile)
+        tile, length, _, count = struct.unpack_from(">HIBB", codestream, start + 4)
+        found[tile] += 1
+        stated[tile] = max(stated[tile], count)
         start = start + length if length else len(codestream)  # 0: up to the end
     columns, rows = -(-(width - left) // tile_width), -(-(height - top) // tile_height)
-    return len(found) == int(columns * rows)
+    return len(found) == int(columns * rows) and found >= stated

@@ -45,6 +45,11 @@ _TO_LPS = {
     **dict.fromkeys(("right-anterior-superior", "ras"), (-1, -1)),
     **dict.fromkeys(("scanner-xyz", "3d-right-handed", "3d-left-handed"), (1, 1)),
 }
+_MILLIMETRES = {  # in a unit; others, such as pixels, are taken as millimetres
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1e3),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
+    **dict.fromkeys(("um", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres"), 1e-3),
+}
 _GRID_KINDS = ("domain", "space", "time", "none", "???")  # other kinds, such as `vector`: numbers of one voxel
 
 
@@ -140,6 +145,13 @@ def _grid(header: Mapping[str, Any], on_grid: NDArray[np.bool_]) -> tuple[NDArra
         signs[:2] = _TO_LPS[space]
     elif "space directions" in header and header.get("space dimension") != axes:
         raise ValueError("space directions without a space, expected one such as left-posterior-superior")
+    has_directions = "space directions" in header
+    units = header.get("space units" if has_directions else "units")
+    if units is not None:
+        if len(units) != (axes if has_directions else len(on_grid)):
+            raise ValueError(f"units of {len(units)} axes, other fields of more or fewer")
+        factors = np.array([_MILLIMETRES.get(unit.strip().lower(), 1.0) for unit in units])
+        signs *= factors if has_directions else factors[on_grid]
     return signs * origin, signs[:, None] * steps
 
 

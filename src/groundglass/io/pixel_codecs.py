@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 from groundglass.errors import GroundglassError
 from groundglass.io.jpeg_scans import is_complete, with_filling
-from groundglass.io.missing_parts import find_png_fault, has_all_tiles
+from groundglass.io.missing_parts import find_png_fault, has_all_parts
 
 JPEG_END = b"\xff\xd9"
 # Entropy-coded data that means something, and begins with other bits than zeros; no marker, not even behind 0xFF.
@@ -113,6 +113,7 @@ def _decode_jpeg(task: FrameTask) -> DecodedFrame:
 
     def decoded(data: bytes) -> bytes:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            _check_size(task, image.height, image.width)
             if task.options["samples_per_pixel"] != 1 and "adobe_transform" not in image.info:
                 image.draft("YCbCr", image.size)  # no change of colours
             return image.tobytes()
@@ -128,6 +129,7 @@ def _decode_jpeg_ls(task: FrameTask) -> DecodedFrame:
     import jpeg_ls
 
     pixels, info = jpeg_ls.decode_pixel_data(task.data)
+    _check_size(task, info["height"], info["width"])
     options = {"bits_allocated": _container_bits(info["bits_per_sample"])}
     if info["components"] > 1:
         options["planar_configuration"] = int(info["interleave_mode"] == 0)
@@ -136,15 +138,28 @@ def _decode_jpeg_ls(task: FrameTask) -> DecodedFrame:
 
 def _decode_jpeg_2000(task: FrameTask) -> DecodedFrame:
     """Decode a frame by OpenJPEG, as pydicom does."""
-    from openjpeg.utils import decode_pixel_data
+    from openjpeg.utils import decode_pixel_data, get_parameters
 
+    found = get_parameters(task.data)
+    _check_size(task, int(found["rows"]), int(found["columns"]))
     pixels = decode_pixel_data(task.data, version=2)
-    if not has_all_tiles(task.data):
-        raise DecodeError("its last tiles are missing")
+    if not has_all_parts(task.data):
+        raise DecodeError("tiles are missing, or parts of them")
     options: dict[str, Any] = {"bits_allocated": _container_bits(task.options["j2k_precision"])}
     if task.options["photometric_interpretation"] in ("YBR_ICT", "YBR_RCT"):
         options["photometric_interpretation"] = "RGB"
     return DecodedFrame(cast(bytearray, pixels), options)
+
+
+def _check_size(task: FrameTask, rows: int, columns: int) -> None:
+    """Refuse a frame of another size than its header states, which pydicom would cut into other rows.
+
+    Raises:
+        DecodeError: It has another size.
+    """
+    stated = task.options["rows"], task.options["columns"]
+    if (rows, columns) != stated:
+        raise DecodeError(f"its size is {rows} x {columns}, its header states {stated[0]} x {stated[1]}")
 
 
 def _container_bits(precision: int) -> int:

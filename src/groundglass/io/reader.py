@@ -42,6 +42,7 @@ _EXPECTED = (
     "folder of such slices"
 )
 _ARCHIVE = "archive (unpack it, and give what is inside)"
+_DISCS = (".iso", ".nrg", ".mdf", ".toast", ".dmg")
 _VOLUMES = {"NIfTI": read_nifti, "MHA": read_mha, "NRRD": read_nrrd}
 _PICTURES = ("PNG", "JPEG")
 _LOST_IMAGES = (DEAD_LINK, HIDDEN_IMAGE, UNREADABLE_FILE, UNREADABLE_FOLDER)
@@ -68,6 +69,9 @@ _SIGNATURES = (
     (8, b"WEBP", "a WebP picture"),
     (4, b"jP  \r\n", "a JPEG 2000 picture"),
     (4, b"ftyphei", "a HEIC picture"),
+    (4, b"ftypmif", "a HEIC picture"),
+    (4, b"ftypavif", "an AVIF picture"),
+    (0, b"\0\0\0\1\0\0", "an MGH file of FreeSurfer (convert it to NIfTI, as with mri_convert)"),
     (4, b"ftyp", "a film"),
     (257, b"ustar", f"a tar {_ARCHIVE}"),
     (0, SEVEN_ZIP, f"a 7z {_ARCHIVE}"),
@@ -158,6 +162,10 @@ def _check_kind(path: Path, kind: str) -> None:
     if kind not in (*_VOLUMES, *_PICTURES, *_DICOM):
         if advice := advice_on_pair(path, kind):
             raise FormatError(advice)
+        if kind.endswith(" picture"):
+            kind += " (save it as PNG)"
+        elif path.suffix.lower() in _DISCS:
+            kind = "the image of a disc (open it, and give the folder of the CT in it)"
         raise FormatError(f"{name} is {kind}, {_EXPECTED if named is None else f'expected {named} as its name says'}")
     if named is not None and (named in _PICTURES) != (kind in _PICTURES):
         raise FormatError(
@@ -198,7 +206,10 @@ def _kind(head: bytes) -> str:
     if b"ElementDataFile" in head and b"NDims" in head:
         return "MHA"
     if is_pointer(head):
-        return "a pointer to a file that is not here (fetch it first, as by `git annex get` or `git lfs pull`)"
+        return (
+            "a pointer to a file that is not here (fetch it first, as by `git annex get` or `git lfs pull`, or give "
+            "the file itself)"
+        )
     if is_web_page(head):
         return "a web page (of a download that failed, or that asks to log in; download the file again)"
     if not head.strip(b"\0"):

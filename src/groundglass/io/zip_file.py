@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from groundglass.errors import FormatError
-from groundglass.io.limits import shown
+from groundglass.io.limits import file_size, shown
 from groundglass.io.other_files import HEAD_BYTES, HIDDEN_IMAGE, ZIP_LINK, looks_like_dicom
 
 MAX_MEMBERS = 20_000
@@ -94,7 +94,7 @@ def open_zip(path: Path) -> Iterator[ZipListing]:
         if any(info.compress_type not in _METHODS for info in files):
             raise FormatError(f"{name} is not packed by deflate, as ZIP archives usually are: pack it anew")
         unpacked = sum(info.file_size for info in files)
-        packed = sum(info.compress_size for info in files)
+        packed = min(file_size(path), sum(info.compress_size for info in files))  # which may be stated wrongly
         largest = max((info.file_size for info in files), default=0)
         if unpacked > MAX_UNPACKED or largest > MAX_MEMBER or unpacked > max(FREE, MAX_RATIO * packed):
             raise FormatError(
