@@ -1,5 +1,6 @@
 """Worker processes: time limits, replacement after a crash, and their end with their owner."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -161,6 +162,27 @@ def test_a_process_that_dies_while_it_starts_is_reported_after_three_tries(
     finally:
         process.close()
     assert (tmp_path / "starts").read_text().split() == ["started"] * 3
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        ("subprocess.Popen", OSError(errno.EAGAIN, "Resource temporarily unavailable")),
+        ("threading.Timer.start", RuntimeError("can't start new thread")),
+    ],
+    ids=["process", "thread"],
+)
+def test_a_machine_that_starts_no_process_or_thread_is_no_fault_of_a_task(
+    reporter: Worker[str, int], monkeypatch: pytest.MonkeyPatch, target: str, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"groundglass.workers.{target}", fail)
+        with pytest.raises(WorkerStartError, match="can be started"):
+            reporter.run("anything")
+    assert reporter.run("anything") > 0
 
 
 def test_nothing_that_the_process_prints_reaches_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -72,7 +72,9 @@ def write_atomic_chunks(path: Path, chunks: Iterable[bytes], mode: int = 0o666) 
 
 
 @contextmanager
-def staged_folder(target: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
+def staged_folder(
+    target: Path, replaces: Iterable[str] = (), check: Callable[[Path], None] = lambda _: None
+) -> Iterator[Path]:
     """Fill a hidden folder, which becomes `target` when the `with` block ends without an error.
 
     If `target` does not exist, it appears with one rename. If it exists, the new entries are moved into it: files of
@@ -83,6 +85,8 @@ def staged_folder(target: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
     Args:
         target: The folder to create or to fill.
         replaces: Paths in `target` of files and folders that an earlier result may have left there.
+        check: Called with the hidden folder before its entries are moved into a `target` that exists: what lies there
+            may have come while the folder was filled. No other process moves entries into `target` meanwhile.
 
     Yields:
         The empty folder to fill.
@@ -100,6 +104,7 @@ def staged_folder(target: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
             yield staging
             if target.exists():
                 with _exchanges_one_at_a_time(target):
+                    check(staging)
                     _exchange(staging, target, set(replaces))
             else:
                 staging.rename(target)

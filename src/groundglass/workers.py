@@ -132,7 +132,10 @@ class Worker(Generic[Task, Result]):
             if self._process is not None and self._process.poll() is None:
                 return
             time.sleep(pause_s)
-            self._launch()
+            try:
+                self._launch()
+            except OSError as error:
+                raise WorkerStartError(f"no worker process can be started: {error.strerror}") from None
             try:
                 self._exchange(self._factory, START_LIMIT_S)
                 return
@@ -180,7 +183,10 @@ class Worker(Generic[Task, Result]):
 
         timer = threading.Timer(limit_s, stop)
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError:
+            raise WorkerStartError("no thread can be started to watch over a worker process") from None
         try:
             pickle.dump(message, cast(IO[bytes], process.stdin), pickle.HIGHEST_PROTOCOL)
             cast(IO[bytes], process.stdin).flush()

@@ -26,7 +26,7 @@ from groundglass.report.follow_up import FollowUp, Visit, VolumeChange, compare_
 from groundglass.report.follow_up_page import render_follow_up
 from groundglass.report.level_images import LEVELS, LevelImage, choose_levels
 from groundglass.scan.geometry import Geometry
-from groundglass.scan.phantom import Phantom
+from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import DicomSeries, Scan
 from helpers.dicom_phantom import write_series
 
@@ -55,6 +55,15 @@ def scans(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
     paths = [folder / f"PLANTED^NAME {i}.nii.gz" for i in range(3)]
     for path, scan in zip(paths, (phantom.scan, replace(phantom.scan, values=healed), thick), strict=True):
         nifti.write_scan(scan, path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def small_scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two small chests, for what does not depend on what they show."""
+    paths = [tmp_path_factory.mktemp("small") / f"{seed}.nii.gz" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        nifti.write_scan(chest_phantom(seed, (8, 72, 96)).scan, path)
     return paths
 
 
@@ -245,6 +254,8 @@ def test_too_few_scans_missing_dates_and_unreadable_scans_are_refused(
         follow(scans[:1], tmp_path, grey_band)
     with pytest.raises(ConfigError, match="1 dates were given for 2 scans"):
         follow(scans[:2], tmp_path, grey_band, DAYS[:1])
+    with pytest.raises(ConfigError, match="some dates state a time zone"):
+        follow(scans[:2], tmp_path, grey_band, ["2026-01-31T10:00+01:00", "2026-02-01"])
     with pytest.raises(FormatError, match=r"scan 2 of 2: .*no such file"):
         follow([scans[0], tmp_path / "none"], tmp_path, grey_band)
     assert not list(tmp_path.glob("*"))
@@ -275,34 +286,48 @@ def test_a_follow_up_is_not_written_beside_results_of_another_command(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_follow_up_replaces_an_earlier_one_as_a_whole_or_not_at_all(
+def test_a_follow_up_is_not_written_beside_another_that_was_written_meanwhile(
     scans: list[Path], grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groundglass.report.analysis.draw_preview", lambda *_, **__: Image.new("RGB", (9, 9)))
-    follow(scans[:2], tmp_path, grey_band, DAYS[:2])
+
+    def write_another(*_: int) -> None:
+        (tmp_path / "2019-01-01").mkdir(exist_ok=True)
+        (tmp_path / "follow.json").write_text('{"visits": [{"folder": "2019-01-01"}]}')
+
+    with pytest.raises(OutputError, match="another follow-up was written"):
+        follow(scans[:2], tmp_path, grey_band, DAYS[:2], progress=write_another)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2019-01-01", "follow.json"]
+
+
+def test_a_follow_up_replaces_an_earlier_one_as_a_whole_or_not_at_all(
+    small_scans: list[Path], grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundglass.report.analysis.draw_preview", lambda *_, **__: Image.new("RGB", (9, 9)))
+    follow(small_scans[:2], tmp_path, grey_band, DAYS[:2])
     (tmp_path / "notes.txt").touch()
     (tmp_path / "scan-1").mkdir()  # not of the follow-up
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(FormatError):
-        follow([scans[1], scans[0], tmp_path / "none"], tmp_path, grey_band)
+        follow([small_scans[1], small_scans[0], tmp_path / "none"], tmp_path, grey_band)
 
     def stop(done: int, _: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        follow(scans[:2], tmp_path, grey_band, DAYS[::-1][:2], progress=stop)
+        follow(small_scans[:2], tmp_path, grey_band, DAYS[::-1][:2], progress=stop)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(OutputError, match="scan-1 is not a folder of an earlier follow-up"):
-        follow(scans[:2], tmp_path, grey_band)
+        follow(small_scans[:2], tmp_path, grey_band)
     mine = tmp_path / "2020-03-01" / "mine.txt"
     mine.touch()
     with pytest.raises(OutputError, match=r"mine.txt is not of the follow-up"):
-        follow(scans[:2], tmp_path, grey_band, DAYS[:2])
+        follow(small_scans[:2], tmp_path, grey_band, DAYS[:2])
     mine.unlink()
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     later = [datetime(2021, 5, day) for day in (1, 2)]
-    result = follow(scans[:2], tmp_path, grey_band, later)
+    result = follow(small_scans[:2], tmp_path, grey_band, later)
     assert {path.name for path in tmp_path.iterdir()} == {
         *(visit.folder for visit in result.visits),
         *("follow.html", "follow.csv", "follow.json", "notes.txt", "scan-1"),

@@ -11,10 +11,12 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from PIL import Image
 
 from groundglass.errors import OutputError
+from groundglass.inference.model_card import BurdenInterval
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import Analysis, segment
+from groundglass.report.sentence import report_sentence, state_uncertainty
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Mask, Scan
@@ -33,6 +35,23 @@ def test_the_lesions_of_the_phantom_are_found(phantom: Phantom, grey_band: Segme
     assert both > 0.9 * truth.voxels.sum()  # grey levels alone: the engine is no network, and takes vessels too
     assert result.findings.lung_volume_ml == pytest.approx(phantom.lungs.volume_ml, rel=0.05)
     assert set(result.findings.seconds) == {"model", "lungs", "lesions", "measure"}
+
+
+def test_what_was_measured_at_the_own_threshold_of_a_model_is_not_said_of_another(
+    phantom: Phantom, grey_band: Segmenter
+) -> None:
+    interval = BurdenInterval(offset_percent=0.1, low=0.5, high=2.0, scans=11, coverage=0.82)
+    scores = {"test": {"pooled": {"whole": {"dice": 0.7, "sensitivity": 0.8, "precision": 0.6}}}}
+    stated = {"burden_interval": interval, "scores": scores, "repeatability": 0.05}
+    calibrated = Segmenter(grey_band.card.model_copy(update=stated), grey_band.engine)
+    own, other = (segment(phantom.scan, calibrated, threshold=t) for t in (calibrated.card.threshold, 0.9))
+    assert own.findings.lesion_share_interval_percent
+    assert "80 %" in report_sentence(own.findings)
+    assert "80 %" in state_uncertainty(own.findings, own.card)
+    assert (other.findings.lesion_volume_interval_ml, other.findings.lesion_share_interval_percent) == (None, None)
+    assert "interval" not in report_sentence(other.findings)
+    assert state_uncertainty(other.findings, other.card) == ""
+    assert other.card.repeatability is None
 
 
 ORIENTATIONS = [

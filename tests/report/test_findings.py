@@ -236,3 +236,17 @@ def test_the_sentence_of_pictures_states_an_area_and_no_extent() -> None:
     assert "lesions of 1.8 % of the lung area; right lung" in sentence
     assert "extent" not in sentence
     assert "ml" not in sentence
+
+
+@pytest.mark.parametrize("permuted", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_the_distance_of_slices_is_that_of_axial_slices_along_whichever_axis_of_the_file(
+    permuted: tuple[int, int, int],
+) -> None:
+    upright = np.diag([1.0, 1, 1, 1])
+    upright[:3, :3] = [[0, 0, 0.8], [0, 0.7, 0], [5, 0, 0]]  # (z, y, x) of 5, 0.7 and 0.8 mm
+    shape = tuple(np.array((10, 20, 30))[list(permuted)].tolist())
+    affine = upright[:, [*permuted, 3]]
+    found = findings(SMALL, geometry=Geometry(shape, affine)).input
+    assert found.spacing_mm is not None
+    assert found.spacing_mm[permuted.index(0)] == 5.0
+    assert found.slice_distance_mm == 5.0

@@ -110,6 +110,20 @@ def test_a_result_is_not_written_beside_those_of_another_command(
     assert content(tmp_path) == {name: b"of another patient"}
 
 
+@pytest.mark.parametrize(("name", "command"), [("follow.json", "follow"), ("overview.html", "batch")])
+def test_a_result_is_not_written_beside_those_that_another_command_wrote_meanwhile(
+    analyses: Analyses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, command: str
+) -> None:
+    def render(*_: object) -> str:
+        (tmp_path / name).write_text("of another patient")
+        return ""
+
+    monkeypatch.setattr("groundglass.report.results_folder.render_report", render)
+    with pytest.raises(OutputError, match=f"holds results of groundglass {command}"):
+        analyses.volume.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("failing", [1, 4, 7, 10], ids=["first file out", "fourth file out", "first in", "last in"])
 def test_an_error_while_files_are_exchanged_keeps_the_earlier_result(
     failing: int, analyses: Analyses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -65,10 +65,18 @@ def follow(
     if dates and len(dates) != len(sources):
         raise ConfigError(f"{len(dates)} dates were given for {len(sources)} scans: give one for each, in their order")
     taken, folder = [_as_datetime(each) for each in dates], Path(folder)
+    if len({each.tzinfo is None for each in taken}) > 1:
+        raise ConfigError("some dates state a time zone and others do not, so that they have no order: give all alike")
     refuse_other_results(folder, "follow")
     segmenter = model if isinstance(model, Segmenter) else open_model(model)
     earlier = _earlier_folders(folder)
-    with staged_folder(folder, replaces=(*_FILES, *earlier)) as staging:
+
+    def check(_: Path) -> None:
+        refuse_other_results(folder, "follow")
+        if _earlier_folders(folder) != earlier:
+            raise OutputError(f"another follow-up was written into {folder} meanwhile: name another folder")
+
+    with staged_folder(folder, (*_FILES, *earlier), check) as staging:
         result = _follow_into(staging, sources, segmenter, taken, kind, progress, with_identity)
         for visit in result.visits:
             if visit.folder not in earlier and (folder / visit.folder).exists():

@@ -198,9 +198,13 @@ def segment(
 
 
 def _with_threshold(segmenter: Segmenter, threshold: float) -> Segmenter:
+    """Return a model of another threshold; what its card states of its results was measured at its own one."""
     if not (isinstance(threshold, Real) and 0 < threshold < 1):
         raise ConfigError(f"the threshold is {threshold!r}, expected a probability between 0 and 1")
-    return Segmenter(segmenter.card.model_copy(update={"threshold": threshold}), segmenter.engine)
+    if threshold == segmenter.card.threshold:
+        return segmenter
+    changes = {"threshold": threshold, "burden_interval": None, "repeatability": None, "scores": {}}
+    return Segmenter(segmenter.card.model_copy(update=changes), segmenter.engine)
 
 
 def _notes_on_threshold(threshold: float | None) -> tuple[str, ...]:

@@ -65,6 +65,18 @@ class Input(StrictModel):
     image_numbers: tuple[int, ...]
     slice_positions_mm: tuple[float, ...] | None
 
+    @property
+    def slice_distance_mm(self) -> float | None:
+        """Distance of neighbouring axial slices, along whichever axis of the file they lie; None if it is unknown."""
+        if self.spacing_mm is None:
+            return None
+        positions = self.slice_positions_mm
+        if positions is None or len(positions) < 2:
+            return self.spacing_mm[0]
+        rise = abs(positions[-1] - positions[0]) / (len(positions) - 1)
+        along = [mm for n, mm in zip(self.shape, self.spacing_mm, strict=True) if n == len(positions)]
+        return min(along, key=lambda mm: abs(mm - rise))
+
 
 class Burden(StrictModel):
     """Lesion and lung of one side or of both sides; the share counts lesion inside the lung field.

@@ -75,7 +75,13 @@ def write_results(
     refuse_other_results(folder, "segment")
     with output_errors(folder):  # a name that is too long, or a folder that may not be read
         has_earlier_result = (folder / "findings.json").is_file()
-    with staged_folder(folder, RESULT_NAMES if has_earlier_result else ()) as staging:
+
+    def check(staging: Path) -> None:
+        refuse_other_results(folder, "segment")
+        if not has_earlier_result:
+            _refuse_strangers(folder, staging)
+
+    with staged_folder(folder, RESULT_NAMES if has_earlier_result else (), check) as staging:
         if isinstance(scan, ImageStack):
             image_slices.write_mask(segmented.mask(np.asarray(segmented.lesions)), scan, staging)
         else:
@@ -94,8 +100,6 @@ def write_results(
             save_preview(preview, staging / "preview.png")
         (staging / "report.html").write_text(render_report(segmented, findings, preview, card), encoding="utf-8")
         files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
-        if not has_earlier_result:
-            _refuse_strangers(folder, staging)
     return [folder / path for path in sorted(files, key=_reading_order)]
 
 

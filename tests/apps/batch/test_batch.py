@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from groundglass import cli
+from groundglass.apps.batch.items import BatchItem
 from groundglass.apps.batch.records import (
     BatchOptions,
     BatchSettings,
@@ -28,9 +29,10 @@ from groundglass.apps.batch.records import (
     remove_results,
 )
 from groundglass.apps.batch.run import BatchPlan, BatchProgress, plan_batch, progress_table, run_batch
-from groundglass.apps.batch.summary import Summary
+from groundglass.apps.batch.summary import Summary, write_key
 from groundglass.errors import ConfigError, OutputError
 from groundglass.files import staged_folder, write_atomic
+from groundglass.inference.engine_config import EngineConfig
 from groundglass.inference.open_model import resolve_model
 from groundglass.io import nifti
 from groundglass.report.findings import ModelRef
@@ -129,10 +131,12 @@ def test_a_damaged_scan_becomes_a_failed_row_and_the_next_call_retries_it_alone(
     assert call(capsys, *arguments)[0] == 0  # nothing left to do
 
 
-def test_a_csv_gives_the_scans_their_names(scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_csv_gives_the_scans_their_names(
+    scan_file: Path, grey_band_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = tmp_path / "list.csv"
     table.write_text(f"scan,case\n{scan_file},first\ngone.nii,second\n")
-    assert call(capsys, table, "-o", tmp_path / "out")[0] == 4
+    assert call(capsys, table, "-o", tmp_path / "out", "--model", grey_band_model, "--workers", 1)[0] == 4
     by_name = summary_rows(tmp_path / "out")
     assert {name: row["status"] for name, row in by_name.items()} == {"first": "done", "second": "failed"}
     assert "there is no such file" in by_name["second"]["reason"]
@@ -310,13 +314,25 @@ def test_an_item_is_done_if_its_results_are_of_the_same_source_model_and_options
     (item,), settings = planned.items, planned.settings
     assert is_done(item, settings)
     assert not is_done(item, replace(settings, model=settings.model.model_copy(update={"sha256": "1" * 64})))
-    assert not is_done(item, replace(settings, options=replace(settings.options, intensity=IntensityKind.HU)))
+    for changes in ({"intensity": IntensityKind.HU}, {"with_identity": True}):
+        assert not is_done(item, replace(settings, options=replace(settings.options, **changes)))
+    fast = plan_batch(str(source), out, BatchOptions(engine=EngineConfig(fast=True)))
+    assert fast.pending == fast.items
     findings = out / item.name / "findings.json"
     findings.rename(out / "elsewhere")
     assert not is_done(item, settings)
     (out / "elsewhere").rename(findings)
     os.utime(item.source, (1, 1))
     assert not is_done(item, settings)
+
+
+@pytest.mark.parametrize("changed", ["case;scan\r\nab;/data/a.nii\r\n", "case,scan\r\nab\r\n", "a,b\r\nab,cd\r\n"])
+def test_a_key_that_a_spreadsheet_changed_is_refused_and_kept(tmp_path: Path, changed: str) -> None:
+    items = [BatchItem("cd", Path("/data/b.nii"), "b.nii")]
+    (tmp_path / "key.csv").write_text(changed)
+    with pytest.raises(ConfigError, match=r"key.csv was changed"):
+        write_key(items, tmp_path)
+    assert (tmp_path / "key.csv").read_text() == changed.replace("\r\n", "\n")
 
 
 @pytest.mark.slow
@@ -420,10 +436,11 @@ def test_with_pseudonyms_no_output_holds_a_name_or_a_path(
 
 
 def test_sources_are_named_and_dicom_is_written_and_patients_are_named_only_with_identity(
-    scan_file: Path, grey_band_model: Path, tmp_path: Path
+    scan_file: Path, grey_band_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = write_named_sources(tmp_path, scan_file), tmp_path / "out"
-    assert command(source, "-o", out, "--model", grey_band_model).returncode == 4
+    options = ("--model", grey_band_model, "--workers", 1)
+    assert call(capsys, source, "-o", out, *options)[0] == 4
     by_name = summary_rows(out)
     (series,) = [row for row in by_name.values() if row["source"] == str(source / "dicom PLANTED")]
     assert series["case"] == "dicom_PLANTED"
@@ -436,16 +453,16 @@ def test_sources_are_named_and_dicom_is_written_and_patients_are_named_only_with
     with pytest.raises(ConfigError, match="was begun without --pseudonyms: continue in the same way"):
         plan_batch(str(source), out, BatchOptions(pseudonyms=True))
     named = tmp_path / "named"
-    command(source / "dicom PLANTED", "-o", named, "--model", grey_band_model, "--with-identity")
+    assert call(capsys, source / "dicom PLANTED", "-o", named, "--with-identity", *options)[0] == 0
     assert NAME in next(named.glob("*/findings.json")).read_text()
 
 
 def test_the_summary_holds_zones_density_thickness_largest_lesion_and_warnings_in_words(
-    scan_file: Path, grey_band_model: Path, tmp_path: Path
+    scan_file: Path, grey_band_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     write_series(chest_phantom(shape=SHAPE).scan, tmp_path / "in" / "series", ConvolutionKernel="B60f")
-    assert command(tmp_path / "in", "-o", out, "--model", grey_band_model).returncode == 0
+    assert call(capsys, tmp_path / "in", "-o", out, "--model", grey_band_model, "--workers", 1)[0] == 0
     (row,) = summary_rows(out).values()
     findings = json.loads((out / row["case"] / "findings.json").read_text())
     for zone in findings["zones"]:
@@ -535,4 +552,4 @@ def test_a_plan_carries_the_folder_the_model_and_the_options(tmp_path: Path) -> 
     _, card, _ = resolve_model(None, options.engine)
     model = ModelRef(name=card.name, sha256=card.sha256)
     plan = plan_batch(str(source), tmp_path / "out", options)
-    assert plan.settings == BatchSettings(tmp_path / "out", model, options)
+    assert plan.settings == BatchSettings(tmp_path / "out", model, options, card.rules)

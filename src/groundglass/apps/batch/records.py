@@ -138,11 +138,13 @@ class BatchSettings:
         folder: Folder of the results.
         model: Name and sha256 of the model.
         options: Options of the batch.
+        rules: What else of the model's card the results depend on: see `ModelCard.rules`.
     """
 
     folder: Path
     model: ModelRef
     options: BatchOptions
+    rules: str = ""
 
 
 class ItemRecord(StrictModel):
@@ -156,6 +158,8 @@ class ItemRecord(StrictModel):
         source: Path of the source; None in a batch with pseudonyms.
         fingerprint: Fingerprint of the source: see `BatchItem`.
         intensity: The `intensity` of the batch's options.
+        with_identity: Whether its results may name the patient.
+        rules: What else of the model's card the results follow from: see `ModelCard.rules`.
         model: Name and sha256 of the model.
         files: Paths of the results, relative to the item's folder.
         numbers: Key numbers of the findings; None if it is not done.
@@ -168,6 +172,8 @@ class ItemRecord(StrictModel):
     source: str | None
     fingerprint: str
     intensity: IntensityKind | None
+    with_identity: bool = False  # these two are missing in records of earlier versions
+    rules: str = ""
     model: ModelRef
     files: tuple[str, ...] = ()
     numbers: KeyNumbers | None = None
@@ -184,7 +190,6 @@ def key_numbers(findings: Findings) -> KeyNumbers:
     classes = {f"{each.name.replace('-', '_')}_ml": each.volume_ml for each in findings.classes}
     largest = findings.largest_lesions[0] if findings.largest_lesions else None
     where = " ".join(word for word in (largest.side, largest.zone) if word) if largest else ""
-    spacing = findings.input.spacing_mm
     known = {
         "lesion_ml": findings.lesion_volume_ml,
         "lesion_ml_low": ml_low,
@@ -205,7 +210,7 @@ def key_numbers(findings: Findings) -> KeyNumbers:
         "slices": findings.slices,
         "lesion_slices": findings.lesion_slices,
         "slice_thickness_mm": findings.input.slice_thickness_mm,
-        "slice_distance_mm": spacing[0] if spacing else None,
+        "slice_distance_mm": findings.input.slice_distance_mm,
         "kernel": findings.input.kernel,
         "intensity": findings.intensity.kind,
         "warnings": "; ".join(findings.warnings),
@@ -231,6 +236,8 @@ def make_record(
         source=os.fsencode(item.source).decode("utf-8", "replace") if not settings.options.pseudonyms else None,
         fingerprint=fingerprint,
         intensity=settings.options.intensity,
+        with_identity=settings.options.with_identity,
+        rules=settings.rules,
         model=settings.model,
     )
 
@@ -260,6 +267,7 @@ def is_done(item: BatchItem, settings: BatchSettings) -> bool:
         record is not None
         and record.status is ItemStatus.DONE
         and (record.model.sha256, record.intensity) == (settings.model.sha256, settings.options.intensity)
+        and (record.with_identity, record.rules) == (settings.options.with_identity, settings.rules)
         and (settings.folder / item.name / "findings.json").is_file()
         and record.fingerprint == item.fingerprint
     )

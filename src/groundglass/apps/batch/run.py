@@ -107,11 +107,12 @@ def plan_batch(
         OutputError: The folder cannot be written, or holds results of another command.
     """
     refuse_other_results(folder, "batch")
-    _, card, _ = resolve_model(options.model, options.engine)
+    _, card, config = resolve_model(options.model, options.engine)
+    card = card.model_copy(update={"mirrored": card.mirrored and not config.fast})
     options = replace(options, model=options.model.absolute() if options.model else None)
     notes: list[str] = []
     items = find_items(source, options.pseudonyms, notes.append)
-    settings = BatchSettings(folder.absolute(), ModelRef(name=card.name, sha256=card.sha256), options)
+    settings = BatchSettings(folder.absolute(), ModelRef(name=card.name, sha256=card.sha256), options, card.rules)
     Summary(settings.folder, options.pseudonyms)  # raises the ConfigError
     if options.pseudonyms:
         write_key(items, settings.folder)

@@ -117,7 +117,8 @@ def write_key(items: Iterable[BatchItem], folder: Path) -> None:
     """Write which pseudonym stands for which source into `key.csv`, readable by its owner only.
 
     Raises:
-        OutputError: The file cannot be written.
+        ConfigError: The file is there, and was changed.
+        OutputError: It cannot be written.
     """
     path = folder / KEY
     rows = {item.name: str(item.source) for item in items if not item.named_by_user}
@@ -125,6 +126,12 @@ def write_key(items: Iterable[BatchItem], folder: Path) -> None:
         return
     if path.is_file():
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            rows = {row["case"]: original_cell(row["scan"]) for row in csv.DictReader(stream)} | rows
+            known = list(csv.DictReader(stream))
+        if not all(row.get("case") and row.get("scan") for row in known):
+            raise ConfigError(
+                f"{path} was changed (by a spreadsheet?): bring back its columns case and scan, with commas between "
+                "them; nothing else tells which scan a pseudonym stands for"
+            )
+        rows = {row["case"]: original_cell(row["scan"]) for row in known} | rows
     text = csv_text({"case": name, "scan": scan} for name, scan in sorted(rows.items()))
     write_atomic(path, text.encode("utf-8", "surrogateescape"), mode=0o600)
