@@ -2,9 +2,10 @@
 
     python bench/fuzz.py [--count 20000] [--seed 0] [--workers 2] [--only 'header-*'] [-o failures]
 
-Scans of every format are damaged, headers of DICOM with the results for a PACS that are made from them, lists of cases
-and the dataset.json of datasets: `tests/helpers/fuzz_seeds.py` writes the intact files, `tests/helpers/fuzz_doors.py`
-reads the damaged ones. Every file follows from the seed and its number; files that fail are kept in the output folder.
+Scans of every format are damaged, headers of DICOM with the results for a PACS that are made from them, a DICOM
+Segmentation that is opened as a mask, lists of cases and the dataset.json of datasets: `tests/helpers/fuzz_seeds.py`
+writes the intact files, `tests/helpers/fuzz_doors.py` reads the damaged ones. Every file follows from the seed and its
+number; files that fail are kept in the output folder.
 A failure is any exception but `InputError`, a warning, a message that is not one line of text, a dead process, more
 than 10 s or more than 2 GiB. The exit code is 1 if there was one. Once the reader is fixed, put the file into
 tests/fuzz/.

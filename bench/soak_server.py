@@ -169,7 +169,7 @@ def run_server_with_threshold() -> None:
     """Run the command with a threshold in place of the networks."""
     from groundglass.apps.service import service
     from groundglass.cli import main as run_command
-    from helpers.factories import ThresholdFactory
+    from helpers.threshold_jobs import ThresholdFactory
 
     setattr(service, "ServiceWorkerFactory", lambda *options: ThresholdFactory(options))  # noqa: B010
     run_command()

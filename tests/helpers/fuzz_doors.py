@@ -5,6 +5,7 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from groundglass.data.catalogue import find_cases_with_notes
 from groundglass.errors import FormatError, InputError
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.io.dicom_completion import complete_series
+from groundglass.io.dicom_mask import read_segmentation
 from groundglass.io.reader import read_scan
 from groundglass.report.findings import ModelRef
 from groundglass.report.measurement import measure
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.lung_field import LungField
+from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
 from helpers.segmented import segmented_scan
 
@@ -28,7 +31,7 @@ IMAGE, OTHER, MASK = "image.nii", "other.nii", "mask.nii"  # files that the list
 
 
 def read_damaged(path: Path) -> Sequence[str]:
-    """Read a list of cases, a dataset.json or a scan, and return the notes.
+    """Read a list of cases, a dataset.json, a DICOM Segmentation as a mask, or a scan, and return the notes.
 
     DICOM gets a Segmentation. Where its name holds `header`, `info` describes it too, and every eighth file gets a
     Structured Report, which takes as long as all the rest.
@@ -40,6 +43,8 @@ def read_damaged(path: Path) -> Sequence[str]:
         return _read_list(path)
     if path.suffix == ".json":
         return _read_labels(path)
+    if "mask" in path.name:
+        return read_segmentation(path, phantom_scan()).classes
     scan = read_scan(path)
     if scan.series is None:
         return scan.notes
@@ -47,6 +52,12 @@ def read_damaged(path: Path) -> Sequence[str]:
     results_notes = _make_results(scan, with_report=is_header and zlib.crc32(path.read_bytes()) % 8 == 0)
     info_lines = describe_input(path).lines if is_header else []
     return *scan.notes, *results_notes, *info_lines
+
+
+@cache
+def phantom_scan() -> Scan:
+    """The scan of which the intact files are, and on which masks are drawn."""
+    return chest_phantom(shape=(6, 48, 64)).scan
 
 
 def _read_list(path: Path) -> Sequence[str]:
@@ -73,6 +84,17 @@ def _read_labels(path: Path) -> Sequence[str]:
             (folder / part).mkdir()
             (folder / part / file).touch()
         return find_cases_with_notes([folder]).notes
+
+
+def write_mask(scan: Scan, path: Path) -> None:
+    """Write a DICOM Segmentation of made-up lesions of a scan."""
+    from groundglass.report.dicom_seg import make_segmentation, write_dicom
+
+    assert scan.series is not None
+    segmented = _segmented(scan)
+    lesions = segmented.mask(np.asarray(segmented.lesions)).voxels.astype(np.uint8)
+    series = complete_series(scan.series).series
+    write_dicom(make_segmentation(series, lesions, ["lesion"], measure(segmented, MODEL)), path)
 
 
 def _make_results(scan: Scan, with_report: bool) -> Sequence[str]:

@@ -20,11 +20,11 @@ from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from groundglass.io import nifti
+from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import Geometry
-from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
 from helpers.dicom_phantom import write_enhanced, write_series
-from helpers.fuzz_doors import IMAGE, MASK, OTHER
+from helpers.fuzz_doors import IMAGE, MASK, OTHER, phantom_scan, write_mask
 
 # {kind: Specific Character Set (None: not stated), a name in it}
 NAMES: dict[str, tuple[bytes | None, bytes]] = {
@@ -67,7 +67,7 @@ ODD_HEADERS: dict[str, dict[str, bytes | None]] = {
 
 def write_seeds(folder: Path) -> list[Path]:
     """Write the files into a folder, and return their paths in the order of their names."""
-    scan = chest_phantom(shape=(6, 48, 64)).scan
+    scan = phantom_scan()
     for name in ("a.nii", "b.nii.gz"):
         nifti.write_scan(scan, folder / name)
     image = SimpleITK.GetImageFromArray(scan.values)
@@ -93,6 +93,7 @@ def write_seeds(folder: Path) -> list[Path]:
     data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     data.save_as(folder / "o.dcm")
     _pack(folder / "k.zip", slices)
+    write_mask(read_scan(folder / "series"), folder / "mask.dcm")
     _write_headers(slices, folder)
     _write_frames(scan, folder)
     nibabel.save(nibabel.Nifti2Image(scan.values.T, np.diag([6.0, 6, 40, 1])), folder / "nifti-2.nii")

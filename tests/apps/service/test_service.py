@@ -1,6 +1,7 @@
 """The service inside the test process, for states that a real server is hard to bring into, such as a full disk."""
 
 import errno
+import json
 import os
 import shutil
 import sqlite3
@@ -19,10 +20,11 @@ from anyio.to_thread import run_sync
 from groundglass.apps.service.app import build
 from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.dispatch import Dispatcher
-from groundglass.apps.service.job_states import JobStatus
+from groundglass.apps.service.job_states import JobStatus, ResultFile
 from groundglass.apps.service.jobs import MAX_ATTEMPTS, JobStore
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.processing import ServiceWorkerFactory, process_job
+from groundglass.apps.service.routes.jobs import job_changes
 from groundglass.apps.service.service import Service
 from groundglass.apps.service.storage import ServiceStorage
 from groundglass.errors import OutputError
@@ -191,6 +193,72 @@ def test_a_correction_of_a_scan_that_is_gone_is_404(service: Service, client: Cl
     assert client.get(f"/api/jobs/{'a' * 32}/findings").status_code == 404
     assert client.get(f"/api/jobs/{'a' * 32}/view/scan.nii").status_code == 404
     assert service.free_slots == 3
+
+
+def add_series(service: Service) -> Path:
+    """A job that is done, of a folder of three files in which two series were found."""
+    folder = service.storage.job_folder("a" * 32)
+    folder.scan.mkdir(parents=True)
+    for number in range(3):
+        (folder.scan / f"{number:06}").touch()
+    found = {"description": "", "kernel": "", "modality": "CT", "slices": 2, "slice_distance_mm": None, "axial": True}
+    listed = [found | {"label": label, "chosen": False, "rejection_reason": None} for label in ("1", "2")]
+    folder.series.write_text(json.dumps(listed))
+    service.jobs.add("a" * 32, "a scan")
+    service.jobs.finish("a" * 32, "no lesion", ())
+    return folder.scan
+
+
+@pytest.mark.parametrize(("path", "body"), [("corrections", {"content": b"x"}), ("series", {"json": {"series": "2"}})])
+def test_of_a_scan_that_is_deleted_while_it_is_linked_no_part_becomes_a_job(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    scan, link = add_series(service), Path.hardlink_to
+
+    def link_while_it_is_deleted(target: Path, source: Path) -> None:
+        link(target, source)
+        service.jobs.remove("a" * 32)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "hardlink_to", link_while_it_is_deleted)
+        assert client.post(f"/api/jobs/{'a' * 32}/{path}", **body).status_code == 404
+    assert (service.jobs.all(), service.free_slots) == ([], 3)
+    assert list(service.storage.scan_times()) == [scan.parent.name]
+
+
+def test_a_scan_that_cannot_be_linked_for_lack_of_room_is_507_with_the_reason(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_series(service)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "hardlink_to", fail)
+    answer = client.post(f"/api/jobs/{'a' * 32}/corrections", content=b"a mask")
+    assert (answer.status_code, "No space left" in answer.json()["detail"]) == (507, True)
+
+
+@pytest.mark.parametrize("path", ["findings", "files/findings.json", "view/scan.nii"])
+def test_a_file_that_is_deleted_while_it_is_asked_for_is_404(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    service.jobs.add("a" * 32, "a scan")
+    service.jobs.finish("a" * 32, "no lesion", [ResultFile(name="findings.json", bytes=2)])
+    monkeypatch.setattr("groundglass.apps.service.routes.results._existing", lambda path: path)
+    answer = client.get(f"/api/jobs/{'a' * 32}/{path}")
+    assert (answer.status_code, "is gone" in answer.json()["detail"]) == (404, True)
+
+
+def test_the_events_of_a_job_end_when_the_client_signs_out(service: Service) -> None:
+    service.jobs.add("a" * 32, "a scan")
+    signed_in = [True, True, False]
+
+    async def receive() -> list[str]:
+        return [event async for event in job_changes(service, "a" * 32, lambda: signed_in.pop(0))]
+
+    (event,) = anyio.run(receive)
+    assert '"queued"' in event
 
 
 def test_a_job_that_is_deleted_while_all_are_listed_does_not_end_the_list(

@@ -11,15 +11,18 @@ import numpy as np
 import pydicom
 import pytest
 
-from groundglass.apps.service.comparison import change_in_percent
+from groundglass.apps.service import comparison
+from groundglass.apps.service.comparison import change_in_percent, compare_jobs
 from groundglass.apps.service.job_states import JobStage
 from groundglass.apps.service.jobs import JobStore
 from groundglass.apps.service.routes.results import file_stem
 from groundglass.apps.service.storage import JobFolder
 from groundglass.apps.service.uploaded_scan import read_mask
+from groundglass.apps.service.view_files import describe_view
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
+from groundglass.report.analysis import segment
 from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import Scan
 from helpers.dicom_phantom import write_series
@@ -122,8 +125,8 @@ def in_two_segments(seg: bytes, labels: tuple[str, str], folder: Path) -> bytes:
     (folder / "seg.dcm").write_bytes(seg)
     dataset = pydicom.dcmread(folder / "seg.dcm")
     dataset.SegmentSequence.append(deepcopy(dataset.SegmentSequence[0]))
-    for number, (segment, label) in enumerate(zip(dataset.SegmentSequence, labels, strict=True), start=1):
-        segment.SegmentNumber, segment.SegmentLabel = number, label
+    for number, (each, label) in enumerate(zip(dataset.SegmentSequence, labels, strict=True), start=1):
+        each.SegmentNumber, each.SegmentLabel = number, label
     (shared,) = dataset.SharedFunctionalGroupsSequence
     of_all = shared.SegmentIdentificationSequence[0]
     del shared.SegmentIdentificationSequence
@@ -237,6 +240,24 @@ def test_a_change_in_percent_has_the_interval_of_a_ratio(
     before: float, after: float | None, variation: float | None, expected: tuple[Any, Any]
 ) -> None:
     assert change_in_percent(before, after, variation) == expected
+
+
+def test_a_change_of_lesions_that_were_corrected_by_hand_has_no_interval_of_the_model(
+    phantom: Phantom, grey_band: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analysis = segment(phantom.scan, grey_band)
+    view = describe_view(analysis).model_copy(update={"repeatability": 0.05})
+
+    def read(folder: JobFolder) -> tuple[Any, Any]:
+        is_corrected = folder.path.name == "corrected"
+        return analysis.findings.model_copy(update={"corrected_by_hand": is_corrected}), view
+
+    monkeypatch.setattr(comparison, "_read", read)
+    plain, other, corrected = ((name, JobFolder(Path(name))) for name in ("plain", "other", "corrected"))
+    assert compare_jobs(plain, other).volume_interval_ml
+    change = compare_jobs(plain, corrected)
+    assert (change.volume_interval_ml, change.volume_percent_interval, change.share_interval_points) == (None,) * 3
+    assert any("corrected by hand" in warning for warning in change.warnings)
 
 
 def test_the_views_scan_is_not_packed_and_its_masks_are(server: Server, done: str) -> None:

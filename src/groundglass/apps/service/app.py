@@ -42,7 +42,8 @@ def build(service: Service) -> FastAPI:
     app.add_exception_handler(sqlite3.Error, _refuse_for_database)
     app.add_exception_handler(RequestValidationError, _refuse_body)
     app.include_router(session_routes(sessions))
-    for routes in (scan_routes, job_routes, series_routes, result_routes, change_routes, health_routes):
+    app.include_router(job_routes(service, sessions))
+    for routes in (scan_routes, series_routes, result_routes, change_routes, health_routes):
         app.include_router(routes(service))
     _add_page(app)
     return app

@@ -26,12 +26,14 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
         read.sort(key=lambda job: str(job[1].input.scanned))
     (earlier_id, earlier, _), (later_id, later, view) = read
     same_model = earlier.model == later.model
-    repeatability = view.repeatability if same_model else None
+    corrected = earlier.corrected_by_hand or later.corrected_by_hand
+    repeatability = view.repeatability if same_model and not corrected else None
     visits = [_visit(findings, job_id) for job_id, findings, _ in read]
     compared = compare_visits(visits, repeatability, later.model)
     change = compared.changes[0]
     percent, percent_interval = change_in_percent(earlier.lesion_volume_ml, later.lesion_volume_ml, repeatability)
-    other_models = () if same_model else ("the scans were measured with different models: take one for both",)
+    doubts = [] if same_model else ["the scans were measured with different models: take one for both"]
+    doubts += ["lesions were corrected by hand: how far repeats would differ is not known"] if corrected else []
     return Change(
         earlier=earlier_id,
         later=later_id,
@@ -45,7 +47,7 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
         share_points=change.lesion_share_of_lung_points,
         share_interval_points=change.share_interval_points,
         in_words=change.in_words,
-        warnings=(*other_models, *(for_the_page(_of_both(warning)) for warning in compared.warnings)),
+        warnings=(*doubts, *(for_the_page(_of_both(warning)) for warning in compared.warnings)),
     )
 
 
@@ -79,9 +81,6 @@ def _read(folder: JobFolder) -> tuple[Findings, ViewDescription]:
 
 def _visit(findings: Findings, job_id: str) -> Visit:
     """Return the findings of a job as `follow` compares them; the intervals of single scans are not needed here."""
-    spacing = findings.input.spacing_mm
-    positions = findings.input.slice_positions_mm
-    distance = abs(positions[1] - positions[0]) if positions and len(positions) > 1 else spacing[0] if spacing else None
     return Visit.model_construct(
         folder=job_id,
         taken=findings.input.scanned,
@@ -90,7 +89,7 @@ def _visit(findings: Findings, job_id: str) -> Visit:
         lung_volume_ml=findings.lung_volume_ml,
         lesion_share_of_lung_percent=findings.lesion_share_of_lung_percent,
         share_interval_percent=None,
-        slice_distance_mm=None if distance is None else round(distance, 3),
+        slice_distance_mm=findings.input.slice_distance_mm,
         kernel=findings.input.kernel,
         calibrated=findings.intensity.calibrated,
         warnings=findings.warnings,

@@ -114,7 +114,7 @@ def read_mask(folder: JobFolder, scan: Scan, card: ModelCard) -> tuple[Scan, Mod
         FormatError: It cannot be read, or is not of this scan.
     """
     if file_kind(folder.mask) == "DICOM":
-        found = read_segmentation(folder.mask, scan.geometry)
+        found = read_segmentation(folder.mask, scan)
         write_atomic(folder.classes, "\n".join(found.classes).encode())
         mask = found.mask
     else:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import StreamingResponse
 
 from groundglass.apps.service.api_models import JobDescription, JobId, error_responses
 from groundglass.apps.service.job_states import ScanJob
 from groundglass.apps.service.service import Service
+from groundglass.apps.service.sessions import Sessions
 from groundglass.apps.service.upload import MAX_LABEL_LENGTH
 from groundglass.plain_text import printable
 
@@ -21,7 +22,7 @@ POLL_EVERY_S = 0.25  # looks for changes of a job
 KEEPALIVE_EVERY_S = 15.0  # sends a comment, so that no proxy closes the connection as idle
 
 
-def job_routes(service: Service) -> APIRouter:
+def job_routes(service: Service, sessions: Sessions) -> APIRouter:
     """Return the routes of `/api/jobs`."""
     router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
@@ -54,17 +55,19 @@ def job_routes(service: Service) -> APIRouter:
         response_class=StreamingResponse,
         responses={200: {"content": {"text/event-stream": {}}}, **error_responses(404)},
     )
-    async def events(job_id: JobId) -> StreamingResponse:
+    async def events(job_id: JobId, request: Request) -> StreamingResponse:
         """Send the job as a server-sent event, at once and whenever it changes, until it is done, failed or deleted."""
         await run_sync(service.get_job, job_id)
-        return StreamingResponse(_changes(service, job_id), media_type="text/event-stream")
+        changes = job_changes(service, job_id, lambda: sessions.is_signed_in(request.headers))
+        return StreamingResponse(changes, media_type="text/event-stream")
 
     return router
 
 
-async def _changes(service: Service, job_id: str) -> AsyncIterator[str]:
+async def job_changes(service: Service, job_id: str, is_signed_in: Callable[[], bool]) -> AsyncIterator[str]:
+    """Yield the events of a job, until it is over or the client has signed out."""
     sent, sent_at_s = None, time.monotonic()
-    while True:
+    while is_signed_in():
         try:
             job = await run_sync(service.get_job, job_id)
         except HTTPException:  # it was deleted

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from groundglass.apps.service.api_models import JobId, error_responses
 from groundglass.apps.service.guard import REPORT_POLICY
@@ -25,7 +26,7 @@ def result_routes(service: Service) -> APIRouter:
     def findings(job_id: JobId) -> FileResponse:
         """Return the findings, findings.json."""
         _, folder = service.get_finished_job(job_id)
-        return FileResponse(_existing(folder.results / "findings.json"), media_type="application/json")
+        return _File(_existing(folder.results / "findings.json"), media_type="application/json")
 
     @router.get("/files/{name:path}", response_class=FileResponse, responses=errors)
     def file(job_id: JobId, name: str, download: bool = False) -> FileResponse:
@@ -37,9 +38,9 @@ def result_routes(service: Service) -> APIRouter:
         path = _existing(folder.results / name)
         if name not in _INLINE_TYPES or download:
             media_type = "application/json" if name.endswith(".json") else "application/octet-stream"
-            return FileResponse(path, media_type=media_type, filename=f"{file_stem(job.label)}-{path.name}")
+            return _File(path, media_type=media_type, filename=f"{file_stem(job.label)}-{path.name}")
         headers = {"Content-Security-Policy": REPORT_POLICY}
-        return FileResponse(path, media_type=_INLINE_TYPES[name], headers=headers)
+        return _File(path, media_type=_INLINE_TYPES[name], headers=headers)
 
     @router.get("/view/{name}", response_class=FileResponse, responses=errors)
     def view(job_id: JobId, name: str) -> FileResponse:
@@ -51,9 +52,21 @@ def result_routes(service: Service) -> APIRouter:
         if name not in VIEW_FILES:
             raise HTTPException(404, f"expected one of {', '.join(VIEW_FILES)}")
         media_type = "application/json" if name.endswith(".json") else "application/octet-stream"
-        return FileResponse(_existing(folder.view / name), media_type=media_type)
+        return _File(_existing(folder.view / name), media_type=media_type)
 
     return router
+
+
+class _File(FileResponse):
+    """A result file; 404 if the job is deleted before it is sent."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except RuntimeError:
+            if Path(self.path).exists():
+                raise
+            raise HTTPException(404, GONE) from None
 
 
 def file_stem(label: str) -> str:

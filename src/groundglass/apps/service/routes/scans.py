@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +89,7 @@ def scan_routes(service: Service) -> APIRouter:
             for old, new in ((source.wanted_series, folder.wanted_series), (source.classes, folder.classes)):
                 if old.exists() and not new.exists():
                     await run_sync(hard_link, old, new)
+            await run_sync(service.get_job, job_id)  # it may have been deleted meanwhile
             job = await run_sync(service.enqueue, new_id, Upload(source_job.label, size_bytes), job_id)
         response.headers["Location"] = f"/api/jobs/{new_id}"
         return job
@@ -121,7 +121,9 @@ async def _write_body(request: Request, file: Path, max_bytes: int) -> int:
 
 
 def hard_link(source: Path, target: Path) -> None:
-    """Give a file, or every file of a folder, a second path without copying the bytes.
+    """Give a file, or every file of a folder without folders, a second path without copying the bytes.
+
+    Of a job that is being deleted, some files may be linked: see afterwards whether it is still there.
 
     Raises:
         UploadError: The files are gone.
@@ -129,10 +131,10 @@ def hard_link(source: Path, target: Path) -> None:
     """
     try:
         if source.is_dir():
-            shutil.copytree(source, target, copy_function=lambda old, new: Path(new).hardlink_to(old))
+            target.mkdir()
+            for file in source.iterdir():
+                (target / file.name).hardlink_to(file)
         else:
             target.hardlink_to(source)
-    except (FileNotFoundError, shutil.Error):  # `copytree` collects the errors of its files
-        if source.exists():
-            raise
+    except FileNotFoundError:
         raise UploadError(404, "the scan to correct is gone: it was deleted, or it has expired") from None

@@ -35,6 +35,7 @@ def series_routes(service: Service) -> APIRouter:
         async with service.reserve_slot(request, 0) as (new_id, folder):
             await run_sync(hard_link, source.scan, folder.scan)
             await run_sync(folder.wanted_series.write_text, wanted.label)
+            await run_sync(service.get_job, job_id)  # it may have been deleted meanwhile
             label = f"{source_job.label}, series {wanted.label}"
             job = await run_sync(service.enqueue, new_id, Upload(label, 0))
         response.headers["Location"] = f"/api/jobs/{new_id}"
