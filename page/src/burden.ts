@@ -18,7 +18,7 @@ export function burdenPanel(findings: Findings, uncertainty: string): HTMLElemen
       "p",
       { class: "burden" },
       h("span", { class: "figure" }, h("strong", {}, rounded(share)), " ", share === null ? "share" : shareUnit, range(findings.lesion_share_interval_percent, "%")),
-      h("span", { class: "figure" }, h("strong", {}, rounded(volume)), " ", volume === null ? "volume" : "ml of lesion", range(findings.lesion_volume_interval_ml, "ml")),
+      hasVolume(findings) && h("span", { class: "figure" }, h("strong", {}, rounded(volume)), " ", volume === null ? "volume" : "ml of lesion", range(findings.lesion_volume_interval_ml, "ml")),
     ),
     extent(findings),
     uncertainty ? h("p", { class: "note" }, uncertainty) : null,
@@ -27,6 +27,9 @@ export function burdenPanel(findings: Findings, uncertainty: string): HTMLElemen
     zoneMap(findings),
   );
 }
+
+/** Whether a volume can be expected; single slices have none, which the notes below the table say. */
+const hasVolume = ({ input }: Findings): boolean => input.kind === "volume";
 
 function range(interval: [number, number] | null, unit: string): HTMLElement | null {
   return interval && h("small", {}, "80 % interval", h("br", {}), `${interval[0].toFixed(1)} to ${interval[1].toFixed(1)} ${unit}`);
@@ -42,21 +45,22 @@ function lungTable(findings: Findings): HTMLElement {
     ["right lung", findings.right_lung],
     ["left lung", findings.left_lung],
   ] as const;
+  const columns = (texts: string[]): string[] => (hasVolume(findings) ? texts : texts.slice(0, 2));
   return h(
     "table",
     { class: "burden-table" },
     h("caption", { class: "visually-hidden" }, "Burden by lung"),
-    h("thead", {}, row("th", ["", "lesion, %", "lesion, ml", "lung, ml"])),
+    h("thead", {}, row("th", columns(["", "lesion, %", "lesion, ml", "lung, ml"]))),
     h(
       "tbody",
       {},
       ...rows.map(([name, burden]) =>
-        row("td", [
+        row("td", columns([
           name,
           rounded(burden.lesion_share_of_lung_percent),
           rounded(burden.lesion_volume_ml),
           rounded(burden.lung_volume_ml, 0),
-        ]),
+        ])),
       ),
       ...classRows(findings),
     ),
@@ -64,10 +68,12 @@ function lungTable(findings: Findings): HTMLElement {
 }
 
 /** The lesions by class, for a model that has classes. */
-function classRows({ classes }: Findings): HTMLElement[] {
+function classRows(findings: Findings): HTMLElement[] {
+  const { classes } = findings;
   const colours = classColours(classes.map((each) => each.name));
   return classes.map((each, i) => {
-    const cells = row("td", [each.name, rounded(each.lesion_share_of_lung_percent), rounded(each.volume_ml), ""]);
+    const texts = [each.name, rounded(each.lesion_share_of_lung_percent)];
+    const cells = row("td", hasVolume(findings) ? [...texts, rounded(each.volume_ml), ""] : texts);
     const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.background = css(colours[i]!);
     cells.firstElementChild!.prepend(swatch);

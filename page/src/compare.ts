@@ -2,11 +2,11 @@
 
 import { api, type Change, type Findings, type Job } from "./api";
 import { announce, h } from "./dom";
-import { date, describeSlice, errorText, imageName, positionText, rounded, sentence } from "./format";
+import { bound, date, describeSlice, errorText, imageName, positionText, rounded, sentence } from "./format";
 import { loadScene } from "./images";
 import { checkbox, choice, select } from "./inputs";
 import type { JobView } from "./jobview";
-import { clamp } from "./grid";
+import { clamp, type Voxel } from "./grid";
 import type { Scene, WindowHu } from "./scene";
 import { type Layout, Viewer } from "./viewer";
 import { WINDOW_NAMES, windowLimits } from "./windows";
@@ -52,7 +52,8 @@ export function compareView(id: string, otherId: string, panelClosed: () => void
     body.replaceChildren(changePanel(change, earlier.findings, later.findings), controls, h("div", { class: "pair" }, ...panels));
     follow(earlier, later);
     follow(later, earlier);
-    later.viewer.goToSlice(worstSlice(later));
+    const shown = later.findings.lesion_slices ? later : earlier;
+    shown.viewer.goToSlice(worstSlice(shown));
     element.dataset["ready"] = `${id}:${otherId}`;
     announce(`Both scans are shown. ${change.in_words}`);
   }
@@ -102,11 +103,18 @@ function follow(leader: Side, follower: Side): void {
     if (!scene || !lead.scene) return;
     const share = (lead.slice - leader.lungs[0]) / Math.max(1, leader.lungs[1] - leader.lungs[0]);
     const slice = follower.lungs[0] + share * (follower.lungs[1] - follower.lungs[0]);
-    const scaled = ([0, 1] as const).map((axis) => (lead.scene!.cursor[axis] / lead.scene!.grid.dims[axis]) * scene.grid.dims[axis]);
+    const scaled = scaledTo(lead.scene, scene, lead.scene.cursor);
     scene.cursor = [scaled[0]!, scaled[1]!, slice].map((n, axis) => clamp(Math.round(n), 0, scene.grid.dims[axis]! - 1)) as typeof scene.cursor;
     behind.redraw();
   };
   lead.windowChanged = () => behind.setWindow(lead.scene!.window);
+  lead.zoomed = () => {
+    const { scene } = behind;
+    if (!scene || !lead.scene) return;
+    scene.zoom = lead.scene.zoom;
+    scene.centre = lead.scene.centre && scaledTo(lead.scene, scene, lead.scene.centre);
+    behind.redraw();
+  };
   lead.describe = (pane) => {
     const slice = leader.fileSlices[lead.slice] ?? 0;
     if (pane.name !== "axial") return "";
@@ -119,6 +127,11 @@ function follow(leader: Side, follower: Side): void {
     lead.scroll(lead.focusedPane, steps[event.key]!);
     announce(describe(leader));
   });
+}
+
+/** The point of a scan that lies at the same share of its size along each axis as a point of another scan. */
+function scaledTo(from: Scene, to: Scene, at: Voxel): Voxel {
+  return at.map((n, axis) => (n / from.grid.dims[axis]!) * to.grid.dims[axis]!) as Voxel;
 }
 
 /** What the two scans are called: by their order in time where their dates tell it. */
@@ -171,7 +184,7 @@ function changePanel(change: Change, earlier: Findings, later: Findings): HTMLEl
         { class: "change" },
         h("caption", { class: "visually-hidden" }, "Change from the first to the second scan"),
         h("thead", {}, h("tr", {}, h("td", {}), ...[...names(change), "Change, with the interval of 95 % of repeats"].map((name) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row" }, name), ...cells.map((text) => h("td", {}, text))))),
+        h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row" }, name), ...cells.map((text) => h("td", {}, bound(text)))))),
       ),
     ),
     h("p", { class: "note" }, `${order}${intervals}Repeats were simulated: breathing, contrast and position of the patient are not in the interval. The slices are matched by their place in the height of the lungs.`),
@@ -188,5 +201,5 @@ function measured(value: number | null, limits: [number, number] | null, unit: s
 }
 
 function interval(limits: [number, number] | null, unit: string, digits = 1): string {
-  return limits ? ` (${plus(limits[0], digits)} to ${plus(limits[1], digits)} ${unit})` : "";
+  return limits && limits[0] !== limits[1] ? ` (${plus(limits[0], digits)} to ${plus(limits[1], digits)} ${unit})` : "";
 }

@@ -103,13 +103,14 @@ function aboutScan({ input }: Findings, view: ViewDescription): HTMLElement {
 
 const mm = (value: number): string => String(Number(value.toFixed(3)));
 
-/** Choose another scan of the patient, to stand beside this one. */
+/** Choose another scan of the patient, to stand beside this one; single slices are not compared. */
 function priorPanel(job: Job, others: Job[]): HTMLElement | null {
-  if (others.length === 0) return null;
+  const volumes = others.filter(isVolume);
+  if (!isVolume(job) || volumes.length === 0) return null;
   const list = h(
     "select",
     { "aria-label": "Scan to compare with" },
-    ...others.map((other) => h("option", { value: other.id }, `${other.label}, ${clock(other.submitted)}`)),
+    ...volumes.map((other) => h("option", { value: other.id }, `${other.label}, ${clock(other.submitted)}`)),
   );
   const compare = h("button", { type: "button", click: () => (location.hash = `${job.id}:${list.value}`) }, "Compare");
   return h(
@@ -119,6 +120,8 @@ function priorPanel(job: Job, others: Job[]): HTMLElement | null {
     h("div", { class: "answers nowrap" }, list, compare),
   );
 }
+
+const isVolume = (job: Job): boolean => job.files?.some(({ name }) => name === "lesions.nii.gz") ?? false;
 
 function downloads(job: Job): HTMLElement {
   const items = (job.files ?? []).map(({ name, bytes }) => {

@@ -79,6 +79,20 @@ export function jobState(job: Job): string {
   }
 }
 
+/** The state of a job in the list, where there is little room: the burden alone. */
+export function listState(job: Job): string {
+  return bound(
+    jobState(job)
+      .replace(/^lesion (covers )?(?=\d)/, "")
+      .replace(/, in \d+ of \d+ slices?$/, ""),
+  );
+}
+
+/** A text whose numbers are not parted from their units at the end of a line. */
+export function bound(text: string): string {
+  return text.replace(/(?<=\d) (?=%|ml|points)/g, "\u00a0");
+}
+
 /** The size of a lesion, without its unit. */
 export function lesionSize(lesion: Lesion): string {
   if (lesion.volume_ml !== null) return lesion.volume_ml.toFixed(lesion.volume_ml < 1 ? 2 : 1);

@@ -12,6 +12,8 @@ export interface Target {
   zoomAt: (pane: Pane, factor: number, x: number, y: number) => void;
   dragWindow: (dx: number, dy: number) => void;
   measure: (pane: Pane, from: [number, number], to: [number, number], isOver: boolean) => void;
+  /** Remember what a drag may change; the function that is returned takes the drag back. */
+  remember: (pane: Pane) => () => void;
   click: (pane: Pane, x: number, y: number) => void;
   hover: (pane: Pane, point: [number, number] | null) => void;
   doubleClick: (pane: Pane) => void;
@@ -41,6 +43,7 @@ export function handleGestures(pane: Pane, target: Target): void {
   let action: Tool | "brush" | "none" = "none";
   let moved = false;
   let travelled = 0; // of a drag through the slices, in pixels that have made no slice yet
+  let takeBack = (): void => {}; // what the first finger of two has done before the second came
   let pinch = { distance: 1, x: 0, y: 0 };
 
   const pointOf = (event: MouseEvent): [number, number] => {
@@ -61,12 +64,13 @@ export function handleGestures(pane: Pane, target: Target): void {
     canvas.setPointerCapture(event.pointerId);
     const [x, y] = pointOf(event);
     pressed.set(event.pointerId, { x, y });
-    if (pressed.size === 2) {
+    if (pressed.size >= 2) {
       if (action === "brush") target.brush?.cancel();
+      else if (pressed.size === 2) takeBack();
       [action, moved, pinch] = ["none", true, pinched()];
       return;
     }
-    [start, moved, travelled] = [[x, y], false, 0];
+    [start, moved, travelled, takeBack] = [[x, y], false, 0, target.remember(pane)];
     if (event.button !== 0 || event.shiftKey) action = "pan";
     else action = target.brush ? "brush" : target.tool;
     if (action === "brush") target.brush?.stroke(pane, x, y);
@@ -78,9 +82,9 @@ export function handleGestures(pane: Pane, target: Target): void {
     const before = pressed.get(event.pointerId);
     if (!before) return;
     pressed.set(event.pointerId, { x, y });
-    if (pressed.size === 2) {
+    if (pressed.size >= 2) {
       const now = pinched();
-      target.zoomAt(pane, now.distance / pinch.distance, now.x, now.y);
+      target.zoomAt(pane, now.distance / pinch.distance, pinch.x, pinch.y);
       target.pan(pane, now.x - pinch.x, now.y - pinch.y);
       pinch = now;
       return;
@@ -111,6 +115,7 @@ export function handleGestures(pane: Pane, target: Target): void {
       else if (action === "ruler" && moved) target.measure(pane, start, [x, y], true);
       else if (!moved && event.button === 0 && action !== "none") target.click(pane, x, y);
       if (pressed.size === 0) action = "none";
+      else if (pressed.size >= 2) pinch = pinched(); // of the fingers that are left
     });
   }
   canvas.addEventListener("pointerleave", () => target.hover(pane, null));

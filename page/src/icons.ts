@@ -12,6 +12,10 @@ const PATHS: Record<string, string[]> = {
   fit: ["M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5", "M9 9h6v6H9z"],
   crosshair: ["M12 3v6M12 15v6M3 12h6M15 12h6"],
   clear: ["M3 16L16 3l5 5L8 21z", "M15 15l6 6M21 15l-6 6"],
+  lesion: ["M9 5.500c4-2.500 9.500-.5 10 4.500s-2.500 9-7 9-7.500-2.500-7.500-6.500 1.500-5 4.500-7z"],
+  contour: ["M9 5.500c4-2.500 9.500-.5 10 4.500s-2.500 9-7 9-7.500-2.500-7.500-6.500 1.500-5 4.500-7z"],
+  lungs: ["M10 4.500c-4 1.500-6.500 6.500-6.500 11.500 0 2.700 1.200 3.800 3.200 3.600 2.200-.2 3.300-1.400 3.300-3.600z", "M14 4.500c4 1.500 6.500 6.500 6.500 11.500 0 2.700-1.200 3.800-3.200 3.600-2.200-.2-3.300-1.400-3.300-3.600z"],
+  opacity: ["M12 3.500c3.500 4.500 6 7.200 6 10.700a6 6 0 0 1-12 0c0-3.500 2.500-6.200 6-10.700z"],
   undo: ["M9 6L4 11l5 5", "M4 11h10a5 5 0 0 1 0 10h-3"],
   redo: ["M15 6l5 5-5 5", "M20 11H10a5 5 0 0 0 0 10h3"],
   full: ["M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5"],
@@ -20,7 +24,7 @@ const PATHS: Record<string, string[]> = {
 export function icon(name: keyof typeof PATHS & string): SVGElement {
   return svg(
     "svg",
-    { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" },
+    { viewBox: "0 0 24 24", class: `icon icon-${name}`, "aria-hidden": "true" },
     ...PATHS[name]!.map((d) => svg("path", { d })),
   );
 }

@@ -47,6 +47,15 @@ export function checkbox(id: string, text: string, checked: boolean, change: (on
   );
 }
 
+/** A checkbox that is drawn as a pressed or unpressed button with an icon. */
+export function toggle(id: string, text: string, sign: Node, checked: boolean, change: (on: boolean) => void): HTMLLabelElement {
+  const label = checkbox(id, "", checked, change);
+  label.className = "toggle";
+  label.title = text;
+  label.append(sign, h("span", { class: "visually-hidden" }, text));
+  return label;
+}
+
 /** A drop-down list with a visible or hidden label. */
 export function select<T extends string>(
   id: string,

@@ -3,7 +3,7 @@
 import { api, type Job } from "./api";
 import { h } from "./dom";
 import { isOver } from "./follow";
-import { clock, jobState } from "./format";
+import { clock, listState } from "./format";
 
 const BUSY_POLL_MS = 2000; // while a job waits or runs
 const IDLE_POLL_MS = 15000;
@@ -103,8 +103,8 @@ export class JobList {
       "a",
       { href: `#${job.id}`, "data-key": `open-${job.id}` },
       h("span", { class: "name", title: job.label }, job.label),
-      h("span", { class: "state" }, h("span", { class: `dot ${job.status}`, "aria-hidden": "true" }), jobState(job)),
-      h("span", { class: "detail" }, `${job.corrects ? "corrected by hand, " : ""}${clock(job.submitted)}`),
+      h("span", { class: "state" }, h("span", { class: `dot ${job.status}`, "aria-hidden": "true" }), listState(job)),
+      h("span", { class: "detail" }, ` ·\u00a0${job.corrects ? "corrected by hand, " : ""}${clock(job.submitted)}`),
     );
     if (job.id === this.openId) link.setAttribute("aria-current", "page");
     const remove = h(

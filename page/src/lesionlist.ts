@@ -8,6 +8,7 @@ type Column = { name: string; text: (lesion: Lesion) => string; key: (lesion: Le
 
 const THIRDS = { upper: 0, middle: 1, lower: 2 } as const;
 const UNKNOWN = Infinity; // is sorted last
+const UNSTATED = "–";
 
 export function lesionList(findings: Findings, go: (index: number) => void): HTMLElement {
   const { largest_lesions: lesions, lesion_count: count } = findings;
@@ -73,11 +74,11 @@ function columnsFor(findings: Findings): Column[] {
     text: lesionSize,
     key: (lesion) => lesion.volume_ml ?? lesion.area_px ?? UNKNOWN,
   };
-  const side: Column = { name: "Side", text: ({ side }) => side ?? "?", key: ({ side }) => (side === null ? UNKNOWN : side === "right" ? 0 : 1) };
-  const zone: Column = { name: "Zone", text: ({ zone }) => zone ?? "?", key: ({ zone }) => (zone === null ? UNKNOWN : THIRDS[zone]) };
+  const side: Column = { name: "Side", text: ({ side }) => side ?? UNSTATED, key: ({ side }) => (side === null ? UNKNOWN : side === "right" ? 0 : 1) };
+  const zone: Column = { name: "Zone", text: ({ zone }) => zone ?? UNSTATED, key: ({ zone }) => (zone === null ? UNKNOWN : THIRDS[zone]) };
   const density: Column = {
     name: "HU",
-    text: ({ mean_hu }) => (mean_hu === null ? "?" : mean_hu.toFixed(0).replace("-", "−")),
+    text: ({ mean_hu }) => (mean_hu === null ? UNSTATED : mean_hu.toFixed(0).replace("-", "−")),
     key: ({ mean_hu }) => mean_hu ?? UNKNOWN,
   };
   const image: Column = {
@@ -85,5 +86,6 @@ function columnsFor(findings: Findings): Column[] {
     text: ({ slice }) => String(imageNumber(findings, slice)),
     key: ({ slice }) => slice,
   };
-  return isVolume ? [size, side, zone, density, image] : [size, image];
+  const columns = isVolume ? [size, side, zone, density, image] : [size, image];
+  return columns.filter(({ text }) => findings.largest_lesions.some((lesion) => text(lesion) !== UNSTATED));
 }

@@ -6,7 +6,7 @@ import { describeSlice, imageNumber } from "./format";
 import { clamp } from "./grid";
 
 const HEIGHT = 92;
-const [LEFT, RIGHT, TOP, BOTTOM] = [52, 10, 10, 22];
+const [LEAST_LEFT, RIGHT, TOP, BOTTOM] = [52, 10, 10, 22];
 const LABEL_PX = 90; // least distance between the numbers below the axis
 const LETTER_PX = 7.5;
 
@@ -28,11 +28,13 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
   const { lesion, unit } = findings.profile;
   const count = lesion.length;
   const top = roundUp(Math.max(...lesion));
+  const topLabel = `${top.toLocaleString("en")} ${unit}`;
+  const left = Math.max(LEAST_LEFT, LETTER_PX * topLabel.length + 6);
   const base = HEIGHT - BOTTOM;
   let width = 0;
   let current = 0;
   const marker = svg("line", { class: "current", y1: TOP - 4, y2: base });
-  const x = (slice: number): number => LEFT + (slice / count) * (width - LEFT - RIGHT);
+  const x = (slice: number): number => left + (slice / count) * (width - left - RIGHT);
   const y = (value: number): number => base - (value / top) * (base - TOP);
   const element = svg("svg", {
     class: "profile",
@@ -53,10 +55,10 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
         : [],
     );
     element.replaceChildren(
-      svg("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: base, y2: base }),
-      svg("line", { class: "axis", x1: LEFT, x2: width - RIGHT, y1: y(top), y2: y(top) }),
-      svg("text", { x: LEFT - 6, y: y(top) + 5, "text-anchor": "end" }, `${top} ${unit}`),
-      svg("text", { x: LEFT - 6, y: base + 4, "text-anchor": "end" }, "0"),
+      svg("line", { class: "axis", x1: left, x2: width - RIGHT, y1: base, y2: base }),
+      svg("line", { class: "axis", x1: left, x2: width - RIGHT, y1: y(top), y2: y(top) }),
+      svg("text", { x: left - 6, y: y(top) + 5, "text-anchor": "end" }, topLabel),
+      svg("text", { x: left - 6, y: base + 4, "text-anchor": "end" }, "0"),
       svg("path", { class: "area", d: bars.join("") }),
       marker,
       ...numbers(),
@@ -66,7 +68,7 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
 
   /** Image numbers below the axis, as many as there is room for. */
   function numbers(): SVGElement[] {
-    const room = Math.max(1, Math.floor((width - LEFT - RIGHT) / LABEL_PX));
+    const room = Math.max(1, Math.floor((width - left - RIGHT) / LABEL_PX));
     const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((each) => count / each <= room) ?? count;
     const between = Array.from({ length: Math.floor(count / step) }, (_, i) => (i + 1) * step - 1);
     const [from, to] = [x(0.5) + LETTER_PX * (words(0).length + 3), x(count - 0.5) - LETTER_PX * (words(count - 1).length + 3)];
@@ -93,8 +95,8 @@ export function profileChart(findings: Findings, ends: [string, string] | null, 
 
   const toSlice = (slice: number): number => clamp(slice, 0, count - 1);
   const sliceAt = (event: PointerEvent): number => {
-    const left = event.clientX - element.getBoundingClientRect().left;
-    return toSlice(Math.floor(((left - LEFT) / (width - LEFT - RIGHT)) * count));
+    const x_px = event.clientX - element.getBoundingClientRect().left;
+    return toSlice(Math.floor(((x_px - left) / (width - left - RIGHT)) * count));
   };
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId);

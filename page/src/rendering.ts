@@ -82,7 +82,7 @@ export class Rendering {
   private readonly turnButton = h("button", { type: "button", "aria-pressed": "false", click: () => this.toggleTurning() }, "Turn");
 
   constructor() {
-    this.gl = this.canvas.getContext("webgl2", { antialias: true, alpha: false });
+    this.gl = this.canvas.getContext("webgl2", { antialias: true, alpha: false, preserveDrawingBuffer: true });
     this.foot.textContent = this.gl ? TURN_HINT : "Seen from the front: this browser has no WebGL2, which turning needs.";
     this.element = h(
       "div",

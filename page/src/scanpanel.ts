@@ -4,7 +4,7 @@ import type { Findings, ViewDescription } from "./api";
 import { h } from "./dom";
 import { describeSlice, imageName, positionText } from "./format";
 import { icon } from "./icons";
-import { checkbox, choice, select } from "./inputs";
+import { choice, select, toggle } from "./inputs";
 import { KeyRuler } from "./keyruler";
 import type { Tool } from "./gestures";
 import { clamp } from "./grid";
@@ -21,6 +21,8 @@ const LAYOUTS: [Layout, string][] = [
   ["multiplanar", "3 planes"],
   ["3d", "3D"],
 ];
+/** Letters of a layout's name that are left where the bar is narrow. */
+const SHORT: Partial<Record<Layout, number>> = { axial: 2, coronal: 3, sagittal: 3 };
 const TOOLS: [Tool, string][] = [
   ["window", "Window and level"],
   ["scroll", "Scroll through slices"],
@@ -48,7 +50,7 @@ export class ScanPanel {
   readonly element: HTMLElement;
   readonly brushBarSlot = h("div", {});
   readonly profileSlot = h("div", { class: "chart" });
-  readonly correctButton = h("button", { type: "button", class: "primary" }, "Correct the mask");
+  readonly correctButton = h("button", { type: "button", class: "primary" }, "Correct ", h("span", { class: "rest" }, "the "), "mask");
   /** Handles a key on the scan before the panel does; returns whether it has. */
   handleKeyFirst: (event: KeyboardEvent) => boolean = () => false;
   /** Called with the number of the slice in the file whenever another one is shown. */
@@ -56,7 +58,12 @@ export class ScanPanel {
 
   private readonly slider = h("input", { type: "range", id: "slice", min: 0, max: 0, step: 1 });
   private readonly sliceText = h("output", { for: "slice", class: "slice-text" });
-  private readonly layouts = choice("Layout", "layout", LAYOUTS, (name) => this.setLayout(name));
+  private readonly layouts = choice<Layout>(
+    "Layout",
+    "layout",
+    LAYOUTS.map(([name, text]) => [name, text, shortened(text, SHORT[name] ?? text.length)]),
+    (name) => this.setLayout(name),
+  );
   private readonly tools = choice<Tool>(
     "Tool",
     "tool",
@@ -86,7 +93,7 @@ export class ScanPanel {
   constructor() {
     const { viewer } = this;
     viewer.moved = () => this.moved();
-    viewer.windowChanged = () => this.showWindow("custom");
+    viewer.windowChanged = () => this.showWindow(this.windowName);
     viewer.layoutAsked = (layout) => this.setLayout(layout);
     viewer.hovered = (pane, at) => this.hovered(pane, at && viewer.scene ? viewer.scene.hu(at) : null);
     viewer.describe = (pane) => this.describePane(pane);
@@ -102,25 +109,18 @@ export class ScanPanel {
         this.layouts,
         this.windows,
         this.slabs,
-        h(
-          "span",
-          { class: "group" },
-          checkbox("lesion", "Lesions", true, (visible) => viewer.setLesion({ visible })),
-          checkbox("contour", "Contours", true, (contour) => viewer.setLesion({ contour })),
-          checkbox("lungs", "Lungs", false, (on) => this.setScene((scene) => (scene.showLungs = on))),
-          this.opacity,
-        ),
+        h("label", { class: "opacity", title: "Opacity of the lesions" }, icon("opacity"), h("span", { class: "rest" }, "Opacity"), this.opacity),
         this.correctButton,
       ),
       this.brushBarSlot,
-      h("div", { class: "scan" }, this.toolStrip(), viewer.element),
+      h("div", { class: "scan" }, this.toolStrip(viewer), viewer.element),
       h("div", { class: "bar slice-bar" }, h("label", { class: "wide" }, "Slice", this.slider), this.sliceText, help),
       this.profileSlot,
     );
     this.showWindow("lung");
   }
 
-  private toolStrip(): HTMLElement {
+  private toolStrip(viewer: Viewer): HTMLElement {
     const button = (name: string, label: string, click: () => void): HTMLElement =>
       h("button", { type: "button", class: "tool", title: label, "aria-label": label, click }, icon(name));
     const crosshair = button("crosshair", "Crosshair", () => this.toggleCrosshair(crosshair));
@@ -131,11 +131,18 @@ export class ScanPanel {
       "div",
       { class: "tools", role: "group", "aria-label": "Tools" },
       this.tools,
-      button("clear", "Remove the measurements", () => this.viewer.removeRulers()),
+      button("clear", "Remove the measurements", () => viewer.removeRulers()),
       crosshair,
-      button("plus", "Zoom in", () => this.viewer.zoom(1)),
-      button("minus", "Zoom out", () => this.viewer.zoom(-1)),
-      button("fit", "Fit the whole slice", () => this.viewer.zoom(0)),
+      h(
+        "div",
+        { class: "overlays" },
+        toggle("lesion", "Lesions", icon("lesion"), true, (visible) => viewer.setLesion({ visible })),
+        toggle("contour", "Contours of the lesions", icon("contour"), true, (contour) => viewer.setLesion({ contour })),
+        toggle("lungs", "Contours of the lungs", icon("lungs"), false, (on) => this.setScene((scene) => (scene.showLungs = on))),
+      ),
+      button("plus", "Zoom in", () => viewer.zoom(1)),
+      button("minus", "Zoom out", () => viewer.zoom(-1)),
+      button("fit", "Fit the whole slice", () => viewer.zoom(0)),
       full,
     );
   }
@@ -151,6 +158,7 @@ export class ScanPanel {
     this.setEditing(false);
     if (imagesOnly) this.setLayout("axial");
     this.slider.max = String(this.fileSlices.length - 1);
+    this.slider.parentElement!.hidden = this.profileSlot.hidden = this.fileSlices.length === 1;
     this.slabs.value = SLABS[0]![0];
     scene.showLungs = this.element.querySelector<HTMLInputElement>("#lungs")!.checked;
     scene.showCrosshair = this.element.querySelector("[aria-label=Crosshair]")!.getAttribute("aria-pressed") === "true";
@@ -200,11 +208,16 @@ export class ScanPanel {
     this.hovered(this.viewer.panes.axial, null);
   }
 
+  private get windowName(): WindowName | "custom" {
+    const shown = String(this.viewer.scene?.window);
+    return WINDOW_NAMES.find(([name]) => String(windowLimits(name, this.lungWindow)) === shown)?.[0] ?? "custom";
+  }
+
   /** Show which window is chosen; one that was dragged is named by its limits. */
   private showWindow(name: WindowName | "custom"): void {
     const limits = this.viewer.scene?.window ?? this.lungWindow;
     const names: [WindowName | "custom", string][] = [...WINDOW_NAMES];
-    if (name === "custom") names.push(["custom", `${signed(limits[0])} … ${signed(limits[1])} HU`]);
+    if (name === "custom") names.push(["custom", `${signed(limits[0])} … ${signed(limits[1])}`]);
     this.windows.replaceChildren(...names.map(([value, text]) => h("option", { value }, text)));
     this.windows.value = name;
   }
@@ -310,5 +323,9 @@ const ROTATIONS: Record<string, [number, number]> = {
   ArrowUp: [0, ROTATION_DEGREES],
   ArrowDown: [0, -ROTATION_DEGREES],
 };
+
+/** A word of which only the first letters are left where there is little room. */
+const shortened = (text: string, letters: number): HTMLElement =>
+  h("span", { "aria-hidden": "true" }, text.slice(0, letters), h("span", { class: "rest" }, text.slice(letters)));
 
 const signed = (value: number): string => (value < 0 ? `−${-value}` : String(value));

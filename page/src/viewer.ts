@@ -25,6 +25,8 @@ export class Viewer implements Target {
   moved: () => void = () => {};
   /** Called when the window was changed by dragging. */
   windowChanged: () => void = () => {};
+  /** Called when zoom or place of the picture was changed. */
+  zoomed: () => void = () => {};
   /** Called when a distance was measured, or all were removed. */
   rulersChanged: () => void = () => {};
   /** Called with the layout that a double click asks for. */
@@ -183,6 +185,7 @@ export class Viewer implements Target {
     const [centreX, centreY] = [pane.canvas.clientWidth / 2, pane.canvas.clientHeight / 2];
     this.moveCentre(pane, at, (x - centreX) / pane.pixelsPerMm, (y - centreY) / pane.pixelsPerMm);
     if (zoom === 1) scene.centre = null;
+    this.zoomed();
     this.redraw();
   }
 
@@ -193,8 +196,10 @@ export class Viewer implements Target {
     if (this.layout === "3d" || document.activeElement === this.rendering.canvas) {
       if (direction === 0) this.rendering.fit();
       else this.rendering.zoomBy(ZOOM_STEP ** direction);
-    } else if (direction === 0) [scene.zoom, scene.centre] = [1, null];
-    else this.zoomAt(pane, ZOOM_STEP ** direction, ...pane.pointOf(scene.cursor));
+    } else if (direction === 0) {
+      [scene.zoom, scene.centre] = [1, null];
+      this.zoomed();
+    } else this.zoomAt(pane, ZOOM_STEP ** direction, ...pane.pointOf(scene.cursor));
     this.redraw();
   }
 
@@ -202,6 +207,7 @@ export class Viewer implements Target {
     const { scene } = this;
     if (!scene?.centre) return;
     this.moveCentre(pane, scene.centre, dx / pane.pixelsPerMm, dy / pane.pixelsPerMm);
+    this.zoomed();
     this.redraw();
   }
 
@@ -242,6 +248,19 @@ export class Viewer implements Target {
     this.scene?.rulers.push(ruler);
     this.rulersChanged();
     this.redraw();
+  }
+
+  remember(pane: Pane): () => void {
+    const { scene } = this;
+    if (!scene) return () => {};
+    const { window, cursor, centre } = scene;
+    return () => {
+      pane.draft = null;
+      [scene.window, scene.centre] = [window, centre];
+      this.windowChanged();
+      this.goTo(cursor);
+      this.zoomed();
+    };
   }
 
   removeRulers(): void {

@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { type Findings, type Job, requestError } from "../src/api";
 import { groupIntoScans, tooLarge } from "../src/grouping";
 import { roundUp } from "../src/profile";
-import { describeLimits, describeSlice, hours, jobState, positionText, rounded, sentence, size, unknownBurden } from "../src/format";
+import { bound, describeLimits, describeSlice, hours, jobState, listState, positionText, rounded, sentence, size, unknownBurden } from "../src/format";
 
 const file = (path: string, bytes = 10) => ({ path, file: { size: bytes } as File });
 const shapes = (...paths: string[]) =>
@@ -76,4 +76,12 @@ it("gives the reason and the pause that the server names", () => {
   expect(requestError(413, '{"detail": "too much"}', null)).toMatchObject({ message: "too much", retryAfter_s: null });
   expect(requestError(429, '{"detail": "full"}', "7")).toMatchObject({ retryAfter_s: 7 });
   expect(requestError(502, "<html>", null).message).toContain("502");
+});
+
+it("says of a job in the list its burden alone, with numbers and units on one line", () => {
+  const done = (summary: string) => listState({ status: "done", summary } as Job);
+  expect(done("lesion 3.2 ml, 0.1 % of the lung, in 3 of 42 slices")).toBe("3.2\u00a0ml, 0.1\u00a0% of the lung");
+  expect(done("lesion covers 6.3 % of the lung's area, in 1 of 1 slice")).toBe("6.3\u00a0% of the lung's area");
+  expect(done("no lesion found in 40 slices")).toBe("no lesion found in 40 slices");
+  expect(bound("−1.0 points (5 to 6 %)")).toBe("−1.0\u00a0points (5 to 6\u00a0%)");
 });

@@ -99,8 +99,12 @@ class Tab:
     def screenshot(self) -> NDArray[np.int16]:
         """Return (y, x, rgb) of the scan as it is shown."""
         self.wait_for_frame()
-        png = self.page.locator(".panes").screenshot()
-        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.int16)
+        return _pixels(self.page.locator(".panes").screenshot())
+
+    def screenshot_of_page(self) -> NDArray[np.int16]:
+        """Return (y, x, rgb) of what is seen of the page."""
+        self.wait_for_frame()
+        return _pixels(self.page.screenshot())
 
     def slice_shown(self) -> int:
         """Return the number in the file of the slice that is shown."""
@@ -110,6 +114,10 @@ class Tab:
         """Show the slice with this number in the file."""
         self.page.fill("#slice", str(number))
         self.wait_for_frame()
+
+
+def _pixels(png: bytes) -> NDArray[np.int16]:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.int16)
 
 
 @contextmanager

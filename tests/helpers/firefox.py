@@ -38,8 +38,9 @@ class FirefoxTab:
         errors: Errors in the console.
     """
 
-    def __init__(self, socket: Any) -> None:
+    def __init__(self, socket: Any, downloads: Path) -> None:
         self._socket, self._number = socket, 0
+        self._downloads = downloads
         self.errors: list[str] = []
         self._call("session.new", capabilities={})
         self._call("session.subscribe", events=["log.entryAdded"])
@@ -96,6 +97,40 @@ class FirefoxTab:
         """Press and release a key."""
         self._act("key", [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}])
 
+    def drop(self, path: Path) -> None:
+        """Drop a file onto the page."""
+        content = base64.b64encode(path.read_bytes()).decode()
+        self.run(
+            "const transfer = new DataTransfer();"
+            f"const bytes = Uint8Array.from(atob('{content}'), (letter) => letter.charCodeAt(0));"
+            f"transfer.items.add(new File([bytes], {json.dumps(path.name)}));"
+            "document.querySelector('main').dispatchEvent("
+            "new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }))"
+        )
+
+    def download(self, selector: str) -> tuple[str, bytes]:
+        """Click on a link to a file, and return the name and the content of what was saved."""
+        before = set(self._downloads.iterdir())
+        self.click(selector)
+        end = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < end:
+            new = set(self._downloads.iterdir()) - before
+            done = [path for path in new if path.suffix != ".part" and path.stat().st_size]
+            if done and len(new) == 1:
+                return done[0].name, done[0].read_bytes()
+            time.sleep(0.1)
+        raise AssertionError(f"nothing was saved within {START_LIMIT_S} s")
+
+    def printed(self) -> bytes:
+        """Return the page as a PDF on A4 with the margins of the report."""
+        paper = {
+            "page": {"width": 21.0, "height": 29.7},
+            "margin": {"top": 1.1, "bottom": 1.1, "left": 1.2, "right": 1.2},
+        }
+        return base64.b64decode(
+            self._call("browsingContext.print", context=self._context, background=True, **paper)["data"]
+        )
+
     def screenshot(self) -> NDArray[np.int16]:
         """Return (y, x, rgb) of the page as it is shown, once the last change is on the screen."""
         self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -125,7 +160,10 @@ def firefox() -> Iterator[FirefoxTab]:
     if not FIREFOX.exists():
         pytest.skip(f"{FIREFOX} does not exist: install Debian's package firefox-esr")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in _PREFERENCES.items()]
+        downloads = Path(profile) / "downloads"
+        downloads.mkdir()
+        preferences = {**_PREFERENCES, "browser.download.folderList": 2, "browser.download.dir": str(downloads)}
+        lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in preferences.items()]
         (Path(profile) / "user.js").write_text("\n".join(lines))
         command = [str(FIREFOX), "--headless", "--no-remote", "--profile", profile, "--remote-debugging-port", "0"]
         log = Path(profile) / "log"
@@ -135,7 +173,7 @@ def firefox() -> Iterator[FirefoxTab]:
         try:
             address = _address(log, process)
             socket = websocket.create_connection(f"{address}/session", timeout=300, suppress_origin=True)
-            yield FirefoxTab(socket)
+            yield FirefoxTab(socket, downloads)
         finally:
             if socket is not None:
                 socket.close()

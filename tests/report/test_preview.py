@@ -8,10 +8,10 @@ from PIL import Image
 
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.colours import CLASSES
-from groundglass.report.findings import ModelRef
+from groundglass.report.findings import ClassBurden, ModelRef
 from groundglass.report.measurement import measure
 from groundglass.report.preview import GAP, HEADER, TILE, choose_slices, draw_preview
-from groundglass.report.solid_view import make_solid_model
+from groundglass.report.solid_view import VOXELS, make_solid_model
 from groundglass.report.thumbnail import read_thumbnail, save_preview
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.lung_field import Box, LungField
@@ -19,6 +19,12 @@ from groundglass.scan.packed_mask import PackedMask
 from helpers.segmented import segmented_scan
 
 LESION_COLOUR = CLASSES["lesion"]
+
+
+@pytest.fixture(autouse=True)
+def fine_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw views from as many cells as outside of tests."""
+    monkeypatch.setattr("groundglass.report.solid_view.VOXELS", VOXELS)
 
 
 def scan(
@@ -96,6 +102,19 @@ def test_lung_slices_are_drawn_where_there_is_no_lesion() -> None:
 @pytest.mark.parametrize(("slices", "side"), [(1, 16), (1, 100), (2, 1500)])
 def test_single_tiny_and_large_slices_are_drawn(slices: int, side: int) -> None:
     assert near(draw(scan(slices=slices, side=side, lesion_slices=(0,))), LESION_COLOUR).any()
+
+
+def test_the_meaning_of_all_colours_stands_whole_below_a_single_slice() -> None:
+    segmented = scan(slices=1, lesion_slices=(0,))
+    findings = measure(segmented, ModelRef(name="m", sha256="0" * 64))
+    classes = tuple(
+        ClassBurden(name=name, volume_ml=1.0, lesion_share_of_lung_percent=1.0)
+        for name in ("ground-glass", "consolidation", "effusion")
+    )
+    image = draw_preview(segmented, findings.model_copy(update={"classes": classes}))
+    footer = np.asarray(image)[-24:]
+    assert (footer[:, :-GAP] < 160).any()
+    assert (footer[:, -GAP:] == 255).all()  # nothing runs into the margin
 
 
 def test_anisotropic_pixels_are_drawn_in_proportion() -> None:

@@ -115,6 +115,7 @@ def test_the_report_of_an_image_states_what_is_unknown(phantom: Phantom, grey_ba
     assert analysis.findings.zones is None
     assert "Unknown: a picture is one slice of a lung, whose height is not known." in text
     assert "a picture states no spacing" in text
+    assert "lesion, ml" not in text  # a column of unknown values
     assert "HU are estimated from a lung window" in text
 
 
@@ -230,7 +231,7 @@ def test_the_sentence_is_copied(opened: "Page", analysis: Analysis) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 10])
-def test_the_report_is_printed_on_two_pages_without_the_viewer(
+def test_the_report_is_printed_on_two_pages_without_controls(
     count: int, browser: Any, analysis: Analysis, tmp_path: Path
 ) -> None:
     warnings = tuple(
@@ -243,13 +244,38 @@ def test_the_report_is_printed_on_two_pages_without_the_viewer(
     page.goto(path.as_uri())
     printed = page.pdf(prefer_css_page_size=True)
     page.emulate_media(media="print")
-    assert not page.is_visible("#stage")
+    assert not page.is_visible("#slider")
     assert page.is_visible("figure.preview img")
     page.set_viewport_size({"width": 703, "height": 1000})  # A4 within its margins, of 1039 pixels height
     end = page.evaluate("document.querySelector('.preview').getBoundingClientRect().bottom")
     assert 0.8 * 1039 < end < 1039 or count == 10  # the first page is filled, but for many warnings
     page.close()
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 2
+
+
+@pytest.mark.parametrize(("lesions", "shows_slice"), [(1, True), (20, True), (21, False), (60, False)])
+def test_what_few_lesions_leave_of_the_second_page_shows_the_slice_with_most_of_them(
+    lesions: int, shows_slice: bool, browser: Any, analysis: Analysis, tmp_path: Path
+) -> None:
+    listed = (analysis.findings.largest_lesions * 60)[:lesions]
+    findings = analysis.findings.model_copy(update={"largest_lesions": listed, "lesion_count": lesions})
+    path = tmp_path / "report.html"
+    path.write_text(render_report(analysis.segmented, findings, analysis.preview, analysis.card))
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    printed = page.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 2
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 703, "height": 1000})  # A4 within its margins, of 1039 pixels height
+    assert page.is_visible("#stage") == shows_slice
+    places = "(name) => document.querySelector(name).getBoundingClientRect().toJSON()"
+    start, end = page.evaluate(places, ".seen")["top"], page.evaluate(places, ".end")["bottom"]
+    assert 0.5 * 1039 < end - start < 1039  # of the second page
+    if shows_slice:
+        slice_place, charts = page.evaluate(places, "#stage"), page.evaluate(places, ".charts")
+        assert slice_place["right"] < charts["left"]  # side by side
+        assert slice_place["bottom"] <= page.evaluate(places, ".end")["top"]
+    page.close()
 
 
 def test_without_scripts_numbers_and_preview_are_shown(browser: Any, report: Path, analysis: Analysis) -> None:

@@ -55,7 +55,7 @@ def draw_preview(segmented: SegmentedScan, findings: Findings, with_names: bool 
     height = max(tile.height for tile in tiles)
     view_height = max(height, MIN_VIEW)
     views = [] if isinstance(scan, ImageStack) else _draw_views(segmented, (TILE, view_height), colours)
-    width = max(columns * (TILE + GAP) + GAP + (TILE + GAP if views else 0), 560)
+    width = max(columns * (TILE + GAP) + GAP + (TILE + GAP if views else 0), _footer_width(findings))
     inner = max(rows * (height + GAP), len(views) * (view_height + GAP))
     sheet = Image.new("RGB", (width, HEADER + inner + FOOTER), PAPER)
     _write_header(sheet, findings)
@@ -108,6 +108,15 @@ def _write_header(sheet: Image.Image, findings: Findings) -> None:
         draw.text((x + 17, y), name, FAINT, _font(13))
         x += 17 + round(_font(13).getlength(name)) + 16
     draw.text((x, y), NOTE, FAINT, _font(13))
+
+
+def _footer_width(findings: Findings) -> int:
+    words = [*named_colours(findings), "lung"]
+    return (
+        2 * (GAP + 4)
+        + sum(17 + round(_font(13).getlength(word)) + 16 for word in words)
+        + round(_font(13).getlength(NOTE))
+    )
 
 
 def _tile(segmented: SegmentedScan, z: int, label: str, colours: Sequence[Rgb], is_most: bool) -> Image.Image:

@@ -112,6 +112,7 @@ def _headline(findings: Findings) -> list[dict[str, str]]:
 
 
 def _burdens(findings: Findings) -> list[list[str]]:
+    """Return a row for each lung and each class of lesions."""
     sides = {"both lungs": findings.both_lungs, "right lung": findings.right_lung, "left lung": findings.left_lung}
     rows = [
         [
@@ -122,7 +123,7 @@ def _burdens(findings: Findings) -> list[list[str]]:
         ]
         for name, burden in sides.items()
     ]
-    return rows + [
+    rows += [
         [
             _key(colour) + each.name,
             format_number(each.lesion_share_of_lung_percent),
@@ -131,6 +132,7 @@ def _burdens(findings: Findings) -> list[list[str]]:
         ]
         for each, colour in zip(findings.classes, named_colours(findings).values(), strict=False)
     ]
+    return rows if findings.input.kind == "volume" else [row[:2] for row in rows]  # pictures have no ml
 
 
 def _key(colour: Rgb) -> Markup:

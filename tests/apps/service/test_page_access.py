@@ -55,7 +55,8 @@ NAMELESS = """() => [...document.querySelectorAll("a, button, input, [tabindex='
 FOCUSED = """() => {
   const at = document.activeElement;
   if (at === document.body) return ["", true];
-  const style = getComputedStyle(at.matches(".choice input, .visually-hidden") ? at.nextElementSibling : at);
+  const drawn = at.matches(".choice input, .visually-hidden") ? at.nextElementSibling : at.closest(".toggle") ?? at;
+  const style = getComputedStyle(drawn);
   return [at.id || at.getAttribute("aria-label") || at.innerText || at.tagName, style.outlineStyle !== "none"];
 }"""
 
@@ -140,11 +141,11 @@ def test_the_tab_key_reaches_every_control_in_order_with_a_visible_focus(shown: 
         "layout-axial",
         "window",
         "slab",
+        "opacity",
+        "Correct mask",
+        "Crosshair",
         "lesion",
         "contour",
-        "opacity",
-        "Correct the mask",
-        "Crosshair",
         "Zoom in",
         "Axial slices of the scan with the lesions drawn over them",
     ]

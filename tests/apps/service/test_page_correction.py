@@ -190,6 +190,7 @@ def test_a_correction_that_cannot_be_saved_stays_on_the_page(shown: Tab) -> None
     assert "429" in shown.errors.pop()  # logged by the browser itself
 
 
+@pytest.mark.slow  # alone it states nothing: the corrections are those of the tests before it
 def test_a_correction_does_not_change_the_original_job(server: Server, turned_job: str) -> None:
     assert server.job(turned_job)["corrects"] is None
     assert b"corrected by hand" not in download(server, f"{turned_job}/findings")

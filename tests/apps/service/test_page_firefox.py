@@ -58,6 +58,13 @@ def test_a_scan_is_drawn_scrolled_measured_and_corrected_in_firefox(shown: Firef
     assert shown.errors == []
 
 
+def test_the_bar_above_the_scan_takes_one_row_in_firefox(shown: FirefoxTab) -> None:
+    bar, row = (
+        shown.evaluate(f"document.querySelector('{name}').offsetHeight") for name in (".top-bar", ".top-bar .choice")
+    )
+    assert bar < 2 * row
+
+
 def test_the_page_has_no_faults_of_accessibility_in_firefox(shown: FirefoxTab) -> None:
     shown.run(axe_source())
     assert shown.evaluate(AXE_RUN) == []

@@ -231,6 +231,29 @@ def test_the_image_is_as_large_as_the_window_allows(chrome: "Browser", server: S
             assert chart["y"] + chart["height"] <= height
 
 
+@pytest.mark.parametrize("size", [(1280, 800), (1366, 768), (1920, 1080), (2560, 1440)])
+def test_the_bar_above_the_scan_takes_one_row_and_the_tools_beside_it_are_whole(
+    chrome: "Browser", server: Server, done: str, size: tuple[int, int]
+) -> None:
+    job = server.job(done) | {"label": "a_label_of_a_hospital_" * 4}
+    with open_tab(chrome, server.url, viewport={"width": size[0], "height": size[1]}) as tab:
+        tab.page.route(f"**/api/jobs/{done}", answer_with(job))
+        page = tab.open(done)
+        tab.wait_until_shown(done)
+        page.select_option("#window", "mediastinum")  # the longest name
+        drag(tab, (box_of(tab)[0] + 100, 300), (box_of(tab)[0] + 110, 300))  # and then a window by its limits
+        bar = page.locator(".top-bar").bounding_box()
+        row = page.locator(".top-bar .choice").bounding_box()
+        assert bar is not None
+        assert row is not None
+        assert bar["height"] < 2 * row["height"]
+        assert page.evaluate("() => document.querySelector('.top-bar').scrollWidth") < bar["width"] + 1
+        height, content = page.evaluate(
+            "() => ['clientHeight', 'scrollHeight'].map((n) => document.querySelector('.tools')[n])"
+        )
+        assert content <= height
+
+
 def test_the_brush_takes_two_rows_at_1280_by_800(tab: Tab, server: Server, done: str) -> None:
     view = json.loads(download(server, f"{done}/view/slices.json"))
     view["classes"] = ["ground-glass", "consolidation"]
@@ -256,7 +279,7 @@ def test_the_sentence_for_a_report_is_copied(shown: Tab, server: Server, done: s
     assert page.evaluate("() => navigator.clipboard.readText()") == words
 
 
-def test_two_scans_stand_side_by_side_and_scroll_together(tab: Tab, server: Server, done: str) -> None:
+def test_two_scans_stand_side_by_side_and_scroll_and_zoom_together(tab: Tab, server: Server, done: str) -> None:
     mask = download(server, f"{done}/view/lesions.nii.gz")
     with server.client() as client:
         sent = client.post(f"/api/jobs/{done}/corrections", content=mask).json()
@@ -266,7 +289,7 @@ def test_two_scans_stand_side_by_side_and_scroll_together(tab: Tab, server: Serv
     page.select_option("[aria-label='Scan to compare with']", other)
     page.get_by_role("button", name="Compare", exact=True).click()
     page.wait_for_selector(f"[data-ready='{done}:{other}']")
-    assert "0.0 ml" in page.inner_text(".change")
+    assert "0.0\N{NO-BREAK SPACE}ml" in page.inner_text(".change")
     feet = page.locator(".side-scan .bottom-left >> visible=true")
     before = feet.all_inner_texts()
     assert before[0] == before[1]
@@ -277,6 +300,12 @@ def test_two_scans_stand_side_by_side_and_scroll_together(tab: Tab, server: Serv
     tab.wait_for_frame()
     after = feet.all_inner_texts()
     assert after[0] == after[1] != before[0]
+    before_zoom = [page.locator(".side-scan .panes").nth(i).screenshot() for i in (0, 1)]
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -300)
+    page.keyboard.up("Control")
+    tab.wait_for_frame()
+    assert all(page.locator(".side-scan .panes").nth(i).screenshot() != before_zoom[i] for i in (0, 1))
     pictures = [pair_picture(tab)]
     page.select_option("#compare-window", "bone")
     pictures.append(pair_picture(tab))

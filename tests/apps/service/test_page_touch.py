@@ -1,0 +1,132 @@
+"""Two fingers on the scan, with the touches of Chromium's emulation: they zoom and move, and do nothing else."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from helpers.browser import AXIAL, Tab
+from helpers.browser import tab as open_tab
+from helpers.server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.slow
+Point = tuple[float, float]
+STEPS = 6
+
+
+@pytest.fixture
+def phone(chrome: "Browser", server: Server, done: str) -> Iterator[Tab]:
+    """A phone that shows the result of a job, without crosshair."""
+    with open_tab(chrome, server.url, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True) as tab:
+        tab.open(done)
+        tab.wait_until_shown(done)
+        tab.page.locator(AXIAL).scroll_into_view_if_needed()
+        tab.page.click("[aria-label=Crosshair]")
+        yield tab
+
+
+def touch(tab: Tab, *ways: tuple[Point, Point]) -> None:
+    """Put down a finger for each way, one after the other, move all from the starts to the ends, and lift them.
+
+    The first finger has already moved a little when the second one comes, as those of people do.
+
+    Args:
+        tab: The tab.
+        ways: Start and end of each finger, from the middle of the axial slice in pixels.
+    """
+    box = tab.page.locator(AXIAL).bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    session = tab.page.context.new_cdp_session(tab.page)
+
+    def send(kind: str, fingers: int, share: float) -> None:
+        points: list[dict[str, Any]] = [
+            {"x": x + x0 + share * (x1 - x0), "y": y + y0 + share * (y1 - y0), "id": number}
+            for number, ((x0, y0), (x1, y1)) in enumerate(ways[:fingers])
+        ]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    send("touchStart", 1, -0.6)
+    send("touchMove", 1, 0)
+    for fingers in range(2, len(ways) + 1):
+        send("touchStart", fingers, 0)
+    for step in range(1, STEPS + 1):
+        send("touchMove", len(ways), step / STEPS)
+    send("touchEnd", 0, 1)
+    session.detach()
+    tab.wait_for_frame()
+
+
+def state(tab: Tab) -> tuple[int, str, str]:
+    """Return the slice, the window and the layout that are shown."""
+    page = tab.page
+    return (
+        tab.slice_shown(),
+        page.inner_text("#window option:checked"),
+        page.locator("[name=layout]:checked").input_value(),
+    )
+
+
+def middle(tab: Tab) -> Any:
+    """Return the grey levels in the middle of the axial slice, 120 pixels wide, with a margin of 60."""
+    image = tab.screenshot().mean(axis=2)
+    y, x = (n // 2 for n in image.shape)
+    return image[y - 90 : y + 90, x - 90 : x + 90]
+
+
+def test_two_fingers_that_part_zoom_around_their_middle(phone: Tab) -> None:
+    before, shown = middle(phone), state(phone)
+    touch(phone, ((-30, 0), (-60, 0)), ((30, 0), (60, 0)))
+    after = middle(phone)
+    expected = ndimage.zoom(before[45:135, 45:135], 2, order=1)
+    assert np.abs(after - expected).mean() < 0.3 * np.abs(after - before).mean()
+    assert state(phone) == shown
+
+
+def test_two_fingers_that_close_again_show_the_whole_slice(phone: Tab) -> None:
+    before = phone.screenshot()
+    touch(phone, ((-30, -10), (-80, -20)), ((30, 10), (80, 20)))
+    assert np.abs(phone.screenshot() - before).mean() > 5
+    touch(phone, ((-90, 0), (-10, 0)), ((90, 0), (10, 0)))
+    assert np.abs(phone.screenshot() - before).mean() < 1
+
+
+def test_two_fingers_that_go_together_move_the_zoomed_slice_with_them(phone: Tab) -> None:
+    touch(phone, ((-30, 0), (-60, 0)), ((30, 0), (60, 0)))
+    before = middle(phone)
+    touch(phone, ((-40, 0), (-20, 30)), ((40, 0), (60, 30)))
+    after = middle(phone)
+    assert np.abs(after[40:, 30:] - before[10:-30, 10:-20]).mean() < 0.3 * np.abs(after - before).mean()
+
+
+@pytest.mark.parametrize("tool", ["window", "scroll", "pan", "ruler"])
+def test_two_fingers_do_nothing_of_the_chosen_tool(phone: Tab, tool: str) -> None:
+    phone.page.click(f"label[for=tool-{tool}]")
+    before, shown = phone.screenshot(), state(phone)
+    touch(phone, ((-30, 0), (-60, 40)), ((30, 0), (60, 40)))
+    touch(phone, ((-90, 0), (-10, 0)), ((90, 0), (10, 0)))
+    assert state(phone) == shown
+    assert np.abs(phone.screenshot() - before).mean() < 1  # no ruler is left either
+
+
+def test_a_third_finger_changes_nothing(phone: Tab) -> None:
+    shown = state(phone)
+    touch(phone, ((-30, 0), (-60, 0)), ((30, 0), (60, 0)), ((0, 40), (0, 90)))
+    assert state(phone) == shown
+
+
+def test_two_fingers_draw_nothing_with_the_brush(phone: Tab) -> None:
+    page = phone.page
+    page.click("text=Correct the mask")
+    page.locator(AXIAL).scroll_into_view_if_needed()
+    touch(phone, ((-30, 0), (-60, 0)), ((30, 0), (60, 0)))
+    assert page.locator("[aria-label=Undo]").is_disabled()
+    touch(phone, ((0, 0), (20, 0)))
+    assert page.locator("[aria-label=Undo]").is_enabled()
+    page.click("[aria-label=Undo]")
+    page.click("text=Leave")
