@@ -76,10 +76,36 @@ def test_a_csv_is_read_with_any_separator_character_set_and_line_end(separator: 
         ('scan,note\na,"two\nlines"\nb,\n', [["scan", "note"], ["a", "two\nlines"], ["b", ""]]),
         ("scan,case\n\xa0a\xa0,\u200bb\n", [["scan", "case"], ["a", "b"]]),  # blanks that a browser copies
         ("", [[]]),
+        ("sep=,\nscan;case\na;b\n", [["scan", "case"], ["a", "b"]]),  # stated, and then saved with another one
+        ("sep=\t\nscan\tcase\na\tb\n", [["scan", "case"], ["a", "b"]]),
+        ("sep=\\t\nscan\tcase\na\tb\n", [["scan", "case"], ["a", "b"]]),
+        ("'scan','case'\n'a, b','c'\n", [["scan", "case"], ["a, b", "c"]]),
+        ("scan,case\n'a','c'\n", [["scan", "case"], ["a", "c"]]),
+        ("“scan”;“case”\n“a”;„c“\n", [["scan", "case"], ["a", "c"]]),  # quotation marks of a word processor
+        ("scan，case\na，b\n", [["scan", "case"], ["a", "b"]]),  # full-width separators, and letters
+        ("ｓｃａｎ；case\na；b\n", [["scan", "case"], ["a", "b"]]),
+        ('"scan,case"\n"a,""b, c"""\n\n', [["scan", "case"], ["a", "b, c"]]),  # each row taken for one cell
+        ("| scan | case |\n|:---|---:|\n| a | b |\n", [["scan", "case"], ["a", "b"]]),  # of Markdown
     ],
 )
 def test_what_spreadsheets_add_to_a_csv_does_not_count(text: str, expected: list[list[str]]) -> None:
     assert cells(text.encode()) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("# mine, of 2024\nscan,case\na,b\n", ["1 line above the header was not read"]),
+        ("scan,case\n# old, one, more, cells\n#x,y\na,b\n# end\n", ["3 lines beginning with # were not read"]),
+        ("#scan,case\na,b\n", []),
+        ("# by me\n# scan,case\na,b\n", ["1 line above the header was not read"]),
+        ("My scans,,\n,,\nof 2024,,\nscan,case,\na,b,\n", ["2 lines above the header were not read"]),
+        ('scan,case\n"a",b\n', []),
+    ],
+)
+def test_comments_and_titles_are_left_out_and_counted(text: str, notes: list[str]) -> None:
+    assert cells(text.encode()) == [["scan", "case"], ["a", "b"]]
+    assert list(read_table(text.encode(), ("scan", "case")).notes) == notes
 
 
 def test_rows_keep_the_numbers_of_their_lines() -> None:
@@ -88,7 +114,7 @@ def test_rows_keep_the_numbers_of_their_lines() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["cp932", "gb18030", "cp1251", "koi8-r", "euc-kr", "mac-cyrillic"])
-@pytest.mark.parametrize("name", ["患者", "Пациент"])
+@pytest.mark.parametrize("name", ["患者", "Пациент", "张", "李1", "山田"])
 def test_another_character_set_is_refused_and_never_read_as_other_letters(encoding: str, name: str) -> None:
     try:
         data = f"scan,case\na,{name}\n".encode(encoding)
@@ -104,6 +130,9 @@ def test_another_character_set_is_refused_and_never_read_as_other_letters(encodi
         (b"scan,case\na,b,c\n", "line 2 has 3 cells, the header 2: put cells that hold the separator in quotation"),
         (b'scan,case\n"a,b\nc,d\n', "line 2 has a quotation mark that is not closed"),
         (b'scan,case,note\na,b,"c\nd,e,f\n', "line 2 has a quotation mark that is not closed"),
+        (b"scan case\na b\n", "separated by none of comma, semicolon, tab and bar: separate them by commas"),
+        (b"scan,case\na;b\n", "line 2 is separated by ';', the header by ',': use one of them"),
+        (b"scan;case\na\tb\n", r"line 2 is separated by '\\t', the header by ';'"),
         (b"scan,Scan\na,b\n", "the column scan occurs twice"),
         (b"PK\x03\x04rest", "it is an Excel or OpenDocument workbook, not a CSV: save it as CSV UTF-8"),
         (b"\xd0\xcf\x11\xe0rest", "it is an old Excel workbook, not a CSV"),

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from groundglass.data.case_files import read_case
+from groundglass.data.case_files import read_case, read_case_with_notes
 from groundglass.data.catalogue import find_cases, find_cases_with_notes
 from groundglass.data.cutting import cut_case
 from groundglass.data.labels import label_of_name, parse_labels, read_dataset_json
@@ -353,6 +353,7 @@ def test_a_file_that_may_state_the_labels_and_is_not_read_is_noted(name: str, ph
     ("values", "message"),
     [
         (lambda lesion: lesion * np.float32(0.7), "holds fractions, as probabilities are: save it as 0 and 1"),
+        (lambda lesion: -lesion, "holds -1: labels are not negative, save those of lesion as 1"),
         (lambda lesion: lesion * 128, "holds 0, 128…: .*--labels lesion=128"),
         (
             lambda lesion: np.arange(lesion.size).reshape(lesion.shape) % 1000,
@@ -367,6 +368,22 @@ def test_what_is_no_mask_is_refused_by_what_it_looks_like(
     mask = values(phantom.lesions.voxels.astype(np.int16))
     nifti.write_scan(Scan(mask, phantom.scan.geometry), tmp_path / "masks" / "a.nii.gz")
     with pytest.raises(DatasetError, match=message):
+        read_case(find_cases(tmp_path)[0])
+
+
+def test_the_blurred_edges_of_a_mask_in_jpeg_are_lesion_from_the_middle_on(tmp_path: Path) -> None:
+    drawn = np.zeros((96, 128), np.uint8)
+    drawn[20:60, 30:71] = 255
+    for folder, levels in (("images", np.full(drawn.shape, 90, np.uint8)), ("masks", drawn)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(levels).save(tmp_path / folder / "a.jpg", quality=80)
+    _, labels, notes = read_case_with_notes(find_cases(tmp_path)[0])
+    assert notes == ("JPEG blurs a mask: from 128 on it is lesion",)
+    assert ((labels[0] > 0) != (drawn > 0)).sum() < 0.01 * (drawn > 0).sum()
+    Image.fromarray(np.linspace(0, 255, drawn.size).reshape(drawn.shape).astype(np.uint8)).save(
+        tmp_path / "masks" / "a.jpg"
+    )
+    with pytest.raises(DatasetError, match="expected 0 and 1, 0 and 255"):
         read_case(find_cases(tmp_path)[0])
 
 

@@ -224,6 +224,8 @@ def test_the_csv_that_kaggle_ships_is_refused_by_its_columns(phantoms: list[Phan
         ("scans/ct_a.mha", "annotations/mask_a.mha"),
         ("ct_scans/a/volume.nii.gz", "infection_masks/a.nii.gz"),
         ("a_image.nii.gz", "a_label.nii.gz"),
+        ("CT scans/a.nii.gz", "Lesion masks/a mask.nii.gz"),
+        ("a CT.nii.gz", "a Lesion Mask.nii.gz"),
         ("volume-a.nii", "segmentation-a.nii"),
         ("ct_a.nii.gz", "lesion_a.nii.gz"),
         ("a_CT.nii.gz", "a_Infection_Mask.nii.gz"),

@@ -7,15 +7,17 @@ import pytest
 from numpy.typing import NDArray
 
 from groundglass.data.case import Case
-from groundglass.data.case_files import read_case
+from groundglass.data.case_files import read_case, read_case_with_notes
 from groundglass.data.catalogue import find_cases
 from groundglass.data.cutting import cut_case, letterbox_labels
+from groundglass.data.mask_remarks import remark_on_place
 from groundglass.errors import DatasetError
 from groundglass.io import nifti
 from groundglass.scan.crop import Letterbox
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.kinds import FieldOfView
-from groundglass.scan.lung_field import Box
+from groundglass.scan.lung_field import Box, LungField
+from groundglass.scan.packed_mask import PackedMask
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
 
@@ -105,7 +107,7 @@ def test_labels_state_a_class_only_in_medseg_or_beyond_0_and_1(
     assert ((read > 0) == phantom.lesions.voxels).all()
 
 
-@pytest.mark.parametrize(("value", "shown"), [(7, "0, 7"), (1.5, r"0, 1\.5"), (-1, "-1, 0")])
+@pytest.mark.parametrize(("value", "shown"), [(7, "0, 7"), (1.5, r"0, 1\.5")])
 def test_numbers_that_are_no_labels_are_refused(phantom: Phantom, tmp_path: Path, value: float, shown: str) -> None:
     mask = np.where(phantom.lesions.voxels, value, 0).astype(np.float32)
     with pytest.raises(DatasetError, match=f"holds {shown}…: expected 0 and 1"):
@@ -164,6 +166,43 @@ def test_a_mask_that_is_mirrored_or_shifted_under_the_right_affine_is_noted(
     case = write_case(tmp_path, phantom.scan, Scan(np.ascontiguousarray(change(mask)), phantom.scan.geometry))
     (found,) = (text for text in cut_case(case, (48, 64)).notes if text.startswith(start))
     assert re.match(start + note + ": check that the mask is not mirrored or shifted", found)
+
+
+@pytest.mark.parametrize("flipped", [(), (0, 2)])
+def test_a_mask_that_was_cut_to_its_lesions_is_read_where_it_lies(
+    phantom: Phantom, tmp_path: Path, flipped: tuple[int, ...]
+) -> None:
+    voxels, grid = phantom.lesions.voxels, phantom.scan.geometry
+    places = np.nonzero(voxels)
+    begin, end = [int(p.min()) for p in places], [int(p.max()) + 1 for p in places]
+    part = voxels[tuple(map(slice, begin, end))]
+    first = [length - 1 if axis in flipped else 0 for axis, length in enumerate(part.shape)]
+    affine = grid.affine_lps @ np.diag([*(-1.0 if axis in flipped else 1.0 for axis in range(3)), 1.0])
+    affine[:3, 3] = grid.position(np.add(begin, first).astype(float))
+    mask = Scan(np.ascontiguousarray(np.flip(part, flipped)).astype(np.uint8), Geometry(part.shape, affine))
+    case = write_case(tmp_path, phantom.scan, mask)
+    _, labels, notes = read_case_with_notes(case)
+    assert ((labels > 0) == voxels).all()
+    assert notes == ("the mask covers a part of its image: outside that no lesion is taken",)
+    affine[:3, 3] += 0.4 * affine[:3, 2]  # between the voxels of the image
+    with pytest.raises(DatasetError, match=r"voxels, its image .*: expected the same grid; resample the mask"):
+        read_case(write_case(tmp_path, phantom.scan, Scan(mask.values, Geometry(part.shape, affine))))
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+def test_a_mask_that_mirroring_puts_onto_other_lesions_is_noted(axes: tuple[int, ...]) -> None:
+    lung = PackedMask.from_slices(np.ones((20, 40, 60), bool))
+    lungs = LungField(lung, PackedMask.from_slices(np.zeros((20, 40, 60), bool)), (None,) * 20)
+    dense, pale = np.zeros(lung.shape, bool), np.zeros(lung.shape, bool)
+    dense[1:5, 3:12, 2:20] = True
+    pale[:] = np.flip(dense, axes)
+    hu = np.full(lung.shape, -850, np.float32) + 300 * dense + 100 * pale
+    shares = {"lung": 0.1}
+    (note,) = remark_on_place(lungs, hu, pale, shares)
+    assert note.startswith("most of what is marked is less dense than what its mirror image would mark: check that the")
+    assert remark_on_place(lungs, hu, dense, shares) == ()
+    assert remark_on_place(lungs, hu, dense | pale, shares) == ()
+    assert remark_on_place(lungs, hu, pale, {"lung": 0.001}) == ()  # a small lesion, perhaps opposite a vessel
 
 
 def test_the_field_of_view_may_be_the_whole_slice(phantom: Phantom, tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ def test_other_values_are_refused_with_their_range_and_a_fix(values: NDArray[np.
     assert "\n" not in str(caught.value)
 
 
+def test_hu_that_lost_their_sign_are_refused_with_the_way_to_bring_it_back(phantom: Phantom) -> None:
+    with pytest.raises(IntensityError, match=r"none between 5000 and \d+: HU below 0 were stored without their sign"):
+        recognise_numbers(with_values(phantom, phantom.scan.values.astype(np.int16).view(np.uint16)))
+
+
 def test_the_kind_can_be_given(phantom: Phantom) -> None:
     scan = with_values(phantom, (phantom.scan.values // 4).astype(np.int16))
     with pytest.raises(IntensityError):

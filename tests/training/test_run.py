@@ -49,7 +49,7 @@ CONFIG = """
 name = "tiny"
 classes = ["ground-glass", "consolidation"]
 [network]
-widths = [8, 16, 32]
+widths = [8, 16]
 [sampling]
 batch_size = 4
 lesion_free = true

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.scan import ImageStack, Scan
 
 GRID_TOLERANCE_MM = 0.1  # by which the corners of a mask may differ from those of its image
+SHARE_BLURRED = 0.3  # of the white pixels of a mask: as many grey ones are blurred edges
 MOST_LABELS = 300  # different numbers in a mask; masks of all organs have some hundred
 LARGEST_LABELLED_SHARE = 0.9  # of a case's pixels: a mask with more is no lesion mask
 
@@ -43,6 +45,7 @@ def read_case_with_notes(case: Case) -> tuple[Scan, NDArray[np.uint8], tuple[str
     """
     scan = read_scan(case.image)
     mask = _in_axes_of(scan, _read_mask(case.mask))
+    mask, place_notes = _on_grid_of(scan, mask)
     if scan.values.shape != mask.values.shape:
         mask_size, image_size = (" x ".join(map(str, values.shape)) for values in (mask.values, scan.values))
         raise DatasetError(
@@ -62,7 +65,8 @@ def read_case_with_notes(case: Case) -> tuple[Scan, NDArray[np.uint8], tuple[str
     if case.unrelated_slices and not isinstance(scan, ImageStack):
         count, height, width = scan.geometry.shape
         scan = ImageStack(scan.values, scan.geometry, scan.source, scan.notes, sizes=((height, width),) * count)
-    return scan, *_to_labels(case, mask)
+    labels, notes = _to_labels(case, mask)
+    return scan, labels, (*place_notes, *notes)
 
 
 def _place(geometry: Geometry) -> str:
@@ -96,6 +100,30 @@ def _in_axes_of(scan: Scan, mask: Scan) -> Scan:
     return replace(mask, values=values, geometry=scan.geometry)
 
 
+def _on_grid_of(scan: Scan, mask: Scan) -> tuple[Scan, tuple[str, ...]]:
+    """Return a mask that was cut to a part of its image's grid on the whole of it, as 3D Slicer cuts segmentations.
+
+    One of another size under the affine of its image is none: slices may be missing anywhere.
+    """
+    view, mask_view = AxialView(scan.geometry).geometry, AxialView(mask.geometry).geometry
+    placed = all(grid.in_mm and grid.has_directions for grid in (scan.geometry, mask.geometry))
+    cut = not np.allclose(scan.geometry.affine_lps, mask.geometry.affine_lps, atol=GRID_TOLERANCE_MM)
+    if not placed or not cut or scan.values.shape == mask.values.shape:
+        return mask, ()
+    start = np.rint((np.linalg.inv(view.affine_lps) @ mask_view.affine_lps)[:3, 3]).astype(int)
+    end = start + mask_view.shape
+    affine = view.affine_lps.copy()
+    affine[:3, 3] = view.position(start.astype(float))
+    if (start < 0).any() or (end > view.shape).any():
+        return mask, ()
+    if not replace(view, shape=mask_view.shape, affine_lps=affine).matches(mask_view, GRID_TOLERANCE_MM):
+        return mask, ()
+    values = np.zeros(view.shape, mask.values.dtype)
+    values[tuple(map(slice, start, end))] = AxialView(mask.geometry).to_axial(mask.values)
+    whole = replace(mask, values=AxialView(scan.geometry).from_axial(values), geometry=scan.geometry)
+    return whole, ("the mask covers a part of its image: outside that no lesion is taken",)
+
+
 def _to_labels(case: Case, mask: Scan) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Return 0, `CLASS_LABELS` or `UNSTATED`, and sentences on what was assumed.
 
@@ -105,6 +133,8 @@ def _to_labels(case: Case, mask: Scan) -> tuple[NDArray[np.uint8], tuple[str, ..
     found = tuple(map(int, np.unique(values)))
     shown = ", ".join(f"{value:g}" for value in np.unique(mask.values)[:8])
     is_whole = np.abs(values - mask.values).max() <= 0.01
+    if case.labels is None and case.mask.suffix.lower() in (".jpg", ".jpeg") and _is_blurred(values):
+        return np.where(values >= 128, UNSTATED, 0).astype(np.uint8), ("JPEG blurs a mask: from 128 on it is lesion",)
     _check_is_mask(case, found, is_whole)
     if case.labels is not None:
         labels, others = case.labels.translate(values)
@@ -117,7 +147,8 @@ def _to_labels(case: Case, mask: Scan) -> tuple[NDArray[np.uint8], tuple[str, ..
     if not is_whole or not (set(found) <= {0, 1, 2, 3, 4} or set(found) <= {0, 255}):
         raise DatasetError(
             f"{case.mask} holds {shown}…: expected 0 and 1, 0 and 255, or 0 none, 1 ground-glass, 2 consolidation, "
-            f"3 effusion, 4 lesion of an unstated class; state what others mean, such as --labels lesion={max(found)}"
+            "3 effusion, 4 lesion of an unstated class; state what others mean, such as --labels "
+            f"lesion={max(found)}"
         )
     is_medseg = case.source in MEDSEG_SOURCES
     if set(found) <= {0, 255} or (set(found) <= {0, 1} and not is_medseg):
@@ -125,6 +156,12 @@ def _to_labels(case: Case, mask: Scan) -> tuple[NDArray[np.uint8], tuple[str, ..
     names = {label: name for name, label in CLASS_LABELS.items()} | {UNSTATED: "lesion"}
     assumed = ", ".join(f"{value} as {names[value]}" for value in found if value)
     return np.asarray(values, dtype=np.uint8), () if is_medseg else (f"labels taken by default: {assumed}",)
+
+
+def _is_blurred(values: NDArray[Any]) -> bool:
+    """Return whether numbers from 0 to 255 are 0 and 255 but for few between them."""
+    white, grey = (values >= 192).sum(), ((values > 63) & (values < 192)).sum()
+    return bool(values.max() > 192 and grey < SHARE_BLURRED * white)
 
 
 def _check_is_mask(case: Case, found: Sequence[int], is_whole: bool) -> None:
@@ -138,6 +175,8 @@ def _check_is_mask(case: Case, found: Sequence[int], is_whole: bool) -> None:
             f"{case.mask} holds {len(found)} different numbers, as an image does: check whether image and mask are "
             "exchanged"
         )
+    if min(found) < 0:
+        raise DatasetError(f"{case.mask} holds {min(found)}: labels are not negative, save those of lesion as 1")
     if not is_whole and set(found) <= {0, 1}:
         raise DatasetError(
             f"{case.mask} holds fractions, as probabilities are: save it as 0 and 1, such as 1 from 0.5 on"

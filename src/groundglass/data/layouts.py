@@ -51,10 +51,10 @@ LUNG_AND_INFECTION = MaskLabels(
     stated_by="Lung_and_Infection_Mask", values=((1, NO_LESION), (2, NO_LESION), (3, UNSTATED))
 )
 
-_MASK_WORDS = r"(?:(?:infection|lesion|covid)[_-]?)?(?:mask|seg|segmentation|label|lesion|infection|annotation|gt)s?"
+_MASK_WORDS = r"(?:(?:infection|lesion|covid)[ _-]?)?(?:mask|seg|segmentation|label|lesion|infection|annotation|gt)s?"
 _IMAGE_WORDS = ("ct", "image", "img", "scan", "volume")
-_MASK_NAME = re.compile(rf"(.+?)[_-]{_MASK_WORDS}$", re.IGNORECASE)
-_MASK_FIRST = re.compile(rf"{_MASK_WORDS}([_-])(.+)", re.IGNORECASE)
+_MASK_NAME = re.compile(rf"(.+?)[ _-]{_MASK_WORDS}$", re.IGNORECASE)
+_MASK_FIRST = re.compile(rf"{_MASK_WORDS}([ _-])(.+)", re.IGNORECASE)
 _BARE_MASK = re.compile(rf"{_MASK_WORDS}(_seg)?", re.IGNORECASE)
 _DATASET1_PICTURE = re.compile(r"\d{3}\.png")
 _PICTURES = (".png", ".jpg", ".jpeg")
@@ -205,8 +205,8 @@ def match_key(name: str) -> str:
     key = re.sub(r"_org(_covid-19-pneumonia)?[-_]", "_", name.lower()).removesuffix("-dcm")  # Kaggle's names of images
     key = _MASK_NAME.sub(r"\1", key)
     key = re.sub(r"_(desc|label|space|res|acq)-[a-z0-9.]+", "", key)  # of BIDS
-    key = re.sub(rf"[_-]({'|'.join(_IMAGE_WORDS)}|0000)$", "", key)
-    return re.sub(rf"^({'|'.join(_IMAGE_WORDS)}|{_MASK_WORDS})[_-](?=.)", "", key)
+    key = re.sub(rf"[ _-]({'|'.join(_IMAGE_WORDS)}|0000)$", "", key)
+    return re.sub(rf"^({'|'.join(_IMAGE_WORDS)}|{_MASK_WORDS})[ _-](?=.)", "", key)
 
 
 def is_mask_name(name: str) -> bool:
@@ -249,7 +249,7 @@ def _image_of_mask(name: str, scans: Mapping[str, Path]) -> tuple[str, str | Non
     identifier, candidates = name, list[str]()
     if match := _MASK_NAME.fullmatch(name):
         identifier = match[1]
-        candidates = [identifier, *(f"{identifier}{sign}{word}" for word in (*_IMAGE_WORDS, "0000") for sign in "_-")]
+        candidates = [identifier, *(f"{identifier}{sign}{word}" for word in (*_IMAGE_WORDS, "0000") for sign in "_- ")]
     elif match := _MASK_FIRST.fullmatch(name):
         identifier = match[2]
         candidates = [f"{word}{match[1]}{identifier}" for word in _IMAGE_WORDS]

@@ -158,6 +158,11 @@ def recognise_numbers(scan: Scan, kind: IntensityKind | None = None) -> StoredNu
     requested = kind is not None
     kind = kind or _kind_of(sample, low, high)
     if kind is None:
+        if low >= 0 and ((sample < MOST_CT) | (sample >= 2**16 + LEAST_CT)).all() and (sample > 2**15).any():
+            raise IntensityError(
+                f"the values run from {low:g} to {high:g} with none between {MOST_CT:g} and {2**16 + LEAST_CT:g}: HU "
+                "below 0 were stored without their sign: convert the numbers to int16"
+            )
         raise IntensityError(
             f"the values run from {low:g} to {high:g}, {_shades(sample)} different ones: not a CT "
             "in HU, shifted HU, or a window in 8 bits or from 0 to 1; if it is one, name its kind with "

@@ -75,21 +75,25 @@ def open_run(
     size, view = config.field.size, config.field.view
     assert size is not None, "with_prepared_settings has set the size"
     assert view is not None, "with_prepared_settings has set the field of view"
-    checkpoint = run / ("last.ckpt" if last_epoch else result["checkpoint"])
+    try:
+        checkpoint, chosen = run / ("last.ckpt" if last_epoch else result["checkpoint"]), float(result["threshold"])
+        scores, sha256 = {"validation": result["validation"]}, sha256_of(checkpoint)
+    except (LookupError, TypeError, ValueError, OSError) as error:
+        raise ModelError(f"{run} is damaged: its result.json, or the checkpoint that it names, is missing") from error
     card = ModelCard(
         name=name or config.name,
-        sha256=sha256_of(checkpoint),
+        sha256=sha256,
         network=asdict(config.network_config),
         window_hu=config.field.window_hu,
         field_of_view=view,
         size=size,
         neighbours_mm=config.field.neighbours_mm,
         classes=config.output_classes,
-        threshold=float(result["threshold"]) if threshold is None else threshold,
+        threshold=chosen if threshold is None else threshold,
         training_data=tuple(TERMS.get(source, f"{source}: a collection of the trainer's own") for source in sources),
         trained_on=recorded,
         never_trained_on=tuple(sorted(case for case in test_cases if not trained_on.holds(case))),
-        scores={"validation": result["validation"]},
+        scores=scores,
         intended_use=INTENDED_USE,
         limits=LIMITS,
     )

@@ -77,12 +77,13 @@ class ParentModels:
         """Start, if any, and teachers."""
         return (*((self.start,) if self.start else ()), *self.teachers)
 
-    def provenance(self, own: TrainedOn) -> Provenance:
-        """Return the provenance of a run that builds on these models and is itself trained on `own`."""
+    def provenance(self, own: TrainedOn, slices_sha256: str) -> Provenance:
+        """Return the provenance of a run that builds on these models and is itself trained on `own`, those slices."""
         return Provenance(
             start=self.start.origin if self.start else None,
             teachers=tuple(teacher.origin for teacher in self.teachers),
             trained_on=reduce(TrainedOn.__or__, (parent.trained_on for parent in self.all), own),
+            slices_sha256=slices_sha256,
         )
 
     def initial_weights(self, config: RunConfig) -> StateDict | None:

@@ -5,7 +5,8 @@ A run folder keeps this record, so that data which any of them was trained on is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from groundglass.data.prepared import Manifest
@@ -37,11 +38,13 @@ class Provenance(StrictModel):
         start: The model whose weights initialised the run; None means random weights.
         teachers: The models that were distilled into the run.
         trained_on: All data that the run, `start` and `teachers` were trained on.
+        slices_sha256: `sha256_of_slices` of those that the run itself is trained on; None if it was not recorded.
     """
 
     start: Origin | None = None
     teachers: tuple[Origin, ...] = ()
     trained_on: TrainedOn
+    slices_sha256: str | None = None
 
 
 def read_provenance(run: Path) -> Provenance | None:
@@ -75,3 +78,18 @@ def training_exposure(members: Sequence[str], selected: Selection, slices: Slice
     stated = {case.patient for case in manifest.cases if case.name in cases and not case.unrelated_slices}
     patients = {*slices.patient[selected].tolist(), *stated}
     return TrainedOn(members=tuple(sorted(members)), patients=tuple(sorted(patients)))
+
+
+def sha256_of_slices(manifest: Manifest, cases: Collection[str]) -> str:
+    """Return a SHA-256 over the stored files of some cases, which tells whether their slices are the same.
+
+    Args:
+        manifest: Manifest of the prepared folder.
+        cases: Names of the cases.
+    """
+    stated = [
+        f"{case.name} {case.levels_sha256} {case.labels_sha256} {case.lungs_sha256} {case.second_sha256}\n"
+        for case in manifest.cases
+        if case.name in cases
+    ]
+    return hashlib.sha256("".join(sorted(stated)).encode()).hexdigest()

@@ -13,8 +13,7 @@ RUN/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +25,25 @@ from groundglass.data.prepared import Manifest, read_manifest, read_prepared
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, resolve_split
 from groundglass.errors import ConfigError, DatasetError
-from groundglass.files import write_atomic
 from groundglass.metrics import Confusion
 from groundglass.training.batches import SCORING_BATCH, Batches, plain_batches, training_batches
-from groundglass.training.config import RunConfig, read_stored_config
-from groundglass.training.fit import describe_machine, fit, initial_module, is_first_process
+from groundglass.training.config import RunConfig
+from groundglass.training.fit import fit, initial_module, is_first_process
 from groundglass.training.module import LesionModule
 from groundglass.training.parents import check_same_parents, check_test_leakage, open_parents
-from groundglass.training.provenance import PROVENANCE_FILE, Provenance, training_exposure
+from groundglass.training.provenance import sha256_of_slices, training_exposure
+from groundglass.training.run_folder import (
+    check_new,
+    check_resumable,
+    check_same_run,
+    describe_run,
+    going_on,
+    stored_result,
+    write_text,
+)
 from groundglass.training.weights import load_network
 
 THRESHOLDS = np.array([0.02, 0.05, *np.round(np.arange(0.1, 0.95, 0.05), 2), 0.95, 0.98])
-RESULT_FILES = ("result.json", "test.csv")  # exist only once a training is finished
-DESCRIBING_FILES = ("config.json", "split.json", "machine.json")
 
 
 def train(
@@ -77,6 +82,12 @@ def train(
     manifest, slices = read_prepared(prepared)
     config = with_prepared_settings(config, manifest)
     parts = resolve_split(split, slices)
+    members, exposed = (*split.train, *split.validation), parts.train | parts.validation
+    slices_sha256 = sha256_of_slices(manifest, set(slices.case[exposed].tolist()))
+    if is_first_process() and resume:
+        check_resumable(run, config, split, slices_sha256)
+    elif is_first_process():
+        check_new(run)
     train_slices, validation_slices = slices.where(parts.train), slices.where(parts.validation)
     selected = select_training_slices(train_slices, config)
     if not selected.any():
@@ -87,11 +98,10 @@ def train(
     weights = parents.initial_weights(config)
     soft_targets = parents.soft_targets(train_slices, config)
     soft_targets = None if soft_targets is None else soft_targets[selected]
-    with _result_kept_until_trained(run):
+    provenance = parents.provenance(training_exposure(members, exposed, slices, manifest), slices_sha256)
+    with going_on(run):
         if is_first_process():
-            members, exposed = (*split.train, *split.validation), parts.train | parts.validation
-            provenance = parents.provenance(training_exposure(members, exposed, slices, manifest))
-            prepare_run_folder(run, config, split, resume, provenance)
+            describe_run(run, config, split, None if resume else provenance)
         batches = build_training_batches(train_slices.where(selected), config, soft_targets)
         validation = build_scoring_batches(validation_slices, config) if len(validation_slices) else None
         module = initial_module(config.training_network, config.loss, config.training, weights)
@@ -106,7 +116,7 @@ def train(
         curve = score(trained, build_scoring_batches(validation_slices, config), THRESHOLDS)
         best = max(range(len(THRESHOLDS)), key=lambda i: curve[i].dice or 0.0)
         result |= {"threshold": float(THRESHOLDS[best]), "validation": curve[best].scores}
-    _write(run / "result.json", json.dumps(result, indent=2))
+    write_text(run / "result.json", json.dumps(result, indent=2))
     return result
 
 
@@ -129,8 +139,8 @@ def resume_or_train(
     Raises:
         GroundglassError: As `train` raises it.
     """
-    if is_finished(config, prepared, split, run, start, teachers):
-        result: dict[str, Any] = json.loads((run / "result.json").read_bytes())
+    result = stored_result(run)
+    if result is not None and is_finished(config, prepared, split, run, start, teachers):
         return result
     resume = (run / "last.ckpt").is_file()
     return train(config, prepared, split, run, resume, start=None if resume else start, teachers=teachers)
@@ -146,7 +156,7 @@ def is_finished(
         ModelError: A model that it builds on is damaged.
     """
     check_same_parents(run, start, teachers)
-    if not (run / "result.json").is_file():
+    if stored_result(run) is None:
         return False
     stored = check_same_run(run, with_prepared_settings(config, read_manifest(prepared)), split)
     return stored.training.epochs == config.training.epochs
@@ -202,90 +212,6 @@ def with_prepared_settings(config: RunConfig, manifest: Manifest) -> RunConfig:
     return config.model_copy(update={"field": field.model_copy(update=settings)})
 
 
-def prepare_run_folder(run: Path, config: RunConfig, split: Split, resume: bool, provenance: Provenance) -> None:
-    """Write the files that describe a training, or check them against those of the run that is resumed.
-
-    Raises:
-        ConfigError: The folder holds another training, one that is not to be resumed, or one of another length.
-    """
-    if (run / "last.ckpt").exists() and not resume:
-        raise ConfigError(f"{run} already holds a training: continue it with --resume, or name another folder")
-    if resume and (run / "config.json").is_file():
-        _check_length(run, check_same_run(run, config, split), config)
-    for name in RESULT_FILES:
-        (run / name).unlink(missing_ok=True)
-    _write(run / "config.json", config.model_dump_json(indent=2))
-    _write(run / "split.json", split.model_dump_json(indent=1))
-    _write(run / "machine.json", json.dumps(describe_machine(), indent=2))
-    if not resume:  # a resumed run keeps its first provenance
-        _write(run / PROVENANCE_FILE, provenance.model_dump_json(indent=2))
-
-
-def check_same_run(run: Path, config: RunConfig, split: Split) -> RunConfig:
-    """Check that a run folder was started with this configuration, apart from its epochs, and this split.
-
-    Returns:
-        The configuration stored in the folder.
-
-    Raises:
-        ConfigError: The folder holds another training, or is damaged or of an older version.
-    """
-    try:
-        stored = read_stored_config(run)
-        stored_split = Split.model_validate_json((run / "split.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{run} cannot be resumed: it is damaged or of an older version") from error
-    if _without_epochs(stored) != _without_epochs(config):
-        raise ConfigError(f"{run} was started with another configuration: only training.epochs may change")
-    if stored_split != split:
-        raise ConfigError(f"{run} was started with another split: name the one that it was started with")
-    return stored
-
-
-def _check_length(run: Path, stored: RunConfig, config: RunConfig) -> None:
-    """Check that a run, finished or not, can go on to the number of epochs that is configured.
-
-    Raises:
-        ConfigError: Its one-cycle learning rate was planned for another length, or it has more epochs already.
-    """
-    epochs, planned = config.training.epochs, stored.training.epochs
-    if epochs != planned and config.training.optimiser == "adamw":
-        raise ConfigError(
-            f"{run} was started with training.epochs = {planned}, for which adamw's one-cycle learning rate is "
-            f"planned, not for {epochs}: resume it with {planned}, or go on in a new folder with --from {run}"
-        )
-    metrics = run / "metrics.csv"
-    trained = len(metrics.read_bytes().splitlines()) - 1 if metrics.is_file() else 0
-    if epochs < trained:
-        raise ConfigError(f"{run} has {trained} epochs already, more than training.epochs = {epochs}: raise it")
-
-
-@contextmanager
-def _result_kept_until_trained(run: Path) -> Iterator[None]:
-    """Put the files of a run back as they were if going on fails before its next epoch is complete."""
-    names = (*RESULT_FILES, *DESCRIBING_FILES) if is_first_process() else ()
-    before = {name: (run / name).read_bytes() for name in names if (run / name).is_file()}
-    checkpoint = _time_of(run / "last.ckpt")
-    try:
-        yield
-    except BaseException:
-        if checkpoint is not None and _time_of(run / "last.ckpt") == checkpoint:
-            for name, content in before.items():
-                write_atomic(run / name, content)
-        raise
-
-
-def _time_of(path: Path) -> int | None:
-    """Return when a file was written, in nanoseconds; None if there is none."""
-    return path.stat().st_mtime_ns if path.is_file() else None
-
-
-def _without_epochs(config: RunConfig) -> dict[str, Any]:
-    content = config.model_dump(mode="json")
-    del content["training"]["epochs"]
-    return content
-
-
 @torch.inference_mode()
 def score(module: LesionModule, batches: Batches, thresholds: NDArray[np.float64]) -> list[Confusion]:
     """Count lesion pixels on the network's own grid, pooled over all batches, at each threshold."""
@@ -295,7 +221,3 @@ def score(module: LesionModule, batches: Batches, thresholds: NDArray[np.float64
         for i, threshold in enumerate(thresholds):
             totals[i] += Confusion.count(probability >= threshold, truth)
     return totals
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomic(path, (text + "\n").encode())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from pickle import UnpicklingError
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,19 +23,42 @@ def load_network(checkpoint: Path, network: NetworkConfig | BaselineConfig) -> L
     """Read the network of a checkpoint, in evaluation mode; only tensors are unpickled.
 
     Raises:
-        TrainingError: The checkpoint is missing, or holds another network.
+        TrainingError: The checkpoint is missing or damaged, or holds another network.
     """
-    if not checkpoint.is_file():
-        raise TrainingError(f"{checkpoint} does not exist: train first")
+    stored = read_checkpoint(checkpoint)
     module = untrained_module(network)
     try:
-        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(first_maps(stored, network.classes))
+        module.load_state_dict(first_maps(stored["state_dict"], network.classes))
     except RuntimeError as error:
         raise TrainingError(
             f"{checkpoint} does not match the config.json beside it: {str(error).splitlines()[0]}"
         ) from error
     return module.eval()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read the checkpoint of an epoch; only tensors are unpickled.
+
+    Raises:
+        TrainingError: It is missing, damaged, or no checkpoint of a training.
+    """
+    if not path.is_file():
+        raise TrainingError(f"{path} does not exist: train first, or put it back")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content["state_dict"]
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        UnpicklingError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise TrainingError(f"{path} is damaged, cut short, or no checkpoint of a training: put it back") from error
+    return content
 
 
 def exported_weights(model: Path, network: NetworkConfig | BaselineConfig) -> StateDict:

@@ -67,9 +67,9 @@ def test_the_right_lung_is_always_the_one_on_the_left_of_the_image() -> None:
 
 def test_no_chest_has_its_share() -> None:
     slices = two_lungs()
-    batches = LungBatches(slices, LungSampling(steps=150, batch_size=4))
+    batches = LungBatches(slices, LungSampling(steps=60, batch_size=4))
     empty = sum(int((maps.sum((1, 2, 3)) == 0).sum()) for _, maps in batches)
-    assert 0.05 < empty / 600 < 0.25  # cut away or zoomed out of view counts too
+    assert 0.05 < empty / 240 < 0.25  # cut away or zoomed out of view counts too
 
 
 def test_scaling_needs_no_window() -> None:
@@ -93,8 +93,18 @@ def test_a_short_training_ends_in_a_model_that_runs(tmp_path: Path) -> None:
     slices, short = two_lungs(), replace(TRAINING, epochs=1, compile=False)
     sampling = LungSampling(steps=2, batch_size=2)
     model = train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
-    with pytest.raises(ConfigError, match="holds a training already"):
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ConfigError, match="already holds a training: continue it with --resume"):
         train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
+    with pytest.raises(ConfigError, match="started with other slices or settings"):
+        train_lungs(replace(slices, hu=slices.hu + 1), tmp_path / "run", True, sampling, short)
+    with pytest.raises(ConfigError, match="started with other slices or settings"):
+        train_lungs(slices, tmp_path / "run", True, sampling, replace(short, epochs=2))
+    (tmp_path / "run" / "last.ckpt").rename(tmp_path / "last.ckpt")
+    with pytest.raises(ConfigError, match=r"what is left of a training \(groundglass-lungs\.onnx\), but no last\.ckpt"):
+        train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
+    (tmp_path / "last.ckpt").rename(tmp_path / "run" / "last.ckpt")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     assert model.name == "groundglass-lungs.onnx"
     card = read_card(model)
     assert card.trained_on == TrainedOn(members=("volumes/1",), patients=("volumes/1",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,14 @@ class LungSlices:
 
     def __len__(self) -> int:
         return len(self.hu)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the slices and their labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.hu).data)
+        digest.update(np.ascontiguousarray(self.label).data)
+        digest.update("\n".join(self.group.tolist()).encode())
+        return digest.hexdigest()
 
 
 def read_lung_slices(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from groundglass.errors import ConfigError
+from groundglass.inference.model_card import BUNDLED_LUNGS
 from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
 from groundglass.training.fit import fit, initial_module
@@ -12,7 +16,10 @@ from groundglass.training.lungs.batches import LungBatches, LungSampling
 from groundglass.training.lungs.export import export_lungs
 from groundglass.training.lungs.slices import LungSlices
 from groundglass.training.module import TrainingConfig
+from groundglass.training.run_folder import check_new, going_on, write_text
+from groundglass.training.weights import load_network
 
+DESCRIPTION = "lung-training.json"
 NETWORK = NetworkConfig(widths=(8, 16, 32, 64, 128), classes=2)
 LOSS = LossConfig(fn_weight=0.5, fp_weight=0.5, gamma=1.0, cross_entropy=1.0)
 TRAINING = TrainingConfig(
@@ -46,13 +53,34 @@ def train_lungs(
         The ONNX file, in the run folder; its card lies beside it.
 
     Raises:
-        ConfigError: The run folder holds a training already, and `resume` is false.
+        ConfigError: The run folder holds another training, or one that is not to be resumed; nothing was touched.
         TrainingError: The training could not go on, or there is nothing to resume.
         ModelError: An engine's result differs from torch by more than its tolerance.
     """
-    if not resume and (run / "last.ckpt").exists():
-        raise ConfigError(f"{run} holds a training already: resume it with --resume, or name another folder")
-    run.mkdir(parents=True, exist_ok=True)
-    module = initial_module(NETWORK, LOSS, training)
-    checkpoint = fit(module, LungBatches(slices, sampling or LungSampling()), None, run, resume)
+    sampling = sampling or LungSampling()
+    described = {"training": asdict(training), "sampling": asdict(sampling), "slices_sha256": slices.sha256}
+    if resume:
+        _check_resumable(run, described)
+    else:
+        check_new(run, (f"{BUNDLED_LUNGS}.onnx",))
+    with going_on(run):
+        write_text(run / DESCRIPTION, json.dumps(described, indent=2))
+        module = initial_module(NETWORK, LOSS, training)
+        checkpoint = fit(module, LungBatches(slices, sampling), None, run, resume)
     return export_lungs(checkpoint, NETWORK, slices, run)
+
+
+def _check_resumable(run: Path, described: dict[str, Any]) -> None:
+    """Check that a run folder holds this training.
+
+    Raises:
+        ConfigError: It was started with other settings or slices, or by an older version.
+        TrainingError: There is nothing to resume, or the checkpoint is damaged.
+    """
+    load_network(run / "last.ckpt", NETWORK)
+    try:
+        stored = json.loads((run / DESCRIPTION).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{run} cannot be resumed: its {DESCRIPTION} is missing or damaged: put it back") from error
+    if stored != json.loads(json.dumps(described)):
+        raise ConfigError(f"{run} was started with other slices or settings: name those, or another folder")
