@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: more threads only slow tiny networks down
 
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Self
 
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from groundglass.data.duplicates import SimilarSlices, closest_pairs
 from groundglass.inference.engine import OnnxRuntimeEngine
 from groundglass.inference.lungs import network as lung_network
 from groundglass.inference.segmenter import Segmenter
+from groundglass.report import solid_view
 from groundglass.scan.phantom import Phantom, chest_phantom
 from helpers.fake_engine import FakeEngine, RememberingEngine, fake_segmenter
 from helpers.grey_band_model import write_grey_band_model
@@ -33,6 +36,30 @@ def remembered_lungs() -> Iterator[None]:
     """Let the lung network compute a slice only once: most tests look at slices of the same few phantoms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lung_network, "OnnxRuntimeEngine", lambda *given: RememberingEngine(OnnxRuntimeEngine(*given)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_pairs() -> Iterator[None]:
+    """Let `prepare` look for near-duplicates among the same slices only once: most of what it takes."""
+    known: dict[bytes, tuple[SimilarSlices, ...]] = {}
+
+    def remembered(hu: NDArray[np.int16], groups: NDArray[np.str_]) -> tuple[SimilarSlices, ...]:
+        key = blake2b(repr((hu.shape, groups.tolist())).encode() + hu.tobytes()).digest()
+        if key not in known:
+            known[key] = closest_pairs(hu, groups)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("groundglass.data.grouping.closest_pairs", remembered)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_views() -> Iterator[None]:
+    """Draw lungs in 3-D from few cells: most of what segmenting a small phantom takes; test_preview.py undoes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solid_view, "VOXELS", 40)
         yield
 
 

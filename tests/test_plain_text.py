@@ -3,8 +3,6 @@
 import csv
 import io
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from groundglass.io import nifti
 from groundglass.plain_text import inert_cell, inert_markdown, original_cell, printable
 from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.tables import csv_text, markdown_table, read_table
+from helpers.command import run_command
 
 FORMULAS = (
     *('=HYPERLINK("http://evil.example";"a")', "+1+2", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", " =1", "=", "-a"),
@@ -103,7 +102,11 @@ def test_nothing_that_a_terminal_obeys_is_printable() -> None:
 
 @pytest.mark.parametrize("command", ["info", "segment", "batch", "follow", "evaluate", "prepare"])
 def test_escape_sequences_in_names_do_not_reach_the_terminal(
-    grey_band_model: Path, tmp_path: Path, command: str
+    grey_band_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    command: str,
 ) -> None:
     folder = tmp_path / f"in{ESCAPES}"
     folder.mkdir()
@@ -113,15 +116,13 @@ def test_escape_sequences_in_names_do_not_reach_the_terminal(
     arguments: dict[str, list[object]] = {
         "info": [bad],
         "segment": [scan, "-o", out, "--model", grey_band_model],
-        "batch": [folder, "-o", out, "--with-identity", "--model", grey_band_model],
+        "batch": [folder, "-o", out, "--with-identity", "--model", grey_band_model, "--workers", 1],
         "follow": [scan, bad, "-o", out, "--model", grey_band_model],
         "evaluate": ["--data", folder],
         "prepare": [folder, "-o", out],
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "groundglass", command, *map(str, arguments[command])], capture_output=True, timeout=120
-    )
-    output = (done.stdout + done.stderr).decode()
+    _, *outputs = run_command(monkeypatch, capfd, command, *arguments[command])
+    output = "".join(outputs)
     assert output
     for character in ESCAPES:
         assert character.isprintable() or character not in output, (character, output)

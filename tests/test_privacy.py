@@ -114,6 +114,7 @@ def test_no_library_calls_or_looks_up_a_host(command: str, tmp_path: Path) -> No
     assert "/etc/resolv.conf" not in traced
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("unshare") is None or subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode != 0,
     reason="namespaces cannot be created here",

@@ -14,3 +14,9 @@ def sample(cases: Sequence[object], every: int) -> list[ParameterSet]:
         )
         for number, case in enumerate(cases)
     ]
+
+
+def all_or_each(cases: Sequence[str]) -> list[ParameterSet]:
+    """All cases at once in the fast part; each of them alone, which tells the one that fails, is slow."""
+    alone = (pytest.param((case,), marks=pytest.mark.slow, id=case) for case in cases)
+    return [pytest.param(tuple(cases), id="all"), *alone]

@@ -35,15 +35,15 @@ def dice(network: LesionModule) -> float:
 
 def test_a_training_learns_bright_squares(tmp_path: Path) -> None:
     checkpoint = run(
-        tmp_path / "run", TrainingConfig("adamw", learning_rate=2e-2, epochs=30, early_stopping_patience=0)
+        tmp_path / "run", TrainingConfig("adamw", learning_rate=2e-2, epochs=20, early_stopping_patience=0)
     )
     assert dice(load_network(checkpoint, NETWORK)) > 0.9
-    assert len(metrics(tmp_path / "run")) == 30
+    assert len(metrics(tmp_path / "run")) == 20
     assert {"last.ckpt", "best.ckpt"} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
 def test_a_training_learns_classes_and_lesions_of_unstated_class(tmp_path: Path) -> None:
-    training = TrainingConfig("adamw", learning_rate=2e-2, epochs=30, early_stopping_patience=0)
+    training = TrainingConfig("adamw", learning_rate=2e-2, epochs=20, early_stopping_patience=0)
     checkpoint = run(tmp_path / "run", training, classes=CLASSES)
     network = load_network(checkpoint, NetworkConfig(NETWORK.widths, classes=3))
     assert dice(network) > 0.9

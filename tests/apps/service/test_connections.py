@@ -27,13 +27,14 @@ CHUNK = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(grey_band_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a token, and few descriptors."""
     folder = tmp_path_factory.mktemp("limited")
     token = folder / "token"
     token.write_text(TOKEN)
     token.chmod(0o600)
-    started = Server(folder / "store", ("--token-file", str(token)), folder / "log", DESCRIPTORS)
+    options = ("--token-file", str(token), "--model", str(grey_band_model))
+    started = Server(folder / "store", options, folder / "log", DESCRIPTORS)
     started.start()
     yield started
     started.stop()

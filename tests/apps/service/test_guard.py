@@ -4,8 +4,6 @@ import hmac
 import json
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ from starlette.datastructures import Headers
 from groundglass.apps.service.config import ServiceConfig, is_loopback, read_token
 from groundglass.apps.service.sessions import COOKIE, WRONG_TOKEN_S, Sessions, own_cookie_only
 from groundglass.errors import ConfigError
+from helpers.command import run_command
 from helpers.server import TOKEN, Server
 
 Start = Callable[..., Server]
@@ -32,10 +31,11 @@ def token_file(folder: Path, text: str = TOKEN) -> Path:
 
 
 @pytest.fixture(scope="module")
-def token_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def token_server(grey_band_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a token and a further host name."""
     folder = tmp_path_factory.mktemp("token")
-    server = Server(folder / "store", ("--token-file", str(token_file(folder)), "--name", "ct.example"), folder / "log")
+    options = ("--token-file", str(token_file(folder)), "--name", "ct.example", "--model", str(grey_band_model))
+    server = Server(folder / "store", options, folder / "log")
     server.start()
     yield server
     server.stop()
@@ -293,36 +293,34 @@ def test_a_session_ends_with_signing_out_with_time_and_with_too_many_others(monk
         (["--model", "MISSING"], "MISSING"),
     ],
 )
-def test_an_unsafe_or_impossible_configuration_is_refused(tmp_path: Path, arguments: list[str], reason: str) -> None:
+def test_an_unsafe_or_impossible_configuration_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     token_file(tmp_path, "short").rename(tmp_path / "SHORT")
     token_file(tmp_path).rename(tmp_path / "OPEN")
     (tmp_path / "OPEN").chmod(0o644)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code = "from groundglass.cli import main; main()"
-        command = [
-            sys.executable,
-            "-c",
-            code,
-            "serve",
-            "-o",
-            "store",
-            *(argument.replace("TAKEN", port) for argument in arguments),
-        ]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode in (1, 2)
-    assert reason in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stdout == ""
-    assert TOKEN not in done.stderr
+        words = (argument.replace("TAKEN", port) for argument in arguments)
+        code, out, err = run_command(monkeypatch, capsys, "serve", "-o", "store", *words)
+    assert code in (1, 2)
+    assert reason in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+    assert TOKEN not in err
 
 
-def test_a_folder_can_be_used_by_one_server_only(server: Server, tmp_path: Path) -> None:
-    code = "from groundglass.cli import main; main()"
-    command = [sys.executable, "-c", code, "serve", "-o", str(server.folder), "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert re.match("groundglass: another server uses .*: stop it, or name another folder with -o$", done.stderr)
+def test_a_folder_can_be_used_by_one_server_only(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_command(monkeypatch, capsys, "serve", "-o", server.folder, "--port", "0")
+    assert code == 1
+    assert re.match("groundglass: another server uses .*: stop it, or name another folder with -o$", err)
 
 
 def test_loopback_addresses_are_recognised() -> None:
