@@ -56,4 +56,5 @@ def smooth_between_slices(
 
 def _log_odds(probability: NDArray[np.float32]) -> NDArray[np.float32]:
     clipped = probability.clip(SMALLEST, 1 - SMALLEST)
-    return np.log(clipped / (1 - clipped))
+    log_odds: NDArray[np.float32] = np.log(clipped / (1 - clipped))
+    return log_odds
