@@ -12,7 +12,8 @@ from groundglass.apps.batch.summary import write_key
 from groundglass.io import nifti
 from groundglass.plain_text import inert_cell, inert_markdown, original_cell, printable
 from groundglass.scan.phantom import Phantom, chest_phantom
-from groundglass.tables import csv_text, markdown_table, read_table
+from groundglass.tables.reading import read_table
+from groundglass.tables.writing import csv_text, markdown_table
 from helpers.command import run_command
 
 FORMULAS = (

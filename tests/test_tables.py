@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from groundglass.errors import FormatError
-from groundglass.tables import csv_text, markdown_table, path_of_cell, read_table
+from groundglass.tables.reading import path_of_cell, read_table
+from groundglass.tables.writing import csv_text, markdown_table
 
 
 def test_csv_has_every_key_in_order_of_appearance_and_empty_cells_for_none() -> None:
@@ -79,6 +80,7 @@ def test_a_csv_is_read_with_any_separator_character_set_and_line_end(separator: 
         ("sep=,\nscan;case\na;b\n", [["scan", "case"], ["a", "b"]]),  # stated, and then saved with another one
         ("sep=\t\nscan\tcase\na\tb\n", [["scan", "case"], ["a", "b"]]),
         ("sep=\\t\nscan\tcase\na\tb\n", [["scan", "case"], ["a", "b"]]),
+        ('"sep=;"\nscan;case\na;b\n', [["scan", "case"], ["a", "b"]]),
         ("'scan','case'\n'a, b','c'\n", [["scan", "case"], ["a, b", "c"]]),
         ("scan,case\n'a','c'\n", [["scan", "case"], ["a", "c"]]),
         ("“scan”;“case”\n“a”;„c“\n", [["scan", "case"], ["a", "c"]]),  # quotation marks of a word processor
@@ -86,6 +88,7 @@ def test_a_csv_is_read_with_any_separator_character_set_and_line_end(separator: 
         ("ｓｃａｎ；case\na；b\n", [["scan", "case"], ["a", "b"]]),
         ('"scan,case"\n"a,""b, c"""\n\n', [["scan", "case"], ["a", "b, c"]]),  # each row taken for one cell
         ("| scan | case |\n|:---|---:|\n| a | b |\n", [["scan", "case"], ["a", "b"]]),  # of Markdown
+        ("scan|case\n-|--\n", [["scan", "case"], ["-", "--"]]),
     ],
 )
 def test_what_spreadsheets_add_to_a_csv_does_not_count(text: str, expected: list[list[str]]) -> None:
@@ -97,6 +100,8 @@ def test_what_spreadsheets_add_to_a_csv_does_not_count(text: str, expected: list
     [
         ("# mine, of 2024\nscan,case\na,b\n", ["1 line above the header was not read"]),
         ("scan,case\n# old, one, more, cells\n#x,y\na,b\n# end\n", ["3 lines beginning with # were not read"]),
+        ('scan,case\n# of 5", see "notes\na,b\n', ["1 line beginning with # was not read"]),
+        ('scan,case\n#,"open\na,b\n', ["1 line beginning with # was not read"]),
         ("#scan,case\na,b\n", []),
         ("# by me\n# scan,case\na,b\n", ["1 line above the header was not read"]),
         ("My scans,,\n,,\nof 2024,,\nscan,case,\na,b,\n", ["2 lines above the header were not read"]),

@@ -103,8 +103,8 @@ function follow(leader: Side, follower: Side): void {
     if (!scene || !lead.scene) return;
     const share = (lead.slice - leader.lungs[0]) / Math.max(1, leader.lungs[1] - leader.lungs[0]);
     const slice = follower.lungs[0] + share * (follower.lungs[1] - follower.lungs[0]);
-    const scaled = scaledTo(lead.scene, scene, lead.scene.cursor);
-    scene.cursor = [scaled[0]!, scaled[1]!, slice].map((n, axis) => clamp(Math.round(n), 0, scene.grid.dims[axis]! - 1)) as typeof scene.cursor;
+    const [x, y] = scaledTo(lead.scene, scene, lead.scene.cursor);
+    scene.cursor = [x, y, slice].map((n, axis) => clamp(Math.round(n), 0, scene.grid.dims[axis]! - 1)) as typeof scene.cursor;
     behind.redraw();
   };
   lead.windowChanged = () => behind.setWindow(lead.scene!.window);

@@ -93,6 +93,9 @@ export function bound(text: string): string {
   return text.replace(/(?<=\d) (?=%|ml|points)/g, "\u00a0");
 }
 
+/** A whole number with a minus sign where it is negative. */
+export const signed = (value: number): string => (value < 0 ? `−${-value}` : String(value));
+
 /** The size of a lesion, without its unit. */
 export function lesionSize(lesion: Lesion): string {
   if (lesion.volume_ml !== null) return lesion.volume_ml.toFixed(lesion.volume_ml < 1 ? 2 : 1);

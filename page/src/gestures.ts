@@ -66,7 +66,7 @@ export function handleGestures(pane: Pane, target: Target): void {
     pressed.set(event.pointerId, { x, y });
     if (pressed.size >= 2) {
       if (action === "brush") target.brush?.cancel();
-      else if (pressed.size === 2) takeBack();
+      else if (action !== "none") takeBack();
       [action, moved, pinch] = ["none", true, pinched()];
       return;
     }

@@ -2,7 +2,7 @@
 
 import type { Findings, ViewDescription } from "./api";
 import { h } from "./dom";
-import { describeSlice, imageName, positionText } from "./format";
+import { describeSlice, imageName, positionText, signed } from "./format";
 import { icon } from "./icons";
 import { choice, select, toggle } from "./inputs";
 import { KeyRuler } from "./keyruler";
@@ -10,7 +10,9 @@ import type { Tool } from "./gestures";
 import { clamp } from "./grid";
 import type { Pane } from "./pane";
 import { type Projection, PLANES } from "./planes";
+import { BRUSH_KEYS, CONTROL_KEYS, KEYS, ROTATIONS, SCROLLS, STEPS, WINDOW_KEYS } from "./scankeys";
 import type { Scene, WindowHu } from "./scene";
+import { PROJECTIONS, SLABS } from "./slabs";
 import { type Layout, Viewer } from "./viewer";
 import { WINDOW_NAMES, type WindowName, windowLimits } from "./windows";
 
@@ -29,21 +31,6 @@ const TOOLS: [Tool, string][] = [
   ["pan", "Move the image"],
   ["ruler", "Measure"],
 ];
-const SLABS: [string, string][] = [
-  ["none 1", "Single slice"],
-  ["mean 5", "Mean of 5 mm"],
-  ["maximum 10", "MIP 10 mm"],
-  ["maximum 20", "MIP 20 mm"],
-  ["maximum 50", "MIP 50 mm"],
-  ["minimum 10", "MinIP 10 mm"],
-  ["minimum 20", "MinIP 20 mm"],
-];
-const PROJECTIONS: Record<Projection, string> = { none: "", mean: "mean", maximum: "MIP", minimum: "MinIP" };
-const ROTATION_DEGREES = 10;
-const KEYS =
-  "Drag with the chosen tool; a click moves the crosshair. Wheel or up and down arrows: slices, up is towards the head. Left and right arrows: images in the order of the file. Ctrl and wheel, two fingers, + and −: zoom. Right button or Shift: move. L lesions, C contours, X crosshair, F full screen, 1 to 4 windows. M measures: arrows (with Shift faster) and Enter set one end, then the other.";
-const BRUSH_KEYS =
-  "Draw on a slice; drag with the right button to move the image. Keys on the scan: arrows move the brush, faster with Shift; Space paints, A adds, E erases, Ctrl+Z undoes, Ctrl+Y does again; Page Up and Page Down change the slice.";
 
 export class ScanPanel {
   readonly viewer = new Viewer();
@@ -308,24 +295,6 @@ export class ScanPanel {
   }
 }
 
-const SCROLLS: Record<string, number> = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
-const STEPS: Record<string, number> = { ArrowRight: 1, ArrowLeft: -1, Home: -1e6, End: 1e6 };
-const WINDOW_KEYS: Record<string, WindowName> = { "1": "lung", "2": "lesion", "3": "mediastinum", "4": "bone" };
-const CONTROL_KEYS: Record<string, string> = {
-  l: "#lesion",
-  c: "#contour",
-  x: "[aria-label=Crosshair]",
-  f: "[aria-label='Full screen']",
-};
-const ROTATIONS: Record<string, [number, number]> = {
-  ArrowLeft: [-ROTATION_DEGREES, 0],
-  ArrowRight: [ROTATION_DEGREES, 0],
-  ArrowUp: [0, ROTATION_DEGREES],
-  ArrowDown: [0, -ROTATION_DEGREES],
-};
-
 /** A word of which only the first letters are left where there is little room. */
 const shortened = (text: string, letters: number): HTMLElement =>
   h("span", { "aria-hidden": "true" }, text.slice(0, letters), h("span", { class: "rest" }, text.slice(letters)));
-
-const signed = (value: number): string => (value < 0 ? `−${-value}` : String(value));

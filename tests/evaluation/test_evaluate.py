@@ -264,6 +264,6 @@ def test_examples_show_the_scored_masks(everything: Evaluation) -> None:
 
 
 def test_a_refused_case_is_named(targets: Targets, grey_band: Segmenter) -> None:
-    case = replace(targets["volumes/1"].case, mask=targets["stack/tr"].case.mask)
+    case = replace(targets["volumes/1"].case, mask=targets["slices/000"].case.mask)
     with pytest.raises(DatasetError, match=r"^volumes/1: .* expected the same grid"):
         evaluate([EvaluationTarget(case, "volumes/1")], grey_band)

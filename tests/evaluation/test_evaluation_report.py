@@ -20,7 +20,7 @@ from groundglass.evaluation.report import write_report
 from groundglass.evaluation.results import Evaluation
 from groundglass.evaluation.rules import EMPTY_MASKS, RULES, rules_as_markdown
 from groundglass.evaluation.summary import to_json
-from groundglass.evaluation.tables import score_table, write_scores
+from groundglass.evaluation.tables import DIGITS, score_table, write_scores
 from groundglass.evaluation.targets import EvaluationTarget
 from groundglass.files import sha256_of, write_atomic
 from groundglass.inference.model_card import read_card
@@ -247,6 +247,6 @@ def test_scores_are_written_into_the_card_and_nothing_else_changes(
     after = read_card(model)
     assert after.scores["validation"] == {"dice": 0.5}
     assert after.scores["command"] == "groundglass evaluate m.onnx --data DATA"
-    assert after.scores["test"]["pooled"]["whole"]["dice"] == round(everything.pooled_counts["whole"].dice or 0, 4)
+    assert after.scores["test"]["pooled"]["whole"]["dice"] == round(everything.pooled_counts["whole"].dice or 0, DIGITS)
     assert set(after.scores["test"]) == {case.case for case in everything.cases} | {"pooled"}
     assert after.model_copy(update={"scores": {}}) == card.model_copy(update={"scores": {}})

@@ -84,9 +84,11 @@ def test_the_interval_of_a_share_scales_with_it_and_begins_at_zero_for_the_small
     assert interval.of(80.0)[1] == 100.0
 
 
-def test_the_rules_of_a_card_are_all_that_results_follow_from_besides_the_weights() -> None:
+def test_the_rules_of_a_card_are_all_that_results_follow_from() -> None:
     card = read_card(bundled_model())
     same: dict[str, Any] = {"scores": {}, "limits": ("none",), "training_data": (), "repeatability": None}
     assert card.model_copy(update=same).rules == card.rules
-    for changes in ({"threshold": 0.123}, {"class_odds": (1.0, 9.0)}, {"mirrored": not card.mirrored}):
+    others: list[dict[str, Any]] = [{"sha256": "0" * 64}, {"threshold": 0.123}, {"class_odds": (1.0, 9.0)}]
+    others += [{"mirrored": not card.mirrored}, {"smoothing_mm": 9.0}]
+    for changes in others:
         assert card.model_copy(update=changes).rules != card.rules

@@ -21,7 +21,7 @@ from groundglass.report.follow_up_page import render_follow_up
 from groundglass.report.level_images import LevelImage, draw_levels
 from groundglass.report.results_folder import RESULT_NAMES, refuse_other_results
 from groundglass.scan.kinds import IntensityKind
-from groundglass.tables import csv_text
+from groundglass.tables.writing import csv_text
 
 VISIT_COLUMNS = tuple(name for name in Visit.model_fields if name not in ("warnings", "classes"))  # of the CSV
 CHANGE_COLUMNS = tuple(f"change_{unit}{end}" for unit in ("ml", "points") for end in ("", "_low", "_high"))
@@ -125,7 +125,7 @@ def _follow_into(
         if scan.series:
             patients.add(str(scan.series.headers[0].get("PatientID") or ""))
         analysis.save(folder / name)
-        visit = make_visit(analysis.saved_findings, scan, name, taken, repeatability)
+        visit = make_visit(analysis.saved_findings, name, taken, repeatability)
         visits.append((visit, draw_levels(analysis.segmented, analysis.findings)))
         progress(number, len(sources))
     visits.sort(key=lambda each: each[0].taken or datetime.min)  # stable: scans without dates keep their order

@@ -14,7 +14,7 @@ from groundglass.data.case import MEDSEG_SOURCES, Case, identifier_of
 from groundglass.data.labels import MaskLabels, parse_labels
 from groundglass.data.patient_names import same_patients
 from groundglass.errors import ConfigError, DatasetError, FormatError
-from groundglass.tables import TableRow, TextTable, path_of_cell, read_table
+from groundglass.tables.reading import TableRow, TextTable, path_of_cell, read_table
 
 COLUMNS = ("image", "mask", "patient", "labels", "unrelated_slices")
 RESERVED_SOURCES = (*MEDSEG_SOURCES, "coronacases", "pairs")

@@ -15,7 +15,7 @@ from groundglass.data.labels import MaskLabels
 from groundglass.data.layouts import MASK_FOLDERS, is_mask_name, match_key
 from groundglass.errors import DatasetError, OutputError
 from groundglass.files import walk, write_atomic
-from groundglass.tables import csv_text
+from groundglass.tables.writing import csv_text
 
 MEDSEG_LABELS = "ground-glass=1 consolidation=2 effusion=3 lesion=4+255"
 

@@ -19,7 +19,7 @@ from groundglass.data.labels import MaskLabels, describe
 from groundglass.data.layouts import cases_in
 from groundglass.errors import DatasetError
 from groundglass.files import walk
-from groundglass.tables import TABLE_SUFFIXES
+from groundglass.tables.reading import TABLE_SUFFIXES
 
 _DEPTH = 4  # levels below a folder at which layouts are looked for
 _EXPECTED = (

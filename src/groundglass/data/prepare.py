@@ -145,7 +145,7 @@ def _warnings(manifest: Manifest) -> tuple[str, ...]:
     if misplaced:
         warnings.append(
             f"in {len(misplaced)} of {len(manifest.cases)} cases ({_shown(misplaced)}) most of what is marked lies "
-            "outside the lungs, is plain lung, or would be denser if it was mirrored: check that the masks are not "
+            "outside the lungs, is plain lung, or would be denser if it were mirrored: check that the masks are not "
             "mirrored or shifted against their images"
         )
     if not filled:

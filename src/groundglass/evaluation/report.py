@@ -33,7 +33,7 @@ from groundglass.evaluation.tables import (
 from groundglass.files import write_files
 from groundglass.metrics import RATIOS
 from groundglass.plain_text import inert_markdown
-from groundglass.tables import markdown_table
+from groundglass.tables.writing import markdown_table
 
 CAPTIONS = {
     "slices.png": "Best, median and worst slices with lesion, by Dice",

@@ -30,7 +30,7 @@ from groundglass.metrics import Confusion
 from groundglass.plain_text import inert_markdown, printable
 from groundglass.report.findings import ModelRef
 from groundglass.scan.scan import ImageStack
-from groundglass.tables import csv_text, markdown_table
+from groundglass.tables.writing import csv_text, markdown_table
 
 MAX_DICE_LOSS = 0.05  # variants that lose more are marked
 

@@ -13,17 +13,17 @@ from groundglass.evaluation.lesions import SIZE_EDGES, SizeClassScores, score_by
 from groundglass.evaluation.results import CaseScore, Evaluation, Scores
 from groundglass.evaluation.rules import RULES
 from groundglass.evaluation.surface import TOLERANCE_MM
+from groundglass.evaluation.tables import DIGITS
 from groundglass.evaluation.volume import QUANTITIES
 from groundglass.metrics import Confusion
 from groundglass.unknown import known, resolve
 
 SCHEMA = 1
-DIGITS = 4
 NOTHING = "there is nothing to count: the denominator is 0"
 
 
 def to_json(evaluation: Evaluation) -> str:
-    """Format an evaluation as the text of `scores.json`, rounded to four digits."""
+    """Format an evaluation as the text of `scores.json`, rounded to `DIGITS`."""
     values, unknown = resolve(_tree(evaluation))
     return json.dumps(_rounded(values) | {"unknown": unknown}, indent=2, allow_nan=False) + "\n"
 

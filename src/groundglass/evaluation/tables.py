@@ -14,7 +14,7 @@ from groundglass.evaluation.results import CaseScore, Evaluation, Scores, SliceS
 from groundglass.evaluation.volume import QUANTITIES
 from groundglass.inference.model_card import read_card, write_card
 from groundglass.metrics import RATIOS, Confusion
-from groundglass.tables import csv_text
+from groundglass.tables.writing import csv_text
 
 HEADINGS = {"dice": "Dice", "iou": "IoU"} | {name: name for name in ("sensitivity", "specificity", "precision")}
 POOLED = {
@@ -29,7 +29,7 @@ MEANS = {
     "patients": "mean of patients",
 }
 COUNTS = ("true_positive", "false_positive", "false_negative", "true_negative")
-DIGITS = 5
+DIGITS = 5  # after the point, of ratios: more than percent with a decimal, so that nothing is rounded up twice
 
 
 def headline(evaluation: Evaluation) -> dict[str, Scores]:
@@ -97,7 +97,7 @@ def write_scores(model: Path, evaluation: Evaluation, command: str) -> None:
 
 
 def _rounded(confusion: Confusion) -> dict[str, float | None]:
-    return {name: None if value is None else round(value, 4) for name, value in confusion.scores.items()}
+    return {name: None if value is None else round(value, DIGITS) for name, value in confusion.scores.items()}
 
 
 def slices_csv(evaluation: Evaluation) -> str:

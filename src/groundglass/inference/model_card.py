@@ -67,7 +67,7 @@ class TrainedOn(BaseModel):
         return bool({case, *(f"{case}:{number}" for number in numbers)} & set(self.members))
 
 
-_OF_NO_EFFECT = {
+_OF_NO_EFFECT = {  # fields of a card on which no result depends
     *("name", "network", "training_data", "trained_on", "never_trained_on"),
     *("scores", "export_check", "repeatability", "intended_use", "limits"),
 }
@@ -170,7 +170,7 @@ class ModelCard(BaseModel):
 
     @property
     def rules(self) -> str:
-        """A hash of all that results follow from besides the weights: the threshold, the odds of classes, ..."""
+        """A hash of all that results follow from: the weights, the threshold, the odds of classes, ..."""
         return hashlib.sha256(self.model_dump_json(exclude=_OF_NO_EFFECT).encode()).hexdigest()[:12]
 
     @property

@@ -41,7 +41,6 @@ def open_model(path: str | os.PathLike[str] | None = None, config: EngineConfig 
             ) from error
         return open_run_segmenter(path)
     file, card, config = resolve_model(path, config)
-    card = card.model_copy(update={"mirrored": False}) if config.fast else card
     return Segmenter(card, open_engine(file, config, card.input_shape))
 
 
@@ -67,6 +66,8 @@ def resolve_model(
 ) -> tuple[Path, ModelCard, EngineConfig]:
     """Find the ONNX file that will run (the model or its int8 version), its card, and the engine's configuration.
 
+    The card is not that of the file where the user asks for a fast run, which predicts no mirror images.
+
     Args:
         path: An ONNX file; None: the bundled model.
         config: Engine, precision and threads that the user asks for.
@@ -84,4 +85,5 @@ def resolve_model(
     card = read_card(file)
     if card.quantized and file != path and card.quantized.of != read_card(path).sha256:
         raise ModelError(f"{file} was made from another model: remove it, or make it again with groundglass quantize")
-    return file, card, replace(config, precision=Precision.INT8) if card.quantized else config
+    config = replace(config, precision=Precision.INT8) if card.quantized else config
+    return file, card.model_copy(update={"mirrored": False}) if config.fast else card, config

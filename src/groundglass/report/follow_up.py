@@ -14,8 +14,6 @@ from importlib.metadata import version
 from itertools import pairwise
 
 from groundglass.report.findings import ClassBurden, Findings, Interval, ModelRef
-from groundglass.scan.geometry import AxialView
-from groundglass.scan.scan import Scan
 from groundglass.strict_model import StrictModel
 
 SCHEMA = 2
@@ -136,9 +134,7 @@ class FollowUp(StrictModel):
         return self.model_dump_json(indent=2).replace('"schema_number"', '"schema"', 1)
 
 
-def make_visit(
-    findings: Findings, scan: Scan, folder: str, taken: datetime | None, repeatability: float | None
-) -> Visit:
+def make_visit(findings: Findings, folder: str, taken: datetime | None, repeatability: float | None) -> Visit:
     """Collect the findings of a scan, and the properties that decide whether it is comparable with others."""
     volume, share = findings.lesion_volume_ml, findings.lesion_share_of_lung_percent
     return Visit(
@@ -152,7 +148,7 @@ def make_visit(
         lesion_volume_interval_ml=findings.lesion_volume_interval_ml,
         lesion_share_interval_percent=findings.lesion_share_interval_percent,
         classes=findings.classes,
-        slice_distance_mm=round(AxialView(scan.geometry).geometry.spacing[0], 3) if scan.geometry.in_mm else None,
+        slice_distance_mm=findings.input.slice_distance_mm,
         kernel=findings.input.kernel,
         calibrated=findings.intensity.calibrated,
         warnings=findings.warnings,

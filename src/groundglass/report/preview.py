@@ -102,21 +102,24 @@ def _write_header(sheet: Image.Image, findings: Findings) -> None:
     title = "   ".join(dict.fromkeys(name for name in names if name))
     draw.text((GAP + 4, 8), _fit(title or "groundglass", width, 18), INK, _font(18))
     draw.text((GAP + 4, 33), _fit(findings.summary, width, 15), FAINT if title else INK, _font(15))
-    x, y = GAP + 4, sheet.height - FOOTER + 5
-    for name, colour in (*named_colours(findings).items(), ("lung", LUNG)):
+    y, (keys, end) = sheet.height - FOOTER + 5, _colour_keys(findings)
+    for x, name, colour in keys:
         draw.rectangle((x, y + 3, x + 11, y + 14), fill=colour)
         draw.text((x + 17, y), name, FAINT, _font(13))
+    draw.text((end, y), NOTE, FAINT, _font(13))
+
+
+def _colour_keys(findings: Findings) -> tuple[list[tuple[int, str, Rgb]], int]:
+    """Return where the footer names each colour, the name and the colour, and where the note behind them begins."""
+    keys, x = [], GAP + 4
+    for name, colour in (*named_colours(findings).items(), ("lung", LUNG)):
+        keys.append((x, name, colour))
         x += 17 + round(_font(13).getlength(name)) + 16
-    draw.text((x, y), NOTE, FAINT, _font(13))
+    return keys, x
 
 
 def _footer_width(findings: Findings) -> int:
-    words = [*named_colours(findings), "lung"]
-    return (
-        2 * (GAP + 4)
-        + sum(17 + round(_font(13).getlength(word)) + 16 for word in words)
-        + round(_font(13).getlength(NOTE))
-    )
+    return _colour_keys(findings)[1] + round(_font(13).getlength(NOTE)) + GAP + 4
 
 
 def _tile(segmented: SegmentedScan, z: int, label: str, colours: Sequence[Rgb], is_most: bool) -> Image.Image:

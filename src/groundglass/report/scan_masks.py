@@ -68,7 +68,7 @@ class ScanMask(Mask):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ProbabilityMap:
-    """Probability of lesion of each voxel as the network gave it, before the threshold and before anything is removed.
+    """Probability of lesion of each voxel, smoothed as the model's card says, before threshold and removal of regions.
 
     Attributes:
         voxels: float32 from 0 to 1, 0 wherever the network did not look. The axes are those of `ScanMask.voxels`.

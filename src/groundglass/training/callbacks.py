@@ -18,7 +18,7 @@ from torch import Tensor
 
 from groundglass.errors import TrainingError
 from groundglass.files import write_atomic
-from groundglass.tables import csv_text
+from groundglass.tables.writing import csv_text
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

@@ -139,27 +139,28 @@ def resume_or_train(
     Raises:
         GroundglassError: As `train` raises it.
     """
-    result = stored_result(run)
-    if result is not None and is_finished(config, prepared, split, run, start, teachers):
+    result = finished_result(config, prepared, split, run, start, teachers)
+    if result is not None:
         return result
     resume = (run / "last.ckpt").is_file()
     return train(config, prepared, split, run, resume, start=None if resume else start, teachers=teachers)
 
 
-def is_finished(
+def finished_result(
     config: RunConfig, prepared: Path, split: Split, run: Path, start: Path | None, teachers: Sequence[Path]
-) -> bool:
-    """Return whether a run folder holds this training, completed to its last epoch.
+) -> dict[str, Any] | None:
+    """Return the result of a run folder that holds this training, completed to its last epoch; None if it is not.
 
     Raises:
-        ConfigError: The folder holds another training.
+        ConfigError: The folder holds another training, or one that builds on other models.
         ModelError: A model that it builds on is damaged.
     """
     check_same_parents(run, start, teachers)
-    if stored_result(run) is None:
-        return False
+    result = stored_result(run)
+    if result is None:
+        return None
     stored = check_same_run(run, with_prepared_settings(config, read_manifest(prepared)), split)
-    return stored.training.epochs == config.training.epochs
+    return result if stored.training.epochs == config.training.epochs else None
 
 
 def select_training_slices(slices: Slices, config: RunConfig) -> NDArray[np.bool_]:

@@ -37,6 +37,7 @@ def check_new(run: Path, results: Sequence[str] = RESULT_FILES) -> None:
 
     Raises:
         ConfigError: It holds a training, or what is left of one, or it is no folder.
+        TrainingError: Its `metrics.csv` is damaged.
     """
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run} is a file: name a folder for the run")

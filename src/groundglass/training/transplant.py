@@ -1,4 +1,4 @@
-"""Lesions of one scan transplanted into the lungs of another, so that each is seen in many chests."""
+"""Lesions of one slice transplanted into the lungs of another, so that each is seen in many chests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def transplant(
     Args:
         hu: (N, 1 or 3, H, W) slices, or each between its neighbours.
         maps: (N, maps, H, W) in [0, 1]: lesion first, the lungs last.
-        donor_hu: Slices of other scans, of the same shape.
+        donor_hu: The slices, of the same shape, whose lesions are transplanted.
         donor_maps: Their maps.
         seeds: (N,) seeds that choose among the lesions of each donor.
 

@@ -17,6 +17,7 @@ from groundglass.network.unet import NetworkConfig
 from groundglass.training.module import LesionModule, TrainingConfig
 
 StateDict: TypeAlias = dict[str, Tensor]  # of a LesionModule
+_DAMAGED = (OSError, EOFError, RuntimeError, UnpicklingError, LookupError, AttributeError, TypeError, ValueError)
 
 
 def load_network(checkpoint: Path, network: NetworkConfig | BaselineConfig) -> LesionModule:
@@ -47,16 +48,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         content["state_dict"]
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        UnpicklingError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _DAMAGED as error:
         raise TrainingError(f"{path} is damaged, cut short, or no checkpoint of a training: put it back") from error
     return content
 

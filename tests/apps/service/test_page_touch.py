@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 Point = tuple[float, float]
 STEPS = 6
+# Of the finger that moved last. The emulation can lift all fingers alone.
+LIFT_AND_PUT_DOWN = """() => ["pointerup", "pointerdown"].forEach(
+  (kind) => moved.target.dispatchEvent(new PointerEvent(kind, moved)))"""
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def phone(chrome: "Browser", server: Server, done: str) -> Iterator[Tab]:
         yield tab
 
 
-def touch(tab: Tab, *ways: tuple[Point, Point]) -> None:
+def touch(tab: Tab, *ways: tuple[Point, Point], lifted: bool = False) -> None:
     """Put down a finger for each way, one after the other, move all from the starts to the ends, and lift them.
 
     The first finger has already moved a little when the second one comes, as those of people do.
@@ -38,11 +41,13 @@ def touch(tab: Tab, *ways: tuple[Point, Point]) -> None:
     Args:
         tab: The tab.
         ways: Start and end of each finger, from the middle of the axial slice in pixels.
+        lifted: Lift the last finger half-way, and put it down again.
     """
     box = tab.page.locator(AXIAL).bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     session = tab.page.context.new_cdp_session(tab.page)
+    tab.page.evaluate("() => addEventListener('pointermove', (event) => (window.moved = event), true)")
 
     def send(kind: str, fingers: int, share: float) -> None:
         points: list[dict[str, Any]] = [
@@ -57,6 +62,8 @@ def touch(tab: Tab, *ways: tuple[Point, Point]) -> None:
         send("touchStart", fingers, 0)
     for step in range(1, STEPS + 1):
         send("touchMove", len(ways), step / STEPS)
+        if lifted and step == STEPS // 2:
+            tab.page.evaluate(LIFT_AND_PUT_DOWN)
     send("touchEnd", 0, 1)
     session.detach()
     tab.wait_for_frame()
@@ -96,10 +103,11 @@ def test_two_fingers_that_close_again_show_the_whole_slice(phone: Tab) -> None:
     assert np.abs(phone.screenshot() - before).mean() < 1
 
 
-def test_two_fingers_that_go_together_move_the_zoomed_slice_with_them(phone: Tab) -> None:
+@pytest.mark.parametrize("lifted", [False, True], ids=["held", "one lifted between"])
+def test_two_fingers_that_go_together_move_the_zoomed_slice_with_them(phone: Tab, lifted: bool) -> None:
     touch(phone, ((-30, 0), (-60, 0)), ((30, 0), (60, 0)))
     before = middle(phone)
-    touch(phone, ((-40, 0), (-20, 30)), ((40, 0), (60, 30)))
+    touch(phone, ((-40, 0), (-20, 30)), ((40, 0), (60, 30)), lifted=lifted)
     after = middle(phone)
     assert np.abs(after[40:, 30:] - before[10:-30, 10:-20]).mean() < 0.3 * np.abs(after - before).mean()
 

@@ -275,9 +275,13 @@ def test_a_row_starts_from_the_weights_of_another(done: Path, file: Path, prepar
     assert provenance is not None
     assert provenance.start is not None
     assert provenance.start.path == job.start == done / "runs" / "plain" / job.protocol / "seed-0"
-    for start in (None, done / "runs" / "attention" / job.protocol / "seed-0"):
-        with pytest.raises(ConfigError, match="was started from other weights, or they were trained again"):
-            run_job(replace(own, start=start), prepared)
+    result = (own.run / "result.json").read_bytes()
+    for content in (result, b"{"):  # finished, and with a result that has to be made again
+        (own.run / "result.json").write_bytes(content)
+        for start in (None, done / "runs" / "attention" / job.protocol / "seed-0"):
+            with pytest.raises(ConfigError, match="was started from other weights, or they were trained again"):
+                run_job(replace(own, start=start), prepared)
+    (own.run / "result.json").write_bytes(result)
     write_study(study, [own], prepared, tmp_path)
     assert "| further | " in (tmp_path / "study.md").read_text()
 

@@ -164,7 +164,7 @@ def _check_workers(client: Client, settings: BatchSettings) -> None:
     finally:
         marker.unlink(missing_ok=True)
     for address, answer in answers.items():
-        if answer != settings.model.sha256:
+        if answer != settings.rules:
             problem = answer if isinstance(answer, str) else f"no working groundglass ({type(answer).__name__})"
             raise GroundglassError(
                 f"the Dask worker {address} has {problem}: expected the same files and model as on this machine"
@@ -172,11 +172,11 @@ def _check_workers(client: Client, settings: BatchSettings) -> None:
 
 
 def _find_model(marker: Path, options: BatchOptions) -> str:
-    """Return, on a worker, the sha256 of its model, or what it lacks."""
+    """Return, on a worker, the rules of its model, which cover the weights, or what it lacks."""
     if not marker.is_file():
         return "no access to the output folder"
     try:
-        return resolve_model(options.model, options.engine)[1].sha256
+        return resolve_model(options.model, options.engine)[1].rules
     except GroundglassError:
         return "no access to the model"
 

@@ -16,7 +16,7 @@ from groundglass.files import walk
 from groundglass.io.dicom_folders import DicomFolder, find_spread_series, look_into
 from groundglass.io.reader import file_kind
 from groundglass.plain_text import printable
-from groundglass.tables import TABLE_SUFFIXES, path_of_cell, read_table
+from groundglass.tables.reading import TABLE_SUFFIXES, path_of_cell, read_table
 
 LONGEST_NAME = 80  # characters of a name that is made from a path
 MAX_DEPTH = 100  # folders below the source, down to which scans are searched for

@@ -107,8 +107,7 @@ def plan_batch(
         OutputError: The folder cannot be written, or holds results of another command.
     """
     refuse_other_results(folder, "batch")
-    _, card, config = resolve_model(options.model, options.engine)
-    card = card.model_copy(update={"mirrored": card.mirrored and not config.fast})
+    _, card, _ = resolve_model(options.model, options.engine)
     options = replace(options, model=options.model.absolute() if options.model else None)
     notes: list[str] = []
     items = find_items(source, options.pseudonyms, notes.append)

@@ -15,7 +15,7 @@ from groundglass.apps.batch.records import RECORDS, ItemRecord, KeyNumbers, read
 from groundglass.errors import ConfigError
 from groundglass.files import write_atomic
 from groundglass.plain_text import original_cell
-from groundglass.tables import csv_text
+from groundglass.tables.writing import csv_text
 
 SUMMARY, KEY, OVERVIEW = "summary.csv", "key.csv", "overview.html"
 _FileState = tuple[int, int, int]  # inode, modification time in ns, bytes

@@ -18,7 +18,7 @@ from typing import Any
 from groundglass.evaluation.intervals import Estimate
 from groundglass.evaluation.tables import DIGITS, HEADINGS, percent, percent_interval
 from groundglass.files import write_files
-from groundglass.tables import csv_text, markdown_table
+from groundglass.tables.writing import csv_text, markdown_table
 from groundglass.training.study.costs import Cost, measure_costs
 from groundglass.training.study.figures import draw_comparison, draw_learning_curves
 from groundglass.training.study.plan import PaperScores, Study, TrainingJob

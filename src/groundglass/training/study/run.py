@@ -23,7 +23,7 @@ from groundglass.files import output_errors, write_atomic
 from groundglass.metrics import Confusion
 from groundglass.training.callbacks import read_metrics
 from groundglass.training.export import open_run_segmenter
-from groundglass.training.run import is_finished, resume_or_train
+from groundglass.training.run import finished_result, resume_or_train
 from groundglass.training.study.plan import TrainingJob
 from groundglass.training.study.results import read_counts
 from groundglass.workers import Worker, WorkerDiedError
@@ -129,7 +129,7 @@ def completed_outcome(job: TrainingJob, prepared: Path) -> str | None:
     None is also returned if the run folder cannot be checked; the job's own process then fails and reports why.
     """
     try:
-        if job.done and is_finished(job.config, prepared, job.split, job.run, job.start, job.teachers):
+        if job.done and finished_result(job.config, prepared, job.split, job.run, job.start, job.teachers) is not None:
             return _outcome(job)
     except (GroundglassError, OSError):
         pass

@@ -1,44 +1,28 @@
-"""Tables as text: CSV for programs, also as spreadsheets write it, and Markdown for people."""
+"""CSV as programs, spreadsheets and people write it."""
 
 from __future__ import annotations
 
-import codecs
 import csv
-import io
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from groundglass.errors import FormatError
-from groundglass.plain_text import inert_cell, inert_markdown, original_cell
+from groundglass.plain_text import original_cell
+from groundglass.tables.characters import decode_table
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xls", ".ods")  # workbooks are refused with the way to fix it
 SEPARATORS = ",;\t|，；、،"  # those of Chinese, Japanese and Arabic keyboards too
 _NO_SEPARATOR = "\x1f"  # of a single column, whose cells may hold any of the separators
 _AROUND_CELLS = " \t\r\n\xa0\u200b\ufeff"  # blanks, and marks that are not seen
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")  # control characters, and breaks in lines
-_STATED_SEPARATOR = re.compile(r'"?sep=(.|\\t)"?[,;\s]*', re.IGNORECASE)  # a line that Excel knows
+_STATED_SEPARATOR = re.compile(r'"?sep=([^"\'\w]|\\t)"?[,;\s]*', re.IGNORECASE)  # a line that Excel knows
 _WHOLE_ROW_QUOTED = re.compile(r'\s*(?:"((?:[^"]|"")*)"[,;\s]*)?')
+_MARKDOWN_RULE = re.compile(":?-{3,}:?")
 _HEADER_WITHIN = 20  # lines; above the header there may be titles and comments
 _QUOTATION_MARKS = ("'‘“„«\"", "'’”“»\"")  # that begin a cell, and that end it
-_SAVE_AS_UTF8 = "save it as CSV UTF-8 in the spreadsheet"
-# The longer marks first: that of UTF-32 begins like that of UTF-16.
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-# The letters of Western languages in Windows-1252, and the signs that texts in them hold.
-_WESTERN = frozenset(
-    "ªºµßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖØÙÚÛÜÝÞàáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿŠšŽžŒœŸ\xa0¡¿«»°–—‘’“”•…€£§©®±×·"
-)
-# First bytes of other files that are given for a CSV.
-_OTHER_FORMATS = {b"PK\x03\x04": "an Excel or OpenDocument workbook", b"\xd0\xcf\x11\xe0": "an old Excel workbook"}
 
 
 @dataclass(frozen=True)
@@ -70,11 +54,11 @@ class TextTable:
 
 
 def read_table(data: bytes, columns: Sequence[str]) -> TextTable:
-    """Read a CSV as programs and spreadsheets write it.
+    """Read a CSV as programs, spreadsheets and people write it.
 
-    Separators are commas, semicolons, tabs or bars; the text is UTF-8, UTF-16 or Windows-1252; lines end in any way.
-    Blanks and quotation marks around cells and the case of the header do not count, and control characters are blanks.
-    Empty rows, lines that begin with #, and titles above the header are left out.
+    Separators are commas, semicolons, tabs or bars, full-width ones too; the text is UTF-8, UTF-16 or Windows-1252;
+    lines end in any way. Blanks and quotation marks around cells and the case of the header do not count, and control
+    characters are blanks. Empty rows, lines that begin with #, and titles above the header are left out.
 
     Args:
         data: The content of the file.
@@ -84,10 +68,13 @@ def read_table(data: bytes, columns: Sequence[str]) -> TextTable:
         FormatError: The content is no CSV, its characters are unknown, a quotation mark is not closed, a column
             occurs twice, or rows and header do not fit. The message does not name the file.
     """
-    text, notes = _decode(data)
-    text = _UNSEEN.sub(" ", text)
-    lines = _without_outer_quotes(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    text, notes = decode_table(data)
+    text = _UNSEEN.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    lines = _without_outer_quotes(text.split("\n"))
     begin, separator, titles = _find_header(lines, columns)
+    comments = sum(map(_is_comment, lines[begin + 1 :]))
+    # A quotation mark in a comment must not take the lines after it along.
+    lines = [*lines[: begin + 1], *("" if _is_comment(line) else line for line in lines[begin + 1 :])]
     quote = "'" if lines[begin].lstrip(" #").startswith("'") else '"'
     (_, header), *rows = list(_split_rows(lines[begin:], separator, quote, begin + 1)) or [(1, [])]
     names = [_column_name(cell) for cell in header]
@@ -96,14 +83,13 @@ def read_table(data: bytes, columns: Sequence[str]) -> TextTable:
     repeated = next((name for name in names if name and names.count(name) > 1), None)
     if repeated:
         raise FormatError(f"the column {repeated} occurs twice: rename or remove one")
-    comments = {line for line, _ in rows if _is_comment(lines[line - 1])}
-    rows = [(line, cells) for line, cells in rows if any(map(_is_value, cells)) and line not in comments]
+    rows = [(line, cells) for line, cells in rows if any(cells) and not (separator == "|" and _is_rule(cells))]
     for line, cells in rows:
         _check_separator(line, lines[line - 1], cells, names, separator)
     table = tuple(_table_row(line, cells, names, columns) for line, cells in rows)
-    if "\n" in "".join(rows[-1][1] if rows else header) and text.count(quote) % 2:
-        raise FormatError(f"line {(rows or [(1, [])])[-1][0]} has a quotation mark that is not closed")
-    for count, what in ((titles, "above the header"), (len(comments), "beginning with #")):
+    if "\n" in "".join(rows[-1][1] if rows else header) and "".join(lines[begin:]).count(quote) % 2:
+        raise FormatError(f"line {rows[-1][0] if rows else begin + 1} has a quotation mark that is not closed")
+    for count, what in ((titles, "above the header"), (comments, "beginning with #")):
         if count:
             notes = (*notes, f"{count} line{'s' if count > 1 else ''} {what} {'were' if count > 1 else 'was'} not read")
     return TextTable(tuple(filter(None, names)), table, notes)
@@ -143,46 +129,6 @@ def _table_row(line: int, cells: Sequence[str], names: Sequence[str], columns: S
     if any("\n" in row.get(name, "") for name in columns):
         raise FormatError(f"line {line} has a quotation mark that is not closed")
     return TableRow(line, row)
-
-
-def _decode(data: bytes) -> tuple[str, tuple[str, ...]]:
-    """Return the text of a file, and a note where its characters had to be guessed.
-
-    Raises:
-        FormatError: It is no text, or its characters are unknown.
-    """
-    kind = next((kind for magic, kind in _OTHER_FORMATS.items() if data.startswith(magic)), None)
-    if kind is not None:
-        raise FormatError(f"it is {kind}, not a CSV: {_SAVE_AS_UTF8}")
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), None)
-    if encoding is None and b"\0" in data[:200]:
-        encoding = "utf-16-le" if data[1:200:2].count(0) >= data[:200:2].count(0) else "utf-16-be"
-    try:
-        text = data.decode(encoding or "utf-8")
-    except UnicodeDecodeError:
-        text = _decode_western(data) if encoding is None else "\0"
-        if "\0" in text:
-            raise FormatError(f"its characters are neither UTF-8 nor Windows-1252: {_SAVE_AS_UTF8}") from None
-        return text, ("it is not UTF-8: its letters were read as those of Windows-1252",)
-    if "\0" in text:
-        raise FormatError(f"it is damaged, or no text: {_SAVE_AS_UTF8}")
-    return text, ()
-
-
-def _decode_western(data: bytes) -> str:
-    """Return the text of a file in Windows-1252, which holds Latin-1, or a NUL if it is in another character set.
-
-    In texts of Western languages no three letters in a row are accented, hardly ever two, in words of small or of
-    capital letters, and no quotation mark opens within a word; those of other character sets look so.
-    """
-    text = data.decode("cp1252", errors="replace")
-    if any(not character.isascii() and character not in _WESTERN for character in text):
-        return "\0"
-    for before, accented, after in re.findall(r"([A-Za-z]?)([^\x00-\x7f\xa0]{2,})([A-Za-z]?)", text):
-        word = before + accented + after
-        if len(accented) > 2 or word == accented or not (accented.islower() or word.isupper()):
-            return "\0"
-    return "\0" if re.search(r"[^\W\d_][“„‘]|”[^\W\d_]", text) else text
 
 
 def _without_outer_quotes(lines: Sequence[str]) -> Sequence[str]:
@@ -255,9 +201,9 @@ def _is_comment(line: str) -> bool:
     return line.lstrip().startswith("#")
 
 
-def _is_value(cell: str) -> bool:
-    """Return whether a cell holds anything but the dashes below the header of a Markdown table."""
-    return bool(cell.strip(":-"))
+def _is_rule(cells: Sequence[str]) -> bool:
+    """Return whether a row is the dashes below the header of a Markdown table."""
+    return all(_MARKDOWN_RULE.fullmatch(cell) for cell in filter(None, cells))
 
 
 def _split_rows(lines: Sequence[str], separator: str, quote: str, first_line: int) -> Iterator[tuple[int, list[str]]]:
@@ -283,39 +229,3 @@ def _plain(cell: str) -> str:
     if len(cell) > 1 and cell[0] in opening and cell[-1] in closing:
         cell = cell[1:-1].strip(_AROUND_CELLS)
     return original_cell(cell)
-
-
-def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = (), digits: int | None = None) -> str:
-    r"""Format rows as CSV with lines that end in `\n`; None becomes an empty cell, and no cell a formula.
-
-    Args:
-        rows: One mapping for each row.
-        columns: The header; by default every key of the rows, in the order of first appearance.
-        digits: Decimal places to which floats are rounded; None leaves them as they are.
-    """
-    rows = list(rows)
-    text = io.StringIO()
-    header = columns or list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        if digits is not None:
-            row = {key: round(value, digits) if isinstance(value, float) else value for key, value in row.items()}
-        writer.writerow({key: inert_cell(value) for key, value in row.items()})
-    return text.getvalue()
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> Iterator[str]:
-    """Yield the lines of a Markdown table; what cells and titles hold is shown as it is.
-
-    Args:
-        header: A title for each column.
-        rows: Cells as text.
-        left: Indices of the columns that are aligned left (-1 is the last one); the others are aligned right.
-    """
-    columns = range(len(header))
-    aligned_left = {index % len(header) for index in left}
-    yield f"| {' | '.join(map(inert_markdown, header))} |"
-    yield f"|{'|'.join('---' if column in aligned_left else '---:' for column in columns)}|"
-    for row in rows:
-        yield f"| {' | '.join(map(inert_markdown, row))} |"
