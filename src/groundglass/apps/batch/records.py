@@ -138,7 +138,7 @@ class BatchSettings:
         folder: Folder of the results.
         model: Name and sha256 of the model.
         options: Options of the batch.
-        rules: Of the model's card what the results depend on: see `ModelCard.rules`.
+        rules: Hash of what the results depend on in the model's card: see `ModelCard.rules`.
     """
 
     folder: Path
@@ -159,7 +159,7 @@ class ItemRecord(StrictModel):
         fingerprint: Fingerprint of the source: see `BatchItem`.
         intensity: The `intensity` of the batch's options.
         with_identity: Whether its results may name the patient.
-        rules: Of the model's card what its results follow from: see `ModelCard.rules`.
+        rules: Hash of what its results follow from in the model's card: see `ModelCard.rules`.
         model: Name and sha256 of the model.
         files: Paths of the results, relative to the item's folder.
         numbers: Key numbers of the findings; None if it is not done.
