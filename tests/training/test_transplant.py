@@ -90,3 +90,10 @@ def test_the_share_of_slices_with_transplanted_lesions_follows_the_probability()
             ill += [float(target[:, 0].amax((1, 2)).mean()) for _, target in loader]
         shares.append(np.mean(ill))
     assert abs(shares[0] / shares[1] - 0.3) < 0.1
+
+
+def test_without_any_lesion_nothing_is_transplanted() -> None:
+    healthy = two_scans().where(np.arange(21) < 20)
+    sampling = SamplingConfig(batch_size=20, lesion_free=True, transplant_prob=1.0)
+    loader = training_batches(healthy, (-1000.0, 0.0), sampling, NO_AUGMENTATION, seed=1, lung_map=True)
+    assert sum(float(target[:, 0].sum()) for _, target in loader) == 0

@@ -93,7 +93,8 @@ class Batches:
         self.second_reader = None if slices.second_reader is None else torch.from_numpy(slices.second_reader)
         self.inputs = SliceInputs(slices, neighbours_mm, thick_prob)
         self.soft_targets = None if soft_targets is None else torch.from_numpy(soft_targets)
-        self.donors, self.transplant_prob = np.flatnonzero(slices.has_lesion), transplant_prob
+        self.donors = np.flatnonzero(slices.has_lesion)
+        self.transplant_prob = transplant_prob if len(self.donors) else 0.0
         self.window, self.augmentation, self.order = window, augmentation, order
         self.classes = [CLASS_LABELS[name] for name in classes]
         self.epoch, self.rank, self.world_size = 0, 0, 1
