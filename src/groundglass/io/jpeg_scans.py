@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, by Huffman coding, as libjpeg reads them
+_LOSSLESS = 0xC3
 _SCAN, _END, _INTERVAL = 0xDA, 0xD9, 0xDD
 _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a segment
 _COEFFICIENTS = 64  # of a block
@@ -48,6 +49,14 @@ def is_complete(jpeg: bytes) -> bool:
                         lacking[identifier][index] = bits & 0x0F
         has_ended = marker == _END
     return has_ended and not any(map(any, lacking.values()))
+
+
+def size_in_frame(jpeg: bytes) -> tuple[int, int] | None:
+    """Return the rows and columns that the frame header of a JPEG states, lossless or not; None without one."""
+    for marker, segment, _ in _segments(jpeg):
+        if marker in (*_FRAMES, _LOSSLESS) and len(segment) >= 6:
+            return int.from_bytes(segment[1:3], "big"), int.from_bytes(segment[3:5], "big")
+    return None
 
 
 def with_filling(jpeg: bytes, filling: bytes) -> bytes:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 from groundglass.errors import GroundglassError
-from groundglass.io.jpeg_scans import is_complete, with_filling
+from groundglass.io.jpeg_scans import is_complete, size_in_frame, with_filling
 from groundglass.io.missing_parts import find_png_fault, has_all_parts
 
 JPEG_END = b"\xff\xd9"
@@ -171,6 +171,8 @@ def _decode_lossless_jpeg(task: FrameTask) -> DecodedFrame:
     """Decode a frame by GDCM, as pydicom does, and read its warnings: it fills what is missing with made-up pixels."""
     import gdcm
 
+    if size := size_in_frame(task.data):
+        _check_size(task, *size)
     options = task.options
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(task.data)
