@@ -64,9 +64,7 @@ def read_segmentation(path: Path, scan: Scan) -> SegmentationMask:
     try:
         with silence_pydicom():
             instance = read_header(path, file_opener(path), is_only_file=True)
-            if not isinstance(instance, DicomInstance):
-                raise FormatError(f"{name} is no DICOM Segmentation, expected one, or a mask as NIfTI")
-            dataset = dcmread(instance.read_bytes(), force=True)
+            dataset = dcmread(instance.read_bytes(), force=True) if isinstance(instance, DicomInstance) else Dataset()
             if text_value(dataset, "SOPClassUID") != SegmentationStorage:
                 raise FormatError(f"{name} is no DICOM Segmentation, expected one, or a mask as NIfTI")
             rows, columns, count = (int(dataset[key].value) for key in ("Rows", "Columns", "NumberOfFrames"))

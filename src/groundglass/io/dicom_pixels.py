@@ -13,16 +13,16 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit
 
 from groundglass.errors import FormatError
-from groundglass.io.decoding import CODEC_BY_SYNTAX, take_failure
+from groundglass.io.decoding import take_failure
 from groundglass.io.dicom_header import DICOM_ERRORS, DicomSlice, number_value, transfer_syntax
-from groundglass.io.frame_decoder import PLUGIN
+from groundglass.io.frame_decoder import COMPRESSED, PLUGIN
 from groundglass.io.pixel_codecs import DecodeError
 from groundglass.parallel import one_ahead
 
 # {transfer syntax: pydicom's name of the decoder}
 DECODERS = {
     **dict.fromkeys(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"), ""),
-    **dict.fromkeys((*CODEC_BY_SYNTAX, "1.2.840.10008.1.2.5"), PLUGIN),
+    **dict.fromkeys(COMPRESSED, PLUGIN),
 }
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
 PADDING_HU = -1024.0  # value given to padding: air

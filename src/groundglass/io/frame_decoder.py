@@ -13,6 +13,7 @@ from groundglass.io.pixel_codecs import FrameTask
 from groundglass.io.rle import decode_rle
 
 PLUGIN = "groundglass"  # name of `decode_frame` among pydicom's decoders
+COMPRESSED = (*CODEC_BY_SYNTAX, RLELossless)  # transfer syntaxes whose frames it decodes
 DECODER_DEPENDENCIES: dict[UID, tuple[str, ...]] = {}  # pydicom asks for them
 _OPTIONS = (
     *("transfer_syntax_uid", "rows", "columns", "samples_per_pixel", "photometric_interpretation"),
@@ -22,7 +23,7 @@ _OPTIONS = (
 
 def is_available(uid: str) -> bool:
     """Return whether frames of a transfer syntax are decoded here; pydicom asks for it."""
-    return uid in CODEC_BY_SYNTAX or uid == RLELossless
+    return uid in COMPRESSED
 
 
 def decode_frame(data: bytes, runner: DecodeRunner) -> bytes | bytearray:
@@ -45,7 +46,7 @@ def decode_frame(data: bytes, runner: DecodeRunner) -> bytes | bytearray:
 
 
 def _register() -> None:
-    for syntax in (*CODEC_BY_SYNTAX, RLELossless):
+    for syntax in COMPRESSED:
         get_decoder(UID(syntax)).add_plugin(PLUGIN, (__name__, decode_frame.__name__))
 
 
