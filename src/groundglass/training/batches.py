@@ -243,8 +243,18 @@ def training_batches(
     slices_in_case = Counter(slices.case.tolist())
     weights = np.array([slices_in_case[case] ** -sampling.balance for case in slices.case.tolist()])
     order = _RandomOrder(weights, sampling.samples or len(slices), sampling.batch_size, seed)
-    made = sampling.thick_prob, sampling.transplant_prob
-    return Batches(slices, window, classes, augmentation, order, neighbours_mm, soft_targets, lung_map, *made)
+    return Batches(
+        slices,
+        window,
+        classes,
+        augmentation,
+        order,
+        neighbours_mm,
+        soft_targets,
+        lung_map,
+        sampling.thick_prob,
+        sampling.transplant_prob,
+    )
 
 
 def plain_batches(

@@ -20,7 +20,7 @@ from groundglass.training.callbacks import read_metrics
 from groundglass.training.config import RunConfig, read_stored_config
 from groundglass.training.fit import describe_machine, is_first_process
 from groundglass.training.provenance import PROVENANCE_FILE, Provenance, read_provenance
-from groundglass.training.weights import load_network, read_checkpoint
+from groundglass.training.weights import load_network, network_of, read_checkpoint
 
 RESULT_FILES = ("result.json", "test.csv")  # exist only once a training is finished
 DESCRIBING_FILES = ("config.json", "split.json", "machine.json")
@@ -81,8 +81,9 @@ def check_resumable(run: Path, config: RunConfig, split: Split, slices_sha256: s
     if recorded.slices_sha256 not in (None, slices_sha256):
         raise ConfigError(f"{run} was started with other slices: name the prepared folder that it was started with")
     checkpoint = read_checkpoint(last)
-    for path in (last, best) if _names_best(checkpoint) else (last,):
-        load_network(path, config.training_network)
+    network_of(checkpoint, config.training_network, last)
+    if _names_best(checkpoint):
+        load_network(best, config.training_network)
     _epochs(run)
     if "epoch" not in checkpoint:
         raise TrainingError(f"{last} holds weights alone, not the checkpoint of an epoch: put that back")

@@ -26,14 +26,20 @@ def load_network(checkpoint: Path, network: NetworkConfig | BaselineConfig) -> L
     Raises:
         TrainingError: The checkpoint is missing or damaged, or holds another network.
     """
-    stored = read_checkpoint(checkpoint)
+    return network_of(read_checkpoint(checkpoint), network, checkpoint)
+
+
+def network_of(stored: dict[str, Any], network: NetworkConfig | BaselineConfig, path: Path) -> LesionModule:
+    """Return the network of a checkpoint that was read from `path`, in evaluation mode.
+
+    Raises:
+        TrainingError: The checkpoint holds another network.
+    """
     module = untrained_module(network)
     try:
         module.load_state_dict(first_maps(stored["state_dict"], network.classes))
     except RuntimeError as error:
-        raise TrainingError(
-            f"{checkpoint} does not match the config.json beside it: {str(error).splitlines()[0]}"
-        ) from error
+        raise TrainingError(f"{path} does not match the config.json beside it: {str(error).splitlines()[0]}") from error
     return module.eval()
 
 
