@@ -151,6 +151,9 @@ export class RequestError extends Error {
   }
 }
 
+/** Whether the findings are of a volume; single slices have no ml. */
+export const isVolume = ({ input }: Findings): boolean => input.kind === "volume";
+
 export const NO_ANSWER = "The server does not answer. It may be restarting; your scans are kept.";
 
 /** The error of a response with this status, body and Retry-After header. */

@@ -1,6 +1,6 @@
 /** The burden beside the scan: by lung and by zone, with the reasons for unknown values. */
 
-import type { Findings, Zone } from "./api";
+import { type Findings, isVolume, type Zone } from "./api";
 import { classColours, css } from "./colours";
 import { h } from "./dom";
 import { rounded, sentence, unknownBurden } from "./format";
@@ -18,7 +18,7 @@ export function burdenPanel(findings: Findings, uncertainty: string): HTMLElemen
       "p",
       { class: "burden" },
       h("span", { class: "figure" }, h("strong", {}, rounded(share)), " ", share === null ? "share" : shareUnit, range(findings.lesion_share_interval_percent, "%")),
-      hasVolume(findings) && h("span", { class: "figure" }, h("strong", {}, rounded(volume)), " ", volume === null ? "volume" : "ml of lesion", range(findings.lesion_volume_interval_ml, "ml")),
+      isVolume(findings) && h("span", { class: "figure" }, h("strong", {}, rounded(volume)), " ", volume === null ? "volume" : "ml of lesion", range(findings.lesion_volume_interval_ml, "ml")),
     ),
     extent(findings),
     uncertainty ? h("p", { class: "note" }, uncertainty) : null,
@@ -27,9 +27,6 @@ export function burdenPanel(findings: Findings, uncertainty: string): HTMLElemen
     zoneMap(findings),
   );
 }
-
-/** Whether a volume can be expected; single slices have none, which the notes below the table say. */
-const hasVolume = ({ input }: Findings): boolean => input.kind === "volume";
 
 function range(interval: [number, number] | null, unit: string): HTMLElement | null {
   return interval && h("small", {}, "80 % interval", h("br", {}), `${interval[0].toFixed(1)} to ${interval[1].toFixed(1)} ${unit}`);
@@ -45,7 +42,7 @@ function lungTable(findings: Findings): HTMLElement {
     ["right lung", findings.right_lung],
     ["left lung", findings.left_lung],
   ] as const;
-  const columns = (texts: string[]): string[] => (hasVolume(findings) ? texts : texts.slice(0, 2));
+  const columns = (texts: string[]): string[] => (isVolume(findings) ? texts : texts.slice(0, 2));
   return h(
     "table",
     { class: "burden-table" },
@@ -73,7 +70,7 @@ function classRows(findings: Findings): HTMLElement[] {
   const colours = classColours(classes.map((each) => each.name));
   return classes.map((each, i) => {
     const texts = [each.name, rounded(each.lesion_share_of_lung_percent)];
-    const cells = row("td", hasVolume(findings) ? [...texts, rounded(each.volume_ml), ""] : texts);
+    const cells = row("td", isVolume(findings) ? [...texts, rounded(each.volume_ml), ""] : texts);
     const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.background = css(colours[i]!);
     cells.firstElementChild!.prepend(swatch);

@@ -105,8 +105,8 @@ const mm = (value: number): string => String(Number(value.toFixed(3)));
 
 /** Choose another scan of the patient, to stand beside this one; single slices are not compared. */
 function priorPanel(job: Job, others: Job[]): HTMLElement | null {
-  const volumes = others.filter(isVolume);
-  if (!isVolume(job) || volumes.length === 0) return null;
+  const volumes = others.filter(hasVolumeMask);
+  if (!hasVolumeMask(job) || volumes.length === 0) return null;
   const list = h(
     "select",
     { "aria-label": "Scan to compare with" },
@@ -121,7 +121,7 @@ function priorPanel(job: Job, others: Job[]): HTMLElement | null {
   );
 }
 
-const isVolume = (job: Job): boolean => job.files?.some(({ name }) => name === "lesions.nii.gz") ?? false;
+const hasVolumeMask = (job: Job): boolean => job.files?.some(({ name }) => name === "lesions.nii.gz") ?? false;
 
 function downloads(job: Job): HTMLElement {
   const items = (job.files ?? []).map(({ name, bytes }) => {

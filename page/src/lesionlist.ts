@@ -1,6 +1,6 @@
 /** All lesions in a table that can be sorted; a click goes to a point inside the lesion on its largest slice. */
 
-import type { Findings, Lesion } from "./api";
+import { type Findings, isVolume, type Lesion } from "./api";
 import { h } from "./dom";
 import { counted, imageNumber, lesionSize } from "./format";
 
@@ -68,7 +68,6 @@ export function lesionList(findings: Findings, go: (index: number) => void): HTM
 const compare = (a: number, b: number): number => (a === b ? 0 : a < b ? -1 : 1);
 
 function columnsFor(findings: Findings): Column[] {
-  const isVolume = findings.input.kind === "volume";
   const size: Column = {
     name: findings.lesion_volume_ml === null ? "px" : "ml",
     text: lesionSize,
@@ -86,6 +85,6 @@ function columnsFor(findings: Findings): Column[] {
     text: ({ slice }) => String(imageNumber(findings, slice)),
     key: ({ slice }) => slice,
   };
-  const columns = isVolume ? [size, side, zone, density, image] : [size, image];
+  const columns = isVolume(findings) ? [size, side, zone, density, image] : [size, image];
   return columns.filter(({ text }) => findings.largest_lesions.some((lesion) => text(lesion) !== UNSTATED));
 }
