@@ -147,8 +147,7 @@ def _to_labels(case: Case, mask: Scan) -> tuple[NDArray[np.uint8], tuple[str, ..
     if not is_whole or not (set(found) <= {0, 1, 2, 3, 4} or set(found) <= {0, 255}):
         raise DatasetError(
             f"{case.mask} holds {shown}…: expected 0 and 1, 0 and 255, or 0 none, 1 ground-glass, 2 consolidation, "
-            "3 effusion, 4 lesion of an unstated class; state what others mean, such as --labels "
-            f"lesion={max(found)}"
+            f"3 effusion, 4 lesion of an unstated class; state what others mean, such as --labels lesion={max(found)}"
         )
     is_medseg = case.source in MEDSEG_SOURCES
     if set(found) <= {0, 255} or (set(found) <= {0, 1} and not is_medseg):

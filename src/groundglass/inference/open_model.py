@@ -66,7 +66,7 @@ def resolve_model(
 ) -> tuple[Path, ModelCard, EngineConfig]:
     """Find the ONNX file that will run (the model or its int8 version), its card, and the engine's configuration.
 
-    The card is not that of the file where the user asks for a fast run, which predicts no mirror images.
+    For a fast run the card states that no mirror images are averaged, whatever the file's card states.
 
     Args:
         path: An ONNX file; None: the bundled model.
