@@ -77,6 +77,20 @@ def test_a_model_whose_weights_lie_in_other_files_is_refused(tmp_path: Path) -> 
         read_card(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("key", [b"\x0a\x08", b"\x0a\x88\x00", b"\x8a\x00\x08", b"\x8a\x80\x00\x88\x80\x80\x00"])
+def test_weights_in_other_files_are_found_however_their_key_is_encoded(tmp_path: Path, key: bytes) -> None:
+    """Protocol Buffers may write a number in more bytes than it needs."""
+    model = onnx.load(bundled_model())
+    onnx.save_model(model, tmp_path / "model.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert b"\x0a\x08location" in content
+    (tmp_path / "model.onnx").write_bytes(content.replace(b"\x0a\x08location", key + b"location"))
+    card = read_card(bundled_model()).model_copy(update={"sha256": sha256_of(tmp_path / "model.onnx")})
+    write_card(tmp_path / "model.onnx", card)
+    with pytest.raises(ModelError, match="keeps weights in other files"):
+        read_card(tmp_path / "model.onnx")
+
+
 def test_the_interval_of_a_share_scales_with_it_and_begins_at_zero_for_the_smallest() -> None:
     interval = BurdenInterval(offset_percent=0.1, low=0.5, high=2.0, scans=11, coverage=0.82)
     assert interval.of(9.9) == pytest.approx((4.9, 19.9))
@@ -88,7 +102,7 @@ def test_the_rules_of_a_card_are_all_that_results_follow_from() -> None:
     card = read_card(bundled_model())
     same: dict[str, Any] = {"scores": {}, "limits": ("none",), "training_data": (), "repeatability": None}
     assert card.model_copy(update=same).rules == card.rules
-    others: list[dict[str, Any]] = [{"sha256": "0" * 64}, {"threshold": 0.123}, {"class_odds": (1.0, 9.0)}]
+    others: list[dict[str, Any]] = [{"sha256": "0" * 64}, {"threshold": 0.123}, {"consolidation_hu": -300.0}]
     others += [{"mirrored": not card.mirrored}, {"smoothing_mm": 9.0}]
     for changes in others:
         assert card.model_copy(update=changes).rules != card.rules

@@ -1,4 +1,3 @@
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -132,25 +131,21 @@ def test_each_lesion_pixel_has_its_most_probable_class() -> None:
     assert {1, 2} <= set(found[truth])
 
 
-def test_the_odds_of_classes_are_scaled_before_they_are_compared() -> None:
-    """A class of 0.2 (odds 1 to 4) beside one of 0.7: from a factor of 10 on it is the more probable one."""
+@pytest.mark.parametrize(("hu_of_lesion", "number"), [(-360.0, 1), (-340.0, 2)])
+def test_the_density_of_a_lesion_decides_its_class_where_the_card_says_so(hu_of_lesion: float, number: int) -> None:
+    """The class maps of the network say the opposite."""
 
     class Classes(Brightness):
         def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             lesion = super().run(images)
-            odds = [np.full_like(lesion, math.log(p / (1 - p))) for p in (0.7, 0.2)]
-            return np.concatenate([lesion, *odds], axis=1)
+            odds = (9, -9) if number == 2 else (-9, 9)
+            return np.concatenate([lesion, *(np.full_like(lesion, value) for value in odds)], axis=1)
 
-    hu = lung_with_square()
-    boxes = field(hu.shape, {0: Box(10, 90, 0, 80)})
-    for factor, number in ((9.0, 1), (10.0, 2)):
-        card = segmenter()[0].card.model_copy(update={"class_odds": (1.0, factor)})
-        found = Segmenter(card, Classes()).class_map(hu, boxes)[0]
-        assert set(found[hu[0] > -500]) >= {number}
-        assert set(found.ravel()) == {0, number}
-        (probability,) = Segmenter(card, Classes()).network_probabilities(hu, Segmenter(card, Classes()).inputs(boxes))
-        assert probability[1:, 0, 0].tolist() == pytest.approx([0.7, 0.25 * factor / (1 + 0.25 * factor)], abs=1e-6)
-        assert probability[0].max() > 0.5  # that of lesion is as it was
+    hu = np.where(lung_with_square() > -500, np.float32(hu_of_lesion), np.float32(-900))
+    card = segmenter()[0].card.model_copy(update={"consolidation_hu": -350.0})
+    found = Segmenter(card, Classes()).class_map(hu, field(hu.shape, {0: Box(10, 90, 0, 80)}))[0]
+    assert set(found[43:57, 33:47].ravel()) == {number}  # within the lesion, whose border is mixed with air
+    assert ((found > 0) == (segmenter()[0].class_map(hu, field(hu.shape, {0: Box(10, 90, 0, 80)}))[0] > 0)).all()
 
 
 def test_progress_counts_the_slices_with_lung() -> None:

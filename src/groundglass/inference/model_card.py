@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
@@ -17,7 +18,8 @@ from groundglass.scan.kinds import FieldOfView
 from groundglass.strict_model import first_error
 
 BUNDLED, BUNDLED_LUNGS = "groundglass-ct", "groundglass-lungs"
-EXTERNAL_DATA = b"\x0a\x08location"  # key of an entry of TensorProto.external_data (onnx.proto)
+# The key of an entry of TensorProto.external_data (onnx.proto), whose numbers may have more bytes than they need.
+EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 
 
 class Quantized(BaseModel):
@@ -119,8 +121,8 @@ class ModelCard(BaseModel):
         size: (height, width) of the input in pixels; the field of view is letterboxed into it.
         neighbours_mm: Distance in mm of the slices below and above that are input channels too; 0: the slice alone.
         classes: Meaning of each output map.
-        class_odds: Factors for the odds of each class after lesion, before the most probable one is taken, since a
-            network finds a rare class too seldom (logit adjustment; Menon et al. 2021); empty: 1 each.
+        consolidation_hu: Mean density in HU from which on a lesion is consolidation and not ground-glass, the two
+            classes after lesion; None: the network's own class maps decide.
         threshold: Probability from which on a pixel is lesion.
         mirrored: Whether the prediction of each slice is averaged with that of its mirror image.
         smoothing_mm: Standard deviation of the Gaussian with which log-odds of lesion are averaged between slices of a
@@ -148,7 +150,7 @@ class ModelCard(BaseModel):
     size: tuple[int, int]
     neighbours_mm: float = 0.0
     classes: tuple[str, ...] = ("lesion",)
-    class_odds: tuple[float, ...] = ()
+    consolidation_hu: float | None = None
     threshold: float
     mirrored: bool = False
     smoothing_mm: float = 0.0
@@ -170,7 +172,7 @@ class ModelCard(BaseModel):
 
     @property
     def rules(self) -> str:
-        """A hash of all that results follow from: the weights, the threshold, the odds of classes, ..."""
+        """A hash of all that results follow from: the weights, the threshold, the density of consolidation, ..."""
         return hashlib.sha256(self.model_dump_json(exclude=_OF_NO_EFFECT).encode()).hexdigest()[:12]
 
     @property
@@ -213,7 +215,7 @@ def read_card(model: Path) -> ModelCard:
         raise ModelError(
             f"{model} has sha256 {found[:12]}…, its card states {card.sha256[:12]}…: take both from one export"
         )
-    if EXTERNAL_DATA in content:
+    if EXTERNAL_DATA.search(content):
         raise ModelError(
             f"{model} keeps weights in other files, which its card's checksum does not cover: save it with its weights "
             "inside (onnx.save_model with save_as_external_data=False)"

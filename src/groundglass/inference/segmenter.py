@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from groundglass.inference.density_classes import class_probabilities
 from groundglass.inference.engine import Engine, sigmoid
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.smoothing import smooth_between_slices
@@ -58,12 +59,6 @@ class SlicePrediction:
         if len(self.network_probability) > 1 and found.any():
             numbers[found] = 1 + np.argmax([self.letterbox.invert(p)[found] for p in self.network_probability[1:]], 0)
         return numbers
-
-
-def scale_odds(probability: NDArray[np.float32], factors: Sequence[float]) -> NDArray[np.float32]:
-    """Multiply the odds p / (1 - p) of (n, classes, ...) probabilities by a factor for each class."""
-    factor = np.asarray(factors, dtype=np.float32).reshape(-1, *[1] * (probability.ndim - 2))
-    return np.asarray(probability * factor / (1 + probability * (factor - 1)))
 
 
 class SliceInput(NamedTuple):
@@ -126,8 +121,12 @@ class Segmenter:
         if self.card.mirrored:
             mirrored = sigmoid(self.engine.run(np.ascontiguousarray(images[..., ::-1])))
             probability = (probability + mirrored[..., ::-1]) / np.float32(2)
-        if self.card.class_odds:
-            probability[:, 1:] = scale_odds(probability[:, 1:], self.card.class_odds)
+        if self.card.consolidation_hu is not None:
+            middle, lesion = self.card.window.to_hu(images[:, images.shape[1] // 2]), probability[:, 0]
+            classes = [
+                class_probabilities(*pair, self.card.consolidation_hu) for pair in zip(middle, lesion, strict=True)
+            ]
+            probability = np.concatenate((lesion[:, None], classes), axis=1)
         return probability
 
     def _batches(self, hu: HuVolume, inputs: Sequence[SliceInput]) -> Iterator[NDArray[np.float32]]:

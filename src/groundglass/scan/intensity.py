@@ -27,6 +27,9 @@ OTHER_SHIFTS_HU = (32768.0, 8192.0, -1024.0)
 MOST_CT = 5000.0  # HU and shifted HU end below, but for some voxels of metal
 LEAST_CT = -3100.0  # padding may have it
 SAMPLES = 500_000  # voxels from which the kind is recognised
+BRIGHT_HU = 600.0  # bone and metal: less of a chest than soft tissue is
+CUT_LUNG_HU = -850.0  # lungs that are cut off at a higher number look denser than they are
+PILED, TISSUE_PILED = 0.02, 0.1  # shares of all values that are the lowest and highest one if HU were cut off there
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,10 @@ class Window:
         scaled = (hu - np.float32(self.low_hu)) / np.float32(self.high_hu - self.low_hu)
         return np.clip(scaled, 0, 1, out=scaled)
 
+    def to_hu(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map [0, 1] back to HU."""
+        return np.float32(self.low_hu) + scaled * np.float32(self.high_hu - self.low_hu)
+
     def to_grey(self, hu: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Map HU to grey levels 0 to 255 for display."""
         return (self.scale(hu) * 255).astype(np.uint8)
@@ -170,6 +177,8 @@ def recognise_numbers(scan: Scan, kind: IntensityKind | None = None) -> StoredNu
             "range that rise evenly with HU"
         )
     shift = _shift(sample) if kind is IntensityKind.SHIFTED_HU else 0.0
+    if not requested and not kind.is_window:
+        _check_not_cut_off(sample - shift, low - shift)
     names = {
         IntensityKind.HU: "HU",
         IntensityKind.SHIFTED_HU: f"HU shifted by {shift:.0f}",
@@ -194,7 +203,7 @@ def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> IntensityK
     if is_ct and low < -300 < high and _has_lung_or_air(sample):
         return IntensityKind.HU
     hu = sample - _shift(sample)
-    if is_ct and low >= -100 and _has_lung_or_air(hu) and _share(hu, -200, 300) > 0.005:
+    if is_ct and low >= -100 and _has_lung_or_air(hu) and _has_tissue(hu):
         return IntensityKind.SHIFTED_HU
     if low >= 0 and 1 < high <= 255 and high - low > 60 and shades >= 32:
         return IntensityKind.WINDOW_8BIT
@@ -211,6 +220,30 @@ def _shades(sample: NDArray[np.float32]) -> int:
 def _has_lung_or_air(hu: NDArray[np.float32]) -> bool:
     """Return whether a part of the values is as dark as lung or air."""
     return _share(hu, -1100, -400) > 0.01
+
+
+def _has_tissue(hu: NDArray[np.float32]) -> bool:
+    """Return whether soft tissue is where HU have it: grey levels from 0 to 1000 or 4095 have it lower or higher.
+
+    Nothing above water is right only where HU were cut off there.
+    """
+    soft, high = _share(hu, -200, 300), float(hu.max())
+    return soft > max(0.005, float((hu > BRIGHT_HU).mean())) and (high > 0 or float((hu == high).mean()) > TISSUE_PILED)
+
+
+def _check_not_cut_off(hu: NDArray[np.float32], low: float) -> None:
+    """Refuse HU that end above those of lung.
+
+    Raises:
+        IntensityError: They do.
+    """
+    share = float((hu <= low).mean())
+    if low > CUT_LUNG_HU and share > PILED:
+        raise IntensityError(
+            f"HU were cut off at {low:g}, which {100 * share:.0f} % of all values have, so that lungs of -870 look as "
+            "dense as lesions: give the scan as it was before, or in a window that shows the lungs (--intensity hu "
+            "reads it all the same)"
+        )
 
 
 def _shift(sample: NDArray[np.float32]) -> float:

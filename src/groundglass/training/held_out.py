@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from groundglass.data.labels import CLASS_LABELS
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import NOT_READ, Slices
 from groundglass.data.splits import Split, resolve_split
@@ -20,13 +19,13 @@ from groundglass.inference.model_card import BurdenInterval, ModelCard, TrainedO
 from groundglass.inference.smoothing import smooth_between_slices
 from groundglass.metrics import Confusion
 from groundglass.training.batches import SCORING_BATCH, plain_batches
-from groundglass.training.class_odds import choose_class_odds
 from groundglass.training.finished_run import open_run
 from groundglass.training.module import LesionModule
 from groundglass.training.provenance import training_exposure
 from groundglass.training.run import THRESHOLDS
 
 SMOOTHING_MM = 2.5  # of exported models; chosen on folds, see docs/history.md
+CONSOLIDATION_HU = -350.0  # likewise
 OFFSET_PERCENT = 0.1  # of the lung, about 5 ml: what is marked in healthy lungs, and what readers hardly agree about
 COVERAGE = 0.8
 
@@ -58,14 +57,12 @@ class FoldCalibration:
         threshold: The probability from which a pixel counts as lesion.
         dice: {scan: Dice at this threshold}.
         interval: How certain the share of lung is that lesion fills; None: too few scans.
-        class_odds: See `ModelCard`; empty where the model tells no classes apart, or no reader stated any.
         exposure: The data on which both were chosen.
     """
 
     threshold: float
     dice: dict[str, float]
     interval: BurdenInterval | None
-    class_odds: tuple[float, ...]
     exposure: TrainedOn
 
     @property
@@ -74,8 +71,6 @@ class FoldCalibration:
         scans = [f"  {scan} {100 * dice:.1f}" for scan, dice in self.dice.items()]
         mean = 100 * np.mean(list(self.dice.values()))
         lines = [f"threshold {self.threshold:g}, mean Dice of {len(self.dice)} held-out scans {mean:.1f}:", *scans]
-        if self.class_odds:
-            lines.append(f"odds of the classes are multiplied by {', '.join(f'{odds:g}' for odds in self.class_odds)}")
         if self.interval is None:
             return [*lines, "no interval for the burden: it needs five held-out scans"]
         low, high = (f"{ratio:.2f}" for ratio in (self.interval.low, self.interval.high))
@@ -102,8 +97,7 @@ def calibrate_on_folds(
         threshold: One of `THRESHOLDS` (else the nearest) that is taken whatever the folds tell.
 
     Returns:
-        The threshold with the highest mean Dice over these scans, the interval at that threshold, and the odds of the
-        classes where readers stated them.
+        The threshold with the highest mean Dice over these scans, and the interval at that threshold.
 
     Raises:
         ModelError: A run is not finished.
@@ -112,22 +106,15 @@ def calibrate_on_folds(
     manifest, slices = read_prepared(prepared)
     scans: dict[str, HeldOutScan] = {}
     exposure = TrainedOn()
-    of_classes, stated = list[NDArray[np.float32]](), list[NDArray[np.int64]]()
     for fold in folds:
         module, card = open_run(fold, fold.name, last_epoch=True)
         split = Split.model_validate_json((fold / "split.json").read_bytes())
         parts = resolve_split(split, slices)
         exposure |= training_exposure(split.test, parts.test, slices, manifest)
         held_out = slices.where(parts.test)
-        labels = [CLASS_LABELS[name] for name in card.classes[1:]]
         for case in dict.fromkeys(held_out.case.tolist()):
             scan = held_out.where(held_out.case == case)
-            probability = predict_scan(module, scan, card, mirrored)
-            scans[case] = _held_out_scan(case, scan, probability[:, 0])
-            if labels:
-                marked = np.isin(scan.labels, labels)
-                of_classes.append(probability[:, 1 : 1 + len(labels)].transpose(0, 2, 3, 1)[marked])
-                stated.append((scan.labels[marked][:, None] == labels).argmax(1))
+            scans[case] = _held_out_scan(case, scan, predict_scan(module, scan, card, mirrored)[:, 0])
     if not scans:
         raise DatasetError("no scan is held out by the folds: train them on splits with a test part")
     volumes = [scan for scan in scans.values() if scan.is_volume]
@@ -135,8 +122,7 @@ def calibrate_on_folds(
     mean_dice = np.mean([scan.dice for scan in chosen_on], axis=0)
     best = int(mean_dice.argmax() if threshold is None else np.abs(THRESHOLDS - threshold).argmin())
     dice = {scan.case: float(scan.dice[best]) for scan in chosen_on}
-    odds = choose_class_odds(np.concatenate(of_classes), np.concatenate(stated)) if any(map(len, stated)) else ()
-    return FoldCalibration(float(THRESHOLDS[best]), dice, burden_interval(tuple(scans.values()), best), odds, exposure)
+    return FoldCalibration(float(THRESHOLDS[best]), dice, burden_interval(tuple(scans.values()), best), exposure)
 
 
 @torch.inference_mode()

@@ -1,0 +1,44 @@
+"""Ground-glass and consolidation by the density of the lesion alone."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from groundglass.inference.density_classes import class_probabilities, lesion_density
+
+
+def beside_air(lesion_hu: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A lesion of 20 x 20 pixels in lung of -900 HU, and the probability of lesion."""
+    lesion = np.full((128, 160), 1e-4, np.float32)
+    lesion[50:70, 60:80] = 0.99
+    return np.where(lesion > 0.5, np.float32(lesion_hu), np.float32(-900)), lesion
+
+
+def test_the_air_around_a_lesion_does_not_count() -> None:
+    hu, lesion = beside_air(-200)
+    density = lesion_density(hu, lesion)
+    assert density[lesion > 0.5] == pytest.approx(-200, abs=1)
+    assert (density[:20] < -890).all()
+
+
+def test_a_vessel_in_ground_glass_counts_with_what_is_around_it() -> None:
+    hu, lesion = beside_air(-600)
+    hu[60, 60:80] = 0
+    density = lesion_density(hu, lesion)[52:68, 62:78]
+    assert density.max() < -350
+    assert density.max() > density.min() + 150
+
+
+@pytest.mark.parametrize(("size", "pixels"), [(128, 4), (256, 8)])
+def test_the_reach_grows_with_the_size_of_the_input(size: int, pixels: int) -> None:
+    hu = np.full((size, size), -900, np.float32)
+    hu[:, size // 2 :] = 0
+    density = lesion_density(hu, np.ones_like(hu))[size // 2]
+    assert density[size // 2 - pixels] == pytest.approx(-900, abs=5)
+    assert density[size // 2 - pixels // 2] > -880
+
+
+@pytest.mark.parametrize(("hu", "consolidation"), [(-1000, 0.0), (-400, 0.27), (-350, 0.5), (-300, 0.73), (40, 1.0)])
+def test_both_probabilities_add_up_to_one(hu: float, consolidation: float) -> None:
+    maps = class_probabilities(*beside_air(hu), consolidation_hu=-350)[:, 60, 70]
+    assert maps.tolist() == pytest.approx([1 - consolidation, consolidation], abs=0.01)
