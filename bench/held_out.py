@@ -5,6 +5,7 @@ The last epoch of each run is scored, since a model that is trained on all scans
     python bench/held_out.py PREPARED RUN...                 # each run by itself
     python bench/held_out.py PREPARED RUN... --mirrored      # mean prediction of each slice and its mirror image
     python bench/held_out.py PREPARED RUN... --smoothing-mm 2.5   # smoothed between slices, as exported models are
+    python bench/held_out.py PREPARED RUN... --light-hu -500      # less of it where it is light, as well
     python bench/held_out.py PREPARED RUN... --together      # mean of the predictions of runs trained on one split
     python bench/held_out.py PREPARED RUN... --where         # where the false volume lies, and lesions by size
     python bench/held_out.py PREPARED --study STUDY.toml STUDY   # each row of a study, compared with its first row
@@ -24,7 +25,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,7 @@ THRESHOLDS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
 PLACES = ("lesion border", "dome", "abdomen", "lung border", "hilum", "elsewhere")
 AVERAGE_PRECISION, DICE_AT_HALF = 0, 1 + THRESHOLDS.index(0.5)  # indices of the scores of a scan
 Scores: TypeAlias = Mapping[str, Sequence[float]]  # {scan: average precision, then Dice at each threshold}
+Rules: TypeAlias = Mapping[str, Any]  # fields of a `ModelCard`
 
 
 def main() -> None:
@@ -52,34 +54,36 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="*")
     parser.add_argument("--mirrored", action="store_true")
     parser.add_argument("--smoothing-mm", type=float, default=0.0)
+    parser.add_argument("--light-hu", type=float)
     parser.add_argument("--together", action="store_true")
     parser.add_argument("--where", action="store_true")
     parser.add_argument("--study", type=Path, nargs=2, metavar=("STUDY.toml", "STUDY"))
     arguments = parser.parse_args()
     if bool(arguments.runs) == bool(arguments.study):
         parser.error("name runs, or a study with --study")
+    rules = {name: getattr(arguments, name) for name in ("mirrored", "smoothing_mm", "light_hu")}
     manifest, slices = read_prepared(arguments.prepared)
     if arguments.study:
         file, folder = arguments.study
         _print_rows(file, folder, slices)
         return
     if arguments.where:
-        _print_places(arguments.runs, slices, manifest, arguments.mirrored, arguments.smoothing_mm)
+        _print_places(arguments.runs, slices, manifest, rules)
         return
     print(f"| runs | scan | average precision | {' | '.join(f'Dice at {threshold:g}' for threshold in THRESHOLDS)} |")
     print("|---" * (3 + len(THRESHOLDS)) + "|")
     for runs in [arguments.runs] if arguments.together else [[run] for run in arguments.runs]:
-        name, scores = " + ".join(map(str, runs)), _scores(runs, slices, arguments.mirrored, arguments.smoothing_mm)
+        name, scores = " + ".join(map(str, runs)), _scores(runs, slices, rules)
         for case, row in (*scores.items(), ("mean", np.mean(list(scores.values()), axis=0))):
             print(f"| {name} | {case} | {' | '.join(f'{100 * score:.1f}' for score in row)} |", flush=True)
 
 
-def _scores(runs: Sequence[Path], slices: Slices, mirrored: bool = False, smoothing_mm: float = 0.0) -> Scores:
+def _scores(runs: Sequence[Path], slices: Slices, rules: Rules) -> Scores:
     splits = [Split.model_validate_json((run / "split.json").read_bytes()) for run in runs]
     if any(split != splits[0] for split in splits):
         raise SystemExit("--together needs runs that were trained on the same split")
     held_out = slices.where(resolve_split(splits[0], slices).test & (slices.source != "slices"))
-    probability = np.mean([_probability(run, held_out, mirrored, smoothing_mm) for run in runs], axis=0)
+    probability = np.mean([_probability(run, held_out, rules) for run in runs], axis=0)
     scores = {}
     for case in dict.fromkeys(held_out.case.tolist()):
         scan = held_out.case == case
@@ -89,15 +93,14 @@ def _scores(runs: Sequence[Path], slices: Slices, mirrored: bool = False, smooth
     return scores
 
 
-def _probability(run: Path, slices: Slices, mirrored: bool, smoothing_mm: float) -> NDArray[np.float32]:
+def _probability(run: Path, slices: Slices, rules: Rules) -> NDArray[np.float32]:
     module, card = open_run(run, run.name, last_epoch=True)
     scans = [slices.where(slices.case == case) for case in dict.fromkeys(slices.case.tolist())]
-    return np.concatenate([predict_scan(module, scan, card, mirrored, smoothing_mm)[:, 0] for scan in scans])
+    card = card.model_copy(update=rules)
+    return np.concatenate([predict_scan(module, scan, card)[:, 0] for scan in scans])
 
 
-def _print_places(
-    runs: Sequence[Path], slices: Slices, manifest: Manifest, mirrored: bool, smoothing_mm: float
-) -> None:
+def _print_places(runs: Sequence[Path], slices: Slices, manifest: Manifest, rules: Rules) -> None:
     """Print for each held-out scan where the false volume lies, and for all of them the lesions found by size."""
     regions: list[Region] = []
     print(f"| run | scan | lesion ml | marked ml | {' | '.join(f'{place}, false ml' for place in PLACES)} |")
@@ -108,7 +111,7 @@ def _print_places(
         held_out = slices.where(resolve_split(split, slices).test & (slices.source != "slices"))
         for case in (entry for entry in manifest.cases if entry.name in set(held_out.case.tolist())):
             scan = held_out.where(held_out.case == case.name)
-            predicted, truth = _probability(run, scan, mirrored, smoothing_mm) >= threshold, scan.labels > 0
+            predicted, truth = _probability(run, scan, rules) >= threshold, scan.labels > 0
             pixel_ml = math.prod(case.spacing_mm or (0.0,)) / 1000 * sum(case.pixels.values()) / max(1, truth.sum())
             assert scan.lungs is not None, "a prepared folder holds the lungs"
             false = places_of_false_pixels(predicted, truth, scan.lungs)
@@ -163,7 +166,7 @@ def _print_rows(file: Path, folder: Path, slices: Slices) -> None:
     for row in study.rows:
         for seed in study.seeds:
             runs = [folder / "runs" / row.name / protocol / f"seed-{seed}" for protocol in study.protocols]
-            folds = [_scores([run], slices) if (run / "result.json").is_file() else {} for run in runs]
+            folds = [_scores([run], slices, {}) if (run / "result.json").is_file() else {} for run in runs]
             scores = {case: case_scores for fold in folds for case, case_scores in fold.items()}
             if not scores:
                 continue

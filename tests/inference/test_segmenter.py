@@ -204,3 +204,12 @@ def test_a_mirrored_prediction_is_the_mean_of_the_slice_and_its_mirror_image() -
     assert plain.network_probability[0].mean() == pytest.approx(0.5)
     assert plain.network_probability[0].max() == pytest.approx(1)
     assert mean.network_probability == pytest.approx(0.5)
+
+
+def test_a_picture_and_its_mirror_image_are_computed_together() -> None:
+    plain, engine = segmenter()
+    mirrored = Segmenter(plain.card.model_copy(update={"mirrored": True}), engine)
+    list(mirrored.slice_predictions(lung_with_square(), field((6, 100, 120), {2: Box(10, 90, 10, 110)})))
+    (together,) = engine.inputs
+    assert len(together) == 2
+    assert np.array_equal(together[0], together[1, ..., ::-1])

@@ -117,7 +117,7 @@ def test_the_provenance_records_the_start_and_its_training_data(
     # The weights are still those of the start, which `export` checks; tracing the network again would take seconds.
     monkeypatch.setattr("groundglass.training.export.write_onnx", lambda _, __, path: shutil.copy(model, path))
     chosen_on = TrainedOn(members=("volumes/9",), patients=("volumes/9",))
-    calibration = FoldCalibration(0.5, {"volumes/9": 0.7}, None, (), chosen_on)
+    calibration = FoldCalibration(0.5, {"volumes/9": 0.7}, None, chosen_on)
     exported = read_card(export(folder, "next", folder / "models", calibration=calibration)[0])
     assert exported.threshold == 0.5
     assert exported.trained_on == exposure(folder) | chosen_on

@@ -28,17 +28,17 @@ from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
+from groundglass.metrics import Confusion
 from groundglass.report.analysis import segment
 from groundglass.scan.intensity import AIR_HU
 from groundglass.scan.kinds import FieldOfView
 from groundglass.scan.scan import Scan
-from groundglass.training.batches import plain_batches
 from groundglass.training.config import RunConfig, read_config
 from groundglass.training.export import export, open_run_segmenter, real_images
 from groundglass.training.finished_run import open_run
-from groundglass.training.held_out import CONSOLIDATION_HU, calibrate_on_folds
+from groundglass.training.held_out import calibrate_on_folds, calibrated_card, predict_scan
 from groundglass.training.quantize import LARGEST_DICE_LOSS, quantize
-from groundglass.training.run import THRESHOLDS, score, train
+from groundglass.training.run import THRESHOLDS, train
 from groundglass.training.study.leakage import estimate_leakage, leakage_table
 from helpers.fake_engine import RecordingEngine
 from helpers.kills import kill_at_random_moments, run_whole, visible
@@ -332,17 +332,24 @@ def test_the_threshold_of_folds_has_the_best_mean_dice_over_held_out_scans(
     chosen = calibrate_on_folds([run, other], prepared)
     module, card = open_run(run, "tiny", last_epoch=True)
     _, slices = read_prepared(prepared)
+    scans = {name: slices.where(slices.case == name) for name in ("volumes/4", "volumes/5")}
+    predicted = {name: predict_scan(module, scan, calibrated_card(card, False)) for name, scan in scans.items()}
 
     def dice(name: str, at: float) -> float:
-        (counts,) = score(module, plain_batches(slices.where(slices.case == name), card.window_hu, 8), np.array([at]))
-        return counts.dice or 0.0
+        return Confusion.count(predicted[name][:, 0] >= at, scans[name].labels > 0).dice or 0.0
 
     means = [(dice("volumes/4", at) + dice("volumes/5", at)) / 2 for at in THRESHOLDS]
     assert chosen.threshold == THRESHOLDS[int(np.argmax(means))]
     assert chosen.dice == {name: dice(name, chosen.threshold) for name in ("volumes/4", "volumes/5")}
     assert chosen.exposure == TrainedOn(members=("volumes/4", "volumes/5"), patients=("volumes/4", "volumes/5"))
     path, _ = export(run, "calibrated", tmp_path / "model", calibration=chosen)
-    assert read_card(path).consolidation_hu == CONSOLIDATION_HU
+    exported = read_card(path)
+    assert (exported.smoothing_mm, exported.light_hu, exported.consolidation_hu) == (2.5, -500, -350)
+
+
+def test_without_folds_a_model_has_the_rules_that_its_threshold_was_chosen_by(model: Path) -> None:
+    card = read_card(model)
+    assert (card.smoothing_mm, card.light_hu, card.consolidation_hu) == (0, None, -350)
 
 
 def test_folds_that_hold_no_scan_out_are_refused(run: Path, prepared: Path, tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ class ModelCard(BaseModel):
         size: (height, width) of the input in pixels; the field of view is letterboxed into it.
         neighbours_mm: Distance in mm of the slices below and above that are input channels too; 0: the slice alone.
         classes: Meaning of each output map.
+        light_hu: Density in HU below which it speaks against lesion: the log-odds fall by 1 with every 100 HU; None: it
+            does not count.
         consolidation_hu: Mean density in HU from which on a lesion is consolidation and not ground-glass, the two
             classes after lesion; None: the network's own class maps decide.
         threshold: Probability from which on a pixel is lesion.
@@ -150,6 +152,7 @@ class ModelCard(BaseModel):
     size: tuple[int, int]
     neighbours_mm: float = 0.0
     classes: tuple[str, ...] = ("lesion",)
+    light_hu: float | None = None
     consolidation_hu: float | None = None
     threshold: float
     mirrored: bool = False

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.inference.density_classes import class_probabilities
+from groundglass.inference.density_rules import apply_density_rules
 from groundglass.inference.engine import Engine, sigmoid
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.smoothing import smooth_between_slices
@@ -116,18 +116,13 @@ class Segmenter:
             yield from batch
 
     def _probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, slices, height, width) in [0, 1] -> (n, classes, height, width), if the card says so mirror-averaged."""
-        probability = sigmoid(self.engine.run(images))
-        if self.card.mirrored:
-            mirrored = sigmoid(self.engine.run(np.ascontiguousarray(images[..., ::-1])))
+        """(n, slices, height, width) in [0, 1] -> (n, classes, height, width), by the rules of the card."""
+        if self.card.mirrored:  # both at once, so that of a single picture, too, each core computes one
+            probability, mirrored = np.split(sigmoid(self.engine.run(np.concatenate([images, images[..., ::-1]]))), 2)
             probability = (probability + mirrored[..., ::-1]) / np.float32(2)
-        if self.card.consolidation_hu is not None:
-            middle, lesion = self.card.window.to_hu(images[:, images.shape[1] // 2]), probability[:, 0]
-            classes = [
-                class_probabilities(*pair, self.card.consolidation_hu) for pair in zip(middle, lesion, strict=True)
-            ]
-            probability = np.concatenate((lesion[:, None], classes), axis=1)
-        return probability
+        else:
+            probability = sigmoid(self.engine.run(images))
+        return apply_density_rules(probability, images, self.card)
 
     def _batches(self, hu: HuVolume, inputs: Sequence[SliceInput]) -> Iterator[NDArray[np.float32]]:
         """Yield (n, slices, height, width) images in [0, 1], of `BATCH` inputs or fewer at a time."""

@@ -16,13 +16,12 @@ from scipy.special import expit
 from groundglass.data.prepared import read_prepared
 from groundglass.errors import ModelError
 from groundglass.files import sha256_of, staged_folder
-from groundglass.inference.density_classes import DENSITY_CLASSES
 from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.engine_config import EngineConfig, Precision
 from groundglass.inference.model_card import ModelCard, write_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.training.finished_run import open_run
-from groundglass.training.held_out import CONSOLIDATION_HU, SMOOTHING_MM, FoldCalibration
+from groundglass.training.held_out import FoldCalibration, calibrated_card
 from groundglass.training.module import LesionModule
 
 # Largest allowed difference from torch in probability. ONNX Runtime rounds more coarsely than torch (1e-4 from float64,
@@ -59,12 +58,12 @@ def export(
         OutputError: The files cannot be written.
     """
     module, card = open_run(run, name, calibration.threshold if calibration and threshold is None else threshold)
-    card = card.model_copy(update={"mirrored": mirrored, "smoothing_mm": SMOOTHING_MM})
-    if card.classes[1:] == DENSITY_CLASSES:
-        card = card.model_copy(update={"consolidation_hu": CONSOLIDATION_HU})
+    card = card.model_copy(update={"mirrored": mirrored})
     if calibration:
         exposed = card.trained_on and card.trained_on | calibration.exposure
-        card = card.model_copy(update={"trained_on": exposed, "burden_interval": calibration.interval})
+        card = calibrated_card(card, mirrored).model_copy(
+            update={"trained_on": exposed, "burden_interval": calibration.interval}
+        )
     with staged_folder(folder) as staging:
         path = staging / f"{card.name}.onnx"
         write_onnx(module, card.input_shape, path)

@@ -10,6 +10,7 @@ from typing import Any
 from groundglass.data.splits import Split
 from groundglass.errors import ConfigError, ModelError
 from groundglass.files import sha256_of
+from groundglass.inference.density_rules import CONSOLIDATION_HU, DENSITY_CLASSES
 from groundglass.inference.model_card import ModelCard, TrainedOn
 from groundglass.training.config import read_stored_config
 from groundglass.training.module import LesionModule
@@ -89,6 +90,7 @@ def open_run(
         size=size,
         neighbours_mm=config.field.neighbours_mm,
         classes=config.output_classes,
+        consolidation_hu=CONSOLIDATION_HU if config.output_classes[1:] == DENSITY_CLASSES else None,
         threshold=chosen if threshold is None else threshold,
         training_data=tuple(TERMS.get(source, f"{source}: a collection of the trainer's own") for source in sources),
         trained_on=recorded,

@@ -15,6 +15,7 @@ from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import NOT_READ, Slices
 from groundglass.data.splits import Split, resolve_split
 from groundglass.errors import DatasetError
+from groundglass.inference.density_rules import apply_density_rules
 from groundglass.inference.model_card import BurdenInterval, ModelCard, TrainedOn
 from groundglass.inference.smoothing import smooth_between_slices
 from groundglass.metrics import Confusion
@@ -24,8 +25,7 @@ from groundglass.training.module import LesionModule
 from groundglass.training.provenance import training_exposure
 from groundglass.training.run import THRESHOLDS
 
-SMOOTHING_MM = 2.5  # of exported models; chosen on folds, see docs/history.md
-CONSOLIDATION_HU = -350.0  # likewise
+SMOOTHING_MM, LIGHT_HU = 2.5, -500.0  # of models whose threshold folds chose; see docs/history.md
 OFFSET_PERCENT = 0.1  # of the lung, about 5 ml: what is marked in healthy lungs, and what readers hardly agree about
 COVERAGE = 0.8
 
@@ -108,13 +108,14 @@ def calibrate_on_folds(
     exposure = TrainedOn()
     for fold in folds:
         module, card = open_run(fold, fold.name, last_epoch=True)
+        card = calibrated_card(card, mirrored)
         split = Split.model_validate_json((fold / "split.json").read_bytes())
         parts = resolve_split(split, slices)
         exposure |= training_exposure(split.test, parts.test, slices, manifest)
         held_out = slices.where(parts.test)
         for case in dict.fromkeys(held_out.case.tolist()):
             scan = held_out.where(held_out.case == case)
-            scans[case] = _held_out_scan(case, scan, predict_scan(module, scan, card, mirrored)[:, 0])
+            scans[case] = _held_out_scan(case, scan, predict_scan(module, scan, card)[:, 0])
     if not scans:
         raise DatasetError("no scan is held out by the folds: train them on splits with a test part")
     volumes = [scan for scan in scans.values() if scan.is_volume]
@@ -125,11 +126,14 @@ def calibrate_on_folds(
     return FoldCalibration(float(THRESHOLDS[best]), dice, burden_interval(tuple(scans.values()), best), exposure)
 
 
+def calibrated_card(card: ModelCard, mirrored: bool) -> ModelCard:
+    """Return the card of a run with the rules by which folds are predicted, and the model that they calibrate."""
+    return card.model_copy(update={"mirrored": mirrored, "smoothing_mm": SMOOTHING_MM, "light_hu": LIGHT_HU})
+
+
 @torch.inference_mode()
-def predict_scan(
-    module: LesionModule, scan: Slices, card: ModelCard, mirrored: bool, smoothing_mm: float = SMOOTHING_MM
-) -> NDArray[np.float32]:
-    """Predict the probabilities of a scan's slices, or of a picture, as an exported model does.
+def predict_scan(module: LesionModule, scan: Slices, card: ModelCard) -> NDArray[np.float32]:
+    """Predict the probabilities of a scan's slices, or of a picture, by the rules of a card.
 
     Returns:
         (n, maps, height, width); the first map is lesion.
@@ -137,14 +141,14 @@ def predict_scan(
     batches = []
     for image, _ in plain_batches(scan, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm):
         probability = torch.sigmoid(module(image))
-        if mirrored:
+        if card.mirrored:
             probability = (probability + torch.sigmoid(module(image.flip(3))).flip(3)) / 2
-        batches.append(probability.numpy())
+        batches.append(apply_density_rules(probability.numpy(), image.numpy(), card))
     probabilities = np.concatenate(batches)
     if not np.isfinite(scan.spacing_mm).all():
         return probabilities
     numbered = zip(scan.number.tolist(), probabilities, strict=True)
-    return np.stack(list(smooth_between_slices(numbered, float(scan.spacing_mm[0]), smoothing_mm)))
+    return np.stack(list(smooth_between_slices(numbered, float(scan.spacing_mm[0]), card.smoothing_mm)))
 
 
 def _held_out_scan(case: str, scan: Slices, probability: NDArray[np.float32]) -> HeldOutScan:
