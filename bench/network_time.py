@@ -13,6 +13,7 @@ import torch
 from groundglass.inference.engine import int8_model_path, no_telemetry
 from groundglass.inference.model_card import bundled_model, read_card
 from groundglass.inference.open_model import open_model
+from groundglass.inference.segmenter import BATCH
 
 GROUPS = {  # OpenVINO's type and kernel of a layer: what it is of the network
     "Convolution": "convolutions of 3 x 3",
@@ -37,12 +38,11 @@ def time_alone(slices: int, model: Path | None = None) -> Cost:
     """Run as many slices through the network alone as a scan has, as the model ships: with mirror images or without."""
     segmenter = open_model(model)
     runs = 2 if segmenter.card.mirrored else 1
-    images = np.random.default_rng(0).random((4, *segmenter.card.input_shape), dtype=np.float32)
+    images = np.random.default_rng(0).random((runs * BATCH, *segmenter.card.input_shape), dtype=np.float32)
     segmenter.engine.run(images)  # the first run prepares
     start = time.perf_counter(), time.process_time()
-    for first in range(0, slices, len(images)):
-        for _ in range(runs):
-            segmenter.engine.run(images[: slices - first])
+    for first in range(0, slices, BATCH):
+        segmenter.engine.run(images[: runs * (slices - first)])
     return Cost(time.perf_counter() - start[0], time.process_time() - start[1])
 
 

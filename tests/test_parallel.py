@@ -1,11 +1,12 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from groundglass.parallel import map_in_threads, one_ahead
+from groundglass.parallel import in_background, map_in_threads, one_ahead
 from helpers.scripted_worker import is_alive, wait_until
 
 KILLED_WITH_A_POOL = """
@@ -17,6 +18,20 @@ with ProcessPoolExecutor(3, initializer=end_with_parent) as pool:
     print(*{pool.submit(os.getpid).result(), *pool._processes}, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_a_function_runs_in_the_background_until_its_result_is_needed() -> None:
+    caller_went_on = threading.Event()
+    waiting = in_background(caller_went_on.wait, timeout=10)
+    caller_went_on.set()
+    assert waiting.result()
+    with pytest.raises(ValueError, match="invalid literal"):
+        in_background(int, "no number").result()
+
+
+def test_a_program_that_ends_does_not_wait_for_what_runs_in_the_background() -> None:
+    code = "import time; from groundglass.parallel import in_background; in_background(time.sleep, 600)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
 def test_the_next_item_is_made_while_one_is_used() -> None:
@@ -60,6 +75,22 @@ def test_results_of_threads_come_in_order_and_are_not_made_far_ahead() -> None:
     assert [next(results) for _ in range(3)] == [0, 1, 4]
     assert len(taken) < 10
     assert list(results) == [number**2 for number in range(3, 100)]
+
+
+def test_after_an_error_no_other_argument_is_begun() -> None:
+    failed, begun = threading.Event(), []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number == 0:
+            failed.set()
+            raise ZeroDivisionError
+        assert failed.wait(10)
+        time.sleep(0.1)  # the error is noticed meanwhile
+
+    with pytest.raises(ZeroDivisionError):
+        list(map_in_threads(work, range(5), threads=2))
+    assert len(begun) < 5
 
 
 def test_two_threads_work_at_once() -> None:

@@ -11,10 +11,27 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def in_background(function: Callable[..., Result], *arguments: Any, **options: Any) -> Future[Result]:
+    """Call a function in a thread of its own; `result()` waits for what it returns, and raises what it raises.
+
+    A program that ends meanwhile, as on Ctrl-C, does not wait for it: it may be abandoned at any point.
+    """
+    called: Future[Result] = Future()
+
+    def call() -> None:
+        try:
+            called.set_result(function(*arguments, **options))
+        except BaseException as error:
+            called.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return called
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
@@ -49,9 +66,12 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item], th
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * threads:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:  # after an error nothing more begins
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -6,15 +6,19 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from groundglass.inference.open_model import open_in_background
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
+from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
@@ -50,6 +54,25 @@ def test_segment_writes_the_results_and_prints_a_summary(
         "report.html",
     }
     json.loads((tmp_path / "out" / "findings.json").read_text())
+
+
+@pytest.mark.usefixtures("without_weights")
+def test_the_scan_is_read_while_the_program_is_loaded(
+    scan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading = threading.Event()
+
+    def read(*arguments: Any, **options: Any) -> Scan:
+        reading.set()
+        return read_scan(*arguments, **options)
+
+    def open_later(*arguments: Any) -> Any:
+        assert reading.wait(10), "the model is opened before the scan is read"
+        return open_in_background(*arguments)
+
+    monkeypatch.setattr("groundglass.io.reader.read_scan", read)
+    monkeypatch.setattr("groundglass.inference.open_model.open_in_background", open_later)
+    assert run_command(monkeypatch, capsys, "segment", scan_file, "-o", tmp_path / "out")[0] == 0
 
 
 def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:

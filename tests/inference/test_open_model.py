@@ -1,14 +1,16 @@
 """`open_model`: the bundled model, an ONNX file, a run folder, and paths that hold none of them."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from groundglass.errors import GroundglassError, ModelError
-from groundglass.inference.engine_config import EngineConfig, Precision
+from groundglass.errors import EngineError, GroundglassError, ModelError
+from groundglass.inference.engine import import_engine
+from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.model_card import bundled_model, read_card
 from groundglass.inference.open_model import open_in_background, open_model, resolve_model
 from groundglass.inference.pipeline import segment_scan
@@ -48,6 +50,21 @@ def test_a_model_that_is_opened_in_the_background_says_what_is_wrong_when_it_is_
     opening = open_in_background(tmp_path / "missing.onnx")
     with pytest.raises(ModelError, match="missing"):
         opening.result()
+
+
+def test_the_library_of_the_engine_is_there_before_the_caller_imports_more() -> None:
+    code = (
+        "import sys; from groundglass.inference import engine; engine.import_engine(); print('openvino' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_a_library_that_cannot_be_imported_is_a_matter_of_opening_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    import_engine(EngineConfig(EngineName.OPENVINO))
+    with pytest.raises(EngineError, match="openvino"):
+        open_model(None, EngineConfig(EngineName.OPENVINO))
 
 
 def test_an_onnx_file_is_opened_with_its_card(onnx_file: Path) -> None:

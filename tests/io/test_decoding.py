@@ -7,8 +7,11 @@ import re
 import signal
 import struct
 import tempfile
+import threading
 import tracemalloc
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from openjpeg.utils import decode_pixel_data
 from PIL import Image
 from pydicom import dcmread, dcmwrite
 from pydicom.encaps import encapsulate, generate_frames
@@ -34,9 +38,10 @@ from pydicom.uid import (
 )
 
 from groundglass.errors import FormatError
-from groundglass.io.decoding import decode_picture
+from groundglass.io import decoding
+from groundglass.io.decoding import MOST_AT_ONCE, decode_frame, decode_picture, take_failure
 from groundglass.io.jpeg_scans import is_complete
-from groundglass.io.missing_parts import has_all_parts
+from groundglass.io.missing_parts import has_all_parts, is_last_part_whole
 from groundglass.io.pixel_codecs import DecodeError, FrameTask, PictureTask, make_decoder
 from groundglass.io.reader import read_scan
 from groundglass.scan.phantom import chest_phantom
@@ -300,6 +305,61 @@ def test_a_jpeg_2000_image_of_which_a_part_of_a_tile_is_missing_is_refused(slice
         read_scan(save(data, of_two, JPEG2000Lossless, tmp_path / "cut.dcm"))
 
 
+def without_length(frame: bytes) -> bytes:
+    """A JPEG 2000 frame whose only part states no length, as a last one may."""
+    tile = frame.index(b"\xff\x90\x00\x0a")
+    return frame[: tile + 6] + bytes(4) + frame[tile + 10 :]
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000, JPEG2000Lossless], ids=["lossy", "lossless"])
+def test_a_jpeg_2000_image_whose_last_part_states_no_length_is_refused_if_it_ends_early(
+    slice_file: Path, tmp_path: Path, syntax: UID
+) -> None:
+    data, stated = compressed(slice_file, syntax, tmp_path)
+    whole = read_scan(save(data, stated, syntax, tmp_path / "whole.dcm")).values
+    frame = without_length(stated)
+    assert np.array_equal(read_scan(save(data, frame, syntax, tmp_path / "cut.dcm")).values, whole)
+    begin, end = frame.index(b"\xff\x93") + 2, frame.rindex(b"\xff\xd9")
+
+    def shown(cut: bytes) -> object:
+        try:
+            return decode_pixel_data(cut, version=2)
+        except RuntimeError:
+            return None
+
+    between_packets = [stop for stop in range(begin + 1, begin + 200) if shown(frame[:stop] + b"\xff\xd9")]
+    assert between_packets
+    for stop in (*between_packets, *(begin + (end - begin) * percent // 100 for percent in (95, 50, 20))):
+        for marker in (b"\xff\xd9", b""):
+            with pytest.raises(FormatError, match="damaged or cut short"):
+                read_scan(save(data, frame[:stop] + marker, syntax, tmp_path / "cut.dcm"))
+
+
+@pytest.mark.parametrize("states_length", [True, False])
+@pytest.mark.parametrize("syntax", [JPEG2000, JPEG2000Lossless], ids=["lossy", "lossless"])
+def test_a_jpeg_2000_image_with_zeros_before_its_end_marker_is_refused(
+    slice_file: Path, tmp_path: Path, syntax: UID, states_length: bool
+) -> None:
+    data, frame = compressed(slice_file, syntax, tmp_path)
+    frame = frame if states_length else without_length(frame)
+    begin, end = frame.index(b"\xff\x93") + 2, frame.rindex(b"\xff\xd9")
+    for stop in (begin + 3, end - 20, *(begin + (end - begin) * percent // 100 for percent in (95, 50, 20, 5))):
+        zeroed = frame[:stop] + bytes(end - stop) + frame[end:]
+        with pytest.raises(FormatError, match="its data end before its pixels"):
+            read_scan(save(data, zeroed, syntax, tmp_path / "cut.dcm"))
+
+
+def test_zeros_that_are_packets_of_a_jpeg_2000_image_are_no_damage() -> None:
+    header = b"\xff\x4f\xff\x51" + struct.pack(">HH8I", 41, 0, 64, 64, 0, 0, 64, 64, 0, 0) + b"\0\1\x0b\1\1"
+    frame = header + b"\xff\x90\x00\x0a" + struct.pack(">HIBB", 0, 14 + 20, 0, 1) + b"\xff\x93" + bytes(20)
+
+    def decoded(needed: int) -> Callable[[bytes], object]:
+        return lambda stream: stream[stream.index(b"\xff\x93") + 2 :][:needed]  # each byte is a packet
+
+    assert is_last_part_whole(frame + b"\xff\xd9", decoded(20))
+    assert not is_last_part_whole(frame + b"\xff\xd9", decoded(11))
+
+
 @pytest.mark.parametrize(
     ("syntax", "rows", "columns"),
     [
@@ -385,6 +445,40 @@ def children() -> list[int]:
             if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
                 found.append(int(stat.parent.name))
     return found
+
+
+def test_two_slices_are_decoded_at_once_and_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = chest_phantom(shape=(6, 48, 64)).scan
+    for path in write_series(scan, tmp_path / "series"):
+        data = dcmread(path)
+        data.compress(JPEG2000Lossless, generate_instance_uid=False)
+        data.save_as(path)
+    both, decode = threading.Barrier(2), decoding._run
+
+    def wait_for_another(task: FrameTask) -> object:
+        both.wait(10)
+        return decode(task)
+
+    monkeypatch.setattr(decoding, "_run", wait_for_another)
+    assert np.array_equal(read_scan(tmp_path / "series").values, scan.values)
+
+
+def test_pictures_that_two_threads_ask_for_at_once_come_to_the_right_one(plane: NDArray[np.int16]) -> None:
+    grey = (plane // 16).clip(0, 255).astype(np.uint8)
+    task, other = (PictureTask(jpeg(image), {"L": "L"}, ()) for image in (grey, grey[::-1]))
+    pictures = decode_picture(task), decode_picture(other)
+    with ThreadPoolExecutor(2) as pool:
+        assert tuple(pool.map(decode_picture, (task, other))) == pictures
+    assert len(children()) <= MOST_AT_ONCE
+
+
+def test_each_thread_learns_why_its_own_frame_was_refused() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(DecodeError):
+            pool.submit(decode_frame, FrameTask("JPEG-LS", b"", {})).result()
+        assert take_failure() is None
+        assert isinstance(pool.submit(take_failure).result(), DecodeError)
+        assert pool.submit(take_failure).result() is None
 
 
 def test_a_machine_on_which_no_process_starts_is_not_called_a_damaged_image(

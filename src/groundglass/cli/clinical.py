@@ -48,16 +48,19 @@ def segment(
 ) -> None:
     """Find the lesions in a scan and write a mask, findings (ml, % of lung), a preview and a report."""
     limit_memory(JOB_BYTES)
-    from groundglass.inference.open_model import open_in_background
+    from groundglass.io.reader import read_scan
+    from groundglass.parallel import in_background
+
+    dicom = DicomOptions(series, acquisition, force_modality, by_instance_number, with_identity)
+    reading = in_background(read_scan, source, dicom=dicom)
+    from groundglass.inference.open_model import open_in_background  # while the scan is read
 
     opening = open_in_background(model, EngineConfig(engine, precision, threads, fast))
-    from groundglass.io.reader import read_scan  # while the model is opened
-    from groundglass.report.analysis import segment as run
+    from groundglass.report.analysis import segment as run  # while the model is opened
 
     with progress_bar("slices") as progress:
-        dicom = DicomOptions(series, acquisition, force_modality, by_instance_number, with_identity)
         result = run(
-            read_scan(source, dicom=dicom),
+            reading.result(),
             opening.result(),
             intensity,
             progress,

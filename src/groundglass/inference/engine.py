@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -125,6 +125,7 @@ class OpenVINOEngine:
         """
         with no_telemetry():
             import openvino
+            from openvino.frontend import FrontEndManager
         core: Any = openvino.Core()
         native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         faster = native and _gains_from_bf16(core.get_property("CPU", "FULL_DEVICE_NAME"))
@@ -132,7 +133,9 @@ class OpenVINOEngine:
         if precision is Precision.BF16 and not native:
             raise EngineError("this CPU does not compute in bfloat16: ask for --precision f32")
         rest = Precision.BF16 if native and precision is not Precision.F32 else Precision.F32  # not quantised
-        network = core.read_model(model)
+        # A core would also read OpenVINO's own format in a file of that name, with weights of another file.
+        reader = FrontEndManager().load_by_framework("onnx")
+        network = reader.convert(reader.load(str(model)))
         self._one_by_one = shape is not None
         if shape is not None:
             network.reshape([1, *shape])
@@ -218,6 +221,12 @@ def open_engine(
         except Exception as error:  # libraries raise errors of many types; the next engine may run the model
             reasons.append(f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
     raise EngineError(f"no engine can run {model.name}: {'; '.join(reasons)}")
+
+
+def import_engine(config: EngineConfig = DEFAULT_ENGINE_CONFIG) -> None:
+    """Import the library that `open_engine` will probably choose; that function says what is wrong with it."""
+    with suppress(Exception), no_telemetry():
+        importlib.import_module(config.engine or _preferred_engines()[0])
 
 
 def _gains_from_bf16(cpu: str) -> bool:

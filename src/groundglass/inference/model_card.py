@@ -218,7 +218,7 @@ def read_card(model: Path) -> ModelCard:
         raise ModelError(
             f"{model} has sha256 {found[:12]}…, its card states {card.sha256[:12]}…: take both from one export"
         )
-    if EXTERNAL_DATA.search(content):
+    if b"location" in content and EXTERNAL_DATA.search(content):  # the word alone is found ten times as fast
         raise ModelError(
             f"{model} keeps weights in other files, which its card's checksum does not cover: save it with its weights "
             "inside (onnx.save_model with save_as_external_data=False)"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from groundglass.errors import ModelError
-from groundglass.inference.engine import choose_model_file, open_engine
+from groundglass.inference.engine import choose_model_file, import_engine, open_engine
 from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig, Precision
 from groundglass.inference.lungs.network import open_lung_network
 from groundglass.inference.model_card import BUNDLED, ModelCard, bundled_model, read_card
@@ -54,9 +54,10 @@ def open_in_background(path: Path | None = None, config: EngineConfig = DEFAULT_
     Returns:
         The model; its `result()` waits for it, and raises what `open_model` raises.
     """
+    import_engine(config)  # here: beside other imports it would take turns with them, and compiling would begin late
     pool = ThreadPoolExecutor(2)
-    pool.submit(open_lung_network, config.threads)  # kept for when it is needed, which raises what fails here
     opening = pool.submit(open_model, path, config)
+    pool.submit(open_lung_network, config.threads)  # kept for when it is needed, which raises what fails here
     pool.shutdown(wait=False)
     return opening
 

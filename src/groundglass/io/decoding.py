@@ -1,4 +1,4 @@
-"""Decode compressed pixels in a process that may die: under limits of memory and time, away from everything else.
+"""Decode compressed pixels in processes that may die: under limits of memory and time, away from everything else.
 
 The libraries that decode JPEG, JPEG Lossless, JPEG-LS, JPEG 2000 and PNG are written in C and C++. On a damaged file
 one of them may end its process, take gigabytes, or compute for ever. Here that costs the file, and nothing else.
@@ -31,17 +31,18 @@ CODEC_BY_SYNTAX = {
     **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "JPEG-LS"),
     **dict.fromkeys(("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), "JPEG 2000"),
 }
+MOST_AT_ONCE = 2  # frames that are decoded at once, if as many threads ask for it
 _Decoder = Worker[FrameTask | PictureTask, DecodedFrame | DecodedPicture]
 
 
 class _Process:
-    """The one process of this program; a program that was forked from it starts its own."""
+    """A process of this program; a program that was forked from it starts its own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._worker: _Decoder | None = None
         self._owner = 0
-        self.failure: GroundglassError | None = None  # of the last frame: pydicom does not pass it on
+        self.tasks = 0  # that run or wait
 
     def start(self) -> None:
         """Start the process, without waiting until it is ready."""
@@ -62,18 +63,14 @@ class _Process:
             DecodeError: It is damaged, or the process died of it or exceeded a limit.
             WorkerStartError: No process can be started.
         """
-        self.failure = None
         try:
             return self._get().run(task)
         except TimeLimitError:
-            self.failure = DecodeError(f"decoding takes more than {DECODER_S:g} s")
+            raise DecodeError(f"decoding takes more than {DECODER_S:g} s") from None
         except WorkerDiedError as error:
-            self.failure = DecodeError(f"the decoder dies of it: {error}")
+            raise DecodeError(f"the decoder dies of it: {error}") from None
         except OSError as error:
-            self.failure = WorkerStartError(f"no process can be started to decode pixels: {error.strerror}")
-        except GroundglassError as error:
-            self.failure = error
-        raise self.failure
+            raise WorkerStartError(f"no process can be started to decode pixels: {error.strerror}") from None
 
     def close(self) -> None:
         """End the process."""
@@ -88,8 +85,11 @@ class _Process:
             return self._worker
 
 
-_process = _Process()
-atexit.register(_process.close)
+_processes = tuple(_Process() for _ in range(MOST_AT_ONCE))
+_choosing = threading.Lock()
+_of_thread = threading.local()  # `failure`, of the thread's last frame: pydicom does not pass it on
+for _process in _processes:
+    atexit.register(_process.close)
 
 
 def start_decoder(syntax: str | None = None) -> None:
@@ -99,7 +99,7 @@ def start_decoder(syntax: str | None = None) -> None:
         syntax: Transfer syntax of a DICOM instance: nothing is started for one that needs no decoder. None: a picture.
     """
     if syntax is None or syntax in CODEC_BY_SYNTAX:
-        _process.start()
+        _processes[0].start()
 
 
 def decode_frame(task: FrameTask) -> DecodedFrame:
@@ -108,7 +108,12 @@ def decode_frame(task: FrameTask) -> DecodedFrame:
     Raises:
         DecodeError: It is damaged, cut short, or too large.
     """
-    decoded = _process.run(task)
+    _of_thread.failure = None
+    try:
+        decoded = _run(task)
+    except GroundglassError as error:
+        _of_thread.failure = error
+        raise
     assert isinstance(decoded, DecodedFrame)
     return decoded
 
@@ -119,12 +124,25 @@ def decode_picture(task: PictureTask) -> DecodedPicture:
     Raises:
         DecodeError: It is damaged, cut short, or too large.
     """
-    decoded = _process.run(task)
+    decoded = _run(task)
     assert isinstance(decoded, DecodedPicture)
     return decoded
 
 
 def take_failure() -> GroundglassError | None:
-    """Return why the last frame could not be decoded, once; None if it was."""
-    failure, _process.failure = _process.failure, None
+    """Return why the last frame that this thread asked for could not be decoded, once; None if it was."""
+    failure: GroundglassError | None = getattr(_of_thread, "failure", None)
+    _of_thread.failure = None
     return failure
+
+
+def _run(task: FrameTask | PictureTask) -> DecodedFrame | DecodedPicture:
+    """Decode in the process with the fewest tasks, so that the second one starts only where two threads ask at once."""
+    with _choosing:
+        process = min(_processes, key=lambda process: process.tasks)
+        process.tasks += 1
+    try:
+        return process.run(task)
+    finally:
+        with _choosing:
+            process.tasks -= 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,11 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit
 
 from groundglass.errors import FormatError
-from groundglass.io.decoding import take_failure
+from groundglass.io.decoding import MOST_AT_ONCE, take_failure
 from groundglass.io.dicom_header import DICOM_ERRORS, DicomSlice, number_value, transfer_syntax
 from groundglass.io.frame_decoder import COMPRESSED, PLUGIN
 from groundglass.io.pixel_codecs import DecodeError
-from groundglass.parallel import one_ahead
+from groundglass.parallel import map_in_threads, one_ahead
 
 # {transfer syntax: pydicom's name of the decoder}
 DECODERS = {
@@ -48,7 +50,7 @@ def check_transfer_syntaxes(name: str, slices: Sequence[DicomSlice]) -> None:
 def decode_slices(
     name: str, slices: Sequence[DicomSlice], size: tuple[int, int]
 ) -> Iterator[tuple[DicomSlice, NDArray[Any]]]:
-    """Decode slices one after the other; a multi-frame file is read once for all its frames.
+    """Decode slices in their order, two at once; a multi-frame file is read once for all its frames.
 
     Args:
         name: Name of the input, for messages.
@@ -63,48 +65,63 @@ def decode_slices(
         FormatError: An image is damaged or cut short.
     """
     is_whole = all(float(n).is_integer() for dicom_slice in slices for n in (dicom_slice.slope, dicom_slice.intercept))
-    for dicom_slice, stored in one_ahead(_stored_pixels(name, slices, size)):
+    decode = partial(_stored_pixels, name, size)
+    for dicom_slice, stored in one_ahead(map_in_threads(decode, _instances(name, slices), MOST_AT_ONCE)):
         hu = stored.astype(np.float32) * np.float32(dicom_slice.slope) + np.float32(dicom_slice.intercept)
         _fill_padding(dicom_slice.header, stored, hu)
         fits = is_whole and float(np.abs(hu).max()) < 1 << 15
         yield dicom_slice, hu.astype(np.int16) if fits else hu
 
 
-def _stored_pixels(
-    name: str, slices: Sequence[DicomSlice], size: tuple[int, int]
-) -> Iterator[tuple[DicomSlice, NDArray[Any]]]:
-    """Yield each slice and (y, x) its pixels as they are stored; see `decode_slices`."""
+def _instances(name: str, slices: Sequence[DicomSlice]) -> Iterator[tuple[DicomSlice, Dataset]]:
+    """Yield each slice and the instance that holds its pixels; see `decode_slices`."""
     left = Counter(id(dicom_slice.instance) for dicom_slice in slices)  # slices to decode of each instance
     opened: dict[int, Dataset] = {}
     for dicom_slice in slices:
-        syntax = transfer_syntax(dicom_slice.header)
-        try:
-            key = id(dicom_slice.instance)
+        key, syntax = id(dicom_slice.instance), transfer_syntax(dicom_slice.header)
+        with _refusing_damage(name, syntax):
             if key not in opened:
                 opened[key] = dcmread(dicom_slice.instance.read_bytes(), force=True)
                 opened[key].file_meta.TransferSyntaxUID = syntax
                 _complete_description(opened[key])
-            left[key] -= 1
-            data = opened[key] if left[key] else opened.pop(key)
-            stored = pixel_array(data, index=dicom_slice.frame, decoding_plugin=DECODERS[syntax])
-            if stored.shape != size:
-                raise ValueError("a frame of another size")
-        except FormatError:
-            raise
-        except (*DICOM_ERRORS, MemoryError):
-            failure = take_failure()
-            if failure is not None and not isinstance(failure, DecodeError):
-                raise failure from None  # the image is not to blame
-            raise FormatError(
-                f"{name} has an image that is damaged or cut short (packed as {syntax.name}"
-                f"{f': {failure}' if failure else ''}): send the series again"
-            ) from None
-        yield dicom_slice, stored
+        left[key] -= 1
+        yield dicom_slice, opened[key] if left[key] else opened.pop(key)
+
+
+def _stored_pixels(
+    name: str, size: tuple[int, int], item: tuple[DicomSlice, Dataset]
+) -> tuple[DicomSlice, NDArray[Any]]:
+    """Return a slice and (y, x) its pixels as they are stored; see `decode_slices`."""
+    dicom_slice, data = item
+    syntax = transfer_syntax(dicom_slice.header)
+    with _refusing_damage(name, syntax):
+        stored = pixel_array(data, index=dicom_slice.frame, decoding_plugin=DECODERS[syntax])
+        if stored.shape != size:
+            raise ValueError("a frame of another size")
+    return dicom_slice, stored
+
+
+@contextmanager
+def _refusing_damage(name: str, syntax: UID) -> Iterator[None]:
+    """Turn what a damaged instance raises into a `FormatError`."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except (*DICOM_ERRORS, MemoryError):
+        failure = take_failure()
+        if failure is not None and not isinstance(failure, DecodeError):
+            raise failure from None  # the image is not to blame
+        raise FormatError(
+            f"{name} has an image that is damaged or cut short (packed as {syntax.name}"
+            f"{f': {failure}' if failure else ''}): send the series again"
+        ) from None
 
 
 def _complete_description(data: Dataset) -> None:
     """State what a decoder needs, and what grey images have without stating it."""
-    for keyword, value in (("SamplesPerPixel", 1), ("PhotometricInterpretation", "MONOCHROME2")):
+    usual = (("SamplesPerPixel", 1), ("PhotometricInterpretation", "MONOCHROME2"), ("PixelRepresentation", 0))
+    for keyword, value in usual:  # signed numbers that are read as unsigned ones are refused as HU without their sign
         if not data.get(keyword):
             setattr(data, keyword, value)
     for keyword, bits in (("BitsStored", 0), ("HighBit", -1)):
