@@ -6,21 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nrrd
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from groundglass.data.case import Case
 from groundglass.data.case_files import read_case, read_case_with_notes
 from groundglass.data.catalogue import find_cases, find_cases_with_notes
 from groundglass.data.cutting import cut_case
+from groundglass.data.label_files import labels_beside, labels_in
 from groundglass.data.labels import label_of_name, parse_labels, read_dataset_json
 from groundglass.data.prepare import PreparationSettings, prepare
-from groundglass.errors import ConfigError, DatasetError
+from groundglass.errors import ConfigError, DatasetError, FormatError
 from groundglass.evaluation.targets import find_targets
 from groundglass.io import nifti
+from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
+from helpers.dicom_phantom import write_series
 
 SIZE = (48, 64)
 
@@ -321,7 +326,6 @@ def test_the_label_description_of_itk_snap_states_the_labels(name: str, phantom:
 
 
 def test_the_names_in_a_segmentation_of_3d_slicer_state_the_labels(phantom: Phantom, tmp_path: Path) -> None:
-    nrrd = pytest.importorskip("nrrd")
     geometry = phantom.scan.geometry
     nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
     header = {
@@ -335,6 +339,62 @@ def test_the_names_in_a_segmentation_of_3d_slicer_state_the_labels(phantom: Phan
     nrrd.write(str(tmp_path / "Segmentation.seg.nrrd"), values.T, header)
     (case,) = find_cases(tmp_path)
     assert ((read_case(case)[1] > 0) == phantom.lesions.voxels).all()
+
+
+@pytest.mark.parametrize("list_axis", [0, 3])
+@pytest.mark.parametrize("lesion_first", [True, False])
+@pytest.mark.parametrize("is_old", [True, False])
+def test_overlapping_segments_of_3d_slicer_are_read_by_their_names(
+    phantom: Phantom, tmp_path: Path, is_old: bool, lesion_first: bool, list_axis: int
+) -> None:
+    nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
+    segments = [("infection", phantom.lesions.voxels), ("lungs", phantom.lungs.voxels)][:: 1 if lesion_first else -1]
+    affine = phantom.scan.geometry.affine_lps
+    steps = affine[:3, 2::-1].T.tolist()
+    header: dict[str, Any] = {
+        "space": "left-posterior-superior",
+        "space directions": np.array([*steps[:list_axis], [np.nan] * 3, *steps[list_axis:]]),
+        "kinds": [*["domain"] * list_axis, "list", *["domain"] * (3 - list_axis)],
+        "space origin": affine[:3, 3],
+    }
+    for number, (name, _) in enumerate(segments):
+        header[f"Segment{number}_Name"] = name
+        if not is_old:
+            header |= {f"Segment{number}_LabelValue": "1", f"Segment{number}_Layer": str(number)}
+    values = np.stack([voxels.T for _, voxels in segments], axis=list_axis).astype(np.uint8)
+    nrrd.write(str(tmp_path / "Segmentation.seg.nrrd"), values, header)
+    (case,) = find_cases(tmp_path)
+    assert np.array_equal(read_case(case)[1] > 0, phantom.lesions.voxels)
+
+
+def test_overlapping_segments_without_names_are_refused_with_their_numbers(phantom: Phantom, tmp_path: Path) -> None:
+    nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
+    affine = phantom.scan.geometry.affine_lps
+    header = {
+        "space": "left-posterior-superior",
+        "space directions": np.array([[np.nan] * 3, *affine[:3, 2::-1].T.tolist()]),
+        "kinds": ["list", "domain", "domain", "domain"],
+        "space origin": affine[:3, 3],
+    }
+    values = np.stack([phantom.lungs.voxels.T, phantom.lesions.voxels.T]).astype(np.uint8)
+    nrrd.write(str(tmp_path / "Segmentation.seg.nrrd"), values, header)
+    with pytest.raises(DatasetError, match=r"holds 0, 1, 257…: .*such as --labels lesion=257"):
+        read_case(find_cases(tmp_path)[0])
+    (case,) = find_cases_with_notes([tmp_path], parse_labels(["lesion=257"], "--labels")).cases
+    assert np.array_equal(read_case(case)[1] > 0, phantom.lesions.voxels)
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.66.4"])
+def test_a_mask_in_dicom_is_refused_with_the_way_to_convert_it(
+    sop_class: str, phantom: Phantom, tmp_path: Path
+) -> None:
+    nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
+    mask = Scan(np.zeros((1, 32, 32), np.int16), Geometry((1, 32, 32), np.eye(4)))
+    (path,) = write_series(mask, tmp_path, SOPClassUID=sop_class, Modality="SEG", Rows=None)
+    (tmp_path / "cases.csv").write_text(f"image,mask\nct.nii.gz,{path.name}\n")
+    (case,) = find_cases(tmp_path / "cases.csv")
+    with pytest.raises(DatasetError, match=r"is DICOM that holds no image.*: 3D Slicer opens it and saves it as"):
+        read_case(case)
 
 
 @pytest.mark.parametrize("name", ["labels.json", "masks/classes.txt", "label_map.csv", "colors.ctbl"])
@@ -387,13 +447,101 @@ def test_the_blurred_edges_of_a_mask_in_jpeg_are_lesion_from_the_middle_on(tmp_p
         read_case(find_cases(tmp_path)[0])
 
 
-def test_a_mask_of_colours_is_refused(tmp_path: Path) -> None:
-    for folder, colour in (("images", (90, 90, 90)), ("masks", (255, 0, 0))):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(np.full((64, 64, 3), colour, np.uint8)).save(tmp_path / folder / "a.png")
-    with pytest.raises(DatasetError, match=r"masks/a\.png is coloured, and a mask holds numbers: save it in grey"):
-        read_case(find_cases(tmp_path)[0])
+NUMBERS = np.zeros((64, 64), np.uint8)  # of a mask that is saved in colours
+NUMBERS[8:20, 8:40], NUMBERS[30:50, 20:60] = 1, 2
+RED, GREEN, ORANGE, WHITE = (255, 0, 0), (0, 128, 0), (255, 165, 0), (255, 255, 255)
+
+
+def case_of_colours(folder: Path, mask: Image.Image, labels: list[str] | None = None, name: str = "a.png") -> Case:
+    """A picture whose mask has this file."""
+    for part, picture in (("images", Image.new("L", (64, 64), 90)), ("masks", mask)):
+        (folder / part).mkdir(parents=True)
+        picture.save(folder / part / name)
+    (case,) = find_cases_with_notes([folder], parse_labels(labels, "--labels") if labels else None).cases
+    return case
+
+
+def in_colours(first: tuple[int, int, int], second: tuple[int, int, int], mode: str = "RGB") -> Image.Image:
+    """The mask with its numbers 1 and 2 in two colours on black."""
+    return Image.fromarray(np.array([(0, 0, 0), first, second], np.uint8)[NUMBERS]).convert(mode)
+
+
+def with_palette(*colours: tuple[int, int, int], length: int) -> Image.Image:
+    """The mask with a palette that begins with these colours."""
+    picture = Image.fromarray(NUMBERS, "P")
+    picture.putpalette([channel for colour in colours for channel in colour] + [77] * 3 * (length - len(colours)))
+    return picture
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize(("colour", "name"), [(RED, "red"), (GREEN, "green"), (ORANGE, "#ffa500")])
+def test_the_only_colour_of_a_mask_is_lesion(
+    tmp_path: Path, colour: tuple[int, int, int], name: str, mode: str
+) -> None:
+    _, found, notes = read_case_with_notes(case_of_colours(tmp_path, in_colours(colour, colour, mode)))
+    assert np.array_equal(found[0], np.where(NUMBERS > 0, 4, 0))
+    assert notes == (f"{name} is taken as lesion, black as none",)
+
+
+def test_what_is_transparent_in_a_mask_is_no_lesion(tmp_path: Path) -> None:
+    pixels = np.full((64, 64, 4), (*RED, 0), np.uint8)
+    pixels[NUMBERS > 0, 3] = 120
+    _, found, _ = read_case_with_notes(case_of_colours(tmp_path, Image.fromarray(pixels)))
+    assert np.array_equal(found[0], np.where(NUMBERS > 0, 4, 0))
+
+
+def test_several_colours_have_numbers_that_labels_give_a_meaning(tmp_path: Path) -> None:
+    mask = in_colours(RED, GREEN)
+    with pytest.raises(DatasetError, match=r"coloured \(red, green\): .*, red 1, green 2, such as --labels lesion=1"):
+        read_case(case_of_colours(tmp_path / "a", mask))
+    case = case_of_colours(tmp_path / "b", mask, ["consolidation=2"])
+    _, found, notes = read_case_with_notes(case)
+    assert np.array_equal(found[0], np.where(NUMBERS == 2, 2, 0))
+    assert notes == ("colours have the numbers red 1, green 2", "not named, so no lesion: 1")
+
+
+def test_the_numbers_of_a_palette_are_the_labels_if_it_has_more_than_the_picture(tmp_path: Path) -> None:
+    case = case_of_colours(tmp_path, with_palette((0, 0, 0), ORANGE, (31, 119, 180), length=256), ["lesion=1"])
+    _, found, notes = read_case_with_notes(case)
+    assert np.array_equal(found[0], np.where(NUMBERS == 1, 4, 0))
+    assert notes[0] == "the numbers of the picture's palette are taken as labels"
+
+
+def test_a_palette_of_the_colours_in_use_alone_may_be_in_any_order(tmp_path: Path) -> None:
+    case = case_of_colours(tmp_path, with_palette((0, 0, 0), GREEN, RED, length=3), ["lesion=1"])
+    assert np.array_equal(read_case(case)[1][0], np.where(NUMBERS == 2, 4, 0))
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (in_colours(ORANGE, RED), r"has colours that stand for no number \(#ffa500\), expected black and red, green"),
+        (Image.new("RGB", (64, 64), RED), r"is a coloured picture, expected a mask of a few plain colours on black"),
+    ],
+    ids=["unnamed", "no black"],
+)
+def test_colours_that_map_to_no_number_are_refused(tmp_path: Path, mask: Image.Image, message: str) -> None:
+    with pytest.raises(FormatError, match=rf"a\.png {message}.*save it in grey"):
+        read_case(case_of_colours(tmp_path, mask))
+
+
+def test_a_photograph_as_a_mask_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    with pytest.raises(FormatError, match=r"a\.png is a coloured picture, expected a mask"):
+        read_case(case_of_colours(tmp_path, Image.fromarray(noise)))
 
 
 def test_labels_may_have_blanks_around_their_signs() -> None:
     assert dict(parse_labels(["lesion = 2, 3  ignore =1"], "--labels").values) == {2: 4, 3: 4, 1: 0}
+
+
+def test_a_number_of_thousands_of_digits_in_the_header_of_a_mask_is_no_label(tmp_path: Path) -> None:
+    mask = tmp_path / "a.seg.nrrd"
+    mask.write_bytes(b"NRRD0004\nSegment0_Name:=lesion\nSegment0_LabelValue:=" + b"9" * 5000 + b"\n\n")
+    assert labels_beside(mask, lambda _: None) is None
+
+
+def test_many_blanks_in_labels_take_no_time_that_grows_with_their_square(tmp_path: Path) -> None:
+    assert parse_labels([f"lesion{' ' * 200_000}=1"], "a list") == parse_labels(["lesion=1"], "a list")
+    (tmp_path / "labels.txt").write_bytes(b"# ITK-SnAP Label Description File" + b"\n" * 60_000)
+    assert not labels_in(tmp_path)

@@ -1,6 +1,7 @@
 """Small files that unpack to gigabytes: each compressed door is bounded before memory is taken."""
 
 import gzip
+import io
 import struct
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from groundglass.errors import FormatError
-from groundglass.io.dicom_files import MAX_INFLATED
+from groundglass.io.dicom_files import MAX_INFLATED, _check_inflated_size
 from groundglass.io.limits import MAX_VOXEL_BYTES, MAX_VOXELS
 from groundglass.io.reader import read_scan
 from groundglass.scan.phantom import chest_phantom
@@ -95,6 +96,20 @@ except InputError as error:
     assert message in done.stdout, done.stdout + done.stderr
 
 
+def test_a_large_deflated_data_set_is_counted_piece_by_piece(tmp_path: Path) -> None:
+    class Stream(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert size is not None
+            assert 0 < size <= 1 << 20, "what is left of all would be copied again for each piece"
+            return super().read(size)
+
+    packed = zlib.compressobj(0, wbits=-zlib.MAX_WBITS)  # stored as it is
+    content = packed.compress(bytes(8 << 20)) + packed.flush()
+    _check_inflated_size(tmp_path / "a.dcm", Stream(content))
+    with pytest.raises(FormatError, match="unpacks to more than"):
+        _check_inflated_size(tmp_path / "a.dcm", Stream(deflated_bomb(MAX_INFLATED + (1 << 24))))
+
+
 @pytest.mark.slow
 def test_many_deflated_files_in_an_archive_are_bounded_too(tmp_path: Path) -> None:
     bomb = meta_group(tmp_path / "series", padding=2000) + deflated_bomb(2 * MAX_INFLATED)
@@ -139,3 +154,30 @@ def test_voxels_up_to_the_limit_are_not_refused_for_their_size(tmp_path: Path) -
     (tmp_path / "cut.nrrd").write_bytes(text.encode())
     with pytest.raises(FormatError, match="cut short"):
         read_scan(tmp_path / "cut.nrrd")
+
+
+@pytest.mark.parametrize("axes", [17, 1000, 200_000])
+@pytest.mark.parametrize("form", ["mha", "nrrd"])
+def test_a_header_of_thousands_of_axes_is_refused_at_once(tmp_path: Path, form: str, axes: int) -> None:
+    sizes = "9 " * axes if axes != 1000 else "9999999 " * axes  # a product of more digits than Python writes
+    if form == "mha":  # a matrix of directions would have axes x axes numbers
+        text = f"Comment = ElementDataFile\nNDims = {axes}\nDimSize = {sizes}\nElementType = MET_SHORT\n"
+        content = f"{text}ElementDataFile = LOCAL\n".encode()
+    else:
+        content = (
+            f"NRRD0004\ntype: short\nencoding: raw\nendian: little\ndimension: {axes}\nsizes: {sizes}\n\n".encode()
+        )
+    path = tmp_path / f"a.{form}"
+    path.write_bytes(content + b"\x81" * 100)
+    with pytest.raises(FormatError, match=f"states {axes:,} axes, expected three"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("spacing", ["nan inf 1", "1e308 1e308 1e308"])
+def test_a_header_of_infinite_numbers_is_refused_in_one_line(tmp_path: Path, spacing: str) -> None:
+    text = f"NDims = 3\nDimSize = 32 32 2\nElementSpacing = {spacing}\nTransformMatrix = 9 0 0 0 9 0 0 0 9\n"
+    voxels = bytes(32 * 32 * 2 * 2)
+    (tmp_path / "a.mha").write_bytes(f"{text}ElementType = MET_SHORT\nElementDataFile = LOCAL\n".encode() + voxels)
+    with pytest.raises(FormatError, match="no usable grid") as refused:  # without a warning of NumPy
+        read_scan(tmp_path / "a.mha")
+    assert "\n" not in str(refused.value)

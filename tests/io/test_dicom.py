@@ -14,6 +14,7 @@ import SimpleITK
 from PIL import Image
 from pydicom.uid import generate_uid
 
+from groundglass.apps.info import describe_input
 from groundglass.errors import FormatError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
@@ -239,6 +240,14 @@ def test_missing_slices_are_refused_and_counted(scan: Scan, tmp_path: Path) -> N
         read_scan(tmp_path / "a")
 
 
+def test_a_part_of_another_distance_is_not_taken_for_missing_slices(tmp_path: Path) -> None:
+    scan = chest_phantom(shape=(14, 48, 64), extent_mm=(280, 288, 380), oblique=False).scan
+    remove(write_series(scan, tmp_path / "a"), 8, 10, 12)
+    larger = r"a has slices 20 to 40 mm apart, the larger distance from slice 8 to 11 of 11, expected one distance: .*"
+    with pytest.raises(FormatError, match=larger + "resample it"):
+        read_scan(tmp_path / "a")
+
+
 def move(path: Path, mm: tuple[float, float, float]) -> None:
     edit(
         path,
@@ -306,6 +315,9 @@ def test_repeated_images_are_left_out_and_different_ones_at_one_position_refused
     edit(tmp_path / "a" / "again.dcm", brighter)
     with pytest.raises(FormatError, match=r"several different images at one place \(slice 3;"):
         read_scan(tmp_path / "a")
+    foretold = describe_input(tmp_path / "a").refused
+    assert foretold is not None
+    assert "several different images at one place (slice 3;" in foretold
 
 
 @pytest.mark.parametrize(
@@ -343,7 +355,9 @@ def test_doubtful_headers_are_noted(changes: dict[str, object], message: str, sc
     assert message in note
 
 
-@pytest.mark.parametrize("keyword", ["PhotometricInterpretation", "SamplesPerPixel", "BitsStored", "HighBit"])
+@pytest.mark.parametrize(
+    "keyword", ["PhotometricInterpretation", "SamplesPerPixel", "BitsStored", "HighBit", "PixelRepresentation"]
+)
 def test_pixels_are_read_without_attributes_that_follow_from_others(keyword: str, scan: Scan, tmp_path: Path) -> None:
     write_series(scan, tmp_path / "a", **{keyword: None})
     assert np.array_equal(read_scan(tmp_path / "a").values, scan.values)

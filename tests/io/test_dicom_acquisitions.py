@@ -61,7 +61,7 @@ def test_acquisitions_at_the_same_places_are_named_and_can_be_chosen(
         read_scan(tmp_path / "a")
     refused = describe_input(tmp_path / "a").refused
     assert refused is not None
-    assert "several different images at one place" in refused
+    assert "several different images at one place (slice 1;" in refused
     assert "--acquisition NUMBER takes one of them" in refused
     labels = [str(step.get("AcquisitionNumber", n)) for n, step in enumerate((first, second), start=1)]
     found = [read_scan(tmp_path / "a", dicom=DicomOptions(acquisition=label)) for label in labels]

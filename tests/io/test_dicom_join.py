@@ -116,7 +116,8 @@ def test_slices_of_several_patients_stay_apart(scan: Scan, tmp_path: Path) -> No
         edit_each(write_series(scan, tmp_path / "a" / name, PatientID=name), give_own("SeriesInstanceUID"))
     found = read_scan(tmp_path / "a")
     assert np.array_equal(found.values, scan.values)
-    assert "2a (8 slices 30 mm apart) was chosen; others there: 2b (8 slices 30 mm apart)" in found.notes[0]
+    others = "others there, of 2 patients by their IDs: 2b (8 slices 30 mm apart)"
+    assert f"2a (8 slices 30 mm apart) was chosen; {others}" in found.notes[0]
 
 
 def test_slices_that_do_not_fit_are_refused(scan: Scan, tmp_path: Path) -> None:

@@ -82,16 +82,22 @@ def test_the_segmentation_of_a_series_is_read_as_it_was_drawn(
     assert np.array_equal(read_segmentation(seg_file, scan).mask.values, marked)
 
 
+def far_away(dataset: Dataset) -> None:
+    for item in groups(dataset, "PlanePositionSequence"):
+        item.ImagePositionPatient = ["1.7e308", "1.7e308", "1.7e308"]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (turn, "another grid"),
+        (far_away, "another grid"),
         (zoom, "another grid"),
         (lambda dataset: setattr(dataset, "FrameOfReferenceUID", generate_uid()), "another scan"),
         (lambda dataset: setattr(dataset, "SegmentationType", "FRACTIONAL"), "probabilities"),
         (lambda dataset: setattr(dataset, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.2"), "no DICOM Segmentation"),
     ],
-    ids=["turned", "other pixels", "other scan", "fractional", "CT"],
+    ids=["turned", "infinitely far", "other pixels", "other scan", "fractional", "CT"],
 )
 def test_a_segmentation_of_another_grid_scan_or_kind_is_refused(
     scan: Scan, seg_file: Path, tmp_path: Path, change: Callable[[Any], None], reason: str

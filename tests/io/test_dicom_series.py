@@ -135,7 +135,38 @@ def test_ct_images_that_state_no_modality_are_read(scan: Scan, tmp_path: Path) -
     assert read_scan(tmp_path / "a").notes == ("no modality is stated: CT is assumed, as the class of the images says",)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+        {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
+    ],
+    ids=["secondary capture", "screen save"],
+)
+def test_a_picture_of_the_screen_among_the_slices_is_left_out_and_counted(
+    changes: dict[str, Any], scan: Scan, tmp_path: Path
+) -> None:
+    write_series(scan, tmp_path / "a", SeriesInstanceUID="1.2.3")
+    shape = (1, *scan.geometry.shape[1:])
+    picture = Scan(np.zeros(shape, np.int16), Geometry(shape, scan.geometry.affine_lps))
+    unplaced = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+    (path,) = write_series(picture, tmp_path / "b", SeriesInstanceUID="1.2.3", **unplaced, **changes)
+    path.rename(tmp_path / "a" / "screen.dcm")
+    found = read_scan(tmp_path / "a")
+    assert np.array_equal(found.values, scan.values)
+    assert found.notes == ("left out: 1 secondary capture",)
+
+
 # What series are called
+
+
+def test_series_of_several_patients_are_said_to_be_so(scan: Scan, tmp_path: Path) -> None:
+    for number, patient in enumerate(("A1", "B2"), start=1):
+        write_series(scan, tmp_path / "a" / patient, PatientID=patient, SeriesNumber=number)
+    (note,) = read_scan(tmp_path / "a").notes
+    assert "series 1 (8 slices 30 mm apart) was chosen; others there, of 2 patients by their IDs: 2 (8 sl" in note
+    assert "A1" not in note
+    assert "B2" not in note
 
 
 def test_a_series_is_named_by_its_number_and_letters_tell_equal_numbers_apart(

@@ -77,6 +77,14 @@ def test_a_pale_overlay_beyond_the_tint_is_refused_and_a_tint_up_to_it_is_read(t
                 read_scan(path)
 
 
+def test_masks_among_the_slices_are_counted(tmp_path: Path) -> None:
+    for name, picture in (("1", GREY), ("2", GREY), ("2_mask", np.where(GREY > 90, 255, 0)), ("3", GREY * 0)):
+        save(tmp_path / f"{name}.png", picture.astype(np.uint8))
+    assert read_scan(tmp_path).notes == (
+        "pictures with fewer than 16 shades of grey, as masks have: 1 of 4; take them out",
+    )
+
+
 @pytest.mark.parametrize("channel", [0, 1, 2])
 def test_a_picture_that_is_off_by_one_in_a_colour_is_taken_as_grey_with_a_note(tmp_path: Path, channel: int) -> None:
     colour = colour_of(np.clip(GREY, 1, 254))

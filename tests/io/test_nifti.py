@@ -377,6 +377,21 @@ def test_an_unusable_sform_gives_way_to_the_qform_with_a_note(tmp_path: Path, ro
     assert scan.notes == ("the sform of the file puts voxels nowhere: its qform is used",)
 
 
+def test_a_sform_that_was_never_set_gives_way_to_the_qform_with_a_note(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(VALUES, np.eye(4))
+    image.header.set_qform(oblique(), code=1)
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    np.testing.assert_allclose(scan.geometry.affine_ras, oblique(), atol=1e-4)
+    assert scan.notes == ("the sform of the file was never set (voxels of 1 x 1 x 1 mm): its qform is used",)
+
+
+def test_an_only_channel_before_the_axes_of_a_volume_is_refused_with_the_way_to_remove_it(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(VALUES[None], oblique()), tmp_path / "a.nii")
+    with pytest.raises(FormatError, match=r"the shape 1 x 20 x 24 x 7, with the only channel first, .*\)\[0\], affine"):
+        read_scan(tmp_path / "a.nii")
+
+
 def test_forms_that_disagree_are_noted_and_forms_that_agree_are_not(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(VALUES, oblique())
     image.header.set_qform(oblique(), code=1)
@@ -390,7 +405,9 @@ def test_forms_that_disagree_are_noted_and_forms_that_agree_are_not(tmp_path: Pa
     assert note.startswith("sform and qform of the file disagree (voxels of 0.7 x 0.8 x 5 and 0.7 x 0.8 x 6 mm)")
     image.header.set_qform(oblique() @ np.diag([-1, 1, -1, 1]), code=1)
     nibabel.save(image, tmp_path / "turned.nii")
-    assert read_scan(tmp_path / "turned.nii").notes[0].endswith("mm): the sform is used")
+    assert read_scan(tmp_path / "turned.nii").notes == (
+        "sform and qform of the file disagree (other directions): the sform is used",
+    )
 
 
 def chest_values() -> NDArray[np.int16]:

@@ -87,6 +87,7 @@ def test_voxels_without_a_header_are_refused_with_what_is_missing(tmp_path: Path
 )
 def test_a_detached_nrrd_header_is_recognised_however_it_ends(tmp_path: Path, text: str) -> None:
     (tmp_path / "ct.nhdr").write_bytes(text.encode())
+    (tmp_path / "ct.raw").touch()
     with pytest.raises(FormatError, match=r"ct\.nhdr keeps its voxels in another file \(.+\), expected them inside"):
         read_scan(tmp_path / "ct.nhdr")
 
@@ -98,6 +99,23 @@ def test_a_detached_metaimage_header_is_recognised_however_it_ends(tmp_path: Pat
     (tmp_path / "ct.mhd").write_bytes((fields + ending).encode())
     with pytest.raises(FormatError, match=r"ct\.mhd keeps its voxels in another file"):
         read_scan(tmp_path / "ct.mhd")
+
+
+def test_a_folder_of_a_pair_is_refused_with_the_command_that_makes_one_file(tmp_path: Path) -> None:
+    nifti_pair(tmp_path)
+    message = r"slice but 1 \.\w+, 1 \.\w+: ct\.hdr is the header of a pair .*make one file of both, in Python with"
+    with pytest.raises(FormatError, match=message):
+        read_scan(tmp_path)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_header_whose_voxels_are_not_beside_it_is_refused_with_that_first(tmp_path: Path, pair: str) -> None:
+    PAIRS[pair](tmp_path)
+    header, voxels = sorted(tmp_path.iterdir(), key=lambda path: path.suffix not in (".hdr", ".mhd", ".nhdr"))
+    voxels.unlink()
+    missing = rf"{header.name} .* not beside it: find that first, then make one file of both, in Python with "
+    with pytest.raises(FormatError, match=missing):
+        read_scan(header)
 
 
 def test_a_folder_of_volumes_is_refused_with_one_of_them_and_batch(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -73,6 +74,59 @@ def test_hu_with_padding_below_air_are_recognised(phantom: Phantom) -> None:
 
 def test_hu_clipped_to_a_window_are_recognised(phantom: Phantom) -> None:
     assert recognise_numbers(with_values(phantom, np.clip(phantom.scan.values, -1000, 400))).kind is IntensityKind.HU
+
+
+@pytest.mark.parametrize("shift", [0, 1024])
+@pytest.mark.parametrize("lowest", [-800, -600, -500])
+def test_hu_that_were_cut_off_above_lung_are_refused_unless_they_are_named(
+    phantom: Phantom, lowest: int, shift: int
+) -> None:
+    scan = with_values(phantom, (np.maximum(phantom.scan.values, lowest) + shift).astype(np.int16))
+    message = rf"HU were cut off at {lowest}, which \d+ % of all values have.*: give the scan as it was before"
+    with pytest.raises(IntensityError, match=message):
+        recognise_numbers(scan)
+    kind = IntensityKind.SHIFTED_HU if shift else IntensityKind.HU
+    assert recognise_numbers(scan, kind).kind is kind
+
+
+@pytest.mark.parametrize(("low", "high", "white"), [(-1350, 150, 1000), (-1000, 400, 4095), (-1350, 150, 2000)])
+def test_grey_levels_of_more_than_eight_bits_are_not_taken_for_shifted_hu(
+    phantom: Phantom, low: int, high: int, white: int
+) -> None:
+    levels = np.rint(np.clip((phantom.scan.values - low) / (high - low), 0, 1) * white).astype(np.uint16)
+    with pytest.raises(IntensityError, match=f"to {white}, .* different ones: not a CT in HU.*--intensity"):
+        recognise_numbers(with_values(phantom, levels))
+
+
+def test_grey_levels_from_minus_1000_to_1000_are_not_taken_for_hu(phantom: Phantom) -> None:
+    levels = np.clip((phantom.scan.values + 1000) / 1400, 0, 1) * 2000 - 1000
+    with pytest.raises(IntensityError, match=r"from -1000 to 1000, .* different ones: not a CT in HU.*--intensity"):
+        recognise_numbers(with_values(phantom, levels.astype(np.int16)))
+
+
+@pytest.mark.parametrize("blank", [1000, 3071])
+def test_hu_whose_outside_is_blanked_brightly_are_recognised(phantom: Phantom, blank: int) -> None:
+    values = np.where(phantom.lungs.voxels, phantom.scan.values, blank).astype(np.int16)
+    assert recognise_numbers(with_values(phantom, values)).kind is IntensityKind.HU
+
+
+@pytest.mark.parametrize("by_slice", [True, False])
+def test_grey_levels_of_an_equalised_histogram_are_refused_unless_they_are_named(
+    phantom: Phantom, by_slice: bool
+) -> None:
+    levels = grey_levels(phantom.scan.values)
+    parts = levels if by_slice else levels.reshape(1, -1, levels.shape[-1])
+    equalised = np.stack([cv2.equalizeHist(part) for part in parts]).reshape(levels.shape)
+    scan = with_values(phantom, equalised)
+    with pytest.raises(IntensityError, match=r"spread evenly over their range, as by an equalised.*8-bit-window reads"):
+        recognise_numbers(scan)
+    assert recognise_numbers(scan, IntensityKind.WINDOW_8BIT).kind is IntensityKind.WINDOW_8BIT
+
+
+@pytest.mark.parametrize("highest", [-200, 0, 400])
+def test_shifted_hu_that_were_cut_off_above_are_recognised(phantom: Phantom, highest: int) -> None:
+    values = np.clip(phantom.scan.values, -1000, highest) + 1000
+    assert recognise_numbers(with_values(phantom, values.astype(np.uint16))).exact.intercept.tolist() == [-1000]
 
 
 def test_hu_whose_outside_is_blanked_are_recognised(phantom: Phantom) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.data.case import MEDSEG_SOURCES, Case
-from groundglass.data.labels import CLASS_LABELS, UNSTATED
-from groundglass.errors import DatasetError
+from groundglass.data.case import MEDSEG_SOURCES, SLICER_SUFFIX, Case
+from groundglass.data.labels import CLASS_LABELS, LAYER, UNSTATED
+from groundglass.errors import DatasetError, FormatError
+from groundglass.io.coloured_mask import ColouredMask, read_coloured_mask
 from groundglass.io.image_slices import ColouredPictureError
-from groundglass.io.reader import read_scan
+from groundglass.io.nrrd import read_nrrd_layers
+from groundglass.io.reader import file_kind, read_scan
 from groundglass.scan.crop import resize_slice
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.scan import ImageStack, Scan
@@ -44,7 +46,8 @@ def read_case_with_notes(case: Case) -> tuple[Scan, NDArray[np.uint8], tuple[str
         DatasetError: Image and mask are not on the same grid, or the mask's numbers are no labels.
     """
     scan = read_scan(case.image)
-    mask = _in_axes_of(scan, _read_mask(case.mask))
+    mask, colour_notes = _read_mask(case)
+    mask = _in_axes_of(scan, mask)
     mask, place_notes = _on_grid_of(scan, mask)
     if scan.values.shape != mask.values.shape:
         mask_size, image_size = (" x ".join(map(str, values.shape)) for values in (mask.values, scan.values))
@@ -66,27 +69,72 @@ def read_case_with_notes(case: Case) -> tuple[Scan, NDArray[np.uint8], tuple[str
         count, height, width = scan.geometry.shape
         scan = ImageStack(scan.values, scan.geometry, scan.source, scan.notes, sizes=((height, width),) * count)
     labels, notes = _to_labels(case, mask)
-    return scan, labels, (*place_notes, *notes)
+    return scan, labels, (*colour_notes, *place_notes, *notes)
 
 
 def _place(geometry: Geometry) -> str:
     return f"{geometry} from {', '.join(f'{mm:.1f}' for mm in geometry.position((0, 0, 0)))} mm in LPS"
 
 
-def _read_mask(path: Path) -> Scan:
-    """Read the file of a mask.
+def _read_mask(case: Case) -> tuple[Scan, tuple[str, ...]]:
+    """Read the file of a mask, and say what was assumed of colours.
 
     Raises:
-        FormatError: It is damaged.
-        DatasetError: It is a picture of colours.
+        FormatError: It is damaged, or a picture of colours that stand for no numbers.
+        DatasetError: Nothing tells which of its colours are lesion.
     """
     try:
-        return read_scan(path)
+        if case.mask.name.lower().endswith(SLICER_SUFFIX):
+            return _without_layers(case, read_nrrd_layers(case.mask)), ()
+        return read_scan(case.mask), ()
     except ColouredPictureError:
+        if not case.mask.is_file():
+            raise
+        coloured = read_coloured_mask(case.mask)
+    except FormatError as error:
+        if case.mask.is_file() and file_kind(case.mask) == "DICOM":
+            raise DatasetError(
+                f"{case.mask} is DICOM that holds no image, as a Segmentation (SEG) or contours (RTSTRUCT), expected "
+                "NIfTI, MHA, NRRD or PNG: 3D Slicer opens it and saves it as .seg.nrrd"
+            ) from error
+        raise
+    numbers, note = _meaning_of_colours(case, coloured)
+    values = numbers[np.newaxis]
+    return Scan(values, Geometry.pixels(values.shape), case.mask), (note,)
+
+
+def _without_layers(case: Case, layers: Sequence[Scan]) -> Scan:
+    """Return layers of segments that may overlap as one mask: lesion holds over other segments, the later over others.
+
+    The numbers of each further layer are raised by `LAYER`.
+    """
+    lesion = [value for value, label in case.labels.values if label] if case.labels else []
+    numbers = [np.where(scan.values > 0, scan.values.astype(np.int32) + LAYER * i, 0) for i, scan in enumerate(layers)]
+    flat = numbers[0].copy()
+    for layer in numbers[1:]:
+        chosen = (layer > 0) & (np.isin(layer, lesion) | ~np.isin(flat, lesion))
+        flat[chosen] = layer[chosen]
+    return replace(layers[0], values=flat) if len(layers) > 1 else layers[0]
+
+
+def _meaning_of_colours(case: Case, mask: ColouredMask) -> tuple[NDArray[np.uint8], str]:
+    """Return the numbers of a mask of colours, and a sentence on what they were taken for.
+
+    Raises:
+        DatasetError: Nothing tells which colours are lesion.
+    """
+    if not mask.names:
+        return mask.numbers, "the numbers of the picture's palette are taken as labels"
+    names = list(mask.names.values())
+    numbered = ", ".join(f"{name} {number}" for number, name in mask.names.items())
+    if case.labels is None and len(names) == 1:
+        return np.where(mask.numbers > 0, 255, 0).astype(np.uint8), f"{names[0]} is taken as lesion, black as none"
+    if case.labels is None or not case.labels.others_are_no_lesion or mask.has_other_colours:
         raise DatasetError(
-            f"{path} is coloured, and a mask holds numbers: save it in grey, 0 where no lesion is and one number for "
-            "each colour"
-        ) from None
+            f"{case.mask} is coloured ({', '.join(names)}): state which colours are lesion by the numbers that are "
+            f"given to them, {numbered}, such as --labels lesion={min(mask.names)}, or save it in grey"
+        )
+    return mask.numbers, f"colours have the numbers {numbered}"
 
 
 def _in_axes_of(scan: Scan, mask: Scan) -> Scan:

@@ -32,7 +32,11 @@ _OTHER_FILES = {
     (".npy", ".npz"): "it holds NumPy arrays: save each image and mask as NIfTI, such as with nibabel",
     (".tif", ".tiff", ".bmp", ".gif", ".webp"): "it holds pictures of other formats: save them as PNG",
     (".mhd", ".hdr", ".nhdr"): "it holds headers with voxels in other files: save them as NIfTI, .mha or .nrrd",
-    (".dcm", ".dicom", ".ima"): "it holds DICOM: convert each series to NIfTI, such as with dcm2niix",
+    (
+        ".dcm",
+        ".dicom",
+        ".ima",
+    ): "it holds DICOM: convert each series to NIfTI, such as with dcm2niix, and masks (SEG, RTSTRUCT) with 3D Slicer",
     (".h5", ".hdf5", ".mat", ".pkl", ".pt"): "it holds arrays of other programs: save each image and mask as NIfTI",
 }
 

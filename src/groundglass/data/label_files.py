@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from groundglass.data.case import SLICER_SUFFIX
-from groundglass.data.labels import MaskLabels, labels_of_names, read_dataset_json
+from groundglass.data.labels import LAYER, MaskLabels, labels_of_names, read_dataset_json
 from groundglass.errors import FormatError
 from groundglass.io.limits import read_bytes
 from groundglass.plain_text import printable
 
 _HEAD_BYTES = 1 << 16
 _ITK_SNAP = b"ITK-SnAP Label Description File"
-_ITK_SNAP_ROW = re.compile(r'^\s*(\d{1,5})(?:\s+[\d.]+){6}\s+"(.*)"\s*$', re.MULTILINE)
+_ITK_SNAP_ROW = re.compile(r'^[ \t]*(\d{1,5})(?:[ \t]+[\d.]+){6}[ \t]+"(.*)"[ \t\r]*$', re.MULTILINE)
+_SEGMENT_NUMBER = re.compile(r"[0-9]{1,5}")
 _UNNAMED = re.compile(r"(label|segment)[ _]?\d+", re.IGNORECASE)  # the names that programs give
-_SEGMENT = re.compile(r"^Segment(\d+)_(Name|LabelValue):=(.*)$", re.MULTILINE)
+_SEGMENT = re.compile(r"^Segment(\d+)_(Name|LabelValue|Layer):=(.*)$", re.MULTILINE)
 _MAY_STATE_LABELS = re.compile(
     r".*(label|class|categor|legend|lut|colou?r).*\.(json|txt|csv|tsv|ya?ml|xml|ctbl|label|lut)", re.IGNORECASE
 )
@@ -76,10 +77,11 @@ def _labels_of_segments(mask: Path) -> MaskLabels | None:
     for number, key, value in _SEGMENT.findall(text):
         fields.setdefault(number, {})[key] = value.strip()
     names: dict[int, list[str]] = {}
-    for segment in fields.values():
-        name, value = printable(segment.get("Name", "")), segment.get("LabelValue", "")
-        if value.isdecimal() and not _UNNAMED.fullmatch(name):
-            names.setdefault(int(value), []).append(name)
+    for number, segment in fields.items():
+        name, value = printable(segment.get("Name", "")), segment.get("LabelValue", "1")
+        layer = segment.get("Layer", "0" if "LabelValue" in segment else number)  # each has its own in old files
+        if all(map(_SEGMENT_NUMBER.fullmatch, (value, layer))) and not _UNNAMED.fullmatch(name):
+            names.setdefault(int(value) + LAYER * int(layer), []).append(name)
     return labels_of_names(mask, names)
 
 

@@ -28,6 +28,7 @@ NO_LESION = 0
 # The names of --labels.
 LABEL_NAMES = {"lesion": UNSTATED, **CLASS_LABELS, "ignore": NO_LESION}
 LARGEST_VALUE = 65535  # in a mask
+LAYER = 256  # added to the numbers of each further layer of a mask whose segments overlap
 _ITEM = re.compile(r"([a-z-]+)=(\d+(?:[,+]\d+)*)")
 _EXAMPLE = "lesion=2, or ground-glass=1 consolidation=2 ignore=3"
 
@@ -103,7 +104,7 @@ def parse_labels(items: Iterable[str], stated_by: str) -> MaskLabels:
         ConfigError: An item has another form, a number has two meanings, or no number is lesion.
     """
     values: dict[int, int] = {}
-    texts = (re.sub(r"\s*([=,+])\s*", r"\1", text.strip().lower()) for text in items)
+    texts = (re.sub(r" ?([=,+]) ?", r"\1", " ".join(text.lower().split())) for text in items)
     for item in (part for text in texts for part in re.split(r"[\s;]+", text) if part):
         match = _ITEM.fullmatch(item)
         if not match or match[1] not in LABEL_NAMES:

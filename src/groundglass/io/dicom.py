@@ -110,7 +110,7 @@ def sample_series(listing: SeriesListing, series: ImageSeries, count: int, optio
         geometry = grid_geometry(name, (total, *size), stack.affine_lps)
         with _naming_acquisitions(stack.slices):
             for i in stack.repeated[:1]:  # that the others are repeated too is assumed
-                _decode_without_repeats(name, replace(stack, slices=stack.slices[i - 1 : i + 1]), size)
+                _decode_without_repeats(name, replace(stack, slices=stack.slices[i - 1 : i + 1]), size, number=i)
         chosen = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
         values = np.stack([hu for _, hu in decode_slices(name, [kept[i] for i in chosen], size)])
         sparse_lps = stack.affine_lps.copy()
@@ -204,9 +204,12 @@ def _check_is_ct(name: str, series: ImageSeries, options: DicomOptions) -> None:
 
 
 def _decode_without_repeats(
-    name: str, stack: SliceStack, size: tuple[int, int]
+    name: str, stack: SliceStack, size: tuple[int, int], number: int = 1
 ) -> tuple[list[DicomSlice], NDArray[Any]]:
-    """Return the slices and (z, y, x) their HU; of several at one position with the same pixels, the first is kept."""
+    """Return the slices and (z, y, x) their HU; of several at one position with the same pixels, the first is kept.
+
+    The first slice of the stack has this number in messages.
+    """
     slices: list[DicomSlice] = []
     values: list[NDArray[Any]] = []
     step = stack.affine_lps[:3, 0]
@@ -217,8 +220,8 @@ def _decode_without_repeats(
             if distance_mm <= SAME_POSITION_MM:
                 if not np.array_equal(hu, values[-1]):
                     raise FormatError(
-                        f"{name} has several different images at one place (slice {len(slices)}; time points or "
-                        "reconstructions in one series?): give one of them alone"
+                        f"{name} has several different images at one place (slice {number + len(slices) - 1}; time "
+                        "points or reconstructions in one series?): give one of them alone"
                     )
                 continue
         slices.append(dicom_slice)

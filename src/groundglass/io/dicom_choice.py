@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from groundglass.errors import FormatError
 from groundglass.io.dicom_directory import note_on_absent
+from groundglass.io.dicom_header import text_value
 from groundglass.io.dicom_join import is_alike
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.dicom_series import ImageSeries, SeriesListing
@@ -44,12 +45,15 @@ def choose_series(name: str, listing: SeriesListing, options: DicomOptions) -> I
 
 def describe_choice(listing: SeriesListing, series: ImageSeries, options: DicomOptions) -> str | None:
     """Say which series was chosen and which others are there; None if there are no others."""
-    others = [other.name(options.with_identity) for other in listing.series if other is not series and other.is_offered]
+    others = [other for other in listing.series if other is not series and other.is_offered]
     if not others:
         return None
-    listed = "; ".join(others[:5]) + (f"; and {len(others) - 5} more" if len(others) > 5 else "")
+    names = [other.name(options.with_identity) for other in others]
+    listed = "; ".join(names[:5]) + (f"; and {len(names) - 5} more" if len(names) > 5 else "")
+    patients = {text_value(one.header, "PatientID") for one in (series, *others)} - {""}
+    owners = f", of {len(patients)} patients by their IDs" if len(patients) > 1 else ""
     chosen = series.name(options.with_identity)
-    return f"series {chosen} was chosen; others there: {listed} (--series NUMBER takes another)"
+    return f"series {chosen} was chosen; others there{owners}: {listed} (--series NUMBER takes another)"
 
 
 @contextmanager

@@ -25,6 +25,7 @@ SHIFT_MM = 1.0  # of a slice sideways, against a straight stack
 TILT_DEGREES = 0.5
 SAME_SPACING = 1e-3  # part by which pixel spacings may differ that count as one
 SAME_ORIENTATION = 0.01  # difference of direction cosines up to which slices count as parallel
+_RUN = 3  # gaps of one size side by side: from here on a part of the series has another distance, and none is missing
 _NOISE = 1e-4  # a part, or a difference of direction cosines: up to this, differences are not worth a word
 
 
@@ -256,15 +257,18 @@ def _spacing_notes(name: str, heights: NDArray[np.float64]) -> list[str]:
         for i, distance in enumerate(distances)
         if distance > 1.5 * usual and abs(distance / usual % 1 - 0.5) > 0.4
     }
+    found = f"{name} has slices {distances.min():.3g} to {distances.max():.3g} mm apart"
+    fix = "give a series of even slices, or resample it, e.g. with dcm2niix"
     if gaps and (np.delete(deviation, list(gaps)) <= JITTER).all():
+        if len(set(gaps.values())) == 1 and len(gaps) == max(gaps) - min(gaps) + 1 >= _RUN:
+            part = f"slice {min(gaps) + 1} to {max(gaps) + 2} of {len(heights)}"
+            raise FormatError(f"{found}, the larger distance from {part}, expected one distance: {fix}")
         missing = sum(gaps.values())
         before = ", ".join(str(i + 1) for i in list(gaps)[:5])
         raise FormatError(
             f"{name} lacks {missing} slice{'s' if missing > 1 else ''} (behind slice {before} of {len(heights)}, "
             f"{usual:.3g} mm apart elsewhere): send the whole series, or the part without the gap"
         )
-    found = f"{name} has slices {distances.min():.3g} to {distances.max():.3g} mm apart"
-    fix = "give a series of even slices, or resample it, e.g. with dcm2niix"
     if (deviation > JITTER).any():
         raise FormatError(f"{found}, expected one distance: {fix}")
     off_grid = float(np.abs(heights - np.linspace(heights[0], heights[-1], len(heights))).max())

@@ -81,12 +81,18 @@ def is_localizer(header: Dataset) -> bool:
     return any(_LOCALIZER.search(text) for text in types or [text_value(header, "SeriesDescription")])
 
 
-def _unusable(header: Dataset) -> str | None:
-    """Return why images hold no CT at all; None if they may."""
+def stranger_kind(header: Dataset) -> str | None:
+    """Return what an image among the slices of a CT is that is no slice: a localizer, or a capture of a screen."""
     if is_localizer(header):
         return "localizer"
-    if text_value(header, "SOPClassUID").startswith(_SECONDARY_CAPTURE):
-        return "secondary capture"
+    is_capture = text_value(header, "SOPClassUID").startswith(_SECONDARY_CAPTURE)
+    return "secondary capture" if is_capture or "SCREEN SAVE" in _image_types(header) else None
+
+
+def _unusable(header: Dataset) -> str | None:
+    """Return why images hold no CT at all; None if they may."""
+    if stranger := stranger_kind(header):
+        return stranger
     photometric = text_value(header, "PhotometricInterpretation").upper()
     if photometric.startswith(_COLOUR) or (number_value(header, "SamplesPerPixel") or 1) != 1:
         return "colour pictures"

@@ -33,7 +33,7 @@ from groundglass.io.dicom_header import (
     transfer_syntax,
 )
 from groundglass.io.dicom_join import SeriesPiece, join_pieces
-from groundglass.io.dicom_kind import SeriesKind, is_localizer, recognise_kind
+from groundglass.io.dicom_kind import SeriesKind, recognise_kind, stranger_kind
 from groundglass.io.limits import shown
 from groundglass.io.other_files import (
     DAMAGED_FILE,
@@ -290,7 +290,7 @@ def _largest_group(piece: SeriesPiece) -> ImageSeries:
     """
     keyed: list[tuple[tuple[object, ...], list[DicomSlice]]] = []
     for dicom_slice in piece.slices:
-        key = (is_localizer(dicom_slice.header), *dicom_slice.size)
+        key = (stranger_kind(dicom_slice.header), *dicom_slice.size)
         fitting = (group for k, group in keyed if k == key and _may_be_parallel(group[0], dicom_slice))
         group = next(fitting, None)
         if group is None:
@@ -298,13 +298,13 @@ def _largest_group(piece: SeriesPiece) -> ImageSeries:
         else:
             group.append(dicom_slice)
     groups = [_oriented(group) for _, group in keyed]
-    largest = max(groups, key=lambda group: (not is_localizer(group[0].header), group[0].is_axial, len(group)))
+    largest = max(groups, key=lambda group: (not stranger_kind(group[0].header), group[0].is_axial, len(group)))
     left_out: dict[str, int] = {}
     for group in groups:
         if group is not largest:
             has_same_axes = is_same_orientation(group[0].directions, largest[0].directions)
             reason = OTHER_SIZE if has_same_axes else OTHER_ORIENTATION
-            reason = "localizer" if is_localizer(group[0].header) else reason
+            reason = stranger_kind(group[0].header) or reason
             left_out[reason] = left_out.get(reason, 0) + len(group)
     return ImageSeries(piece.uids, tuple(largest), left_out)
 

@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from groundglass.scan.scan import ImageStack, Mask
 
 _DAMAGE = (OSError, EOFError, ValueError, SyntaxError, IndexError, KeyError, struct.error, zlib.error)
 _WITH_ALPHA = ("LA", "La", "PA", "P", "RGBA", "RGBa", "RGB")  # modes that convert to RGBA without losing their alpha
+FEWEST_SHADES = 16  # of a CT slice; a mask has fewer
 LARGEST_TINT = 16  # levels by which red, green and blue of a grey picture may differ, as after JPEG compression
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601: the grey of a colour
 _LYING = (5, 6, 7, 8)  # EXIF orientations whose rows are stored as columns
@@ -191,23 +192,46 @@ class _Picture:
     is_transparent: bool = False
 
 
+def decode_picture_as(path: Path, modes: Mapping[str, str] | None = None) -> NDArray[Any]:
+    """Decode a picture as it is shown: turned as its EXIF orientation says.
+
+    Args:
+        path: A PNG or JPEG file.
+        modes: {mode of Pillow: mode to convert to}; other modes are converted to RGBA.
+
+    Returns:
+        (height, width, 4) uint8 red, green, blue and alpha, or (height, width) numbers in a mode of `modes`.
+
+    Raises:
+        FormatError: It is damaged.
+    """
+    with _opened(path) as image:
+        orientation, data = _orientation(image), path.read_bytes()
+    try:
+        decoded = decode_picture(PictureTask(data, dict(modes or {}), _WITH_ALPHA))
+    except DecodeError as error:
+        raise _damaged(path, str(error)) from None
+    width, height = decoded.size
+    dtype = {"I;16": "<u2", "I": "<i4"}.get(decoded.mode, "u1")
+    pixels = np.frombuffer(decoded.pixels, dtype).reshape(height, width, *((4,) if decoded.mode == "RGBA" else ()))
+    return _turned(pixels.astype(np.uint16) if dtype != "u1" else pixels, orientation)
+
+
+def palette_length(path: Path) -> int | None:
+    """Return the number of colours in a picture's palette; None if it has none."""
+    with _opened(path) as image:
+        return len(image.palette.palette) // 3 if image.mode == "P" and image.palette is not None else None
+
+
 def _read_picture(path: Path) -> _Picture:
     """Decode a picture as it is shown.
 
     Raises:
         FormatError: It is damaged, coloured, or transparent everywhere.
     """
-    with _opened(path) as image:
-        orientation, data = _orientation(image), path.read_bytes()
-    try:
-        decoded = decode_picture(PictureTask(data, _GREY_MODES, _WITH_ALPHA))
-    except DecodeError as error:
-        raise _damaged(path, str(error)) from None
-    width, height = decoded.size
-    dtype = {"L": "u1", "I;16": "<u2", "I": "<i4", "RGBA": "u1"}[decoded.mode]
-    pixels = np.frombuffer(decoded.pixels, dtype).reshape(height, width, *((4,) if decoded.mode == "RGBA" else ()))
-    if decoded.mode != "RGBA":
-        return _Picture(_turned(pixels.astype(np.uint16) if decoded.mode != "L" else pixels, orientation))
+    pixels = decode_picture_as(path, _GREY_MODES)
+    if pixels.ndim == 2:
+        return _Picture(pixels)
     colours, alpha = pixels[..., :3].astype(np.int16), pixels[..., 3]
     if not alpha.any():
         raise FormatError(f"{shown(path)} is transparent everywhere, expected a CT slice: save it without alpha")
@@ -218,13 +242,13 @@ def _read_picture(path: Path) -> _Picture:
             "slice: give it without overlays, as grey"
         )
     grey = np.rint(colours @ _LUMA * (alpha / 255.0)).astype(np.uint8)
-    return _Picture(_turned(grey, orientation), bool(spread), bool((alpha < 255).any()))
+    return _Picture(grey, bool(spread), bool((alpha < 255).any()))
 
 
 def _turned(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Return a picture as a viewer shows it that follows the EXIF orientation."""
     if orientation in _LYING:
-        plane = plane.T
+        plane = plane.swapaxes(0, 1)
     flips_rows, flips_columns = _FLIPS[orientation]
     return np.ascontiguousarray(plane[:: -1 if flips_rows else 1, :: -1 if flips_columns else 1])
 
@@ -234,11 +258,16 @@ def _notes(pictures: Sequence[_Picture]) -> tuple[str, ...]:
     count = len(pictures)
     tinted = sum(picture.is_tinted for picture in pictures)
     transparent = sum(picture.is_transparent for picture in pictures)
+    drawn = sum(1 < np.count_nonzero(np.bincount(one.plane.ravel())) < FEWEST_SHADES for one in pictures)
+    drawings = (
+        f"pictures with fewer than {FEWEST_SHADES} shades of grey, as masks have: {drawn} of {count}; take them out"
+    )
 
     def concerned(number: int) -> str:
         return "the picture is" if count == 1 else f"{number} of {count} pictures are"
 
     return (
         *((f"{concerned(tinted)} nearly grey, with a slight tint: taken as grey",) if tinted else ()),
+        *((drawings,) if 0 < drawn < count else ()),
         *((f"{concerned(transparent)} transparent in places: taken as shown on black",) if transparent else ()),
     )

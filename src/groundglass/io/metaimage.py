@@ -35,27 +35,29 @@ def read_mha(path: Path) -> Scan:
     fields = _header_fields(text)
     data_file = fields.get("elementdatafile", "LOCAL")
     if data_file.upper() != "LOCAL":
-        refuse_detached(name, data_file)
+        refuse_detached(path, data_file)
     if not _is_true(fields, "binarydata", "true"):
         raise FormatError(f"{name} holds its voxels as text, expected binary ones: save it again as binary")
     try:
         size = tuple(int(n) for n in fields["dimsize"].split())
-        axes, channels = len(size), int(fields.get("elementnumberofchannels", "1"))
+        axes = len(size)
+        check_shape(name, size, channels=int(fields.get("elementnumberofchannels", "1")))
         dtype = np.dtype(_TYPES[fields["elementtype"].upper()])
         spacing = _numbers(fields, ("elementspacing", "elementsize"), np.ones(axes))
         origin = _numbers(fields, ("offset", "position", "origin"), np.zeros(axes))
         direction = _numbers(fields, ("transformmatrix", "rotation", "orientation"), np.eye(axes)).T
+        with np.errstate(over="ignore", invalid="ignore"):  # of infinite numbers, which make no grid
+            steps = direction * spacing
     except (KeyError, ValueError):  # what they say quotes the header, which may name a patient
         raise FormatError(
             f"{name} has a damaged header: DimSize, ElementType or numbers of its grid are missing or cannot be read; "
             "copy or download it again"
         ) from None
-    check_shape(name, size, channels)
     if _is_true(fields, "binarydatabyteordermsb", fields.get("elementbyteordermsb", "false")):
         dtype = dtype.newbyteorder(">")
     byte_count = int(np.prod(size)) * dtype.itemsize
     data = read_voxels(path, start, byte_count, packed=_is_true(fields, "compresseddata", "false"))
-    geometry = lps_geometry(name, size, origin, direction * spacing)
+    geometry = lps_geometry(name, size, origin, steps)
     values = np.frombuffer(data, dtype).reshape(geometry.shape)
     return with_known_grid(Scan(native_values(name, values), geometry, path))
 

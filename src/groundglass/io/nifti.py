@@ -264,6 +264,12 @@ def _one_volume(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) < 2:
         raise FormatError(f"{name} is a line of {shape[0]} values, expected a slice or a volume: give the scan itself")
     extra = int(np.prod(shape[3:]))
+    if shape[0] == 1 and len(shape) == 4 and extra > 1:
+        raise FormatError(
+            f"{name} has the shape {' x '.join(map(str, shape))}, with the only channel first, expected the three axes "
+            "of a volume: save it without the first axis and with the affine of the CT, e.g. in Python with "
+            "nibabel.Nifti1Image(numpy.asarray(image.dataobj)[0], affine)"
+        )
     if extra > 1:
         raise FormatError(
             f"{name} holds {extra} volumes (shape {' x '.join(map(str, shape))}; time points?), expected one volume: "
@@ -293,6 +299,8 @@ class _Grid(NamedTuple):
 def _grid(name: str, header: NiftiHeader, shape: tuple[int, int, int]) -> _Grid:
     """Return the grid of the sform if it is set and usable, else of the qform, else of the spacing alone.
 
+    A sform that a program left at 1 x 1 x 1 mm from (0, 0, 0) gives way to a qform that states another grid.
+
     Raises:
         FormatError: Every form that is set is unusable.
     """
@@ -309,13 +317,17 @@ def _grid(name: str, header: NiftiHeader, shape: tuple[int, int, int]) -> _Grid:
             "again"
         )
     used, *other = usable
+    if other and _is_unit(usable[used]) and not _is_unit(usable[other[0]]):
+        notes += (f"the {used} of the file was never set (voxels of 1 x 1 x 1 mm): its {other[0]} is used",)
+        return _Grid(scale @ usable[other[0]], True, notes)
     if len(usable) < len(affines):
         unused = next(form for form in affines if form not in usable)
         notes += (f"the {unused} of the file puts voxels nowhere: its {used} is used",)
     elif other and _disagree(usable[used], usable[other[0]]):
         spacings = [_voxel_sizes(scale @ affine) for affine in usable.values()]
         sform, qform = (" x ".join(f"{mm:.3g}" for mm in spacing) for spacing in spacings)
-        notes += (f"sform and qform of the file disagree (voxels of {sform} and {qform} mm): the sform is used",)
+        found = f"voxels of {sform} and {qform} mm" if sform != qform else "other directions"
+        notes += (f"sform and qform of the file disagree ({found}): the sform is used",)
     return _Grid(scale @ usable[used], True, notes)
 
 
@@ -345,6 +357,11 @@ def _disagree(sform: NDArray[np.float64], qform: NDArray[np.float64]) -> bool:
     one, other = (AxialView(Geometry.from_ras((1, 1, 1), affine)).axes for affine in (sform, qform))
     sizes = _voxel_sizes(sform) / _voxel_sizes(qform)
     return bool(np.abs(sizes - 1).max() > 0.01) or one != other
+
+
+def _is_unit(affine: NDArray[np.float64]) -> bool:
+    """Return whether an affine has voxels of 1 along each axis from (0, 0, 0), as of an array that was just saved."""
+    return bool(np.allclose(np.abs(affine), np.eye(4), atol=1e-3))
 
 
 def _voxel_sizes(affine: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -59,9 +59,24 @@ def read_nrrd(path: Path) -> Scan:
     Raises:
         FormatError: The file is damaged, cut short, too large, coloured, 4-D, without a usable grid, or not a CT.
     """
+    (scan,) = _read_layers(path, may_be_several=False)
+    return scan
+
+
+def read_nrrd_layers(path: Path) -> tuple[Scan, ...]:
+    """Read the layers of a segmentation of 3D Slicer, which has several where segments overlap.
+
+    Raises:
+        FormatError: As for `read_nrrd`, but for several numbers of a voxel.
+    """
+    return _read_layers(path, may_be_several=True)
+
+
+def _read_layers(path: Path, may_be_several: bool) -> tuple[Scan, ...]:
+    """Read a scan for each of the numbers that a voxel has."""
     name = shown(path)
     if data_file := _named_data_file(path):  # before the end of the header is searched, which a .nhdr may lack
-        refuse_detached(name, data_file)
+        refuse_detached(path, data_file)
     text, start = split_header(path, b"\n")
     header = _parse(name, text)
     try:
@@ -70,14 +85,16 @@ def read_nrrd(path: Path) -> Scan:
         on_grid = _on_grid(header, len(sizes))
         size = tuple(np.array(sizes, dtype=np.int64)[on_grid].tolist())
         count = int(np.prod(size))
-        check_shape(name, size, channels=int(np.prod(sizes)) // count)
+        check_shape(name, size, channels=1 if may_be_several else int(np.prod(sizes)) // count)
         origin, steps = _grid(header, on_grid)
         dtype, encoding = _stored_as(header)
     except ValueError as error:
         raise _refused(name, error) from None
-    values = _read_values(path, start, count, dtype, encoding)
+    values = _read_values(path, start, int(np.prod(sizes)), dtype, encoding).reshape(sizes[::-1])
     geometry = lps_geometry(name, size, origin, steps)
-    return with_known_grid(Scan(native_values(name, values.reshape(geometry.shape)), geometry, path))
+    beside_grid = np.flatnonzero(~on_grid[::-1]).tolist()
+    layers = np.moveaxis(values, beside_grid, range(len(beside_grid))).reshape(-1, *geometry.shape)
+    return tuple(with_known_grid(Scan(native_values(name, layer), geometry, path)) for layer in layers)
 
 
 def _named_data_file(path: Path) -> str | None:
@@ -152,7 +169,8 @@ def _grid(header: Mapping[str, Any], on_grid: NDArray[np.bool_]) -> tuple[NDArra
             raise ValueError(f"units of {len(units)} axes, other fields of more or fewer")
         factors = np.array([_MILLIMETRES.get(unit.strip().lower(), 1.0) for unit in units])
         signs *= factors if has_directions else factors[on_grid]
-    return signs * origin, signs[:, None] * steps
+    with np.errstate(over="ignore", invalid="ignore"):  # of infinite numbers, which make no grid
+        return signs * origin, signs[:, None] * steps
 
 
 def _stored_as(header: Mapping[str, Any]) -> tuple[np.dtype[Any], str]:

@@ -52,7 +52,9 @@ def advice_on_pair(path: Path, kind: str) -> str | None:
     """
     name = shown(path)
     if kind == ANALYZE_HEADER:
-        return f"{name} is {kind}, expected both in one file: {join_advice(name)}"
+        has_voxels = any(path.with_suffix(suffix).is_file() for suffix in (".img", ".IMG", ".img.gz"))
+        mend = "expected both in one file: " if has_voxels else "whose .img is not beside it: find that first, then "
+        return f"{name} is {kind}, {mend}{join_advice(name)}"
     suffix = next((suffix for suffix in _VOXELS_ALONE if path.name.lower().endswith(suffix)), None)
     if suffix is None:
         return None

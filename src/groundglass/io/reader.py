@@ -257,6 +257,9 @@ def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) ->
         raise FormatError(
             f"{what}: give one file, such as {printable(volumes[0])}, or the folder to `groundglass batch`"
         )
+    pair = next(filter(None, (advice_on_pair(file, kind) for file, kind in sorted(kinds.items()))), None)
+    if pair:
+        raise FormatError(f"{what}: {pair}")
     named_dicom = {kind for file, kind in kinds.items() if file.suffix.lower() == ".dcm"}
     if len(named_dicom) == 1:
         raise FormatError(f"{what}, of which those named .dcm hold none: each is {named_dicom.pop()}; {_EXPECTED}")

@@ -44,15 +44,17 @@ def split_header(path: Path, last_line: bytes) -> tuple[str, int]:
     raise FormatError(f"{shown(path)} is damaged or cut short: its header has no end; copy or download it again")
 
 
-def refuse_detached(name: str, data_file: str) -> None:
+def refuse_detached(path: Path, data_file: str) -> None:
     """Refuse a header that names another file for its voxels.
 
     Raises:
         FormatError: Always.
     """
-    raise FormatError(
-        f"{name} keeps its voxels in another file ({_kind_of(data_file)}), expected them inside: {join_advice(name)}"
-    )
+    name, stated = shown(path), data_file.strip()
+    is_one_beside = re.fullmatch(r"[^/\\%\s]+", stated) is not None and stated.upper() != "LIST"
+    is_missing = is_one_beside and not path.with_name(stated).exists()
+    mend = "which is not beside it: find that first, then " if is_missing else "expected them inside: "
+    raise FormatError(f"{name} keeps its voxels in another file ({_kind_of(data_file)}), {mend}{join_advice(name)}")
 
 
 def _kind_of(data_file: str) -> str:

@@ -26,8 +26,12 @@ SHIFTS_HU = (1024.0, 1000.0)
 OTHER_SHIFTS_HU = (32768.0, 8192.0, -1024.0)
 MOST_CT = 5000.0  # HU and shifted HU end below, but for some voxels of metal
 LEAST_CT = -3100.0  # padding may have it
+# After a histogram was equalised, equal parts of the range of grey levels hold about as many pixels each. The numbers
+# of pixels between the two ends vary by this part of their mean or less; those of 122 real pictures by 0.34 or more,
+# and of nine in ten of these after equalisation by 0.19 or less.
+BANDS, MOST_EVEN = 16, 0.22
 SAMPLES = 500_000  # voxels from which the kind is recognised
-BRIGHT_HU = 600.0  # bone and metal: less of a chest than soft tissue is
+TISSUE_HU, BRIGHT_HU = (-200.0, 200.0), 350.0  # more of a chest is soft tissue than is bone, contrast medium and metal
 CUT_LUNG_HU = -850.0  # lungs that are cut off at a higher number look denser than they are
 PILED, TISSUE_PILED = 0.02, 0.1  # shares of all values that are the lowest and highest one if HU were cut off there
 
@@ -177,8 +181,8 @@ def recognise_numbers(scan: Scan, kind: IntensityKind | None = None) -> StoredNu
             "range that rise evenly with HU"
         )
     shift = _shift(sample) if kind is IntensityKind.SHIFTED_HU else 0.0
-    if not requested and not kind.is_window:
-        _check_not_cut_off(sample - shift, low - shift)
+    if not requested:
+        _check_not_equalised(sample, kind) if kind.is_window else _check_not_cut_off(sample - shift, low - shift)
     names = {
         IntensityKind.HU: "HU",
         IntensityKind.SHIFTED_HU: f"HU shifted by {shift:.0f}",
@@ -200,7 +204,7 @@ def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> IntensityK
     if _other_shift(sample) is not None:
         return IntensityKind.SHIFTED_HU
     is_ct = float(np.percentile(sample, 99.5)) < MOST_CT
-    if is_ct and low < -300 < high and _has_lung_or_air(sample):
+    if is_ct and low < -300 < high and _has_lung_or_air(sample) and not _is_too_bright(sample):
         return IntensityKind.HU
     hu = sample - _shift(sample)
     if is_ct and low >= -100 and _has_lung_or_air(hu) and _has_tissue(hu):
@@ -227,8 +231,29 @@ def _has_tissue(hu: NDArray[np.float32]) -> bool:
 
     Nothing above water is right only where HU were cut off there.
     """
-    soft, high = _share(hu, -200, 300), float(hu.max())
-    return soft > max(0.005, float((hu > BRIGHT_HU).mean())) and (high > 0 or float((hu == high).mean()) > TISSUE_PILED)
+    is_piled = float((hu == hu.max()).mean()) > TISSUE_PILED
+    return _share(hu, -200, 300) > 0.005 and not _is_too_bright(hu) and (float(hu.max()) > 0 or is_piled)
+
+
+def _is_too_bright(hu: NDArray[np.float32]) -> bool:
+    """Return whether twice as much is as bright as bone as is soft tissue, but for one number that blanks the rest."""
+    bright = hu > BRIGHT_HU
+    is_blanked = float((hu == hu.max()).mean()) > 0.5 * float(bright.mean())
+    return float(bright.mean()) > 2 * _share(hu, *TISSUE_HU) and not is_blanked
+
+
+def _check_not_equalised(levels: NDArray[np.float32], kind: IntensityKind) -> None:
+    """Refuse grey levels that are spread evenly over their range, which no window of a CT does.
+
+    Raises:
+        IntensityError: They are.
+    """
+    counts = np.histogram(levels, bins=BANDS)[0][1:-1]
+    if counts.std() < MOST_EVEN * counts.mean():
+        raise IntensityError(
+            "the grey levels are spread evenly over their range, as by an equalised histogram, so that they do not "
+            f"tell HU: give the picture as it was before (--intensity {kind} reads it all the same)"
+        )
 
 
 def _check_not_cut_off(hu: NDArray[np.float32], low: float) -> None:
