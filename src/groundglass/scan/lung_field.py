@@ -33,6 +33,16 @@ class Box(NamedTuple):
     right: int
     mirrored: tuple[int, int, int, int] = (0, 0, 0, 0)
 
+    @property
+    def spans(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The first row and the one just outside, and the same of the columns."""
+        return (self.top, self.bottom), (self.left, self.right)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels inside."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
 
 @dataclass(frozen=True, eq=False)
 class LungField:

@@ -30,7 +30,7 @@ def box_of(
     """The box of slices of this spacing with these lungs; None: it is missing."""
     one = right if right is not None else left
     assert one is not None
-    part = Part(range(len(one)), (one.shape[1], one.shape[2]), (5.0, mm, mm), spacing_stated=stated)
+    part = Part(range(len(one)), Box(0, one.shape[1], 0, one.shape[2]), (5.0, mm, mm), spacing_stated=stated)
     on_right, on_left = (PackedMask.from_slices(np.zeros_like(one) if side is None else side) for side in (right, left))
     return lung_boxes(on_right, on_left, part, FieldOfView.LUNGS)[8]
 

@@ -56,6 +56,15 @@ def test_the_right_lung_lies_at_the_left_of_the_upright_image(phantom: Phantom) 
     assert not any((right & left).any() for right, left in zip(field.right, field.left, strict=True))
 
 
+def test_the_lungs_of_a_small_patient_in_a_wide_field_of_view_are_found() -> None:
+    phantom = chest_phantom(shape=(12, 160, 200), oblique=False)
+    some = slice(4, 9)
+    wide = ((0, 0), (220, 220), (220, 220))
+    values = np.pad(axial(phantom).values[some], wide, constant_values=-1000)
+    found = find_lungs(Scan(values, replace(axial(phantom).geometry, shape=values.shape)))
+    assert dice(found.lung_field.mask, np.pad(truth(phantom)[some], wide)) > 0.95
+
+
 @pytest.mark.slow
 def test_thin_slices_have_lungs_between_those_that_the_network_saw() -> None:
     thin = chest_phantom(4, shape=(96, 96, 128), extent_mm=(96.0, 288.0, 380.0), oblique=False)

@@ -34,15 +34,15 @@ def lung_boxes(right: PackedMask, left: PackedMask, part: Part, field_of_view: F
     found = [(z, plane.box) for side in (right, left) for z, plane in enumerate(side.slices) if plane.box is not None]
     if not found:
         return [None] * len(part.slices)
-    rows, columns = (0, part.size[0]), (0, part.size[1])
+    rows, columns = part.content.spans
     if field_of_view is FieldOfView.LUNGS:
         rows, columns = _around([box for _, box in found], part)
         if part.spacing_stated and cut_ends(voxels_per_slice(right) + voxels_per_slice(left)):
             _, dy, dx = part.spacing
-            rows = _at_least(LEAST_MM[0] / dy, rows, part.size[0])
-            columns = _at_least(LEAST_MM[1] / dx, columns, part.size[1])
+            rows = _at_least(LEAST_MM[0] / dy, rows, part.content.spans[0])
+            columns = _at_least(LEAST_MM[1] / dx, columns, part.content.spans[1])
         columns = _with_missing_lung(columns, right, left)
-    box = _box_of(rows, columns, part.size)
+    box = _box_of(rows, columns, part.content)
     shown = [z for z, _ in found]
     return [box if min(shown) - 1 <= z <= max(shown) + 1 else None for z in range(len(part.slices))]
 
@@ -59,19 +59,17 @@ def _around(found: Sequence[BoundingBox], part: Part) -> tuple[Span, Span]:
         )
         for sides, mm in zip(zip(*found, strict=True), part.spacing[1:], strict=True)
     )
-    inside = _box_of(rows, columns, part.size)
-    share = (inside.bottom - inside.top) * (inside.right - inside.left) / (part.size[0] * part.size[1])
-    is_cropped = part.is_image and share > CROPPED_IMAGE
-    return ((0, part.size[0]), (0, part.size[1])) if is_cropped else (rows, columns)
+    is_cropped = part.is_image and _box_of(rows, columns, part.content).pixels > CROPPED_IMAGE * part.content.pixels
+    return part.content.spans if is_cropped else (rows, columns)
 
 
-def _at_least(extent: float, span: Span, size: int) -> Span:
+def _at_least(extent: float, span: Span, content: Span) -> Span:
     """Return a span that is as long as `extent` if the slice is; a longer one stays as it is."""
-    length = min(round(extent), size)
+    length = min(round(extent), content[1] - content[0])
     missing = length - (span[1] - span[0])
     if missing <= 0:
         return span
-    start = max(0, min(span[0] - missing // 2, size - length))
+    start = max(content[0], min(span[0] - missing // 2, content[1] - length))
     return start, start + length
 
 
@@ -84,8 +82,14 @@ def _with_missing_lung(columns: Span, right: PackedMask, left: PackedMask) -> Sp
     return (start, 2 * stop - start) if "left" in missing else columns
 
 
-def _box_of(rows: Span, columns: Span, size: tuple[int, int]) -> Box:
+def _box_of(rows: Span, columns: Span, content: Box) -> Box:
     """Return the part of the slice that lies in rows and columns, and what of them lies beyond it."""
-    (top, bottom), (left, right), (height, width) = rows, columns, size
-    beyond = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
-    return Box(max(0, top), min(height, bottom), max(0, left), min(width, right), beyond)
+    (top, bottom), (left, right) = rows, columns
+    beyond = (
+        max(0, content.top - top),
+        max(0, bottom - content.bottom),
+        max(0, content.left - left),
+        max(0, right - content.right),
+    )
+    inside = max(content.top, top), min(content.bottom, bottom), max(content.left, left), min(content.right, right)
+    return Box(*inside, mirrored=beyond)

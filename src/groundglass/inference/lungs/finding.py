@@ -22,8 +22,16 @@ from groundglass.inference.lungs.blanked import blank_number, check_not_blanked,
 from groundglass.inference.lungs.density import check_lung_density
 from groundglass.inference.lungs.network import LungNetwork, open_lung_network
 from groundglass.inference.lungs.outline import outline_lungs
-from groundglass.inference.lungs.parts import OUTLINE_MM, View, around_lungs, certain_pixels, parts_of, whole_slices
-from groundglass.inference.lungs.picture_layout import check_layout
+from groundglass.inference.lungs.parts import (
+    OUTLINE_MM,
+    View,
+    around_lungs,
+    certain_pixels,
+    middle_of_slices,
+    parts_of,
+    whole_slices,
+)
+from groundglass.inference.lungs.picture_layout import check_directions, check_layout
 from groundglass.inference.lungs.polarity import is_inverted
 from groundglass.inference.lungs.search import ShownSlices, look
 from groundglass.inference.lungs.window import Line, estimate_window
@@ -79,25 +87,17 @@ def find_lungs(
 
     Raises:
         IntensityError: The numbers are not recognised as CT, make no lungs in HU, or a window clips lungs or tissue.
-        LungError: No slice shows lung.
+        FormatError: Pictures lie on their side, or show several slices each.
+        LungError: No slice shows lung, or the slices of a volume lie on their side.
     """
     numbers = recognise_numbers(scan, kind)
     view = AxialView(scan.geometry)
     values, geometry, is_volume = view.to_axial(scan.values), view.geometry, not isinstance(scan, ImageStack)
     network, is_window = network or open_lung_network(), numbers.kind.is_window
     slices = ShownSlices(values, _limits(numbers), blank_number(values, numbers), numbers.shift_hu)
-    whole = [whole_slices(part) for part in parts_of(scan, geometry)]
+    whole = [whole_slices(part) for part in parts_of(scan, values, geometry)]
     looked = _counter(progress, sum(len(view.slices) + len(view.part.every(OUTLINE_MM)) for view in whole))
-    located = look(network, slices, whole, keep_levels=is_window, looked=looked)
-    if not geometry.has_directions:  # rows may have been stored as columns
-        transposed = replace(slices, transposed=True)
-        turned = look(network, transposed, whole, keep_levels=is_window)
-        if certain_pixels(turned) > certain_pixels(located):
-            slices, located = transposed, turned
-    if not is_volume:
-        check_layout(network, slices, located)
-    if not any(seen.maps.any() for seen in located):
-        raise LungError(NO_LUNG)
+    slices, located = _locate(network, slices, whole, geometry.has_directions, is_window, looked)
     if is_window:
         check_not_blanked(located)
         if is_inverted(network, slices, located):
@@ -112,6 +112,49 @@ def find_lungs(
     if slices.blank is not None:
         hu, lung_field = with_soft_tissue(hu, slices.blank, lung_field)
     return ScanWithLungs(scan, view, intensity, hu, lung_field)
+
+
+def _locate(
+    network: LungNetwork,
+    slices: ShownSlices,
+    whole: Sequence[View],
+    has_directions: bool,
+    is_window: bool,
+    looked: Callable[[], None],
+) -> tuple[ShownSlices, list[View]]:
+    """Look for the lungs, and return the slices as they show them, and what the network says of these.
+
+    Args:
+        network: The lung network.
+        slices: The slices.
+        whole: The view of each part as a whole.
+        has_directions: Whether the file states how its axes lie in the body.
+        is_window: Whether the numbers are those of a window.
+        looked: Called after each slice.
+
+    Raises:
+        FormatError: Pictures lie on their side, or show several slices each.
+        LungError: No slice shows lung, or the slices of a volume lie on their side.
+    """
+    located = look(network, slices, whole, keep_levels=is_window, looked=looked)
+    if has_directions and not whole[0].part.is_image:
+        check_directions(network, slices, located[0])
+    elif not has_directions:  # rows may have been stored as columns
+        transposed = replace(slices, transposed=True)
+        turned = look(network, transposed, whole, keep_levels=is_window)
+        if certain_pixels(turned) > certain_pixels(located):
+            slices, located = transposed, turned
+    if whole[0].part.is_image:
+        check_layout(network, slices, located)
+    elif not _any_lung(located):
+        located = look(network, slices, [middle_of_slices(view) for view in whole], keep_levels=is_window)
+    if not _any_lung(located):
+        raise LungError(NO_LUNG)
+    return slices, located
+
+
+def _any_lung(located: Sequence[View]) -> bool:
+    return any(seen.maps.any() for seen in located)
 
 
 def _counter(progress: Callable[[int, int], None], total: int) -> Callable[[], None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from groundglass.inference.lungs.margins import without_margins
 from groundglass.inference.lungs.network import INSIDE
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.lung_field import Box
@@ -31,14 +33,14 @@ class Part:
 
     Attributes:
         slices: Indices of its slices.
-        size: (height, width) of these without padding.
+        content: What of them shows the body: all but padding, and the margins around an image.
         spacing: (z, y, x) in mm; assumed for an image, and where it is not stated.
         is_image: Whether it is an image of a stack.
         spacing_stated: Whether the spacing was stated.
     """
 
     slices: range
-    size: tuple[int, int]
+    content: Box
     spacing: tuple[float, float, float]
     is_image: bool = False
     spacing_stated: bool = False
@@ -76,15 +78,19 @@ class View:
         return np.asarray(self.maps.max(1) >= HALF)
 
 
-def parts_of(scan: Scan, geometry: Geometry) -> list[Part]:
-    """Return the parts of a scan whose upright axial slices lie on `geometry`."""
+def parts_of(scan: Scan, values: NDArray[Any], geometry: Geometry) -> list[Part]:
+    """Return the parts of a scan whose upright axial slices (z, y, x) lie on `geometry`."""
     count, height, width = geometry.shape
     if isinstance(scan, ImageStack):
+        contents = [
+            without_margins(plane[:rows, :columns]) for plane, (rows, columns) in zip(values, scan.sizes, strict=True)
+        ]
         return [
-            Part(range(z, z + 1), size, _assumed_spacing(size[1]), is_image=True) for z, size in enumerate(scan.sizes)
+            Part(range(z, z + 1), content, _assumed_spacing(content.right - content.left), is_image=True)
+            for z, content in enumerate(contents)
         ]
     spacing = geometry.spacing if geometry.in_mm else _assumed_spacing(width)
-    return [Part(range(count), (height, width), spacing, spacing_stated=geometry.in_mm)]
+    return [Part(range(count), Box(0, height, 0, width), spacing, spacing_stated=geometry.in_mm)]
 
 
 def _assumed_spacing(width: int) -> tuple[float, float, float]:
@@ -93,7 +99,14 @@ def _assumed_spacing(width: int) -> tuple[float, float, float]:
 
 def whole_slices(part: Part) -> View:
     """Return the view in which the lungs of a part are looked for first."""
-    return View(part, part.every(LOCATE_MM), Box(0, part.size[0], 0, part.size[1]))
+    return View(part, part.every(LOCATE_MM), part.content)
+
+
+def middle_of_slices(whole: View) -> View:
+    """Return the view in which the lungs of a small patient in a wide field of view are looked for."""
+    (top, bottom), (left, right) = whole.part.content.spans
+    dy, dx = (bottom - top) // 4, (right - left) // 4
+    return replace(whole, box=Box(top + dy, bottom - dy, left + dx, right - dx))
 
 
 def around_lungs(located: View) -> View:
@@ -103,14 +116,14 @@ def around_lungs(located: View) -> View:
 
 def _box_around(located: View) -> Box | None:
     bounds = bounding_box(np.asarray(located.lungs.any(0)))
-    if bounds is None:
+    if bounds is None or located.box is None:
         return None
     ends = []
-    for side, size in zip(bounds, located.part.size, strict=True):
-        margin = AROUND * (side.stop - side.start)
+    for side, (first, end) in zip(bounds, located.box.spans, strict=True):
+        margin, size = AROUND * (side.stop - side.start), end - first
         ends += [
-            max(0, round((side.start - margin) / INSIDE * size)),
-            min(size, round((side.stop + margin) / INSIDE * size)),
+            first + max(0, round((side.start - margin) / INSIDE * size)),
+            first + min(size, round((side.stop + margin) / INSIDE * size)),
         ]
     return Box(*ends)
 
