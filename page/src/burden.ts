@@ -3,12 +3,13 @@
 import { type Findings, isVolume, type Zone } from "./api";
 import { classColours, css } from "./colours";
 import { h } from "./dom";
-import { rounded, sentence, unknownBurden } from "./format";
+import { mlDigits, range, rounded, sentence, toFixed, unknownBurden } from "./format";
 
 /** @param uncertainty How far the numbers can be trusted, in words. */
 export function burdenPanel(findings: Findings, uncertainty: string): HTMLElement {
   const share = findings.lesion_share_of_lung_percent;
   const volume = findings.lesion_volume_ml;
+  const digits = mlDigits(volume);
   const shareUnit = findings.input.kind === "pictures" ? "% of the lung’s area" : "% of the lung";
   return h(
     "section",
@@ -17,8 +18,8 @@ export function burdenPanel(findings: Findings, uncertainty: string): HTMLElemen
     h(
       "p",
       { class: "burden" },
-      h("span", { class: "figure" }, h("strong", {}, rounded(share)), " ", share === null ? "share" : shareUnit, range(findings.lesion_share_interval_percent, "%")),
-      isVolume(findings) && h("span", { class: "figure" }, h("strong", {}, rounded(volume)), " ", volume === null ? "volume" : "ml of lesion", range(findings.lesion_volume_interval_ml, "ml")),
+      h("span", { class: "figure" }, h("strong", {}, rounded(share)), " ", share === null ? "share" : shareUnit, interval(findings.lesion_share_interval_percent, 1, "%")),
+      isVolume(findings) && h("span", { class: "figure" }, h("strong", {}, rounded(volume, digits)), " ", volume === null ? "volume" : "ml of lesion", interval(findings.lesion_volume_interval_ml, digits, "ml")),
     ),
     extent(findings),
     uncertainty ? h("p", { class: "note" }, uncertainty) : null,
@@ -28,8 +29,8 @@ export function burdenPanel(findings: Findings, uncertainty: string): HTMLElemen
   );
 }
 
-function range(interval: [number, number] | null, unit: string): HTMLElement | null {
-  return interval && h("small", {}, "80 % interval", h("br", {}), `${interval[0].toFixed(1)} to ${interval[1].toFixed(1)} ${unit}`);
+function interval(limits: [number, number] | null, digits: number, unit: string): HTMLElement | null {
+  return limits && h("small", {}, "80 % interval", h("br", {}), `${range(limits, digits)} ${unit}`);
 }
 
 function extent({ extent: found }: Findings): HTMLElement | null {
@@ -97,7 +98,7 @@ function zoneMap(findings: Findings): HTMLElement {
   const cell = (side: Zone["side"], third: Zone["third"]): HTMLElement => {
     const zone = zones.find((candidate) => candidate.side === side && candidate.third === third);
     const share = zone?.lesion_share_of_lung_percent ?? null;
-    return h("td", { class: `zone shade-${shade(share)}` }, share === null ? "unknown" : `${share > 0 && share < 0.05 ? "<0.1" : share.toFixed(1)} %`);
+    return h("td", { class: `zone shade-${shade(share)}` }, share === null ? "unknown" : `${share > 0 && share < 0.05 ? "<0.1" : toFixed(share, 1)} %`);
   };
   return h(
     "table",

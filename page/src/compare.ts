@@ -2,7 +2,7 @@
 
 import { api, type Change, type Findings, type Job } from "./api";
 import { announce, h } from "./dom";
-import { bound, date, describeSlice, errorText, imageName, positionText, rounded, sentence } from "./format";
+import { bound, date, describeSlice, errorText, imageName, positionText, range, rounded, sentence, toFixed } from "./format";
 import { loadScene } from "./images";
 import { checkbox, choice, select } from "./inputs";
 import type { JobView } from "./jobview";
@@ -30,7 +30,8 @@ interface Side {
 export function compareView(id: string, otherId: string, panelClosed: () => void): JobView {
   const body = h("div", { class: "compare" }, h("p", { class: "loading", role: "status" }, "Loading both scans …"));
   const back = h("a", { class: "button", href: `#${id}` }, "Back to the scan");
-  const element = h("article", { class: "job comparison" }, h("header", { class: "job-head" }, h("h1", {}, "Comparison"), back), body);
+  const head = h("header", { class: "job-head" }, h("h1", {}, "Comparison"), back);
+  const element = h("article", { class: "job comparison" }, head, body);
 
   async function load(): Promise<void> {
     panelClosed();
@@ -49,7 +50,9 @@ export function compareView(id: string, otherId: string, panelClosed: () => void
       select("compare-window", "Window", WINDOW_NAMES, (name) => both((viewer) => viewer.setWindow(windowLimits(name, window)))),
       checkbox("compare-lesions", "Lesions", true, (visible) => both((viewer) => viewer.setLesion({ visible }))),
     );
-    body.replaceChildren(changePanel(change, earlier.findings, later.findings), controls, h("div", { class: "pair" }, ...panels));
+    head.replaceChildren(h("h1", {}, "Comparison"), controls, back);
+    body.replaceChildren(changePanel(change, earlier.findings, later.findings), h("div", { class: "pair" }, ...panels));
+    shareField(earlier.viewer.scene!, later.viewer.scene!);
     follow(earlier, later);
     follow(later, earlier);
     const shown = later.findings.lesion_slices ? later : earlier;
@@ -129,6 +132,12 @@ function follow(leader: Side, follower: Side): void {
   });
 }
 
+/** Draw both scans to one scale: the larger of the two fills its pane. */
+function shareField(...scenes: [Scene, Scene]): void {
+  const field_mm = scenes[0].field_mm.map((mm, axis) => Math.max(mm, scenes[1].field_mm[axis]!)) as Voxel;
+  for (const scene of scenes) scene.field_mm = field_mm;
+}
+
 /** The point of a scan that lies at the same share of its size along each axis as a point of another scan. */
 function scaledTo(from: Scene, to: Scene, at: Voxel): Voxel {
   return at.map((n, axis) => (n / from.grid.dims[axis]!) * to.grid.dims[axis]!) as Voxel;
@@ -145,8 +154,12 @@ function sidePanel({ viewer, findings }: Side, job: Job, index: number, change: 
   return h(
     "section",
     { class: "side-scan", "aria-label": `${which} scan` },
-    h("h2", {}, `${which}: `, h("a", { href: `#${job.id}` }, job.label)),
-    h("p", { class: "detail" }, `${scanned ? date(scanned) : "no date stated"} · lung ${rounded(findings.lung_volume_ml, 0)} ml`),
+    h(
+      "header",
+      {},
+      h("h2", {}, `${which}: `, h("a", { href: `#${job.id}`, title: job.label }, job.label)),
+      h("p", { class: "detail" }, `${scanned ? date(scanned) : "no date stated"} · lung ${rounded(findings.lung_volume_ml, 0)} ml`),
+    ),
     h("div", { class: "scan" }, viewer.element),
   );
 }
@@ -167,7 +180,7 @@ function changePanel(change: Change, earlier: Findings, later: Findings): HTMLEl
       `${plus(change.share_points)} points${interval(change.share_interval_points, "points")}`,
     ],
   ];
-  const order = change.by_date ? "" : "The dates of the scans do not tell which is the earlier one. ";
+  const order = change.by_date ? "" : "The dates of the scans do not tell which is the earlier one.";
   const calibrated = earlier.lesion_share_interval_percent || later.lesion_share_interval_percent;
   const intervals = calibrated ? "In brackets beside a scan: by the model's calibration, the interval of 80 % of readings. " : "";
   return h(
@@ -187,17 +200,18 @@ function changePanel(change: Change, earlier: Findings, later: Findings): HTMLEl
         h("tbody", {}, ...rows.map(([name, ...cells]) => h("tr", {}, h("th", { scope: "row" }, name), ...cells.map((text) => h("td", {}, bound(text)))))),
       ),
     ),
-    h("p", { class: "note" }, `${order}${intervals}Repeats were simulated: breathing, contrast and position of the patient are not in the interval. The slices are matched by their place in the height of the lungs.`),
+    order ? h("p", { class: "note" }, order) : null,
+    h("details", { class: "note" }, h("summary", {}, "How it is measured"), `${intervals}Repeats were simulated: breathing, contrast and position of the patient are not in the interval. The slices are matched by their place in the height of the lungs, and drawn to one scale.`),
   );
 }
 
 function plus(value: number | null, digits = 1): string {
-  return value === null ? "unknown" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+  return value === null ? "unknown" : `${value < 0 ? "−" : "+"}${toFixed(Math.abs(value), digits)}`;
 }
 
 /** A number of one scan, with the interval that the model's calibration gives. */
 function measured(value: number | null, limits: [number, number] | null, unit: string): string {
-  return `${rounded(value)} ${unit}${limits ? ` (${limits[0].toFixed(1)} to ${limits[1].toFixed(1)})` : ""}`;
+  return `${rounded(value)} ${unit}${limits ? ` (${range(limits)})` : ""}`;
 }
 
 function interval(limits: [number, number] | null, unit: string, digits = 1): string {

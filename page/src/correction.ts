@@ -15,11 +15,12 @@ import type { Viewer } from "./viewer";
 type Mode = "add" | "erase" | "remove" | "keep";
 
 const SIZES = { min: 1, max: 60, initial: 12 };
-const MODES: [Mode, string][] = [
-  ["add", "Add"],
-  ["erase", "Erase"],
-  ["remove", "Remove lesion"],
-  ["keep", "Keep only"],
+/** Each with its title and the word below its icon. */
+const MODES: [Mode, string, string][] = [
+  ["add", "Add to the mask", "Add"],
+  ["erase", "Erase from the mask", "Erase"],
+  ["remove", "Remove the lesion that is clicked", "Remove"],
+  ["keep", "Keep only the lesion that is clicked", "Keep"],
 ];
 const SAID: Record<Mode, string> = {
   add: "painted",
@@ -29,8 +30,16 @@ const SAID: Record<Mode, string> = {
 };
 const RANGE_HU = [-750, 50] as const; // ground-glass to consolidation
 
-export interface Correction {
+/** Where the controls of a correction stand. */
+export interface BrushPlaces {
   bar: HTMLElement;
+  /** Among the tools beside the scan. */
+  modes: HTMLElement;
+  /** At the end of the bar above the scan. */
+  saving: HTMLElement;
+}
+
+export interface Correction {
   hasUnsavedChanges: () => boolean;
   /** Handle a key; returns whether it was one of the brush. */
   handleKey: (event: KeyboardEvent) => boolean;
@@ -38,6 +47,10 @@ export interface Correction {
   packedMask: () => Promise<Blob>;
   /** What was changed, in words. */
   difference: () => string;
+  /** Allow or forbid to save, while a correction is being sent. */
+  allowSaving: (allowed: boolean) => void;
+  /** Show a message over the scan until the mask is changed again. */
+  say: (words: string) => void;
   /** Take back all changes. */
   discard: () => void;
   close: () => void;
@@ -49,7 +62,7 @@ export interface CorrectionHooks {
 }
 
 /** Start to correct the mask that the viewer shows. */
-export function correction(viewer: Viewer, scene: Scene, hooks: CorrectionHooks): Correction {
+export function correction(viewer: Viewer, scene: Scene, places: BrushPlaces, hooks: CorrectionHooks): Correction {
   const brush = new Brush(scene.mask.voxels, scene.scan.voxels, scene.grid);
   const ring = h("div", { class: "brush-ring", hidden: true });
   let mode: Mode = "add";
@@ -70,18 +83,26 @@ export function correction(viewer: Viewer, scene: Scene, hooks: CorrectionHooks)
   const saveButton = h("button", { type: "button", class: "primary", "aria-label": "Save correction", click: () => hooks.save(), disabled: true }, "Save");
   const changed = h("output", { class: "changed" });
   const classes = scene.classes.length > 1 ? classChoice(scene.classes) : null;
+  const message = h("p", { class: "hud said", role: "alert", hidden: true });
+  const modes = choice<Mode>(
+    "Brush",
+    "brush",
+    MODES.map(([name, title, word]) => [name, title, h("span", { class: "worded", "aria-hidden": "true" }, icon(name), word)]),
+    (chosen) => (mode = chosen),
+  );
   const bar = h(
     "div",
     { class: "bar brush-bar", role: "group", "aria-label": "Correct the mask" },
-    choice("Brush", "brush", MODES, (chosen) => (mode = chosen)),
     classes,
     h("label", { class: "size" }, "Size", size, sizeText),
     h("span", { class: "range" }, h("label", { class: "check" }, useRange, "Only"), low, "to", high, "HU"),
     fillButton,
     h("span", { class: "group" }, undoButton, redoButton),
-    changed,
-    h("span", { class: "group end" }, saveButton, h("button", { type: "button", click: () => hooks.leave() }, "Leave")),
   );
+  places.bar.replaceChildren(bar);
+  places.modes.replaceChildren(modes);
+  places.saving.replaceChildren(changed, saveButton, h("button", { type: "button", click: () => hooks.leave() }, "Leave"));
+  viewer.element.append(message);
 
   function showSize(): void {
     sizeText.textContent = `${size.value} ${scene.unit}`;
@@ -93,8 +114,14 @@ export function correction(viewer: Viewer, scene: Scene, hooks: CorrectionHooks)
     return `+${amount(added)}, −${amount(removed)}`;
   }
 
+  function say(words: string): void {
+    message.textContent = words;
+    message.hidden = words === "";
+  }
+
   function update(): void {
     viewer.maskChanged();
+    say("");
     undoButton.disabled = saveButton.disabled = brush.changeCount === 0;
     redoButton.disabled = brush.undoneCount === 0;
     changed.textContent = difference();
@@ -117,8 +144,8 @@ export function correction(viewer: Viewer, scene: Scene, hooks: CorrectionHooks)
     const pane = viewer.focusedPane;
     const slices = brush.interpolate(PLANES[pane.name].normal, scene.slice(pane.name), stroke().value);
     update();
-    announce(slices ? `${slices} slices filled` : "Nothing to fill: draw on a slice below and on one above.");
-    if (!slices) changed.textContent = "Draw on a slice below and on one above first.";
+    if (slices) announce(`${slices} slices filled`);
+    else say("Nothing to fill: draw on a slice below and on one above first.");
   }
 
   function lift(): void {
@@ -197,15 +224,17 @@ export function correction(viewer: Viewer, scene: Scene, hooks: CorrectionHooks)
       return true;
     }
     const chosen = { a: "add", e: "erase" }[key];
-    if (chosen) bar.querySelector<HTMLInputElement>(`#brush-${chosen}`)!.click();
+    if (chosen) modes.querySelector<HTMLInputElement>(`#brush-${chosen}`)!.click();
     return chosen !== undefined;
   }
 
   showSize();
+  changed.textContent = difference();
   return {
-    bar,
     handleKey,
     difference,
+    allowSaving: (allowed) => (saveButton.disabled = !allowed),
+    say,
     hasUnsavedChanges: () => brush.changeCount > 0,
     packedMask: () => gzip(writeMask(scene.mask, scene.mask.voxels)),
     discard: () => {
@@ -215,8 +244,9 @@ export function correction(viewer: Viewer, scene: Scene, hooks: CorrectionHooks)
     close: () => {
       viewer.brush = null;
       viewer.hovered = hovered;
-      bar.remove();
+      for (const place of Object.values(places) as HTMLElement[]) place.replaceChildren();
       ring.remove();
+      message.remove();
     },
   };
 }

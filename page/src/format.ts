@@ -2,10 +2,26 @@
 
 import type { Findings, Job, Lesion, Limits, Progress, Stage } from "./api";
 
+const EXACT = 30; // further decimal places, of which one that is not 0 tells that a number is no tie
+
 /** A number rounded as in the report, or `unknown`; an unknown value is never shown as 0. */
 export function rounded(value: number | null, digits = 1): string {
-  return value === null ? "unknown" : value.toFixed(digits);
+  return value === null ? "unknown" : toFixed(value, digits);
 }
+
+/** A number with this many decimal places; a tie goes to the even digit, as where the report is written. */
+export function toFixed(value: number, digits: number): string {
+  const [start, rest] = [value.toFixed(digits + EXACT).slice(0, -EXACT), value.toFixed(digits + EXACT).slice(-EXACT)];
+  const truncated = start.replace(/\.$/, "");
+  return /^50+$/.test(rest) && /[02468]$/.test(truncated) ? truncated : value.toFixed(digits);
+}
+
+/** An interval in words, without its unit. */
+export const range = (limits: readonly [number, number], digits = 1): string =>
+  limits.map((limit) => toFixed(limit, digits)).join(" to ");
+
+/** How many decimal places of a volume are worth stating, as in the report. */
+export const mlDigits = (volume_ml: number | null): number => (volume_ml !== null && volume_ml >= 10 ? 0 : 1);
 
 export function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
@@ -58,11 +74,12 @@ export const STAGES: Record<Stage, string> = {
   writing: "writing the results",
 };
 
-/** The stage of a job that runs, with the slices done where they are counted. */
+/** The stage of a job that runs, with the share done where it is counted. */
 function stageText(progress: Progress | null): string {
   if (progress === null) return "starting";
-  const slices = progress.total ? `: slice ${progress.done} of ${progress.total}` : "";
-  return `${STAGES[progress.stage]}${slices}`;
+  // Not in slices: the lungs are sought in slices of another distance, the lesions in those with lung alone.
+  const share = progress.total ? `: ${Math.floor((100 * progress.done) / progress.total)} %` : "";
+  return `${STAGES[progress.stage]}${share}`;
 }
 
 /** The state of a job in a few words. */
@@ -98,7 +115,7 @@ export const signed = (value: number): string => (value < 0 ? `−${-value}` : S
 
 /** The size of a lesion, without its unit. */
 export function lesionSize(lesion: Lesion): string {
-  if (lesion.volume_ml !== null) return lesion.volume_ml.toFixed(lesion.volume_ml < 1 ? 2 : 1);
+  if (lesion.volume_ml !== null) return toFixed(lesion.volume_ml, lesion.volume_ml < 1 ? 2 : 1);
   return lesion.area_px === null ? "unknown" : lesion.area_px.toLocaleString("en");
 }
 
@@ -134,7 +151,7 @@ export function imageName(findings: Findings, slice: number): string {
 /** The height of a slice in the patient; empty if it is not known. */
 export function positionText(findings: Findings, slice: number): string {
   const position = findings.input.slice_positions_mm?.[slice];
-  return position === undefined ? "" : `${position.toFixed(1).replace("-", "−")} mm`;
+  return position === undefined ? "" : `${toFixed(position, 1).replace("-", "−")} mm`;
 }
 
 /** The lesion in a slice, as the report gives it. */
@@ -143,8 +160,8 @@ export function describeSlice(findings: Findings, slice: number): string {
   const lung = findings.profile.lung[slice] ?? 0;
   const name = imageName(findings, slice);
   if (lesion === 0) return `${name}: no lesion`;
-  const amount = findings.profile.unit === "ml" ? `${lesion.toFixed(2)} ml` : `${lesion.toLocaleString("en")} px`;
-  const share = lung > 0 ? `${Math.min(100, (100 * lesion) / lung).toFixed(0)} % of the lung` : "no lung";
+  const amount = findings.profile.unit === "ml" ? `${toFixed(lesion, 2)} ml` : `${lesion.toLocaleString("en")} px`;
+  const share = lung > 0 ? `${toFixed(Math.min(100, (100 * lesion) / lung), 0)} % of the lung` : "no lung";
   return `${name}: lesion ${amount}, ${share}`;
 }
 

@@ -38,7 +38,7 @@ export function groupIntoScans(dropped: DroppedFile[]): ScanFiles[] {
     groups.set(key, { label, files: [...(groups.get(key)?.files ?? []), item] });
   }
   return [...groups.values()].map(({ label, files }) => ({
-    label: files.length === 1 ? (files[0]?.path.split("/").at(-1) ?? "") : label || `${files.length} files`,
+    label: files.length === 1 ? (files[0]?.path.split("/").at(-1) ?? "") : label || `${files.length} ${files.every(({ path }) => IMAGE.test(path)) ? "images" : "files"}`,
     files,
     bytes: files.reduce((sum, { file }) => sum + file.size, 0),
   }));

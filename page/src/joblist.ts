@@ -8,6 +8,7 @@ import { clock, listState } from "./format";
 const BUSY_POLL_MS = 2000; // while a job waits or runs
 const IDLE_POLL_MS = 15000;
 const FOLDED = "scans-folded"; // key in the storage of the tab
+const NARROW = matchMedia("(max-width: 46rem)"); // where the list stands above the scan
 
 export class JobList {
   readonly element = h("nav", { class: "side", "aria-label": "Scans", hidden: true });
@@ -82,11 +83,11 @@ export class JobList {
 
   /** A button that folds the list away, to leave its room to the scan. */
   private foldButton(): HTMLElement {
-    const isFolded = sessionStorage.getItem(FOLDED) !== null;
+    const chosen = sessionStorage.getItem(FOLDED);
+    const isFolded = chosen === null ? NARROW.matches && this.openId !== null : chosen === "yes";
     this.element.classList.toggle("folded", isFolded);
     const fold = (): void => {
-      if (isFolded) sessionStorage.removeItem(FOLDED);
-      else sessionStorage.setItem(FOLDED, "yes");
+      sessionStorage.setItem(FOLDED, isFolded ? "no" : "yes");
       this.drawnState = "";
       this.draw();
     };

@@ -2,13 +2,14 @@
 
 import { type Findings, isVolume, type Lesion } from "./api";
 import { h } from "./dom";
-import { counted, imageNumber, lesionSize } from "./format";
+import { counted, imageNumber, lesionSize, toFixed } from "./format";
 
 type Column = { name: string; text: (lesion: Lesion) => string; key: (lesion: Lesion) => number };
 
 const THIRDS = { upper: 0, middle: 1, lower: 2 } as const;
 const UNKNOWN = Infinity; // is sorted last
 const UNSTATED = "–";
+const PRINTED = 20; // see print.css
 
 export function lesionList(findings: Findings, go: (index: number) => void): HTMLElement {
   const { largest_lesions: lesions, lesion_count: count } = findings;
@@ -62,6 +63,7 @@ export function lesionList(findings: Findings, go: (index: number) => void): HTM
       h("table", { class: "lesions" }, h("thead", {}, h("tr", {}, ...heads)), body),
     ),
     listed,
+    lesions.length > PRINTED ? h("p", { class: "note on-paper" }, `The first ${PRINTED} of the list are printed.`) : null,
   );
 }
 
@@ -77,7 +79,7 @@ function columnsFor(findings: Findings): Column[] {
   const zone: Column = { name: "Zone", text: ({ zone }) => zone ?? UNSTATED, key: ({ zone }) => (zone === null ? UNKNOWN : THIRDS[zone]) };
   const density: Column = {
     name: "HU",
-    text: ({ mean_hu }) => (mean_hu === null ? UNSTATED : mean_hu.toFixed(0).replace("-", "−")),
+    text: ({ mean_hu }) => (mean_hu === null ? UNSTATED : toFixed(mean_hu, 0).replace("-", "−")),
     key: ({ mean_hu }) => mean_hu ?? UNKNOWN,
   };
   const image: Column = {

@@ -1,6 +1,7 @@
 /** The page. The address names the open job, so that it is open again after a reload. */
 
 import "./style.css";
+import "./print.css";
 import { api, type Job, type Limits, RequestError } from "./api";
 import { compareView } from "./compare";
 import { question } from "./dialogs";
@@ -39,8 +40,8 @@ const start = welcome(send);
 
 function send(files: DroppedFile[]): void {
   const scans = groupIntoScans(files);
-  if (scans.length === 0) announce("Nothing to read: the files are empty or hidden.");
   location.hash = "";
+  if (scans.length === 0) uploads.refuse("Nothing to read: what was dropped holds no files, or empty and hidden ones only.");
   uploads.send(scans);
 }
 
@@ -134,6 +135,6 @@ addEventListener("hashchange", () => void route());
 addEventListener("beforeunload", (event) => {
   if (view?.hasUnsavedChanges()) event.preventDefault();
 });
-acceptDrops(send);
+acceptDrops(send, (reason) => uploads.refuse(`It cannot be read. ${reason}`));
 main.replaceChildren(uploads.element, start.element);
 void connect();

@@ -1,19 +1,15 @@
-/** One plane of a scan on a 2-D canvas, with the masks, the crosshair, rulers and a scale over it. */
+/** One plane of a scan on a 2-D canvas, with the masks and what `overlay` draws over it. */
 
 import { css, LUNG } from "./colours";
 import { outline } from "./contour";
 import { h } from "./dom";
 import { clamp, nearestVoxel, type Voxel } from "./grid";
+import { drawOverlay } from "./overlay";
 import { cutPlane, type PlaneName, PLANES, pointIn, slabRange, voxelAt } from "./planes";
 import type { Ruler, Scene } from "./scene";
 
 const LESION_LINE = 2; // widths in CSS pixels, whatever the zoom
 const LUNG_LINE = 1.25;
-const CROSSHAIR_GAP = 14;
-const TEXT = "#dfe7ea";
-const CROSSHAIR = "rgb(120 205 215 / .8)";
-const LEAST_FOR_SCALE_PX = 240; // in a smaller pane there is room for its words only
-const SCALES_MM = [1, 2, 5, 10, 20, 50, 100, 200];
 const PLANE_NAMES: Record<PlaneName, string> = {
   axial: "Axial slices",
   coronal: "Coronal slices",
@@ -68,8 +64,9 @@ export class Pane {
   /** CSS pixels of the canvas for each mm. */
   get pixelsPerMm(): number {
     if (!this.scene) return 1;
-    const [width, height] = this.size_mm;
-    return this.scene.zoom * Math.min(this.canvas.clientWidth / width, this.canvas.clientHeight / height);
+    const { across, down } = PLANES[this.name];
+    const { zoom, field_mm } = this.scene;
+    return zoom * Math.min(this.canvas.clientWidth / field_mm[across], this.canvas.clientHeight / field_mm[down]);
   }
 
   private get pixelSize_mm(): [number, number] {
@@ -137,10 +134,7 @@ export class Pane {
     this.drawVoxels(context, scene);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     this.drawOutlines(context, scene);
-    if (scene.showCrosshair) this.drawCrosshair(context, scene);
-    this.drawRulers(context, scene);
-    if (canvas.clientWidth >= LEAST_FOR_SCALE_PX) this.drawScale(context, scene);
-    if (scene.hasDirections) this.drawDirections(context);
+    drawOverlay(context, this, scene);
   }
 
   private drawVoxels(context: CanvasRenderingContext2D, scene: Scene): void {
@@ -227,68 +221,6 @@ export class Pane {
     return path;
   }
 
-  private drawCrosshair(context: CanvasRenderingContext2D, scene: Scene): void {
-    const [x, y] = this.pointOf(scene.cursor).map((n) => Math.round(n) + 0.5) as [number, number];
-    const [width, height, gap] = [this.canvas.clientWidth, this.canvas.clientHeight, CROSSHAIR_GAP];
-    context.beginPath();
-    for (const [fromX, fromY, toX, toY] of [
-      [0, y, x - gap, y],
-      [x + gap, y, width, y],
-      [x, 0, x, y - gap],
-      [x, y + gap, x, height],
-    ] as const) {
-      context.moveTo(fromX, fromY);
-      context.lineTo(toX, toY);
-    }
-    context.strokeStyle = CROSSHAIR;
-    context.lineWidth = 1;
-    context.stroke();
-  }
-
-  private drawRulers(context: CanvasRenderingContext2D, scene: Scene): void {
-    const slice = scene.slice(this.name);
-    for (const ruler of [...scene.rulers, ...(this.draft ? [this.draft] : [])]) {
-      if (ruler.plane !== this.name || ruler.slice !== slice) continue;
-      const [[x, y], [toX, toY]] = [this.pointOf(ruler.from), this.pointOf(ruler.to)];
-      context.beginPath();
-      context.moveTo(x, y);
-      context.lineTo(toX, toY);
-      for (const [atX, atY] of [[x, y], [toX, toY]] as const) {
-        context.moveTo(atX + 4, atY);
-        context.arc(atX, atY, 4, 0, 2 * Math.PI);
-      }
-      halo(context, "#ffe27a", 1.5);
-      const length = scene.length(ruler.from, ruler.to);
-      text(context, `${length.toFixed(length < 100 ? 1 : 0)} ${scene.unit}`, toX + 8, toY - 8, "#ffe27a");
-    }
-  }
-
-  /** A scale in the lower right corner: the longest round length that takes at most a quarter of the width. */
-  private drawScale(context: CanvasRenderingContext2D, scene: Scene): void {
-    const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight];
-    const length = SCALES_MM.findLast((mm) => mm * this.pixelsPerMm <= width / 4);
-    if (!length) return;
-    const [right, y] = [width - 14.5, height - 16.5];
-    const left = right - length * this.pixelsPerMm;
-    context.beginPath();
-    context.moveTo(left, y - 4);
-    context.lineTo(left, y);
-    context.lineTo(right, y);
-    context.lineTo(right, y - 4);
-    halo(context, TEXT, 1);
-    text(context, `${length} ${scene.unit}`, (left + right) / 2, y - 8, TEXT, "center");
-  }
-
-  private drawDirections(context: CanvasRenderingContext2D): void {
-    const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight];
-    const [left, right, up, down] = PLANES[this.name].ends;
-    text(context, left, 10, height / 2 + 5, TEXT);
-    text(context, right, width - 10, height / 2 + 5, TEXT, "right");
-    text(context, up, width / 2, 20, TEXT, "center");
-    const beside = this.foot.offsetLeft + this.foot.offsetWidth + 16; // the words at the foot must not hide it
-    text(context, down, Math.max(width * 0.55, beside), height - 12, TEXT, "center");
-  }
-
   /** The slices that are shown, of all slices through this plane. */
   get shownSlices(): { first: number; last: number; count: number } {
     const { normal } = PLANES[this.name];
@@ -301,32 +233,4 @@ function stroke(context: CanvasRenderingContext2D, path: Path2D, colour: string,
   context.strokeStyle = colour;
   context.lineWidth = width;
   context.stroke(path);
-}
-
-/** Stroke the current path with a dark rim, so that it is visible on any grey. */
-function halo(context: CanvasRenderingContext2D, colour: string, width: number): void {
-  context.strokeStyle = "rgb(0 0 0 / .65)";
-  context.lineWidth = width + 2;
-  context.stroke();
-  context.strokeStyle = colour;
-  context.lineWidth = width;
-  context.stroke();
-}
-
-function text(
-  context: CanvasRenderingContext2D,
-  words: string,
-  x: number,
-  y: number,
-  colour: string,
-  align: CanvasTextAlign = "left",
-): void {
-  context.font = "600 13px system-ui, sans-serif";
-  context.textAlign = align;
-  context.strokeStyle = "rgb(0 0 0 / .75)";
-  context.lineWidth = 3;
-  context.lineJoin = "round";
-  context.strokeText(words, x, y);
-  context.fillStyle = colour;
-  context.fillText(words, x, y);
 }

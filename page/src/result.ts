@@ -75,14 +75,13 @@ export function result(job: Job, hooks: ResultHooks): Result {
     panel.sliceShown = chart.mark;
     panel.handleKeyFirst = (event) => editing?.brush.handleKey(event) ?? false;
     panel.correctButton.onclick = () => edit(panel);
-    panel.brushBarSlot.replaceChildren();
     scene.rulers = storedRulers(job.id);
     panel.viewer.rulersChanged = () => storeRulers(job.id, scene.rulers);
     stage.replaceChildren(panel.element);
     panel.show(scene, findings, view, lungWindow);
     const [largest] = view.lesion_points;
     if (largest) panel.viewer.goTo([largest[2], largest[1], largest[0]]);
-    else panel.viewer.goToSlice(Math.floor(fileSlices.length / 2));
+    else panel.viewer.goToSlice(imagesOnly ? fileSlices.indexOf(0) : Math.floor(fileSlices.length / 2));
     element.dataset["ready"] = job.id;
     announce("The scan is shown.");
   }
@@ -91,9 +90,8 @@ export function result(job: Job, hooks: ResultHooks): Result {
     const { scene } = panel.viewer;
     if (!scene) return;
     panel.setEditing(true);
-    const brush = correction(panel.viewer, scene, { save: () => void save(), leave: () => void mayLeave() });
+    const brush = correction(panel.viewer, scene, panel.brushPlaces, { save: () => void save(), leave: () => void mayLeave() });
     editing = { brush, panel };
-    panel.brushBarSlot.replaceChildren(brush.bar);
     panel.viewer.panes.axial.canvas.focus();
     announce("Correcting: the brush adds lesion.");
   }
@@ -117,16 +115,15 @@ export function result(job: Job, hooks: ResultHooks): Result {
       button: "Save",
     });
     if (!described) return;
-    const button = brush.bar.querySelector<HTMLButtonElement>(".primary")!;
-    button.disabled = true;
+    brush.allowSaving(false);
     try {
       const next = await api.correct(job.id, await brush.packedMask(), "drawn");
       await api.describe(next.id, described);
       close();
       hooks.created({ ...next, ...described });
     } catch (error) {
-      button.disabled = false;
-      brush.bar.append(h("p", { class: "refused", role: "alert" }, `Not saved. ${errorText(error)}`));
+      brush.allowSaving(true);
+      brush.say(`Not saved. ${errorText(error)}`);
     }
   }
 

@@ -1,11 +1,36 @@
 /** What keys do on the scan, and the words that say so. */
 
+import { h } from "./dom";
 import type { WindowName } from "./windows";
 
-export const KEYS =
-  "Drag with the chosen tool; a click moves the crosshair. Wheel or up and down arrows: slices, up is towards the head. Left and right arrows: images in the order of the file. Ctrl and wheel, two fingers, + and −: zoom. Right button or Shift: move. L lesions, C contours, X crosshair, F full screen, 1 to 4 windows. M measures: arrows (with Shift faster) and Enter set one end, then the other.";
-export const BRUSH_KEYS =
-  "Draw on a slice; drag with the right button to move the image. Keys on the scan: arrows move the brush, faster with Shift; Space paints, A adds, E erases, Ctrl+Z undoes, Ctrl+Y does again; Page Up and Page Down change the slice.";
+type Rows = readonly (readonly [string, string])[];
+
+export const KEYS: Rows = [
+  ["Wheel, ↑ ↓, Page ↑ ↓", "slices; up is towards the head"],
+  ["← →, Home, End", "images in the order of the file"],
+  ["Drag", "the chosen tool"],
+  ["Click", "moves the crosshair"],
+  ["Double click", "one view, or all of them"],
+  ["Ctrl and wheel, two fingers, + −, 0", "zoom; the whole slice"],
+  ["Right button, Shift and drag", "moves the image"],
+  ["1 2 3 4", "window of lung, lesion, mediastinum, bone"],
+  ["L, C, X, F", "lesions, contours, crosshair, full screen"],
+  ["M", "measure: arrows (with Shift faster) and Enter set one end, then the other"],
+];
+export const BRUSH_KEYS: Rows = [
+  ["Drag, click", "draw on the slice"],
+  ["A, E", "add, erase"],
+  ["Arrows, Shift and arrows", "move the brush, move it faster"],
+  ["Space", "paint"],
+  ["Page ↑ ↓, wheel", "slices"],
+  ["Ctrl and Z, Ctrl and Y", "undo, redo"],
+  ["Right button, Shift and drag", "moves the image"],
+  ["Ctrl and wheel, two fingers", "zoom"],
+];
+
+export function keyTable(rows: Rows): HTMLElement {
+  return h("dl", {}, ...rows.flatMap(([keys, words]) => [h("dt", {}, keys), h("dd", {}, words)]));
+}
 
 const ROTATION_DEGREES = 10;
 

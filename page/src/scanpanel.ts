@@ -6,11 +6,12 @@ import { describeSlice, imageName, positionText, signed } from "./format";
 import { icon } from "./icons";
 import { choice, select, toggle } from "./inputs";
 import { KeyRuler } from "./keyruler";
+import type { BrushPlaces } from "./correction";
 import type { Tool } from "./gestures";
 import { clamp } from "./grid";
 import type { Pane } from "./pane";
 import { type Projection, PLANES } from "./planes";
-import { BRUSH_KEYS, CONTROL_KEYS, KEYS, ROTATIONS, SCROLLS, STEPS, WINDOW_KEYS } from "./scankeys";
+import { BRUSH_KEYS, CONTROL_KEYS, KEYS, keyTable, ROTATIONS, SCROLLS, STEPS, WINDOW_KEYS } from "./scankeys";
 import type { Scene, WindowHu } from "./scene";
 import { PROJECTIONS, SLABS } from "./slabs";
 import { type Layout, Viewer } from "./viewer";
@@ -35,7 +36,12 @@ const TOOLS: [Tool, string][] = [
 export class ScanPanel {
   readonly viewer = new Viewer();
   readonly element: HTMLElement;
-  readonly brushBarSlot = h("div", {});
+  /** Places for the controls of a correction. */
+  readonly brushPlaces: BrushPlaces = {
+    bar: h("div", {}),
+    modes: h("div", { class: "modes" }),
+    saving: h("span", { class: "group end" }),
+  };
   readonly profileSlot = h("div", { class: "chart" });
   readonly correctButton = h("button", { type: "button", class: "primary" }, "Correct ", h("span", { class: "rest" }, "the "), "mask");
   /** Handles a key on the scan before the panel does; returns whether it has. */
@@ -71,7 +77,7 @@ export class ScanPanel {
     title: "Opacity of the lesions",
     input: () => this.viewer.setLesion({ opacity: this.opacity.valueAsNumber / 100 }),
   });
-  private readonly keys = h("p", { class: "note", id: "scan-keys" }, KEYS);
+  private readonly keys = h("div", { id: "scan-keys" }, keyTable(KEYS));
   private findings: Findings | null = null;
   private fileSlices: number[] = [];
   private lungWindow: WindowHu = [-1350, 150];
@@ -82,7 +88,6 @@ export class ScanPanel {
     viewer.moved = () => this.moved();
     viewer.windowChanged = () => this.showWindow(this.windowName);
     viewer.layoutAsked = (layout) => this.setLayout(layout);
-    viewer.hovered = (pane, at) => this.hovered(pane, at && viewer.scene ? viewer.scene.hu(at) : null);
     viewer.describe = (pane) => this.describePane(pane);
     viewer.element.addEventListener("keydown", (event) => this.handleKey(event));
     this.slider.addEventListener("input", () => this.goToFileSlice(this.slider.valueAsNumber));
@@ -98,8 +103,9 @@ export class ScanPanel {
         this.slabs,
         h("label", { class: "opacity", title: "Opacity of the lesions" }, icon("opacity"), h("span", { class: "rest" }, "Opacity"), this.opacity),
         this.correctButton,
+        this.brushPlaces.saving,
       ),
-      this.brushBarSlot,
+      this.brushPlaces.bar,
       h("div", { class: "scan" }, this.toolStrip(viewer), viewer.element),
       h("div", { class: "bar slice-bar" }, h("label", { class: "wide" }, "Slice", this.slider), this.sliceText, help),
       this.profileSlot,
@@ -117,6 +123,7 @@ export class ScanPanel {
     return h(
       "div",
       { class: "tools", role: "group", "aria-label": "Tools" },
+      this.brushPlaces.modes,
       this.tools,
       button("clear", "Remove the measurements", () => viewer.removeRulers()),
       crosshair,
@@ -141,7 +148,7 @@ export class ScanPanel {
   show(scene: Scene, findings: Findings, view: ViewDescription, lungWindow: WindowHu): void {
     const imagesOnly = findings.input.kind === "pictures";
     [this.findings, this.fileSlices, this.lungWindow] = [findings, view.file_slice_of_view, lungWindow];
-    this.layouts.hidden = this.slabs.hidden = imagesOnly;
+    this.layouts.hidden = imagesOnly;
     this.setEditing(false);
     if (imagesOnly) this.setLayout("axial");
     this.slider.max = String(this.fileSlices.length - 1);
@@ -175,8 +182,9 @@ export class ScanPanel {
     this.element.classList.toggle("editing", editing);
     this.keyRuler.leave();
     this.correctButton.hidden = editing;
-    this.keys.textContent = editing ? BRUSH_KEYS : KEYS;
-    this.layouts.querySelector<HTMLInputElement>('[value="3d"]')!.disabled = this.slabs.disabled = editing;
+    this.keys.replaceChildren(keyTable(editing ? BRUSH_KEYS : KEYS));
+    this.layouts.querySelector<HTMLInputElement>('[value="3d"]')!.disabled = editing;
+    this.slabs.hidden = editing || this.layouts.hidden;
     if (!editing) return;
     if (this.viewer.layout === "3d") this.setLayout("axial");
     this.slabs.value = SLABS[0]![0];
@@ -192,7 +200,6 @@ export class ScanPanel {
     if (name === "custom") return;
     this.showWindow(name);
     this.viewer.setWindow(windowLimits(name, this.lungWindow));
-    this.hovered(this.viewer.panes.axial, null);
   }
 
   private get windowName(): WindowName | "custom" {
@@ -225,20 +232,10 @@ export class ScanPanel {
     else void this.element.requestFullscreen();
   }
 
-  /** Words in the upper corner of a pane: the HU under the pointer, and the window. */
-  private hovered(pane: Pane, hu: number | null): void {
-    const { scene } = this.viewer;
-    if (!scene) return;
-    const [low, high] = scene.window;
-    const window = `W ${Math.round(high - low)} L ${signed(Math.round((high + low) / 2))}`;
-    pane.corner.textContent = hu === null ? window : `${signed(hu)} HU · ${window}`;
-  }
-
   /** Words in the lower corner of a pane: which slice it shows, and how thick it is. */
   private describePane(pane: Pane): string {
     const { scene } = this.viewer;
     if (!scene || !this.findings) return "";
-    if (!pane.corner.textContent) this.hovered(pane, null);
     const { first, last, count } = pane.shownSlices;
     const { projection } = scene.slab;
     const slab = last > first ? `${PROJECTIONS[projection]} ${((last - first + 1) * scene.grid.spacing_mm[PLANES[pane.name].normal]).toFixed(0)} ${scene.unit}` : "";

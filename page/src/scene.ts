@@ -26,6 +26,8 @@ export class Scene {
   showLungs = false;
   showCrosshair = true;
   zoom = 1;
+  /** Size along each axis that a pane shows at zoom 1: that of the scan, or of the larger one of two. */
+  field_mm: Voxel;
   /** Point of the patient, in voxels, that lies in the middle of every pane; null: the middle of the slice. */
   centre: Voxel | null = null;
   rulers: Ruler[] = [];
@@ -48,6 +50,7 @@ export class Scene {
     }
     this.grid = scan.grid;
     this.colours = classColours(classes);
+    this.field_mm = this.grid.dims.map((n, axis) => n * this.grid.spacing_mm[axis]!) as Voxel;
     this.cursor = this.grid.dims.map((n) => Math.floor(n / 2)) as Voxel;
     this.window = window;
   }

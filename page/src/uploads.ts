@@ -29,6 +29,13 @@ export class Uploads {
     }
   }
 
+  /** Say why nothing was sent of a drop. */
+  refuse(reason: string): void {
+    const card = new Card({ label: "No scan", files: [], bytes: 0 });
+    this.element.append(card.element);
+    card.refuse(reason);
+  }
+
   private async deliver(scan: ScanFiles, card: Card): Promise<void> {
     while (!card.cancelled) {
       try {
@@ -63,7 +70,7 @@ class Card {
     this.element = h(
       "article",
       { class: "card" },
-      h("h2", {}, scan.label, h("span", { class: "detail" }, size(scan.bytes))),
+      h("h2", {}, scan.label, scan.bytes ? h("span", { class: "detail" }, size(scan.bytes)) : null),
       this.progress,
       this.status,
       this.buttons,

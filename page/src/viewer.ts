@@ -2,6 +2,7 @@
 
 import { type BrushTarget, handleGestures, type Target, type Tool } from "./gestures";
 import { h } from "./dom";
+import { signed } from "./format";
 import { clamp, nearestVoxel, type Voxel } from "./grid";
 import { Pane } from "./pane";
 import { type PlaneName, PLANES, type Projection } from "./planes";
@@ -31,11 +32,12 @@ export class Viewer implements Target {
   rulersChanged: () => void = () => {};
   /** Called with the layout that a double click asks for. */
   layoutAsked: (layout: Layout) => void = () => {};
-  /** Called with the voxel under the pointer and its pane; null where there is none. */
+  /** Called with the voxel under the pointer, its pane and the place on it; null where there is none. */
   hovered: (pane: Pane, at: Voxel | null, point: [number, number] | null) => void = () => {};
   /** Words for the foot of a pane. */
   describe: (pane: Pane) => string = () => "";
   private frame = 0;
+  private pointer: { pane: Pane; point: [number, number] } | null = null;
 
   constructor() {
     this.panes = { axial: new Pane("axial"), coronal: new Pane("coronal"), sagittal: new Pane("sagittal") };
@@ -50,7 +52,11 @@ export class Viewer implements Target {
     );
     for (const pane of Object.values(this.panes)) handleGestures(pane, this);
     this.rendering.doubleClicked = () => this.enlarge("3d");
-    new ResizeObserver(() => this.redraw()).observe(this.element);
+    new ResizeObserver(() => {
+      const { clientWidth: width, clientHeight: height } = this.element;
+      if (height) this.element.style.setProperty("--shape", (width / height).toFixed(3)); // kept on paper
+      this.redraw();
+    }).observe(this.element);
   }
 
   /** Show a scan; null shows nothing and frees its memory. */
@@ -67,11 +73,22 @@ export class Viewer implements Target {
     this.frame = requestAnimationFrame(() => {
       this.frame = 0;
       for (const pane of Object.values(this.panes)) {
+        this.label(pane);
         pane.draw();
-        pane.foot.textContent = this.scene ? this.describe(pane) : "";
       }
       this.rendering.draw();
     });
+  }
+
+  /** Write into the corners of a pane: the HU under the pointer and the window; which slice it is. */
+  private label(pane: Pane): void {
+    const { scene, pointer } = this;
+    pane.foot.textContent = scene ? this.describe(pane) : "";
+    if (!scene) return;
+    const at = pointer?.pane === pane ? pane.voxelAt(...pointer.point) : null;
+    const [low, high] = scene.window;
+    const window = `W ${Math.round(high - low)} L ${signed(Math.round((high + low) / 2))}`;
+    pane.corner.textContent = at ? `${signed(scene.hu(at))} HU · ${window}` : window;
   }
 
   setLayout(layout: Layout): void {
@@ -140,6 +157,8 @@ export class Viewer implements Target {
   }
 
   hover(pane: Pane, point: [number, number] | null): void {
+    this.pointer = point && { pane, point };
+    this.label(pane);
     this.hovered(pane, point && pane.voxelAt(...point), point);
   }
 

@@ -3,7 +3,7 @@
 import type { Limits } from "./api";
 import { h, svg } from "./dom";
 import { filesOfDrop, filesOfInput } from "./dropped";
-import { describeLimits } from "./format";
+import { describeLimits, errorText } from "./format";
 import type { DroppedFile } from "./grouping";
 
 export interface Welcome {
@@ -76,7 +76,7 @@ function lungsDrawing(): SVGElement {
 }
 
 /** Accept drops anywhere on the page. */
-export function acceptDrops(chosen: (files: DroppedFile[]) => void): void {
+export function acceptDrops(chosen: (files: DroppedFile[]) => void, failed: (reason: string) => void): void {
   const hasFiles = (event: DragEvent): boolean => event.dataTransfer?.types.includes("Files") ?? false;
   let timer = 0;
   addEventListener("dragover", (event) => {
@@ -90,6 +90,6 @@ export function acceptDrops(chosen: (files: DroppedFile[]) => void): void {
     if (!event.dataTransfer || !hasFiles(event)) return;
     event.preventDefault();
     document.body.classList.remove("dragging");
-    void filesOfDrop(event.dataTransfer).then(chosen);
+    filesOfDrop(event.dataTransfer).then(chosen, (error: unknown) => failed(errorText(error)));
   });
 }

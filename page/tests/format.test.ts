@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { type Findings, type Job, requestError } from "../src/api";
 import { groupIntoScans, tooLarge } from "../src/grouping";
 import { roundUp } from "../src/profile";
-import { bound, describeLimits, describeSlice, hours, jobState, listState, positionText, rounded, sentence, size, unknownBurden } from "../src/format";
+import { bound, describeLimits, describeSlice, hours, jobState, listState, positionText, range, rounded, sentence, size, unknownBurden } from "../src/format";
 
 const file = (path: string, bytes = 10) => ({ path, file: { size: bytes } as File });
 const shapes = (...paths: string[]) =>
@@ -11,7 +11,7 @@ const shapes = (...paths: string[]) =>
 it("makes one scan of each volume, of each folder, and of all loose images", () => {
   expect(shapes("a.nii.gz", "b.nii", "c.zip")).toEqual([["a.nii.gz", 1], ["b.nii", 1], ["c.zip", 1]]);
   expect(shapes("ct/IM1", "ct/more/IM2", "other/IM1")).toEqual([["ct", 2], ["IM1", 1]]);
-  expect(shapes("1.png", "2.JPG", "IM1", "IM2")).toEqual([["2 files", 2], ["2 files", 2]]);
+  expect(shapes("1.png", "2.JPG", "IM1", "IM2")).toEqual([["2 images", 2], ["2 files", 2]]);
   expect(shapes("ct/a.nii.gz", "ct/.DS_Store", "__MACOSX/ct/a", ".hidden")).toEqual([["a.nii.gz", 1]]);
   expect(groupIntoScans([file("empty.nii", 0)])).toEqual([]);
 });
@@ -34,16 +34,22 @@ it("numbers slices as other viewers do, with their height", () => {
   } as unknown as Findings;
   expect(describeSlice(findings, 0)).toBe("image 2 of 2: no lesion");
   expect(describeSlice(findings, 1)).toBe("image 1 of 2: lesion 1.50 ml, 25 % of the lung");
-  expect(positionText(findings, 0)).toBe("−10.3 mm");
+  expect(positionText(findings, 0)).toBe("−10.2 mm");
   findings.input.image_numbers = [131, 132];
   expect(describeSlice(findings, 0)).toBe("image 131: no lesion");
 });
 
-it("names the stage of a job, and slices only where they are counted", () => {
+it("names the stage of a job, and the share done only where it is counted", () => {
   const running = (progress: Job["progress"]) => jobState({ status: "running", progress } as Job);
   expect(running(null)).toBe("starting");
   expect(running({ stage: "lungs", done: 0, total: 0 })).toBe("finding the lungs");
-  expect(running({ stage: "lesions", done: 3, total: 9 })).toBe("finding the lesions: slice 3 of 9");
+  expect(running({ stage: "lesions", done: 3, total: 9 })).toBe("finding the lesions: 33 %");
+});
+
+it("rounds a tie to the even digit, as the report does", () => {
+  expect([2.25, 2.75, -0.25, 2.35, 0.125].map((value) => rounded(value))).toEqual(["2.2", "2.8", "-0.2", "2.4", "0.1"]);
+  expect([0.5, 1.5, 2.5, 262.5, 1e15].map((value) => rounded(value, 0))).toEqual(["0", "2", "2", "262", "1000000000000000"]);
+  expect(range([2.25, 7.4])).toBe("2.2 to 7.4");
 });
 
 it("leaves options of the command line out of sentences", () => {

@@ -89,6 +89,18 @@ class FirefoxTab:
         press, lift = ({"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp"))
         self._act("pointer", [moves[0], press, *moves[1:], lift])
 
+    def pinch(self, x: float, y: float, start: float, end: float) -> None:
+        """Put two fingers at a distance of `start` to both sides of a point, and move them to `end`."""
+        fingers = []
+        for number, side in enumerate((-1, 1)):
+            move, go = (
+                {"type": "pointerMove", "x": round(x + side * at), "y": round(y), "duration": 40} for at in (start, end)
+            )
+            actions = [move, {"type": "pointerDown", "button": 0}, go, {"type": "pointerUp", "button": 0}]
+            parameters = {"pointerType": "touch"}
+            fingers.append({"type": "pointer", "id": f"finger {number}", "parameters": parameters, "actions": actions})
+        self._call("input.performActions", context=self._context, actions=fingers)
+
     def wheel(self, x: float, y: float, delta: int) -> None:
         """Turn the wheel at a point."""
         self._act("wheel", [{"type": "scroll", "x": round(x), "y": round(y), "deltaX": 0, "deltaY": delta}])

@@ -113,7 +113,8 @@ def test_the_report_of_an_image_states_what_is_unknown(phantom: Phantom, grey_ba
     analysis.save(tmp_path / "out")
     text = " ".join(PageText((tmp_path / "out" / "report.html").read_text()).text.split())
     assert analysis.findings.zones is None
-    assert "Unknown: a picture is one slice of a lung, whose height is not known." in text
+    assert "zones: a picture is one slice of a lung, whose height is not known" in text
+    assert "density bands, mean density of the lesions, mean density of the lung: the file holds no HU" in text
     assert "a picture states no spacing" in text
     assert "lesion, ml" not in text  # a column of unknown values
     assert "HU are estimated from a lung window" in text
@@ -276,6 +277,25 @@ def test_what_few_lesions_leave_of_the_second_page_shows_the_slice_with_most_of_
         assert slice_place["right"] < charts["left"]  # side by side
         assert slice_place["bottom"] <= page.evaluate(places, ".end")["top"]
     page.close()
+
+
+@pytest.mark.parametrize(("count", "lesions", "pages"), [(1, 2, 1), (4, 10, 1), (1, 30, 2)])
+def test_the_report_of_a_few_pictures_with_few_lesions_is_printed_on_one_page(
+    count: int, lesions: int, pages: int, browser: Any, phantom: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for index in range(16, 16 + count):
+        grey = np.clip((phantom.scan.values[index].astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+        Image.fromarray(grey).save(tmp_path / "in" / f"{index}.png")
+    found = segment(read_scan(tmp_path / "in"), grey_band)
+    listed = found.findings.largest_lesions[:lesions]
+    findings = found.findings.model_copy(update={"largest_lesions": listed, "lesion_count": lesions})
+    (tmp_path / "report.html").write_text(render_report(found.segmented, findings, found.preview, found.card))
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    printed = page.pdf(prefer_css_page_size=True)
+    page.close()
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == pages
 
 
 def test_without_scripts_numbers_and_preview_are_shown(browser: Any, report: Path, analysis: Analysis) -> None:

@@ -231,9 +231,8 @@ def _comparability_warnings(visits: Sequence[Visit], i: int, j: int) -> list[str
         found.append(f"{which}: {doubt}")
     before, after = earlier.slice_distance_mm, later.slice_distance_mm
     if before and after and max(before, after) / min(before, after) > THICKNESS_RATIO:
-        found.append(
-            f"{which} have slices {before:g} and {after:g} mm apart: small lesions and rims are measured differently"
-        )
+        distances = f"{before:.3g} and {after:.3g} mm"
+        found.append(f"{which} have slices {distances} apart: small lesions and rims are measured differently")
     if earlier.kernel != later.kernel and earlier.kernel and later.kernel:
         found.append(f"{which} were reconstructed with other kernels ({earlier.kernel}, {later.kernel})")
     return found

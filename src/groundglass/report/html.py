@@ -33,7 +33,8 @@ def render(template: str, title: str, script: str | None = None, **context: Any)
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    document = {"title": title, "policy": Markup(policy), "style": Markup(style), "script": Markup(code)}
+    icon = base64.b64encode(_read("icon.svg").strip().encode()).decode()
+    document = {"title": title, "policy": Markup(policy), "style": Markup(style), "script": Markup(code), "icon": icon}
     return environment.get_template(template).render(document | context)
 
 

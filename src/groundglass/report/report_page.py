@@ -252,7 +252,7 @@ _NAMES = {
 
 def _unknown(findings: Findings) -> dict[str, list[str]]:
     """Return {reason: names of the unknown values}, without those that other parts of the report explain."""
-    explained = ("largest_lesions", "input.identity", "input.label", "zones", "density_bands", "classes", "extent")
+    explained = ("largest_lesions", "input.identity", "input.label", "classes", "extent")
     reasons: dict[str, list[str]] = {}
     for path, reason in findings.unknown.items():
         if not path.startswith(explained):

@@ -83,3 +83,9 @@ def test_the_packages_are_pinned_and_none_of_them_is_in_the_page() -> None:
         name for path in (SOURCES / "src").glob("*.ts") for name in re.findall(r'from "([^"]+)"', path.read_text())
     }
     assert [name for name in imported if not name.startswith("./")] == []
+
+
+def test_page_and_reports_have_one_icon() -> None:
+    [icon] = (BUILT / "assets").glob("icon-*.svg")
+    template = resources.files("groundglass.report") / "templates" / "icon.svg"
+    assert icon.read_text().strip() == template.read_text(encoding="utf-8").strip()

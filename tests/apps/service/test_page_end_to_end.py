@@ -98,7 +98,7 @@ def _paint_and_save(browser: EitherTab, x: float, y: float) -> str:
     browser.click(".top-bar .primary")
     browser.drag((x - 40, y), (x, y), (x + 40, y))
     assert not _text(browser, ".changed").startswith("+0.00 ml")
-    browser.click(".brush-bar .primary")
+    browser.click("[aria-label='Save correction']")
     browser.wait_for("document.querySelector('dialog')")
     browser.click("dialog .primary")
     browser.wait_for(f"document.querySelector('[data-ready]:not([data-ready=\"{original}\"])')")

@@ -32,6 +32,16 @@ def test_a_scan_that_is_too_large_is_not_sent(
         assert sent == []
 
 
+def test_a_drop_of_nothing_is_answered(tab: Tab, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".hidden").write_text("of a file manager")
+    page = tab.open()
+    tab.drop(tmp_path / "empty")
+    page.wait_for_selector(".uploads >> text=Nothing to read")
+    page.click("text=Dismiss")
+    assert not page.is_visible(".uploads .card")
+
+
 def test_the_page_retries_while_the_queue_is_full(tab: Tab, scan_file: Path) -> None:
     page = tab.open()
     refused: list[str] = []

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -75,3 +76,24 @@ def test_a_double_click_makes_the_3d_view_large_and_small_again(tab: Tab, done: 
     for layout in ("multiplanar", "3d"):
         page.locator(f"{SOLID} canvas").dblclick()
         assert page.is_checked(f"input[name=layout][value='{layout}']")
+
+
+@pytest.mark.slow
+def test_the_3d_view_comes_back_after_the_graphics_card_has_forgotten_it(tab: Tab, done: str) -> None:
+    page = show_solid(tab, done)
+    before = tab.screenshot()
+    page.evaluate(
+        """async () => {
+          const canvas = document.querySelector(".pane[data-plane='3d'] canvas");
+          const extension = canvas.getContext("webgl2").getExtension("WEBGL_lose_context");
+          extension.loseContext();
+          await new Promise((done) => setTimeout(done, 200));
+          extension.restoreContext();
+          await new Promise((done) => setTimeout(done, 200));
+        }"""
+    )
+    page.wait_for_function("() => !document.querySelector('.panes').textContent.includes('Building')")
+    after = tab.screenshot()
+    assert coloured(before)[0].sum() > 100
+    assert abs(after - before).mean() < 0.3
+    tab.errors[:] = [text for text in tab.errors if "CONTEXT_LOST" not in text]  # logged by the browser itself

@@ -79,6 +79,29 @@ def test_the_hu_under_the_pointer_are_those_of_the_scan(shown: Tab, server: Serv
     assert int(text.split(" HU")[0]) == hu[z, 40, 60]
 
 
+def test_the_hu_under_a_resting_pointer_follow_the_slices_and_every_plane_names_its_window(
+    shown: Tab, server: Server, done: str
+) -> None:
+    page = shown.page
+    page.click("label[for=layout-multiplanar]")
+    x, y, width, height = box_of(shown)
+    page.mouse.move(x + width / 2, y + height / 2)
+    page.mouse.wheel(0, -120)
+    shown.wait_for_frame()
+    corners = page.locator(".hud.top-left")
+    hu, spacing_mm = view_slices(server, done, "scan")
+    z = slice_numbers(server, done).index(shown.slice_shown())
+    geometry = SliceOnScreen(hu.shape[1:], spacing_mm, (round(height), round(width)))
+    points = [(row, column) for row in range(hu.shape[1]) for column in range(hu.shape[2])]
+    row, column = min(points, key=lambda at: np.hypot(*(np.array(geometry.pixel(*at)) - [width / 2, height / 2])))
+    stated = int(corners.first.inner_text().split(" HU")[0].replace("−", "-"))
+    assert stated in hu[z, row - 1 : row + 2, column - 1 : column + 2]
+    drag(shown, (x + 40, y + 40), (x + 90, y + 60))
+    windows = {text.split("W")[-1] for text in corners.all_inner_texts()}
+    assert len(windows) == 1
+    assert " 1500 L −600" not in windows
+
+
 def test_a_ruler_gives_mm(shown: Tab, server: Server, done: str) -> None:
     hu, spacing_mm = view_slices(server, done, "scan")
     shown.page.click("label[for=tool-ruler]")
@@ -254,19 +277,26 @@ def test_the_bar_above_the_scan_takes_one_row_and_the_tools_beside_it_are_whole(
         assert content <= height
 
 
-def test_the_brush_takes_two_rows_at_1280_by_800(tab: Tab, server: Server, done: str) -> None:
+def test_the_controls_of_the_brush_take_two_rows_and_a_message_moves_nothing(
+    tab: Tab, server: Server, done: str
+) -> None:
     view = json.loads(download(server, f"{done}/view/slices.json"))
     view["classes"] = ["ground-glass", "consolidation"]
     tab.page.route(f"**/api/jobs/{done}/view/slices.json", answer_with(view))
     page = tab.open(done)
     tab.wait_until_shown(done)
     page.click("text=Correct the mask")
-    page.locator(AXIAL).press(" ")  # shows what was changed
-    row = page.locator("#brush-add + label").bounding_box()
-    bar = page.locator(".brush-bar").bounding_box()
-    assert row is not None
-    assert bar is not None
-    assert bar["height"] < 3 * row["height"]
+    for key in ("e", " "):  # in the middle of a lesion; shows what was changed
+        page.locator(AXIAL).press(key)
+    boxes = [page.locator(name).bounding_box() for name in (".top-bar", ".brush-bar", ".brush-bar select")]
+    top, brush, row = (box["height"] for box in boxes if box)
+    assert max(top, brush) < 2 * row
+    before = box_of(tab)
+    page.click("text=Fill between")
+    assert "Nothing to fill" in page.inner_text("[role=alert] >> visible=true")
+    assert box_of(tab) == before
+    page.click("[aria-label=Undo]")
+    assert not page.is_visible("text=Nothing to fill")
 
 
 def test_the_sentence_for_a_report_is_copied(shown: Tab, server: Server, done: str) -> None:
@@ -277,46 +307,6 @@ def test_the_sentence_for_a_report_is_copied(shown: Tab, server: Server, done: s
     words = json.loads(download(server, f"{done}/view/slices.json"))["sentence"]
     assert words.startswith("Automated analysis of the chest CT")
     assert page.evaluate("() => navigator.clipboard.readText()") == words
-
-
-def test_two_scans_stand_side_by_side_and_scroll_and_zoom_together(tab: Tab, server: Server, done: str) -> None:
-    mask = download(server, f"{done}/view/lesions.nii.gz")
-    with server.client() as client:
-        sent = client.post(f"/api/jobs/{done}/corrections", content=mask).json()
-    other = server.wait_for_job(sent["id"])["id"]
-    page = tab.open(done)
-    tab.wait_until_shown(done)
-    page.select_option("[aria-label='Scan to compare with']", other)
-    page.get_by_role("button", name="Compare", exact=True).click()
-    page.wait_for_selector(f"[data-ready='{done}:{other}']")
-    assert "0.0\N{NO-BREAK SPACE}ml" in page.inner_text(".change")
-    feet = page.locator(".side-scan .bottom-left >> visible=true")
-    before = feet.all_inner_texts()
-    assert before[0] == before[1]
-    box = page.locator(AXIAL).first.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 50, box["y"] + 50)
-    page.mouse.wheel(0, -120)
-    tab.wait_for_frame()
-    after = feet.all_inner_texts()
-    assert after[0] == after[1] != before[0]
-    before_zoom = [page.locator(".side-scan .panes").nth(i).screenshot() for i in (0, 1)]
-    page.keyboard.down("Control")
-    page.mouse.wheel(0, -300)
-    page.keyboard.up("Control")
-    tab.wait_for_frame()
-    assert all(page.locator(".side-scan .panes").nth(i).screenshot() != before_zoom[i] for i in (0, 1))
-    pictures = [pair_picture(tab)]
-    page.select_option("#compare-window", "bone")
-    pictures.append(pair_picture(tab))
-    page.uncheck("#compare-lesions")
-    pictures.append(pair_picture(tab))
-    assert len(set(pictures)) == 3
-
-
-def pair_picture(tab: Tab) -> bytes:
-    tab.wait_for_frame()
-    return tab.page.locator(".pair").screenshot()
 
 
 def test_the_list_of_scans_is_folded_away_and_leaves_its_room_to_the_scan(shown: Tab) -> None:

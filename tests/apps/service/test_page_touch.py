@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 Point = tuple[float, float]
 STEPS = 6
+SOLID = ".pane[data-plane='3d']"
 # Of the finger that moved last. The emulation can lift all fingers alone.
 LIFT_AND_PUT_DOWN = """() => ["pointerup", "pointerdown"].forEach(
   (kind) => moved.target.dispatchEvent(new PointerEvent(kind, moved)))"""
@@ -33,17 +34,18 @@ def phone(chrome: "Browser", server: Server, done: str) -> Iterator[Tab]:
         yield tab
 
 
-def touch(tab: Tab, *ways: tuple[Point, Point], lifted: bool = False) -> None:
+def touch(tab: Tab, *ways: tuple[Point, Point], lifted: bool = False, on: str = AXIAL) -> None:
     """Put down a finger for each way, one after the other, move all from the starts to the ends, and lift them.
 
     The first finger has already moved a little when the second one comes, as those of people do.
 
     Args:
         tab: The tab.
-        ways: Start and end of each finger, from the middle of the axial slice in pixels.
+        ways: Start and end of each finger, from the middle of the axial slice or another view in pixels.
         lifted: Lift the last finger half-way, and put it down again.
+        on: The view.
     """
-    box = tab.page.locator(AXIAL).bounding_box()
+    box = tab.page.locator(on).bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     session = tab.page.context.new_cdp_session(tab.page)
@@ -138,3 +140,27 @@ def test_two_fingers_draw_nothing_with_the_brush(phone: Tab) -> None:
     assert page.locator("[aria-label=Undo]").is_enabled()
     page.click("[aria-label=Undo]")
     page.click("text=Leave")
+
+
+def test_two_fingers_zoom_the_3d_view_and_do_not_turn_it(phone: Tab) -> None:
+    page = phone.page
+    page.click("label[for='layout-3d']")
+    page.wait_for_selector(f"{SOLID} >> text=Drag to turn")
+    page.locator(SOLID).scroll_into_view_if_needed()
+    before = phone.screenshot()
+    touch(phone, ((-20, -20), (-40, -40)), ((20, 20), (40, 40)), on=SOLID)
+    zoomed = phone.screenshot()
+    assert np.abs(zoomed - before).mean() > 2
+    touch(phone, ((-40, -40), (-20, -20)), ((40, 40), (20, 20)), on=SOLID)
+    assert np.abs(phone.screenshot() - before).mean() < 0.3
+    touch(phone, ((0, 0), (40, 0)), on=SOLID)
+    assert np.abs(phone.screenshot() - before).mean() > 2
+
+
+def test_the_list_of_scans_is_folded_where_it_would_push_the_scan_away(phone: Tab) -> None:
+    assert not phone.page.is_visible(".jobs")
+    phone.page.get_by_role("button", name="Show the list of scans").click()
+    assert phone.page.is_visible(".jobs")
+    phone.page.click("text=New scan")
+    phone.page.wait_for_selector(".welcome")
+    assert phone.page.is_visible(".jobs")
