@@ -157,15 +157,15 @@ def jobs_by_status(metrics: str) -> dict[str, int]:
     return {status: int(float(n)) for status, n in re.findall(r'groundglass_jobs\{status="(\w+)"\} (\S+)', metrics)}
 
 
-def result_of(http: httpx.Client, job: dict[str, Any]) -> str:
-    """Return what can be compared of a result: the masks' checksum and the findings, without times."""
+def result_of(http: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
+    """Return what can be compared of a result: the mask's checksum and the findings, without times."""
     files = f"/api/jobs/{job['id']}/files"
     mask = http.get(f"{files}/lesions.nii.gz").raise_for_status().content
     findings = json.loads(http.get(f"/api/jobs/{job['id']}/findings").raise_for_status().text)
-    kept = {key: value for key, value in findings.items() if key not in ("created", "seconds", "timing", "runtime")}
     for file in job["files"]:
         assert len(http.get(f"{files}/{file['name']}").raise_for_status().content) == file["bytes"], file
-    return hashlib.sha256(mask + json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    kept = {key: value for key, value in findings.items() if key not in ("analysed", "seconds")}
+    return {"mask": hashlib.sha256(mask).hexdigest(), **kept}
 
 
 def wait_until_idle(http: httpx.Client) -> list[dict[str, Any]]:
@@ -178,7 +178,7 @@ def wait_until_idle(http: httpx.Client) -> list[dict[str, Any]]:
         time.sleep(0.5)
 
 
-def undisturbed_results(server: Server, scans: dict[str, bytes]) -> dict[str, str]:
+def undisturbed_results(server: Server, scans: dict[str, bytes]) -> dict[str, dict[str, Any]]:
     """Send each kind once to a server that is left alone; return the results."""
     server.start()
     for kind, content in scans.items():
@@ -191,15 +191,16 @@ def undisturbed_results(server: Server, scans: dict[str, bytes]) -> dict[str, st
     return results
 
 
-def judge(soak: Soak, expected: dict[str, str]) -> list[str]:
+def judge(soak: Soak, expected: dict[str, dict[str, Any]]) -> list[str]:
     """Return what does not hold at the end."""
     server, wrong = soak.server, list(soak.lies)
     jobs = {job["id"]: job for job in wait_until_idle(server.http)}
     wrong += [f"accepted and lost: {job_id}" for job_id in soak.accepted.keys() - jobs.keys()]
     for job_id, job in jobs.items():
         kind = soak.accepted.get(job_id) or str(job["label"]).split("-", 2)[-1]
-        if job["status"] == "done" and result_of(server.http, job) != expected.get(kind):
-            wrong.append(f"{kind}: another result than undisturbed")
+        if job["status"] == "done" and (found := result_of(server.http, job)) != expected.get(kind):
+            others = [key for key in found if found[key] != expected.get(kind, {}).get(key)]
+            wrong.append(f"{kind}: another result than undisturbed: {', '.join(others)}")
         elif job["status"] == "failed" and kind in expected and not CRASHED.search(job["reason"] or ""):
             wrong.append(f"{kind}: failed: {job['reason']!r}")
         elif job["status"] == "failed" and not job["reason"]:

@@ -413,6 +413,22 @@ def test_a_tree_that_is_deeper_than_python_can_recurse_is_walked(tmp_path: Path)
 
 
 @pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_of_the_longest_name_is_written_and_what_a_killed_process_left_removed(
+    exists: bool, tmp_path: Path
+) -> None:
+    target = tmp_path / ("患" * 85)  # 255 bytes
+    if exists:
+        target.mkdir()
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_STAGING, str(target)], check=False)
+    (left,) = (target if exists else tmp_path).glob(".groundglass-*")
+    os.utime(left, (0, 0))
+    with staged_folder(target) as staging:
+        (staging / "a").touch()
+    assert (target / "a").exists()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("exists", [False, True])
 def test_what_a_killed_process_left_a_day_ago_is_removed_by_the_next_one(exists: bool, tmp_path: Path) -> None:
     target = tmp_path / "out"
     if exists:

@@ -34,6 +34,22 @@ def test_no_cell_of_a_csv_is_a_formula_and_it_is_read_back(text: str) -> None:
         assert read_table(written.encode(), ("name",)).rows[0].cells["name"] == text
 
 
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_no_part_of_a_cell_is_a_formula_where_semicolons_separate_cells(formula: str) -> None:
+    text = f"B60f;{formula};; {formula}"
+    written = csv_text([{"name": text, "other": "x"}])
+    ((cell, _),) = list(csv.reader(io.StringIO(written, newline="")))[1:]
+    assert original_cell(cell) == text
+    parts = written.splitlines()[1].split(";")  # as a spreadsheet of another language reads it
+    assert len(parts) >= 4
+    assert not any(part.strip().startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20\ufeff\u200b")) for part in parts)
+
+
+@pytest.mark.parametrize("text", ["a; b", "warned; 3 slices; -; x", ";;;", "a;'b", "lung; 0 to -3"])
+def test_semicolons_of_other_texts_are_read_back(text: str) -> None:
+    assert original_cell(str(inert_cell(text))) == text
+
+
 def test_no_cell_begins_a_row() -> None:
     assert csv_text([{"name": "a\r=1+1", "other": "b\n=2"}]) == "name,other\na =1+1,b =2\n"
     assert csv_text([{"name": "\t=1"}]) == "name\n' =1\n"

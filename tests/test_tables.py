@@ -144,6 +144,7 @@ def test_another_character_set_is_refused_and_never_read_as_other_letters(encodi
         (b"\xff\xfea", "neither UTF-8 nor"),
         (b"scan" + bytes(300), "damaged, or no text"),
         (b"scan,case\n" + b"a" * 200_000 + b",b\n", "line 2 cannot be read: field larger than field limit"),
+        (b"scan" + b",x%d" * 3000 % tuple(range(3000)) + b"\na" * 2000, "2,000 rows of 3,001 columns are more than"),
     ],
 )
 def test_what_is_no_csv_is_refused_with_the_reason(data: bytes, message: str) -> None:
@@ -172,3 +173,8 @@ def test_a_path_is_found_with_backslashes_and_composed_letters(tmp_path: Path) -
     assert path_of_cell(tmp_path, "absent\\a.nii") == tmp_path / "absent\\a.nii"
     with pytest.raises(FormatError, match="5000 characters are given for a path"):
         path_of_cell(tmp_path, "x" * 5000)
+
+
+def test_a_header_of_many_columns_is_read_in_a_time_that_grows_with_their_number() -> None:
+    names = [f"c{number}" for number in range(40_000)]  # compared with each other, they would take half a minute
+    assert len(read_table(",".join(("scan", *names)).encode() + b"\na\n", ("scan",)).columns) == 40_001

@@ -21,6 +21,7 @@ from groundglass.errors import OutputError
 
 _STALE_S = 24 * 3600.0  # after which a hidden folder is taken as left by a process that was killed
 _PREFIX, _REPLACED = ".groundglass-", "-replaced"  # parts of the names of hidden files and folders
+_LONGEST_LABEL = 200  # bytes between them, of the 255 that file systems allow for a name
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def staged_folder(
     with output_errors(target):
         parent = target if target.exists() else target.parent
         parent.mkdir(parents=True, exist_ok=True)
-        staging = parent / f"{_PREFIX}{target.name}-{secrets.token_hex(4)}"
+        staging = parent / f"{_PREFIX}{_label(target)}-{secrets.token_hex(4)}"
         _remove_stale(parent, target)
         staging.mkdir()
         try:
@@ -153,7 +154,7 @@ def _remove_stale(parent: Path, target: Path) -> None:
 
     What they had replaced already stays, since it may be the only copy of an earlier result.
     """
-    for path in parent.glob(f"{_PREFIX}{glob.escape(target.name)}-*"):
+    for path in parent.glob(f"{_PREFIX}{glob.escape(_label(target))}-*"):
         is_staged = _staged_name(target).fullmatch(path.name) and not path.name.endswith(_REPLACED)
         with suppress(OSError):
             if is_staged and time.time() - path.stat().st_mtime > _STALE_S:
@@ -162,7 +163,13 @@ def _remove_stale(parent: Path, target: Path) -> None:
 
 def _staged_name(target: Path) -> re.Pattern[str]:
     """Return the pattern of the names of hidden folders of `staged_folder(target)`."""
-    return re.compile(f"{re.escape(_PREFIX + target.name)}-[0-9a-f]{{8}}({_REPLACED})?")
+    return re.compile(f"{re.escape(_PREFIX + _label(target))}-[0-9a-f]{{8}}({_REPLACED})?")
+
+
+def _label(target: Path) -> str:
+    """Return what hidden folders of `staged_folder(target)` are called after: its name, or a hash of a long one."""
+    name = os.fsencode(target.name)
+    return target.name if len(name) <= _LONGEST_LABEL else hashlib.sha256(name).hexdigest()
 
 
 @contextmanager

@@ -7,6 +7,9 @@ import re
 # The start of a cell that a spreadsheet computes instead of showing it; some take the wide forms of East Asia too.
 _FORMULA = re.compile(r"[\s\u200b\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[-+]?(\d[\d.,]*(e[-+]?\d+)?|inf|nan)( to [-+]?[\d.,]+(e[-+]?\d+)?)?", re.IGNORECASE)
+# Within a cell: where a spreadsheet separates cells by semicolons, another one begins behind each.
+_INNER_FORMULA = re.compile(rf"(?<=;)(?={_FORMULA.pattern})")
+_INNER_QUOTED = re.compile(rf"(?<=;)'(?={_FORMULA.pattern})")
 _BREAK = re.compile(r"[\t\n\r\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # and changes of direction
 _TAG = re.compile(r"<(?=[a-zA-Z/!?])")
@@ -25,17 +28,18 @@ def printable_lines(text: str) -> str:
 def inert_cell(value: object) -> object:
     """Return a cell of a CSV on one line, without control characters, that no spreadsheet takes for a formula.
 
-    It begins with `'` if it would be one.
+    It begins with `'` if it would be one, and so does what follows a semicolon in it.
     """
     if not isinstance(value, str):
         return value
-    text = _CONTROL.sub("?", _BREAK.sub(" ", value))
+    text = _INNER_FORMULA.sub("'", _CONTROL.sub("?", _BREAK.sub(" ", value)))
     return f"'{text}" if _is_formula(text) and not _NUMBER.fullmatch(text) else text
 
 
 def original_cell(text: str) -> str:
     """Return what `inert_cell` was given, but for control characters."""
-    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
+    text = text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
+    return _INNER_QUOTED.sub("", text)
 
 
 def _is_formula(text: str) -> bool:

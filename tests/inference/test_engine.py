@@ -175,6 +175,21 @@ def test_a_file_that_no_engine_accepts_is_refused_with_the_reason_of_each(tmp_pa
         open_engine(path)
 
 
+@pytest.mark.parametrize("beginning", [b"", b"\x08\x0a"], ids=["as it is", "like ONNX"])
+def test_a_file_of_another_format_with_weights_in_another_file_is_refused(
+    double_plus_one: Path, beginning: bytes
+) -> None:
+    """OpenVINO reads its own format by its content; the checksum of a card covers one file alone."""
+    with no_telemetry():
+        import openvino
+    openvino.save_model(openvino.Core().read_model(double_plus_one), double_plus_one.with_suffix(".xml"))
+    assert double_plus_one.with_suffix(".bin").stat().st_size
+    double_plus_one.write_bytes(beginning + double_plus_one.with_suffix(".xml").read_bytes())
+    assert openvino.Core().read_model(double_plus_one)
+    with pytest.raises(EngineError, match=r"no engine can run model\.onnx"):
+        open_engine(double_plus_one)
+
+
 def test_probabilities_are_those_of_scipy_to_a_rounding() -> None:
     numbers = np.random.default_rng(0).normal(0, 20, 100_000)
     logits = np.append(numbers, [0, 88.8, -88.8, -150, 150, np.inf, -np.inf]).astype(np.float32)

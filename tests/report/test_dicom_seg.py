@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -195,6 +197,25 @@ def test_the_same_input_gives_the_same_uids_and_another_mask_other_ones(
     assert one.SeriesInstanceUID != one.SOPInstanceUID
     reports = [make_structured_report(series, each, findings).SOPInstanceUID for each in (one, same, other)]
     assert reports[0] == reports[1] != reports[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_another"),
+    [
+        ({"lesion_volume_interval_ml": (1.0, 2.0)}, True),  # the card of the model was changed, not its weights
+        ({"lung_volume_ml": 4321.0}, True),
+        ({"analysed": datetime(2026, 1, 1, tzinfo=UTC), "seconds": {"measure": 9.0}}, False),
+    ],
+    ids=["other interval", "other lungs", "another time"],
+)
+def test_a_report_that_states_something_else_of_the_same_mask_has_another_uid(
+    phantom: Phantom, series: DicomSeries, findings: Findings, changes: dict[str, Any], is_another: bool
+) -> None:
+    mask = make_segmentation(series, phantom.lesions.voxels, ["lesion"], findings)
+    one, other = (
+        make_structured_report(series, mask, each) for each in (findings, findings.model_copy(update=changes))
+    )
+    assert (one.SOPInstanceUID != other.SOPInstanceUID) is is_another
 
 
 Value = tuple[str, float, str, str, str]  # name, number, unit, side, third of the height

@@ -116,3 +116,9 @@ def test_the_configuration_of_an_old_run_is_refused_with_the_new_name(tmp_path: 
     (tmp_path / "config.json").write_text(json.dumps({"name": "old"} | ({section: {key: 0}} if section else {key: 0})))
     with pytest.raises(ConfigError, match=rf"is a run of an older version.* the key {old} is now called {new}$"):
         read_stored_config(tmp_path)
+
+
+def test_the_configuration_of_a_run_that_nests_without_end_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nest without end"):
+        read_stored_config(tmp_path)

@@ -37,7 +37,7 @@ from groundglass.io.other_files import (
 MAX_FILES = 20_000
 MAX_INFLATED = 1 << 29  # bytes of a deflated data set
 _META_VRS = (b"AE", b"SH", b"UI", b"UL")  # of a file meta group, beside those of long values
-_INFLATED_AT_ONCE = 1 << 20  # bytes that are unpacked at once to count them
+_INFLATED_AT_ONCE = 1 << 20  # bytes that are read, and that are unpacked, at once to count them
 
 
 def file_opener(path: Path) -> ByteOpener:
@@ -166,9 +166,7 @@ def _check_inflated_size(path: Path, stream: BinaryIO) -> None:
         stream: The file, at the beginning of the data set.
     """
     unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    packed = stream.read()
-    while packed and not unpacker.eof:
+    while not unpacker.eof and (packed := unpacker.unconsumed_tail or stream.read(_INFLATED_AT_ONCE)):
         size += len(unpacker.decompress(packed, _INFLATED_AT_ONCE))
-        packed = unpacker.unconsumed_tail
         if size > MAX_INFLATED:
             raise FormatError(f"{shown(path)} unpacks to more than {MAX_INFLATED:,} bytes: this is no CT slice")

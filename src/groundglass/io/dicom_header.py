@@ -40,6 +40,7 @@ DICOM_ERRORS = (
     *(InvalidDicomError, BytesLengthException),
 )
 _CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+LONGEST_TEXT = 10_240  # characters, as of LT, the longest kind of text that is read; a file may state gigabytes
 MAX_FRAMES = 20_000  # of an instance, as many as files of a scan
 MIN_AXIAL_COSINE = 0.8  # of the angle between a slice's normal and the body's axis: up to 37 degrees
 
@@ -117,12 +118,12 @@ def silence_pydicom() -> Iterator[None]:
 
 
 def text_value(header: Dataset, keyword: str) -> str:
-    """Return an attribute as printable text on one line; empty if it is missing or damaged."""
+    """Return an attribute as printable text on one line, cut to `LONGEST_TEXT`; empty if it is missing or damaged."""
     try:
         value = header.get(keyword)
     except DICOM_ERRORS:
         return ""
-    return printable(str(value if value is not None else "")).strip()
+    return printable(str(value if value is not None else "")[:LONGEST_TEXT]).strip()
 
 
 def modality_of(header: Dataset) -> str:

@@ -146,8 +146,9 @@ def _stated(groups: Sequence[Dataset], sequence: str, keyword: str, count: int) 
 def _slice_at(corners: NDArray[np.float64], geometry: Geometry, name: str) -> int:
     """Return the slice whose corners lie at these positions."""
     affine = geometry.affine_lps
-    index = np.linalg.solve(affine[:3, :3], (corners - affine[:3, 3]).T).T
-    z = round(float(index[0, 0]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        index = np.linalg.solve(affine[:3, :3], (corners - affine[:3, 3]).T).T
+    z = round(float(index[0, 0])) if np.isfinite(index).all() else -1
     expected = [[z, 0, 0], [z, 0, geometry.shape[2] - 1], [z, geometry.shape[1] - 1, 0]]
     if not 0 <= z < geometry.shape[0] or (np.abs(index - expected) > _TOLERANCES).any():
         raise FormatError(f"{name} lies on another grid than the scan: give the Segmentation of this series")

@@ -15,6 +15,7 @@ from groundglass.plain_text import printable
 from groundglass.scan.geometry import AxialView, Geometry
 
 MAX_VOXELS = 2**30  # 4096 slices of 512 x 512
+MAX_AXES = 16  # of any format, as NRRD allows; a file may state thousands
 MAX_VOXEL_BYTES = 1 << 32  # that these may take as they are stored
 DECODER_BYTES = 2 << 30  # of memory that the process may take which decodes compressed frames and pictures
 DECODER_S = 8.0  # that it may take for one of them; a slice of 512 x 512 takes 0.05 s at most
@@ -32,8 +33,10 @@ def check_voxel_count(name: str, shape: tuple[int, ...]) -> None:
     """Refuse a shape by the header alone, before memory is allocated.
 
     Raises:
-        FormatError: A side is not positive, or there are more than `MAX_VOXELS` voxels.
+        FormatError: A side is not positive, or there are more than `MAX_VOXELS` voxels or `MAX_AXES` axes.
     """
+    if len(shape) > MAX_AXES:
+        raise FormatError(f"{name} states {len(shape):,} axes, expected three: it is damaged")
     if any(n < 1 for n in shape):
         raise FormatError(
             f"{name} states the size {format_size(shape)}, expected 1 or more along each axis: it is damaged"

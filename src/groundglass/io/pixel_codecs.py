@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 from groundglass.errors import GroundglassError
 from groundglass.io.jpeg_scans import is_complete, size_in_frame, with_filling
-from groundglass.io.missing_parts import find_png_fault, has_all_parts
+from groundglass.io.missing_parts import find_png_fault, has_all_parts, is_last_part_whole
 
 JPEG_END = b"\xff\xd9"
 # Entropy-coded data that means something, and begins with other bits than zeros; no marker, not even behind 0xFF.
@@ -145,6 +145,15 @@ def _decode_jpeg_2000(task: FrameTask) -> DecodedFrame:
     pixels = decode_pixel_data(task.data, version=2)
     if not has_all_parts(task.data):
         raise DecodeError("tiles are missing, or parts of them")
+
+    def decoded(data: bytes) -> bytearray | None:
+        try:
+            return cast(bytearray, decode_pixel_data(data, version=2))
+        except RuntimeError:  # the library says no more
+            return None
+
+    if JPEG_END in task.data and not is_last_part_whole(task.data, decoded):
+        raise DecodeError("its data end before its pixels")
     options: dict[str, Any] = {"bits_allocated": _container_bits(task.options["j2k_precision"])}
     if task.options["photometric_interpretation"] in ("YBR_ICT", "YBR_RCT"):
         options["photometric_interpretation"] = "RGB"

@@ -5,6 +5,7 @@ Codes of the scheme 99GROUNDGLASS are this program's own, where DICOM and SNOMED
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,11 @@ _THIRDS: dict[str, Code] = {
 }
 _SIDES = {"right": codes.SCT.Right, "left": codes.SCT.Left}
 _DENSITY, _HU = codes.DCM.AttenuationCoefficient, codes.UCUM.HounsfieldUnit
+_STATED = {  # the findings that a report states: another one is another report
+    *("lesion_volume_ml", "lesion_volume_interval_ml", "lung_volume_ml", "lesion_share_of_lung_percent"),
+    *("lesion_share_interval_percent", "extent", "classes", "right_lung", "left_lung", "zones", "density_bands"),
+    "mean_intensity",
+}
 
 
 @silence_pydicom()
@@ -46,7 +52,8 @@ def make_structured_report(series: DicomSeries, segmentation: Dataset, findings:
         findings: The scan's findings.
     """
     sources = complete_series(series).series.headers
-    uid = make_uid_function(sources[0], findings, segmentation.SOPInstanceUID)
+    stated = hashlib.sha256(findings.model_dump_json(include=_STATED).encode()).hexdigest()
+    uid = make_uid_function(sources[0], findings, f"{segmentation.SOPInstanceUID} {stated}")
     device = hd.sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")  # co
 _STATED_SEPARATOR = re.compile(r'"?sep=([^"\'\w]|\\t)"?[,;\s]*', re.IGNORECASE)  # a line that Excel knows
 _WHOLE_ROW_QUOTED = re.compile(r'\s*(?:"((?:[^"]|"")*)"[,;\s]*)?')
 _MARKDOWN_RULE = re.compile(":?-{3,}:?")
+_MAX_CELLS = 5_000_000  # of rows of all columns, also where they end early; some bytes of text may state millions
 _HEADER_WITHIN = 20  # lines; above the header there may be titles and comments
 _QUOTATION_MARKS = ("'‘“„«\"", "'’”“»\"")  # that begin a cell, and that end it
 
@@ -66,7 +68,7 @@ def read_table(data: bytes, columns: Sequence[str]) -> TextTable:
 
     Raises:
         FormatError: The content is no CSV, its characters are unknown, a quotation mark is not closed, a column
-            occurs twice, or rows and header do not fit. The message does not name the file.
+            occurs twice, rows and header do not fit, or they are too many. The message does not name the file.
     """
     text, notes = decode_table(data)
     text = _UNSEEN.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
@@ -80,10 +82,15 @@ def read_table(data: bytes, columns: Sequence[str]) -> TextTable:
     names = [_column_name(cell) for cell in header]
     while names and not names[-1]:
         names.pop()
-    repeated = next((name for name in names if name and names.count(name) > 1), None)
+    repeated = next((name for name, count in Counter(names).items() if name and count > 1), None)
     if repeated:
         raise FormatError(f"the column {repeated} occurs twice: rename or remove one")
     rows = [(line, cells) for line, cells in rows if any(cells) and not (separator == "|" and _is_rule(cells))]
+    if len(rows) * len(names) > _MAX_CELLS:
+        raise FormatError(
+            f"{len(rows):,} rows of {len(names):,} columns are more than {_MAX_CELLS:,} cells: remove columns, or "
+            "split it"
+        )
     for line, cells in rows:
         _check_separator(line, lines[line - 1], cells, names, separator)
     table = tuple(_table_row(line, cells, names, columns) for line, cells in rows)

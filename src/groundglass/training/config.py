@@ -172,7 +172,11 @@ def read_stored_config(run: Path) -> RunConfig:
         ValueError: The file is damaged.
     """
     text = (run / "config.json").read_bytes()
-    refuse_renamed_keys(json.loads(text), f"{run} is a run of an older version, train it again; in its config.json")
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("its lists nest without end") from None
+    refuse_renamed_keys(content, f"{run} is a run of an older version, train it again; in its config.json")
     return RunConfig.model_validate_json(text)
 
 

@@ -27,6 +27,7 @@ from groundglass.apps.batch.records import (
     is_done,
     read_record,
     remove_results,
+    write_record,
 )
 from groundglass.apps.batch.run import BatchPlan, BatchProgress, plan_batch, progress_table, run_batch
 from groundglass.apps.batch.summary import Summary, write_key
@@ -286,6 +287,63 @@ def test_partial_results_of_a_killed_batch_are_removed(tmp_path: Path) -> None:
     run_scripts(source, out)
     assert {file.name for file in (out / item.name).iterdir()} == {"findings.json"}
     assert not partial.parent.exists()
+
+
+def test_results_whose_record_was_never_written_are_removed_with_the_item(tmp_path: Path) -> None:
+    """A process was killed between the two; if the scan fails from then on, they would stay beside its failed row."""
+    (tmp_path / "ct" / "lesions").mkdir(parents=True)
+    for name in ("findings.json", "report.html", "lesions.dcm", "lesions/a.png", "notes.txt"):
+        (tmp_path / "ct" / name).touch()
+    remove_results(tmp_path, "ct")
+    assert {path.name for path in (tmp_path / "ct").iterdir()} == {"notes.txt"}
+    (tmp_path / "ct" / "report.html").touch()  # without findings it is no result
+    remove_results(tmp_path, "ct")
+    assert {path.name for path in (tmp_path / "ct").iterdir()} == {"notes.txt", "report.html"}
+
+
+def test_a_record_names_no_file_outside_of_its_item_to_be_removed(tmp_path: Path) -> None:
+    """A folder of results may come from someone else."""
+    source, out = write_scripts(tmp_path / "in", a="fine"), tmp_path / "out"
+    planned, _ = run_scripts(source, out)
+    (name,) = (item.name for item in planned.items)
+    record = read_record(out, name)
+    assert record is not None
+    outside = [out / "mine.txt", tmp_path / "mine.txt"]
+    for path in outside:
+        path.touch()
+    write_record(record.model_copy(update={"files": ("../mine.txt", str(outside[1]), "findings.json")}), out)
+    remove_results(out, name)
+    assert all(path.exists() for path in outside)
+    assert not (out / name).exists()
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_a_kill_while_results_are_removed_leaves_an_item_that_is_not_done_and_no_unknown_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    source, out = write_scripts(tmp_path / "in", a="fine"), tmp_path / "out"
+    planned, _ = run_scripts(source, out)
+    (item,) = planned.items
+    (out / item.name / "lesions.nii.gz").touch()
+    record = read_record(out, item.name)
+    assert record is not None
+    write_record(record.model_copy(update={"files": ("lesions.nii.gz", "findings.json")}), out)
+    assert is_done(item, planned.settings)
+    unlink, calls = Path.unlink, list[Path]()
+
+    def unlink_or_end(path: Path, missing_ok: bool = False) -> None:
+        if len(calls) > step:
+            raise KeyboardInterrupt
+        calls.append(path)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_or_end)
+    with pytest.raises(KeyboardInterrupt):
+        remove_results(out, item.name)
+    monkeypatch.undo()
+    assert not is_done(item, planned.settings)
+    remove_results(out, item.name)
+    assert not (out / item.name).exists()
 
 
 def test_removing_the_results_of_an_item_leaves_those_that_another_process_is_writing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from groundglass.apps.batch.items import BatchItem, deidentify_message, find_items, select_shard
 from groundglass.errors import FormatError, InputError
+from groundglass.files import write_atomic
 from groundglass.io.reader import read_scan
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
@@ -132,6 +133,7 @@ def test_a_csv_that_cannot_be_read_is_refused_with_the_way_to_fix_it(
         ([("scan",), ("a.nii",), ("./a.nii",)], "row 3 of the CSV names the scan of an earlier row"),
         ([("scan", "case"), ("a.nii", "x"), ("b.nii", "X")], "row 3 of the CSV has a case name that is in use"),
         ([("scan", "case"), ("a.nii", "../x")], "no valid folder name"),
+        ([("scan", "case"), ("a.nii", "患" * 67)], "no valid folder name"),  # 201 bytes
         ([("scan", "case"), ("a.nii", "records")], "in use"),
     ],
 )
@@ -323,3 +325,22 @@ def test_a_tree_deeper_than_python_can_recurse_is_a_row_that_says_so(tmp_path: P
     with pytest.raises(FormatError, match="holds no DICOM"):
         read_scan(item.source)
     remove_deep(tmp_path)
+
+
+@pytest.mark.parametrize("letter", ["患", "𠮷", "Ж"])
+def test_long_names_in_any_script_leave_room_for_those_of_the_files_made_of_them(tmp_path: Path, letter: str) -> None:
+    for number in range(2):
+        path = tmp_path / "in" / (letter * 50) / (letter * 40 + str(number)) / "ct.nii"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+    items = find_items(str(tmp_path / "in"))
+    assert len({item.name for item in items}) == 2
+    for item in items:
+        assert item.name.startswith(letter * 40)
+        write_atomic(tmp_path / "records" / f"{item.name}.json", b"")  # the longest name of a file
+
+
+def test_a_listed_link_in_a_circle_is_a_scan_that_cannot_be_read_and_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "circle.nii").symlink_to("circle.nii")
+    (tmp_path / "list.csv").write_text("scan\ncircle.nii\nct.nii\n")
+    assert [item.relative_path for item in find_items(str(tmp_path / "list.csv"))] == ["circle.nii", "ct.nii"]

@@ -30,3 +30,8 @@ from groundglass.apps.service.page_text import for_the_page
 )
 def test_options_of_the_command_line_are_left_out(message: str, worded: str) -> None:
     assert for_the_page(message) == worded
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, "a" + " " * 200_000 + "b", "(" * 200_000, " --a" * 2_000])
+def test_a_long_text_from_a_header_takes_no_time_that_grows_with_its_square(text: str) -> None:
+    assert for_the_page(f"series 2 (kernel {text})") == f"series 2 (kernel {text})"  # it would take an hour

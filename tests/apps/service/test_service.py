@@ -16,6 +16,7 @@ import anyio
 import httpx
 import pytest
 from anyio.to_thread import run_sync
+from starlette.requests import ClientDisconnect
 
 from groundglass.apps.service.app import build
 from groundglass.apps.service.config import ServiceConfig
@@ -79,6 +80,8 @@ def client(service: Service) -> Client:
 
 FULL = sqlite3.OperationalError("database or disk is full")
 FULL.sqlite_errorcode = sqlite3.SQLITE_FULL
+LOCKED = sqlite3.OperationalError("database is locked")
+LOCKED.sqlite_errorcode = sqlite3.SQLITE_BUSY
 FILE = {"files": ("ct.nii", b"something")}
 
 
@@ -122,13 +125,14 @@ def test_a_client_that_stalls_loses_its_slot(service: Service, client: Client, m
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("error", "status", "reason"),
     [
-        (sqlite3.OperationalError("database is locked"), 503),
-        (sqlite3.DatabaseError("malformed"), 503),
-        (FULL, 507),
+        (LOCKED, 503, "database is in use by another program: try again"),
+        (sqlite3.DatabaseError("malformed"), 503, r"database cannot be used (malformed): ask its administrator"),
+        (sqlite3.OperationalError("readonly database"), 503, r"database cannot be used (readonly database)"),
+        (FULL, 507, "disk is full"),
     ],
-    ids=["locked", "damaged", "full"],
+    ids=["locked", "damaged", "read-only", "full"],
 )
 @pytest.mark.parametrize("method", ["add", "get", "count_queued"])
 def test_a_database_that_fails_is_a_clear_answer_and_leaves_no_files(
@@ -137,6 +141,7 @@ def test_a_database_that_fails_is_a_clear_answer_and_leaves_no_files(
     monkeypatch: pytest.MonkeyPatch,
     error: sqlite3.Error,
     status: int,
+    reason: str,
     method: str,
 ) -> None:
     def fail(*_: object) -> None:
@@ -145,7 +150,7 @@ def test_a_database_that_fails_is_a_clear_answer_and_leaves_no_files(
     monkeypatch.setattr(JobStore, method, fail)
     answer = client.post("/api/scans", files=FILE)
     assert answer.status_code == status
-    assert "database is in use" in answer.json()["detail"] or "disk is full" in answer.json()["detail"]
+    assert reason in answer.json()["detail"]
     if method == "get":
         assert client.get(f"/api/jobs/{'0' * 32}").status_code == status
     monkeypatch.undo()
@@ -285,6 +290,34 @@ def test_a_change_of_results_that_are_gone_or_of_another_version_is_refused(serv
         (results / "findings.json").write_text('{"schema": 0}')
     answer = client.get(f"/api/jobs/{'a' * 32}/change?other={'b' * 32}")
     assert (answer.status_code, "another version" in answer.json()["detail"]) == (409, True)
+
+
+def test_a_list_of_series_of_another_version_offers_no_choice(service: Service, client: Client) -> None:
+    service.jobs.add("a" * 32, "a scan")
+    folder = service.storage.job_folder("a" * 32)
+    folder.path.mkdir()
+    folder.series.write_text('[{"label": "2", "colour": "unknown"}]')
+    answer = client.get(f"/api/jobs/{'a' * 32}/series")
+    assert (answer.status_code, answer.json()) == (200, [])
+
+
+def test_the_files_of_an_upload_that_breaks_off_are_removed_beside_the_answers_to_others(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed_in, remove = list[threading.Thread](), ServiceStorage.remove
+
+    def remove_and_note(*arguments: Any) -> None:
+        removed_in.append(threading.current_thread())
+        remove(*arguments)
+
+    async def broken(*_: object) -> None:
+        raise ClientDisconnect
+
+    monkeypatch.setattr(ServiceStorage, "remove", remove_and_note)
+    monkeypatch.setattr("groundglass.apps.service.routes.scans.receive", broken)
+    assert client.post("/api/scans", files=FILE).status_code == 400
+    assert removed_in != [threading.main_thread()]  # in which the others are answered
+    assert not list((service.storage.folder / "incoming").iterdir())
 
 
 @pytest.mark.parametrize("length", [0, 1, 70, 256, 5000])

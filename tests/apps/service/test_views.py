@@ -3,6 +3,7 @@
 import gzip
 import sqlite3
 from copy import deepcopy
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,29 @@ def test_a_change_of_lesions_that_were_corrected_by_hand_has_no_interval_of_the_
     change = compare_jobs(plain, corrected)
     assert (change.volume_interval_ml, change.volume_percent_interval, change.share_interval_points) == (None,) * 3
     assert any("corrected by hand" in warning for warning in change.warnings)
+
+
+def test_a_change_between_two_thresholds_of_one_model_has_no_interval_and_says_so(
+    phantom: Phantom, grey_band: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analysis = segment(phantom.scan, grey_band)
+    other_card = grey_band.card.model_copy(update={"threshold": 0.123})
+    views = {
+        "plain": describe_view(analysis),
+        "other": describe_view(replace(analysis, card=other_card)),
+        "earlier version": describe_view(analysis).model_copy(update={"rules": ""}),
+    }
+    monkeypatch.setattr(
+        comparison,
+        "_read",
+        lambda folder: (analysis.findings, views[folder.path.name].model_copy(update={"repeatability": 0.05})),
+    )
+    plain, *others = ((name, JobFolder(Path(name))) for name in views)
+    assert not any("different models" in warning for warning in compare_jobs(plain, plain).warnings)
+    for other in others:
+        change = compare_jobs(plain, other)
+        assert (change.volume_interval_ml, change.volume_percent_interval) == (None, None)
+        assert any("measured with different models or settings" in warning for warning in change.warnings)
 
 
 def test_the_views_scan_is_not_packed_and_its_masks_are(server: Server, done: str) -> None:

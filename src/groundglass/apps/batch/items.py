@@ -19,6 +19,7 @@ from groundglass.plain_text import printable
 from groundglass.tables.reading import TABLE_SUFFIXES, path_of_cell, read_table
 
 LONGEST_NAME = 80  # characters of a name that is made from a path
+LONGEST_NAME_BYTES = 200  # of any name: file systems allow 255, and those of the files in records are longer
 MAX_DEPTH = 100  # folders below the source, down to which scans are searched for
 RESERVED = ("records", "summary.csv", "overview.html", "key.csv")
 _VOLUMES = (".nii", ".nii.gz", ".mha", ".nrrd", ".zip")
@@ -156,7 +157,8 @@ def _make_item(path: Path, base: Path, name: str | None, pseudonyms: bool) -> Ba
     if pseudonyms:
         return BatchItem(_digest(relative_path)[:12], path, relative_path)
     stem = path.name if relative_path == "." else _stem(relative_path)
-    readable = re.sub(r"[^\w.-]+", "_", stem.replace("/", "__")).lstrip("._-")[:LONGEST_NAME].rstrip(".")
+    readable = re.sub(r"[^\w.-]+", "_", stem.replace("/", "__")).lstrip("._-")[:LONGEST_NAME]
+    readable = readable.encode()[:LONGEST_NAME_BYTES].decode(errors="ignore").rstrip(".")
     return BatchItem(readable or _digest(relative_path)[:12], path, relative_path)
 
 
@@ -248,21 +250,24 @@ def _read_list(csv_file: Path, on_note: Callable[[str], None]) -> list[tuple[Pat
     for note in table.notes:
         on_note(f"the CSV: {note}")
     scans: list[tuple[Path, str | None]] = []
-    used_names, listed_scans = set(RESERVED), set[Path]()
+    used_names, listed_scans = set(RESERVED), set[str]()
     for row in table.rows:
         line, scan, name = row.line, row.cells["scan"], row.cells.get("case") or None
         if not scan:
             raise InputError(f"row {line} of the CSV names no scan: fill it in, or remove the row")
         path = path_of_cell(csv_file.parent, scan)
-        if name is None and path.resolve() in listed_scans:
+        real = os.path.realpath(path)  # of a link in a circle too
+        if name is None and real in listed_scans:
             raise InputError(f"row {line} of the CSV names the scan of an earlier row: name each scan once")
-        is_valid = name is None or (_VALID_NAME.fullmatch(name) and not name.endswith((" ", ".")))
+        is_valid = name is None or (
+            _VALID_NAME.fullmatch(name) and not name.endswith((" ", ".")) and len(name.encode()) <= LONGEST_NAME_BYTES
+        )
         if not is_valid or (name and name.casefold() in used_names):
             raise InputError(
                 f"row {line} of the CSV has a case name that is in use or is no valid folder name, expected letters, "
                 "digits and . _ - that no other row has"
             )
-        listed_scans.add(path.resolve())
+        listed_scans.add(real)
         used_names |= {name.casefold()} if name else set()
         scans.append((path, name))
     return scans

@@ -6,6 +6,7 @@ Each item has a small file of its own, which is written atomically: shards and m
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,10 +17,12 @@ from groundglass.apps.batch.items import BatchItem
 from groundglass.files import output_errors, remove_staged, write_atomic
 from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig
 from groundglass.report.findings import Findings, ModelRef
+from groundglass.report.results_folder import RESULT_NAMES
 from groundglass.scan.kinds import IntensityKind
 from groundglass.strict_model import StrictModel
 
 RECORDS = "records"
+FINDINGS = "findings.json"
 
 
 class ItemStatus(StrEnum):
@@ -268,7 +271,7 @@ def is_done(item: BatchItem, settings: BatchSettings) -> bool:
         and record.status is ItemStatus.DONE
         and (record.model.sha256, record.intensity) == (settings.model.sha256, settings.options.intensity)
         and (record.with_identity, record.rules) == (settings.options.with_identity, settings.rules)
-        and (settings.folder / item.name / "findings.json").is_file()
+        and (settings.folder / item.name / FINDINGS).is_file()
         and record.fingerprint == item.fingerprint
     )
 
@@ -276,7 +279,8 @@ def is_done(item: BatchItem, settings: BatchSettings) -> bool:
 def remove_results(folder: Path, name: str) -> None:
     """Remove what an earlier attempt left of an item: record, results, partial results.
 
-    Files that others put into the item's folder stay.
+    Files that others put into the item's folder stay. Findings go first, without which no item is done, and the record
+    last, which lists the others. Results without a record are of a process that was killed before it wrote one.
 
     Args:
         folder: Folder of the batch's results.
@@ -287,10 +291,19 @@ def remove_results(folder: Path, name: str) -> None:
     """
     record, results = read_record(folder, name), folder / name
     with output_errors(folder):
-        (folder / RECORDS / f"{name}.json").unlink(missing_ok=True)
         remove_staged(results)
-        for file in record.files if record else ():
-            (results / file).unlink(missing_ok=True)
+        if record is None and (results / FINDINGS).is_file():
+            _remove_unrecorded(results)
+        for file in (FINDINGS, *(record.files if record else ())):
+            if ".." not in Path(file).parts and not Path(file).is_absolute():  # whoever wrote the record
+                (results / file).unlink(missing_ok=True)
         for path in (results / "lesions", results):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+        (folder / RECORDS / f"{name}.json").unlink(missing_ok=True)
+
+
+def _remove_unrecorded(results: Path) -> None:
+    for name in RESULT_NAMES:
+        path = results / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

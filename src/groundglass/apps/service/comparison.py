@@ -24,15 +24,16 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
     by_date = dates[0] is not None and dates[1] is not None and dates[0] != dates[1]
     if by_date:
         read.sort(key=lambda job: str(job[1].input.scanned))
-    (earlier_id, earlier, _), (later_id, later, view) = read
-    same_model = earlier.model == later.model
+    (earlier_id, earlier, earlier_view), (later_id, later, view) = read
     corrected = earlier.corrected_by_hand or later.corrected_by_hand
+    same_rules = corrected or earlier_view.rules == view.rules  # no threshold of a model decides what a person drew
+    same_model = earlier.model == later.model and same_rules
     repeatability = view.repeatability if same_model and not corrected else None
     visits = [_visit(findings, job_id) for job_id, findings, _ in read]
     compared = compare_visits(visits, repeatability, later.model)
     change = compared.changes[0]
     percent, percent_interval = change_in_percent(earlier.lesion_volume_ml, later.lesion_volume_ml, repeatability)
-    doubts = [] if same_model else ["the scans were measured with different models: take one for both"]
+    doubts = [] if same_model else ["the scans were measured with different models or settings: send both again"]
     doubts += ["lesions were corrected by hand: how far repeats would differ is not known"] if corrected else []
     return Change(
         earlier=earlier_id,

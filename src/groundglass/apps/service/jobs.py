@@ -46,11 +46,16 @@ def is_disk_full(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
+def is_locked(error: sqlite3.Error) -> bool:
+    """Return whether another program, or another thread for too long, kept SQLite from writing."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def unusable(file: Path, error: sqlite3.Error) -> OutputError:
     """Return the error of a server that cannot start because of its database."""
     if is_disk_full(error):
         hint = "make room on its disk"
-    elif getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    elif is_locked(error):
         hint = "end the other program that uses it"
     else:
         hint = "restore it from a backup, or name another folder with -o"
@@ -256,7 +261,9 @@ class JobStore:
 
     def _write(self, statement: str, parameters: tuple[Any, ...]) -> list[sqlite3.Row]:
         if not self._write_lock.acquire(timeout=BUSY_S):  # or else all threads wait one after another
-            raise sqlite3.OperationalError("database is locked")
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
         try:
             with closing(self._writer.execute(statement, parameters)) as cursor:
                 return cursor.fetchall()

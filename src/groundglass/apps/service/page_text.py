@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 
-_IN_BRACKETS = re.compile(r"\s*\([^()]*--[a-z][^()]*\)")
+# Each repetition has a limit: without one, the time grows with the square of the length of texts from a file's header.
+_IN_BRACKETS = re.compile(r"\s?\([^()]{0,300}--[a-z][^()]{0,300}\)")
 _WORDED = (
     (re.compile(r"name one of these with --series"), "choose one of these below"),
     (re.compile(r"[:;,]? or have the images ordered by number$"), ""),
-    (re.compile(r"[:;,]? --[a-z-]+ \S+ takes one of them$"), ""),
+    (re.compile(r"[:;,]? --[a-z-]{1,30} \S{1,100} takes one of them$"), ""),
     (re.compile(r"[:;,]? --force-modality reads it all the same$"), ""),
-    (re.compile(r"[:;,]?[^:;,]*--intensity \S+$"), ""),
+    (re.compile(r"[:;,]?[^:;,]{0,300}--intensity \S{1,100}$"), ""),
 )
 _UPLOAD = re.compile(r"^scan\b(?! has)")  # the name of an uploaded file in the folder of its job
 
 
 def for_the_page(message: str) -> str:
     """Return a refusal or a warning without the options of the command line that it names."""
-    message = _UPLOAD.sub("the upload", _IN_BRACKETS.sub("", message))
-    for found, worded in _WORDED:
-        message = found.sub(worded, message)
-    return message
+    if "--" in message:
+        message = _IN_BRACKETS.sub("", message)
+        for found, worded in _WORDED:
+            message = found.sub(worded, message)
+    return _UPLOAD.sub("the upload", message)

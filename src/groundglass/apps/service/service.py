@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.dispatch import Dispatcher
 from groundglass.apps.service.job_states import JobStatus, ScanJob
-from groundglass.apps.service.jobs import JobStore, is_disk_full, new_job_id, unusable
+from groundglass.apps.service.jobs import JobStore, is_disk_full, is_locked, new_job_id, unusable
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.processing import ServiceWorkerFactory
 from groundglass.apps.service.storage import SPARE_BYTES, JobFolder, ServiceStorage
@@ -144,7 +144,7 @@ class Service:
             await _drain(request)
             raise refusal from None
         except ClientDisconnect:
-            self.storage.remove(job_id)
+            await run_sync(self.storage.remove, job_id)
             raise HTTPException(400, "the connection ended before the scan was complete") from None
         except BaseException:  # the server ends
             self.storage.remove(job_id)
@@ -200,7 +200,9 @@ def database_refusal(error: Exception) -> HTTPException:
     """Return the answer to a request for which the database could not be read or written."""
     if isinstance(error, sqlite3.Error) and is_disk_full(error):
         return HTTPException(507, DISK_FULL)
-    return HTTPException(503, "the server's database is in use by another program: try again", {"Retry-After": "5"})
+    if isinstance(error, sqlite3.Error) and is_locked(error):
+        return HTTPException(503, "the server's database is in use by another program: try again", {"Retry-After": "5"})
+    return HTTPException(503, f"the server's database cannot be used ({error}): ask its administrator")
 
 
 def _refusal(error: HTTPException | UploadError | OSError | sqlite3.Error) -> HTTPException:

@@ -37,6 +37,7 @@ class ViewDescription(StrictModel):
         repeatability: Coefficient of variation of a lesion volume over simulated repeats, of the model that was used.
         sentence: What was found, to be copied into a report; empty in views of earlier versions.
         uncertainty: How far the numbers can be trusted; empty where nothing is known, and in views of earlier versions.
+        rules: Hash of what the results follow from in the model's card; empty in views of earlier versions.
     """
 
     file_slice_of_view: tuple[int, ...]
@@ -48,6 +49,7 @@ class ViewDescription(StrictModel):
     repeatability: float | None
     sentence: str = ""
     uncertainty: str = ""
+    rules: str = ""
 
 
 def write_view(analysis: Analysis, folder: Path) -> None:
@@ -82,6 +84,7 @@ def describe_view(analysis: Analysis) -> ViewDescription:
         repeatability=analysis.card.repeatability,
         sentence=report_sentence(analysis.findings),
         uncertainty=state_uncertainty(analysis.findings, analysis.card),
+        rules=analysis.card.rules,
     )
 
 

@@ -48,5 +48,5 @@ def _series_of(service: Service, job_id: str) -> tuple[SeriesOfScan, ...]:
     """Return the series that were listed when the upload was read."""
     try:
         return SERIES_LIST.validate_json(service.storage.job_folder(job_id).series.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # there is none, or it is of another version
         return ()
