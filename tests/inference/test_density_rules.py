@@ -1,11 +1,13 @@
-"""Ground-glass and consolidation by the density of the lesion alone."""
+"""What density does to the odds of lesions, and to their classes."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from groundglass.inference.density_rules import apply_density_rules, class_probabilities, lesion_density
-from groundglass.inference.model_card import ModelCard
+from helpers.fake_engine import fake_segmenter
+
+CARD = fake_segmenter().card  # window -1250 to 250 HU
 
 
 def beside_air(lesion_hu: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -47,9 +49,9 @@ def test_both_probabilities_add_up_to_one(hu: float, consolidation: float) -> No
 
 @pytest.mark.parametrize(("hu", "log_odds"), [(-900, -4.0), (-600, -1.0), (-500, 0.0), (100, 0.0)])
 def test_the_log_odds_of_lesion_fall_by_one_with_every_100_hu_that_it_is_lighter(hu: float, log_odds: float) -> None:
-    card = plain_card().model_copy(update={"light_hu": -500.0})
+    card = CARD.model_copy(update={"light_hu": -500.0})
     images = np.full((2, 3, 40, 60), 0.5, np.float32)
-    images[:, 1] = (hu + 1000) / 1200  # the slice itself; its neighbours do not count
+    images[:, 1] = (hu + 1250) / 1500  # the slice itself; its neighbours do not count
     probability = np.full((2, 1, 40, 60), 0.5, np.float32)
     found = apply_density_rules(probability, images, card)
     assert np.log(found / (1 - found)) == pytest.approx(np.full(found.shape, log_odds), abs=1e-3)
@@ -58,28 +60,13 @@ def test_the_log_odds_of_lesion_fall_by_one_with_every_100_hu_that_it_is_lighter
 def test_a_card_without_rules_leaves_every_map_as_it_is() -> None:
     probability = np.random.default_rng(0).random((2, 3, 40, 60), dtype=np.float32)
     images = np.zeros((2, 1, 40, 60), np.float32)
-    assert (apply_density_rules(probability, images, plain_card()) == probability).all()
+    assert (apply_density_rules(probability, images, CARD) == probability).all()
 
 
 def test_certainty_of_the_network_does_not_outlast_the_rule() -> None:
     """A probability that rounds to 0 or 1 has no log-odds."""
-    card = plain_card().model_copy(update={"light_hu": -500.0})
+    card = CARD.model_copy(update={"light_hu": -500.0})
     probability = np.array([0.0, 1.0], np.float32)[:, None, None, None] * np.ones((2, 1, 40, 60), np.float32)
     found = apply_density_rules(probability, np.zeros((2, 1, 40, 60), np.float32), card)
     assert np.isfinite(found).all()
     assert 0.99 < found[1].min() <= found[1].max() < 1
-
-
-def plain_card() -> ModelCard:
-    return ModelCard(
-        name="plain",
-        sha256="0" * 64,
-        network={},
-        window_hu=(-1000.0, 200.0),
-        size=(40, 60),
-        threshold=0.5,
-        training_data=(),
-        never_trained_on=(),
-        intended_use="tests",
-        limits=(),
-    )
