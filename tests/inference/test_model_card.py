@@ -103,6 +103,6 @@ def test_the_rules_of_a_card_are_all_that_results_follow_from() -> None:
     same: dict[str, Any] = {"scores": {}, "limits": ("none",), "training_data": (), "repeatability": None}
     assert card.model_copy(update=same).rules == card.rules
     others: list[dict[str, Any]] = [{"sha256": "0" * 64}, {"threshold": 0.123}, {"consolidation_hu": -300.0}]
-    others += [{"mirrored": not card.mirrored}, {"smoothing_mm": 9.0}]
+    others += [{"mirrored": not card.mirrored}, {"smoothing_mm": 9.0}, {"smallest_ml": 9.0}, {"light_hu": None}]
     for changes in others:
         assert card.model_copy(update=changes).rules != card.rules

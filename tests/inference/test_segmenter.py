@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.model_card import ModelCard
@@ -12,7 +13,7 @@ from groundglass.inference.segmenter import Segmenter
 from groundglass.scan.lung_field import Box, LungField
 from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.phantom import chest_phantom
-from helpers.fake_engine import FakeEngine
+from helpers.fake_engine import FakeEngine, fake_segmenter
 
 WINDOW = (-1000.0, 0.0)
 
@@ -146,6 +147,18 @@ def test_the_density_of_a_lesion_decides_its_class_where_the_card_says_so(hu_of_
     found = Segmenter(card, Classes()).class_map(hu, field(hu.shape, {0: Box(10, 90, 0, 80)}))[0]
     assert set(found[43:57, 33:47].ravel()) == {number}  # within the lesion, whose border is mixed with air
     assert ((found > 0) == (segmenter()[0].class_map(hu, field(hu.shape, {0: Box(10, 90, 0, 80)}))[0] > 0)).all()
+
+
+def test_regions_below_the_smallest_volume_of_the_card_are_no_lesions() -> None:
+    scan, of_all = chest_phantom(3, shape=(24, 96, 128)).scan, fake_segmenter()
+    voxel_ml = scan.geometry.voxel_ml
+    assert voxel_ml is not None
+    found = np.asarray(segment_scan(scan, of_all).lesions)
+    regions, _ = ndimage.label(found, np.ones((3, 3, 3)))
+    ml = np.bincount(regions.ravel()) * voxel_ml
+    assert ml.min() < 1 < ml[1:].max()
+    of_large = Segmenter(of_all.card.model_copy(update={"smallest_ml": 1.0}), of_all.engine)
+    assert np.array_equal(segment_scan(scan, of_large).lesions, found & (ml >= 1)[regions])
 
 
 def test_progress_counts_the_slices_with_lung() -> None:

@@ -33,3 +33,15 @@ def test_without_lungs_every_lesion_is_extrapulmonary() -> None:
     nothing = np.zeros((1, 4, 4), bool)
     field = LungField(nothing, nothing, (None,))
     assert not voxels_per_slice(field.remove_extrapulmonary(~nothing)).any()
+
+
+def test_regions_of_fewer_voxels_than_the_smallest_are_removed() -> None:
+    lung = np.ones((3, 40, 40), np.bool_)
+    field = LungField(lung, np.zeros_like(lung), (None,) * 3)
+    found = np.zeros_like(lung)
+    found[0, 5:8, 5:8] = True  # 9 voxels
+    found[:, 20:22, 20:22] = True  # 12 in three slices
+    kept = np.asarray(field.remove_extrapulmonary(found, smallest=9.5))
+    assert kept.sum() == 12
+    assert kept[:, 20, 20].all()
+    assert np.array_equal(field.remove_extrapulmonary(found, smallest=9), found)

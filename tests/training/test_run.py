@@ -344,12 +344,13 @@ def test_the_threshold_of_folds_has_the_best_mean_dice_over_held_out_scans(
     assert chosen.exposure == TrainedOn(members=("volumes/4", "volumes/5"), patients=("volumes/4", "volumes/5"))
     path, _ = export(run, "calibrated", tmp_path / "model", calibration=chosen)
     exported = read_card(path)
-    assert (exported.smoothing_mm, exported.light_hu, exported.consolidation_hu) == (2.5, -500, -350)
+    assert (exported.smoothing_mm, exported.light_hu, exported.smallest_ml) == (2.5, -500, 0.05)
+    assert exported.consolidation_hu == -350
 
 
 def test_without_folds_a_model_has_the_rules_that_its_threshold_was_chosen_by(model: Path) -> None:
     card = read_card(model)
-    assert (card.smoothing_mm, card.light_hu, card.consolidation_hu) == (0, None, -350)
+    assert (card.smoothing_mm, card.light_hu, card.smallest_ml, card.consolidation_hu) == (0, None, 0, -350)
 
 
 def test_folds_that_hold_no_scan_out_are_refused(run: Path, prepared: Path, tmp_path: Path) -> None:

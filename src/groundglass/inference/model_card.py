@@ -129,6 +129,7 @@ class ModelCard(BaseModel):
         mirrored: Whether the prediction of each slice is averaged with that of its mirror image.
         smoothing_mm: Standard deviation of the Gaussian with which log-odds of lesion are averaged between slices of a
             volume; 0: each slice by itself.
+        smallest_ml: Volume in ml below which a connected region is no lesion; pictures have no volume.
         burden_interval: How certain the share of lung is that lesion fills; None: not known.
         training_data: Datasets that it was trained on, and their licences.
         trained_on: The training data case by case; None: not known, the card is from an older version.
@@ -157,6 +158,7 @@ class ModelCard(BaseModel):
     threshold: float
     mirrored: bool = False
     smoothing_mm: float = 0.0
+    smallest_ml: float = 0.0
     burden_interval: BurdenInterval | None = None
     training_data: tuple[str, ...]
     trained_on: TrainedOn | None = None

@@ -143,7 +143,9 @@ def segment_lesions(
     """
     with (timer or StageTimer()).stage("lesions"):
         class_map = segmenter.class_map(segmented.hu, segmented.lung_field, progress, on_prediction)
-        kept = segmented.lung_field.remove_extrapulmonary(foreground(class_map))
+        voxel_ml = segmented.view.geometry.voxel_ml
+        smallest = 0.0 if voxel_ml is None else segmenter.card.smallest_ml / voxel_ml
+        kept = segmented.lung_field.remove_extrapulmonary(foreground(class_map), smallest)
         class_map = PackedMask.from_slices(classes * near for classes, near in zip(class_map, kept, strict=True))
         return _with_lesions(segmented, class_map)
 

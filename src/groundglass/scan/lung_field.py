@@ -75,8 +75,13 @@ class LungField:
         """(y, x) the pixels that are lung in any slice."""
         return np.asarray(reduce(np.logical_or, self.mask))
 
-    def remove_extrapulmonary(self, found: MaskSlices) -> PackedMask:
-        """Return (z, y, x) a mask without the regions that touch no lung: table, bowel, skin."""
+    def remove_extrapulmonary(self, found: MaskSlices, smallest: float = 0) -> PackedMask:
+        """Return (z, y, x) a mask without the regions that touch no lung: table, bowel, skin.
+
+        Args:
+            found: (z, y, x).
+            smallest: Number of voxels below which a region is left out too.
+        """
         regions = find_components(found, CONNECTIVITY_26)
         touches_lung = np.zeros(len(regions.sizes), dtype=np.bool_)
         bounds = bounding_box(reduce(np.logical_or, found))
@@ -84,7 +89,7 @@ class LungField:
             if labels.size:
                 lung[bounds] = dilate(lung[bounds], RIM_PIXELS)
                 touches_lung[labels[lung[box]]] = True
-        return regions.select(touches_lung)
+        return regions.select(touches_lung & (regions.sizes >= smallest))
 
     def including_lesions(self, lesions: MaskSlices) -> LungField:
         """Return the field with the lesions that touch it counted as lung.

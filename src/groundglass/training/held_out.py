@@ -25,7 +25,7 @@ from groundglass.training.module import LesionModule
 from groundglass.training.provenance import training_exposure
 from groundglass.training.run import THRESHOLDS
 
-SMOOTHING_MM, LIGHT_HU = 2.5, -500.0  # of models whose threshold folds chose; see docs/history.md
+SMOOTHING_MM, LIGHT_HU, SMALLEST_ML = 2.5, -500.0, 0.05  # of models whose threshold folds chose; docs/history.md
 OFFSET_PERCENT = 0.1  # of the lung, about 5 ml: what is marked in healthy lungs, and what readers hardly agree about
 COVERAGE = 0.8
 
@@ -128,7 +128,8 @@ def calibrate_on_folds(
 
 def calibrated_card(card: ModelCard, mirrored: bool) -> ModelCard:
     """Return the card of a run with the rules by which folds are predicted, and the model that they calibrate."""
-    return card.model_copy(update={"mirrored": mirrored, "smoothing_mm": SMOOTHING_MM, "light_hu": LIGHT_HU})
+    rules = {"smoothing_mm": SMOOTHING_MM, "light_hu": LIGHT_HU, "smallest_ml": SMALLEST_ML}
+    return card.model_copy(update={"mirrored": mirrored, **rules})
 
 
 @torch.inference_mode()

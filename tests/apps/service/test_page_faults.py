@@ -101,7 +101,7 @@ def test_the_page_reconnects_to_a_restarted_server(
     with open_tab(chrome, server.url) as tab:
         page = tab.open()
         tab.drop(long_scan)
-        page.wait_for_selector("text=/slice [1-9]/ >> nth=0", timeout=SCAN_LIMIT_MS)
+        page.wait_for_selector("text=/: [1-9]\\d* %/ >> nth=0", timeout=SCAN_LIMIT_MS)
         server.kill()
         page.wait_for_selector("text=The connection to the server is lost")
         server.start(int(server.url.rsplit(":", 1)[1]))
