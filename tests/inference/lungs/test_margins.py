@@ -45,6 +45,12 @@ def test_black_may_be_air_and_is_left_out_if_it_is_wide() -> None:
     assert without_margins(framed(0, share=0.5)) == Box(25, 75, 30, 90)
 
 
+def test_grey_that_fills_much_of_what_is_inside_too_is_no_page_but_blanked_tissue() -> None:
+    picture = framed(128)
+    picture[20:40, 20:60] = 128
+    assert without_margins(picture) == Box(0, 61, 0, 80)
+
+
 def test_a_picture_of_one_level_is_all_content() -> None:
     assert without_margins(np.full((30, 40), 9, np.uint8)) == Box(0, 30, 0, 40)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.scan.lung_field import Box
 
 ALIKE = 0.02  # share of the range of levels: levels that differ by less are one, as after JPEG compression
 WIDE_BLACK = 1 / 3  # share of the rows or the columns: less that is black may be air
+BLANKED = 0.2  # share of what is inside: if more is of the grey of the margins, they are no page, but blanked tissue
 
 
 def without_margins(picture: NDArray[Any]) -> Box:
@@ -24,7 +26,15 @@ def without_margins(picture: NDArray[Any]) -> Box:
     alike = ALIKE * (brightest - darkest)
     top, bottom = _inside(picture.min(1), picture.max(1), darkest, alike)
     left, right = _inside(picture.min(0), picture.max(0), darkest, alike)
-    return Box(top, bottom, left, right) if top < bottom and left < right else Box(0, height, 0, width)
+    whole = Box(0, height, 0, width)
+    if top >= bottom or left >= right:
+        return whole
+    is_margin = np.ones(picture.shape, dtype=np.bool_)
+    is_margin[top:bottom, left:right] = False
+    grey = float(np.median(picture[is_margin])) if is_margin.any() else darkest
+    is_grey = darkest + alike < grey < brightest - alike
+    is_blanked = is_grey and (abs(picture[~is_margin] - np.float32(grey)) <= alike).mean() > BLANKED
+    return whole if is_blanked else Box(top, bottom, left, right)
 
 
 def _inside(low: NDArray[Any], high: NDArray[Any], darkest: float, alike: float) -> tuple[int, int]:
