@@ -68,7 +68,8 @@ RULES = {
         "network's view are not."
     ),
     "classes": (
-        "A pixel belongs to a class if it is predicted as lesion and that class has the highest probability. Pixels "
+        "A pixel belongs to a class if it is predicted as lesion and that class is the most probable one; ground-glass "
+        "and consolidation are told apart by density. Pixels "
         f"whose class the reference does not state (label {UNSTATED}) are left out of the class's counts, not of the "
         "lesion's; a case that states no class of its lesions is left out of the class's scores as a whole."
     ),

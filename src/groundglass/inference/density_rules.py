@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.inference.engine import sigmoid
+from groundglass.inference.engine import log_odds, sigmoid
 from groundglass.inference.model_card import ModelCard
 
 DENSITY_CLASSES = ("ground-glass", "consolidation")
@@ -14,7 +14,7 @@ CONSOLIDATION_HU = -350.0  # from which on readers call it consolidation; chosen
 REACH = 1 / 128  # standard deviation of the Gaussian, as a share of the input's height: about 2 mm
 SLOPE_HU = np.float32(100)  # by which the log-odds of lesion change by 1
 SOFTNESS_HU = np.float32(50)  # by which those of consolidation do
-SURE = np.float32(1e-7)  # probability; what is surer counts no more than this
+SURE = 1e-7  # probability; what is surer counts no more than this
 
 
 def apply_density_rules(
@@ -42,9 +42,7 @@ def apply_density_rules(
 
 def _less_where_light(lesion: NDArray[np.float32], hu: NDArray[np.float32], light_hu: float) -> NDArray[np.float32]:
     """Lower the log-odds of lesion (height, width) by 1 for each 100 HU that a place is lighter than `light_hu`."""
-    likely = np.clip(lesion, SURE, 1 - SURE)
-    log_odds = np.log(likely / (1 - likely))
-    return sigmoid(log_odds - np.maximum(0, np.float32(light_hu) - _blurred(hu)) / SLOPE_HU)
+    return sigmoid(log_odds(lesion, SURE) - np.maximum(0, np.float32(light_hu) - _blurred(hu)) / SLOPE_HU)
 
 
 def lesion_density(hu: NDArray[np.float32], lesion: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -54,7 +52,7 @@ def lesion_density(hu: NDArray[np.float32], lesion: NDArray[np.float32]) -> NDAr
         hu: (height, width).
         lesion: (height, width) probability of lesion, above 0.
     """
-    return np.asarray(_blurred(hu * lesion) / np.maximum(_blurred(lesion), SURE), dtype=np.float32)
+    return np.asarray(_blurred(hu * lesion) / np.maximum(_blurred(lesion), np.float32(SURE)), dtype=np.float32)
 
 
 def class_probabilities(

@@ -69,6 +69,12 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.float32(1) / (np.float32(1) + np.exp(-logits.astype(np.float64)).astype(np.float32))
 
 
+def log_odds(probability: NDArray[np.float32], smallest: float) -> NDArray[np.float32]:
+    """Return log(p / (1 - p)), the inverse of `sigmoid`; what is surer than `smallest` counts no more than that."""
+    likely = probability.clip(np.float32(smallest), np.float32(1 - smallest))
+    return np.asarray(np.log(likely / (1 - likely)), dtype=np.float32)
+
+
 @contextmanager
 def no_telemetry() -> Iterator[None]:
     """Keep OpenVINO and NNCF from sending telemetry while `with` lasts; the environment is restored afterwards.

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.inference.engine import sigmoid
+from groundglass.inference.engine import log_odds, sigmoid
 
-SMALLEST = np.float32(1e-4)  # probability; what is surer counts no more than this
+SMALLEST = 1e-4  # probability; what is surer counts no more than this
 REACH = 3  # standard deviations
 
 
@@ -47,14 +47,8 @@ def smooth_between_slices(
         while waiting and waiting[0][0] + reach < number:
             yield smoothed(*waiting.popleft())
         waiting.append((number, probability))
-        near.append((number, _log_odds(probability[0])))
+        near.append((number, log_odds(probability[0], SMALLEST)))
         while near[0][0] + reach < waiting[0][0]:
             near.popleft()
     for one in waiting:
         yield smoothed(*one)
-
-
-def _log_odds(probability: NDArray[np.float32]) -> NDArray[np.float32]:
-    clipped = probability.clip(SMALLEST, 1 - SMALLEST)
-    log_odds: NDArray[np.float32] = np.log(clipped / (1 - clipped))
-    return log_odds

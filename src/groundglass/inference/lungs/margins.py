@@ -26,15 +26,21 @@ def without_margins(picture: NDArray[Any]) -> Box:
     alike = ALIKE * (brightest - darkest)
     top, bottom = _inside(picture.min(1), picture.max(1), darkest, alike)
     left, right = _inside(picture.min(0), picture.max(0), darkest, alike)
-    whole = Box(0, height, 0, width)
-    if top >= bottom or left >= right:
-        return whole
+    inside = Box(top, bottom, left, right)
+    if top >= bottom or left >= right or _is_blanked(picture, inside, alike):
+        return Box(0, height, 0, width)
+    return inside
+
+
+def _is_blanked(picture: NDArray[Any], inside: Box, alike: float) -> bool:
+    """Return whether the margins are of a grey, neither black nor white, that fills much of what is inside them too."""
     is_margin = np.ones(picture.shape, dtype=np.bool_)
-    is_margin[top:bottom, left:right] = False
-    grey = float(np.median(picture[is_margin])) if is_margin.any() else darkest
-    is_grey = darkest + alike < grey < brightest - alike
-    is_blanked = is_grey and (abs(picture[~is_margin] - np.float32(grey)) <= alike).mean() > BLANKED
-    return whole if is_blanked else Box(top, bottom, left, right)
+    is_margin[inside.top : inside.bottom, inside.left : inside.right] = False
+    if not is_margin.any():
+        return False
+    grey = np.median(picture[is_margin]).astype(np.float32)
+    is_grey = picture.min() + alike < grey < picture.max() - alike
+    return bool(is_grey and (abs(picture[~is_margin] - grey) <= alike).mean() > BLANKED)
 
 
 def _inside(low: NDArray[Any], high: NDArray[Any], darkest: float, alike: float) -> tuple[int, int]:
