@@ -13,7 +13,8 @@ import torch
 from groundglass.inference.engine import int8_model_path, no_telemetry
 from groundglass.inference.model_card import bundled_model, read_card
 from groundglass.inference.open_model import open_model
-from groundglass.inference.segmenter import BATCH
+from groundglass.inference.segmenter import AT_ONCE, BATCH
+from groundglass.parallel import map_in_threads
 
 GROUPS = {  # OpenVINO's type and kernel of a layer: what it is of the network
     "Convolution": "convolutions of 3 x 3",
@@ -35,14 +36,18 @@ class Cost(NamedTuple):
 
 
 def time_alone(slices: int, model: Path | None = None) -> Cost:
-    """Run as many slices through the network alone as a scan has, as the model ships: with mirror images or without."""
+    """Run as many slices through the network alone as a scan has, as the program does: two batches beside each other.
+
+    With mirror images where the model ships so.
+    """
     segmenter = open_model(model)
     runs = 2 if segmenter.card.mirrored else 1
     images = np.random.default_rng(0).random((runs * BATCH, *segmenter.card.input_shape), dtype=np.float32)
     segmenter.engine.run(images)  # the first run prepares
     start = time.perf_counter(), time.process_time()
-    for first in range(0, slices, BATCH):
-        segmenter.engine.run(images[: runs * (slices - first)])
+    batches = (images[: runs * (slices - first)] for first in range(0, slices, BATCH))
+    for _ in map_in_threads(segmenter.engine.run, batches, AT_ONCE):
+        pass
     return Cost(time.perf_counter() - start[0], time.process_time() - start[1])
 
 

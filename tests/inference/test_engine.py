@@ -139,17 +139,19 @@ def test_bfloat16_is_the_default_where_it_is_faster(
         def read_model(self, path: Path) -> Path:
             return path
 
-        def compile_model(self, _: Path, device: str, settings: dict[str, str]) -> dict[str, str]:
-            return settings
+        def compile_model(self, _: Path, device: str, settings: dict[str, str]) -> SimpleNamespace:
+            compiled.append(settings)
+            return SimpleNamespace(get_property=lambda _: 2, create_infer_request=object)
+
+    compiled: list[dict[str, str]] = []
 
     cpu_info = double_plus_one.with_name("cpuinfo")
     cpu_info.write_text(f"flags : fpu {flags}\n")
     monkeypatch.setattr(engines, "CPU_INFO", cpu_info)
     monkeypatch.setattr(openvino, "Core", Core)
-    monkeypatch.setattr(openvino, "AsyncInferQueue", lambda settings: settings)
     engine = OpenVINOEngine(double_plus_one)
     assert engine.card.precision == expected
-    assert vars(engine)["_queue"]["INFERENCE_PRECISION_HINT"] == engine.card.precision
+    assert [settings["INFERENCE_PRECISION_HINT"] for settings in compiled] == [engine.card.precision]
     assert OpenVINOEngine(double_plus_one, EngineConfig(precision=Precision.F32)).card.precision == "f32"
     asked = EngineConfig(precision=Precision.BF16)
     if native:
@@ -166,6 +168,23 @@ def test_results_of_images_of_one_shape_are_in_the_order_of_the_images(double_pl
         assert np.array_equal(engine.run(images), 2 * images + 1)
     with pytest.raises(RuntimeError):
         engine.run(images[..., :5])
+
+
+def test_threads_that_run_images_at_once_in_a_new_process_do_not_wait_for_each_other(double_plus_one: Path) -> None:
+    code = (
+        "import sys, threading\n"
+        "from concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\nimport numpy as np\n"
+        "from groundglass.inference.engine import OpenVINOEngine\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "engine = OpenVINOEngine(Path(sys.argv[1]), shape=(1, 64, 64))\n"
+        "together = threading.Barrier(4)\n"
+        "def run(image): together.wait(); return engine.run(image)\n"
+        "images = np.ones((4, 1, 1, 64, 64), np.float32)\n"
+        "with ThreadPoolExecutor(4) as pool: print(np.ptp(list(pool.map(run, images))))\n"
+    )
+    for _ in range(8):  # every third of these processes waited for ever
+        program = [sys.executable, "-c", code, str(double_plus_one)]
+        assert subprocess.run(program, capture_output=True, text=True, timeout=30, check=True).stdout == "0.0\n"
 
 
 def test_a_file_that_no_engine_accepts_is_refused_with_the_reason_of_each(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
@@ -149,7 +151,16 @@ class OpenVINOEngine:
         settings = {"INFERENCE_PRECISION_HINT": rest.value, "PERFORMANCE_HINT": hint}
         if config.threads is not None:  # several engines would all be pinned to the first cores
             settings |= {"INFERENCE_NUM_THREADS": str(config.threads), "ENABLE_CPU_PINNING": "NO"}
-        self._queue = openvino.AsyncInferQueue(core.compile_model(network, "CPU", settings))
+        compiled = core.compile_model(network, "CPU", settings)
+        # Twice as many requests as are computed at once: the next image waits in the library, not in Python.
+        count = 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(count):
+            self._idle.put(compiled.create_infer_request())
+        self._threads = ThreadPoolExecutor(count)
+        # Threads that were the first to exchange arrays with the library, at the same moment, would wait for each other
+        # for ever: one holds Python's lock, the other that of what the library sets up once.
+        openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
         if precision is Precision.INT8:
             reason = f"the model comes in int8, the rest of it in {rest}"
         elif config.precision:
@@ -161,16 +172,14 @@ class OpenVINOEngine:
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute (n, classes, height, width) logits from (n, slices, height, width) images in [0, 1]."""
         parts = np.split(images, len(images)) if self._one_by_one else [images]
-        logits: dict[int, NDArray[np.float32]] = {}
+        return np.concatenate(list(self._threads.map(self._infer, parts)))
 
-        def keep(request: Any, index: int) -> None:
-            logits[index] = request.get_output_tensor(0).data.astype(np.float32)
-
-        self._queue.set_callback(keep)
-        for index, part in enumerate(parts):
-            self._queue.start_async({0: part}, index)
-        self._queue.wait_all()
-        return np.concatenate([logits[index] for index in range(len(parts))])
+    def _infer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        request = self._idle.get()
+        try:
+            return np.asarray(request.infer({0: images})[0], dtype=np.float32)
+        finally:
+            self._idle.put(request)
 
 
 class OnnxRuntimeEngine:

@@ -14,13 +14,14 @@ from groundglass.inference.density_rules import apply_density_rules
 from groundglass.inference.engine import Engine, sigmoid
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.smoothing import smooth_between_slices
-from groundglass.parallel import one_ahead
+from groundglass.parallel import map_in_threads, one_ahead
 from groundglass.scan.crop import Letterbox, slices_apart
 from groundglass.scan.intensity import AIR_HU, HuVolume
 from groundglass.scan.lung_field import Box, LungField
 from groundglass.scan.packed_mask import PackedMask, pack_slice
 
 BATCH = 4
+AT_ONCE = 2  # batches, so that no core waits while the end of one is computed
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ class Segmenter:
         ]
 
     def network_probabilities(self, hu: HuVolume, inputs: Sequence[SliceInput]) -> Iterator[NDArray[np.float32]]:
-        """Run slices through the network, a batch at a time; the next batches are prepared and run meanwhile.
+        """Run slices through the network, two batches at a time; the next ones are prepared and run meanwhile.
 
         Args:
             hu: (z, y, x) upright axial slices, HU or estimated HU.
@@ -112,7 +113,7 @@ class Segmenter:
         Yields:
             (classes, height, width) probabilities on the network's own grid, one array for each input.
         """
-        for batch in one_ahead(map(self._probabilities, one_ahead(self._batches(hu, inputs)))):
+        for batch in map_in_threads(self._probabilities, one_ahead(self._batches(hu, inputs)), AT_ONCE):
             yield from batch
 
     def _probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
