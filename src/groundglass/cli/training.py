@@ -115,7 +115,7 @@ def _train_folds(configuration: RunConfig, data: Path, folder: Path, folds: int,
 def train_lungs(
     datasets: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Dataset folders with lung masks: MedSeg's volumes, coronacases."),
+        typer.Argument(metavar="PATH...", help="Dataset folders: scans with lung masks, pictures with lesions."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the run.")],
     no_chest: Annotated[
@@ -127,6 +127,10 @@ def train_lungs(
             show_default="none",
         ),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="MODEL.onnx", help="Lung network to start from.", show_default="random weights"),
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Train the network that finds the lungs, on all cases with lung masks but the public test part."""
@@ -134,7 +138,7 @@ def train_lungs(
     from groundglass.training.lungs.slices import read_lung_slices
     from groundglass.training.lungs.train import train_lungs as run
 
-    print_lines([run(read_lung_slices(datasets, no_chest), output, resume)])
+    print_lines([run(read_lung_slices(datasets, no_chest), output, resume, start)])
 
 
 @commands.command()

@@ -7,6 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from groundglass.network.unet import NetworkConfig
 from groundglass.training.module import LesionModule, TrainingConfig
 
 StateDict: TypeAlias = dict[str, Tensor]  # of a LesionModule
+IN_16_BITS = ".16"  # ends the name of a weight that an ONNX file stores in 16 bits
 _DAMAGED = (OSError, EOFError, RuntimeError, UnpicklingError, LookupError, AttributeError, TypeError, ValueError)
 
 
@@ -60,7 +62,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def exported_weights(model: Path, network: NetworkConfig | BaselineConfig) -> StateDict:
-    """Read the weights of an ONNX file that `export` wrote, in which those of the paper's network keep their names.
+    """Read the weights of an exported ONNX file, in which those of the paper's network keep their names.
+
+    Those of the lung network are stored in 16 bits, and called so.
 
     Raises:
         TrainingError: A weight is missing, because the network is a baseline or the file was quantized.
@@ -68,12 +72,12 @@ def exported_weights(model: Path, network: NetworkConfig | BaselineConfig) -> St
     import onnx
     from onnx.numpy_helper import to_array
 
-    stored = {weight.name: weight for weight in onnx.load(model).graph.initializer}
+    stored = {weight.name.removesuffix(IN_16_BITS): weight for weight in onnx.load(model).graph.initializer}
     weights: StateDict = {}
     for name in untrained_module(network).state_dict():
         if name.removeprefix("network.") not in stored:
             raise TrainingError(f"{model} holds no weight called {name}: use the run that it was exported from")
-        weights[name] = torch.from_numpy(to_array(stored[name.removeprefix("network.")]).copy())
+        weights[name] = torch.from_numpy(to_array(stored[name.removeprefix("network.")]).astype(np.float32))
     return weights
 
 

@@ -100,6 +100,33 @@ def test_slices_whose_lung_is_not_stated_are_labelled_by_thresholds(phantom: Pha
     assert found.sum() == pytest.approx(expected, rel=0.05)
 
 
+def test_pictures_are_labelled_by_the_bundled_network_and_their_lesions(phantom: Phantom, tmp_path: Path) -> None:
+    z = int(phantom.lungs.voxels.sum((1, 2)).argmax())
+    hu, lungs = (
+        AxialView(phantom.scan.geometry).to_axial(array)[z] for array in (phantom.scan.values, phantom.lungs.voxels)
+    )
+    grey = np.rint((np.asarray(hu, np.float32).clip(-1400, 200) + 1400) / 1600 * 255).astype(np.uint8)
+    beside = np.zeros_like(grey)
+    beside[40:50, 60:68] = 1  # in the mediastinum, which only the reader's mask calls lung
+    for folder, name, image in (
+        ("images", "1", grey),
+        ("images", "2", grey * 0),
+        ("masks", "1", beside),
+        ("masks", "2", beside),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / folder / f"{name}.png")
+    slices = read_lung_slices([tmp_path])
+    assert set(slices.group) == {"pairs/1", PHANTOM, DRAWN}  # the other shows no lung
+    (label,) = labels_of(slices, "pairs/1") > 0
+    stored = [
+        np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((STORED_SIDE,) * 2, 0)) > 0 for mask in (lungs, beside)
+    ]
+    assert label[stored[1]].mean() > 0.9
+    assert label[stored[0]].mean() > 0.9
+    assert label[~stored[0] & ~stored[1]].mean() < 0.05
+
+
 def test_slices_without_a_chest_have_no_label(medseg: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((64, 64), 2048 + 40, np.uint16)).save(tmp_path / "head.png")
     slices = read_lung_slices([medseg], tmp_path)

@@ -11,8 +11,14 @@ from groundglass.errors import ConfigError
 from groundglass.inference.engine import OnnxRuntimeEngine
 from groundglass.inference.lungs.finding import LIMITS_HU
 from groundglass.inference.lungs.network import INSIDE, SIDE, LungNetwork
-from groundglass.inference.model_card import TrainedOn, read_card
-from groundglass.training.lungs.batches import LungBatches, LungSampling, augment_lungs, scale_by_extremes
+from groundglass.inference.model_card import BUNDLED_LUNGS, TrainedOn, bundled_model, read_card
+from groundglass.training.lungs.batches import (
+    LungBatches,
+    LungSampling,
+    augment_lungs,
+    change_density,
+    scale_by_extremes,
+)
 from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, STORED_SIDE, LungSlices
 from groundglass.training.lungs.train import TRAINING, train_lungs
 
@@ -79,6 +85,13 @@ def test_scaling_needs_no_window() -> None:
     assert (float(scaled.amin()), float(scaled.amax())) == (0.0, 1.0)
 
 
+def test_aerated_lung_becomes_darker_or_lighter_and_dense_lung_stays() -> None:
+    hu = torch.tensor([-900.0, -850.0, 30.0, -900.0]).expand(3, 1, 1, 4)
+    maps = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]])[:, None].expand(3, 2, 1, 4)
+    changed = change_density(hu, maps, torch.tensor([0.2, 1.0, 1.0]), torch.tensor([0.0, 200.0, 0.0]))
+    assert changed[:, 0, 0].tolist() == [[-980, -970, 30, -900], [-700, -650, 30, -900], [-900, -850, 30, -900]]
+
+
 def test_blanked_slices_keep_their_lungs() -> None:
     slices, rng = two_lungs(), np.random.default_rng(1)
     image, maps = augment_lungs(
@@ -97,9 +110,9 @@ def test_a_short_training_ends_in_a_model_that_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="already holds a training: continue it with --resume"):
         train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
     with pytest.raises(ConfigError, match="started with other slices or settings"):
-        train_lungs(replace(slices, hu=slices.hu + 1), tmp_path / "run", True, sampling, short)
+        train_lungs(replace(slices, hu=slices.hu + 1), tmp_path / "run", resume=True, sampling=sampling, training=short)
     with pytest.raises(ConfigError, match="started with other slices or settings"):
-        train_lungs(slices, tmp_path / "run", True, sampling, replace(short, epochs=2))
+        train_lungs(slices, tmp_path / "run", resume=True, sampling=sampling, training=replace(short, epochs=2))
     (tmp_path / "run" / "last.ckpt").rename(tmp_path / "last.ckpt")
     with pytest.raises(ConfigError, match=r"what is left of a training \(groundglass-lungs\.onnx\), but no last\.ckpt"):
         train_lungs(slices, tmp_path / "run", sampling=sampling, training=short)
@@ -115,3 +128,15 @@ def test_a_short_training_ends_in_a_model_that_runs(tmp_path: Path) -> None:
     found = list(LungNetwork(OnnxRuntimeEngine(model), 2).maps(slices.hu, LIMITS_HU))
     assert len(found) == len(slices)
     assert found[0].probability.shape == (2, INSIDE, INSIDE)
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_an_exported_network(tmp_path: Path) -> None:
+    rested = replace(TRAINING, epochs=1, compile=False, learning_rate=1e-12, weight_decay=0.0)
+    sampling, start = LungSampling(steps=1, batch_size=2), bundled_model(BUNDLED_LUNGS)
+    model = train_lungs(two_lungs(), tmp_path, start=start, sampling=sampling, training=rested)
+    image = np.linspace(0, 1, SIDE * SIDE, dtype=np.float32).reshape(1, 1, SIDE, SIDE)
+    before, after = (OnnxRuntimeEngine(path).run(image) for path in (start, model))
+    assert np.abs(before - after).max() < 1e-3
+    with pytest.raises(ConfigError, match="started with other slices or settings"):
+        train_lungs(two_lungs(), tmp_path, resume=True, sampling=sampling, training=rested)

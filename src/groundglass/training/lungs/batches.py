@@ -121,7 +121,10 @@ def augment_lungs(hu: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[
     """
     draw = _Draw(rng, len(hu))
     maps = torch.stack([label == RIGHT, label == LEFT], 1).float()
-    hu, maps = _move(_blank_outside(hu, maps, draw), maps, draw)
+    contrast = torch.where(draw.chance(0.1), draw.uniform(0.1, 0.8), 1.0)
+    rise = torch.where(draw.chance(0.1), draw.uniform(50, 350), 0.0)
+    hu = _blank_outside(change_density(hu, maps, contrast, rise), maps, draw)
+    hu, maps = _move(hu, maps, draw)
     hu, maps = _cut(hu, maps, draw)
     image, maps = _window(_degrade(hu, draw), draw), (maps > 0.5).float()
     return functional.pad(image, [FRAME] * 4), functional.pad(maps, [FRAME] * 4)
@@ -130,6 +133,19 @@ def augment_lungs(hu: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[
 def _column(values: Tensor) -> Tensor:
     """(N,) -> (N, 1, 1, 1)."""
     return values[:, None, None, None]
+
+
+def change_density(hu: Tensor, maps: Tensor, contrast: Tensor, rise: Tensor) -> Tensor:
+    """Make aerated lung darker, as in emphysema, or lighter, as after breathing out; what is dense in it stays.
+
+    Args:
+        hu: (N, 1, H, W).
+        maps: (N, 2, H, W) of the right and the left lung, 0 or 1.
+        contrast: (N,) by which its distance from air is multiplied.
+        rise: (N,) HU that are added.
+    """
+    aerated = (maps.amax(1, keepdim=True) > 0.5) & (hu < -500)
+    return torch.where(aerated, -1000 + (hu + 1000) * _column(contrast) + _column(rise), hu)
 
 
 def _blank_outside(hu: Tensor, maps: Tensor, draw: _Draw) -> Tensor:

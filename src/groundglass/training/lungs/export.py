@@ -22,7 +22,7 @@ from groundglass.scan.kinds import FieldOfView
 from groundglass.training.export import check_against_torch, write_onnx
 from groundglass.training.finished_run import TERMS
 from groundglass.training.lungs.slices import DRAWN, NO_CHEST, PHANTOM, LungSlices
-from groundglass.training.weights import load_network
+from groundglass.training.weights import IN_16_BITS, load_network
 
 CHECKED_SLICES = 48
 SMALL = 64  # numbers; smaller weights stay as they are
@@ -106,8 +106,8 @@ def _with_small_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         if values.dtype != np.float32 or values.size < SMALL:
             continue
         name = weight.name
-        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.16"))
-        casts.append(helper.make_node("Cast", [f"{name}.16"], [name], to=TensorProto.FLOAT))
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + IN_16_BITS))
+        casts.append(helper.make_node("Cast", [name + IN_16_BITS], [name], to=TensorProto.FLOAT))
     for node in reversed(casts):
         graph.node.insert(0, node)
     return model

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from groundglass.data.case import Case
 from groundglass.data.catalogue import find_cases, select
 from groundglass.data.protocols import PUBLIC_TEST
-from groundglass.errors import DatasetError
+from groundglass.errors import DatasetError, FormatError, IntensityError, LungError
+from groundglass.inference.lungs.finding import find_lungs
 from groundglass.inference.lungs.window import estimate_window
 from groundglass.io.reader import read_scan
 from groundglass.scan.crop import resize_slice
@@ -36,9 +38,13 @@ DRAWN = "drawn"  # the group of drawn and projected images that show no chest
 DRAWN_SLICES = 240
 PHANTOM = "phantom"  # the group of the synthetic chests
 PHANTOM_SEEDS = range(100, 104)
+PICTURES = (".png", ".jpg", ".jpeg")
 LUNG_FOLDERS = {"rp_im": "rp_lung_msk", "ct": "lung"}  # folder of the images -> folder of the lung masks
 # Slices on which the threshold finder, which labels what a mask does not state, takes bowel for lung (looked at).
 DOUBTFUL = {"coronacases/004": range(9, 14)}
+# Pictures of dataset 1 in which the bundled network took other things than lung for it, or missed a front of it.
+DOUBTFUL_PICTURES = {f"slices/{number:03}" for number in (10, 36, 45, 51, 54, 69, 74)}
+DARK_HU = -700.0  # what is darker and lies within a lung is a part of it, not the dome of the diaphragm
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +76,14 @@ class LungSlices:
 def read_lung_slices(
     datasets: Sequence[Path], no_chest: Path | None = None, patterns: Sequence[str] = ()
 ) -> LungSlices:
-    """Read every case with a lung mask, and images that show no chest.
+    """Read every case with a lung mask, pictures with lesions alone, and images that show no chest.
 
-    Lesions count as lung. Slices whose lung mask is not stated are labelled by thresholds. Synthetic chests are added,
-    and images of what is no slice of a chest (water phantoms, limbs, screens, radiographs), drawn or projected from
-    the cases.
+    Lesions count as lung. Slices of scans whose lung mask is not stated are labelled by thresholds, and pictures by the
+    bundled lung network; those in which it finds none are left out. Synthetic chests are added, and images of what is
+    no slice of a chest (water phantoms, limbs, screens, radiographs), drawn or projected from the scans.
 
     Args:
-        datasets: Dataset folders in the layout of MedSeg's volumes or of coronacases.
+        datasets: Dataset folders in the layout of MedSeg's volumes or of coronacases, or of pictures and their masks.
         no_chest: A folder of 16-bit PNG slices (HU + 2048) without lung.
         patterns: Names of the cases to read; by default all but the public test part.
 
@@ -85,19 +91,23 @@ def read_lung_slices(
         DatasetError: There is no case with a lung mask.
         FormatError: A file is damaged.
     """
-    cases = [case for case in find_cases(*datasets) if _lung_file(case) is not None]
+    cases = [case for case in find_cases(*datasets) if _is_picture(case) or _lung_file(case) is not None]
     chosen = select(cases, patterns) if patterns else [case for case in cases if case.name not in PUBLIC_TEST]
     if not chosen:
         raise DatasetError(
             f"{', '.join(map(str, datasets))} hold no lung masks: expected {' or '.join(LUNG_FOLDERS.values())} "
             "beside the images"
         )
-    rows = [row for case in chosen for row in _case_rows(case)]
+    rows = [row for case in chosen for row in (_picture_rows(case) if _is_picture(case) else _case_rows(case))]
     rows += [] if no_chest is None else list(_no_chest_rows(no_chest))
     rows += list(_phantom_rows())
     rows += [_empty_row(plane, DRAWN) for plane in draw_no_chest(DRAWN_SLICES, STORED_SIDE)]
     hu, label, group = zip(*rows, strict=True)
     return LungSlices(np.array(hu), np.array(label), np.array(group))
+
+
+def _is_picture(case: Case) -> bool:
+    return case.image.suffix.lower() in PICTURES and case.name not in DOUBTFUL_PICTURES
 
 
 def _lung_file(case: Case) -> Path | None:
@@ -120,6 +130,18 @@ def _case_rows(case: Case) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8
     yield from _chest_rows(hu, lungs, labelled, case.name)
     for plane in radiographs(hu):
         yield _empty_row(plane, DRAWN)
+
+
+def _picture_rows(case: Case) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8], str]]:
+    scan = read_scan(case.image)
+    try:
+        found = find_lungs(scan)
+    except (FormatError, IntensityError, LungError):
+        return
+    hu = np.stack([found.hu[0]])
+    lungs = found.lung_field.mask[0] | (found.view.to_axial(_on_grid(scan, case.mask))[0] > 0)
+    lungs |= ndimage.binary_fill_holes(lungs) & (hu[0] < DARK_HU)
+    yield from _chest_rows(hu, lungs[None], [0], case.name)
 
 
 def _in_hu(scan: Scan, values: NDArray[Any], lungs: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from groundglass.errors import ConfigError
+from groundglass.files import sha256_of
 from groundglass.inference.model_card import BUNDLED_LUNGS
 from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
@@ -17,7 +18,7 @@ from groundglass.training.lungs.export import export_lungs
 from groundglass.training.lungs.slices import LungSlices
 from groundglass.training.module import TrainingConfig
 from groundglass.training.run_folder import check_new, going_on, write_text
-from groundglass.training.weights import load_network
+from groundglass.training.weights import exported_weights, load_network
 
 DESCRIPTION = "lung-training.json"
 NETWORK = NetworkConfig(widths=(8, 16, 32, 64, 128), classes=2)
@@ -31,14 +32,16 @@ TRAINING = TrainingConfig(
     ema_decay=0.99,
     compile=True,
 )
+CONTINUED = replace(TRAINING, learning_rate=1e-3, epochs=15)
 
 
 def train_lungs(
     slices: LungSlices,
     run: Path,
     resume: bool = False,
+    start: Path | None = None,
     sampling: LungSampling | None = None,
-    training: TrainingConfig = TRAINING,
+    training: TrainingConfig | None = None,
 ) -> Path:
     """Train the lung network and export its last, averaged weights.
 
@@ -46,26 +49,28 @@ def train_lungs(
         slices: The slices to learn from.
         run: The run folder; created if it does not exist.
         resume: Continue from the last checkpoint in the run folder.
+        start: An exported lung network to start from; None: random weights.
         sampling: How an epoch is drawn.
-        training: Optimiser, schedule, length, seed.
+        training: Optimiser, schedule, length, seed; None: `TRAINING`, or `CONTINUED` from a network.
 
     Returns:
         The ONNX file, in the run folder; its card lies beside it.
 
     Raises:
         ConfigError: The run folder holds another training, or one that is not to be resumed; nothing was touched.
-        TrainingError: The training could not go on, or there is nothing to resume.
+        TrainingError: The training could not go on, there is nothing to resume, or `start` is another network.
         ModelError: An engine's result differs from torch by more than its tolerance.
     """
-    sampling = sampling or LungSampling()
+    sampling, training = sampling or LungSampling(), training or (CONTINUED if start else TRAINING)
     described = {"training": asdict(training), "sampling": asdict(sampling), "slices_sha256": slices.sha256}
+    described |= {"start_sha256": sha256_of(start)} if start else {}
     if resume:
         _check_resumable(run, described)
     else:
         check_new(run, (f"{BUNDLED_LUNGS}.onnx",))
     with going_on(run):
         write_text(run / DESCRIPTION, json.dumps(described, indent=2))
-        module = initial_module(NETWORK, LOSS, training)
+        module = initial_module(NETWORK, LOSS, training, exported_weights(start, NETWORK) if start else None)
         checkpoint = fit(module, LungBatches(slices, sampling), None, run, resume)
     return export_lungs(checkpoint, NETWORK, slices, run)
 
