@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -96,3 +97,15 @@ def make_instant_job() -> Callable[[Path], JobResult]:
 def make_memory_eater() -> Callable[[int], int]:
     """Make a function that takes as many bytes of memory as it is told."""
     return lambda count: len(bytearray(count))
+
+
+def make_core_eater() -> Callable[[tuple[float, float]], None]:
+    """Make a function that computes for some seconds of a core, then waits for some by the clock."""
+
+    def compute(seconds: tuple[float, float]) -> None:
+        end = time.process_time() + seconds[0]
+        while time.process_time() < end:
+            pass
+        time.sleep(seconds[1])
+
+    return compute

@@ -1,7 +1,8 @@
-"""Headers and voxels in two files are refused with the way to make one file of them, and that way works."""
+"""Headers with their voxels in a file beside them: read, or refused with a way to make one file that works."""
 
 import gzip
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +30,14 @@ def analyze_pair(folder: Path) -> None:
     nibabel.save(nibabel.AnalyzeImage(VALUES.T, np.diag([-0.7, 0.8, 5, 1])), folder / "ct.img")
 
 
-def itk_pair(folder: Path, name: str) -> None:
+def itk_pair(folder: Path, name: str, packed: bool = False) -> None:
     image: Any = SimpleITK.GetImageFromArray(VALUES)
     image.SetSpacing((0.7, 0.8, 5))
-    SimpleITK.WriteImage(image, str(folder / name))
+    image.SetOrigin((10, 20, 30))
+    SimpleITK.WriteImage(image, str(folder / name), packed)
 
 
-def mhd_pair(folder: Path) -> None:
-    itk_pair(folder, "ct.mhd")
-
-
-def nhdr_pair(folder: Path) -> None:
-    itk_pair(folder, "ct.nhdr")
-
-
-PAIRS = {
-    "hdr": nifti_pair,
-    "hdr of NIfTI-2": nifti2_pair,
-    "hdr of Analyze": analyze_pair,
-    "mhd": mhd_pair,
-    "nhdr": nhdr_pair,
-}
+PAIRS = {"hdr": nifti_pair, "hdr of NIfTI-2": nifti2_pair, "hdr of Analyze": analyze_pair}
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -67,6 +55,91 @@ def test_both_files_of_a_pair_are_refused_with_a_command_that_makes_one_file(
         exec(command, {"nibabel": nibabel, "SimpleITK": SimpleITK})
         assert sorted(np.unique(read_scan(Path("ct.nii.gz")).values)) == sorted(np.unique(VALUES))
         Path("ct.nii.gz").unlink()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["ct.mhd", "ct.nhdr", "a scan.mhd"])
+def test_voxels_in_a_file_beside_the_header_are_read_as_by_itk(tmp_path: Path, name: str, packed: bool) -> None:
+    itk_pair(tmp_path, name, packed)
+    assert len(list(tmp_path.iterdir())) == 2
+    scan = read_scan(tmp_path / name)
+    np.testing.assert_array_equal(scan.values, VALUES)
+    np.testing.assert_allclose(scan.geometry.position((1, 1, 1)), (10.7, 20.8, 35))
+
+
+@pytest.mark.parametrize("name", ["ct.mhd", "ct.nhdr"])
+def test_the_voxels_alone_are_refused_with_the_header_to_give(tmp_path: Path, name: str) -> None:
+    itk_pair(tmp_path, name)
+    with pytest.raises(FormatError, match=rf"^ct\.raw holds the voxels of {name}: give {name}$"):
+        read_scan(tmp_path / "ct.raw")
+    with pytest.raises(FormatError, match=rf"give one file, such as {name}"):
+        read_scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda voxels: voxels[:-2], r"is cut short: its header states 4,800 bytes of voxels, the file holds 4,798"),
+        (lambda voxels: voxels + voxels, r"holds 9,600 bytes of voxels, its header states 4,800: they do not belong"),
+    ],
+)
+@pytest.mark.parametrize("name", ["ct.mhd", "ct.nhdr"])
+def test_voxels_of_another_size_than_the_header_states_are_refused(
+    tmp_path: Path, name: str, change: Callable[[bytes], bytes], message: str
+) -> None:
+    itk_pair(tmp_path, name)
+    voxels = tmp_path / "ct.raw"
+    voxels.write_bytes(change(voxels.read_bytes()))
+    with pytest.raises(FormatError, match=message):
+        read_scan(tmp_path / name)
+
+
+@pytest.mark.parametrize("stated", ["100", "-1"])
+def test_a_header_in_the_file_of_the_voxels_is_skipped(tmp_path: Path, stated: str) -> None:
+    itk_pair(tmp_path, "ct.mhd")
+    header, voxels = tmp_path / "ct.mhd", tmp_path / "ct.raw"
+    header.write_text(header.read_text().replace("ElementDataFile", f"HeaderSize = {stated}\nElementDataFile"))
+    voxels.write_bytes(bytes(100) + voxels.read_bytes())
+    np.testing.assert_array_equal(read_scan(header).values, VALUES)
+
+
+@pytest.mark.parametrize(
+    "data_file", ["../ct.raw", "/tmp/ct.raw", r"C:\ct.raw", "C:ct.raw", "..", "LIST", "s%03d.raw 1 30 1", "a/ct.raw"]
+)
+@pytest.mark.parametrize("name", ["ct.mhd", "ct.nhdr"])
+def test_voxels_in_another_folder_or_in_several_files_are_refused(tmp_path: Path, name: str, data_file: str) -> None:
+    itk_pair(tmp_path, name)
+    (tmp_path / "a").mkdir()
+    for folder in (tmp_path / "a", tmp_path.parent):
+        (folder / "ct.raw").write_bytes(VALUES.tobytes())
+    header = tmp_path / name
+    header.write_text(header.read_text().replace("ct.raw", data_file))
+    with pytest.raises(FormatError, match=r"voxels in another file .*, expected inside, or in one file in the same"):
+        read_scan(header)
+
+
+@pytest.mark.parametrize("name", ["ct.mhd", "ct.nhdr"])
+def test_a_header_whose_voxels_were_renamed_or_left_elsewhere_is_refused_with_what_to_do(
+    tmp_path: Path, name: str
+) -> None:
+    itk_pair(tmp_path, name)
+    (tmp_path / "ct.raw").rename(tmp_path / "other.raw")
+    with pytest.raises(
+        FormatError, match=r"\(\.raw\), which is not beside it: find that file, and put it there under the name"
+    ):
+        read_scan(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["mha", "nrrd"])
+def test_a_file_that_goes_on_after_its_voxels_is_refused(tmp_path: Path, suffix: str) -> None:
+    """Its header states too few slices: the others would be lost without a word."""
+    path = tmp_path / f"ct.{suffix}"
+    itk_pair(tmp_path, path.name)
+    path.write_bytes(path.read_bytes() + bytes(100))
+    np.testing.assert_array_equal(read_scan(path).values, VALUES)
+    path.write_bytes(path.read_bytes() + bytes(8192))
+    with pytest.raises(FormatError, match=r"holds 13,092 bytes of voxels, its header states 4,800"):
+        read_scan(path)
 
 
 @pytest.mark.parametrize("name", ["ct.img", "ct.raw", "ct.zraw"])
@@ -87,8 +160,7 @@ def test_voxels_without_a_header_are_refused_with_what_is_missing(tmp_path: Path
 )
 def test_a_detached_nrrd_header_is_recognised_however_it_ends(tmp_path: Path, text: str) -> None:
     (tmp_path / "ct.nhdr").write_bytes(text.encode())
-    (tmp_path / "ct.raw").touch()
-    with pytest.raises(FormatError, match=r"ct\.nhdr keeps its voxels in another file \(.+\), expected them inside"):
+    with pytest.raises(FormatError, match=r"ct\.nhdr keeps its voxels in another file \(.+\), "):
         read_scan(tmp_path / "ct.nhdr")
 
 
@@ -111,7 +183,7 @@ def test_a_folder_of_a_pair_is_refused_with_the_command_that_makes_one_file(tmp_
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_header_whose_voxels_are_not_beside_it_is_refused_with_that_first(tmp_path: Path, pair: str) -> None:
     PAIRS[pair](tmp_path)
-    header, voxels = sorted(tmp_path.iterdir(), key=lambda path: path.suffix not in (".hdr", ".mhd", ".nhdr"))
+    header, voxels = sorted(tmp_path.iterdir(), key=lambda path: path.suffix != ".hdr")
     voxels.unlink()
     missing = rf"{header.name} .* not beside it: find that first, then make one file of both, in Python with "
     with pytest.raises(FormatError, match=missing):

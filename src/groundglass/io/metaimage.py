@@ -1,4 +1,4 @@
-"""Read MHA, whose coordinates are LPS like ours.
+"""Read MetaImage (.mha, and .mhd with .raw), whose coordinates are LPS like ours.
 
 ITK's own reader is not used: it fills damaged voxels with zeros, writes to the terminal, and a damaged header can make
 it overrun its memory.
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
 from groundglass.io.grid import with_known_grid
-from groundglass.io.limits import native_values, shown
-from groundglass.io.text_header import check_shape, lps_geometry, read_voxels, refuse_detached, split_header
+from groundglass.io.limits import file_size, native_values, shown
+from groundglass.io.text_header import check_shape, lps_geometry, read_voxels, split_header, voxel_file
 from groundglass.scan.scan import Scan
 
 _TYPES = {
@@ -25,7 +25,7 @@ _TYPES = {
 
 
 def read_mha(path: Path) -> Scan:
-    """Read a MetaImage with its voxels inside (.mha), whatever its name.
+    """Read a MetaImage with its voxels inside (.mha) or in a file beside it (.mhd), whatever its name.
 
     Raises:
         FormatError: The file is damaged, cut short, too large, coloured, 4-D, without a usable grid, or not a CT.
@@ -34,8 +34,8 @@ def read_mha(path: Path) -> Scan:
     text, start = split_header(path, b"ElementDataFile")
     fields = _header_fields(text)
     data_file = fields.get("elementdatafile", "LOCAL")
-    if data_file.upper() != "LOCAL":
-        refuse_detached(path, data_file)
+    is_inside = data_file.upper() == "LOCAL"
+    voxels = path if is_inside else voxel_file(path, data_file)
     if not _is_true(fields, "binarydata", "true"):
         raise FormatError(f"{name} holds its voxels as text, expected binary ones: save it again as binary")
     try:
@@ -48,6 +48,7 @@ def read_mha(path: Path) -> Scan:
         direction = _numbers(fields, ("transformmatrix", "rotation", "orientation"), np.eye(axes)).T
         with np.errstate(over="ignore", invalid="ignore"):  # of infinite numbers, which make no grid
             steps = direction * spacing
+        before_voxels = int(fields.get("headersize", "0"))  # bytes of a header in the file beside; -1: what is left
     except (KeyError, ValueError):  # what they say quotes the header, which may name a patient
         raise FormatError(
             f"{name} has a damaged header: DimSize, ElementType or numbers of its grid are missing or cannot be read; "
@@ -56,7 +57,9 @@ def read_mha(path: Path) -> Scan:
     if _is_true(fields, "binarydatabyteordermsb", fields.get("elementbyteordermsb", "false")):
         dtype = dtype.newbyteorder(">")
     byte_count = int(np.prod(size)) * dtype.itemsize
-    data = read_voxels(path, start, byte_count, packed=_is_true(fields, "compresseddata", "false"))
+    if not is_inside:
+        start = before_voxels if before_voxels >= 0 else max(0, file_size(voxels) - byte_count)
+    data = read_voxels(voxels, start, byte_count, packed=_is_true(fields, "compresseddata", "false"))
     geometry = lps_geometry(name, size, origin, steps)
     values = np.frombuffer(data, dtype).reshape(geometry.shape)
     return with_known_grid(Scan(native_values(name, values), geometry, path))

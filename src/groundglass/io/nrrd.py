@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from groundglass.errors import FormatError
 from groundglass.io.grid import with_known_grid
 from groundglass.io.limits import check_voxel_count, native_values, read_bytes, shown
-from groundglass.io.text_header import check_shape, lps_geometry, read_voxels, refuse_detached, split_header
+from groundglass.io.text_header import check_shape, lps_geometry, read_voxels, split_header, voxel_file
 from groundglass.scan.scan import Scan
 
 _TYPES = {
@@ -54,7 +54,7 @@ _GRID_KINDS = ("domain", "space", "time", "none", "???")  # other kinds, such as
 
 
 def read_nrrd(path: Path) -> Scan:
-    """Read an NRRD file with its voxels inside (.nrrd), whatever its name.
+    """Read an NRRD file with its voxels inside (.nrrd) or in a file beside it (.nhdr), whatever its name.
 
     Raises:
         FormatError: The file is damaged, cut short, too large, coloured, 4-D, without a usable grid, or not a CT.
@@ -75,9 +75,7 @@ def read_nrrd_layers(path: Path) -> tuple[Scan, ...]:
 def _read_layers(path: Path, may_be_several: bool) -> tuple[Scan, ...]:
     """Read a scan for each of the numbers that a voxel has."""
     name = shown(path)
-    if data_file := _named_data_file(path):  # before the end of the header is searched, which a .nhdr may lack
-        refuse_detached(path, data_file)
-    text, start = split_header(path, b"\n")
+    text, start, voxels = _parts(path)
     header = _parse(name, text)
     try:
         sizes = tuple(int(n) for n in header["sizes"])
@@ -90,18 +88,23 @@ def _read_layers(path: Path, may_be_several: bool) -> tuple[Scan, ...]:
         dtype, encoding = _stored_as(header)
     except ValueError as error:
         raise _refused(name, error) from None
-    values = _read_values(path, start, int(np.prod(sizes)), dtype, encoding).reshape(sizes[::-1])
+    values = _read_values(voxels, start, int(np.prod(sizes)), dtype, encoding).reshape(sizes[::-1])
     geometry = lps_geometry(name, size, origin, steps)
     beside_grid = np.flatnonzero(~on_grid[::-1]).tolist()
     layers = np.moveaxis(values, beside_grid, range(len(beside_grid))).reshape(-1, *geometry.shape)
     return tuple(with_known_grid(Scan(native_values(name, layer), geometry, path)) for layer in layers)
 
 
-def _named_data_file(path: Path) -> str | None:
-    """Return what the header names as the file of its voxels; None if they lie behind the header."""
+def _parts(path: Path) -> tuple[str, int, Path]:
+    """Return the header, the byte at which the voxels begin, and the file that holds them.
+
+    Raises:
+        FormatError: There is no end of the header, or no file of the voxels.
+    """
     header = _HEADER_END.split(read_bytes(path, _DETACHED_BYTES), maxsplit=1)[0]
-    found = _DATA_FILE.search(header)
-    return found[1].decode("latin-1") if found else None
+    if found := _DATA_FILE.search(header):  # such a header needs no end
+        return header.decode("latin-1"), 0, voxel_file(path, found[1].decode("latin-1"))
+    return *split_header(path, b"\n"), path
 
 
 def _parse(name: str, text: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Advice on files that hold a CT in a form that is not read: pairs of header and voxels, archives without DICOM."""
+"""Advice on files that hold a CT in a form that is not read: one of two files, archives without DICOM."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def advice_on_pair(path: Path, kind: str) -> str | None:
             f"{name} holds voxels alone, expected a header that states their number, type and spacing: "
             "find the header (.hdr, .mhd, .nhdr), or export the CT again as DICOM or NIfTI"
         )
-    return f"{name} holds the voxels of {header}, expected both in one file: {join_advice(header)}"
+    mend = f"expected both in one file: {join_advice(header)}" if header.lower().endswith(".hdr") else f"give {header}"
+    return f"{name} holds the voxels of {header}: {mend}"
 
 
 def advice_on_archive(archive: str, names: Sequence[str]) -> str | None:

@@ -48,7 +48,7 @@ _PICTURES = ("PNG", "JPEG")
 _LOST_IMAGES = (DEAD_LINK, HIDDEN_IMAGE, UNREADABLE_FILE, UNREADABLE_FOLDER)
 _DICOM = ("DICOM", "ZIP")
 _KIND_BY_SUFFIX = {
-    **{".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "MHA", ".nrrd": "NRRD"},
+    **{".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "MHA", ".mhd": "MHA", ".nrrd": "NRRD", ".nhdr": "NRRD"},
     **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"},
 }
 _SIGNATURES = (

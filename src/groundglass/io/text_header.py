@@ -1,4 +1,4 @@
-"""The common parts of MHA and NRRD: a text header, and behind it in the same file the voxels."""
+"""The common parts of MHA and NRRD: a text header, and the voxels behind it or in a file beside it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from groundglass.io.other_formats import join_advice
 from groundglass.scan.geometry import Geometry
 
 _HEADER_LIMIT = 1 << 20  # bytes of a text header; real ones have some hundreds
+_MAX_TRAILING = 4096  # bytes that may follow voxels that are not packed; fewer than a slice of a CT has
 
 
 def split_header(path: Path, last_line: bytes) -> tuple[str, int]:
@@ -44,17 +45,26 @@ def split_header(path: Path, last_line: bytes) -> tuple[str, int]:
     raise FormatError(f"{shown(path)} is damaged or cut short: its header has no end; copy or download it again")
 
 
-def refuse_detached(path: Path, data_file: str) -> None:
-    """Refuse a header that names another file for its voxels.
+def voxel_file(path: Path, data_file: str) -> Path:
+    """Return the file beside a header that holds its voxels.
+
+    Args:
+        path: The header.
+        data_file: What it names as the file of its voxels.
 
     Raises:
-        FormatError: Always.
+        FormatError: It names several files or one in another folder, or there is no such file.
     """
-    name, stated = shown(path), data_file.strip()
-    is_one_beside = re.fullmatch(r"[^/\\%\s]+", stated) is not None and stated.upper() != "LIST"
-    is_missing = is_one_beside and not path.with_name(stated).exists()
-    mend = "which is not beside it: find that first, then " if is_missing else "expected them inside: "
-    raise FormatError(f"{name} keeps its voxels in another file ({_kind_of(data_file)}), {mend}{join_advice(name)}")
+    name, stated = shown(path), data_file.strip().removeprefix("./")
+    keeps = f"{name} keeps its voxels in another file ({_kind_of(stated)})"
+    if re.fullmatch(r"[^/\\%:\0]+", stated) is None or stated in (".", "..") or stated.upper() == "LIST":
+        raise FormatError(f"{keeps}, expected inside, or in one file in the same folder: {join_advice(name)}")
+    found = path.with_name(stated)
+    if not found.is_file():
+        raise FormatError(
+            f"{keeps}, which is not beside it: find that file, and put it there under the name that the header states"
+        )
+    return found
 
 
 def _kind_of(data_file: str) -> str:
@@ -96,10 +106,15 @@ def read_voxels(path: Path, start: int, byte_count: int, packed: bool) -> bytes:
         packed: Whether they are packed by zlib or gzip.
 
     Raises:
-        FormatError: The file holds fewer bytes, or unpacks to fewer or more.
+        FormatError: The file holds fewer or more bytes, or unpacks to fewer or more.
     """
-    name = shown(path)
-    check_stored_size(name, byte_count, file_size(path) - start, packed)
+    name, stored = shown(path), file_size(path) - start
+    check_stored_size(name, byte_count, stored, packed)
+    if not packed and stored - byte_count > _MAX_TRAILING:
+        raise FormatError(
+            f"{name} holds {stored:,} bytes of voxels, its header states {byte_count:,}: they do not belong together, "
+            "or one of them is damaged; export the CT again"
+        )
     with path.open("rb") as file:
         file.seek(start)
         if not packed:

@@ -200,6 +200,16 @@ def test_a_fingerprint_changes_with_sizes_and_times_and_not_with_the_folder_abov
     assert after.fingerprint == fingerprints[-1] != before.fingerprint
 
 
+@pytest.mark.parametrize("header", ["ct.mhd", "ct.nhdr"])
+def test_voxels_beside_a_header_are_no_item_and_change_its_fingerprint(tmp_path: Path, header: str) -> None:
+    touch(tmp_path, header, "ct.raw")
+    (item,) = find_items(str(tmp_path))
+    assert item.name == "ct"
+    before = item.fingerprint
+    os.utime(tmp_path / "ct.raw", (1, 1))
+    assert item.fingerprint != before
+
+
 def test_a_deidentified_message_holds_no_name_of_the_source_or_the_folders_above(tmp_path: Path) -> None:
     touch(tmp_path, "Doe_Jane/study/Doe-1.png")
     item = BatchItem("x", tmp_path / "Doe_Jane", "Doe_Jane")

@@ -22,7 +22,8 @@ LONGEST_NAME = 80  # characters of a name that is made from a path
 LONGEST_NAME_BYTES = 200  # of any name: file systems allow 255, and those of the files in records are longer
 MAX_DEPTH = 100  # folders below the source, down to which scans are searched for
 RESERVED = ("records", "summary.csv", "overview.html", "key.csv")
-_VOLUMES = (".nii", ".nii.gz", ".mha", ".nrrd", ".zip")
+_VOLUMES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".zip")
+_HEADERS = (".mhd", ".nhdr")  # whose voxels lie in a file beside them
 _DICOM, _PICTURES = (".dcm", ".ima"), (".png", ".jpg", ".jpeg")
 _CATEGORY_BY_FORMAT = {
     **dict.fromkeys(("NIfTI", "MHA", "NRRD", "ZIP"), "volume"),
@@ -61,7 +62,7 @@ class BatchItem:
             except OSError:
                 digest.update(b"missing")
                 continue
-            line = f"\0{file.relative_to(self.source)}\0{state.st_size}\0{state.st_mtime_ns}"
+            line = f"\0{os.path.relpath(file, self.source)}\0{state.st_size}\0{state.st_mtime_ns}"
             digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
@@ -290,7 +291,8 @@ def _stem(path: str) -> str:
 
 
 def _files(source: Path) -> list[Path]:
-    """Return the file itself, or all files below the folder."""
+    """Return the file itself, with those of its name beside it if it is a header, or all files below the folder."""
     if not source.is_dir():
-        return [source]
+        beside = source.parent.glob(f"{glob.escape(source.stem)}.*") if source.suffix.lower() in _HEADERS else ()
+        return sorted({source, *beside})
     return sorted(folder / name for folder, _, names in walk(source) for name in names)
