@@ -98,9 +98,13 @@ RIGHT, LEFT = block(slice(2, 18), slice(15, 45), slice(12, 34)), block(slice(2, 
 
 
 def judge(right: NDArray[np.bool_], left: NDArray[np.bool_], geometry: Geometry = UPRIGHT) -> tuple[str, ...]:
-    hu = np.where(right | left, -850, np.where(BODY, 40, -1000)).astype(np.float32)
+    hu = np.where(right | left, -850, np.where(finer(BODY, right.shape[1] // SHAPE[1]), 40, -1000)).astype(np.float32)
     field = LungField(right, left, (None,) * SHAPE[0])
-    return check_plausibility(segmented_scan(geometry, field, np.zeros(SHAPE, dtype=np.bool_), hu))
+    return check_plausibility(segmented_scan(geometry, field, np.zeros(right.shape, dtype=np.bool_), hu))
+
+
+def finer(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
+    return mask.repeat(times, axis=1).repeat(times, axis=2)
 
 
 def test_two_lungs_of_common_size_give_no_warning() -> None:
@@ -146,6 +150,22 @@ def test_slices_without_lung_between_slices_with_lung_are_counted() -> None:
 def test_lungs_smaller_than_a_newborns_are_named() -> None:
     (warning,) = judge(RIGHT, LEFT, Geometry(SHAPE, UPRIGHT.affine_lps @ np.diag([0.2, 0.2, 0.2, 1])))
     assert warning.startswith("the lungs are 45 mm wide and 32 mm high, smaller than a newborn's")
+
+
+@pytest.mark.parametrize(("mm", "is_named"), [(1.0, True), (0.99, False), (1.01, False)])
+@pytest.mark.parametrize(("times", "z_mm", "size"), [(7, 9, "392 mm wide and 144"), (3, 8, "168 mm wide and 128")])
+def test_pixels_of_exactly_1_mm_are_named_where_they_make_lungs_of_unusual_width(
+    times: int, z_mm: int, size: str, mm: float, is_named: bool
+) -> None:
+    """As in scans of 512 or 256 pixels whose spacing was lost: 9.3 l, or 1.5 l as of a child, which may be."""
+    right, left = finer(RIGHT, times), finer(LEFT, times)
+    steps = np.array([[0, 0, mm, 0], [0, mm, 0, 0], [z_mm, 0, 0, 0], [0, 0, 0, 1]])
+    named = [
+        f"the lungs are {size} mm high, and an adult's are 220 to 350 mm wide: the pixels are exactly 1 x 1 mm, as "
+        f"programs write where they know no spacing; check the spacing, {z_mm} mm between slices and 1 x 1 mm in them: "
+        "volumes are probably wrong, shares of the lung are not affected"
+    ]
+    assert list(judge(right, left, Geometry(right.shape, steps))) == (named if is_named else [])
 
 
 def test_pictures_and_scans_without_lung_are_not_judged() -> None:

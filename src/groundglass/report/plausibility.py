@@ -24,6 +24,9 @@ LARGEST_LUNGS_ML = 10_000.0
 SMALLEST_ADULT_LUNGS_ML = 1000.0
 ADULT_WIDTH_MM = 200.0  # lungs that are wider are an adult's or a youth's
 LARGEST_SIDE_MM, SMALLEST_WIDTH_MM = 450.0, 50.0  # height or width of both lungs together; a newborn's are 70 mm wide
+# Programs write pixels of exactly 1 x 1 mm where they know no spacing. Lungs take up 300 to 400 of 512 pixels then, or
+# 150 to 200 of 256; an adult's are as wide as this in mm.
+PLACEHOLDER_MM, ADULT_WIDTHS_MM = 1.0, (220.0, 350.0)
 LEAST_BODY_PERCENT = 8.0  # share of the body that lungs fill; with less, they are found in part
 NO_LUNG_PERCENT = 1.0  # share of the body that is no lung at all
 LEAST_SIDE_PERCENT = 10.0  # share of the smaller lung in both; below 2 % the lung counts as not found
@@ -153,6 +156,13 @@ def _size_warnings(lungs: _Lungs) -> list[str]:
         ]
     if lungs.is_whole and not FLATTEST <= lungs.height_mm / lungs.width_mm <= TALLEST:
         return [f"the lungs are {size}, and lungs are about as high as wide: {check}"]
+    narrowest, widest = ADULT_WIDTHS_MM
+    is_common = lungs.width_mm <= widest and (lungs.width_mm >= narrowest or not lungs.is_whole)
+    if np.allclose((y, x), PLACEHOLDER_MM, rtol=0, atol=1e-6) and not is_common:
+        return [
+            f"the lungs are {size}, and an adult's are {narrowest:.0f} to {widest:.0f} mm wide: the pixels are exactly "
+            f"1 x 1 mm, as programs write where they know no spacing; {check}"
+        ]
     return []
 
 
