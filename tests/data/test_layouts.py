@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from groundglass.data.case_files import read_case
 from groundglass.data.case_list_writer import write_list
 from groundglass.data.catalogue import find_cases, find_cases_with_notes
+from groundglass.data.labels import CLASS_LABELS
 from groundglass.data.prepare import PreparationSettings, prepare
 from groundglass.errors import DatasetError, OutputError
 from groundglass.io import nifti
@@ -319,6 +320,20 @@ def test_pictures_in_a_folder_for_each_patient_are_of_that_patient(tmp_path: Pat
         (f"pairs/p{n}-{z}", f"pairs/p{n}") for n in (1, 2) for z in (10, 11)
     ]
     assert all(case.image.parent.name == case.mask.parent.name for case in cases)
+
+
+def test_numbers_in_masks_of_cc_ccii_are_its_own(tmp_path: Path) -> None:
+    """1 is the lung there, not ground-glass."""
+    touch(tmp_path, *(f"ct_lesion_seg/{part}" for part in ("image/1/000.jpg", "mask/1/000.png")))
+    for path in (tmp_path, tmp_path / "ct_lesion_seg"):
+        found = find_cases_with_notes([path])
+        (case,) = found.cases
+        assert case.labels is not None
+        assert case.labels.values == ((1, 0), (2, CLASS_LABELS["ground-glass"]), (3, CLASS_LABELS["consolidation"]))
+        (note,) = found.notes
+        assert note == (
+            "ct_lesion_seg: labels 2, 3 taken as lesion, 1 as no lesion (ignore=1 ground-glass=2 consolidation=3)"
+        )
 
 
 def test_layouts_four_levels_below_are_found_once_and_hidden_ones_are_not(tmp_path: Path) -> None:

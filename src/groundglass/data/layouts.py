@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from groundglass.data.case import SCAN_SUFFIXES, Case, identifier_of
-from groundglass.data.labels import NO_LESION, UNSTATED, MaskLabels
+from groundglass.data.labels import CLASS_LABELS, NO_LESION, UNSTATED, MaskLabels
 from groundglass.errors import DatasetError
 from groundglass.files import read_file
 
@@ -49,6 +49,12 @@ LUNG_FOLDERS = ("lungmask", "lungmasks", "lungs", "rplungmsk")
 # In Lung_and_Infection_Mask 1 is the left lung, 2 the right one, 3 infection; the other mask is 0 and 1.
 LUNG_AND_INFECTION = MaskLabels(
     stated_by="Lung_and_Infection_Mask", values=((1, NO_LESION), (2, NO_LESION), (3, UNSTATED))
+)
+# In CC-CCII 1 is the lung, 2 ground-glass, 3 consolidation; it calls the folder of both parts so.
+CC_CCII_FOLDER = "ct_lesion_seg"
+CC_CCII = MaskLabels(
+    stated_by=CC_CCII_FOLDER,
+    values=((1, NO_LESION), (2, CLASS_LABELS["ground-glass"]), (3, CLASS_LABELS["consolidation"])),
 )
 
 _MASK_WORDS = r"(?:(?:infection|lesion|covid)[ _-]?)?(?:mask|seg|segmentation|label|lesion|infection|annotation|gt)s?"
@@ -155,7 +161,9 @@ def _cases_of_paired_folders(images: Path, masks: Path, source: str, on_note: Ca
     names = [image.name for image in image_files.values()]
     if images.name == "images" and names and all(map(_DATASET1_PICTURE.fullmatch, names)):
         source = "slices"
-    labels = LUNG_AND_INFECTION if "lungandinfection" in re.sub(r"[^a-z]", "", masks.name.lower()) else None
+    labels = CC_CCII if masks.parent.name.lower() == CC_CCII_FOLDER else None
+    if "lungandinfection" in re.sub(r"[^a-z]", "", masks.name.lower()):
+        labels = LUNG_AND_INFECTION
     pairs = _match(image_files, mask_files)
     channel, other_channels, without_mask = _ct_channel(images.parent), 0, []
     for name, image in image_files.items():
