@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom import Dataset
 
 from groundglass.errors import FormatError
 from groundglass.inference.segmenter import Segmenter
@@ -130,6 +131,14 @@ def test_a_slope_of_zero_is_refused_with_the_reason(count: int, scan: Scan, tmp_
     paths = write_series(scan, tmp_path / "a")
     state(paths[:count], "RescaleSlope", ["0"] * count)
     with pytest.raises(FormatError, match=rf"{count} of 8 images in a state the RescaleSlope 0, which makes all"):
+        read_scan(tmp_path / "a")
+
+
+def test_hu_that_are_stated_as_a_table_are_refused(tmp_path: Path, scan: Scan) -> None:
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData, table.ModalityLUTType = [2, 0, 16], bytes(4), "HU"
+    write_series(scan, tmp_path / "a", RescaleSlope=None, RescaleIntercept=None, ModalityLUTSequence=[table])
+    with pytest.raises(FormatError, match=r"8 of 8 images in a state HU as a table \(ModalityLUTSequence\), expected"):
         read_scan(tmp_path / "a")
 
 

@@ -170,6 +170,12 @@ def _check_rescale(name: str, slices: Sequence[DicomSlice]) -> None:
             f"{flat} of {len(slices)} images in {name} state the RescaleSlope 0, which makes all their pixels equal, "
             "expected 1 or another factor to HU: export the series again"
         )
+    tables = sum("ModalityLUTSequence" in dicom_slice.header for dicom_slice in slices)
+    if tables:
+        raise FormatError(
+            f"{tables} of {len(slices)} images in {name} state HU as a table (ModalityLUTSequence), expected a "
+            "RescaleSlope and RescaleIntercept: export the series again with these"
+        )
 
 
 def _with_the_others_rescale(name: str, slices: Sequence[DicomSlice]) -> tuple[Sequence[DicomSlice], list[str]]:
@@ -254,9 +260,8 @@ def _drop_damaged_attributes(headers: Sequence[Dataset]) -> None:
     sound: set[tuple[object, ...]] = set()
     for header in headers:
         encoding = str(header.original_character_set)
-        for tag in list(header.keys()):
-            stored = header.get_item(tag, keep_deferred=True)  # converts nothing
-            key = (tag, stored.VR, stored.value, encoding) if isinstance(stored, RawDataElement) else None
+        for tag, stored in list(header.items()):  # converts nothing
+            key = (int(tag), stored.VR, stored.value, encoding) if isinstance(stored, RawDataElement) else None
             if key in sound:
                 continue
             with warnings.catch_warnings(record=True) as caught:
