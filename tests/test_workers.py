@@ -21,7 +21,14 @@ from groundglass.workers import (
     WorkerDiedError,
     WorkerStartError,
 )
-from helpers.factories import exit_at_once, make_memory_eater, make_pid_reporter, make_pid_reporter_with, make_printer
+from helpers.factories import (
+    exit_at_once,
+    make_core_eater,
+    make_memory_eater,
+    make_pid_reporter,
+    make_pid_reporter_with,
+    make_printer,
+)
 from helpers.scripted_worker import hanging_pids, is_alive, script_worker, wait_until
 
 
@@ -82,10 +89,23 @@ def test_a_task_that_takes_too_long_is_killed_and_the_next_is_done(tmp_path: Pat
     process = script_worker(time_limit_s=1.0)
     try:
         process.run("warm up")
-        with pytest.raises(TimeLimitError):
+        with pytest.raises(TimeLimitError, match=r"^1 s$"):
             process.run(f"hang {tmp_path / 'pid'}")
         assert not is_alive(hanging_pids(tmp_path / "pid")[0])
         assert process.run("next") == "next"
+    finally:
+        process.close()
+
+
+def test_a_limit_of_core_time_ends_what_computes_and_not_what_waits() -> None:
+    process = Worker(make_core_eater, 600, 1, core_limit_s=1)
+    try:
+        for _ in range(3):  # the limit is that of each task, also where their sum exceeds it
+            process.run((0.8, 0))
+        process.run((0, 3))
+        with pytest.raises(TimeLimitError, match="1 s of a core"):
+            process.run((30, 0))
+        process.run((0, 0))
     finally:
         process.close()
 

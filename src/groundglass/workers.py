@@ -31,11 +31,12 @@ JOB_BYTES = 16 << 30  # of memory that the processing of one scan may take
 _PIPE_BYTES = 1 << 20  # so that a decoded slice passes at once; systems other than Linux take no wish
 _TRIES = 2
 _START_PAUSES_S = (0.0, 1.0, 5.0)
+_OUT_OF_CORE_TIME = f"signal {int(getattr(signal, 'SIGXCPU', 0))}"  # which Windows has not
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class TimeLimitError(Exception):
-    """A task took too long; its process was killed."""
+    """A task took too long; its process was killed. The message is the limit: `600 s`, `8 s of a core`."""
 
 
 class WorkerDiedError(Exception):
@@ -63,18 +64,21 @@ class Worker(Generic[Task, Result]):
         time_limit_s: float,
         threads: int,
         memory_bytes: int = JOB_BYTES,
+        core_limit_s: int | None = None,
     ) -> None:
         """Describe the process; it is started by `start` or by the first task.
 
         Args:
             factory: Called once in each process; returns the function that is called with each task. It is pickled, so
                 the process must be able to import it.
-            time_limit_s: Time limit of a task in seconds.
+            time_limit_s: Time limit of a task in seconds by the clock, which run on while other programs compute.
             threads: Number of threads that the process may compute with.
             memory_bytes: Memory that the process may take: see `limit_memory`.
+            core_limit_s: Seconds for which a task may compute, of all threads together: see `limit_core_time`. None:
+                no such limit.
         """
         self._factory, self._time_limit_s, self._threads = factory, time_limit_s, threads
-        self._memory_bytes = memory_bytes
+        self._memory_bytes, self._core_limit_s = memory_bytes, core_limit_s
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: IO[bytes] | None = None  # this end of the pipe that `_end_with_owner` watches
         self._process_lock, self._task_lock = threading.Lock(), threading.Lock()
@@ -112,6 +116,8 @@ class Worker(Generic[Task, Result]):
                     return cast(Result, self._exchange(task, self._time_limit_s))
                 except (EOFError, OSError, pickle.UnpicklingError):
                     cause = self._kill()
+                    if cause == _OUT_OF_CORE_TIME:
+                        raise TimeLimitError(f"{self._core_limit_s} s of a core") from None
         raise WorkerDiedError(cause)
 
     def close(self) -> None:
@@ -158,7 +164,7 @@ class Worker(Generic[Task, Result]):
             other_end, own_end = os.pipe()
             self._lifeline = os.fdopen(own_end, "wb")
             has_lifeline = os.name == "posix"
-            call = f"serve({self._memory_bytes}, {other_end if has_lifeline else None})"
+            call = f"serve({self._memory_bytes}, {other_end if has_lifeline else None}, {self._core_limit_s})"
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-c", f"from groundglass.workers import serve; {call}"],
@@ -200,7 +206,7 @@ class Worker(Generic[Task, Result]):
             timer.cancel()
         if timed_out.is_set():
             self._kill()
-            raise TimeLimitError
+            raise TimeLimitError(f"{limit_s:g} s")
         if isinstance(reply, GroundglassError):
             raise reply
         return reply
@@ -252,6 +258,24 @@ def limit_memory(count: int) -> None:
         resource.setrlimit(kind, (min([wanted, *in_force]), allowed[1]))
 
 
+def limit_core_time(seconds: int) -> None:
+    """Let the system end this process, by a signal, when it has computed for so long from now on.
+
+    Time in which other programs have the cores does not count, so that a task is not to blame for a machine that is
+    overloaded. Linux and macOS keep this limit.
+
+    Args:
+        seconds: Of all threads together; up to one more, since the system counts whole ones.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    end, allowed = int(used.ru_utime + used.ru_stime) + 1 + seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (end if allowed == resource.RLIM_INFINITY else min(end, allowed), allowed))
+
+
 def _end_with_owner(lifeline: int) -> None:
     """Let the system end this process as soon as the owner's end of a pipe closes.
 
@@ -268,12 +292,13 @@ def _end_with_owner(lifeline: int) -> None:
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def serve(memory_bytes: int, lifeline: int | None) -> None:
+def serve(memory_bytes: int, lifeline: int | None, core_limit_s: int | None) -> None:
     """Run the process's side: call the factory, then do one task after another until the owner has gone.
 
     Args:
         memory_bytes: See `limit_memory`.
         lifeline: See `_end_with_owner`; None where the system has no such signal.
+        core_limit_s: See `limit_core_time`; None: no such limit.
     """
     limit_memory(memory_bytes)
     if lifeline is not None:
@@ -317,4 +342,6 @@ def serve(memory_bytes: int, lifeline: int | None) -> None:
             task = tasks.get(timeout=IDLE_LIMIT_S)
         except queue.Empty:
             os._exit(0)
+        if core_limit_s is not None:
+            limit_core_time(core_limit_s)
         send(call(do_task, task))

@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 
 from groundglass.errors import GroundglassError
-from groundglass.io.limits import DECODER_BYTES, DECODER_S
+from groundglass.io.limits import DECODER_BYTES, DECODER_CORE_S, DECODER_S
 from groundglass.io.pixel_codecs import (
     DecodedFrame,
     DecodedPicture,
@@ -65,8 +65,8 @@ class _Process:
         """
         try:
             return self._get().run(task)
-        except TimeLimitError:
-            raise DecodeError(f"decoding takes more than {DECODER_S:g} s") from None
+        except TimeLimitError as error:
+            raise DecodeError(f"decoding takes more than {error}") from None
         except WorkerDiedError as error:
             raise DecodeError(f"the decoder dies of it: {error}") from None
         except OSError as error:
@@ -80,7 +80,7 @@ class _Process:
     def _get(self) -> _Decoder:
         with self._lock:
             if self._worker is None or self._owner != os.getpid():
-                self._worker = Worker(make_decoder, DECODER_S, 1, DECODER_BYTES)
+                self._worker = Worker(make_decoder, DECODER_S, 1, DECODER_BYTES, DECODER_CORE_S)
                 self._owner = os.getpid()
             return self._worker
 
