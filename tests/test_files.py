@@ -16,6 +16,7 @@ from groundglass.errors import OutputError
 from groundglass.files import (
     check_private,
     lock_folder,
+    one_at_a_time,
     output_errors,
     remove_staged,
     sha256_of,
@@ -331,6 +332,20 @@ def test_what_a_killed_process_left_is_removed(exists: bool, tmp_path: Path) -> 
 
 
 # Locks
+
+
+def test_a_process_that_was_stopped_while_it_exchanged_files_does_not_keep_others_waiting_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundglass.files.LOCK_LIMIT_S", 0.1)
+    with (
+        one_at_a_time(tmp_path),
+        pytest.raises(OutputError, match=r"another process has locked .* for 0.1 s: end it"),
+        one_at_a_time(tmp_path),
+    ):
+        pass
+    with one_at_a_time(tmp_path):
+        pass
 
 
 def test_a_folder_is_locked_for_one_process_until_it_is_released(tmp_path: Path) -> None:

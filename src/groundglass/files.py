@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from groundglass.errors import OutputError
 
+LOCK_LIMIT_S = 300.0  # for which a process waits for another one to exchange its files
 _STALE_S = 24 * 3600.0  # after which a hidden folder is taken as left by a process that was killed
 _PREFIX, _REPLACED = ".groundglass-", "-replaced"  # parts of the names of hidden files and folders
 _LONGEST_LABEL = 200  # bytes between them, of the 255 that file systems allow for a name
@@ -104,7 +105,7 @@ def staged_folder(
         try:
             yield staging
             if target.exists():
-                with _exchanges_one_at_a_time(target):
+                with one_at_a_time(target):
                     check(staging)
                     _exchange(staging, target, set(replaces))
             else:
@@ -173,17 +174,30 @@ def _label(target: Path) -> str:
 
 
 @contextmanager
-def _exchanges_one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let other processes wait that exchange files of the same folder, where the system can lock a folder."""
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let other processes wait that call this with the same file or folder, where the system can lock it.
+
+    Raises:
+        OSError: It is not there, or cannot be opened.
+        OutputError: Another process has it for longer than any exchange takes; it may have been stopped.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # NFS locks no file that is only read
+    end = time.monotonic() + LOCK_LIMIT_S
     try:
         with suppress(OSError):  # of a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise OutputError(f"another process has locked {path} for {LOCK_LIMIT_S:g} s: end it") from None
+                    time.sleep(0.02)
         yield
     finally:
         os.close(handle)

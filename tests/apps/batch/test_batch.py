@@ -11,6 +11,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pydicom
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from groundglass import cli
+from groundglass.apps.batch import processing
 from groundglass.apps.batch.items import BatchItem
 from groundglass.apps.batch.records import (
     BatchOptions,
@@ -33,7 +35,7 @@ from groundglass.apps.batch.run import BatchPlan, BatchProgress, plan_batch, pro
 from groundglass.apps.batch.summary import Summary, write_key
 from groundglass.errors import ConfigError, OutputError
 from groundglass.files import staged_folder, write_atomic
-from groundglass.inference.engine_config import EngineConfig
+from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.open_model import resolve_model
 from groundglass.io import nifti
 from groundglass.report.findings import ModelRef
@@ -42,6 +44,7 @@ from groundglass.scan.phantom import chest_phantom
 from helpers.character_sets import SETS, write_named_series
 from helpers.dicom_phantom import NAME, NUMBER, write_series
 from helpers.fake_batch import FakeBatchWorkerFactory, GreyBandBatchWorkerFactory, summary_rows, write_scripts
+from helpers.fake_engine import fake_segmenter
 from helpers.scripted_worker import hanging_pids, is_alive, wait_until
 
 SHAPE = (6, 72, 96)  # of the phantoms
@@ -366,6 +369,43 @@ def test_two_processes_that_write_the_same_item_leave_one_whole_result(tmp_path:
     assert [path.name for path in tmp_path.rglob("*")] == ["ct", "findings.json"]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_two_batches_at_once_with_other_options_leave_no_record_beside_the_results_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    write_series(chest_phantom(shape=SHAPE).scan, tmp_path / "in" / "series")
+    planned = plan_batch(str(tmp_path / "in"), tmp_path / "out")
+    (item,), settings = planned.items, planned.settings
+    named = replace(settings, options=replace(settings.options, with_identity=True))
+    write, remove, segmenter, begun = write_record, remove_results, fake_segmenter(), Event()
+    other = threading.Thread(target=processing.process_item, args=(item, named, segmenter))
+
+    def remove_results_and_tell(folder: Path, name: str) -> None:
+        if threading.current_thread() is other:
+            begun.set()
+        remove(folder, name)
+
+    def write_after_the_other(record: ItemRecord, folder: Path) -> None:
+        monkeypatch.setattr(processing, "write_record", write)
+        other.start()
+        if begun.wait(1):  # it may write between the results and the record of this one
+            other.join()
+        write(record, folder)
+
+    monkeypatch.setattr(processing, "remove_results", remove_results_and_tell)
+    monkeypatch.setattr(processing, "write_record", write_after_the_other)
+    if fails:
+        processing.record_loss(item, settings, ItemStatus.FAILED, 0.0, "died")
+    else:
+        processing.process_item(item, settings, segmenter)
+    other.join()
+    record = read_record(tmp_path / "out", item.name)
+    assert record is not None
+    assert record.status is ItemStatus.DONE
+    assert record.with_identity == (NAME in (tmp_path / "out" / item.name / "findings.json").read_text())
+    assert is_done(item, named)
+
+
 def test_an_item_is_done_if_its_results_are_of_the_same_source_model_and_options(tmp_path: Path) -> None:
     source, out = write_scripts(tmp_path / "in", a="fine"), tmp_path / "out"
     planned, _ = run_scripts(source, out)
@@ -374,8 +414,10 @@ def test_an_item_is_done_if_its_results_are_of_the_same_source_model_and_options
     assert not is_done(item, replace(settings, model=settings.model.model_copy(update={"sha256": "1" * 64})))
     for changes in ({"intensity": IntensityKind.HU}, {"with_identity": True}):
         assert not is_done(item, replace(settings, options=replace(settings.options, **changes)))
-    fast = plan_batch(str(source), out, BatchOptions(engine=EngineConfig(fast=True)))
-    assert fast.pending == fast.items
+    others = EngineConfig(fast=True), EngineConfig(precision=Precision.F32), EngineConfig(EngineName.ONNXRUNTIME)
+    for engine in others:
+        other = plan_batch(str(source), out, BatchOptions(engine=engine))
+        assert other.pending == other.items
     findings = out / item.name / "findings.json"
     findings.rename(out / "elsewhere")
     assert not is_done(item, settings)

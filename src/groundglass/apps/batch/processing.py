@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from groundglass.apps.batch.items import BatchItem, deidentify_message
 from groundglass.apps.batch.records import (
@@ -13,6 +14,8 @@ from groundglass.apps.batch.records import (
     BatchSettings,
     ItemRecord,
     ItemStatus,
+    is_made_alike,
+    item_lock,
     key_numbers,
     make_record,
     read_record,
@@ -25,7 +28,7 @@ from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_header import shallow_copy
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.reader import read_scan
-from groundglass.report.analysis import segment
+from groundglass.report.analysis import Analysis, segment
 from groundglass.scan.scan import ImageStack, Scan
 from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError
 
@@ -60,7 +63,8 @@ def process_item(item: BatchItem, settings: BatchSettings, segmenter: Segmenter)
         OutputError: The results cannot be written. This ends the batch, since the next scan would fail too.
     """
     begun, fingerprint = time.monotonic(), item.fingerprint
-    remove_results(settings.folder, item.name)
+    with item_lock(settings.folder, item.name):
+        remove_results(settings.folder, item.name)
     try:
         options = settings.options
         scan = read_scan(item.source, dicom=DicomOptions(series=item.series, with_identity=options.with_identity))
@@ -68,17 +72,23 @@ def process_item(item: BatchItem, settings: BatchSettings, segmenter: Segmenter)
         analysis = segment(scan, segmenter, options.intensity, with_identity=options.with_identity, label=item.name)
         if options.pseudonyms:
             analysis = replace(analysis, segmented=replace(analysis.segmented, scan=_anonymous(scan)))
-        target = settings.folder / item.name
-        files = tuple(path.relative_to(target).as_posix() for path in analysis.save(target))
+        with item_lock(settings.folder, item.name):
+            return _save(analysis, item, settings, begun, fingerprint)
     except OutputError:
         raise
     except Exception as error:  # one bad scan must not end the batch
         reason = _failure_reason(error, item, settings.options)
         record = make_record(item, settings, ItemStatus.FAILED, time.monotonic() - begun, fingerprint, reason)
-    else:
-        left_out = analysis.dicom_results.left_out
-        record = make_record(item, settings, ItemStatus.DONE, time.monotonic() - begun, fingerprint, left_out)
-        record = record.model_copy(update={"files": files, "numbers": key_numbers(analysis.saved_findings)})
+        return _without_results(record, settings.folder)
+
+
+def _save(analysis: Analysis, item: BatchItem, settings: BatchSettings, begun: float, fingerprint: str) -> ItemRecord:
+    """Write results and record of an item whose lock is held."""
+    target = settings.folder / item.name
+    files = tuple(path.relative_to(target).as_posix() for path in analysis.save(target))
+    left_out = analysis.dicom_results.left_out
+    record = make_record(item, settings, ItemStatus.DONE, time.monotonic() - begun, fingerprint, left_out)
+    record = record.model_copy(update={"files": files, "numbers": key_numbers(analysis.saved_findings)})
     write_record(record, settings.folder)
     return record
 
@@ -93,7 +103,8 @@ def process_in_worker(
         GroundglassError: The model cannot be loaded, or the results cannot be written.
     """
     begun = time.monotonic()
-    remove_results(settings.folder, item.name)  # so that a record found afterwards is the one of this attempt
+    with item_lock(settings.folder, item.name):
+        remove_results(settings.folder, item.name)  # so that a record found afterwards is the one of this attempt
     try:
         return worker.run(item)
     except TimeLimitError:
@@ -111,17 +122,24 @@ def record_loss(
     item: BatchItem, settings: BatchSettings, status: ItemStatus, seconds: float, reason: str
 ) -> ItemRecord:
     """Write the record of an item whose process died or was killed before it could."""
-    record = make_record(item, settings, status, seconds, item.fingerprint, reason)
-    write_record(record, settings.folder)
+    return _without_results(make_record(item, settings, status, seconds, item.fingerprint, reason), settings.folder)
+
+
+def _without_results(record: ItemRecord, folder: Path) -> ItemRecord:
+    """Write the record of an item that failed; results that another batch wrote meanwhile do not stay beside it."""
+    with item_lock(folder, record.case):
+        remove_results(folder, record.case)
+        write_record(record, folder)
     return record
 
 
 def _finished_record(item: BatchItem, settings: BatchSettings) -> ItemRecord | None:
     """Return the record if the worker had just finished before it died; otherwise remove its partial results."""
-    record = read_record(settings.folder, item.name)
-    if record is None:
-        remove_results(settings.folder, item.name)
-    return record
+    with item_lock(settings.folder, item.name):
+        record = read_record(settings.folder, item.name)
+        if record is None:
+            remove_results(settings.folder, item.name)
+    return record if record is not None and is_made_alike(record, settings) else None
 
 
 def _undated(scan: Scan) -> Scan:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,8 +16,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from groundglass.apps.batch.items import BatchItem
-from groundglass.files import output_errors, remove_staged, write_atomic
-from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig
+from groundglass.files import one_at_a_time, output_errors, remove_staged, write_atomic
+from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineConfig, EngineName, Precision
 from groundglass.report.findings import Findings, ModelRef
 from groundglass.report.results_folder import RESULT_NAMES
 from groundglass.scan.kinds import IntensityKind
@@ -161,6 +163,8 @@ class ItemRecord(StrictModel):
         source: Path of the source; None in a batch with pseudonyms.
         fingerprint: Fingerprint of the source: see `BatchItem`.
         intensity: The `intensity` of the batch's options.
+        engine: The engine that the batch's options ask for.
+        precision: The number format that they ask for.
         with_identity: Whether its results may name the patient.
         rules: Hash of what its results follow from in the model's card: see `ModelCard.rules`.
         model: Name and sha256 of the model.
@@ -175,7 +179,9 @@ class ItemRecord(StrictModel):
     source: str | None
     fingerprint: str
     intensity: IntensityKind | None
-    with_identity: bool = False  # these two are missing in records of earlier versions
+    engine: EngineName | None = None  # these four are missing in records of earlier versions
+    precision: Precision | None = None
+    with_identity: bool = False
     rules: str = ""
     model: ModelRef
     files: tuple[str, ...] = ()
@@ -239,10 +245,30 @@ def make_record(
         source=os.fsencode(item.source).decode("utf-8", "replace") if not settings.options.pseudonyms else None,
         fingerprint=fingerprint,
         intensity=settings.options.intensity,
+        engine=settings.options.engine.engine,
+        precision=settings.options.engine.precision,
         with_identity=settings.options.with_identity,
         rules=settings.rules,
         model=settings.model,
     )
+
+
+@contextmanager
+def item_lock(folder: Path, name: str) -> Iterator[None]:
+    """Let other processes wait that write, or remove, results and record of the same item.
+
+    Two batches at once may have one output folder and other options: a record stays that of the results beside it.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    path = folder / RECORDS / f".{name}.lock"
+    with ExitStack() as held:
+        with output_errors(folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            held.enter_context(one_at_a_time(path))
+        yield
 
 
 def write_record(record: ItemRecord, folder: Path) -> None:
@@ -269,10 +295,18 @@ def is_done(item: BatchItem, settings: BatchSettings) -> bool:
     return (
         record is not None
         and record.status is ItemStatus.DONE
-        and (record.model.sha256, record.intensity) == (settings.model.sha256, settings.options.intensity)
-        and (record.with_identity, record.rules) == (settings.options.with_identity, settings.rules)
+        and is_made_alike(record, settings)
         and (settings.folder / item.name / FINDINGS).is_file()
         and record.fingerprint == item.fingerprint
+    )
+
+
+def is_made_alike(record: ItemRecord, settings: BatchSettings) -> bool:
+    """Return whether a record is of the same model and options."""
+    options = settings.options
+    return (record.model.sha256, record.rules) == (settings.model.sha256, settings.rules) and (
+        (record.intensity, record.with_identity, record.engine, record.precision)
+        == (options.intensity, options.with_identity, options.engine.engine, options.engine.precision)
     )
 
 
