@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from starlette.datastructures import Headers
@@ -54,6 +55,18 @@ def test_requests_for_another_host_name_are_refused(server: Server, host: str) -
             answer = client.get(path, headers={"Host": host})
             assert answer.status_code == 421
             assert "--name" in answer.json()["detail"]
+
+
+def test_a_request_that_states_its_length_in_two_ways_is_refused_and_what_follows_is_not_read(server: Server) -> None:
+    """A proxy that goes by the other one would take what follows for a part of this request."""
+    address = urlsplit(server.url)
+    host = f"Host: {address.netloc}\r\n"
+    lengths = "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port), 60) as connection:
+        connection.sendall(f"POST /api/session HTTP/1.1\r\n{host}{lengths}GET /healthz HTTP/1.1\r\n{host}\r\n".encode())
+        answers = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answers.startswith(b"HTTP/1.1 400 ")
+    assert answers.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8642", "127.0.0.1", "[::1]:8642", "LOCALHOST"])

@@ -83,6 +83,8 @@ class Guard:
 
     def _refusal(self, path: str, headers: Headers) -> tuple[int, str] | None:
         """Return the HTTP status and the reason why a request is refused; None if it may pass."""
+        if "transfer-encoding" in headers and "content-length" in headers:  # a proxy may go by the other one
+            return 400, "the request states its length in two ways: leave out Content-Length"
         host = headers.get("host", "")
         parts = _HOST.fullmatch(host)
         name = printable(parts["name"] if parts else host)[:MAX_SHOWN].lower()
@@ -147,5 +149,7 @@ async def _refuse(send: Send, status: int, reason: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if status == 400:  # where its body ends is not known, so that what follows may be no request
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
