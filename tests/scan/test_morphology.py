@@ -30,6 +30,8 @@ def test_masks_grow_and_shrink_as_in_scipy(pixels: int) -> None:
         square = ndimage.binary_dilation(mask, np.ones((3, 3), dtype=np.bool_), iterations=pixels)
         assert np.array_equal(dilate(mask, pixels, square=True), square)
         assert np.array_equal(erode(mask, pixels), ndimage.binary_erosion(mask, iterations=pixels))
+        square = ndimage.binary_erosion(mask, np.ones((3, 3), dtype=np.bool_), iterations=pixels)
+        assert np.array_equal(erode(mask, pixels, square=True), square)
 
 
 def test_holes_are_filled_as_in_scipy() -> None:

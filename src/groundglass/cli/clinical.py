@@ -57,10 +57,13 @@ def segment(
 
     opening = open_in_background(model, EngineConfig(engine, precision, threads, fast))
     from groundglass.report.analysis import segment as run  # while the model is opened
+    from groundglass.report.dicom_results import load_in_background
 
+    scan = reading.result()
+    load_in_background(scan)
     with progress_bar("slices") as progress:
         result = run(
-            reading.result(),
+            scan,
             opening.result(),
             intensity,
             progress,

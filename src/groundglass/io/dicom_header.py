@@ -170,10 +170,8 @@ def _parts(value: Any) -> list[Any]:
 
 def shallow_copy(header: Dataset) -> Dataset:
     """Copy a header; attributes of the copy can be set anew without changing the header."""
-    copied = Dataset()
-    for tag in list(header.keys()):
-        element = header.get_item(tag, keep_deferred=True)
-        copied[tag] = copy.copy(element) if isinstance(element, DataElement) else element
+    elements = header.items()  # as they are: setting one after the other takes six times as long
+    copied = Dataset({tag: copy.copy(one) if isinstance(one, DataElement) else one for tag, one in elements})
     is_implicit, is_little_endian = header.original_encoding
     copied.set_original_encoding(is_implicit, is_little_endian, header.original_character_set)
     return copied

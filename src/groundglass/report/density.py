@@ -140,7 +140,7 @@ def measure_density(segmented: SegmentedScan) -> Density:
             continue
         for i, mask in enumerate((lung & ~lesion, lesion, lesion & lung)):
             values = hu[mask]
-            indices = np.clip((values - start) // width, 0, bins - 1).astype(np.int64)
+            indices = np.clip((values - start) / width, 0, bins - 1).astype(np.int64)  # rounded down
             counts[i] += np.bincount(indices, minlength=bins)
             if i < 2:
                 sums[i] += values.sum(dtype=np.float64)

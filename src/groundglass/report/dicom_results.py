@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,13 +16,20 @@ import numpy as np
 from groundglass.errors import FormatError, origin
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.parallel import in_background
 from groundglass.report.findings import Findings
-from groundglass.scan.scan import DicomSeries
+from groundglass.scan.scan import DicomSeries, Scan
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 SEG_FILE, SR_FILE = "lesions.dcm", "findings.dcm"
+
+
+def load_in_background(scan: Scan) -> None:
+    """Import in a thread what the files of a scan from DICOM need, while its lungs and lesions are looked for."""
+    if scan.series is not None:
+        in_background(import_module, "groundglass.report.dicom_sr")
 
 
 @dataclass(frozen=True)

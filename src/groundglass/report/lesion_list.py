@@ -121,7 +121,7 @@ def _sum_up(segmented: SegmentedScan, ranked: Any, count: int) -> _Sums:
         if not len(y):
             continue
         which = ranks[y, x].astype(np.int64) - 1
-        y_all, x_all = y + box[0].start, x + box[1].start
+        rows, columns = box
 
         def add(weights: NDArray[Any] | None = None, which: NDArray[np.int64] = which) -> NDArray[np.float64]:
             return np.bincount(which, weights, minlength=count).astype(np.float64)
@@ -129,10 +129,10 @@ def _sum_up(segmented: SegmentedScan, ranked: Any, count: int) -> _Sums:
         here = add().astype(np.int64)
         sums.voxels += here
         sums.slices += here > 0
-        sums.index += np.stack([here * float(z), add(y_all), add(x_all)], axis=1)
-        sums.hu += add(segmented.hu[z][y_all, x_all])
+        sums.index += np.stack([here * float(z), add(y + rows.start), add(x + columns.start)], axis=1)
+        sums.hu += add(segmented.hu[z, rows, columns][y, x])
         for column, lung in enumerate((segmented.lung_field.right, segmented.lung_field.left)):
-            sums.on_side[:, column] += add(lung[z][y_all, x_all]).astype(np.int64)
+            sums.on_side[:, column] += add(lung[z, rows, columns][y, x]).astype(np.int64)
         for i in np.flatnonzero(here > sums.largest):
             sums.largest[i], sums.at[i], sums.parts[i] = here[i], z, (box, ranks)
     return sums

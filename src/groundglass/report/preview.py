@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.parallel import map_in_threads
 from groundglass.report.colours import LUNG, Rgb, named_colours
 from groundglass.report.findings import Findings
 from groundglass.report.image_numbers import place_image
@@ -19,6 +20,7 @@ from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.scan.morphology import erode
 from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.scan import ImageStack
+from groundglass.workers import available_cores
 
 TILE = 360  # width of a tile, and its largest height, in pixels
 COLUMNS, SHOWN = 3, 9
@@ -173,14 +175,18 @@ def _draw_views(segmented: SegmentedScan, size: tuple[int, int], colours: Sequen
     model = make_solid_model(segmented) if geometry.in_mm and geometry.has_directions else None
     if model is None:
         return []
+
+    def draw(direction: Direction) -> Image.Image:
+        return model.draw(direction, (size[0], size[1] - VIEW_TITLE), colours)
+
     views = []
-    for direction, (name, left, right) in VIEWS.items():
+    for (name, left, right), drawn in zip(VIEWS.values(), map_in_threads(draw, VIEWS, available_cores()), strict=True):
         view = Image.new("RGB", size, PAPER)
-        view.paste(model.draw(direction, (size[0], size[1] - VIEW_TITLE), colours), (0, VIEW_TITLE))
-        draw = ImageDraw.Draw(view)
-        draw.text((TILE // 2, 4), name, INK, _font(14), anchor="ma")
-        draw.text((6, view.height // 2), left, INK, _font(18), anchor="lm")
-        draw.text((TILE - 6, view.height // 2), right, INK, _font(18), anchor="rm")
+        view.paste(drawn, (0, VIEW_TITLE))
+        words = ImageDraw.Draw(view)
+        words.text((TILE // 2, 4), name, INK, _font(14), anchor="ma")
+        words.text((6, view.height // 2), left, INK, _font(18), anchor="lm")
+        words.text((TILE - 6, view.height // 2), right, INK, _font(18), anchor="rm")
         views.append(view)
     return views
 

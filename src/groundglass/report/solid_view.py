@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Literal
 
 import cv2
@@ -153,33 +152,39 @@ def make_solid_model(segmented: SegmentedScan) -> SolidModel | None:
         segmented: A volume of any number of slices.
     """
     lung = segmented.lung_field.mask
-    boxes = [bounding_box(plane) for plane in lung]
-    shown = [z for z, box in enumerate(boxes) if box is not None]
+    shown = [z for z, packed in enumerate(lung.slices) if packed.box is not None]
     if not shown:
         return None
     outline = bounding_box(segmented.lung_field.outline) or ()
-    classes = max(1, max(int(plane.max()) for plane in segmented.class_map))
+    classes = max((int(packed.unpacked().max()) for packed in segmented.class_map.slices if packed.box), default=1)
     extent = np.array([shown[-1] - shown[0] + 1, *(side.stop - side.start for side in outline)])
     extent_mm = extent * segmented.view.geometry.spacing
     depth, rows, columns = np.maximum(1, np.round(extent_mm * VOXELS / extent_mm.max())).astype(int).tolist()
     heights = slice(shown[0], shown[-1] + 1)
 
-    def fine(planes: PackedMask, number: int) -> Floats:
-        return _resample((plane[outline] == number for plane in planes), heights, (depth, rows, columns))
+    def fine(mask: PackedMask, number: int) -> Floats:
+        planes = (packed.unpacked()[outline] == number if packed.box else None for packed in mask.slices[heights])
+        return _resample(planes, heights.stop - heights.start, (depth, rows, columns))
 
     lesions = (fine(segmented.class_map, number + 1) for number in range(classes))
     return SolidModel(fine(lung, 1), tuple(lesions))
 
 
-def _resample(planes: Iterable[NDArray[np.bool_]], heights: slice, size: tuple[int, int, int]) -> Floats:
-    """Return (z, y, x) a mask's slices on a grid of `size` cells, smoothed, in a rim of empty cells."""
-    (depth, rows, columns), count = size, heights.stop - heights.start
+def _resample(planes: Iterable[NDArray[np.bool_] | None], count: int, size: tuple[int, int, int]) -> Floats:
+    """Return (z, y, x) a mask on a grid of `size` cells, smoothed, in a rim of empty cells.
+
+    Args:
+        planes: Its slices (y, x); None: an empty one.
+        count: Number of slices.
+        size: Number of cells along (z, y, x).
+    """
+    depth, rows, columns = size
     at = np.clip((np.arange(depth) + 0.5) * count / depth - 0.5, 0, count - 1)
     low = at.astype(int)
     high, weight = np.minimum(low + 1, count - 1), (at - low).astype(np.float32)
     stacked = np.zeros(size, np.float32)
-    for z, plane in enumerate(islice(planes, heights.start, heights.stop)):
-        if not plane.any():
+    for z, plane in enumerate(planes):
+        if plane is None or not plane.any():
             continue
         small = np.asarray(Image.fromarray(plane.astype(np.float32)).resize((columns, rows), Image.Resampling.BOX))
         for slices, shares in ((low, 1 - weight), (high, weight)):

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from groundglass.scan.morphology import Labels, label_parts
+from groundglass.scan.morphology import Labels, erode, label_parts
 from groundglass.scan.packed_mask import BoundingBox, MaskSlices, PackedMask, Voxels, bounding_box
 
 Connectivity = NDArray[np.bool_]
@@ -80,16 +80,19 @@ def find_components(mask: MaskSlices, connectivity: Connectivity) -> ConnectedCo
         connectivity: (3, 3, 3) True where a neighbour is connected to the voxel in the middle; symmetric.
     """
     height, width = mask.shape[1:]
-    below: Labels = np.zeros((height + 2, width + 2), dtype=np.int32)  # with a rim of one pixel, as all neighbours
+    empty: Labels = np.zeros((height + 2, width + 2), dtype=np.int32)  # with a rim of one pixel, as all neighbours
+    below = empty
     sizes = [np.zeros(1, dtype=np.int64)]
     pairs = [np.zeros((2, 0), dtype=np.int64)]
     # All parts of the volume are numbered through; each slice's parts begin at its start, the background is number 0.
     starts = [0, 1]
     for plane in mask:
         box, parts = _label_slice(plane, connectivity)
-        above = np.zeros_like(below)
-        above[1:-1, 1:-1][box] = parts
-        pairs.append(_touching_parts(below, box, parts, connectivity[0]) + np.array([starts[-2:]]).T - 1)
+        above = empty
+        if parts.size:
+            above = empty.copy()
+            above[1:-1, 1:-1][box] = parts
+            pairs.append(_touching_parts(below, box, parts, connectivity[0]) + np.array([starts[-2:]]).T - 1)
         sizes.append(np.bincount(parts.ravel(), minlength=1)[1:])
         starts.append(starts[-1] + len(sizes[-1]))
         below = above
@@ -125,15 +128,18 @@ def _touching_parts(
         (2, pairs): the part below and the part above of each pair.
     """
     base, width = int(parts.max(initial=0)) + 1, below.shape[1]
-    rows, columns = np.nonzero(parts)
-    pixels = (rows + box[0].start + 1) * width + columns + box[1].start + 1
-    part_above = parts[rows, columns].astype(np.int64)
-    codes = [np.zeros(0, dtype=np.int64)]
-    for row, column in (np.argwhere(connectivity) - 1).tolist():
-        part_below = below.ravel()[pixels + row * width + column].astype(np.int64)
-        code = part_below * base + part_above
-        codes.append(code[np.flatnonzero(np.diff(code, prepend=-1))])  # most pixels repeat the pair before them
-    unique = np.unique(np.concatenate(codes))
+    inside = parts > 0
+    rim = inside & ~erode(inside, 1, square=True)  # what lies beside a pixel elsewhere lies below another of its part
+    steps = (np.argwhere(connectivity) - 1) @ (width, 1)
+
+    def codes(where: Voxels, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+        rows, columns = np.nonzero(where)
+        pixels = (rows + box[0].start + 1) * width + columns + box[1].start + 1
+        part_below = below.ravel()[pixels + steps[:, None]].astype(np.int64)
+        code: NDArray[np.int64] = (part_below * base + parts[rows, columns]).ravel()
+        return code[np.flatnonzero(np.diff(code, prepend=-1))]  # most pixels repeat the pair before them
+
+    unique = np.unique(np.concatenate((codes(inside, steps[steps == 0]), codes(rim, steps[steps != 0]))))
     return np.stack(np.divmod(unique[unique >= base], base))  # smaller codes have the background below
 
 

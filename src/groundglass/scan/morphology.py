@@ -22,11 +22,16 @@ def dilate(mask: Voxels, pixels: int, square: bool = False) -> Voxels:
     return cv2.dilate(mask.view(np.uint8), _SQUARE if square else _CROSS, iterations=pixels).view(np.bool_)
 
 
-def erode(mask: Voxels, pixels: int) -> Voxels:
-    """Return (y, x) the mask without what that many steps lead to from outside; beyond the edge is outside."""
-    return cv2.erode(mask.view(np.uint8), _CROSS, iterations=pixels, borderType=_OUTSIDE, borderValue=[0]).view(
-        np.bool_
-    )
+def erode(mask: Voxels, pixels: int, square: bool = False) -> Voxels:
+    """Return (y, x) the mask without what that many steps lead to from outside, where also what is beyond the edge is.
+
+    Args:
+        mask: The mask.
+        pixels: Number of steps along rows and columns.
+        square: Whether diagonal ones count too.
+    """
+    kernel, inside = _SQUARE if square else _CROSS, mask.view(np.uint8)
+    return cv2.erode(inside, kernel, iterations=pixels, borderType=_OUTSIDE, borderValue=[0]).view(np.bool_)
 
 
 def fill_holes(mask: Voxels) -> Voxels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
+from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -31,12 +32,17 @@ class PackedSlice(NamedTuple):
 
     def unpacked(self) -> NDArray[Any]:
         """Return (y, x) the slice as an array of its own."""
-        plane = np.zeros(self.shape, dtype=np.uint8)
+        plane = np.zeros(self.shape, dtype=self.dtype)
         if self.box is not None:
-            inside = plane[self.box]
-            for digit, packed in enumerate(self.bits):
-                inside |= np.unpackbits(packed, count=inside.size).reshape(inside.shape) << digit
-        return plane.view(self.dtype)
+            plane[self.box] = self.inside()
+        return plane
+
+    def inside(self) -> NDArray[Any]:
+        """Return (y, x) what lies in the box."""
+        assert self.box is not None, "an empty slice has no box"
+        shape = tuple(side.stop - side.start for side in self.box)
+        digits = (np.unpackbits(packed, count=prod(shape)) << digit for digit, packed in enumerate(self.bits))
+        return reduce(np.bitwise_or, digits).reshape(shape).view(self.dtype)
 
     @property
     def foreground(self) -> PackedSlice:
@@ -89,8 +95,9 @@ class PackedMask:
     def __getitem__(self, index: int | tuple[int, slice, slice]) -> NDArray[Any]:
         """Return (y, x) a slice, or the part of it that `mask[z, rows, columns]` names."""
         if isinstance(index, tuple):
-            z, rows, columns = index
-            return self.slices[z].unpacked()[rows, columns]
+            z, *part = index
+            packed = self.slices[z]
+            return packed.inside() if packed.box == tuple(part) else packed.unpacked()[*part]
         return self.slices[index].unpacked()
 
     def stack(self, start: int, stop: int) -> NDArray[Any]:
@@ -118,7 +125,9 @@ def shared_voxels_per_slice(one: MaskSlices, other: MaskSlices) -> NDArray[np.in
     """Return (z,) the number of voxels of each slice that are in both masks of bool; fastest if `one` has few."""
     shared = np.zeros(len(one), dtype=np.int64)
     for z in np.flatnonzero(voxels_per_slice(one)).tolist():
-        shared[z] = np.count_nonzero(one[z] & other[z])
+        box = one.slices[z].box if isinstance(one, PackedMask) else None
+        rows, columns = box or (slice(None), slice(None))
+        shared[z] = np.count_nonzero(one[z, rows, columns] & other[z, rows, columns])
     return shared
 
 
