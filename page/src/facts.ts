@@ -18,7 +18,7 @@ export interface FactHooks {
 
 export function facts(job: Job, findings: Findings, view: ViewDescription, hooks: FactHooks): HTMLElement {
   const { name, sha256 } = findings.model;
-  return h(
+  const panels = h(
     "div",
     { class: "facts" },
     warnings(findings),
@@ -36,6 +36,7 @@ export function facts(job: Job, findings: Findings, view: ViewDescription, hooks
       `${sentence(findings.intensity.reason)} Model ${name} (sha256 ${sha256.slice(0, 12)}), groundglass ${findings.version}. A program marked what looks like COVID-19 lesions: other diseases look alike, and it misses some lesions. Check the slices.`,
     ),
   );
+  return h("div", { class: "numbers" }, panels);
 }
 
 function warnings(findings: Findings): HTMLElement | null {

@@ -4,7 +4,7 @@ import { h } from "./dom";
 import { FrontView } from "./frontview";
 import { clamp } from "./grid";
 import type { Scene } from "./scene";
-import { Solid } from "./solid";
+import { sidesAt, Solid } from "./solid";
 
 const TURN_DEGREES_PER_S = 24;
 const BUILD_AFTER_MS = 60;
@@ -23,6 +23,7 @@ export class Rendering {
   });
   readonly element: HTMLElement;
   private readonly foot = h("p", { class: "hud bottom-left" });
+  private readonly sides = ["left", "right"].map((edge) => h("p", { class: `hud side-letter at-${edge}`, "aria-hidden": "true" }));
   private building = 0;
   /** The surfaces; null without WebGL2. */
   private readonly solid: Solid | null;
@@ -44,6 +45,7 @@ export class Rendering {
       { class: "pane", "data-plane": "3d" },
       this.canvas,
       this.foot,
+      ...this.sides,
       gl ? h("div", { class: "pane-buttons" }, this.turnButton) : null,
     );
     this.handlePointers();
@@ -132,12 +134,19 @@ export class Rendering {
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [Math.round(canvas.clientWidth * ratio), Math.round(canvas.clientHeight * ratio)];
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    this.nameSides(scene);
     if (!this.solid) return this.front.draw(canvas, scene, this.view.zoom);
     const key = String(scene.maskVersion);
     if (key === this.built) return this.solid.render(this.view, scene.lesion.visible);
     this.foot.textContent = "Building the surfaces …";
     clearTimeout(this.building);
     this.building = window.setTimeout(() => this.build(scene, key), this.built ? REBUILD_AFTER_MS : BUILD_AFTER_MS);
+  }
+
+  /** Write at the edges which side of the patient lies there, as on the planes. */
+  private nameSides(scene: Scene): void {
+    const letters = sidesAt(this.solid ? this.view.azimuth : 0);
+    this.sides.forEach((side, i) => (side.textContent = scene.hasDirections ? letters[i]! : ""));
   }
 
   /** Build the surfaces of the masks as they are, once the page has drawn what else has changed. */

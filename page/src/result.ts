@@ -1,7 +1,7 @@
 /** A job that is done: scan and mask, the numbers beside them, the downloads, and corrections. */
 
 import { api, type Findings, type Job, type ViewDescription } from "./api";
-import { type Correction, correction } from "./correction";
+import { Correction } from "./correction";
 import { describeScan, question } from "./dialogs";
 import { announce, h } from "./dom";
 import { facts } from "./facts";
@@ -9,7 +9,7 @@ import { errorText } from "./format";
 import { loadScene } from "./images";
 import { profileChart } from "./profile";
 import { storedRulers, storeRulers } from "./rulers";
-import type { WindowHu } from "./scene";
+import type { Scene, WindowHu } from "./scene";
 import type { ScanPanel } from "./scanpanel";
 
 export interface Result {
@@ -79,6 +79,7 @@ export function result(job: Job, hooks: ResultHooks): Result {
     panel.viewer.rulersChanged = () => storeRulers(job.id, scene.rulers);
     stage.replaceChildren(panel.element);
     panel.show(scene, findings, view, lungWindow);
+    leaveRoomFor(scene);
     const [largest] = view.lesion_points;
     if (largest) panel.viewer.goTo([largest[2], largest[1], largest[0]]);
     else panel.viewer.goToSlice(imagesOnly ? fileSlices.indexOf(0) : Math.floor(fileSlices.length / 2));
@@ -86,11 +87,16 @@ export function result(job: Job, hooks: ResultHooks): Result {
     announce("The scan is shown.");
   }
 
+  /** Give the numbers the room beside an axial slice that is as high as the window allows. */
+  function leaveRoomFor({ field_mm: [width, height] }: Scene): void {
+    element.closest<HTMLElement>(".job")?.style.setProperty("--scan-shape", (width / height).toFixed(3));
+  }
+
   function edit(panel: ScanPanel): void {
     const { scene } = panel.viewer;
     if (!scene) return;
     panel.setEditing(true);
-    const brush = correction(panel.viewer, scene, panel.brushPlaces, { save: () => void save(), leave: () => void mayLeave() });
+    const brush = new Correction(panel.viewer, scene, panel.brushPlaces, { save: () => void save(), leave: () => void mayLeave() });
     editing = { brush, panel };
     panel.viewer.panes.axial.canvas.focus();
     announce("Correcting: the brush adds lesion.");
@@ -109,7 +115,7 @@ export function result(job: Job, hooks: ResultHooks): Result {
     const { brush } = editing;
     const described = await describeScan({
       title: "Save the correction",
-      text: `Changed: ${brush.difference()}. It becomes a result of its own with all numbers measured again; the original stays.`,
+      text: `Changed: ${brush.difference}. It becomes a result of its own with all numbers measured again; the original stays.`,
       label: job.label,
       note: "",
       button: "Save",
@@ -129,7 +135,7 @@ export function result(job: Job, hooks: ResultHooks): Result {
 
   async function mayLeave(): Promise<boolean> {
     if (!editing) return true;
-    if (editing.brush.hasUnsavedChanges()) {
+    if (editing.brush.hasUnsavedChanges) {
       const answer = await question({
         title: "Leave without saving?",
         text: "Your correction is not saved. If you leave, it is discarded and the mask stays as it was.",
@@ -150,7 +156,7 @@ export function result(job: Job, hooks: ResultHooks): Result {
       h("p", { class: "refused", role: "alert" }, `The result cannot be shown. ${errorText(error)}`),
     );
   });
-  return { element, mayLeave, hasUnsavedChanges: () => editing?.brush.hasUnsavedChanges() ?? false };
+  return { element, mayLeave, hasUnsavedChanges: () => editing?.brush.hasUnsavedChanges ?? false };
 }
 
 /** The ends of the body at which the first and the last slice of the file lie. */

@@ -6,7 +6,7 @@ import { describeSlice, imageName, positionText, signed } from "./format";
 import { icon } from "./icons";
 import { choice, select, toggle } from "./inputs";
 import { KeyRuler } from "./keyruler";
-import type { BrushPlaces } from "./correction";
+import type { BrushPlaces } from "./brushcontrols";
 import type { Tool } from "./gestures";
 import { clamp } from "./grid";
 import type { Pane } from "./pane";

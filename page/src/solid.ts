@@ -183,3 +183,12 @@ function makeMesh(gl: WebGL2RenderingContext, program: WebGLProgram, surface: Su
   gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, surface.triangles, gl.STATIC_DRAW);
   return { vertices, count: surface.triangles.length, colour, look };
 }
+
+/** Seen from the front, and after each quarter of a turn. */
+const SIDES: [string, string][] = [["R", "L"], ["P", "A"], ["L", "R"], ["A", "P"]];
+
+/** The sides of the patient at the left and at the right edge of the view, by their letters. */
+export function sidesAt(azimuth: number): [string, string] {
+  const quarter = ((Math.round(azimuth / 90) % 4) + 4) % 4;
+  return SIDES[quarter]!;
+}

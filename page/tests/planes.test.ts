@@ -2,6 +2,7 @@ import { expect, it } from "vitest";
 import { outline } from "../src/contour";
 import type { Grid } from "../src/grid";
 import { cutPlane, pointIn, slabRange, voxelAt } from "../src/planes";
+import { sidesAt } from "../src/solid";
 import { surfacesOf } from "../src/surface";
 
 const grid: Grid = { dims: [2, 3, 4], spacing_mm: [1, 1, 5] };
@@ -59,4 +60,12 @@ it("closes the surface of a ball around it, with normals to the outside", () => 
     expect(position.reduce((sum, n, k) => sum + n * normal[k]!, 0)).toBeGreaterThan(0);
   }
   expect(none!.triangles).toHaveLength(0);
+});
+
+it("names the sides at the edges of the 3-D view, however far it was turned", () => {
+  expect(sidesAt(25)).toEqual(["R", "L"]);
+  expect(sidesAt(90)).toEqual(["P", "A"]); // from the patient's right
+  expect(sidesAt(180)).toEqual(["L", "R"]);
+  expect(sidesAt(-90)).toEqual(["A", "P"]);
+  expect(sidesAt(-720)).toEqual(["R", "L"]);
 });

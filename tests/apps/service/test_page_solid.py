@@ -78,6 +78,24 @@ def test_a_double_click_makes_the_3d_view_large_and_small_again(tab: Tab, done: 
         assert page.is_checked(f"input[name=layout][value='{layout}']")
 
 
+def test_the_sides_are_named_as_the_3d_view_turns(tab: Tab, done: str) -> None:
+    page = show_solid(tab, done)
+    for edge, side in (("left", "R"), ("right", "L")):
+        page.wait_for_selector(f"{SOLID} .at-{edge}:text('{side}')")
+    box = page.locator(f"{SOLID} canvas").bounding_box()
+    assert box is not None
+    middle = round(box["width"] / 2)
+    lesion = coloured(tab.screenshot())[0]
+    right_lung = lesion[:, :middle].sum() / lesion.sum()
+    page.locator(f"{SOLID} canvas").focus()
+    for _ in range(18):  # half a turn
+        page.keyboard.press("ArrowRight")
+    for edge, side in (("left", "L"), ("right", "R")):
+        page.wait_for_selector(f"{SOLID} .at-{edge}:text('{side}')")
+    lesion = coloured(tab.screenshot())[0]
+    assert lesion[:, middle:].sum() / lesion.sum() == pytest.approx(right_lung, abs=0.1)
+
+
 @pytest.mark.slow
 def test_the_3d_view_comes_back_after_the_graphics_card_has_forgotten_it(tab: Tab, done: str) -> None:
     page = show_solid(tab, done)
