@@ -265,7 +265,7 @@ def limit_core_time(seconds: int) -> None:
     overloaded. Linux and macOS keep this limit.
 
     Args:
-        seconds: Of all threads together; up to one more, since the system counts whole ones.
+        seconds: Time of all threads together; up to one more, since the system counts whole ones.
     """
     try:
         import resource
