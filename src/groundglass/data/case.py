@@ -9,7 +9,8 @@ from groundglass.data.labels import MaskLabels
 
 MEDSEG_SOURCES = ("slices", "stack", "volumes")  # their masks label ground-glass and consolidation separately
 SLICER_SUFFIX = ".seg.nrrd"  # of segmentations of 3D Slicer
-SCAN_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".jpg", ".jpeg")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", *PICTURE_SUFFIXES)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from groundglass.data.case import SCAN_SUFFIXES, Case, identifier_of
+from groundglass.data.case import PICTURE_SUFFIXES, SCAN_SUFFIXES, Case, identifier_of
 from groundglass.data.labels import CLASS_LABELS, NO_LESION, UNSTATED, MaskLabels
 from groundglass.errors import DatasetError
 from groundglass.files import read_file
@@ -63,7 +63,6 @@ _MASK_NAME = re.compile(rf"(.+?)[ _-]{_MASK_WORDS}$", re.IGNORECASE)
 _MASK_FIRST = re.compile(rf"{_MASK_WORDS}([ _-])(.+)", re.IGNORECASE)
 _BARE_MASK = re.compile(rf"{_MASK_WORDS}(_seg)?", re.IGNORECASE)
 _DATASET1_PICTURE = re.compile(r"\d{3}\.png")
-_PICTURES = (".png", ".jpg", ".jpeg")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 # A study of Radiopaedia may have several series: 10_85902_1 and 10_85902_3 are one patient, as is case 29.
 _RADIOPAEDIA_CASE = re.compile(r"radiopaedia_\d+(?=_)")
@@ -179,7 +178,8 @@ def _cases_of_paired_folders(images: Path, masks: Path, source: str, on_note: Ca
         if identifier != mask:
             identifier = _MASK_FIRST.sub(r"\2", _MASK_NAME.sub(r"\1", mask))
         patient = _patient(source, identifier)
-        if identifier == _in_its_folder(image) and image.suffix.lower() in _PICTURES:  # its slices lie in a folder
+        is_in_its_folder = identifier == _in_its_folder(image)
+        if is_in_its_folder and image.suffix.lower() in PICTURE_SUFFIXES:  # which holds its slices
             patient = f"{source}/{image.parent.name}"
         yield Case(f"{source}/{identifier}", patient, image, mask_files[mask], labels=labels)
     if without_mask and source != "mosmed":

@@ -11,7 +11,6 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 
 import numpy as np
 import pydicom
@@ -377,7 +376,7 @@ def test_two_batches_at_once_with_other_options_leave_no_record_beside_the_resul
     planned = plan_batch(str(tmp_path / "in"), tmp_path / "out")
     (item,), settings = planned.items, planned.settings
     named = replace(settings, options=replace(settings.options, with_identity=True))
-    write, remove, segmenter, begun = write_record, remove_results, fake_segmenter(), Event()
+    write, remove, segmenter, begun = write_record, remove_results, fake_segmenter(), threading.Event()
     other = threading.Thread(target=processing.process_item, args=(item, named, segmenter))
 
     def remove_results_and_tell(folder: Path, name: str) -> None:

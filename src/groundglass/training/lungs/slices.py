@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
-from groundglass.data.case import Case
+from groundglass.data.case import PICTURE_SUFFIXES, Case
 from groundglass.data.catalogue import find_cases, select
 from groundglass.data.protocols import PUBLIC_TEST
 from groundglass.errors import DatasetError, FormatError, IntensityError, LungError
@@ -23,6 +22,7 @@ from groundglass.io.reader import read_scan
 from groundglass.scan.crop import resize_slice
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import recognise_numbers
+from groundglass.scan.morphology import fill_holes
 from groundglass.scan.packed_mask import PackedMask
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
@@ -38,7 +38,6 @@ DRAWN = "drawn"  # the group of drawn and projected images that show no chest
 DRAWN_SLICES = 240
 PHANTOM = "phantom"  # the group of the synthetic chests
 PHANTOM_SEEDS = range(100, 104)
-PICTURES = (".png", ".jpg", ".jpeg")
 LUNG_FOLDERS = {"rp_im": "rp_lung_msk", "ct": "lung"}  # folder of the images -> folder of the lung masks
 # Slices on which the threshold finder, which labels what a mask does not state, takes bowel for lung (looked at).
 DOUBTFUL = {"coronacases/004": range(9, 14)}
@@ -88,10 +87,11 @@ def read_lung_slices(
         patterns: Names of the cases to read; by default all but the public test part.
 
     Raises:
-        DatasetError: There is no case with a lung mask.
+        DatasetError: There is no case with a lung mask, and no picture.
         FormatError: A file is damaged.
     """
     cases = [case for case in find_cases(*datasets) if _is_picture(case) or _lung_file(case) is not None]
+    cases = [case for case in cases if case.name not in DOUBTFUL_PICTURES]
     chosen = select(cases, patterns) if patterns else [case for case in cases if case.name not in PUBLIC_TEST]
     if not chosen:
         raise DatasetError(
@@ -107,7 +107,7 @@ def read_lung_slices(
 
 
 def _is_picture(case: Case) -> bool:
-    return case.image.suffix.lower() in PICTURES and case.name not in DOUBTFUL_PICTURES
+    return case.image.suffix.lower() in PICTURE_SUFFIXES
 
 
 def _lung_file(case: Case) -> Path | None:
@@ -138,10 +138,10 @@ def _picture_rows(case: Case) -> Iterator[tuple[NDArray[np.int16], NDArray[np.ui
         found = find_lungs(scan)
     except (FormatError, IntensityError, LungError):
         return
-    hu = np.stack([found.hu[0]])
+    hu = found.hu[0]
     lungs = found.lung_field.mask[0] | (found.view.to_axial(_on_grid(scan, case.mask))[0] > 0)
-    lungs |= ndimage.binary_fill_holes(lungs) & (hu[0] < DARK_HU)
-    yield from _chest_rows(hu, lungs[None], [0], case.name)
+    lungs |= fill_holes(lungs) & (hu < DARK_HU)
+    yield from _chest_rows(hu[None], lungs[None], [0], case.name)
 
 
 def _in_hu(scan: Scan, values: NDArray[Any], lungs: NDArray[np.bool_]) -> NDArray[np.float32]:
