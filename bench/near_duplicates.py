@@ -1,4 +1,4 @@
-"""Compare the patients that the near-duplicate search finds in dataset 1 with the publisher's list of cases.
+"""Compare the patients that the near-duplicate search finds in dataset 1 with those of its publisher's case pages.
 
     groundglass prepare DATA -o PREPARED --size 192 192        # without --patients
     python bench/near_duplicates.py PREPARED MORE/dataset1_cases.csv
