@@ -84,6 +84,17 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * int((a & b).sum()) / total if total else 1.0
 
 
+def outside_ml(found: np.ndarray, case: Upright, upper: bool) -> float:
+    """Volume found more than 5 mm outside the reference lungs of its slice; below, stomach, bowel and fat."""
+    pixels = max(1, round(5 / case.scan.geometry.spacing[-1]))
+    far = [
+        mask & ~ndimage.binary_dilation(lungs, iterations=pixels) for mask, lungs in zip(found, case.lungs, strict=True)
+    ]
+    voxels = np.where(case.stated, np.sum(far, axis=(1, 2)), 0)
+    half = voxels[len(voxels) // 2 :] if upper else voxels[: len(voxels) // 2]
+    return float(half.sum() * np.prod(case.scan.geometry.spacing) / 1000)
+
+
 class Bench:
     """The model, how many slices of each case are taken, and where pictures go."""
 
@@ -135,6 +146,8 @@ def scans(bench: Bench, names: list[str]) -> Iterator[Row]:
             "Dice": dice(found[case.stated], case.lungs[case.stated]),
             "Dice, as found": dice(np.asarray(field.mask)[case.stated], case.lungs[case.stated]),
             "volume": found[case.stated].sum() / case.lungs[case.stated].sum(),
+            "outside, lower half, ml": outside_ml(found, case, upper=False),
+            "outside, upper half, ml": outside_ml(found, case, upper=True),
             "lesion in box": inside / max(1, int(case.lesions.sum())),
             "right share": int(voxels_per_slice(field.right).sum()) / int(voxels_per_slice(field.mask).sum()),
         }

@@ -13,11 +13,13 @@ from groundglass.inference.lungs.finding import LIMITS_HU
 from groundglass.inference.lungs.network import INSIDE, SIDE, LungNetwork
 from groundglass.inference.model_card import BUNDLED_LUNGS, TrainedOn, bundled_model, read_card
 from groundglass.training.lungs.batches import (
+    PICTURES_SHARE,
     LungBatches,
     LungSampling,
     augment_lungs,
-    change_density,
+    darken_lungs,
     scale_by_extremes,
+    slice_weights,
 )
 from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, STORED_SIDE, LungSlices
 from groundglass.training.lungs.train import TRAINING, train_lungs
@@ -85,11 +87,20 @@ def test_scaling_needs_no_window() -> None:
     assert (float(scaled.amin()), float(scaled.amax())) == (0.0, 1.0)
 
 
-def test_aerated_lung_becomes_darker_or_lighter_and_dense_lung_stays() -> None:
-    hu = torch.tensor([-900.0, -850.0, 30.0, -900.0]).expand(3, 1, 1, 4)
-    maps = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]])[:, None].expand(3, 2, 1, 4)
-    changed = change_density(hu, maps, torch.tensor([0.2, 1.0, 1.0]), torch.tensor([0.0, 200.0, 0.0]))
-    assert changed[:, 0, 0].tolist() == [[-980, -970, 30, -900], [-700, -650, 30, -900], [-900, -850, 30, -900]]
+def test_aerated_lung_becomes_darker_and_dense_lung_stays() -> None:
+    hu = torch.tensor([-900.0, -850.0, 30.0, -900.0]).expand(2, 1, 1, 4)
+    maps = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]])[:, None].expand(2, 2, 1, 4)
+    darker = darken_lungs(hu, maps, torch.tensor([0.2, 1.0]))
+    assert darker[:, 0, 0].tolist() == [[-980, -970, 30, -900], [-900, -850, 30, -900]]
+
+
+def test_pictures_have_their_share_and_slices_with_little_lung_count_double() -> None:
+    label = np.zeros((5, STORED_SIDE, STORED_SIDE), np.uint8)
+    label[0, :100] = label[1, :90] = label[3, :50] = label[4, :50] = RIGHT
+    group = np.array(["volumes/1", "volumes/1", "volumes/1", "slices/001", "slices/002"])
+    weights = slice_weights(LungSlices(np.zeros(label.shape, np.int16), label, group))
+    assert weights[3:].tolist() == pytest.approx([PICTURES_SHARE / 2] * 2)
+    assert weights[:3].tolist() == pytest.approx([(1 - PICTURES_SHARE) * share for share in (0.25, 0.25, 0.5)])
 
 
 def test_blanked_slices_keep_their_lungs() -> None:

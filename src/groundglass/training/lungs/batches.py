@@ -21,6 +21,8 @@ from groundglass.training.lungs.slices import DRAWN, LEFT, NO_CHEST, RIGHT, Lung
 PADDING_HU = (-1000.0, -1024.0, -2000.0, -3024.0)  # what scanners and anonymisers write where there is no patient
 BLANK_HU = (*PADDING_HU, -1024.0, 0.0)  # what data sets write outside the lungs
 NO_CHEST_SHARES = {NO_CHEST: 0.12, DRAWN: 0.08}  # of the slices of an epoch
+PICTURES_SHARE = 0.15  # of them single pictures
+LITTLE_LUNG = 1 / 3  # of the largest lungs of a case: slices with less, or none, count double
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,15 @@ class LungSampling:
 class LungBatches:
     """A `BatchSource` of images (N, 1, S, S) in [0, 1] and maps (N, 2, S, S) of the right and the left lung.
 
-    Cases count by the square root of their slices, and images without lung with shares of their own. The right lung is
-    the one on the left of the image, also where an image is mirrored or turned upside down: the network learns where a
-    lung lies beside the mediastinum, and the scan's geometry tells what that side is called.
+    Cases count by the square root of their slices, single pictures and images without lung with shares of their own.
+    Within a case, slices that show little lung or none (domes, abdomen, neck) count double. The right lung is the one
+    on the left of the image, also where an image is mirrored or turned upside down: the network learns where a lung
+    lies beside the mediastinum, and the scan's geometry tells what that side is called.
     """
 
     def __init__(self, slices: LungSlices, sampling: LungSampling) -> None:
         self._hu, self._label = torch.from_numpy(slices.hu), torch.from_numpy(slices.label)
-        self._weights, self._sampling, self._epoch = _weights(slices), sampling, 0
+        self._weights, self._sampling, self._epoch = slice_weights(slices), sampling, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration."""
@@ -77,13 +80,20 @@ class LungBatches:
             yield augment_lungs(self._hu[chosen].float()[:, None], self._label[chosen], rng)
 
 
-def _weights(slices: LungSlices) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def slice_weights(slices: LungSlices) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """(n,) the chance of each slice to be drawn."""
     names, group, count = np.unique(slices.group, return_inverse=True, return_counts=True)
     fixed = np.array([NO_CHEST_SHARES.get(name, 0.0) for name in names.tolist()])
+    pictures = (count == 1) & (fixed == 0)
+    fixed += PICTURES_SHARE * pictures / max(pictures.sum(), 1)
     cases = np.where(fixed > 0, 0.0, np.sqrt(count))
     share = fixed + (1 - fixed.sum()) * cases / max(cases.sum(), 1.0)
-    return np.asarray((share / share.sum() / count)[group])
+    area = (slices.label > 0).sum((1, 2))
+    largest = np.zeros(len(names), area.dtype)
+    np.maximum.at(largest, group, area)
+    within = np.where(area < LITTLE_LUNG * largest[group], 2.0, 1.0)
+    weights = share[group] * within / np.bincount(group, within)[group]
+    return np.asarray(weights / weights.sum())
 
 
 class _Draw:
@@ -122,8 +132,7 @@ def augment_lungs(hu: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[
     draw = _Draw(rng, len(hu))
     maps = torch.stack([label == RIGHT, label == LEFT], 1).float()
     contrast = torch.where(draw.chance(0.1), draw.uniform(0.1, 0.8), 1.0)
-    rise = torch.where(draw.chance(0.1), draw.uniform(50, 350), 0.0)
-    hu = _blank_outside(change_density(hu, maps, contrast, rise), maps, draw)
+    hu = _blank_outside(darken_lungs(hu, maps, contrast), maps, draw)
     hu, maps = _move(hu, maps, draw)
     hu, maps = _cut(hu, maps, draw)
     image, maps = _window(_degrade(hu, draw), draw), (maps > 0.5).float()
@@ -135,17 +144,16 @@ def _column(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-def change_density(hu: Tensor, maps: Tensor, contrast: Tensor, rise: Tensor) -> Tensor:
-    """Make aerated lung darker, as in emphysema, or lighter, as after breathing out; what is dense in it stays.
+def darken_lungs(hu: Tensor, maps: Tensor, contrast: Tensor) -> Tensor:
+    """Make aerated lung darker, as in emphysema; what is dense in it stays.
 
     Args:
         hu: (N, 1, H, W).
         maps: (N, 2, H, W) of the right and the left lung, 0 or 1.
         contrast: (N,) by which its distance from air is multiplied.
-        rise: (N,) HU that are added.
     """
     aerated = (maps.amax(1, keepdim=True) > 0.5) & (hu < -500)
-    return torch.where(aerated, -1000 + (hu + 1000) * _column(contrast) + _column(rise), hu)
+    return torch.where(aerated, -1000 + (hu + 1000) * _column(contrast), hu)
 
 
 def _blank_outside(hu: Tensor, maps: Tensor, draw: _Draw) -> Tensor:
