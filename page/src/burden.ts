@@ -3,7 +3,7 @@
 import { type Findings, isVolume, type Zone } from "./api";
 import { classColours, css } from "./colours";
 import { h } from "./dom";
-import { mlDigits, range, rounded, sentence, toFixed, unknownBurden } from "./format";
+import { ml, mlDigits, range, rounded, sentence, unknownBurden } from "./format";
 
 /** @param uncertainty How far the numbers can be trusted, in words. */
 export function burdenPanel(findings: Findings, uncertainty: string): HTMLElement {
@@ -19,7 +19,7 @@ export function burdenPanel(findings: Findings, uncertainty: string): HTMLElemen
       "p",
       { class: "burden" },
       h("span", { class: "figure" }, h("strong", {}, rounded(share)), " ", share === null ? "share" : shareUnit, interval(findings.lesion_share_interval_percent, 1, "%")),
-      isVolume(findings) && h("span", { class: "figure" }, h("strong", {}, rounded(volume, digits)), " ", volume === null ? "volume" : "ml of lesion", interval(findings.lesion_volume_interval_ml, digits, "ml")),
+      isVolume(findings) && h("span", { class: "figure" }, h("strong", {}, ml(volume)), " ", volume === null ? "volume" : "ml of lesion", interval(findings.lesion_volume_interval_ml, digits, "ml")),
     ),
     extent(findings),
     uncertainty ? h("p", { class: "note" }, uncertainty) : null,
@@ -56,7 +56,7 @@ function lungTable(findings: Findings): HTMLElement {
         row("td", columns([
           name,
           rounded(burden.lesion_share_of_lung_percent),
-          rounded(burden.lesion_volume_ml),
+          ml(burden.lesion_volume_ml),
           rounded(burden.lung_volume_ml, 0),
         ])),
       ),
@@ -71,7 +71,7 @@ function classRows(findings: Findings): HTMLElement[] {
   const colours = classColours(classes.map((each) => each.name));
   return classes.map((each, i) => {
     const texts = [each.name, rounded(each.lesion_share_of_lung_percent)];
-    const cells = row("td", isVolume(findings) ? [...texts, rounded(each.volume_ml), ""] : texts);
+    const cells = row("td", isVolume(findings) ? [...texts, ml(each.volume_ml), ""] : texts);
     const swatch = h("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.background = css(colours[i]!);
     cells.firstElementChild!.prepend(swatch);
@@ -98,7 +98,7 @@ function zoneMap(findings: Findings): HTMLElement {
   const cell = (side: Zone["side"], third: Zone["third"]): HTMLElement => {
     const zone = zones.find((candidate) => candidate.side === side && candidate.third === third);
     const share = zone?.lesion_share_of_lung_percent ?? null;
-    return h("td", { class: `zone shade-${shade(share)}` }, share === null ? "unknown" : `${share > 0 && share < 0.05 ? "<0.1" : toFixed(share, 1)} %`);
+    return h("td", { class: `zone shade-${shade(share)}` }, share === null ? "unknown" : `${rounded(share)} %`);
   };
   return h(
     "table",

@@ -2,7 +2,7 @@
 
 import { api, type Change, type Findings, type Job } from "./api";
 import { announce, h } from "./dom";
-import { bound, date, describeSlice, errorText, imageName, positionText, range, rounded, sentence, toFixed } from "./format";
+import { bound, date, describeSlice, errorText, imageName, mlDigits, positionText, range, rounded, sentence, toFixed } from "./format";
 import { loadScene } from "./images";
 import { checkbox, choice, select } from "./inputs";
 import type { JobView } from "./jobview";
@@ -166,12 +166,13 @@ function sidePanel({ viewer, findings }: Side, job: Job, index: number, change: 
 
 function changePanel(change: Change, earlier: Findings, later: Findings): HTMLElement {
   const percent = change.volume_percent === null ? "" : `, ${plus(change.volume_percent, 0)} %${interval(change.volume_percent_interval, "%", 0)}`;
+  const digits = mlDigits(change.volume_ml);
   const rows: [string, string, string, string][] = [
     [
       "Lesion",
-      measured(earlier.lesion_volume_ml, earlier.lesion_volume_interval_ml, "ml"),
-      measured(later.lesion_volume_ml, later.lesion_volume_interval_ml, "ml"),
-      `${plus(change.volume_ml)} ml${interval(change.volume_interval_ml, "ml")}${percent}`,
+      measured(earlier.lesion_volume_ml, earlier.lesion_volume_interval_ml, "ml", mlDigits(earlier.lesion_volume_ml)),
+      measured(later.lesion_volume_ml, later.lesion_volume_interval_ml, "ml", mlDigits(later.lesion_volume_ml)),
+      `${plus(change.volume_ml, digits)} ml${interval(change.volume_interval_ml, "ml", digits)}${percent}`,
     ],
     [
       "Share of the lung",
@@ -206,12 +207,14 @@ function changePanel(change: Change, earlier: Findings, later: Findings): HTMLEl
 }
 
 function plus(value: number | null, digits = 1): string {
-  return value === null ? "unknown" : `${value < 0 ? "−" : "+"}${toFixed(Math.abs(value), digits)}`;
+  if (value === null) return "unknown";
+  const size = toFixed(Math.abs(value), digits);
+  return `${value < 0 && Number(size) > 0 ? "−" : "+"}${size}`;
 }
 
 /** A number of one scan, with the interval that the model's calibration gives. */
-function measured(value: number | null, limits: [number, number] | null, unit: string): string {
-  return `${rounded(value)} ${unit}${limits ? ` (${range(limits)})` : ""}`;
+function measured(value: number | null, limits: [number, number] | null, unit: string, digits = 1): string {
+  return `${rounded(value, digits)} ${unit}${limits ? ` (${range(limits, digits)})` : ""}`;
 }
 
 function interval(limits: [number, number] | null, unit: string, digits = 1): string {

@@ -4,10 +4,15 @@ import type { Findings, Job, Lesion, Limits, Progress, Stage } from "./api";
 
 const EXACT = 30; // further decimal places, of which one that is not 0 tells that a number is no tie
 
-/** A number rounded as in the report, or `unknown`; an unknown value is never shown as 0. */
+/** A number rounded as in the report, or `unknown`; neither an unknown value nor one above 0 is ever shown as 0. */
 export function rounded(value: number | null, digits = 1): string {
-  return value === null ? "unknown" : toFixed(value, digits);
+  if (value === null) return "unknown";
+  const text = toFixed(value, digits);
+  return value > 0 && Number(text) === 0 ? `<${toFixed(10 ** -digits, digits)}` : text;
 }
+
+/** A volume with as many decimal places as are worth stating, as in the report. */
+export const ml = (volume_ml: number | null): string => rounded(volume_ml, mlDigits(volume_ml));
 
 /** A number with this many decimal places; a tie goes to the even digit, as where the report is written. */
 export function toFixed(value: number, digits: number): string {
@@ -21,7 +26,10 @@ export const range = (limits: readonly [number, number], digits = 1): string =>
   limits.map((limit) => toFixed(limit, digits)).join(" to ");
 
 /** How many decimal places of a volume are worth stating, as in the report. */
-export const mlDigits = (volume_ml: number | null): number => (volume_ml !== null && volume_ml >= 10 ? 0 : 1);
+export function mlDigits(volume_ml: number | null): number {
+  const size = Math.abs(volume_ml ?? 0);
+  return size >= 10 ? 0 : size >= 1 || size === 0 ? 1 : 2;
+}
 
 export function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
@@ -115,7 +123,7 @@ export const signed = (value: number): string => (value < 0 ? `−${-value}` : S
 
 /** The size of a lesion, without its unit. */
 export function lesionSize(lesion: Lesion): string {
-  if (lesion.volume_ml !== null) return toFixed(lesion.volume_ml, lesion.volume_ml < 1 ? 2 : 1);
+  if (lesion.volume_ml !== null) return ml(lesion.volume_ml);
   return lesion.area_px === null ? "unknown" : lesion.area_px.toLocaleString("en");
 }
 
@@ -144,7 +152,8 @@ export function imageNumber(findings: Findings, slice: number): number {
 
 /** The name of a slice; without the number of all where a series is numbered from elsewhere than 1. */
 export function imageName(findings: Findings, slice: number): string {
-  const isFromOne = Math.max(...findings.input.image_numbers) <= findings.slices;
+  const numbers = findings.input.image_numbers;
+  const isFromOne = Math.min(...numbers) === 1 && Math.max(...numbers) === findings.slices;
   return `image ${imageNumber(findings, slice)}${isFromOne ? ` of ${findings.slices}` : ""}`;
 }
 
@@ -160,8 +169,9 @@ export function describeSlice(findings: Findings, slice: number): string {
   const lung = findings.profile.lung[slice] ?? 0;
   const name = imageName(findings, slice);
   if (lesion === 0) return `${name}: no lesion`;
-  const amount = findings.profile.unit === "ml" ? `${toFixed(lesion, 2)} ml` : `${lesion.toLocaleString("en")} px`;
-  const share = lung > 0 ? `${toFixed(Math.min(100, (100 * lesion) / lung), 0)} % of the lung` : "no lung";
+  const amount = findings.profile.unit === "ml" ? `${ml(lesion)} ml` : `${lesion.toLocaleString("en")} px`;
+  const percent = Math.min(100, (100 * lesion) / lung);
+  const share = lung > 0 ? `${percent >= 1 ? toFixed(percent, 0) : "less than 1"} % of the lung` : "no lung";
   return `${name}: lesion ${amount}, ${share}`;
 }
 

@@ -29,6 +29,11 @@ class Layer {
     paint(new Uint32Array(image.data.buffer));
     this.canvas.getContext("2d")!.putImageData(image, 0, 0);
   }
+
+  /** Draw anew next time, whatever the key: it names a place in a scan, not the scan. */
+  forget(): void {
+    this.key = "";
+  }
 }
 
 export class Pane {
@@ -57,6 +62,7 @@ export class Pane {
 
   show(scene: Scene | null): void {
     this.scene = scene;
+    for (const layer of [this.grey, this.areas]) layer.forget();
     this.lines = null;
     this.draft = null;
   }

@@ -247,7 +247,7 @@ export class ScanPanel {
       thickness === null ? "" : `${thickness} mm thick`,
       slab,
     ];
-    return parts.filter(Boolean).join(" · ");
+    return parts.filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join(" · "); // a line ends between parts alone
   }
 
   private get fileSlice(): number {

@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { type Findings, type Job, requestError } from "../src/api";
 import { groupIntoScans, tooLarge } from "../src/grouping";
 import { roundUp } from "../src/profile";
-import { bound, describeLimits, describeSlice, hours, jobState, listState, positionText, range, rounded, sentence, size, unknownBurden } from "../src/format";
+import { bound, describeLimits, describeSlice, hours, jobState, listState, ml, positionText, range, rounded, sentence, size, toFixed, unknownBurden } from "../src/format";
 
 const file = (path: string, bytes = 10) => ({ path, file: { size: bytes } as File });
 const shapes = (...paths: string[]) =>
@@ -33,8 +33,12 @@ it("numbers slices as other viewers do, with their height", () => {
     slices: 2,
   } as unknown as Findings;
   expect(describeSlice(findings, 0)).toBe("image 2 of 2: no lesion");
-  expect(describeSlice(findings, 1)).toBe("image 1 of 2: lesion 1.50 ml, 25 % of the lung");
+  expect(describeSlice(findings, 1)).toBe("image 1 of 2: lesion 1.5 ml, 25 % of the lung");
   expect(positionText(findings, 0)).toBe("−10.2 mm");
+  findings.profile.lesion = [0, 0.004];
+  expect(describeSlice(findings, 1)).toBe("image 1 of 2: lesion <0.01 ml, less than 1 % of the lung");
+  findings.input.image_numbers = [0, 1]; // counted from 0: "0 of 2" would be no image
+  expect(describeSlice(findings, 0)).toBe("image 0: no lesion");
   findings.input.image_numbers = [131, 132];
   expect(describeSlice(findings, 0)).toBe("image 131: no lesion");
 });
@@ -48,8 +52,13 @@ it("names the stage of a job, and the share done only where it is counted", () =
 
 it("rounds a tie to the even digit, as the report does", () => {
   expect([2.25, 2.75, -0.25, 2.35, 0.125].map((value) => rounded(value))).toEqual(["2.2", "2.8", "-0.2", "2.4", "0.1"]);
-  expect([0.5, 1.5, 2.5, 262.5, 1e15].map((value) => rounded(value, 0))).toEqual(["0", "2", "2", "262", "1000000000000000"]);
+  expect([0.5, 1.5, 2.5, 262.5, 1e15].map((value) => toFixed(value, 0))).toEqual(["0", "2", "2", "262", "1000000000000000"]);
   expect(range([2.25, 7.4])).toBe("2.2 to 7.4");
+});
+
+it("states volumes as the report does, and nothing above 0 as 0", () => {
+  expect([0, 0.004, 0.13, 1, 9.94, 12.6, 931.6, null].map(ml)).toEqual(["0.0", "<0.01", "0.13", "1.0", "9.9", "13", "932", "unknown"]);
+  expect([0, 0.04, 0.06].map((value) => rounded(value))).toEqual(["0.0", "<0.1", "0.1"]);
 });
 
 it("leaves options of the command line out of sentences", () => {

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from groundglass.io import nifti
+from groundglass.report.amounts import format_ml
 from groundglass.scan.phantom import chest_phantom
 from helpers.browser import AXIAL, chromium
 from helpers.browser import tab as open_tab
@@ -44,7 +45,7 @@ def test_a_scan_is_dropped_seen_measured_corrected_compared_downloaded_and_print
     assert job != prior
     assert _text(browser, "h1") == "ct.nii.gz"
     found = _findings(server, job)
-    assert f"{found['lesion_volume_ml']:.1f}" in _text(browser, ".facts")
+    assert format_ml(found["lesion_volume_ml"]) in _text(browser, ".facts")
 
     x, y = browser.middle_of(AXIAL)
     image = browser.screenshot()[round(y) - 150 : round(y) + 150, round(x) - 150 : round(x) + 150]
@@ -63,13 +64,13 @@ def test_a_scan_is_dropped_seen_measured_corrected_compared_downloaded_and_print
     assert corrected not in (job, prior)
     now = _findings(server, corrected)
     assert now["lesion_volume_ml"] > found["lesion_volume_ml"]
-    assert f"{now['lesion_volume_ml']:.1f}" in _text(browser, ".facts")
+    assert format_ml(now["lesion_volume_ml"]) in _text(browser, ".facts")
 
     browser.evaluate(f"document.querySelector('[aria-label=\"Scan to compare with\"]').value = '{prior}'")
     browser.click("[aria-labelledby=prior] button")
     browser.wait_for(f"document.querySelector('[data-ready=\"{corrected}:{prior}\"]')")
     assert browser.evaluate("document.querySelectorAll('.side-scan').length") == 2
-    assert f"{now['lesion_volume_ml']:.1f} ml" in _text(browser, ".change")
+    assert f"{format_ml(now['lesion_volume_ml'])} ml" in _text(browser, ".change")
     browser.click(".comparison .button")
     browser.wait_for(f"document.querySelector('[data-ready=\"{corrected}\"]')")
 

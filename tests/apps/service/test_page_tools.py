@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from groundglass.report.amounts import format_ml
 from helpers.browser import AXIAL, SliceOnScreen, Tab
 from helpers.browser import tab as open_tab
 from helpers.served_results import download, slice_numbers, view_slices
@@ -207,7 +208,7 @@ def test_facts_and_downloads_are_there_if_the_images_are_not(tab: Tab, server: S
     page = tab.open(done)
     page.wait_for_selector("text=The scan cannot be shown. The file is gone.")
     findings = json.loads(download(server, f"{done}/findings"))
-    assert f"{findings['lesion_volume_ml']:.1f}" in page.inner_text(".facts")
+    assert format_ml(findings["lesion_volume_ml"]) in page.inner_text(".facts")
     assert page.locator(".downloads a[download]").count() > 3
     tab.errors.clear()  # 404, logged by the browser itself
 

@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from groundglass.io import nifti
+from groundglass.report.amounts import format_ml
 from groundglass.scan.intensity import LUNG_WINDOW, Window
 from groundglass.scan.phantom import Phantom, chest_phantom
 from helpers.browser import SCAN_LIMIT_MS, SliceOnScreen, Tab
@@ -34,7 +35,7 @@ def test_a_dropped_scan_is_followed_to_its_result(tab: Tab, server: Server, scan
     findings = json.loads(download(server, f"{job}/findings"))
     facts = page.inner_text(".facts")
     for value in (findings["lesion_volume_ml"], findings["right_lung"]["lesion_volume_ml"]):
-        assert f"{value:.1f}" in facts
+        assert format_ml(value) in facts
     assert f"{findings['lesion_share_of_lung_percent']:.1f}" in facts
     assert page.inner_text("h1") == "ct.nii.gz"
     assert page.title() == "ct.nii.gz - groundglass"
@@ -69,6 +70,25 @@ def test_the_lesion_is_drawn_at_its_position(shown: Tab, server: Server, done: s
     assert line.sum() > 100
     rim = ndimage.binary_dilation(drawn, iterations=2) & ~ndimage.binary_erosion(drawn, iterations=3)
     assert (line & rim).sum() > 0.95 * line.sum()
+
+
+def test_a_scan_is_not_shown_with_the_image_of_the_one_before(
+    shown: Tab, server: Server, done: str, tmp_path: Path
+) -> None:
+    nifti.write_scan(chest_phantom(1, (32, 144, 190)).scan, tmp_path / "other.nii.gz")  # of the same size
+    other = server.wait_for_job(server.post(tmp_path / "other.nii.gz").json()["id"])["id"]
+    shown.open(other)
+    shown.wait_until_shown(other)
+    shown.page.uncheck("#lesion")  # stays so: what differs is the scan
+    alone, slice_number = shown.screenshot(), shown.slice_shown()
+    shown.page.evaluate(f"location.hash = '{done}'")
+    shown.wait_until_shown(done)
+    shown.go_to(slice_number)
+    before = shown.screenshot()
+    shown.page.evaluate(f"location.hash = '{other}'")
+    shown.wait_until_shown(other)
+    assert shown.slice_shown() == slice_number
+    assert np.abs(shown.screenshot() - alone).mean() < 0.5 < 1 < np.abs(before - alone).mean()
 
 
 def assert_drawn_in_window(tab: Tab, server: Server, job: str, window: Window) -> None:
