@@ -75,6 +75,10 @@ class OutputError(GroundglassError):
     """The results could not be written."""
 
 
+class OccupiedError(OutputError):
+    """A folder holds files of others, which results would replace, or would lie beside as if they belonged together."""
+
+
 class PacsError(GroundglassError):
     """A PACS cannot be reached, refuses a request, or gives an unexpected answer."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from groundglass.errors import OutputError
+from groundglass.errors import OccupiedError, OutputError
 
 LOCK_LIMIT_S = 300.0  # for which a process waits for another one to exchange its files
 _STALE_S = 24 * 3600.0  # after which a hidden folder is taken as left by a process that was killed
@@ -75,7 +75,7 @@ def write_atomic_chunks(path: Path, chunks: Iterable[bytes], mode: int = 0o666) 
 
 @contextmanager
 def staged_folder(
-    target: Path, replaces: Iterable[str] = (), check: Callable[[Path], None] = lambda _: None
+    target: Path, replaces: Iterable[str] = (), check: Callable[[Path], None] = lambda _: None, known_by: str = ""
 ) -> Iterator[Path]:
     """Fill a hidden folder, which becomes `target` when the `with` block ends without an error.
 
@@ -89,6 +89,8 @@ def staged_folder(
         replaces: Paths in `target` of files and folders that an earlier result may have left there.
         check: Called with the hidden folder before its entries are moved into a `target` that exists: what lies there
             may have come while the folder was filled. No other process moves entries into `target` meanwhile.
+        known_by: The file by which the content is known as a result. It leaves `target` last and enters it first, so
+            that what a process leaves that is killed meanwhile is known as a result too.
 
     Yields:
         The empty folder to fill.
@@ -107,33 +109,52 @@ def staged_folder(
             if target.exists():
                 with one_at_a_time(target):
                     check(staging)
-                    _exchange(staging, target, set(replaces))
+                    _exchange(staging, target, set(replaces), known_by)
             else:
                 staging.rename(target)
         except OutputError as error:  # of a file in it; the user knows `target` alone
-            raise OutputError(str(error).replace(str(staging), str(target))) from None
+            raise type(error)(str(error).replace(str(staging), str(target))) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_files(folder: Path, contents: Mapping[str, bytes], replaces: Iterable[str] = ()) -> list[Path]:
+def write_files(
+    folder: Path, contents: Mapping[str, bytes], replaces: Iterable[str] = (), known_by: str = ""
+) -> list[Path]:
     """Write files into a folder, all of them or none; see `staged_folder`.
 
     Args:
         folder: The folder to create or to fill.
         contents: {path in the folder: content}.
         replaces: Paths in `folder` of files and folders that an earlier result may have left there.
+        known_by: The file by which an earlier result is known: without it, files of these names are of others.
 
     Returns:
         The files.
 
     Raises:
-        OutputError: The folder cannot be written; it is as it was before.
+        OutputError: The folder cannot be written, or holds files of others of these names; it is as it was before.
     """
-    with staged_folder(folder, replaces) as staging:
+
+    def check(_: Path) -> None:
+        if known_by:
+            refuse_strangers(folder, contents, known_by)
+
+    with staged_folder(folder, replaces, check, known_by) as staging:
         for name, content in contents.items():
             write_atomic(staging / name, content)
     return [folder / name for name in contents]
+
+
+def refuse_strangers(folder: Path, names: Iterable[str], known_by: str) -> None:
+    """Refuse a folder that has files of these names, but not the one by which an earlier result is known.
+
+    Raises:
+        OccupiedError: It has.
+    """
+    stranger = next((folder / name for name in names if os.path.lexists(folder / name)), None)
+    if stranger is not None and not (folder / known_by).is_file():
+        raise OccupiedError(f"{stranger} is not of an earlier result: name another folder, or remove it")
 
 
 def remove_staged(target: Path) -> None:
@@ -203,10 +224,11 @@ def one_at_a_time(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _exchange(staging: Path, target: Path, replaces: set[str]) -> None:
+def _exchange(staging: Path, target: Path, replaces: set[str], known_by: str) -> None:
     """Move what is replaced out of `target`, and all that is in `staging` into it; all moves or none."""
-    fresh = sorted(_entries_to_move(staging, target, replaces))
+    fresh = sorted(_entries_to_move(staging, target, replaces), key=lambda name: (name != known_by, name))
     old = sorted(name for name in {*fresh, *replaces} if os.path.lexists(target / name))
+    old.sort(key=lambda name: name == known_by)
     replaced = staging.with_name(f"{staging.name}{_REPLACED}")
     moves = [(target / name, replaced / name) for name in old]
     moves += [(staging / name, target / name) for name in fresh]

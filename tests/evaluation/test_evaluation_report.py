@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from rich.console import Console
 from groundglass.errors import OutputError
 from groundglass.evaluation import figures
 from groundglass.evaluation.evaluate import evaluate
-from groundglass.evaluation.report import write_report
+from groundglass.evaluation.figures import shorten
+from groundglass.evaluation.report import refuse_other_files, write_report
 from groundglass.evaluation.results import Evaluation
 from groundglass.evaluation.rules import EMPTY_MASKS, RULES, rules_as_markdown
 from groundglass.evaluation.summary import to_json
@@ -218,6 +220,23 @@ def test_a_report_replaces_an_earlier_one_as_a_whole_or_not_at_all(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     files = write_report(nothing, tmp_path)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*files, tmp_path / "figures" / "mine.png"}
+
+
+def test_names_in_figures_are_drawn_whatever_bytes_they_hold() -> None:
+    assert shorten("M\udcfcller\x1b[31m") == "M?ller?[31m"
+
+
+def test_files_of_others_are_not_replaced(lesion_free: Evaluation, tmp_path: Path) -> None:
+    """As the list of the cases of a dataset: the command is called beside it."""
+    (tmp_path / "cases.csv").write_text("image,mask\n")
+    for write in (refuse_other_files, partial(write_report, lesion_free)):
+        with pytest.raises(OutputError, match=r"cases\.csv is not of an earlier result: name another folder"):
+            write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["cases.csv"]
+    assert (tmp_path / "cases.csv").read_text() == "image,mask\n"
+    (tmp_path / "cases.csv").unlink()
+    write_report(lesion_free, tmp_path)
+    refuse_other_files(tmp_path)
 
 
 def test_names_of_models_and_classes_are_shown_as_they_are(lesion_free: Evaluation, tmp_path: Path) -> None:

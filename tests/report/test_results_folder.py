@@ -1,6 +1,7 @@
 """`save` writes all files of a result or none, also into a folder that holds an earlier result."""
 
 import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +99,45 @@ def test_masks_and_dicom_of_which_no_findings_are_there_are_not_left_beside_anot
     with pytest.raises(OutputError, match=r"is not a file of an earlier result: name another folder, or remove it"):
         analyses.volume.save(tmp_path)
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["lesions.nii.gz", "preview.png", "report.html"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_without_an_earlier_result_no_file_is_replaced(
+    analyses: Analyses, tmp_path: Path, name: str, is_link: bool
+) -> None:
+    """Data sets call the masks that people drew `lesions.nii.gz`, and lay them beside the scan."""
+    if is_link:
+        (tmp_path / name).symlink_to("/nowhere")
+    else:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"{name} is not a file of an earlier result: name another folder, or remove"):
+        analyses.volume.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert is_link or (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("last_move", range(1, 11))
+def test_what_a_process_leaves_that_is_killed_while_files_are_exchanged_is_known_as_a_result(
+    last_move: int, analyses: Analyses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyses.dicom.save(tmp_path)
+    process = os.fork()
+    if not process:
+        rename, moved = Path.rename, list[Path]()
+
+        def rename_or_end(path: Path, target: Path) -> Path:
+            if len(moved) == last_move:
+                os._exit(0)
+            moved.append(path)
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", rename_or_end)
+        analyses.volume.save(tmp_path)
+        os._exit(0)
+    os.waitpid(process, 0)
+    analyses.volume.save(tmp_path)
+    assert {name for name in content(tmp_path) if not name.startswith(".")} == NIFTI_NAMES
 
 
 @pytest.mark.parametrize(("name", "command"), [("follow.json", "follow"), ("overview.html", "batch")])

@@ -76,7 +76,7 @@ def follow(
         if _earlier_folders(folder) != earlier:
             raise OutputError(f"another follow-up was written into {folder} meanwhile: name another folder")
 
-    with staged_folder(folder, (*_FILES, *earlier), check) as staging:
+    with staged_folder(folder, (*_FILES, *earlier), check, known_by="follow.json") as staging:
         result = _follow_into(staging, sources, segmenter, taken, kind, progress, with_identity)
         for visit in result.visits:
             if visit.folder not in earlier and (folder / visit.folder).exists():

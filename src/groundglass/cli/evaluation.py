@@ -55,6 +55,9 @@ def evaluate(
     file = resolve_model(model, config)[0] if write_card else None
     if output is not None:
         require("matplotlib")
+        from groundglass.evaluation.report import refuse_other_files
+
+        refuse_other_files(output)
     targets = find_targets(data, case or (), read_split(split) if split else None, part)
     segmenter = open_model(model, config)
     warnings = training_warnings(targets, segmenter.card.trained_on)

@@ -30,7 +30,7 @@ from groundglass.evaluation.tables import (
     percent_interval,
     slices_csv,
 )
-from groundglass.files import write_files
+from groundglass.files import refuse_strangers, write_files
 from groundglass.metrics import RATIOS
 from groundglass.plain_text import inert_markdown
 from groundglass.tables.writing import markdown_table
@@ -44,6 +44,19 @@ CAPTIONS = {
 }
 
 
+TABLES = ("slices.csv", "cases.csv", "lesions.csv")
+KNOWN_BY = "scores.json"
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Refuse a folder in which a report would replace files of others, before hours of scoring.
+
+    Raises:
+        OutputError: It holds such files.
+    """
+    refuse_strangers(folder, ("report.md", *TABLES), KNOWN_BY)
+
+
 def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write an evaluation into a folder, which is created if it does not exist: all files or none.
 
@@ -51,19 +64,19 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
         The files written. Those of an earlier report are replaced or removed; other files stay.
 
     Raises:
-        OutputError: The folder cannot be written; it is as it was before.
+        OutputError: The folder cannot be written, or holds such files of no earlier report, as the list of cases of a
+            dataset; it is as it was before.
     """
     figures = draw_figures(evaluation)
+    tables = (slices_csv, cases_csv, lesions_csv)
     texts = {
         "report.md": _markdown(evaluation, list(figures)),
-        "scores.json": to_json(evaluation),
-        "slices.csv": slices_csv(evaluation),
-        "cases.csv": cases_csv(evaluation),
-        "lesions.csv": lesions_csv(evaluation),
+        KNOWN_BY: to_json(evaluation),
+        **{name: table(evaluation) for name, table in zip(TABLES, tables, strict=True)},
     }
     files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     files |= {f"figures/{name}": png for name, png in figures.items()}
-    return write_files(folder, files, replaces=[f"figures/{name}" for name in CAPTIONS])
+    return write_files(folder, files, [f"figures/{name}" for name in CAPTIONS], KNOWN_BY)
 
 
 def _markdown(evaluation: Evaluation, figures: Sequence[str]) -> str:

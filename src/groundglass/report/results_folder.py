@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
-from groundglass.errors import OutputError
+from groundglass.errors import OccupiedError
 from groundglass.files import output_errors, staged_folder
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
@@ -29,19 +30,21 @@ RESULT_NAMES = (
     *(f"{name}{suffix}" for name in (LUNGS, PROBABILITY) for suffix in (".nii.gz", ".png")),
     *("findings.json", "preview.png", "report.html"),
 )
-_KNOWN_BY = {"segment": "findings.json", "follow": "follow.json", "batch": "overview.html"}  # {command: a file of it}
+FINDINGS_FILE = "findings.json"
+_KNOWN_BY = {"segment": FINDINGS_FILE, "follow": "follow.json", "batch": "overview.html"}  # {command: a file of it}
 
 
 def refuse_other_results(folder: Path, command: str) -> None:
     """Refuse a folder that holds results of another command: they may be another patient's.
 
     Raises:
-        OutputError: It does, or cannot be looked at.
+        OccupiedError: It does.
+        OutputError: It cannot be looked at.
     """
     with output_errors(folder):
         found = [other for other, name in _KNOWN_BY.items() if other != command and (folder / name).is_file()]
     if found:
-        raise OutputError(f"{folder} holds results of groundglass {found[0]}: name another folder, or remove them")
+        raise OccupiedError(f"{folder} holds results of groundglass {found[0]}: name another folder, or remove them")
 
 
 def write_results(
@@ -68,20 +71,21 @@ def write_results(
         The files: masks, findings, preview, report.
 
     Raises:
-        OutputError: The folder cannot be written, holds results of another command, or masks or DICOM that may be
-            another patient's, without the findings of an earlier result; it is as it was before.
+        OccupiedError: The folder holds results of another command, or files of these names without the findings of an
+            earlier result, which may be another patient's; it is as it was before.
+        OutputError: The folder cannot be written; it is as it was before.
     """
     scan = segmented.scan
     refuse_other_results(folder, "segment")
     with output_errors(folder):  # a name that is too long, or a folder that may not be read
-        has_earlier_result = (folder / "findings.json").is_file()
+        has_earlier_result = (folder / FINDINGS_FILE).is_file()
 
     def check(staging: Path) -> None:
         refuse_other_results(folder, "segment")
         if not has_earlier_result:
             _refuse_strangers(folder, staging)
 
-    with staged_folder(folder, RESULT_NAMES if has_earlier_result else (), check) as staging:
+    with staged_folder(folder, RESULT_NAMES if has_earlier_result else (), check, FINDINGS_FILE) as staging:
         if isinstance(scan, ImageStack):
             image_slices.write_mask(segmented.mask(np.asarray(segmented.lesions)), scan, staging)
         else:
@@ -95,7 +99,7 @@ def write_results(
             found.save(staging / f"{name}{'.png' if is_single_picture(scan) else '.nii.gz'}")
         for name, content in dicom_files.items():
             (staging / name).write_bytes(content)
-        (staging / "findings.json").write_text(findings.to_json() + "\n", encoding="utf-8")
+        (staging / FINDINGS_FILE).write_text(findings.to_json() + "\n", encoding="utf-8")
         if preview is not None:
             save_preview(preview, staging / "preview.png")
         (staging / "report.html").write_text(render_report(segmented, findings, preview, card), encoding="utf-8")
@@ -104,13 +108,16 @@ def write_results(
 
 
 def _refuse_strangers(folder: Path, staging: Path) -> None:
-    """Refuse a folder without findings in which files would stay beside the new ones as if they belonged to them."""
+    """Refuse a folder without findings in which a file of these names would be replaced, or stay beside the new ones.
+
+    It may be the mask that a person has drawn, the scan itself, or the result for another patient.
+    """
     new = {path.name for path in staging.iterdir()}
     for name in RESULT_NAMES:
         path = folder / name
-        if path.is_dir() == (name in new) and path.exists():  # a file would stay, or a folder would be replaced
+        if os.path.lexists(path) and (name in new or not path.is_dir()):
             kind = "folder" if path.is_dir() else "file"
-            raise OutputError(f"{path} is not a {kind} of an earlier result: name another folder, or remove it")
+            raise OccupiedError(f"{path} is not a {kind} of an earlier result: name another folder, or remove it")
 
 
 def _reading_order(path: Path) -> tuple[bool, bool, str]:

@@ -303,6 +303,34 @@ def test_results_whose_record_was_never_written_are_removed_with_the_item(tmp_pa
     assert {path.name for path in (tmp_path / "ct").iterdir()} == {"notes.txt", "report.html"}
 
 
+def test_findings_are_removed_last_where_no_record_lists_the_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ct").mkdir()
+    for name in ("findings.json", "report.html", "preview.png"):
+        (tmp_path / "ct" / name).touch()
+    removed: list[str] = []
+    monkeypatch.setattr(Path, "unlink", lambda path, **_: removed.append(path.name))
+    remove_results(tmp_path, "ct")
+    assert removed.index("findings.json") > max(map(removed.index, ("report.html", "preview.png")))
+
+
+def test_files_of_others_where_results_belong_cost_one_scan_and_stay(tmp_path: Path) -> None:
+    """As where a batch is written into the folder of its data set, whose masks are called like ours."""
+    for name in ("a.nii", "b.nii"):
+        nifti.write_scan(chest_phantom(shape=SHAPE).scan, tmp_path / name)
+    mask = tmp_path / "a" / "lesions.nii.gz"
+    mask.parent.mkdir()
+    mask.write_text("drawn by hand")
+    planned = plan_batch([tmp_path / "a.nii", tmp_path / "b.nii"], tmp_path)
+    for _ in range(2):
+        records = [processing.process_item(item, planned.settings, fake_segmenter()) for item in planned.items]
+        assert [record.status for record in records] == [ItemStatus.FAILED, ItemStatus.DONE]
+        assert str(records[0].reason).endswith("is not a file of an earlier result: name another folder, or remove it")
+        assert [path.name for path in mask.parent.iterdir()] == [mask.name]
+        assert mask.read_text() == "drawn by hand"
+
+
 def test_a_record_names_no_file_outside_of_its_item_to_be_removed(tmp_path: Path) -> None:
     """A folder of results may come from someone else."""
     source, out = write_scripts(tmp_path / "in", a="fine"), tmp_path / "out"

@@ -157,17 +157,31 @@ def test_the_spool_keeps_only_results_that_are_to_be_stored(tmp_path: Path) -> N
     assert not list((tmp_path / "spool").iterdir())
 
 
-def test_what_a_file_manager_leaves_in_the_spool_is_removed_and_links_are_not_followed(tmp_path: Path) -> None:
+def test_what_a_file_manager_leaves_in_the_spool_of_a_series_is_removed_and_links_are_not_followed(
+    tmp_path: Path,
+) -> None:
     spool, outside = Spool(tmp_path), tmp_path / "outside"
     spool.open(keep=())
     (outside / "kept").mkdir(parents=True)
-    for folder in (tmp_path / "spool", spool.create_source("1.2.3").parent):
-        (folder / ".DS_Store").touch()
-        (folder / "link").symlink_to(outside)
+    folder = spool.create_source("1.2.3").parent
+    (folder / ".DS_Store").touch()
+    (folder / "link").symlink_to(outside)
     spool.clear("1.2.3")
-    spool.open(keep=())
     assert not list((tmp_path / "spool").iterdir())
     assert (outside / "kept").exists()
+
+
+def test_what_others_put_into_a_folder_of_the_name_of_the_spool_stays(tmp_path: Path) -> None:
+    mine = tmp_path / "spool" / "jobs of the printer" / "1"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    (tmp_path / "spool" / ".DS_Store").touch()
+    spool = Spool(tmp_path)
+    spool.open(keep=())
+    spool.create_source("1.2.3")
+    spool.open(keep=())
+    assert mine.exists()
+    assert {path.name for path in (tmp_path / "spool").iterdir()} == {".DS_Store", "jobs of the printer"}
 
 
 def kill_while_writing(results: Path) -> None:

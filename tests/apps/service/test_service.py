@@ -473,12 +473,29 @@ def test_what_an_interrupted_server_left_is_removed_also_if_all_jobs_were_delete
 ) -> None:
     monkeypatch.setattr(Dispatcher, "start", lambda _: None)
     Service.open(ServiceConfig(tmp_path)).close()
-    (tmp_path / "scans" / "left").mkdir()  # of an upload that was moved there but not recorded
+    (tmp_path / "scans" / ("a" * 32)).mkdir()  # of an upload that was moved there but not recorded
     (tmp_path / "scans" / ".DS_Store").touch()  # of a file manager: no scan
     os.utime(tmp_path / "scans" / ".DS_Store", (2**32, 2**32))
     service = Service.open(ServiceConfig(tmp_path))
     assert not service.storage.scan_ids()
+    assert not (tmp_path / "scans" / ("a" * 32)).exists()
     service.close()
+
+
+@pytest.mark.parametrize("folder", ["incoming", "scans"])
+def test_what_others_keep_in_folders_of_these_names_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """As where the scanner of a hospital sends its images to `incoming`, and the server is started above it."""
+    monkeypatch.setattr(Dispatcher, "start", lambda _: None)
+    images = tmp_path / folder / "study 1" / "1.dcm"
+    images.parent.mkdir(parents=True)
+    images.write_text("mine")
+    for _ in range(2):
+        service = Service.open(ServiceConfig(tmp_path))
+        assert not service.storage.scan_ids()
+        service.close()
+    assert images.read_text() == "mine"
 
 
 def test_a_folder_that_others_may_write_into_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from groundglass.apps.batch.records import (
     remove_results,
     write_record,
 )
-from groundglass.errors import OUT_OF_MEMORY, GroundglassError, OutputError, origin
+from groundglass.errors import OUT_OF_MEMORY, GroundglassError, OccupiedError, OutputError, origin
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_header import shallow_copy
@@ -60,7 +60,8 @@ def process_item(item: BatchItem, settings: BatchSettings, segmenter: Segmenter)
     """Segment a scan, and write its results and its record. If it fails, the record states the reason.
 
     Raises:
-        OutputError: The results cannot be written. This ends the batch, since the next scan would fail too.
+        OutputError: The results cannot be written. This ends the batch, since the next scan would fail too; not if
+            files of others lie where those of this scan belong.
     """
     begun, fingerprint = time.monotonic(), item.fingerprint
     with item_lock(settings.folder, item.name):
@@ -74,9 +75,9 @@ def process_item(item: BatchItem, settings: BatchSettings, segmenter: Segmenter)
             analysis = replace(analysis, segmented=replace(analysis.segmented, scan=_anonymous(scan)))
         with item_lock(settings.folder, item.name):
             return _save(analysis, item, settings, begun, fingerprint)
-    except OutputError:
-        raise
     except Exception as error:  # one bad scan must not end the batch
+        if isinstance(error, OutputError) and not isinstance(error, OccupiedError):
+            raise
         reason = _failure_reason(error, item, settings.options)
         record = make_record(item, settings, ItemStatus.FAILED, time.monotonic() - begun, fingerprint, reason)
         return _without_results(record, settings.folder)
@@ -169,5 +170,5 @@ def _failure_reason(error: Exception, item: BatchItem, options: BatchOptions) ->
         text = f"{origin(error)}: {error}".removesuffix(": ")
     else:
         text = origin(error)  # without the message of a library, which may quote a header
-    text = " ".join(text.split())
+    text = " ".join(text.encode("utf-8", "replace").decode().split())  # a record holds no bytes of a folder's name
     return deidentify_message(text, item) if options.pseudonyms else text

@@ -338,6 +338,7 @@ def remove_results(folder: Path, name: str) -> None:
 
 
 def _remove_unrecorded(results: Path) -> None:
-    for name in RESULT_NAMES:
+    """Remove a result, its findings last: a process that is killed meanwhile leaves nothing that is of no result."""
+    for name in sorted(RESULT_NAMES, key=lambda name: name == FINDINGS):
         path = results / name
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

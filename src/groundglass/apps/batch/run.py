@@ -25,6 +25,7 @@ from groundglass.apps.batch.records import (
 from groundglass.apps.batch.summary import Summary, write_key
 from groundglass.inference.open_model import resolve_model
 from groundglass.plain_text import printable
+from groundglass.report.amounts import format_ml, format_number
 from groundglass.report.findings import ModelRef
 from groundglass.report.results_folder import refuse_other_results
 from groundglass.workers import Worker, available_cores
@@ -188,8 +189,8 @@ def describe_record(record: ItemRecord) -> str:
     if record.numbers is None:
         return f"{record.case}: {record.status}: {record.reason}"
     ml, percent = record.numbers.lesion_ml, record.numbers.lesion_percent
-    parts = [f"lesion {ml:.1f} ml"] if ml is not None else []
-    parts += [f"{percent:.1f} % of the lung"] if percent is not None else []
+    parts = [f"lesion {format_ml(ml)} ml"] if ml is not None else []
+    parts += [f"{format_number(percent)} % of the lung"] if percent is not None else []
     return f"{record.case}: {', '.join([*parts, f'{record.seconds:.1f} s'])}"
 
 

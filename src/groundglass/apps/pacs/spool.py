@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from groundglass.errors import ConfigError
 from groundglass.files import check_private, lock_folder, output_errors
+
+_FOLDER_NAME = re.compile("[0-9a-f]{16}")  # of a series: see `_folder_name`
 
 
 class Spool:
@@ -19,7 +22,7 @@ class Spool:
         self._root = folder / "spool"
 
     def open(self, keep: Collection[str]) -> None:
-        """Create the folder, and remove what a killed watcher left in it.
+        """Create the folder, and remove what a killed watcher left in it; what others put there stays.
 
         Args:
             keep: UIDs of the series whose results are still to be stored.
@@ -32,7 +35,7 @@ class Spool:
             self._root.mkdir(mode=0o700, exist_ok=True)
             self._root.chmod(0o700)
             for path in self._root.iterdir():
-                if path.name not in kept_names:
+                if _FOLDER_NAME.fullmatch(path.name) and path.name not in kept_names:
                     _remove(path)
 
     def create_source(self, series_uid: str) -> Path:

@@ -15,6 +15,7 @@ scans/ID/
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from groundglass.apps.service.job_states import JobProgress, JobStage
 from groundglass.errors import OutputError
 from groundglass.files import check_private, lock_folder, output_errors, write_atomic
 
+_JOB_ID = re.compile("[0-9a-f]{32}")
 SPARE_BYTES = 1 << 30  # free space that the results of a scan need at most, but for very large scans
 
 
@@ -125,8 +127,7 @@ class ServiceStorage:
 
     def scan_times(self) -> dict[str, float]:
         """Return {name of the folder of an accepted scan: when it was changed last, in seconds since 1970}."""
-        # A file manager may leave files of its own.
-        folders = (path for path in (self.folder / "scans").iterdir() if path.is_dir())
+        folders = _folders_of_jobs(self.folder / "scans")
         return {path.name: path.stat().st_mtime for path in folders}
 
     def accept(self, job_id: str) -> None:
@@ -139,8 +140,8 @@ class ServiceStorage:
         shutil.rmtree(self.job_folder(job_id).path, ignore_errors=True)
 
     def remove_orphans(self, job_ids: set[str]) -> None:
-        """Remove every unfinished upload, and the files of jobs that are not in `job_ids`."""
-        for path in (self.folder / "incoming").iterdir():
+        """Remove unfinished uploads, and the files of jobs that are not in `job_ids`; what others put there stays."""
+        for path in _folders_of_jobs(self.folder / "incoming"):
             shutil.rmtree(path, ignore_errors=True)
         for name in self.scan_ids():
             if name not in job_ids:
@@ -159,3 +160,8 @@ class ServiceStorage:
     def free_bytes(self) -> int:
         """Return the free space of the disk."""
         return shutil.disk_usage(self.folder).free
+
+
+def _folders_of_jobs(parent: Path) -> list[Path]:
+    """Return the folders that are named by the id of a job: a folder of these names may have held data of others."""
+    return [path for path in parent.iterdir() if _JOB_ID.fullmatch(path.name) and path.is_dir()]

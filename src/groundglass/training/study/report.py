@@ -117,7 +117,7 @@ def write_study(study: Study, jobs: Sequence[TrainingJob], prepared: Path, folde
         "differences.csv": csv_text(_difference_rows(comparisons), digits=DIGITS),
     }
     contents = {name: text.encode() for name, text in texts.items()} | drawn
-    return tuple(write_files(folder, contents, replaces=figures))
+    return tuple(write_files(folder, contents, figures, known_by="study.md"))
 
 
 def _first_done(jobs: Sequence[TrainingJob], protocol: str, row: str) -> TrainingJob | None:
