@@ -1,6 +1,8 @@
 """Damaged files of every kind are read or give a one-line error; `bench/fuzz.py` tries many more of them."""
 
+import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -63,24 +65,29 @@ def test_fuzzing_detects_an_error_a_dead_process_and_a_hang(
     import fuzz
 
     def fake_outcome(path: Path) -> str:
-        number = int(path.name.split("-")[0])
-        if number == 1:
-            import os
-
-            os._exit(3)
-        if number == 2:
-            import time
-
-            time.sleep(60)
-        return "a traceback" if number == 3 else "read"
+        match int(path.name.split("-")[0]):
+            case 1:
+                os._exit(3)
+            case 2:
+                time.sleep(60)
+            case 3:
+                return "a traceback"
+            case 4:
+                while True:
+                    pass
+            case 5:  # other programs had the core
+                time.sleep(1.5)
+        return "read"
 
     monkeypatch.setattr(fuzz, "outcome", fake_outcome)
-    monkeypatch.setattr(fuzz, "SECONDS", 1)
-    counts, failures = fuzz.fuzz(seeds, 6, seed=1, workers=1, output=tmp_path / "failures")
-    assert sum(counts.values()) == 6
+    monkeypatch.setattr(fuzz, "CORE_S", 1)
+    monkeypatch.setattr(fuzz, "CLOCK_S", 12)
+    counts, failures = fuzz.fuzz(seeds, 7, seed=1, workers=1, output=tmp_path / "failures")
+    assert sum(counts.values()) == 7
     assert [failure.split(": ")[1] for failure in failures] == [
         "the process died with exit code 3",
-        "more than 1 s",
+        "more than 12 s by the clock",
         "a traceback",
+        "more than 1 s of a core",
     ]
-    assert len(list((tmp_path / "failures").iterdir())) == 3
+    assert len(list((tmp_path / "failures").iterdir())) == 4
