@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from groundglass.report.level_images import LEVELS, LevelImage, choose_levels
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import DicomSeries, Scan
+from helpers.browser import chromium
 from helpers.dicom_phantom import write_series
 
 VARIATION = 0.03
@@ -157,18 +158,58 @@ def test_no_sentence_claims_a_change_between_scans_that_do_not_compare() -> None
     )
     doubt = "cannot be told: breath or coverage differ (lungs of 4000 and 7000 ml), so that neither ml nor % compare"
     assert result.changes[0].verdict == doubt
-    assert result.changes[0].in_words == f"{doubt} (+200.0 ml, +5.0 percentage points)"
+    assert result.changes[0].in_words == f"{doubt} (+200 ml, +5.0 percentage points)"
     assert result.changes[2].verdict == "more"  # the first and the last scan do compare
-    page = render_follow_up(result)
-    assert '<p class="lead">From scan 1 to scan 3: more (+10.0 ml, +0.2 percentage points).</p>' in page
+    page = render_follow_up(result).replace("\N{NO-BREAK SPACE}", " ")
+    assert '<p class="lead">From scan 1 to scan 3: more (+10 ml, +0.2 percentage points).</p>' in page
     assert page.count("<td>more</td>") == 1
 
 
 def test_changes_of_a_share_are_points_and_shares_are_percent() -> None:
     page = render_follow_up(compare_visits([make_plain_visit(100.0), make_plain_visit(200.0)], 0.1, MODEL))
-    assert "(+100.0 ml, +2.5 percentage points)" in page
+    assert "(+100\N{NO-BREAK SPACE}ml, +2.5\N{NO-BREAK SPACE}percentage points)" in page
     assert '<th scope="col">percentage points</th>' in page
     assert "points of %" not in page
+
+
+@pytest.mark.parametrize(
+    ("days", "labels"),
+    [
+        ((1, 3, 20, 90), ["1, 2", "3", "4"]),
+        ((1, 2, 3, 90), ["1, 2, 3", "4"]),
+        ((1, 30, 60, 90), ["2020-01-01", "2020-01-30", "2020-02-29", "2020-03-30"]),
+    ],
+)
+def test_scans_of_neighbouring_days_share_a_label_in_the_charts(days: tuple[int, ...], labels: list[str]) -> None:
+    visits = [make_plain_visit(100.0, taken=datetime(2020, 1, 1) + timedelta(day - 1)) for day in days]
+    chart = render_follow_up(compare_visits(visits, VARIATION, MODEL)).partition("<svg")[2].partition("</svg>")[0]
+    found = re.findall(r'text-anchor="middle">([^<]+)<', chart)
+    assert [label for label in found if label != "scan"] == labels
+
+
+def test_the_table_of_four_scans_fits_a_window_and_no_number_is_parted_from_its_unit(tmp_path: Path) -> None:
+    visits = [
+        make_plain_visit(
+            1415.6, taken=day, lesion_volume_interval_ml=(1252.0, 1657.9), lesion_share_interval_percent=(26.8, 47.8),
+            classes=tuple(
+                ClassBurden(name=name, volume_ml=700.0, lesion_share_of_lung_percent=17.5)
+                for name in ("ground-glass", "consolidation")
+            ),
+            kernel="Br59d", warnings=("a warning",),
+        )
+        for day in (*DAYS, datetime(2020, 5, 2))
+    ]  # fmt: skip
+    level = LevelImage(50.0, "data:,", "image 120 of 300, -138 mm: lesion on 18 % of the lung", 18.0)
+    (tmp_path / "follow.html").write_text(
+        render_follow_up(compare_visits(visits, VARIATION, MODEL), [(level,) * LEVELS] * len(visits))
+    )
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto((tmp_path / "follow.html").as_uri())
+        widths = "(name) => { const each = document.querySelector(name); return [each.scrollWidth, each.clientWidth]; }"
+        needed, given = page.evaluate(widths, ".scroll:has([aria-label=Scans])")
+        assert needed == given
+        assert "18\N{NO-BREAK SPACE}% of the lung" in page.locator(".levels td span").first.inner_text()
 
 
 def test_slices_at_matching_heights_stand_side_by_side(followed: tuple[FollowUp, Path]) -> None:

@@ -40,7 +40,7 @@ def layout_faults(figure: Figure) -> list[str]:
 def _texts(figure: Figure) -> Iterator[Text]:
     for axes in figure.axes:
         titles = (axes.title, axes._left_title, axes._right_title)  # type: ignore[attr-defined]
-        yield from (text for text in (*titles, *_labels(axes)) if text.get_text())
+        yield from (text for text in (*titles, *_labels(axes), *axes.texts) if text.get_text())
     for legend in (*figure.legends, *(axes.get_legend() for axes in figure.axes)):
         if legend is not None:
             yield from legend.get_texts()

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from groundglass.inference.model_card import BurdenInterval
+from groundglass.report.extent import Extent, classify_extent
 from groundglass.report.findings import Findings, ModelRef
-from groundglass.report.image_numbers import place_image
+from groundglass.report.image_numbers import name_image, place_image
 from groundglass.report.lesion_list import MOST_LISTED
 from groundglass.report.measurement import measure
 from groundglass.report.sentence import report_sentence
@@ -193,7 +195,7 @@ def test_lesion_outside_the_lungs_has_a_warning_and_does_not_raise_the_share_abo
 
 
 def test_the_summary_states_volume_share_and_slices() -> None:
-    assert findings(LESION | SMALL).summary == "lesion 0.1 ml, 1.8 % of the lung, in 3 of 10 slices"
+    assert findings(LESION | SMALL).summary == "lesion 0.09 ml, 1.8 % of the lung, in 3 of 10 slices"
     assert CASES["none"].summary == "no lesion found in 10 slices"
     assert CASES["pictures"].summary == "lesion covers 1.8 % of the lung's area, in 3 of 10 slices"
 
@@ -207,9 +209,33 @@ def test_what_is_marked_in_healthy_lungs_too_is_no_lesion_of_relevant_size(
     found = findings(LESION | SMALL).model_copy(
         update={"lesion_share_of_lung_percent": share, "lesion_share_interval_percent": interval}
     )
-    words = "no lesion of relevant size (0.1 ml marked, as in healthy lungs)"
+    words = "no lesion of relevant size (0.09 ml marked, as in healthy lungs)"
     assert (found.summary == words) == expected
     assert ("no lesion of relevant size was marked" in report_sentence(found)) == expected
+    extent = classify_extent(share, interval)
+    assert (extent.name, extent.range) == (("none", "nearly 0 %") if expected else ("minimal", "below 10 %"))
+
+
+def test_an_interval_that_begins_at_0_makes_the_extent_none() -> None:
+    wide = BurdenInterval(offset_percent=5.0, low=0.2, high=2.0, scans=9, coverage=0.8)
+    segmented = segmented_scan(GEOMETRY, LungField(RIGHT, LEFT, (None,) * SHAPE[0]), LESION | SMALL)
+    extents = [measure(segmented, MODEL, interval=interval).extent for interval in (None, wide)]
+    assert extents == [Extent(name="minimal", range="below 10 %"), Extent(name="none", range="nearly 0 %")]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "name"),
+    [
+        (range(1, 11), "image 3 of 10"),
+        (range(10, 0, -1), "image 8 of 10"),
+        (range(10), "image 2"),
+        (range(1, 21, 2), "image 5"),
+    ],
+)
+def test_an_image_is_named_of_all_only_where_they_are_counted_from_1(numbers: range, name: str) -> None:
+    found = findings(LESION)
+    found = found.model_copy(update={"input": found.input.model_copy(update={"image_numbers": tuple(numbers)})})
+    assert name_image(found, 2) == name
 
 
 def test_the_sentence_states_amount_interval_extent_sides_zone_density_and_largest_lesion() -> None:
@@ -218,11 +244,11 @@ def test_the_sentence_states_amount_interval_extent_sides_zone_density_and_large
     )
     assert report_sentence(found) == (
         f"Automated analysis of the chest CT (groundglass {found.version}, model m; "
-        "research use, not a medical device): lesions of 0.1 ml (80 % interval 0.1 to 1.4 ml) or "
+        "research use, not a medical device): lesions of 0.09 ml (80 % interval 0.05 to 1.40 ml) or "
         "1.8 % of the lung volume of 5 ml (80 % interval 1.1 to 2.3 %); "
         "extent: minimal (below 10 %); right lung 3.1 %, left lung 0.5 %; "
         "most affected: right lower zone (8.3 % of it); "
-        "mean density -500 HU; largest lesion 0.1 ml in the right lower zone, image 3 of 10."
+        "mean density -500 HU; largest lesion 0.08 ml in the right lower zone, image 3 of 10."
     )
 
 
@@ -232,7 +258,7 @@ def test_the_sentence_of_a_scan_without_lesion_says_so() -> None:
 
 def test_the_sentence_of_pictures_states_an_area_and_no_extent() -> None:
     sentence = report_sentence(CASES["pictures"])
-    assert "of the picture" in sentence
+    assert "of the 10 pictures (" in sentence
     assert "lesions of 1.8 % of the lung area; right lung" in sentence
     assert "extent" not in sentence
     assert "ml" not in sentence

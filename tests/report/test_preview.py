@@ -10,7 +10,7 @@ from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.colours import CLASSES
 from groundglass.report.findings import ClassBurden, ModelRef
 from groundglass.report.measurement import measure
-from groundglass.report.preview import GAP, HEADER, TILE, choose_slices, draw_preview
+from groundglass.report.preview import GAP, HEADER, SIDE_ROOM, TILE, choose_slices, draw_preview
 from groundglass.report.solid_view import VOXELS, make_solid_model
 from groundglass.report.thumbnail import read_thumbnail, save_preview
 from groundglass.scan.geometry import AxialView, Geometry
@@ -49,16 +49,22 @@ def tiles(image: Image.Image) -> Image.Image:
     return image.crop((0, HEADER, image.width - TILE - GAP, image.height - 28))
 
 
+def only_tile(image: Image.Image) -> Image.Image:
+    """The slice of a preview of one, without the frame, name and sides at its rim."""
+    left = (image.width - TILE) // 2
+    return image.crop((left + 30, HEADER + 30, left + TILE - 30, image.height - GAP - 28 - 30))
+
+
 def near(image: Image.Image, colour: tuple[int, int, int]) -> NDArray[np.bool_]:
     return np.asarray(np.abs(np.asarray(image).astype(int) - colour).sum(-1) < 40)
 
 
 def test_the_contour_is_at_the_position_of_the_lesion() -> None:
-    image = tiles(draw(scan(slices=1, lesion_slices=(0,)))).crop((GAP + 3, 3, GAP + TILE - 3, TILE - 3))
+    image = only_tile(draw(scan(slices=1, lesion_slices=(0,))))
     rows, columns = np.nonzero(near(image, LESION_COLOUR))
     for found in (rows, columns):
-        assert found.min() + 3 == pytest.approx(0.4 * TILE, abs=4)
-        assert found.max() + 3 == pytest.approx(0.5 * TILE, abs=4)
+        assert found.min() + 30 == pytest.approx(0.4 * TILE, abs=4)
+        assert found.max() + 30 == pytest.approx(0.5 * TILE, abs=4)
 
 
 def test_nine_slices_are_spread_over_the_lungs_and_the_worst_is_among_them() -> None:
@@ -118,9 +124,8 @@ def test_the_meaning_of_all_colours_stands_whole_below_a_single_slice() -> None:
 
 
 def test_anisotropic_pixels_are_drawn_in_proportion() -> None:
-    image = tiles(draw(scan(slices=1, lesion_slices=(0,), spacing=0.35)))
-    tile = image.crop((GAP + 30, 30, GAP + TILE - 30, image.height - GAP - 30))
-    rows, columns = np.nonzero(near(tile, LESION_COLOUR)[: TILE // 2 - 40])
+    tile = only_tile(draw(scan(slices=1, lesion_slices=(0,), spacing=0.35)))
+    rows, columns = np.nonzero(near(tile, LESION_COLOUR))
     assert np.ptp(columns) == pytest.approx(2 * np.ptp(rows), abs=5)
 
 
@@ -151,3 +156,22 @@ def test_views_are_left_out_where_it_is_not_known_how_the_patient_lies() -> None
     geometry = replace(segmented.view.source, has_directions=False)
     unknown = replace(segmented, view=AxialView(geometry), scan=replace(segmented.scan, geometry=geometry))
     assert draw(segmented).width - draw(unknown).width == TILE + GAP
+
+
+@pytest.mark.parametrize(("slices", "views"), [(3, 0), (7, 0), (8, 1)])
+def test_a_slab_of_a_few_slices_is_not_drawn_in_3_d(slices: int, views: int) -> None:
+    assert draw(scan(slices=slices, lesion_slices=(0,))).width == (3 + views) * (TILE + GAP) + GAP
+
+
+def test_nothing_of_a_3_d_view_lies_under_the_names_of_the_sides() -> None:
+    image = draw(scan(slices=10, side=300, lesion_slices=(3,)))  # low and wide, so that it takes the whole width
+    view = np.asarray(image.crop((image.width - TILE - GAP, HEADER + 30, image.width - GAP, HEADER + 240))).astype(int)
+    drawn = np.flatnonzero((255 - view.min(-1) > 8).sum(0) > 30)  # columns with more than a letter
+    assert drawn.size
+    assert drawn[0] >= SIDE_ROOM
+    assert drawn[-1] < TILE - SIDE_ROOM
+
+
+def test_a_single_slice_is_not_marked_as_the_one_with_most_lesion() -> None:
+    tile = np.asarray(draw(scan(slices=1, lesion_slices=(0,))))[HEADER, :, :]
+    assert not near(Image.fromarray(tile[None]), LESION_COLOUR).any()

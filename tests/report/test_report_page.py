@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from groundglass.inference.model_card import bundled_model, read_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
+from groundglass.report.amounts import format_ml
 from groundglass.report.analysis import Analysis, segment
 from groundglass.report.charts import round_up
+from groundglass.report.findings import Identity
 from groundglass.report.image_numbers import describe_share
 from groundglass.report.report_page import render_report
 from groundglass.report.sentence import report_sentence
 from groundglass.scan.phantom import Phantom
+from helpers.fake_engine import RecordingEngine
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -64,10 +68,10 @@ def test_the_report_states_the_numbers_and_loads_nothing(report: Path, analysis:
     page = PageText(report.read_text())
     found = analysis.findings
     for value in (found.lesion_volume_ml, found.right_lung.lesion_volume_ml, found.left_lung.lesion_volume_ml):
-        assert f"{value:.1f}" in page.text
+        assert format_ml(value) in page.text
     assert found.zones is not None
     for zone in found.zones:
-        assert f"{zone.lesion_volume_ml:.1f} of {zone.lung_volume_ml:.0f}" in page.text
+        assert f"{format_ml(zone.lesion_volume_ml)} of {zone.lung_volume_ml:.0f}" in page.text
     assert found.density_bands is not None
     for band in found.density_bands:
         assert f"{band.low_hu} to {band.high_hu} {band.share_of_lung_percent:.1f}" in " ".join(page.text.split())
@@ -290,7 +294,8 @@ def test_the_report_of_a_few_pictures_with_few_lesions_is_printed_on_one_page(
     found = segment(read_scan(tmp_path / "in"), grey_band)
     listed = found.findings.largest_lesions[:lesions]
     findings = found.findings.model_copy(update={"largest_lesions": listed, "lesion_count": lesions})
-    (tmp_path / "report.html").write_text(render_report(found.segmented, findings, found.preview, found.card))
+    card = read_card(bundled_model())  # which says more of itself than the fake one
+    (tmp_path / "report.html").write_text(render_report(found.segmented, findings, found.preview, card))
     page = browser.new_page()
     page.goto((tmp_path / "report.html").as_uri())
     printed = page.pdf(prefer_css_page_size=True)
@@ -298,11 +303,60 @@ def test_the_report_of_a_few_pictures_with_few_lesions_is_printed_on_one_page(
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == pages
 
 
+def test_without_lesion_the_viewer_starts_in_the_middle_and_offers_nothing_about_lesions(
+    browser: Any, phantom: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    healthy = segment(phantom.scan, Segmenter(grey_band.card, RecordingEngine()))
+    (tmp_path / "report.html").write_text(
+        render_report(healthy.segmented, healthy.findings, healthy.preview, healthy.card)
+    )
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    last = int(page.get_attribute("#slider", "max"))
+    assert int(page.input_value("#slider")) == (last + 1) // 2
+    for name in ("#most", "#shown", ".keys", ".of-lesion", ".key-lesion"):
+        assert page.locator(name).count() == 0 or not page.is_visible(name), name
+    assert "Mean: lung -" in page.inner_text("main")
+    page.close()
+
+
+def test_the_report_of_one_picture_has_no_slider_no_feet_no_empty_column_and_no_enlarged_preview(
+    browser: Any, phantom: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    grey = np.clip((phantom.scan.values[16].astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    segment(read_scan(tmp_path / "a.png"), grey_band).save(tmp_path / "out")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((tmp_path / "out" / "report.html").as_uri())
+    assert page.inner_text("h1") == "Slice of chest CT"
+    assert not page.is_visible("#slider")
+    assert not page.is_visible("#most")
+    assert "feet" not in page.inner_text("main")
+    assert "HU" not in page.inner_text(".lesions thead")
+    drawn, own = page.evaluate(
+        "(() => { const i = document.querySelector('.preview img'); return [i.width, i.naturalWidth]; })()"
+    )
+    assert drawn == own
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("document.querySelector('.preview img').width") > 600  # it scrolls, so that it can be read
+    page.close()
+
+
+def test_a_patient_is_named_and_dated_as_people_write_it(analysis: Analysis) -> None:
+    identity = Identity(source="s", patient_name="DOE^JANE^^DR", patient_id="7", birth_date="19010203")
+    found = analysis.findings
+    found = found.model_copy(update={"input": found.input.model_copy(update={"identity": identity})})
+    text = " ".join(PageText(render_report(analysis.segmented, found, None, analysis.card)).text.split())
+    assert "Patient DOE, JANE, DR" in text
+    assert "Born 1901-02-03" in text
+
+
 def test_without_scripts_numbers_and_preview_are_shown(browser: Any, report: Path, analysis: Analysis) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(report.as_uri())
     assert page.is_visible("figure.preview img")
-    assert f"{analysis.findings.lesion_volume_ml:.1f}" in page.inner_text("main")
+    assert f"{format_ml(analysis.findings.lesion_volume_ml)} ml of lesion" in page.inner_text("main")
     page.close()
 
 

@@ -16,9 +16,11 @@ from groundglass.evaluation.calibration import expected_calibration_error, preci
 from groundglass.evaluation.intervals import Estimate
 from groundglass.evaluation.lesions import ALL_SIZES, MIN_OVERLAP_PERCENT, SIZE_EDGES, Region, score_by_size
 from groundglass.evaluation.results import Evaluation, Example
+from groundglass.plain_text import printable
 
 BLUE, VERMILLION, GREEN, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#777777"
 LABELLED_POINTS = 3  # the points with the largest errors carry a number, which the legend explains
+NEAR = 0.08  # of the range of the data: points so near share a label
 LONGEST_NAME = 34  # characters of a case's name
 DPI = 150
 
@@ -43,7 +45,8 @@ def as_png(figure: Figure) -> bytes:
 
 
 def shorten(name: str) -> str:
-    """Return a name with its middle left out if it is too long for a figure."""
+    """Return a name that can be drawn, with its middle left out if it is too long for a figure."""
+    name = printable(name)  # bytes in the name of a file that are no characters would end the drawing
     half = LONGEST_NAME // 2
     return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
@@ -105,9 +108,10 @@ def _draw_agreement(axes: Axes, pairs: dict[str, PairedMeasurement], agreement: 
     axes.scatter(means, errors, color=BLUE, s=24, zorder=3)
     axes.margins(x=0.1, y=0.15)
     largest = sorted(zip(pairs, means, errors, strict=True), key=lambda point: -abs(point[2]))[:LABELLED_POINTS]
-    for number, (name, x, y) in enumerate(largest, start=1):  # names beside the figure: they are too long for a point
-        axes.annotate(str(number), (x, y), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
+    for number, (name, _, _) in enumerate(largest, start=1):  # names beside the figure: they are too long for a point
         axes.plot([], [], " ", label=f"{number}: {shorten(name)}")
+    for numbers, x, y in _join_near([(x, y) for _, x, y in largest], np.ptp(means), np.ptp(errors)):
+        axes.annotate(numbers, (x, y), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
     low, high = agreement.limits or (None, None)
     for name, height, style in (
         ("bias + 1.96 SD", high, "--"),
@@ -117,6 +121,19 @@ def _draw_agreement(axes: Axes, pairs: dict[str, PairedMeasurement], agreement: 
         if height is not None:
             axes.axhline(height, color=VERMILLION, linewidth=1.2, linestyle=style, label=f"{name}: {height:+.3g}")
     _legend_beside(axes)
+
+
+def _join_near(points: Sequence[tuple[float, float]], width: float, height: float) -> list[tuple[str, float, float]]:
+    """Return (numbers, x, y) of points numbered from 1; those that lie almost on one another get one label."""
+    groups: list[tuple[list[int], float, float]] = []
+    for number, (x, y) in enumerate(points, start=1):
+        for numbers, other_x, other_y in groups:
+            if abs(x - other_x) <= NEAR * width and abs(y - other_y) <= NEAR * height:
+                numbers.append(number)
+                break
+        else:
+            groups.append(([number], x, y))
+    return [(", ".join(map(str, numbers)), x, y) for numbers, x, y in groups]
 
 
 def _legend_beside(axes: Axes) -> None:

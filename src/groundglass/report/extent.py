@@ -14,6 +14,7 @@ from typing import Literal
 from groundglass.strict_model import StrictModel
 
 ExtentName = Literal["none", "minimal", "moderate", "extensive", "severe", "critical"]
+NEGLIGIBLE_PERCENT = 0.04  # of the lung; the bundled model marks 0.03 % of a chest without COVID, 1.1 ml
 EDGES_PERCENT = (10.0, 25.0, 50.0, 75.0)
 NAMES: tuple[ExtentName, ...] = ("minimal", "moderate", "extensive", "severe", "critical")
 SOURCE = "classes of the French Society of Radiology: Lodé et al. 2020, Revel et al. 2021 (STOIC)"
@@ -31,10 +32,20 @@ class Extent(StrictModel):
     range: str
 
 
-def classify_extent(share_percent: float) -> Extent:
-    """Return the class of a share of the lung."""
+def is_negligible_share(share_percent: float, interval: tuple[float, float] | None) -> bool:
+    """Return whether a share of the lung is so little that its interval begins at 0.
+
+    Without an interval, whether it is at most `NEGLIGIBLE_PERCENT` of the lung.
+    """
+    return share_percent <= NEGLIGIBLE_PERCENT if interval is None else interval[0] == 0
+
+
+def classify_extent(share_percent: float, interval: tuple[float, float] | None = None) -> Extent:
+    """Return the class of a share of the lung, whose interval tells whether it is more than nothing."""
     if share_percent == 0:
         return Extent(name="none", range="0 %")
+    if is_negligible_share(share_percent, interval):
+        return Extent(name="none", range="nearly 0 %")
     index = bisect_right(EDGES_PERCENT, share_percent)
     if index == 0:
         return Extent(name=NAMES[0], range=f"below {EDGES_PERCENT[0]:.0f} %")

@@ -8,14 +8,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from groundglass.report.amounts import format_ml, format_number
 from groundglass.report.density import DensityBand, Histogram, MeanIntensity
 from groundglass.report.distribution import Profile, Zone
-from groundglass.report.extent import Extent
+from groundglass.report.extent import Extent, is_negligible_share
 from groundglass.report.lesion_list import Lesion
 from groundglass.strict_model import StrictModel
 
 SCHEMA = 4
-NEGLIGIBLE_PERCENT = 0.04  # of the lung; the bundled model marks 0.03 % of a chest without COVID, 1.1 ml
 Interval = tuple[float, float]
 
 
@@ -209,27 +209,24 @@ class Findings(StrictModel):
 
     @property
     def is_negligible(self) -> bool:
-        """Whether lesion was marked, but so little that the interval of its share begins at 0.
-
-        Without an interval, whether it is at most `NEGLIGIBLE_PERCENT` of the lung.
-        """
-        share, interval = self.lesion_share_of_lung_percent, self.lesion_share_interval_percent
+        """Whether lesion was marked, but so little as in healthy lungs; see `is_negligible_share`."""
+        share = self.lesion_share_of_lung_percent
         if self.lesion_slices == 0 or share is None:
             return False
-        return share <= NEGLIGIBLE_PERCENT if interval is None else interval[0] == 0
+        return is_negligible_share(share, self.lesion_share_interval_percent)
 
     @property
     def summary(self) -> str:
         """The findings on one line, for a person."""
         share = self.lesion_share_of_lung_percent
-        percent = "an unknown share" if share is None else f"{share:.1f} %"
+        percent = "an unknown share" if share is None else f"{format_number(share)} %"
         where = f"in {self.lesion_slices} of {self.slices} slice{'s' if self.slices > 1 else ''}"
         if self.lesion_slices == 0:
             return f"no lesion found in {self.slices} slice{'s' if self.slices > 1 else ''}"
         if self.is_negligible:
-            amount = percent if self.lesion_volume_ml is None else f"{self.lesion_volume_ml:.1f} ml"
+            amount = percent if self.lesion_volume_ml is None else f"{format_ml(self.lesion_volume_ml)} ml"
             return f"no lesion of relevant size ({amount} marked, as in healthy lungs)"
         if self.lesion_volume_ml is None:
             whole = "the lung's area" if self.input.kind == "pictures" else "the lung"
             return f"lesion covers {percent} of {whole}, {where}"
-        return f"lesion {self.lesion_volume_ml:.1f} ml, {percent} of the lung, {where}"
+        return f"lesion {format_ml(self.lesion_volume_ml)} ml, {percent} of the lung, {where}"

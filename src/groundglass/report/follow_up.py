@@ -13,6 +13,7 @@ from datetime import datetime
 from importlib.metadata import version
 from itertools import pairwise
 
+from groundglass.report.amounts import format_number, ml_digits
 from groundglass.report.findings import ClassBurden, Findings, Interval, ModelRef
 from groundglass.strict_model import StrictModel
 
@@ -84,8 +85,8 @@ class VolumeChange(StrictModel):
         """The change on one line, for a person."""
         ml, points = self.lesion_volume_ml, self.lesion_share_of_lung_points
         parts = [
-            f"{ml:+.1f} ml" if ml is not None else "",
-            f"{points:+.1f} percentage points" if points is not None else "",
+            f"{format_number(ml, ml_digits(ml), sign=True)} ml" if ml is not None else "",
+            f"{format_number(points, sign=True)} percentage points" if points is not None else "",
         ]
         known = ", ".join(part for part in parts if part)
         return f"{self.verdict} ({known})" if known else self.verdict

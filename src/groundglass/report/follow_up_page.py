@@ -7,14 +7,16 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
+from groundglass.report.amounts import format_ml, format_number, ml_digits
 from groundglass.report.charts import Chart
 from groundglass.report.findings import Interval
 from groundglass.report.follow_up import FollowUp, Visit, VolumeChange
-from groundglass.report.html import format_number, render
+from groundglass.report.html import render
 from groundglass.report.level_images import LevelImage, choose_levels
 
 _CHANGE_COLUMNS = ("from, to", "percentage points", "95 % of repeats", "ml", "95 % of repeats", "in words")
 DATE_WIDTH = 90  # distance of scans in a chart, in its units, at which their dates fit beside each other
+NUMBER_WIDTH = 24  # the same for their numbers
 
 
 def render_follow_up(result: FollowUp, images: Sequence[Sequence[LevelImage]] = ()) -> str:
@@ -63,9 +65,9 @@ def _scan_columns(visits: Sequence[Visit]) -> dict[str, Callable[[Visit], str]]:
         "% of lung": lambda visit: format_number(visit.lesion_share_of_lung_percent),
         "95 % of repeats": lambda visit: _interval(visit.share_interval_percent),
         "80 % by calibration": lambda visit: _interval(visit.lesion_share_interval_percent),
-        "lesion, ml": lambda visit: format_number(visit.lesion_volume_ml),
-        "ml, 95 % of repeats": lambda visit: _interval(visit.lesion_interval_ml),
-        "ml, 80 % by calibration": lambda visit: _interval(visit.lesion_volume_interval_ml),
+        "lesion, ml": lambda visit: format_ml(visit.lesion_volume_ml),
+        "ml, 95 % of repeats": lambda visit: _interval_ml(visit.lesion_interval_ml),
+        "ml, 80 % by calibration": lambda visit: _interval_ml(visit.lesion_volume_interval_ml),
         **{f"{name}, % of lung": class_share(name) for name in _class_names(visits)},
         "lung, ml": lambda visit: format_number(visit.lung_volume_ml, 0),
         "slices, mm apart": lambda visit: format_number(visit.slice_distance_mm),
@@ -117,14 +119,18 @@ def _change_row(change: VolumeChange) -> list[str]:
         f"{change.earlier} to {change.later}",
         format_number(change.lesion_share_of_lung_points, sign=True),
         _interval(change.share_interval_points),
-        format_number(change.lesion_volume_ml, sign=True),
-        _interval(change.lesion_interval_ml),
+        format_number(change.lesion_volume_ml, ml_digits(change.lesion_volume_ml or 0.0), sign=True),
+        _interval_ml(change.lesion_interval_ml),
         change.verdict,
     ]
 
 
-def _interval(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
+def _interval(interval: Interval | None, digits: int = 1) -> str:
+    return "-" if interval is None else f"{interval[0]:z.{digits}f} to {interval[1]:z.{digits}f}"
+
+
+def _interval_ml(interval: Interval | None) -> str:
+    return _interval(interval, ml_digits(max(map(abs, interval or (0.0,)))))
 
 
 def _figure(points: Sequence[tuple[float | None, Interval | None]], title: str, visits: Sequence[Visit]) -> Markup:
@@ -142,13 +148,26 @@ def _figure(points: Sequence[tuple[float | None, Interval | None]], title: str, 
             low, high = (f"{chart.y(end):.1f}" for end in interval)
             chart.add("line", {"class": "bar", "x1": position, "x2": position, "y1": low, "y2": high})
         chart.add("circle", {"class": "dot", "cx": position, "cy": f"{chart.y(value):.1f}", "r": 5})
-    dates_fit = all(chart.x(after) - chart.x(before) > DATE_WIDTH for before, after in pairwise(positions))
-    for number, (x, visit) in enumerate(zip(positions, visits, strict=True), start=1):
-        chart.x_label(x, f"{visit.taken:%Y-%m-%d}" if visit.taken and dates_fit else f"{number}")
-    if not dates_fit:
+    if visits[0].taken and all(chart.x(after) - chart.x(before) > DATE_WIDTH for before, after in pairwise(positions)):
+        for x, visit in zip(positions, visits, strict=True):
+            chart.x_label(x, f"{visit.taken:%Y-%m-%d}")
+    else:
+        for group in _grouped([chart.x(x) for x in positions]):
+            chart.x_label((positions[group[0]] + positions[group[-1]]) / 2, ", ".join(f"{i + 1}" for i in group))
         chart.x_title(0.5, "scan")
     values = "; ".join(f"scan {i}: {format_number(value)}" for i, (value, _) in enumerate(points, start=1))
     return chart.svg(f"{title}. {values}")
+
+
+def _grouped(places: Sequence[float]) -> list[list[int]]:
+    """Return the indices of places from left to right, those together whose numbers would lie over each other."""
+    groups: list[list[int]] = []
+    for index, place in enumerate(places):
+        if groups and place - places[groups[-1][-1]] < NUMBER_WIDTH:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
 
 
 def _positions(visits: Sequence[Visit]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from importlib import resources
 from typing import Any
 
@@ -33,14 +34,15 @@ def render(template: str, title: str, script: str | None = None, **context: Any)
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["bind"] = bind
     icon = base64.b64encode(_read("icon.svg").strip().encode()).decode()
     document = {"title": title, "policy": Markup(policy), "style": Markup(style), "script": Markup(code), "icon": icon}
     return environment.get_template(template).render(document | context)
 
 
-def format_number(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    """Format a number with this many decimal places; None becomes `unknown`."""
-    return "unknown" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+def bind(text: str) -> str:
+    """Return a text whose numbers are not parted from their units at the end of a line."""
+    return re.sub(r"(?<=\d) (?=%|mm|ml|percentage)", "\N{NO-BREAK SPACE}", text)
 
 
 def _read(name: str) -> str:

@@ -47,11 +47,10 @@ def slice_positions(view: AxialView) -> tuple[float, ...]:
 
 
 def name_image(findings: Findings, index: int) -> str:
-    """Name a slice, counted from 0 in the order of the file, by its number."""
+    """Name a slice, counted from 0 in the order of the file, by its number, of all if they are counted from 1."""
     numbers = findings.input.image_numbers
-    low, high = min(numbers), max(numbers)
-    of = f"of {high}" if low == 1 and high == len(numbers) else f"of {low} to {high}"
-    return f"image {numbers[index]} {of}"
+    of = f" of {len(numbers)}" if (min(numbers), max(numbers)) == (1, len(numbers)) else ""
+    return f"image {numbers[index]}{of}"
 
 
 def place_image(findings: Findings, index: int) -> str:

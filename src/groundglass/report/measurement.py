@@ -14,7 +14,7 @@ from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.density import NO_HU, measure_density
 from groundglass.report.distribution import Zone, measure_profile, measure_zones
 from groundglass.report.extent import Extent, classify_extent
-from groundglass.report.findings import SCHEMA, Burden, Findings, Identity, ModelRef
+from groundglass.report.findings import SCHEMA, Burden, Findings, Identity, Interval, ModelRef
 from groundglass.report.image_numbers import image_numbers, slice_positions
 from groundglass.report.lesion_list import Unknowns, measure_lesions
 from groundglass.report.plausibility import check_plausibility
@@ -65,12 +65,13 @@ def measure(
         int(shared_voxels_per_slice(lesions, lung).sum()) for lung in (lungs.mask, lungs.right, lungs.left)
     )
     both = _burden(total, in_lung, lungs.mask, scan, "lung")
+    intervals = _intervals(both, None if corrected else interval)
     lesion_count, largest = measure_lesions(segmented, _unknowns_of_lesions(segmented))
     tree = {
         "schema_number": SCHEMA,
         **both,
-        **_intervals(both, None if corrected else interval),
-        "extent": _extent(both["lesion_share_of_lung_percent"], scan),
+        **intervals,
+        "extent": _extent(both["lesion_share_of_lung_percent"], intervals["lesion_share_interval_percent"], scan),
         "classes": _classes(segmented, classes),
         "right_lung": _burden_of_side(on_right, lungs.right, segmented, "right lung"),
         "left_lung": _burden_of_side(on_left, lungs.left, segmented, "left lung"),
@@ -110,7 +111,7 @@ def _input(segmented: SegmentedScan, with_identity: bool, label: str | None) -> 
     has_positions = scan.geometry.in_mm and scan.geometry.has_directions
     no_positions = NO_DIRECTIONS if scan.geometry.in_mm else _no_spacing(scan)
     return {
-        "label": known(label, "no label was given"),
+        "label": known(label and _in_unicode(label), "no label was given"),
         "identity": _identity(scan) if with_identity else left_out,
         "kind": "pictures" if isinstance(scan, ImageStack) else "volume",
         "shape": scan.geometry.shape,
@@ -156,7 +157,10 @@ def _identity(scan: Scan) -> Identity:
 
 
 def _in_unicode(name: str) -> str:
-    """Return a file name with `?` for each byte that was no character, which no JSON or HTML could hold."""
+    """Return a name with `?` for each byte of the file system or terminal that was no character.
+
+    No JSON or HTML could hold it.
+    """
     return name.encode("utf-8", "replace").decode()
 
 
@@ -244,10 +248,12 @@ def _intervals(burden: dict[str, Any], interval: BurdenInterval | None) -> dict[
     }
 
 
-def _extent(share_percent: float | Unknown, scan: Scan) -> Extent | Unknown:
+def _extent(share_percent: float | Unknown, interval: Interval | Unknown, scan: Scan) -> Extent | Unknown:
     if isinstance(scan, ImageStack):
         return Unknown("a picture is one slice of a lung, whose volume is not known")
-    return share_percent if isinstance(share_percent, Unknown) else classify_extent(share_percent)
+    if isinstance(share_percent, Unknown):
+        return share_percent
+    return classify_extent(share_percent, None if isinstance(interval, Unknown) else interval)
 
 
 def _unknowns_of_lesions(segmented: SegmentedScan) -> Unknowns:

@@ -25,6 +25,8 @@ from groundglass.workers import available_cores
 TILE = 360  # width of a tile, and its largest height, in pixels
 COLUMNS, SHOWN = 3, 9
 MIN_VIEW = 240  # height of a 3-D view in pixels, or that of the tiles if it is larger
+LEAST_HEIGHT_MM = 40.0  # of the lungs in a scan: a slab of a few slices shows nothing in 3-D
+SIDE_ROOM = 26  # pixels at both sides of a 3-D view, for the patient's sides
 GAP, HEADER, FOOTER, VIEW_TITLE = 8, 58, 28, 24
 PAPER, INK, FAINT = (255, 255, 255), (26, 29, 33), (86, 94, 103)
 ON_SLICE = (235, 238, 240)  # of words on a slice, with a dark rim
@@ -51,7 +53,10 @@ def draw_preview(segmented: SegmentedScan, findings: Findings, with_names: bool 
     scan, chosen = segmented.scan, choose_slices(segmented)
     colours = tuple(named_colours(findings).values())
     most = int(voxels_per_slice(segmented.lesions).argmax())
-    tiles = [_tile(segmented, z, _name(segmented, findings, z, with_names), colours, is_most=z == most) for z in chosen]
+    tiles = [
+        _tile(segmented, z, _name(segmented, findings, z, with_names), colours, is_most=z == most and len(chosen) > 1)
+        for z in chosen
+    ]
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
     height = max(tile.height for tile in tiles)
@@ -170,19 +175,22 @@ def draw_slice(segmented: SegmentedScan, z: int, side: int, colours: Sequence[Rg
 
 
 def _draw_views(segmented: SegmentedScan, size: tuple[int, int], colours: Sequence[Rgb]) -> list[Image.Image]:
-    """Draw lungs and lesions from three sides; nothing where it is not known how the patient lies."""
+    """Draw lungs and lesions from three sides; nothing of few slices, or where it is not known how the patient lies."""
     geometry = segmented.view.geometry
-    model = make_solid_model(segmented) if geometry.in_mm and geometry.has_directions else None
+    height_mm = len(np.flatnonzero(voxels_per_slice(segmented.lung_field.mask))) * geometry.spacing[0]
+    if not (geometry.in_mm and geometry.has_directions and height_mm >= LEAST_HEIGHT_MM):
+        return []
+    model = make_solid_model(segmented)
     if model is None:
         return []
 
     def draw(direction: Direction) -> Image.Image:
-        return model.draw(direction, (size[0], size[1] - VIEW_TITLE), colours)
+        return model.draw(direction, (size[0] - 2 * SIDE_ROOM, size[1] - VIEW_TITLE), colours)
 
     views = []
     for (name, left, right), drawn in zip(VIEWS.values(), map_in_threads(draw, VIEWS, available_cores()), strict=True):
         view = Image.new("RGB", size, PAPER)
-        view.paste(drawn, (0, VIEW_TITLE))
+        view.paste(drawn, (SIDE_ROOM, VIEW_TITLE))
         words = ImageDraw.Draw(view)
         words.text((TILE // 2, 4), name, INK, _font(14), anchor="ma")
         words.text((6, view.height // 2), left, INK, _font(18), anchor="lm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from markupsafe import Markup
@@ -9,13 +10,14 @@ from PIL import Image
 
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.report.amounts import format_ml, format_number, ml_digits
 from groundglass.report.charts import Chart
 from groundglass.report.colours import Rgb, named_colours
 from groundglass.report.extent import SOURCE
-from groundglass.report.findings import Findings
-from groundglass.report.html import format_number, render
+from groundglass.report.findings import Findings, Identity
+from groundglass.report.html import render
 from groundglass.report.image_numbers import place_image
-from groundglass.report.sentence import ml_digits, report_sentence, state_uncertainty
+from groundglass.report.sentence import report_sentence, state_uncertainty
 from groundglass.report.viewer import draw_viewer_slices, jpeg_uri
 
 
@@ -54,6 +56,7 @@ def render_report(segmented: SegmentedScan, findings: Findings, montage: Image.I
         histogram=_histogram(findings),
         zones=_zones(findings),
         lesions=_lesions(findings),
+        lesions_in_hu=any(lesion.mean_hu is not None for lesion in findings.largest_lesions),
         lesion_note=_lesion_note(findings),
         unknown=_unknown(findings),
         about=_about(findings, card),
@@ -63,8 +66,20 @@ def render_report(segmented: SegmentedScan, findings: Findings, montage: Image.I
 def report_title(findings: Findings) -> str:
     """Name the scan by its label, its identity or, without both, by what it is."""
     identity = findings.input.identity
-    named = findings.input.label or (identity and (identity.patient_name or identity.source))
-    return named or ("Slices of chest CT" if findings.input.kind == "pictures" else "Chest CT")
+    named = findings.input.label or (identity and (_person(identity) or identity.source))
+    slices = "Slice of chest CT" if findings.slices == 1 else "Slices of chest CT"
+    return named or (slices if findings.input.kind == "pictures" else "Chest CT")
+
+
+def _person(identity: Identity) -> str | None:
+    """Return a patient's name as it is read; DICOM parts family name and others by `^`."""
+    return identity.patient_name and ", ".join(part for part in identity.patient_name.split("^") if part)
+
+
+def _born(identity: Identity) -> str | None:
+    """Return the date of birth, which DICOM writes without hyphens, as the other dates."""
+    stated = identity.birth_date
+    return f"{stated[:4]}-{stated[4:6]}-{stated[6:]}" if stated and re.fullmatch(r"\d{8}", stated) else stated
 
 
 def _facts(findings: Findings) -> dict[str, str]:
@@ -72,9 +87,9 @@ def _facts(findings: Findings) -> dict[str, str]:
     scan, identity = findings.input, findings.input.identity
     spacing = scan.spacing_mm
     facts = {
-        "Patient": identity.patient_name if identity else None,
+        "Patient": _person(identity) if identity else None,
         "Patient ID": identity.patient_id if identity else None,
-        "Born": identity.birth_date if identity else None,
+        "Born": _born(identity) if identity else None,
         "Source": identity.source if identity else None,
         "Scan date": f"{scan.scanned:%Y-%m-%d %H:%M}".removesuffix(" 00:00") if scan.scanned else None,
         "Series": scan.series,
@@ -102,9 +117,7 @@ def _headline(findings: Findings) -> list[dict[str, str]]:
         {
             "value": format_number(value, digits),
             "unit": unit,
-            "interval": f"80 % interval {interval[0]:.{digits}f} to {interval[1]:.{digits}f} {short}"
-            if interval
-            else "",
+            "interval": f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f} {short}" if interval else "",
         }
         for value, unit, short, interval, digits in numbers
         if value is not None
@@ -118,7 +131,7 @@ def _burdens(findings: Findings) -> list[list[str]]:
         [
             name,
             format_number(burden.lesion_share_of_lung_percent),
-            format_number(burden.lesion_volume_ml),
+            format_ml(burden.lesion_volume_ml),
             format_number(burden.lung_volume_ml, 0),
         ]
         for name, burden in sides.items()
@@ -127,7 +140,7 @@ def _burdens(findings: Findings) -> list[list[str]]:
         [
             _key(colour) + each.name,
             format_number(each.lesion_share_of_lung_percent),
-            format_number(each.volume_ml),
+            format_ml(each.volume_ml),
             "",
         ]
         for each, colour in zip(findings.classes, named_colours(findings).values(), strict=False)
@@ -155,8 +168,11 @@ def _bands(findings: Findings) -> list[list[str]]:
 
 def _density(findings: Findings) -> str:
     means = findings.mean_intensity
+    lung = "lung" if means.lesion_hu is None else "lung without them"
     stated = [
-        f"{name} {hu:.0f} HU" for name, hu in (("lesions", means.lesion_hu), ("lung without them", means.lung_hu)) if hu
+        f"{name} {format_number(hu, 0)} HU"
+        for name, hu in (("lesions", means.lesion_hu), (lung, means.lung_hu))
+        if hu is not None
     ]
     return f"Mean: {', '.join(stated)}." if stated else ""
 
@@ -185,6 +201,8 @@ def _histogram(findings: Findings) -> Markup:
     percent = {}
     for css_class, voxels in (("of-lung", histogram.lung), ("of-lesion", histogram.lesion)):
         total = sum(voxels)
+        if not total and css_class == "of-lesion":
+            continue
         percent[css_class] = [100 * n / total if total else 0.0 for n in voxels]
     chart = Chart((histogram.start_hu, stop_hu), max(max(values[1:-1]) for values in percent.values()))
     for css_class, values in percent.items():
@@ -203,8 +221,8 @@ def _zones(findings: Findings) -> list[list[str]]:
         row = [third]
         for side in ("right", "left"):
             found = [zone for zone in findings.zones or () if (zone.side, zone.third) == (side, third)]
-            row += [f"{zone.lesion_share_of_lung_percent:.1f}" for zone in found] or ["-"]
-            row += [f"{zone.lesion_volume_ml:.1f} of {zone.lung_volume_ml:.0f}" for zone in found] or ["-"]
+            row += [format_number(zone.lesion_share_of_lung_percent) for zone in found] or ["-"]
+            row += [f"{format_ml(zone.lesion_volume_ml)} of {zone.lung_volume_ml:.0f}" for zone in found] or ["-"]
         rows.append(row)
     return rows
 
@@ -212,10 +230,9 @@ def _zones(findings: Findings) -> list[list[str]]:
 def _lesions(findings: Findings) -> list[dict[str, Any]]:
     return [
         {
-            "size": f"{lesion.area_px} px" if lesion.volume_ml is None else f"{lesion.volume_ml:.2g} ml"
-            if lesion.volume_ml < 1 else f"{lesion.volume_ml:.1f} ml",
+            "size": f"{lesion.area_px} px" if lesion.volume_ml is None else f"{format_ml(lesion.volume_ml)} ml",
             "where": " ".join(word for word in (lesion.side, lesion.zone) if word) or "-",
-            "hu": "-" if lesion.mean_hu is None else f"{lesion.mean_hu:.0f}",
+            "hu": "-" if lesion.mean_hu is None else format_number(lesion.mean_hu, 0),
             "slice": lesion.slice,
             "image": place_image(findings, lesion.slice).removeprefix("image "),
         }
@@ -226,7 +243,7 @@ def _lesions(findings: Findings) -> list[dict[str, Any]]:
 def _lesion_note(findings: Findings) -> str:
     count, listed = findings.lesion_count, len(findings.largest_lesions)
     parts = "connected in the slice" if findings.input.kind == "pictures" else "connected in 3-D"
-    shown = f"{count} lesion{'s' if count > 1 else ''}, each {parts}"
+    shown = f"{count} lesions, each {parts}" if count > 1 else f"1 lesion, {parts}"
     shown += f"; the {listed} largest are listed" if count > listed else ""
     return f"{shown}. Image: the one with most of the lesion."
 

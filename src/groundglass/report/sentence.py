@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from groundglass.inference.model_card import ModelCard
+from groundglass.report.amounts import format_ml, format_number, ml_digits
 from groundglass.report.findings import Findings, Interval
 from groundglass.report.image_numbers import name_image
 
@@ -10,7 +11,7 @@ from groundglass.report.image_numbers import name_image
 def report_sentence(findings: Findings) -> str:
     """State amount, interval, extent, sides, zones and density of the lesions, and what measured them."""
     date = f" of {findings.input.scanned:%Y-%m-%d}" if findings.input.scanned else ""
-    what = "picture" if findings.input.kind == "pictures" else "chest CT"
+    what = _what(findings)
     by = f"(groundglass {findings.version}, model {findings.model.name}; research use, not a medical device)"
     if findings.lesion_slices == 0:
         return f"Automated analysis of the {what}{date} {by}: no lesion was marked in {_counted(findings.slices)}."
@@ -20,7 +21,7 @@ def report_sentence(findings: Findings) -> str:
         return f"{start} ({amount}, as is marked in healthy lungs)."
     parts = [_amount(findings), *_extent(findings), *_classes(findings), *_sides(findings), *_zone(findings)]
     hu = findings.mean_intensity.lesion_hu
-    parts += [f"mean density {hu:.0f} HU"] if hu is not None else []
+    parts += [f"mean density {format_number(hu, 0)} HU"] if hu is not None else []
     parts += _largest(findings)
     corrected = "; the mask was corrected by hand" if findings.corrected_by_hand else ""
     return f"Automated analysis of the {what}{date} {by}: {'; '.join(parts)}{corrected}."
@@ -41,6 +42,12 @@ def state_uncertainty(findings: Findings, card: ModelCard) -> str:
     return " ".join(sentences)
 
 
+def _what(findings: Findings) -> str:
+    if findings.input.kind == "volume":
+        return "chest CT"
+    return "picture" if findings.slices == 1 else f"{findings.slices} pictures"
+
+
 def _counted(slices: int) -> str:
     return f"{slices} slice{'s' if slices > 1 else ''}"
 
@@ -51,16 +58,13 @@ def _amount(findings: Findings) -> str:
     amounts = []
     if volume is not None:
         digits = ml_digits(volume)
-        amounts.append(f"{volume:.{digits}f} ml{_interval(findings.lesion_volume_interval_ml, 'ml', digits)}")
+        amounts.append(f"{format_ml(volume)} ml{_interval(findings.lesion_volume_interval_ml, 'ml', digits)}")
     if share is not None:
         lung = f" of {findings.lung_volume_ml:.0f} ml" if findings.lung_volume_ml is not None else ""
-        amounts.append(f"{share:.1f} % of the {whole}{lung}{_interval(findings.lesion_share_interval_percent, '%', 1)}")
+        amounts.append(
+            f"{format_number(share)} % of the {whole}{lung}{_interval(findings.lesion_share_interval_percent, '%', 1)}"
+        )
     return f"lesions of {' or '.join(amounts)}" if amounts else f"lesions in {findings.lesion_slices} slices"
-
-
-def ml_digits(volume_ml: float) -> int:
-    """Return how many decimal places of a volume are worth stating."""
-    return 0 if volume_ml >= 10 else 1
 
 
 def _interval(interval: Interval | None, unit: str, digits: int) -> str:
@@ -73,13 +77,19 @@ def _extent(findings: Findings) -> list[str]:
 
 def _classes(findings: Findings) -> list[str]:
     shares = [(each.name, each.lesion_share_of_lung_percent) for each in findings.classes]
-    return [", ".join(f"{name} {share:.1f} %" for name, share in shares if share is not None)] if shares else []
+    return (
+        [", ".join(f"{name} {format_number(share)} %" for name, share in shares if share is not None)] if shares else []
+    )
 
 
 def _sides(findings: Findings) -> list[str]:
     right = findings.right_lung.lesion_share_of_lung_percent
     left = findings.left_lung.lesion_share_of_lung_percent
-    return [] if right is None or left is None else [f"right lung {right:.1f} %, left lung {left:.1f} %"]
+    return (
+        []
+        if right is None or left is None
+        else [f"right lung {format_number(right)} %, left lung {format_number(left)} %"]
+    )
 
 
 def _zone(findings: Findings) -> list[str]:
@@ -87,7 +97,8 @@ def _zone(findings: Findings) -> list[str]:
     if not findings.zones:
         return []
     most = max(findings.zones, key=lambda zone: zone.lesion_share_of_lung_percent)
-    return [f"most affected: {most.side} {most.third} zone ({most.lesion_share_of_lung_percent:.1f} % of it)"]
+    share = format_number(most.lesion_share_of_lung_percent)
+    return [f"most affected: {most.side} {most.third} zone ({share} % of it)"]
 
 
 def _largest(findings: Findings) -> list[str]:
@@ -95,5 +106,4 @@ def _largest(findings: Findings) -> list[str]:
     if lesion.volume_ml is None:
         return []
     where = f" in the {lesion.side} {lesion.zone} zone" if lesion.side and lesion.zone else ""
-    size = f"{lesion.volume_ml:.{ml_digits(lesion.volume_ml)}f} ml"
-    return [f"largest lesion {size}{where}, {name_image(findings, lesion.slice)}"]
+    return [f"largest lesion {format_ml(lesion.volume_ml)} ml{where}, {name_image(findings, lesion.slice)}"]

@@ -36,8 +36,8 @@ def test_outliers_lie_beyond_the_fences_of_the_cohort() -> None:
     cases["small"] = numbers(5.0, lung_ml=900.0)
     cases["much"] = numbers(60.0)
     assert find_outliers(cases) == {
-        "much": ["lesion, % of the lung high (60.0)"],
-        "small": ["lung volume low (900.0)"],
+        "much": ["lesion's share of the lung high (60.0 %)"],
+        "small": ["lung volume low (900 ml)"],
     }
 
 
@@ -61,7 +61,7 @@ def cohort(folder: Path) -> str:
 
 
 def test_the_overview_states_counts_quartiles_failures_and_warnings_and_shows_thumbnails(tmp_path: Path) -> None:
-    page = cohort(tmp_path)
+    page = cohort(tmp_path).replace("\N{NO-BREAK SPACE}", " ")
     assert "3 of 4 cases are done. Lesions fill 16.5 % of the lung in the median case" in page
     assert "<td>d</td><td>failed</td><td>the scan is damaged</td>" in page
     assert "<td>the lungs are small</td>" in page
@@ -89,6 +89,31 @@ def test_a_click_is_never_asked_for_on_paper_and_no_column_is_cut_off_there(brow
     page.goto((tmp_path / "overview.html").as_uri())
     assert not page.is_visible("text=A click on a title sorts by it")
     assert page.evaluate("document.documentElement.scrollWidth") == 703
+    page.close()
+
+
+@pytest.mark.parametrize("width", [703, 1280])  # A4 within its margins, and a screen
+def test_long_names_of_cases_cut_off_no_column(width: int, browser: Any, tmp_path: Path) -> None:
+    name = "study-2020-04-15_THORAX_ROUTINE_LUNG_1.0_Bl57_with_a_name_that_is_long_and_has_no_end.nii"
+    cases = [record(f"{i}_{name}", numbers(float(i), lung_ml=4000.0 + i, warnings="many words " * 9)) for i in range(9)]
+    cases.append(record(f"9_{name}", numbers(90.0, lung_ml=400.0)))
+    cases.append(record(f"{name}_10", None, f"{name}: the scan is damaged"))
+    (tmp_path / "overview.html").write_text(render_overview(cases, tmp_path))
+    page = browser.new_page(viewport={"width": width, "height": 1000})
+    page.emulate_media(media="print" if width == 703 else "screen")
+    page.goto((tmp_path / "overview.html").as_uri())
+    ends = "() => [...document.querySelectorAll('td, th')].map((cell) => cell.getBoundingClientRect().right)"
+    assert max(page.evaluate(ends)) <= width
+    page.close()
+
+
+def test_numbers_are_sorted_by_size_also_where_they_are_nearly_0(browser: Any, tmp_path: Path) -> None:
+    cases = [record(name, numbers(value)) for name, value in (("a", 2.0), ("b", 0.01), ("c", 0.0), ("d", None))]
+    (tmp_path / "overview.html").write_text(render_overview(cases, tmp_path))
+    page = browser.new_page()
+    page.goto((tmp_path / "overview.html").as_uri())
+    page.click("button:has-text('lesion, % of lung')")
+    assert page.locator("table[aria-label=Cases] tbody tr td:first-child").all_inner_texts() == ["c", "b", "a", "d"]
     page.close()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,15 +50,18 @@ def test_changes_are_coloured_as_better_or_worse() -> None:
     assert np.array_equal(colour_changes(now, None, truth)[0, :, 3] > 0, now[0])
 
 
-def learning_curves(epochs: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
-    """Draw the curves of three rows under three protocols."""
+ROWS = ("baseline, Dice loss", "baseline, focal Tversky loss", "attention and focal Tversky loss")
+
+
+def learning_curves(epochs: int, folder: Path, monkeypatch: pytest.MonkeyPatch, rows: tuple[str, ...] = ROWS) -> Figure:
+    """Draw the curves of rows under three protocols."""
     drawn: list[Figure] = []
     config = read_config(Path(__file__).parents[3] / "configs" / "debug.toml")
     split = Split(name="s", protocol="B", rule="none", train=("a",), validation=("b",), test=("c",))
     monkeypatch.setattr(figures, "as_png", drawn.append)
     jobs = []
     for protocol in ("A-slice", "B-patient-fold-1", "D-external"):
-        for row in ("baseline, Dice loss", "baseline, focal Tversky loss", "attention and focal Tversky loss"):
+        for row in rows:
             run = folder / protocol / row
             run.mkdir(parents=True)
             lines = [f"{epoch},{1 / (epoch + 1)},{1.2 / (epoch + 1)},{epoch / 120}" for epoch in range(epochs)]
@@ -66,6 +70,30 @@ def learning_curves(epochs: int, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     figures.draw_learning_curves(jobs)
     assert len(drawn) == 1
     return drawn[0]
+
+
+def test_each_of_many_rows_has_a_colour_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tuple(f"row {number}, $not a formula" for number in range(13))  # as configs/study-recipe.toml has
+    figure = learning_curves(3, tmp_path, monkeypatch, rows)
+    assert len({line.get_color() for line in figure.legends[0].get_lines()}) == 13
+    assert layout_faults(figure) == []
+
+
+def test_names_of_rows_stand_above_their_own_column_of_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    rows = ("baseline and Dice loss, 2.5-D, $half$ width", "attention and focal Tversky loss, 2.5-D, half width")
+    config = read_config(Path(__file__).parents[3] / "configs" / "debug.toml")
+    split = Split(name="s", protocol="B", rule="none", train=("b",), validation=("c",), test=("a",))
+    shown = lesions(30, 20)
+    shown.hu[:, 1:-1] = -500
+    monkeypatch.setattr(figures, "read_prepared", lambda _: (None, shown))
+    monkeypatch.setattr(figures, "resolve_split", lambda *_: SimpleNamespace(test=np.ones(len(shown), dtype=bool)))
+    monkeypatch.setattr(figures, "_predict", lambda _, slices, indices: slices.where(indices).labels > 0)
+    monkeypatch.setattr(figures, "as_png", drawn.append)
+    figures.draw_comparison([TrainingJob(row, "B", 0, config, split, tmp_path, None, ()) for row in rows], tmp_path)
+    assert layout_faults(drawn[0]) == []
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 120])

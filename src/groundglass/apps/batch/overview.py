@@ -11,9 +11,10 @@ import numpy as np
 from markupsafe import Markup
 
 from groundglass.apps.batch.records import ItemRecord, ItemStatus, KeyNumbers
+from groundglass.report.amounts import format_ml, format_number
 from groundglass.report.charts import Chart, round_up
 from groundglass.report.extent import NAMES
-from groundglass.report.html import format_number, render
+from groundglass.report.html import render
 from groundglass.report.thumbnail import read_thumbnail
 from groundglass.report.viewer import jpeg_uri
 
@@ -28,11 +29,11 @@ _COLUMNS = (
     *("case", "lesion, % of lung", _INTERVAL, "lesion, ml", "lung, ml"),
     *("extent", "largest, ml", "lesion, HU", "thickness, mm", "remarks"),
 )
-_JUDGED = {  # columns in which outliers are looked for
-    "lesion_percent": "lesion, % of the lung",
-    "lung_ml": "lung volume",
-    "lung_hu": "density of the lung",
-    "lesion_hu": "density of the lesions",
+_JUDGED = {  # columns in which outliers are looked for, with their names, units and decimal places
+    "lesion_percent": ("lesion's share of the lung", "%", 1),
+    "lung_ml": ("lung volume", "ml", 0),
+    "lung_hu": ("density of the lung", "HU", 0),
+    "lesion_hu": ("density of the lesions", "HU", 0),
 }
 
 
@@ -76,7 +77,7 @@ def render_overview(records: Sequence[ItemRecord], folder: Path) -> str:
 def find_outliers(cases: dict[str, KeyNumbers]) -> dict[str, list[str]]:
     """Return {case: what is unusual about it} by Tukey's fences over all cases."""
     found: dict[str, list[str]] = {}
-    for column, title in _JUDGED.items():
+    for column, (title, unit, digits) in _JUDGED.items():
         values = {case: value for case, numbers in cases.items() if (value := getattr(numbers, column)) is not None}
         if len(values) < FEWEST:
             continue
@@ -84,7 +85,8 @@ def find_outliers(cases: dict[str, KeyNumbers]) -> dict[str, list[str]]:
         reach = FENCE * (high - low)
         for case, value in values.items():
             if not low - reach <= value <= high + reach:
-                found.setdefault(case, []).append(f"{title} {'low' if value < low else 'high'} ({value:.1f})")
+                which = "low" if value < low else "high"
+                found.setdefault(case, []).append(f"{title} {which} ({format_number(value, digits)} {unit})")
     return found
 
 
@@ -151,15 +153,18 @@ def _link(case: str) -> Markup:
 def _row(record: ItemRecord, reasons: Sequence[str], with_interval: bool) -> list[str]:
     numbers = record.numbers
     assert numbers is not None, "the case is done"
-    largest = format_number(numbers.largest_lesion_ml) if numbers.lesions else "-"
+    largest = "-"
+    if numbers.largest_lesion_ml is not None:
+        where = numbers.largest_lesion_where
+        largest = format_ml(numbers.largest_lesion_ml) + (f" {where}" if where else "")
     return [
         _link(record.case),
         format_number(numbers.lesion_percent),
         *([_interval(numbers) or "-"] if with_interval else []),
-        format_number(numbers.lesion_ml),
+        format_ml(numbers.lesion_ml),
         format_number(numbers.lung_ml, 0),
         numbers.extent or "unknown",
-        " ".join(part for part in (largest, numbers.largest_lesion_where) if part),
+        largest,
         format_number(numbers.lesion_hu, 0),
         format_number(numbers.slice_thickness_mm or numbers.slice_distance_mm),
         "; ".join([*reasons, *([numbers.warnings] if numbers.warnings else [])]) or "-",
@@ -177,8 +182,8 @@ def _card(record: ItemRecord, reasons: Sequence[str], folder: Path) -> dict[str,
     assert numbers is not None, "the case is done"
     interval = _interval(numbers)
     within = f" ({interval})" if interval else ""
-    amounts = [f"{numbers.lesion_percent:.1f} %{within}"] if numbers.lesion_percent is not None else []
-    amounts += [f"{numbers.lesion_ml:.0f} ml"] if numbers.lesion_ml is not None else []
+    amounts = [f"{format_number(numbers.lesion_percent)} %{within}"] if numbers.lesion_percent is not None else []
+    amounts += [f"{format_ml(numbers.lesion_ml)} ml"] if numbers.lesion_ml is not None else []
     return {
         "case": record.case,
         "href": f"{quote(record.case)}/report.html",

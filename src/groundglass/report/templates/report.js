@@ -16,7 +16,8 @@
   const [stage, image, contour, slider, caption, shown] =
     ["stage", "slice", "contour", "slider", "words", "shown"].map(element);
   const marker = element("here");
-  const mostLesion = slices.reduce((best, slice, i) => (slice.lesion > slices[best].lesion ? i : best), 0);
+  const middle = Math.floor(slices.length / 2); // shown first where there is no lesion
+  const mostLesion = slices.reduce((best, slice, i) => (slice.lesion > slices[best].lesion ? i : best), middle);
   const pixelsForSlice = 50; // a notch of a wheel is about 100, a touch pad sends many small steps
   let current = mostLesion;
   let turned = 0;

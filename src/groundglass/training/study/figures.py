@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -27,6 +30,7 @@ from groundglass.training.study.plan import TrainingJob
 ROW_COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, SKY, "#CC79A7", "#F0E442", "black")
 LARGE_COUNT, SMALL_COUNT = 3, 2  # slices of Figure 6 with much and with little lesion
 SMALL_QUANTILE = 0.1  # "little lesion" is about this quantile of the lesion area
+LONGEST_LINE = 26  # characters of a row's name above its column
 FEW_EPOCHS = 10  # up to which each is marked by a point
 EDGE = 0.04  # empty share of the axis of epochs at its ends
 UNCHANGED, BETTER, WORSE = SKY, GREEN, VERMILLION
@@ -43,7 +47,9 @@ def draw_learning_curves(jobs: Sequence[TrainingJob]) -> bytes | None:
         return None
     protocols = list(dict.fromkeys(job.protocol for job in started))
     rows = list(dict.fromkeys(job.row for job in started))
-    colours = {row: ROW_COLOURS[i % len(ROW_COLOURS)] for i, row in enumerate(rows)}
+    many = tuple(to_hex(colour) for colour in colormaps["tab20"](range(20)))
+    palette = ROW_COLOURS if len(rows) <= len(ROW_COLOURS) else many
+    colours = {row: palette[i % len(palette)] for i, row in enumerate(rows)}
     figure = Figure(figsize=(5 * len(protocols) + 2, 6.4), layout="constrained", facecolor="white")
     grid = figure.subplots(2, len(protocols), squeeze=False, sharex="col")
     for (loss_axes, dice_axes), protocol in zip(grid.T, protocols, strict=True):
@@ -59,7 +65,9 @@ def draw_learning_curves(jobs: Sequence[TrainingJob]) -> bytes | None:
         dice_axes.set_xlim(1 - edge, longest + edge)
         dice_axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     handles = [Line2D([], [], color=colours[row], label=row) for row in rows]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+    legend = figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return as_png(figure)
 
 
@@ -106,7 +114,7 @@ def draw_comparison(jobs: Sequence[TrainingJob], prepared: Path) -> bytes | None
         axes_row[0].set_ylabel(f"{shorten(shown.case[i])}\n{shown.number[i]}", fontsize=8, parse_math=False)
         _draw_slice(axes_row, image, [masks[i][inside] for masks in masks_by_row], shown.labels[i][inside] > 0)
     for axes, title in zip(grid[0], ("CT", *(job.row for job in jobs), "reference"), strict=True):
-        axes.set_title(title, fontsize=9)
+        axes.set_title("\n".join(wrap(title, LONGEST_LINE)), fontsize=9, parse_math=False)
     legend = {
         UNCHANGED: "marked, as in the row before",
         BETTER: "better: lesion newly marked, or background no longer marked",

@@ -1,0 +1,26 @@
+"""How numbers are written: in every report, sentence and table with the same decimal places."""
+
+from __future__ import annotations
+
+
+def format_number(value: float | None, digits: int = 1, sign: bool = False) -> str:
+    """Format a number with this many decimal places.
+
+    None becomes `unknown`. What is more than 0 is never written as 0, but as `<0.1`, unless its sign is asked for.
+    """
+    if value is None:
+        return "unknown"
+    text = f"{value:{'+' if sign else ''}z.{digits}f}"
+    return f"<{10**-digits:.{digits}f}" if value > 0 and not sign and float(text) == 0 else text
+
+
+def format_ml(volume_ml: float | None) -> str:
+    """Format a volume with as many decimal places as are worth stating."""
+    return format_number(volume_ml, ml_digits(volume_ml or 0.0))
+
+
+def ml_digits(volume_ml: float) -> int:
+    """Return how many decimal places of a volume are worth stating."""
+    if abs(volume_ml) >= 10:
+        return 0
+    return 1 if abs(volume_ml) >= 1 or volume_ml == 0 else 2
