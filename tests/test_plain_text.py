@@ -16,6 +16,7 @@ from groundglass.tables.reading import read_table
 from groundglass.tables.writing import csv_text, markdown_table
 from helpers.command import run_command
 
+BLANKS = "王\u3000小东\xa0J"
 FORMULAS = (
     *('=HYPERLINK("http://evil.example";"a")', "+1+2", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", " =1", "=", "-a"),
     *("--", "-1 to =2", "-1,2,=3", "\uff1d1+1", "\uff0b1+1", "\uff0d1-1", "\uff20SUM(A1)", "\ufeff=1", "\u200b=1"),
@@ -115,6 +116,7 @@ def test_nothing_that_a_terminal_obeys_is_printable() -> None:
     assert shown.isprintable()
     assert len(shown) == len(ESCAPES)
     assert printable("Müller 王 é") == "Müller 王 é"
+    assert printable(BLANKS) == BLANKS
 
 
 @pytest.mark.parametrize("command", ["info", "segment", "batch", "follow", "evaluate", "prepare"])

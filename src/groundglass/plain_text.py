@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 # The start of a cell that a spreadsheet computes instead of showing it; some take the wide forms of East Asia too.
 _FORMULA = re.compile(r"[\s\u200b\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
@@ -17,7 +18,12 @@ _TAG = re.compile(r"<(?=[a-zA-Z/!?])")
 
 def printable(text: str) -> str:
     """Return a text on one line, with `?` for what cannot be printed: escapes, changes of direction, breaks."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+    return text if text.isprintable() else "".join(c if is_visible(c) else "?" for c in text)
+
+
+def is_visible(character: str) -> bool:
+    """Return whether a character can be printed; all kinds of blanks can, such as the ideographic one."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def printable_lines(text: str) -> str:

@@ -231,6 +231,7 @@ def test_the_csv_that_kaggle_ships_is_refused_by_its_columns(phantoms: list[Phan
         ("ct_a.nii.gz", "lesion_a.nii.gz"),
         ("a_CT.nii.gz", "a_Infection_Mask.nii.gz"),
         ("a/ct.nii.gz", "a/mask.nii.gz"),
+        ("a/imaging.nii.gz", "a/segmentation.nii.gz"),
         ("a/image.nii.gz", "a/lesion_mask.nii.gz"),
     ],
 )
@@ -356,7 +357,7 @@ def test_frames_and_masks_are_pairs(tmp_path: Path) -> None:
         ("Infection_Mask.zip", "it holds archives: unpack them"),
         ("images_medseg.npy", "it holds NumPy arrays: save each image and mask as NIfTI"),
         ("images/1.tif", "it holds pictures of other formats: save them as PNG"),
-        ("images/1.mhd", r"it holds headers with voxels in other files: save them as NIfTI, \.mha or \.nrrd"),
+        ("images/1.hdr", r"it holds headers with voxels in other files \(\.img\): save them as NIfTI"),
         ("images/1/IM1.dcm", "it holds DICOM: convert each series to NIfTI"),
     ],
 )

@@ -1,10 +1,14 @@
 import json
+import os
 import shutil
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 
 from groundglass.data.cutting import cut_case
@@ -112,6 +116,21 @@ def test_a_second_call_changes_no_file(folder: Path, tmp_path: Path, monkeypatch
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == stamps
 
 
+def test_headers_with_their_voxels_in_a_file_beside_them_are_prepared_and_new_voxels_are_seen(tmp_path: Path) -> None:
+    phantom = chest_phantom(0, (8, 96, 128))
+    for part, values in (("images", phantom.scan.values), ("masks", phantom.lesions.voxels.astype(np.uint8))):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        image: Any = SimpleITK.GetImageFromArray(values)
+        image.SetSpacing((3, 3, 30))
+        SimpleITK.WriteImage(image, str(tmp_path / "data" / part / "1.mhd"))
+    first = prepare([tmp_path / "data"], tmp_path / "out", SMALL)
+    assert [case.name for case in first.manifest.cases] == ["pairs/1"]
+    assert prepare([tmp_path / "data"], tmp_path / "out", SMALL).newly_cut == 0
+    voxels = tmp_path / "data" / "masks" / "1.raw"
+    voxels.write_bytes(voxels.read_bytes()[::-1])
+    assert prepare([tmp_path / "data"], tmp_path / "out", SMALL).newly_cut == 1
+
+
 def test_a_missing_png_is_written_again(folder: Path, prepared: Path, tmp_path: Path) -> None:
     shutil.copytree(prepared, tmp_path / "out")
     png_path(tmp_path / "out", "labels", "volumes/4").unlink()
@@ -143,6 +162,18 @@ def test_a_folder_with_other_content_is_refused(folder: Path, tmp_path: Path) ->
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(DatasetError, match="holds something else"):
         prepare([folder], tmp_path, SMALL)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems take no such names")
+def test_names_that_are_no_utf_8_are_refused_before_anything_is_cut(tmp_path: Path) -> None:
+    phantom = chest_phantom(shape=(6, 48, 64))
+    folder = tmp_path / "data" / os.fsdecode(b"M\xfcller")
+    folder.mkdir(parents=True)
+    nifti.write_scan(phantom.scan, folder / "ct.nii.gz")
+    nifti.write_mask(phantom.lesions, folder / "mask.nii.gz")
+    with pytest.raises(DatasetError, match=r"data/M\?ller/ct\.nii\.gz has bytes in its name .*: rename it"):
+        prepare([tmp_path / "data"], tmp_path / "out", SMALL)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_prepared_from_other_sources_is_not_replaced(folder: Path, tmp_path: Path) -> None:

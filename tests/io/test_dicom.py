@@ -12,6 +12,9 @@ import pydicom
 import pytest
 import SimpleITK
 from PIL import Image
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
 from groundglass.apps.info import describe_input
@@ -145,6 +148,13 @@ def test_nested_dicom_is_preferred_to_pictures(scan: Scan, tmp_path: Path) -> No
     found = read_scan(tmp_path / "a")
     assert np.array_equal(found.values, scan.values)
     assert found.notes == ("1 PNG or JPEG picture beside the DICOM ignored",)
+    assert found.notes[0] in describe_input(tmp_path / "a").notes
+
+
+def test_dicom_that_is_named_as_pictures_is_not_called_pictures(scan: Scan, tmp_path: Path) -> None:
+    for path in write_series(scan, tmp_path / "a"):
+        path.rename(path.with_suffix(".jpg"))
+    assert read_scan(tmp_path / "a").notes == ()
 
 
 def test_a_file_without_a_preamble_is_read(scan: Scan, tmp_path: Path) -> None:
@@ -360,6 +370,27 @@ def test_doubtful_headers_are_noted(changes: dict[str, object], message: str, sc
 )
 def test_pixels_are_read_without_attributes_that_follow_from_others(keyword: str, scan: Scan, tmp_path: Path) -> None:
     write_series(scan, tmp_path / "a", **{keyword: None})
+    assert np.array_equal(read_scan(tmp_path / "a").values, scan.values)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PhotometricInterpretation", b"GREY"),
+        ("PhotometricInterpretation", b"MONOCHROME2\\X "),
+        ("NumberOfFrames", b"x "),
+    ],
+)
+def test_pixels_are_read_with_odd_values_of_attributes_that_follow_from_others(
+    keyword: str, value: bytes, scan: Scan, tmp_path: Path
+) -> None:
+    def state(data: pydicom.Dataset) -> None:
+        tag = Tag(keyword)
+        data.pop(tag, None)
+        data[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+
+    for path in write_series(scan, tmp_path / "a"):
+        edit(path, state)
     assert np.array_equal(read_scan(tmp_path / "a").values, scan.values)
 
 

@@ -127,12 +127,15 @@ def test_numbers_under_a_value_representation_of_text_are_read(scan: Scan, tmp_p
     assert np.array_equal(found.values, scan.values)
 
 
+@pytest.mark.parametrize("stated", [None, [0, 0, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0]])
 @pytest.mark.parametrize("without", [[0], [3], [1, 3, 5, 7]])
-def test_images_without_an_orientation_get_that_of_the_others(without: list[int], scan: Scan, tmp_path: Path) -> None:
+def test_images_without_a_usable_orientation_get_that_of_the_others(
+    without: list[int], stated: list[int] | None, scan: Scan, tmp_path: Path
+) -> None:
     paths = write_series(scan, tmp_path / "a")
     for index in without:
         data = pydicom.dcmread(paths[index])
-        del data.ImageOrientationPatient
+        data.ImageOrientationPatient = stated
         data.save_as(paths[index])
     found = read_scan(tmp_path / "a")
     assert np.array_equal(found.values, scan.values)

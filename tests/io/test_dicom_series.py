@@ -22,7 +22,7 @@ from groundglass.report.analysis import segment
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import Scan
-from helpers.dicom_phantom import NAME, write_series
+from helpers.dicom_phantom import NAME, write_enhanced, write_series
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
@@ -128,6 +128,23 @@ def test_a_map_alone_is_refused_and_can_be_forced(scan: Scan, tmp_path: Path) ->
         read_scan(tmp_path / "a")
     (note,) = read_scan(tmp_path / "a", force_modality=True).notes
     assert note == "the series is a map in another unit than HU by its header, read as CT on request"
+
+
+@pytest.mark.parametrize(
+    ("types", "reason"),
+    [(["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"], "localizer"), (["DERIVED", "PRIMARY", "VOLUME", "MAX_IP"], "MIP")],
+)
+def test_the_type_of_all_frames_tells_what_a_multi_frame_image_shows(
+    types: list[str], reason: str, scan: Scan, tmp_path: Path
+) -> None:
+    path = write_enhanced(scan, tmp_path / "a.dcm")
+    data = pydicom.dcmread(path)
+    group = pydicom.Dataset()
+    group.FrameType = types
+    data.SharedFunctionalGroupsSequence[0].CTImageFrameTypeSequence = [group]
+    data.save_as(path)
+    with pytest.raises(FormatError, match=f"no CT .*{reason}"):
+        read_scan(path)
 
 
 def test_ct_images_that_state_no_modality_are_read(scan: Scan, tmp_path: Path) -> None:
@@ -374,6 +391,15 @@ def test_slices_that_are_no_whole_files_are_counted(
     for path in write_series(scan, tmp_path / "a")[6:]:
         lose(path)
     assert read_scan(tmp_path / "a").notes == (f"left out: {named}",)
+
+
+def test_a_folder_that_holds_a_link_to_the_scan_alone_is_refused_with_that_reason(scan: Scan, tmp_path: Path) -> None:
+    write_series(scan, tmp_path / "elsewhere")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "series").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FormatError, match="but 1 folder: links to folders are not followed, give the folder to which"):
+        read_scan(tmp_path / "a")
+    assert len(read_scan(tmp_path / "a" / "series").values) == len(scan.values)
 
 
 def test_a_folder_that_is_only_linked_to_is_counted_and_not_followed(scan: Scan, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from groundglass.io.dicom_header import silence_pydicom
+from groundglass.io.dicom_legal import legal_copy
 from groundglass.io.dicom_text import decode_header
 
 YAMADA = b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B"
@@ -51,6 +52,29 @@ def header(character_set: bytes | None, name: bytes) -> Dataset:
 def test_every_defined_term_is_decoded(term: str) -> None:
     name, codec = STANDARD[term]
     assert str(header(term.encode(), name.encode(codec)).PatientName) == name
+
+
+@pytest.mark.parametrize(
+    ("term", "name", "codec"),
+    [
+        (rb"ISO_IR 100", "O’Brien – Œuvre", "cp1252"),
+        (None, "O’Brien", "cp1252"),
+        (rb"\ISO 2022 IR 149", "똠^길동", "cp949"),
+        (rb"ISO 2022 IR 149", "펲^길동", "cp949"),
+    ],
+)
+def test_characters_that_windows_adds_to_a_set_are_decoded(term: bytes | None, name: str, codec: str) -> None:
+    assert str(header(term, name.encode(codec)).PatientName) == name
+
+
+@pytest.mark.parametrize("name", ["王\u3000小东", "क्\u200dष", "Müller\xa0J"])
+def test_blanks_and_joiners_of_a_name_stay_in_what_is_written(name: str) -> None:
+    assert str(legal_copy(header(b"ISO_IR 192", name.encode())).PatientName) == name
+
+
+@pytest.mark.parametrize("padding", [b"", b" ", b"\0"])
+def test_a_name_that_ends_in_a_set_of_two_bytes_may_be_padded(padding: bytes) -> None:
+    assert str(header(rb"\ISO 2022 IR 87", b"\x1b$B;3ED" + padding).PatientName) == "山田"
 
 
 @pytest.mark.parametrize("number", [100, 101, 109, 110, 144, 127, 126, 138, 148, 203, 166])

@@ -77,12 +77,25 @@ def test_a_pale_overlay_beyond_the_tint_is_refused_and_a_tint_up_to_it_is_read(t
                 read_scan(path)
 
 
-def test_masks_among_the_slices_are_counted(tmp_path: Path) -> None:
+def test_masks_among_the_slices_are_left_out_and_counted(tmp_path: Path) -> None:
     for name, picture in (("1", GREY), ("2", GREY), ("2_mask", np.where(GREY > 90, 255, 0)), ("3", GREY * 0)):
         save(tmp_path / f"{name}.png", picture.astype(np.uint8))
-    assert read_scan(tmp_path).notes == (
-        "pictures with fewer than 16 shades of grey, as masks have: 1 of 4; take them out",
-    )
+    stack = read_scan(tmp_path)
+    assert isinstance(stack, ImageStack)
+    assert stack.names == ("1.png", "2.png", "3.png")
+    assert stack.notes == ("left out: 1 of 4 pictures, with fewer than 16 shades of grey, as masks have",)
+
+
+def test_masks_of_another_depth_than_the_slices_are_left_out(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", GREY.astype(np.uint16) * 16)
+    save(tmp_path / "1_mask.png", np.where(GREY > 90, 255, 0).astype(np.uint8))
+    assert np.array_equal(read_scan(tmp_path).values[0], GREY.astype(np.uint16) * 16)
+
+
+def test_a_folder_of_masks_alone_keeps_them(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        save(tmp_path / f"{name}.png", np.where(GREY > 90, 255, 0).astype(np.uint8))
+    assert len(read_scan(tmp_path).values) == 2
 
 
 @pytest.mark.parametrize("channel", [0, 1, 2])

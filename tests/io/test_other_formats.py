@@ -103,6 +103,20 @@ def test_a_header_in_the_file_of_the_voxels_is_skipped(tmp_path: Path, stated: s
     np.testing.assert_array_equal(read_scan(header).values, VALUES)
 
 
+@pytest.mark.parametrize("is_from_end", [False, True])
+def test_bytes_between_header_and_voxels_are_skipped_as_by_itk(tmp_path: Path, is_from_end: bool) -> None:
+    """They were taken for voxels: up to 4 KiB may follow these, so that the file was not too long."""
+    itk_pair(tmp_path, "ct.mha")
+    path = tmp_path / "ct.mha"
+    content, voxels = path.read_bytes(), VALUES.tobytes()
+    at = len(content) - len(voxels)
+    stated = f"HeaderSize = {-1 if is_from_end else at + 100 + len('HeaderSize = 0000') + 1:4}\n".encode()
+    head = content[:at].replace(b"ElementDataFile", stated + b"ElementDataFile")
+    path.write_bytes(head + bytes(100) + content[at:])
+    np.testing.assert_array_equal(read_scan(path).values, VALUES)
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))), VALUES)
+
+
 @pytest.mark.parametrize(
     "data_file", ["../ct.raw", "/tmp/ct.raw", r"C:\ct.raw", "C:ct.raw", "..", "LIST", "s%03d.raw 1 30 1", "a/ct.raw"]
 )

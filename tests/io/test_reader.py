@@ -172,7 +172,7 @@ def test_colours_4d_nan_and_tiny_slices_are_refused(tmp_path: Path, suffix: str)
         (b"7z\xbc\xaf\x27\x1c" + bytes(99), r"is a 7z archive \(unpack it, and give what is inside\)"),
         (b"BZh91AY" + bytes(99), r"is a bzip2 archive \(unpack it"),
         (bytes(257) + b"ustar\x0000" + bytes(248), r"is a tar archive \(unpack it"),
-        (gzip.compress(bytes(257) + b"ustar\x0000" + bytes(248), mtime=0), r"no NIfTI inside \(a tar archive \(unpack"),
+        (gzip.compress(bytes(257) + b"ustar\x0000" + bytes(248), mtime=0), r"is a packed tar archive \(unpack"),
         (gzip.compress(bytes(128) + b"DICM" + bytes(99), mtime=0), r"is DICOM in a gzip archive \(unpack it"),
         (
             gzip.compress(gzip.compress(bytes(344) + b"n+1\0", mtime=0), mtime=0),

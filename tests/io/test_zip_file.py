@@ -190,6 +190,19 @@ def test_a_cut_archive_is_refused(cut: float, files: list[Path], tmp_path: Path)
         read_scan(path)
 
 
+@pytest.mark.parametrize("suffix", [".z01", ".001"])
+def test_a_part_of_a_split_archive_is_refused_with_the_way_to_join_them(
+    suffix: str, files: list[Path], tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+        archive.write(files[0], "1.dcm")
+    content = (tmp_path / "whole.zip").read_bytes()
+    part = tmp_path / f"scan.zip{suffix}"
+    part.write_bytes(content[: len(content) // 2])
+    with pytest.raises(FormatError, match=r"is a part of a split ZIP archive: unpack all parts together"):
+        read_scan(part)
+
+
 def test_an_archive_without_dicom_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.txt", "hello")

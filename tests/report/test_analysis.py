@@ -101,6 +101,15 @@ def test_a_scan_gives_mask_findings_preview_and_report(phantom: Phantom, grey_ba
         assert picture.width > 500
 
 
+def test_a_label_of_bytes_that_are_no_characters_is_written(
+    phantom: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    """A terminal of another character set gives such a label, where commands take it from the command line."""
+    segment(phantom.scan, grey_band, label="M\udcfcller").save(tmp_path)
+    assert json.loads((tmp_path / "findings.json").read_text())["input"]["label"] == "M?ller"
+    assert "M?ller" in (tmp_path / "report.html").read_text()
+
+
 def test_images_of_different_sizes_give_a_mask_of_their_own_size_each(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:

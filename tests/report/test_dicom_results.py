@@ -640,6 +640,53 @@ def test_what_frames_share_may_stand_outside_their_groups(
     assert names == CORE | DICOM
 
 
+def thickness_per_frame(data: Dataset, shared: Dataset) -> None:
+    """Let each frame state its thickness, and all together the pixel spacing."""
+    thickness = shared.PixelMeasuresSequence[0].pop("SliceThickness")
+    for frame in data.PerFrameFunctionalGroupsSequence:
+        frame.PixelMeasuresSequence = [Dataset()]
+        frame.PixelMeasuresSequence[0][thickness.tag] = thickness
+
+
+def spacing_outside(data: Dataset, shared: Dataset) -> None:
+    """Leave the thickness alone in its group, and the pixel spacing outside."""
+    spacing = shared.PixelMeasuresSequence[0].pop("PixelSpacing")
+    data[spacing.tag] = spacing
+
+
+def slope_outside(data: Dataset, shared: Dataset) -> None:
+    """Leave the intercept alone in its group, and the slope outside."""
+    slope = shared.PixelValueTransformationSequence[0].pop("RescaleSlope")
+    data[slope.tag] = slope
+
+
+def groups_in_items(data: Dataset, shared: Dataset) -> None:
+    """Put each group that all frames share into an item of its own."""
+    items = []
+    for element in shared:
+        item = Dataset()
+        item[element.tag] = element
+        items.append(item)
+    data.SharedFunctionalGroupsSequence = items
+
+
+@pytest.mark.parametrize("spread", [thickness_per_frame, spacing_outside, slope_outside, groups_in_items])
+def test_what_a_group_states_may_be_spread_over_frame_shared_groups_and_header(
+    spread: Callable[[Dataset, Dataset], None], small: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    source = write_enhanced(small.scan, tmp_path / "a.dcm")
+    data = pydicom.dcmread(source)
+    spread(data, data.SharedFunctionalGroupsSequence[0])
+    data.save_as(source)
+    scan = read_scan(source)
+    assert (scan.values == small.scan.values).all()
+    assert scan.geometry.matches(small.scan.geometry)
+    names, _ = results(source, grey_band, tmp_path / "out")
+    assert names == CORE | DICOM
+    for name in DICOM:
+        assert_legal(tmp_path / "out" / name)
+
+
 def test_the_rescale_of_all_frames_may_stand_outside_their_groups(small: Phantom, tmp_path: Path) -> None:
     source = write_enhanced(small.scan, tmp_path / "a.dcm")
     data = pydicom.dcmread(source)

@@ -89,6 +89,22 @@ def test_hu_that_were_cut_off_above_lung_are_refused_unless_they_are_named(
     assert recognise_numbers(scan, kind).kind is kind
 
 
+@pytest.mark.parametrize("slope", [1.25, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("shift", [0, -1024])
+def test_hu_that_were_multiplied_are_refused_unless_they_are_named(phantom: Phantom, slope: float, shift: int) -> None:
+    scan = with_values(phantom, phantom.scan.values.astype(np.float32) * slope + shift)
+    message = r"\d+ % of the values lie below -1200 HU, .*: HU were multiplied, as by a slope .*with the slope 1"
+    with pytest.raises(IntensityError, match=message):
+        recognise_numbers(scan)
+    assert recognise_numbers(scan, IntensityKind.HU).kind is IntensityKind.HU
+
+
+@pytest.mark.parametrize("noise", [50, 100, 200])
+def test_the_noise_of_air_is_not_taken_for_a_slope(phantom: Phantom, noise: float) -> None:
+    grain = np.random.default_rng(0).normal(0, noise, phantom.scan.values.shape)
+    assert recognise_numbers(with_values(phantom, phantom.scan.values + grain)).kind is IntensityKind.HU
+
+
 @pytest.mark.parametrize(("low", "high", "white"), [(-1350, 150, 1000), (-1000, 400, 4095), (-1350, 150, 2000)])
 def test_grey_levels_of_more_than_eight_bits_are_not_taken_for_shifted_hu(
     phantom: Phantom, low: int, high: int, white: int

@@ -11,7 +11,7 @@ from groundglass.apps.foretelling import MORE_SLICES, SAMPLED_SLICES, foretell
 from groundglass.apps.input_info import InputInfo, describe_grid
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.other_files import NoDicomError
-from groundglass.io.reader import file_kind, read_scan
+from groundglass.io.reader import file_kind, note_on_pictures, read_scan
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import ImageStack, Scan
 
@@ -31,7 +31,9 @@ def describe_input(path: Path, dicom: DicomOptions | None = None) -> InputInfo:
         from groundglass.apps.dicom_info import describe_dicom  # here: pydicom takes longer than describing a file
 
         try:
-            return describe_dicom(path, kind, dicom)
+            described = describe_dicom(path, kind, dicom)
+            notes = note_on_pictures(path) if kind == "folder" else ()
+            return described.model_copy(update={"notes": (*described.notes, *notes)})
         except NoDicomError:
             if kind != "folder":
                 raise

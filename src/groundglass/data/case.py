@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from groundglass.data.labels import MaskLabels
+from groundglass.files import sha256_of
+from groundglass.io.text_header import HEADER_SUFFIXES, files_of
 
 MEDSEG_SOURCES = ("slices", "stack", "volumes")  # their masks label ground-glass and consolidation separately
 SLICER_SUFFIX = ".seg.nrrd"  # of segmentations of 3D Slicer
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
-SCAN_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", *PICTURE_SUFFIXES)
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", *HEADER_SUFFIXES, *PICTURE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -48,3 +51,13 @@ def identifier_of(path: Path) -> str:
         return f"{path.name[: -len(SLICER_SUFFIX)]}_seg"
     suffix = next((suffix for suffix in SCAN_SUFFIXES if lower.endswith(suffix)), "")
     return path.name[: len(path.name) - len(suffix)]
+
+
+def sha256_of_scan(path: Path) -> str:
+    """Return the SHA-256 of a file; of a header whose voxels lie in a file beside it, that of both files' SHA-256.
+
+    Raises:
+        OSError, FormatError: A file cannot be read.
+    """
+    digests = [sha256_of(file) for file in files_of(path)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -31,7 +31,7 @@ _OTHER_FILES = {
     (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"): "it holds archives: unpack them",
     (".npy", ".npz"): "it holds NumPy arrays: save each image and mask as NIfTI, such as with nibabel",
     (".tif", ".tiff", ".bmp", ".gif", ".webp"): "it holds pictures of other formats: save them as PNG",
-    (".mhd", ".hdr", ".nhdr"): "it holds headers with voxels in other files: save them as NIfTI, .mha or .nrrd",
+    (".hdr",): "it holds headers with voxels in other files (.img): save them as NIfTI",
     (
         ".dcm",
         ".dicom",

@@ -58,7 +58,7 @@ CC_CCII = MaskLabels(
 )
 
 _MASK_WORDS = r"(?:(?:infection|lesion|covid)[ _-]?)?(?:mask|seg|segmentation|label|lesion|infection|annotation|gt)s?"
-_IMAGE_WORDS = ("ct", "image", "img", "scan", "volume")
+_IMAGE_WORDS = ("ct", "image", "imaging", "img", "scan", "volume")
 _MASK_NAME = re.compile(rf"(.+?)[ _-]{_MASK_WORDS}$", re.IGNORECASE)
 _MASK_FIRST = re.compile(rf"{_MASK_WORDS}([ _-])(.+)", re.IGNORECASE)
 _BARE_MASK = re.compile(rf"{_MASK_WORDS}(_seg)?", re.IGNORECASE)

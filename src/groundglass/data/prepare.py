@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from groundglass.data.case import Case
+from groundglass.data.case import Case, sha256_of_scan
 from groundglass.data.catalogue import find_cases_with_notes
 from groundglass.data.cutting import CaseSlices, cut_case
 from groundglass.data.grouping import group_patients, stated_groups
@@ -29,6 +29,7 @@ from groundglass.data.second_reader import with_second_reader
 from groundglass.errors import DatasetError, InputError
 from groundglass.files import sha256_of, write_atomic
 from groundglass.parallel import end_with_parent
+from groundglass.plain_text import printable
 from groundglass.scan.kinds import FieldOfView
 
 SHOWN_CASES = 4  # names of cases in a message
@@ -110,6 +111,7 @@ def prepare(
     notes = list(found.notes)
     cases = found.cases if patients is None else with_stated_patients(found.cases, patients, notes.append)
     cases = cases if second_reader is None else with_second_reader(cases, second_reader)
+    _refuse_names_in_bytes(cases)
     _refuse_other_content(folder, sources)
     earlier = _entries_of_earlier_call(folder, settings)
     _refuse_other_sources(folder, earlier, cases)
@@ -162,6 +164,18 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN_CASES]) + (", …" if len(names) > SHOWN_CASES else "")
 
 
+def _refuse_names_in_bytes(cases: Sequence[Case]) -> None:
+    """Refuse files whose names no manifest can hold, before all cases are cut.
+
+    Raises:
+        DatasetError: The path of a file is not in UTF-8.
+    """
+    paths = (str(path) for case in cases for path in (case.image, case.mask, case.second_mask) if path is not None)
+    wrong = next((path for path in paths if path != path.encode("utf-8", "replace").decode()), None)
+    if wrong is not None:
+        raise DatasetError(f"{printable(wrong)} has bytes in its name that are no characters of UTF-8: rename it")
+
+
 def _refuse_other_content(folder: Path, sources: Sequence[Path]) -> None:
     """Check that the output folder is new, empty or a prepared one: nothing is written into a dataset.
 
@@ -208,8 +222,8 @@ def _refuse_other_sources(folder: Path, earlier: dict[str, PreparedCase], cases:
 def _is_same_image(entry: PreparedCase, case: Case) -> bool:
     """Whether a case is the one that was prepared, at its place or moved."""
     try:
-        return entry.image == case.image.resolve() or entry.image_sha256 == sha256_of(case.image)
-    except OSError:
+        return entry.image == case.image.resolve() or entry.image_sha256 == sha256_of_scan(case.image)
+    except (OSError, InputError):
         return False
 
 
@@ -281,7 +295,9 @@ def _prepare_case(
     """Return the entry of a case, or the reason why it is refused; cut it only if its files or its PNGs changed."""
     try:
         case = replace(case, image=case.image.resolve(), mask=case.mask.resolve())
-        image_sha256, mask_sha256 = sha256_of(case.image), sha256_of(case.mask)
+        image_sha256, mask_sha256 = sha256_of_scan(case.image), sha256_of_scan(case.mask)
+    except InputError as error:
+        return str(error)
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
     entry = earlier.get(case.name)

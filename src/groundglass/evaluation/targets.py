@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from groundglass.data.case import Case
+from groundglass.data.case import Case, sha256_of_scan
 from groundglass.data.catalogue import find_cases, select
 from groundglass.data.prepared import PreparedCase, read_complete_manifest, read_slices
 from groundglass.data.splits import Split, resolve_split
 from groundglass.errors import DatasetError
-from groundglass.files import sha256_of
 from groundglass.inference.model_card import TrainedOn
 
 SHOWN_CASES = 4  # names of cases in a warning
@@ -94,7 +93,7 @@ def _check_unchanged(targets: Sequence[EvaluationTarget], prepared: dict[str, Pr
     for target in targets:
         case, recorded = target.case, prepared[target.case.name]
         for file, expected in ((case.image, recorded.image_sha256), (case.mask, recorded.mask_sha256)):
-            if not file.is_file() or sha256_of(file) != expected:
+            if not file.is_file() or sha256_of_scan(file) != expected:
                 raise DatasetError(f"{file} is missing or was changed since {data} was prepared: prepare it again")
 
 

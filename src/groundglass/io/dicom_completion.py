@@ -295,7 +295,9 @@ def _complete_shared_groups(order: Sequence[int], copy: Dataset) -> list[str]:
     Returns:
         What was filled in.
     """
-    shared = shallow_copy(next(iter(items(copy, "SharedFunctionalGroupsSequence")), Dataset()))
+    shared = Dataset()
+    for item in reversed(items(copy, "SharedFunctionalGroupsSequence")):  # DICOM allows one
+        shared.update(shallow_copy(item))
     groups = [shared, *items(copy, "PerFrameFunctionalGroupsSequence")]
     for sequence, keyword in (
         ("PlaneOrientationSequence", "ImageOrientationPatient"),

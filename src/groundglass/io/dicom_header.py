@@ -9,7 +9,7 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -194,23 +194,22 @@ def slices_of(instance: DicomInstance) -> list[DicomSlice]:
     if not number_value(header, "Rows") or not number_value(header, "Columns"):
         return []
     if "PerFrameFunctionalGroupsSequence" not in header:
-        return [_slice(instance, None, header, header, header)]
+        return [_slice(instance, None, [header], [header], [header])]
     count = len(header.PerFrameFunctionalGroupsSequence)
     if count > MAX_FRAMES:
         raise FormatError(f"a file holds {count:,} frames, expected at most {MAX_FRAMES:,}: give one scan alone")
-    shared = _first_item(header, "SharedFunctionalGroupsSequence") or Dataset()
+    shared = items(header, "SharedFunctionalGroupsSequence")
     slices = []
     for index, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
 
-        def group(keyword: str, frame: Dataset = frame) -> Dataset | None:
-            return _first_item(frame if frame.get(keyword) else shared, keyword)
+        def stating(sequence: str, frame: Dataset = frame) -> list[Dataset]:
+            return [item for groups in (frame, *shared) for item in items(groups, sequence)]
 
-        place = Dataset()
-        place.update(group("PlanePositionSequence") or {})
-        place.update(group("PlaneOrientationSequence") or attribute_alone(header, "ImageOrientationPatient"))
-        measures = group("PixelMeasuresSequence") or header
-        rescale = group("PixelValueTransformationSequence") or header
-        slices.append(_slice(instance, index, place, measures, rescale))
+        places = [*stating("PlanePositionSequence"), *stating("PlaneOrientationSequence")]
+        places.append(attribute_alone(header, "ImageOrientationPatient"))
+        measures = [*stating("PixelMeasuresSequence"), header]
+        rescales = [*stating("PixelValueTransformationSequence"), header]
+        slices.append(_slice(instance, index, places, measures, rescales))
     return slices
 
 
@@ -228,10 +227,6 @@ def normal_of(directions: NDArray[np.float64]) -> tuple[float, float, float]:
     return b * f - c * e, c * d - a * f, a * e - b * d
 
 
-def _first_item(header: Dataset, keyword: str) -> Dataset | None:
-    return next(iter(items(header, keyword)), None)
-
-
 def attribute_alone(header: Dataset, keyword: str) -> Dataset:
     """Return a data set of this attribute, which some programs leave outside the groups of frames; empty without it."""
     found = Dataset()
@@ -240,20 +235,33 @@ def attribute_alone(header: Dataset, keyword: str) -> Dataset:
     return found
 
 
+def _first_numbers(sources: Sequence[Dataset], keyword: str, count: int) -> NDArray[np.float64] | None:
+    """Return (count,) the numbers of the first data set that states them; None if none does."""
+    stated = (number_values(source, keyword, count) for source in sources)
+    return next((values for values in stated if values is not None), None)
+
+
 def _slice(
-    instance: DicomInstance, frame: int | None, place: Dataset, measures: Dataset, rescale: Dataset
+    instance: DicomInstance,
+    frame: int | None,
+    places: Sequence[Dataset],
+    measures: Sequence[Dataset],
+    rescales: Sequence[Dataset],
 ) -> DicomSlice:
-    """Build a slice from the data sets that state its place, its pixel spacing and its rescale."""
-    axes = number_values(place, "ImageOrientationPatient", 6)
-    spacing = number_values(measures, "PixelSpacing", 2)
-    slope, intercept = (number_value(rescale, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    """Build a slice from the data sets that may state its place, its pixel spacing and its rescale.
+
+    Of several that state an attribute, the first counts: what a frame states of a group comes before what all share.
+    """
+    axes = _first_numbers(places, "ImageOrientationPatient", 6)
+    spacing = _first_numbers(measures, "PixelSpacing", 2)
+    slope, intercept = (_first_numbers(rescales, keyword, 1) for keyword in ("RescaleSlope", "RescaleIntercept"))
     return DicomSlice(
         instance=instance,
         frame=frame,
-        position_mm=number_values(place, "ImagePositionPatient", 3),
+        position_mm=_first_numbers(places, "ImagePositionPatient", 3),
         directions=None if axes is None or not any(normal_of(axes.reshape(2, 3))) else axes.reshape(2, 3),
         spacing_mm=None if spacing is None or spacing.min() <= 0 else (float(spacing[0]), float(spacing[1])),
-        slope=1.0 if slope is None else slope,
-        intercept=0.0 if intercept is None else intercept,
+        slope=1.0 if slope is None else float(slope[0]),
+        intercept=0.0 if intercept is None else float(intercept[0]),
         states_rescale=slope is not None and intercept is not None,
     )

@@ -59,7 +59,7 @@ class SeriesKind:
 
 def recognise_kind(header: Dataset) -> SeriesKind:
     """Recognise what a series shows by the header of one of its images."""
-    types = text_values(header, "ImageType")
+    types = _image_types(header)
     unusable = _unusable(header)
     other = None if unusable else _no_plain_ct(header)
     described = _named_as(text_value(header, "SeriesDescription"))
@@ -120,7 +120,12 @@ def _named_as(text: str) -> str | None:
 
 
 def _image_types(header: Dataset) -> list[str]:
-    return [text for text in text_values(header, "ImageType") if text]
+    """Return the values of ImageType, and of the FrameType that all frames of a multi-frame image share."""
+    types = text_values(header, "ImageType")
+    for shared in items(header, "SharedFunctionalGroupsSequence"):
+        for group in items(shared, "CTImageFrameTypeSequence"):
+            types += text_values(group, "FrameType")
+    return [text for text in types if text]
 
 
 def _calculations(header: Dataset) -> list[str]:

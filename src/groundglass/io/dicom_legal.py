@@ -13,6 +13,7 @@ from pydicom.valuerep import DA, TM, validate_value
 
 from groundglass.io.dicom_header import DICOM_ERRORS
 from groundglass.io.dicom_text import UNICODE
+from groundglass.plain_text import is_visible
 
 _PARAGRAPHS = ("LT", "ST", "UT")  # text that may have several lines
 _TEXT = (*_PARAGRAPHS, "LO", "PN", "SH", "UC")
@@ -24,6 +25,7 @@ _TOGETHER = (  # attributes of an item that need each other
     ("PatientID", "TypeOfPatientID"),
 )
 _FUNCTIONAL_GROUPS = 0x5200  # group of the sequences that hold the frames of a multi-frame instance
+_JOINERS = "\u200c\u200d"  # which tell how letters of Persian and Indian scripts meet
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _LEGAL_UID = re.compile(r"[012](\.(0|[1-9][0-9]*))*")  # PS3.5 9.1, and the roots of ISO/IEC 9834-1
 _MAX_UID_LENGTH = 64
@@ -114,7 +116,7 @@ def _cleaned(element: DataElement) -> DataElement:
         return element
     values = element.value if isinstance(element.value, MultiValue) else [element.value]
     kept = "\r\n\t\f" if element.VR in _PARAGRAPHS else ""
-    texts = ["".join(c if c.isprintable() or c in kept else " " for c in str(value)) for value in values]
+    texts = ["".join(c if is_visible(c) or c in kept + _JOINERS else " " for c in str(value)) for value in values]
     if element.VR == "PN":
         is_single = dictionary_VM(element.tag) == "1"
         texts = [_legal_name(text) for text in ([" ".join(texts)] if is_single else texts)]

@@ -13,6 +13,7 @@ from groundglass.io.dicom_header import (
     DicomSlice,
     has_decimal_comma,
     items,
+    normal_of,
     number_values,
     text_value,
     transfer_syntax,
@@ -66,9 +67,7 @@ def header_notes(series: ImageSeries) -> list[str]:
     notes = []
     headers = [dicom_slice.header for dicom_slice in series.slices]
     notes += _rescale_notes(series.slices)
-    unoriented = sum(
-        s.frame is None and number_values(s.header, "ImageOrientationPatient", 6) is None for s in series.slices
-    )
+    unoriented = sum(s.frame is None and not _states_orientation(s.header) for s in series.slices)
     if 0 < unoriented < len(series.slices):
         notes.append(f"{unoriented} of {len(series.slices)} images state no orientation: that of the others is taken")
     if any(has_decimal_comma(data, keyword) for data in _data_with_numbers(series.header) for keyword in _NUMBERS):
@@ -81,6 +80,11 @@ def header_notes(series: ImageSeries) -> list[str]:
     if is_lossy or text_value(series.header, "LossyImageCompression") == "01":
         notes.append("the images were compressed with loss: fine texture is gone")
     return notes
+
+
+def _states_orientation(header: Dataset) -> bool:
+    axes = number_values(header, "ImageOrientationPatient", 6)
+    return axes is not None and any(normal_of(axes.reshape(2, 3)))
 
 
 def _data_with_numbers(header: Dataset) -> Iterator[Dataset]:

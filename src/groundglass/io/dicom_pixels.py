@@ -15,8 +15,8 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGExtended12Bit
 
 from groundglass.errors import FormatError
-from groundglass.io.decoding import MOST_AT_ONCE, take_failure
-from groundglass.io.dicom_header import DICOM_ERRORS, DicomSlice, number_value, transfer_syntax
+from groundglass.io.decoding import CODEC_BY_SYNTAX, MOST_AT_ONCE, take_failure
+from groundglass.io.dicom_header import DICOM_ERRORS, DicomSlice, number_value, text_value, transfer_syntax
 from groundglass.io.frame_decoder import COMPRESSED, PLUGIN
 from groundglass.io.pixel_codecs import DecodeError
 from groundglass.parallel import map_in_threads, one_ahead
@@ -95,10 +95,50 @@ def _stored_pixels(
     dicom_slice, data = item
     syntax = transfer_syntax(dicom_slice.header)
     with _refusing_damage(name, syntax):
-        stored = pixel_array(data, index=dicom_slice.frame, decoding_plugin=DECODERS[syntax])
+        stored = pixel_array(data, index=dicom_slice.frame, decoding_plugin=DECODERS[syntax], correct_unused_bits=False)
         if stored.shape != size:
             raise ValueError("a frame of another size")
+        stored = _without_unused_bits(name, data, stored, is_aligned=syntax in CODEC_BY_SYNTAX)
     return dicom_slice, stored
+
+
+def _without_unused_bits(name: str, data: Dataset, stored: NDArray[Any], is_aligned: bool) -> NDArray[Any]:
+    """Return pixels with their lowest `BitsStored` bits: those above may hold anything (PS3.5, 8.1.1).
+
+    Args:
+        name: Name of the input, for messages.
+        data: The instance.
+        stored: (y, x) its pixels with all bits.
+        is_aligned: Whether the numbers begin at the lowest bit, whatever HighBit says, as those of decoders do.
+
+    Raises:
+        FormatError: They begin at a higher bit, or some need more bits, and no overlay is said to lie there.
+    """
+    unused = 8 * stored.dtype.itemsize - data.BitsStored
+    if stored.dtype.kind not in "iu" or unused <= 0:
+        return stored
+    below = data.HighBit + 1 - data.BitsStored
+    if not is_aligned and 0 < below <= unused and stored.any() and not (stored & ((1 << below) - 1)).any():
+        raise FormatError(
+            f"{name} has an image whose numbers begin at bit {below} (HighBit {data.HighBit}, BitsStored "
+            f"{data.BitsStored}), expected bit 0: export the series again"
+        )
+    padding = _padding(data, stored)  # which some programs write with all bits
+    is_number = np.ones(stored.shape, dtype=np.bool_) if padding is None else ~padding
+    kept = np.where(is_number, (stored << unused) >> unused, stored)
+    above = ((stored >> data.BitsStored) & ((1 << unused) - 1))[is_number]
+    if (kept != stored).any() and np.ptp(above) and not _has_overlay_above(data):
+        raise FormatError(
+            f"{name} has an image with numbers of more bits than its header states (BitsStored {data.BitsStored}), "
+            "so that either may be wrong: export the series again"
+        )
+    return kept
+
+
+def _has_overlay_above(data: Dataset) -> bool:
+    """Return whether an instance keeps an overlay in bits of its pixels that they do not use, as older ones do."""
+    positions = (data.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
+    return any(position is not None and int(position.value) >= data.BitsStored for position in positions)
 
 
 @contextmanager
@@ -119,11 +159,14 @@ def _refusing_damage(name: str, syntax: UID) -> Iterator[None]:
 
 
 def _complete_description(data: Dataset) -> None:
-    """State what a decoder needs, and what grey images have without stating it."""
-    usual = (("SamplesPerPixel", 1), ("PhotometricInterpretation", "MONOCHROME2"), ("PixelRepresentation", 0))
-    for keyword, value in usual:  # signed numbers that are read as unsigned ones are refused as HU without their sign
-        if not data.get(keyword):
+    """State what a decoder needs, and what grey images have without stating it; colour ones were refused before."""
+    for keyword, value in (("SamplesPerPixel", 1), ("PixelRepresentation", 0)):
+        if not data.get(keyword):  # signed numbers that are read as unsigned ones are refused as HU without their sign
             setattr(data, keyword, value)
+    if text_value(data, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        data.PhotometricInterpretation = "MONOCHROME2"
+    if number_value(data, "NumberOfFrames") is None:
+        data.pop("NumberOfFrames", None)
     for keyword, bits in (("BitsStored", 0), ("HighBit", -1)):
         if data.get(keyword) is None:
             setattr(data, keyword, (data.get("BitsStored") or data.BitsAllocated) + bits)

@@ -29,7 +29,9 @@ _CODECS = {
     **{87: "iso2022_jp", 159: "iso2022_jp_2", 149: "euc_kr", 58: "iso_ir_58", 192: "utf_8"},
 }
 # Codecs of text without escape sequences under the multi-byte sets, which need such sequences.
-_WITHOUT_ESCAPES = {"iso2022_jp": "shift_jis", "iso2022_jp_2": "euc_jp", "iso_ir_58": "gb18030"}
+_WITHOUT_ESCAPES = {"iso2022_jp": "shift_jis", "iso2022_jp_2": "euc_jp", "iso_ir_58": "gb18030", "euc_kr": "cp949"}
+# Characters of Windows-1252 where ISO sets have control characters: programs write it under the names of these.
+_OF_WINDOWS = {n: bytes([n]).decode("cp1252", "ignore") or chr(n) for n in range(0x80, 0xA0)}
 # What an escape sequence may switch to; pydicom decodes by those that it is given.
 _EXTENSIONS = (
     *("iso8859", "latin_1", "shift_jis", "iso2022_jp", "iso2022_jp_2", "euc_kr", "iso_ir_58"),
@@ -49,9 +51,9 @@ def decode_header(header: Dataset) -> None:
     stated = [_codec(term) for term in _terms(header)]
     for element in list(header.values()):  # as they were read: pydicom converts them when they are asked for by tag
         if isinstance(element, RawDataElement) and _is_beyond_ascii(element):
-            stored = element.value or b""
+            stored = (element.value or b"").rstrip(b"\0 ")  # padding damages a text that ends in a set of two bytes
             text = decode_bytes(stored, _encodings(stated, stored), _DELIMITERS)
-            text = _ESCAPE_SEQUENCE.sub("", text).rstrip("\0 ")
+            text = _ESCAPE_SEQUENCE.sub("", text).rstrip("\0 ").translate(_OF_WINDOWS)
             header[element.tag] = DataElement(element.tag, _representation(element), text)
     is_implicit, is_little_endian = header.original_encoding
     header.set_original_encoding(is_implicit, is_little_endian, _encodings(stated, b""))  # for what is decoded later

@@ -53,7 +53,7 @@ def read_image_slices(paths: Sequence[Path], source: Path) -> ImageStack:
     """Read pictures as slices, in the given order; smaller ones lie at the top left and are padded with 0.
 
     A picture is read as it is shown: turned as its EXIF orientation says, on black where it is transparent, and grey if
-    its colours differ little. Notes tell of the last two.
+    its colours differ little. Notes tell of the last two. Masks among other pictures are left out.
 
     Args:
         paths: PNG or JPEG files, one or more.
@@ -64,7 +64,7 @@ def read_image_slices(paths: Sequence[Path], source: Path) -> ImageStack:
     """
     start_decoder()
     _common_shape(source, [_stored_size(path) for path in paths])  # before anything is decoded
-    pictures = [_read_picture(path) for path in paths]
+    paths, pictures, left_out = _without_drawings(paths, [_read_picture(path) for path in paths])
     planes = [picture.plane for picture in pictures]
     sizes = tuple((plane.shape[0], plane.shape[1]) for plane in planes)
     shape = _common_shape(source, sizes)
@@ -78,7 +78,8 @@ def read_image_slices(paths: Sequence[Path], source: Path) -> ImageStack:
     for i, ((height, width), plane) in enumerate(zip(sizes, planes, strict=True)):
         values[i, :height, :width] = plane
     names = tuple(path.name for path in paths)
-    return ImageStack(values, Geometry.pixels(shape), source, _notes(pictures), sizes=sizes, names=names)
+    notes = (*left_out, *_notes(pictures))
+    return ImageStack(values, Geometry.pixels(shape), source, notes, sizes=sizes, names=names)
 
 
 def write_mask(mask: Mask, scan: ImageStack, folder: Path) -> list[Path]:
@@ -253,21 +254,35 @@ def _turned(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.ascontiguousarray(plane[:: -1 if flips_rows else 1, :: -1 if flips_columns else 1])
 
 
+def _without_drawings(
+    paths: Sequence[Path], pictures: Sequence[_Picture]
+) -> tuple[Sequence[Path], Sequence[_Picture], tuple[str, ...]]:
+    """Leave out the pictures that have as few shades as masks, unless all have; blank ones stay.
+
+    Returns:
+        The paths and the pictures that stay, and a note on how many were left out.
+    """
+    shades = [np.count_nonzero(np.bincount(picture.plane.ravel())) for picture in pictures]
+    kept = [i for i, count in enumerate(shades) if not 1 < count < FEWEST_SHADES]
+    if len(kept) == len(pictures) or max(shades) < FEWEST_SHADES:
+        return paths, pictures, ()
+    note = (
+        f"left out: {len(pictures) - len(kept)} of {len(pictures)} pictures, with fewer than {FEWEST_SHADES} shades of "
+        "grey, as masks have"
+    )
+    return [paths[i] for i in kept], [pictures[i] for i in kept], (note,)
+
+
 def _notes(pictures: Sequence[_Picture]) -> tuple[str, ...]:
     """Return what was assumed of the pictures, with the number of those that it concerns."""
     count = len(pictures)
     tinted = sum(picture.is_tinted for picture in pictures)
     transparent = sum(picture.is_transparent for picture in pictures)
-    drawn = sum(1 < np.count_nonzero(np.bincount(one.plane.ravel())) < FEWEST_SHADES for one in pictures)
-    drawings = (
-        f"pictures with fewer than {FEWEST_SHADES} shades of grey, as masks have: {drawn} of {count}; take them out"
-    )
 
     def concerned(number: int) -> str:
         return "the picture is" if count == 1 else f"{number} of {count} pictures are"
 
     return (
         *((f"{concerned(tinted)} nearly grey, with a slight tint: taken as grey",) if tinted else ()),
-        *((drawings,) if 0 < drawn < count else ()),
         *((f"{concerned(transparent)} transparent in places: taken as shown on black",) if transparent else ()),
     )

@@ -48,7 +48,7 @@ def read_mha(path: Path) -> Scan:
         direction = _numbers(fields, ("transformmatrix", "rotation", "orientation"), np.eye(axes)).T
         with np.errstate(over="ignore", invalid="ignore"):  # of infinite numbers, which make no grid
             steps = direction * spacing
-        before_voxels = int(fields.get("headersize", "0"))  # bytes of a header in the file beside; -1: what is left
+        before_voxels = int(fields.get("headersize", "0"))  # bytes in the file of the voxels; -1: all but these
     except (KeyError, ValueError):  # what they say quotes the header, which may name a patient
         raise FormatError(
             f"{name} has a damaged header: DimSize, ElementType or numbers of its grid are missing or cannot be read; "
@@ -57,7 +57,7 @@ def read_mha(path: Path) -> Scan:
     if _is_true(fields, "binarydatabyteordermsb", fields.get("elementbyteordermsb", "false")):
         dtype = dtype.newbyteorder(">")
     byte_count = int(np.prod(size)) * dtype.itemsize
-    if not is_inside:
+    if not is_inside or before_voxels:
         start = before_voxels if before_voxels >= 0 else max(0, file_size(voxels) - byte_count)
     data = read_voxels(voxels, start, byte_count, packed=_is_true(fields, "compresseddata", "false"))
     geometry = lps_geometry(name, size, origin, steps)

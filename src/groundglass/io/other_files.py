@@ -43,7 +43,7 @@ _LAST_GROUP = 0x28  # that may follow the first element of a file without a prea
 _VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UC UI UL UN UR US UT".split())
 SEVEN_ZIP, RAR = b"7z\xbc\xaf\x27\x1c", b"Rar!"  # first bytes
 _ARCHIVES = (b"PK\x03\x04", SEVEN_ZIP, RAR, b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x1f\x9d")
-_TAR = 257, b"ustar"  # place and bytes of its signature
+TAR = 257, b"ustar"  # place and bytes of its signature
 # What stands for a file that is elsewhere, by its first bytes: of Git LFS, of git-annex (on Windows too), of DVC, and a
 # shortcut of Windows.
 _POINTERS = (b"version https://git-lfs.github.com/", b"/annex/objects/", b"\\annex\\objects\\", b"outs:\n- md5:")
@@ -109,7 +109,7 @@ def kind_of_other(head: bytes) -> str:
     """Return what a file is that is no DICOM, by its first bytes."""
     if not head:
         return EMPTY_FILE
-    if head.startswith(_ARCHIVES) or head.startswith(_TAR[1], _TAR[0]) or _unpacks_to_dicom(head):
+    if head.startswith(_ARCHIVES) or head.startswith(TAR[1], TAR[0]) or _unpacks_to_dicom(head):
         return ARCHIVE
     return POINTER_FILE if is_pointer(head) else OTHER_FILE
 
@@ -122,7 +122,7 @@ def _unpacks_to_dicom(head: bytes) -> bool:
         unpacked = zlib.decompressobj(wbits=31).decompress(head, 1024)
     except zlib.error:
         return False
-    return looks_like_dicom(unpacked) or unpacked.startswith(_TAR[1], _TAR[0])
+    return looks_like_dicom(unpacked) or unpacked.startswith(TAR[1], TAR[0])
 
 
 def is_pointer(head: bytes) -> bool:

@@ -199,11 +199,9 @@ def _decode_lossless_jpeg(task: FrameTask) -> DecodedFrame:
         image.SetPlanarConfiguration(options["planar_configuration"])
     syntax = gdcm.TransferSyntax.GetTSType(options["transfer_syntax_uid"])
     image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
-    bits = options["bits_stored"]
+    bits = options["bits_allocated"]  # not `bits_stored`, beyond which GDCM would cut numbers off without a word
     image.SetPixelFormat(
-        gdcm.PixelFormat(
-            options["samples_per_pixel"], options["bits_allocated"], bits, bits - 1, options["pixel_representation"]
-        )
+        gdcm.PixelFormat(options["samples_per_pixel"], bits, bits, bits - 1, options["pixel_representation"])
     )
     with _captured_warnings() as warnings:
         pixels = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM returns char* as str

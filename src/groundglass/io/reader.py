@@ -22,9 +22,11 @@ from groundglass.io.nrrd import read_nrrd
 from groundglass.io.other_files import (
     ARCHIVE,
     DEAD_LINK,
+    FOLDER_LINK,
     HIDDEN_IMAGE,
     RAR,
     SEVEN_ZIP,
+    TAR,
     UNREADABLE_FILE,
     UNREADABLE_FOLDER,
     NoDicomError,
@@ -73,7 +75,7 @@ _SIGNATURES = (
     (4, b"ftypavif", "an AVIF picture"),
     (0, b"\0\0\0\1\0\0", "an MGH file of FreeSurfer (convert it to NIfTI, as with mri_convert)"),
     (4, b"ftyp", "a film"),
-    (257, b"ustar", f"a tar {_ARCHIVE}"),
+    (*TAR, f"a tar {_ARCHIVE}"),
     (0, SEVEN_ZIP, f"a 7z {_ARCHIVE}"),
     (0, RAR, f"a RAR {_ARCHIVE}"),
     (0, b"BZh", f"a bzip2 {_ARCHIVE}"),
@@ -191,6 +193,8 @@ def _kind(head: bytes) -> str:
             return "a damaged gzip file"
         if inside == "DICOM":
             return f"DICOM in a gzip {_ARCHIVE}"
+        if unpacked.startswith(TAR[1], TAR[0]):
+            return f"a packed tar {_ARCHIVE}"
         if is_nifti(unpacked):
             return inside
         return f"a gzip file with no NIfTI inside ({'but another gzip file' if inside == 'NIfTI' else inside})"
@@ -219,17 +223,27 @@ def _kind(head: bytes) -> str:
 
 def _read_folder(folder: Path, dicom: DicomOptions) -> Scan:
     """Read the DICOM in a folder and all folders below it; if there is none, the pictures directly in it."""
-    try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise FormatError(f"{shown(folder)} cannot be read: {error.strerror}; check its permissions") from None
+    entries = _entries(folder)
     try:
         scan = _read_dicom(folder, dicom)
     except NoDicomError as error:
         return _read_pictures(folder, entries, error)
-    ignored = sum(_kind_by_name(entry) in _PICTURES for entry in entries)
-    note = f"{ignored} PNG or JPEG picture{'s' if ignored != 1 else ''} beside the DICOM ignored"
-    return replace(scan, notes=(*scan.notes, note)) if ignored else scan
+    return replace(scan, notes=(*scan.notes, *note_on_pictures(folder)))
+
+
+def note_on_pictures(folder: Path) -> tuple[str, ...]:
+    """Return a note on the pictures directly in a folder of DICOM, by their content; none without any."""
+    named = [entry for entry in _entries(folder) if _kind_by_name(entry) in _PICTURES and entry.is_file()]
+    ignored = sum(_kind(read_bytes(entry, 4096)) in _PICTURES for entry in named)
+    return (f"{ignored} PNG or JPEG picture{'s' if ignored > 1 else ''} beside the DICOM ignored",) if ignored else ()
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what lies directly in a folder and is not hidden."""
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise FormatError(f"{shown(folder)} cannot be read: {error.strerror}; check its permissions") from None
 
 
 def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) -> Scan:
@@ -263,6 +277,8 @@ def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) ->
     named_dicom = {kind for file, kind in kinds.items() if file.suffix.lower() == ".dcm"}
     if len(named_dicom) == 1:
         raise FormatError(f"{what}, of which those named .dcm hold none: each is {named_dicom.pop()}; {_EXPECTED}")
+    if FOLDER_LINK in no_dicom.others:
+        raise FormatError(f"{what}: links to folders are not followed, give the folder to which the link leads")
     if ARCHIVE in no_dicom.others:
         raise FormatError(f"{what}: unpack the archive, and give what is inside")
     raise FormatError(f"{what}: {_EXPECTED}")

@@ -21,6 +21,8 @@ from groundglass.io.limits import (
 from groundglass.io.other_formats import join_advice
 from groundglass.scan.geometry import Geometry
 
+HEADER_SUFFIXES = (".mhd", ".nhdr")  # of headers whose voxels lie in a file beside them
+_VOXEL_FILE = re.compile(rb"^(?:ElementDataFile[ \t]*=|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _HEADER_LIMIT = 1 << 20  # bytes of a text header; real ones have some hundreds
 _MAX_TRAILING = 4096  # bytes that may follow voxels that are not packed; fewer than a slice of a CT has
 
@@ -65,6 +67,19 @@ def voxel_file(path: Path, data_file: str) -> Path:
             f"{keeps}, which is not beside it: find that file, and put it there under the name that the header states"
         )
     return found
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that hold a scan: the file itself, and of a header the file beside it that it names too.
+
+    Raises:
+        FormatError: The file cannot be read.
+    """
+    if not path.name.lower().endswith(HEADER_SUFFIXES):
+        return [path]
+    named = _VOXEL_FILE.search(read_bytes(path, _HEADER_LIMIT))
+    beside = path.parent / Path(named[1].decode("latin-1").strip()).name if named else path.parent
+    return [path, beside] if beside.is_file() else [path]
 
 
 def _kind_of(data_file: str) -> str:

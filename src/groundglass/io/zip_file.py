@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import zipfile
 import zlib
@@ -16,6 +17,7 @@ from groundglass.errors import FormatError
 from groundglass.io.limits import file_size, shown
 from groundglass.io.other_files import HEAD_BYTES, HIDDEN_IMAGE, ZIP_LINK, looks_like_dicom
 
+_PART = re.compile(r"\.z?\d{2,3}", re.IGNORECASE)  # ends the names of the parts of a split archive: .z01, .001
 MAX_MEMBERS = 20_000
 MAX_MEMBER = 1 << 30  # bytes unpacked
 MAX_UNPACKED = 4 << 30  # bytes of all members
@@ -81,6 +83,10 @@ def open_zip(path: Path) -> Iterator[ZipListing]:
     try:
         archive = zipfile.ZipFile(path)
     except _DAMAGE:
+        if _PART.fullmatch(path.suffix):
+            raise FormatError(
+                f"{name} is a part of a split ZIP archive: unpack all parts together, as by 7-Zip, and give the folder"
+            ) from None
         raise FormatError(f"{name} is a damaged ZIP archive: copy or download it again") from None
     with archive:
         entries = archive.infolist()

@@ -33,6 +33,7 @@ BANDS, MOST_EVEN = 16, 0.22
 SAMPLES = 500_000  # voxels from which the kind is recognised
 TISSUE_HU, BRIGHT_HU = (-200.0, 200.0), 350.0  # more of a chest is soft tissue than is bone, contrast medium and metal
 CUT_LUNG_HU = -850.0  # lungs that are cut off at a higher number look denser than they are
+BELOW_AIR_HU, MOST_BELOW_AIR = -1200.0, 0.1  # noise of air reaches below that in a smaller share of a scan
 PILED, TISSUE_PILED = 0.02, 0.1  # shares of all values that are the lowest and highest one if HU were cut off there
 
 
@@ -182,7 +183,11 @@ def recognise_numbers(scan: Scan, kind: IntensityKind | None = None) -> StoredNu
         )
     shift = _shift(sample) if kind is IntensityKind.SHIFTED_HU else 0.0
     if not requested:
-        _check_not_equalised(sample, kind) if kind.is_window else _check_not_cut_off(sample - shift, low - shift)
+        if kind.is_window:
+            _check_not_equalised(sample, kind)
+        else:
+            _check_not_cut_off(sample - shift, low - shift)
+            _check_not_stretched(sample - shift, kind)
     names = {
         IntensityKind.HU: "HU",
         IntensityKind.SHIFTED_HU: f"HU shifted by {shift:.0f}",
@@ -214,6 +219,11 @@ def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> IntensityK
     if low >= 0 and 0.4 < high <= 1 and shades >= 32:
         return IntensityKind.WINDOW_UNIT
     return None
+
+
+def _is_one_shade(values: NDArray[np.float32]) -> bool:
+    """Return whether half of the values or more are one number, as padding is."""
+    return bool(np.unique(values, return_counts=True)[1].max() >= 0.5 * len(values))
 
 
 def _shades(sample: NDArray[np.float32]) -> int:
@@ -271,6 +281,21 @@ def _check_not_cut_off(hu: NDArray[np.float32], low: float) -> None:
         )
 
 
+def _check_not_stretched(hu: NDArray[np.float32], kind: IntensityKind) -> None:
+    """Refuse HU that were multiplied by a slope once more: what is darker than air then has many shades.
+
+    Raises:
+        IntensityError: They were.
+    """
+    below = hu[hu < BELOW_AIR_HU]
+    if len(below) > MOST_BELOW_AIR * len(hu) and not _is_one_shade(below):
+        raise IntensityError(
+            f"{100 * len(below) / len(hu):.0f} % of the values lie below {BELOW_AIR_HU:g} HU, darker than air: "
+            "HU were multiplied, as by a slope in the header that had been applied before; give the scan in HU, such "
+            f"as with the slope 1 (--intensity {kind} reads it all the same)"
+        )
+
+
 def _shift(sample: NDArray[np.float32]) -> float:
     """Return the shift that fits the air: its values lie around 24 with 1024; with 1000 they are cut off at 0."""
     other = _other_shift(sample)
@@ -287,6 +312,6 @@ def _other_shift(sample: NDArray[np.float32]) -> float | None:
         if low - shift < LEAST_CT or high - shift > MOST_CT or _share(sample, shift - 200, shift + 300) < 0.005:
             continue
         lung = sample[(sample > shift - 950) & (sample < shift - 450)]  # padding of plain HU may lie here: one shade
-        if len(lung) > 0.01 * len(sample) and np.unique(lung, return_counts=True)[1].max() < 0.5 * len(lung):
+        if len(lung) > 0.01 * len(sample) and not _is_one_shade(lung) and not _is_too_bright(sample - shift):
             return shift
     return None

@@ -26,6 +26,17 @@ from groundglass.apps.service.page_text import for_the_page
             "the upload: the series is no CT (an MR)",
         ),
         ("the scan has 4 slices", "the scan has 4 slices"),
+        (
+            "scan holds no DICOM, PNG or JPEG slice but 2 bare: give one file, such as 000001, or the folder to "
+            "`groundglass batch`",
+            "the upload holds no DICOM, PNG or JPEG slice but 2 bare: send one scan in one file",
+        ),
+        (
+            "scan keeps its voxels in another file (.raw), which is not beside it: find that file, and put it there "
+            "under the name that the header states",
+            "the upload keeps its voxels in another file (.raw), which the page does not take: save both as one file "
+            "(.mha, .nrrd or .nii.gz)",
+        ),
     ],
 )
 def test_options_of_the_command_line_are_left_out(message: str, worded: str) -> None:

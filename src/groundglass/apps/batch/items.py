@@ -15,6 +15,7 @@ from groundglass.errors import ConfigError, FormatError, InputError
 from groundglass.files import walk
 from groundglass.io.dicom_folders import DicomFolder, find_spread_series, look_into
 from groundglass.io.reader import file_kind
+from groundglass.io.text_header import HEADER_SUFFIXES
 from groundglass.plain_text import printable
 from groundglass.tables.reading import TABLE_SUFFIXES, path_of_cell, read_table
 
@@ -22,8 +23,7 @@ LONGEST_NAME = 80  # characters of a name that is made from a path
 LONGEST_NAME_BYTES = 200  # of any name: file systems allow 255, and those of the files in records are longer
 MAX_DEPTH = 100  # folders below the source, down to which scans are searched for
 RESERVED = ("records", "summary.csv", "overview.html", "key.csv")
-_VOLUMES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".zip")
-_HEADERS = (".mhd", ".nhdr")  # whose voxels lie in a file beside them
+_VOLUMES = (".nii", ".nii.gz", ".mha", ".nrrd", *HEADER_SUFFIXES, ".zip")
 _DICOM, _PICTURES = (".dcm", ".ima"), (".png", ".jpg", ".jpeg")
 _CATEGORY_BY_FORMAT = {
     **dict.fromkeys(("NIfTI", "MHA", "NRRD", "ZIP"), "volume"),
@@ -293,6 +293,6 @@ def _stem(path: str) -> str:
 def _files(source: Path) -> list[Path]:
     """Return the file itself, with those of its name beside it if it is a header, or all files below the folder."""
     if not source.is_dir():
-        beside = source.parent.glob(f"{glob.escape(source.stem)}.*") if source.suffix.lower() in _HEADERS else ()
+        beside = source.parent.glob(f"{glob.escape(source.stem)}.*") if source.suffix.lower() in HEADER_SUFFIXES else ()
         return sorted({source, *beside})
     return sorted(folder / name for folder, _, names in walk(source) for name in names)

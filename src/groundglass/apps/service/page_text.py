@@ -13,6 +13,13 @@ _WORDED = (
     (re.compile(r"[:;,]? --force-modality reads it all the same$"), ""),
     (re.compile(r"[:;,]?[^:;,]{0,300}--intensity \S{1,100}$"), ""),
 )
+_OF_FILES = (  # advice on files in a folder, which a page does not have
+    (re.compile(r"give one file, such as .{1,200} to .groundglass batch.$"), "send one scan in one file"),
+    (
+        re.compile(r"(another file \(\S{1,20}\)), which is not beside it: .{1,100}$"),
+        r"\1, which the page does not take: save both as one file (.mha, .nrrd or .nii.gz)",
+    ),
+)
 _UPLOAD = re.compile(r"^scan\b(?! has)")  # the name of an uploaded file in the folder of its job
 
 
@@ -22,4 +29,6 @@ def for_the_page(message: str) -> str:
         message = _IN_BRACKETS.sub("", message)
         for found, worded in _WORDED:
             message = found.sub(worded, message)
+    for found, worded in _OF_FILES:
+        message = found.sub(worded, message)
     return _UPLOAD.sub("the upload", message)
