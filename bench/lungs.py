@@ -146,8 +146,8 @@ def scans(bench: Bench, names: list[str]) -> Iterator[Row]:
             "Dice": dice(found[case.stated], case.lungs[case.stated]),
             "Dice, as found": dice(np.asarray(field.mask)[case.stated], case.lungs[case.stated]),
             "volume": found[case.stated].sum() / case.lungs[case.stated].sum(),
-            "outside, lower half, ml": outside_ml(found, case, upper=False),
-            "outside, upper half, ml": outside_ml(found, case, upper=True),
+            "outside, lower half, ml": outside_ml(np.asarray(field.mask), case, upper=False),
+            "outside, upper half, ml": outside_ml(np.asarray(field.mask), case, upper=True),
             "lesion in box": inside / max(1, int(case.lesions.sum())),
             "right share": int(voxels_per_slice(field.right).sum()) / int(voxels_per_slice(field.mask).sum()),
         }

@@ -23,6 +23,7 @@ from groundglass.training.lungs.batches import (
 )
 from groundglass.training.lungs.slices import LEFT, NO_CHEST, RIGHT, STORED_SIDE, LungSlices
 from groundglass.training.lungs.train import TRAINING, train_lungs
+from groundglass.training.lungs.wrong_pixels import count_wrong_pixels
 
 ROOT = Path(__file__).parents[3]
 
@@ -101,6 +102,22 @@ def test_pictures_have_their_share_and_slices_with_little_lung_count_double() ->
     weights = slice_weights(LungSlices(np.zeros(label.shape, np.int16), label, group))
     assert weights[3:].tolist() == pytest.approx([PICTURES_SHARE / 2] * 2)
     assert weights[:3].tolist() == pytest.approx([(1 - PICTURES_SHARE) * share for share in (0.25, 0.25, 0.5)])
+
+
+def test_slices_in_which_an_earlier_network_was_wrong_are_drawn_more_often() -> None:
+    slices = two_lungs(5)
+    weights = slice_weights(slices, np.array([0, 0, 0, 100, 300, 0]))
+    assert (weights / weights[0])[:5].tolist() == pytest.approx([1, 1, 1, 2.25, 4.75])
+    assert weights[5] == pytest.approx(slice_weights(slices)[5])  # the share of what shows no chest stays
+
+
+def test_what_an_exported_network_gets_wrong_is_counted_without_the_outline() -> None:
+    slices = two_lungs()
+    exchanged = replace(slices, label=np.where(slices.label > 0, RIGHT + LEFT - slices.label, 0).astype(np.uint8))
+    model = bundled_model(BUNDLED_LUNGS)
+    right, wrong = (count_wrong_pixels(model, labelled) for labelled in (slices, exchanged))
+    assert right.max() < 0.1 * wrong[:6].min()
+    assert right[6] == wrong[6] == 0  # the last one shows no lung, and the network finds none
 
 
 def test_blanked_slices_keep_their_lungs() -> None:

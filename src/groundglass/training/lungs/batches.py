@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,9 +21,10 @@ from groundglass.training.lungs.slices import DRAWN, LEFT, NO_CHEST, RIGHT, Lung
 
 PADDING_HU = (-1000.0, -1024.0, -2000.0, -3024.0)  # what scanners and anonymisers write where there is no patient
 BLANK_HU = (*PADDING_HU, -1024.0, 0.0)  # what data sets write outside the lungs
-NO_CHEST_SHARES = {NO_CHEST: 0.12, DRAWN: 0.08}  # of the slices of an epoch
+NO_CHEST_SHARES = {NO_CHEST: 0.16, DRAWN: 0.08}  # of the slices of an epoch
 PICTURES_SHARE = 0.15  # of them single pictures
 LITTLE_LUNG = 1 / 3  # of the largest lungs of a case: slices with less, or none, count double
+MOST_EXTRA = 9.0  # times the usual weight that a slice gains where an earlier network was wrong
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,17 @@ class LungBatches:
     """A `BatchSource` of images (N, 1, S, S) in [0, 1] and maps (N, 2, S, S) of the right and the left lung.
 
     Cases count by the square root of their slices, single pictures and images without lung with shares of their own.
-    Within a case, slices that show little lung or none (domes, abdomen, neck) count double. The right lung is the one
-    on the left of the image, also where an image is mirrored or turned upside down: the network learns where a lung
-    lies beside the mediastinum, and the scan's geometry tells what that side is called.
+    Within a case, slices that show little lung or none (domes, abdomen, neck) count double, and more those in which an
+    earlier network was wrong. The right lung is the one on the left of the image, also where an image is mirrored or
+    turned upside down: the network learns where a lung lies beside the mediastinum, and the scan's geometry tells what
+    that side is called.
     """
 
-    def __init__(self, slices: LungSlices, sampling: LungSampling) -> None:
+    def __init__(
+        self, slices: LungSlices, sampling: LungSampling, wrong_pixels: NDArray[np.int64] | None = None
+    ) -> None:
         self._hu, self._label = torch.from_numpy(slices.hu), torch.from_numpy(slices.label)
-        self._weights, self._sampling, self._epoch = slice_weights(slices), sampling, 0
+        self._weights, self._sampling, self._epoch = slice_weights(slices, wrong_pixels), sampling, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration."""
@@ -80,8 +85,13 @@ class LungBatches:
             yield augment_lungs(self._hu[chosen].float()[:, None], self._label[chosen], rng)
 
 
-def slice_weights(slices: LungSlices) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """(n,) the chance of each slice to be drawn."""
+def slice_weights(slices: LungSlices, wrong_pixels: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """Return (n,) the chance of each slice to be drawn.
+
+    Args:
+        slices: The slices.
+        wrong_pixels: (n,) pixels in which an earlier network was wrong; None: there was none.
+    """
     names, group, count = np.unique(slices.group, return_inverse=True, return_counts=True)
     fixed = np.array([NO_CHEST_SHARES.get(name, 0.0) for name in names.tolist()])
     pictures = (count == 1) & (fixed == 0)
@@ -92,6 +102,9 @@ def slice_weights(slices: LungSlices) -> np.ndarray[tuple[int], np.dtype[np.floa
     largest = np.zeros(len(names), area.dtype)
     np.maximum.at(largest, group, area)
     within = np.where(area < LITTLE_LUNG * largest[group], 2.0, 1.0)
+    if wrong_pixels is not None:
+        usual = np.maximum(1.0, np.bincount(group, wrong_pixels) / count)
+        within *= 1 + (wrong_pixels / usual[group]).clip(max=MOST_EXTRA)
     weights = share[group] * within / np.bincount(group, within)[group]
     return np.asarray(weights / weights.sum())
 

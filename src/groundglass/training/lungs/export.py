@@ -38,7 +38,8 @@ INTENDED_USE = (
     "Not a medical device; not for diagnosis or treatment of a patient."
 )
 LIMITS = (
-    "Trained on eleven scans of nine patients, adults with COVID-19 or suspected of it, of few scanners.",
+    "Trained on eleven scans of nine patients and on single pictures of some sixty others, adults with COVID-19 or "
+    "suspected of it, of few scanners.",
     "Large effusions, whole collapsed lungs and lungs after surgery were not seen.",
     "Which lung is which follows from its shape and place; of a single lung it is a guess.",
 )

@@ -16,6 +16,7 @@ from groundglass.training.fit import fit, initial_module
 from groundglass.training.lungs.batches import LungBatches, LungSampling
 from groundglass.training.lungs.export import export_lungs
 from groundglass.training.lungs.slices import LungSlices
+from groundglass.training.lungs.wrong_pixels import count_wrong_pixels
 from groundglass.training.module import TrainingConfig
 from groundglass.training.run_folder import check_new, going_on, write_text
 from groundglass.training.weights import exported_weights, load_network
@@ -32,7 +33,7 @@ TRAINING = TrainingConfig(
     ema_decay=0.99,
     compile=True,
 )
-CONTINUED = replace(TRAINING, learning_rate=1e-3, epochs=15)
+CONTINUED = replace(TRAINING, learning_rate=1e-3, epochs=10)
 
 
 def train_lungs(
@@ -49,7 +50,7 @@ def train_lungs(
         slices: The slices to learn from.
         run: The run folder; created if it does not exist.
         resume: Continue from the last checkpoint in the run folder.
-        start: An exported lung network to start from; None: random weights.
+        start: An exported lung network to start from, whose errors are drawn more often; None: random weights.
         sampling: How an epoch is drawn.
         training: Optimiser, schedule, length, seed; None: `TRAINING`, or `CONTINUED` from a network.
 
@@ -71,7 +72,8 @@ def train_lungs(
     with going_on(run):
         write_text(run / DESCRIPTION, json.dumps(described, indent=2))
         module = initial_module(NETWORK, LOSS, training, exported_weights(start, NETWORK) if start else None)
-        checkpoint = fit(module, LungBatches(slices, sampling), None, run, resume)
+        wrong_pixels = count_wrong_pixels(start, slices) if start else None
+        checkpoint = fit(module, LungBatches(slices, sampling, wrong_pixels), None, run, resume)
     return export_lungs(checkpoint, NETWORK, slices, run)
 
 
