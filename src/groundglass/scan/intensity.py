@@ -33,7 +33,9 @@ BANDS, MOST_EVEN = 16, 0.22
 SAMPLES = 500_000  # voxels from which the kind is recognised
 TISSUE_HU, BRIGHT_HU = (-200.0, 200.0), 350.0  # more of a chest is soft tissue than is bone, contrast medium and metal
 CUT_LUNG_HU = -850.0  # lungs that are cut off at a higher number look denser than they are
-BELOW_AIR_HU, MOST_BELOW_AIR = -1200.0, 0.1  # noise of air reaches below that in a smaller share of a scan
+BELOW_AIR_HU, MOST_BELOW_AIR = -1200.0, 0.03  # noise of air reaches below that in a smaller share of a scan
+PADDING_SPREAD_HU, PADDING_SHADE = 150.0, 0.1  # how far noise spreads padding; share of the numbers of a shade of it
+LEAST_OF_LUNG = 0.03  # share of the numbers of lung that lie apart from the commonest ones
 PILED, TISSUE_PILED = 0.02, 0.1  # shares of all values that are the lowest and highest one if HU were cut off there
 
 
@@ -221,9 +223,12 @@ def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> IntensityK
     return None
 
 
-def _is_one_shade(values: NDArray[np.float32]) -> bool:
-    """Return whether half of the values or more are one number, as padding is."""
-    return bool(np.unique(values, return_counts=True)[1].max() >= 0.5 * len(values))
+def _apart_from_padding(values: NDArray[np.float32]) -> float:
+    """Return the share of numbers that are no padding: one shade, or with noise or lossy compression those near one."""
+    tens, count = np.unique(np.rint(values / 10), return_counts=True)
+    apart = values[abs(values - 10 * tens[count.argmax()]) > PADDING_SPREAD_HU]
+    _, count = np.unique(apart, return_counts=True)
+    return float(count[count < PADDING_SHADE * len(values)].sum() / len(values))
 
 
 def _shades(sample: NDArray[np.float32]) -> int:
@@ -282,13 +287,13 @@ def _check_not_cut_off(hu: NDArray[np.float32], low: float) -> None:
 
 
 def _check_not_stretched(hu: NDArray[np.float32], kind: IntensityKind) -> None:
-    """Refuse HU that were multiplied by a slope once more: what is darker than air then has many shades.
+    """Refuse HU that were multiplied by a slope once more, so that lungs are darker than air; padding may be as dark.
 
     Raises:
         IntensityError: They were.
     """
     below = hu[hu < BELOW_AIR_HU]
-    if len(below) > MOST_BELOW_AIR * len(hu) and not _is_one_shade(below):
+    if len(below) and _apart_from_padding(below) * len(below) > MOST_BELOW_AIR * len(hu):
         raise IntensityError(
             f"{100 * len(below) / len(hu):.0f} % of the values lie below {BELOW_AIR_HU:g} HU, darker than air: "
             "HU were multiplied, as by a slope in the header that had been applied before; give the scan in HU, such "
@@ -311,7 +316,11 @@ def _other_shift(sample: NDArray[np.float32]) -> float | None:
     for shift in OTHER_SHIFTS_HU:
         if low - shift < LEAST_CT or high - shift > MOST_CT or _share(sample, shift - 200, shift + 300) < 0.005:
             continue
-        lung = sample[(sample > shift - 950) & (sample < shift - 450)]  # padding of plain HU may lie here: one shade
-        if len(lung) > 0.01 * len(sample) and not _is_one_shade(lung) and not _is_too_bright(sample - shift):
+        lung = sample[(sample > shift - 950) & (sample < shift - 450)]  # padding of plain HU may lie here
+        if (
+            len(lung) > 0.01 * len(sample)
+            and _apart_from_padding(lung) > LEAST_OF_LUNG
+            and not _is_too_bright(sample - shift)
+        ):
             return shift
     return None
