@@ -110,8 +110,8 @@ def test_without_hu_or_lung_there_are_no_density_bands(calibrated: bool) -> None
 
 @pytest.mark.parametrize(
     ("share", "name"),
-    [(0, "none"), (0.01, "minimal"), (9.99, "minimal"), (10, "moderate"), (24.99, "moderate"), (25, "extensive"),
-     (50, "severe"), (74.99, "severe"), (75, "critical"), (100, "critical")],
+    [(0, "none"), (0.01, "none"), (0.05, "minimal"), (9.99, "minimal"), (10, "moderate"), (24.99, "moderate"),
+     (25, "extensive"), (50, "severe"), (74.99, "severe"), (75, "critical"), (100, "critical")],
 )  # fmt: skip
 def test_the_extent_is_a_class_of_the_share_of_the_lung(share: float, name: str) -> None:
     assert classify_extent(share).name == name
