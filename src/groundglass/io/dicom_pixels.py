@@ -123,9 +123,12 @@ def _without_unused_bits(name: str, data: Dataset, stored: NDArray[Any], is_alig
             f"{name} has an image whose numbers begin at bit {below} (HighBit {data.HighBit}, BitsStored "
             f"{data.BitsStored}), expected bit 0: export the series again"
         )
+    kept = (stored << unused) >> unused
+    if np.array_equal(kept, stored):
+        return stored
     padding = _padding(data, stored)  # which some programs write with all bits
     is_number = np.ones(stored.shape, dtype=np.bool_) if padding is None else ~padding
-    kept = np.where(is_number, (stored << unused) >> unused, stored)
+    kept = np.where(is_number, kept, stored)
     above = ((stored >> data.BitsStored) & ((1 << unused) - 1))[is_number]
     if (kept != stored).any() and np.ptp(above) and not _has_overlay_above(data):
         raise FormatError(
