@@ -84,15 +84,15 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * int((a & b).sum()) / total if total else 1.0
 
 
-def outside_ml(found: np.ndarray, case: Upright, upper: bool) -> float:
-    """Volume found more than 5 mm outside the reference lungs of its slice; below, stomach, bowel and fat."""
+def outside_ml(found: np.ndarray, case: Upright) -> tuple[float, float]:
+    """Volumes found more than 5 mm outside the reference lungs of a slice: in the lower half, and in the upper one."""
     pixels = max(1, round(5 / case.scan.geometry.spacing[-1]))
     far = [
         mask & ~ndimage.binary_dilation(lungs, iterations=pixels) for mask, lungs in zip(found, case.lungs, strict=True)
     ]
     voxels = np.where(case.stated, np.sum(far, axis=(1, 2)), 0)
-    half = voxels[len(voxels) // 2 :] if upper else voxels[: len(voxels) // 2]
-    return float(half.sum() * np.prod(case.scan.geometry.spacing) / 1000)
+    ml, middle = voxels * np.prod(case.scan.geometry.spacing) / 1000, len(voxels) // 2
+    return float(ml[:middle].sum()), float(ml[middle:].sum())
 
 
 class Bench:
@@ -138,6 +138,7 @@ def scans(bench: Bench, names: list[str]) -> Iterator[Row]:
         segmented = segment_lungs(case.scan, bench.segmenter.card)
         field = segmented.lung_field
         found = np.asarray(field.including_lesions(case.lesions).mask)
+        outside = outside_ml(np.asarray(field.mask), case)
         inside = sum(
             int(case.lesions[z, b.top : b.bottom, b.left : b.right].sum()) for z, b in enumerate(field.boxes) if b
         )
@@ -146,8 +147,8 @@ def scans(bench: Bench, names: list[str]) -> Iterator[Row]:
             "Dice": dice(found[case.stated], case.lungs[case.stated]),
             "Dice, as found": dice(np.asarray(field.mask)[case.stated], case.lungs[case.stated]),
             "volume": found[case.stated].sum() / case.lungs[case.stated].sum(),
-            "outside, lower half, ml": outside_ml(np.asarray(field.mask), case, upper=False),
-            "outside, upper half, ml": outside_ml(np.asarray(field.mask), case, upper=True),
+            "outside, lower half, ml": outside[0],
+            "outside, upper half, ml": outside[1],
             "lesion in box": inside / max(1, int(case.lesions.sum())),
             "right share": int(voxels_per_slice(field.right).sum()) / int(voxels_per_slice(field.mask).sum()),
         }

@@ -227,8 +227,8 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 def _exchange(staging: Path, target: Path, replaces: set[str], known_by: str) -> None:
     """Move what is replaced out of `target`, and all that is in `staging` into it; all moves or none."""
     fresh = sorted(_entries_to_move(staging, target, replaces), key=lambda name: (name != known_by, name))
-    old = sorted(name for name in {*fresh, *replaces} if os.path.lexists(target / name))
-    old.sort(key=lambda name: name == known_by)
+    there = (name for name in {*fresh, *replaces} if os.path.lexists(target / name))
+    old = sorted(there, key=lambda name: (name == known_by, name))
     replaced = staging.with_name(f"{staging.name}{_REPLACED}")
     moves = [(target / name, replaced / name) for name in old]
     moves += [(staging / name, target / name) for name in fresh]

@@ -21,6 +21,14 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if is_visible(c) else "?" for c in text)
 
 
+def in_unicode(text: str) -> str:
+    """Return a text that files can hold, with `?` for bytes and halves of characters that are no characters.
+
+    They come from names of files, from the terminal, and from JSON.
+    """
+    return text.encode("utf-8", "replace").decode()
+
+
 def is_visible(character: str) -> bool:
     """Return whether a character can be printed; all kinds of blanks can, such as the ideographic one."""
     return character.isprintable() or unicodedata.category(character) == "Zs"

@@ -29,7 +29,7 @@ from groundglass.data.second_reader import with_second_reader
 from groundglass.errors import DatasetError, InputError
 from groundglass.files import sha256_of, write_atomic
 from groundglass.parallel import end_with_parent
-from groundglass.plain_text import printable
+from groundglass.plain_text import in_unicode, printable
 from groundglass.scan.kinds import FieldOfView
 
 SHOWN_CASES = 4  # names of cases in a message
@@ -171,7 +171,7 @@ def _refuse_names_in_bytes(cases: Sequence[Case]) -> None:
         DatasetError: The path of a file is not in UTF-8.
     """
     paths = (str(path) for case in cases for path in (case.image, case.mask, case.second_mask) if path is not None)
-    wrong = next((path for path in paths if path != path.encode("utf-8", "replace").decode()), None)
+    wrong = next((path for path in paths if path != in_unicode(path)), None)
     if wrong is not None:
         raise DatasetError(f"{printable(wrong)} has bytes in its name that are no characters of UTF-8: rename it")
 

@@ -227,6 +227,13 @@ def normal_of(directions: NDArray[np.float64]) -> tuple[float, float, float]:
     return b * f - c * e, c * d - a * f, a * e - b * d
 
 
+def directions_of(axes: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """Return (2, 3) the directions of rows and columns from (6,) numbers; None for none, or if they span no plane."""
+    if axes is None or not any(normal_of(axes.reshape(2, 3))):
+        return None
+    return axes.reshape(2, 3)
+
+
 def attribute_alone(header: Dataset, keyword: str) -> Dataset:
     """Return a data set of this attribute, which some programs leave outside the groups of frames; empty without it."""
     found = Dataset()
@@ -259,7 +266,7 @@ def _slice(
         instance=instance,
         frame=frame,
         position_mm=_first_numbers(places, "ImagePositionPatient", 3),
-        directions=None if axes is None or not any(normal_of(axes.reshape(2, 3))) else axes.reshape(2, 3),
+        directions=directions_of(axes),
         spacing_mm=None if spacing is None or spacing.min() <= 0 else (float(spacing[0]), float(spacing[1])),
         slope=1.0 if slope is None else float(slope[0]),
         intercept=0.0 if intercept is None else float(intercept[0]),

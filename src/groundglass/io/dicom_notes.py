@@ -11,9 +11,9 @@ from groundglass.io.dicom_choice import describe_choice
 from groundglass.io.dicom_directory import note_on_absent
 from groundglass.io.dicom_header import (
     DicomSlice,
+    directions_of,
     has_decimal_comma,
     items,
-    normal_of,
     number_values,
     text_value,
     transfer_syntax,
@@ -67,7 +67,8 @@ def header_notes(series: ImageSeries) -> list[str]:
     notes = []
     headers = [dicom_slice.header for dicom_slice in series.slices]
     notes += _rescale_notes(series.slices)
-    unoriented = sum(s.frame is None and not _states_orientation(s.header) for s in series.slices)
+    single = [header for s, header in zip(series.slices, headers, strict=True) if s.frame is None]
+    unoriented = sum(directions_of(number_values(data, "ImageOrientationPatient", 6)) is None for data in single)
     if 0 < unoriented < len(series.slices):
         notes.append(f"{unoriented} of {len(series.slices)} images state no orientation: that of the others is taken")
     if any(has_decimal_comma(data, keyword) for data in _data_with_numbers(series.header) for keyword in _NUMBERS):
@@ -80,11 +81,6 @@ def header_notes(series: ImageSeries) -> list[str]:
     if is_lossy or text_value(series.header, "LossyImageCompression") == "01":
         notes.append("the images were compressed with loss: fine texture is gone")
     return notes
-
-
-def _states_orientation(header: Dataset) -> bool:
-    axes = number_values(header, "ImageOrientationPatient", 6)
-    return axes is not None and any(normal_of(axes.reshape(2, 3)))
 
 
 def _data_with_numbers(header: Dataset) -> Iterator[Dataset]:

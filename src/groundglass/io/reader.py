@@ -234,7 +234,7 @@ def _read_folder(folder: Path, dicom: DicomOptions) -> Scan:
 def note_on_pictures(folder: Path) -> tuple[str, ...]:
     """Return a note on the pictures directly in a folder of DICOM, by their content; none without any."""
     named = [entry for entry in _entries(folder) if _kind_by_name(entry) in _PICTURES and entry.is_file()]
-    ignored = sum(_kind(read_bytes(entry, 4096)) in _PICTURES for entry in named)
+    ignored = sum(file_kind(entry) in _PICTURES for entry in named)
     return (f"{ignored} PNG or JPEG picture{'s' if ignored > 1 else ''} beside the DICOM ignored",) if ignored else ()
 
 

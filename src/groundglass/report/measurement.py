@@ -11,6 +11,7 @@ import numpy as np
 
 from groundglass.inference.model_card import BurdenInterval
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.plain_text import in_unicode
 from groundglass.report.density import NO_HU, measure_density
 from groundglass.report.distribution import Zone, measure_profile, measure_zones
 from groundglass.report.extent import Extent, classify_extent
@@ -111,7 +112,7 @@ def _input(segmented: SegmentedScan, with_identity: bool, label: str | None) -> 
     has_positions = scan.geometry.in_mm and scan.geometry.has_directions
     no_positions = NO_DIRECTIONS if scan.geometry.in_mm else _no_spacing(scan)
     return {
-        "label": known(label and _in_unicode(label), "no label was given"),
+        "label": known(label and in_unicode(label), "no label was given"),
         "identity": _identity(scan) if with_identity else left_out,
         "kind": "pictures" if isinstance(scan, ImageStack) else "volume",
         "shape": scan.geometry.shape,
@@ -149,19 +150,11 @@ def _identity(scan: Scan) -> Identity:
         return str(header[keyword].value) if header is not None and header.get(keyword) else None
 
     return Identity(
-        source=_in_unicode(scan.source.name) if scan.source else None,
+        source=in_unicode(scan.source.name) if scan.source else None,
         patient_name=stated("PatientName"),
         patient_id=stated("PatientID"),
         birth_date=stated("PatientBirthDate"),
     )
-
-
-def _in_unicode(name: str) -> str:
-    """Return a name with `?` for each byte of the file system or terminal that was no character.
-
-    No JSON or HTML could hold it.
-    """
-    return name.encode("utf-8", "replace").decode()
 
 
 def _zones(segmented: SegmentedScan) -> tuple[Zone, ...] | Unknown:

@@ -77,19 +77,16 @@ def _extent(findings: Findings) -> list[str]:
 
 def _classes(findings: Findings) -> list[str]:
     shares = [(each.name, each.lesion_share_of_lung_percent) for each in findings.classes]
-    return (
-        [", ".join(f"{name} {format_number(share)} %" for name, share in shares if share is not None)] if shares else []
-    )
+    stated = [f"{name} {format_number(share)} %" for name, share in shares if share is not None]
+    return [", ".join(stated)] if shares else []
 
 
 def _sides(findings: Findings) -> list[str]:
     right = findings.right_lung.lesion_share_of_lung_percent
     left = findings.left_lung.lesion_share_of_lung_percent
-    return (
-        []
-        if right is None or left is None
-        else [f"right lung {format_number(right)} %, left lung {format_number(left)} %"]
-    )
+    if right is None or left is None:
+        return []
+    return [f"right lung {format_number(right)} %, left lung {format_number(left)} %"]
 
 
 def _zone(findings: Findings) -> list[str]:

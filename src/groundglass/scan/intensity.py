@@ -223,7 +223,7 @@ def _kind_of(sample: NDArray[np.float32], low: float, high: float) -> IntensityK
     return None
 
 
-def _apart_from_padding(values: NDArray[np.float32]) -> float:
+def _share_apart_from_padding(values: NDArray[np.float32]) -> float:
     """Return the share of numbers that are no padding: one shade, or with noise or lossy compression those near one."""
     tens, count = np.unique(np.rint(values / 10), return_counts=True)
     apart = values[abs(values - 10 * tens[count.argmax()]) > PADDING_SPREAD_HU]
@@ -293,7 +293,7 @@ def _check_not_stretched(hu: NDArray[np.float32], kind: IntensityKind) -> None:
         IntensityError: They were.
     """
     below = hu[hu < BELOW_AIR_HU]
-    if len(below) and _apart_from_padding(below) * len(below) > MOST_BELOW_AIR * len(hu):
+    if len(below) and _share_apart_from_padding(below) * len(below) > MOST_BELOW_AIR * len(hu):
         raise IntensityError(
             f"{100 * len(below) / len(hu):.0f} % of the values lie below {BELOW_AIR_HU:g} HU, darker than air: "
             "HU were multiplied, as by a slope in the header that had been applied before; give the scan in HU, such "
@@ -319,7 +319,7 @@ def _other_shift(sample: NDArray[np.float32]) -> float | None:
         lung = sample[(sample > shift - 950) & (sample < shift - 450)]  # padding of plain HU may lie here
         if (
             len(lung) > 0.01 * len(sample)
-            and _apart_from_padding(lung) > LEAST_OF_LUNG
+            and _share_apart_from_padding(lung) > LEAST_OF_LUNG
             and not _is_too_bright(sample - shift)
         ):
             return shift

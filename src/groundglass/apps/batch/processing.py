@@ -28,6 +28,7 @@ from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_header import shallow_copy
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.reader import read_scan
+from groundglass.plain_text import in_unicode
 from groundglass.report.analysis import Analysis, segment
 from groundglass.scan.scan import ImageStack, Scan
 from groundglass.workers import TimeLimitError, Worker, WorkerClosedError, WorkerDiedError
@@ -170,5 +171,5 @@ def _failure_reason(error: Exception, item: BatchItem, options: BatchOptions) ->
         text = f"{origin(error)}: {error}".removesuffix(": ")
     else:
         text = origin(error)  # without the message of a library, which may quote a header
-    text = " ".join(text.encode("utf-8", "replace").decode().split())  # a record holds no bytes of a folder's name
+    text = " ".join(in_unicode(text).split())  # a record holds no bytes of a folder's name
     return deidentify_message(text, item) if options.pseudonyms else text

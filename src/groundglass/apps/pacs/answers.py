@@ -21,6 +21,8 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from groundglass.plain_text import in_unicode
+
 ANSWER_BYTES = 16 << 20  # of one answer, unpacked; a page of 500 series takes less than 1 MiB
 ANSWER_S = 300.0  # for the head of an answer to arrive, and for its body, however steadily they do
 MAX_ITEMS = 1_000_000  # values in one answer
@@ -139,4 +141,4 @@ def check_json_size(body: bytes) -> None:
 
 def storable_text(value: object) -> str:
     """Return a value of an answer as text for the ledger; JSON may hold halves of characters, which no file can."""
-    return str(value).encode("utf-8", "replace").decode()
+    return in_unicode(str(value))
