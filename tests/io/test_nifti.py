@@ -265,15 +265,8 @@ def test_a_file_with_far_too_many_voxels_is_refused(tmp_path: Path) -> None:
         read_scan(bomb)
 
 
-def test_nan_and_infinity_are_refused_with_their_number(tmp_path: Path) -> None:
-    values = VALUES.astype(np.float32)
-    values[0, 0, 0], values[1, 1, 1], values[2, 2, 2] = np.nan, np.inf, -np.inf
-    with pytest.raises(FormatError, match=r"3 of 3,360 voxels that are NaN or infinite.*set them to the value of air"):
-        read_scan(nifti(tmp_path / "nan.nii.gz", values))
-
-
 def test_scaling_beyond_float32_is_refused_without_a_warning(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"voxels that are NaN or infinite"):
+    with pytest.raises(FormatError, match="that are NaN or infinite"):
         read_scan(nifti(tmp_path / "big.nii", scl_slope=3e38, scl_inter=0))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from groundglass.errors import FormatError
+from groundglass.io.empty_voxels import fill_empty_voxels
 from groundglass.io.grid import SHORT, is_possible_slice, with_known_grid
 from groundglass.io.limits import check_slice_size, check_voxel_count, format_size, native_values
 from groundglass.scan.geometry import AxialView, Geometry
@@ -61,8 +62,9 @@ def scan_of_array(
     if spacing is None and direction is None and affine is None:
         affine = getattr(source, "affine", None)
     if affine is None:
-        return _on_grid(values, spacing, direction)
-    scan = with_known_grid(in_image_order(values, _numbers(affine, (4, 4), "affine", "(4, 4)")))
+        return fill_empty_voxels(ARRAY, _on_grid(values, spacing, direction))
+    scan: Scan = in_image_order(values, _numbers(affine, (4, 4), "affine", "(4, 4)"))
+    scan = fill_empty_voxels(ARRAY, with_known_grid(scan))
     if scan.geometry.has_directions and _has_slices_last(AxialView(scan.geometry).geometry.shape):
         raise FormatError(
             f"the axes of an array of {format_size(values.shape)} seem not to be those of the affine, usually "

@@ -33,6 +33,7 @@ from groundglass.io.dicom_order import lacks_positions, place_by_number
 from groundglass.io.dicom_parts import check_parts, instances_of, join_headers, notes_on_missing_frames
 from groundglass.io.dicom_pixels import check_transfer_syntaxes, decode_slices
 from groundglass.io.dicom_series import ImageSeries, SeriesListing, find_series
+from groundglass.io.empty_voxels import fill_empty_voxels
 from groundglass.io.limits import check_voxel_count, native_values, shown
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.scan import DicomSeries, Scan
@@ -76,7 +77,8 @@ def read_dicom(path: Path, options: DicomOptions, openers: Sequence[ByteOpener] 
             _drop_positions(source)
         choice = describe_choice(listing, series, options)
     geometry = Geometry(values.shape, stack.affine_lps)
-    return Scan(native_values(name, values), geometry, path, notes=notes, series=source, choice=choice)
+    scan = Scan(native_values(name, values), geometry, path, notes=notes, series=source, choice=choice)
+    return fill_empty_voxels(name, scan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,7 @@ def sample_series(listing: SeriesListing, series: ImageSeries, count: int, optio
         *header_notes(series),
     )
     choice = describe_choice(listing, series, options)
-    scan = Scan(values, Geometry(values.shape, sparse_lps), notes=notes, choice=choice)
+    scan = fill_empty_voxels(name, Scan(values, Geometry(values.shape, sparse_lps), notes=notes, choice=choice))
     return SampledSeries(scan, geometry, _source_series(name, kept))
 
 

@@ -29,6 +29,7 @@ from groundglass.io.array_scan import (
     scan_of_slices,
 )
 from groundglass.io.dicom_options import DicomOptions
+from groundglass.io.empty_voxels import fill_empty_voxels
 from groundglass.io.grid import with_known_grid
 from groundglass.io.image_slices import read_image_slices
 from groundglass.io.limits import check_voxel_count, native_values, shown
@@ -186,9 +187,10 @@ def _of_nibabel(image: Any) -> Scan:
     check_voxel_count(_IMAGE, values.shape)
     values = native_values(_IMAGE, values)
     if not isinstance(image.header, Nifti1Header):
-        return with_known_grid(in_image_order(values, np.asarray(image.affine, dtype=np.float64)))
+        scan: Scan = in_image_order(values, np.asarray(image.affine, dtype=np.float64))
+        return fill_empty_voxels(_IMAGE, with_known_grid(scan))
     geometry, notes = grid_of_header(_IMAGE, image.header, (values.shape[0], values.shape[1], values.shape[2]))
-    return with_known_grid(ArrayScan(values.T, geometry, notes=notes))
+    return fill_empty_voxels(_IMAGE, with_known_grid(ArrayScan(values.T, geometry, notes=notes)))
 
 
 def _of_simpleitk(image: Any) -> Scan:
@@ -205,7 +207,8 @@ def _of_simpleitk(image: Any) -> Scan:
     affine[:3, 3] = image.GetOrigin()
     values = native_values(_IMAGE, SimpleITK.GetArrayFromImage(image))
     check_voxel_count(_IMAGE, values.shape)
-    return with_known_grid(Scan(values, checked_geometry(values.shape, affine[:, [2, 1, 0, 3]])))
+    scan = Scan(values, checked_geometry(values.shape, affine[:, [2, 1, 0, 3]]))
+    return fill_empty_voxels(_IMAGE, with_known_grid(scan))
 
 
 def _of_items(items: list[Any], options: DicomOptions) -> Scan:

@@ -101,21 +101,14 @@ def native_values(name: str, values: NDArray[Any]) -> NDArray[Any]:
     """Return integers unchanged and floats as float32, both in the machine's byte order.
 
     Raises:
-        FormatError: A value is NaN, infinite, or not a real number.
+        FormatError: The values are no real numbers.
     """
     if values.dtype.kind in "iu":
         return values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype.kind != "f":
         raise FormatError(f"{name} holds {values.dtype} voxels, expected integers or floats: convert them to int16")
     with np.errstate(over="ignore", invalid="ignore"):
-        values = values.astype(np.float32, copy=False)
-    wrong = values.size - int(np.count_nonzero(np.isfinite(values)))
-    if wrong:
-        raise FormatError(
-            f"{name} has {wrong:,} of {values.size:,} voxels that are NaN or infinite, expected numbers: "
-            "set them to the value of air (-1024 in HU)"
-        )
-    return values
+        return values.astype(np.float32, copy=False)
 
 
 def read_bytes(path: Path, count: int) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
+from groundglass.io.empty_voxels import fill_empty_voxels
 from groundglass.io.grid import with_known_grid
 from groundglass.io.limits import file_size, native_values, shown
 from groundglass.io.text_header import check_shape, lps_geometry, read_voxels, split_header, voxel_file
@@ -62,7 +63,7 @@ def read_mha(path: Path) -> Scan:
     data = read_voxels(voxels, start, byte_count, packed=_is_true(fields, "compresseddata", "false"))
     geometry = lps_geometry(name, size, origin, steps)
     values = np.frombuffer(data, dtype).reshape(geometry.shape)
-    return with_known_grid(Scan(native_values(name, values), geometry, path))
+    return fill_empty_voxels(name, with_known_grid(Scan(native_values(name, values), geometry, path)))
 
 
 def _header_fields(text: str) -> dict[str, str]:

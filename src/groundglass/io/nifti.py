@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from groundglass.errors import ConfigError, FormatError
 from groundglass.files import write_atomic_chunks
+from groundglass.io.empty_voxels import fill_empty_voxels
 from groundglass.io.grid import is_possible_slice, with_known_grid
 from groundglass.io.limits import (
     MAX_VOXELS,
@@ -80,7 +81,8 @@ def read_nifti(path: Path) -> Scan:
         with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused below
             stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     values = native_values(name, stored.reshape(shape, order="F").T)
-    return with_known_grid(Scan(values, _geometry(name, shape, grid), path, (*grid.notes, *scaling_notes)))
+    scan = Scan(values, _geometry(name, shape, grid), path, (*grid.notes, *scaling_notes))
+    return fill_empty_voxels(name, with_known_grid(scan))
 
 
 def _read_voxels(stream: BinaryIO, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
+from groundglass.io.empty_voxels import fill_empty_voxels
 from groundglass.io.grid import with_known_grid
 from groundglass.io.limits import check_voxel_count, native_values, read_bytes, shown
 from groundglass.io.text_header import check_shape, lps_geometry, read_voxels, split_header, voxel_file
@@ -92,7 +93,8 @@ def _read_layers(path: Path, may_be_several: bool) -> tuple[Scan, ...]:
     geometry = lps_geometry(name, size, origin, steps)
     beside_grid = np.flatnonzero(~on_grid[::-1]).tolist()
     layers = np.moveaxis(values, beside_grid, range(len(beside_grid))).reshape(-1, *geometry.shape)
-    return tuple(with_known_grid(Scan(native_values(name, layer), geometry, path)) for layer in layers)
+    scans = (Scan(native_values(name, layer), geometry, path) for layer in layers)
+    return tuple(fill_empty_voxels(name, with_known_grid(scan)) for scan in scans)
 
 
 def _parts(path: Path) -> tuple[str, int, Path]:

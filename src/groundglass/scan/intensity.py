@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import IntensityError
+from groundglass.scan.geometry import AxialView
 from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.packed_mask import PackedMask
-from groundglass.scan.scan import Scan
+from groundglass.scan.scan import ImageStack, Scan
 
 AIR_HU = -1000.0
 SOFT_TISSUE_HU = 40.0
@@ -36,6 +37,7 @@ CUT_LUNG_HU = -850.0  # lungs that are cut off at a higher number look denser th
 BELOW_AIR_HU, MOST_BELOW_AIR = -1200.0, 0.03  # noise of air reaches below that in a smaller share of a scan
 PADDING_SPREAD_HU, PADDING_SHADE = 150.0, 0.1  # how far noise spreads padding; share of the numbers of a shade of it
 LEAST_OF_LUNG = 0.03  # share of the numbers of lung that lie apart from the commonest ones
+SPARSE = 16  # pixels: of a slice in which these differ, the others need no look
 PILED, TISSUE_PILED = 0.02, 0.1  # shares of all values that are the lowest and highest one if HU were cut off there
 
 
@@ -185,6 +187,7 @@ def recognise_numbers(scan: Scan, kind: IntensityKind | None = None) -> StoredNu
         )
     shift = _shift(sample) if kind is IntensityKind.SHIFTED_HU else 0.0
     if not requested:
+        _check_no_slice_is_lost(scan, kind)
         if kind.is_window:
             _check_not_equalised(sample, kind)
         else:
@@ -255,6 +258,31 @@ def _is_too_bright(hu: NDArray[np.float32]) -> bool:
     bright = hu > BRIGHT_HU
     is_blanked = float((hu == hu.max()).mean()) > 0.5 * float(bright.mean())
     return float(bright.mean()) > 2 * _share(hu, *TISSUE_HU) and not is_blanked
+
+
+def _check_no_slice_is_lost(scan: Scan, kind: IntensityKind) -> None:
+    """Refuse a volume with a slice of a single number between slices that show something.
+
+    Raises:
+        IntensityError: There is one.
+    """
+    if isinstance(scan, ImageStack):
+        return
+    view = AxialView(scan.geometry)
+    axial = view.to_axial(scan.values)
+    shown = np.flatnonzero([not (_is_flat(plane[::SPARSE, ::SPARSE]) and _is_flat(plane)) for plane in axial])
+    lost = np.setdiff1d(np.arange(shown[0], shown[-1]), shown) if len(shown) else shown
+    if len(lost):
+        z, more = int(lost[0]), f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise IntensityError(
+            f"slice {view.slice_numbers[z] + 1} of {len(axial)}{more} holds {axial[z, 0, 0]:g} alone, between slices "
+            f"with an image: lesions there are lost; give the scan with all of its slices (--intensity {kind} reads it "
+            "all the same)"
+        )
+
+
+def _is_flat(plane: NDArray[Any]) -> bool:
+    return bool(plane.min() == plane.max())
 
 
 def _check_not_equalised(levels: NDArray[np.float32], kind: IntensityKind) -> None:
