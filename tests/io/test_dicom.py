@@ -100,6 +100,62 @@ def test_padding_becomes_air(scan: Scan, tmp_path: Path) -> None:
     assert np.array_equal(found[:, 8:], values[:, 8:])
 
 
+@pytest.mark.parametrize(("value", "limit"), [(0, 65535), (1000, 2000), (65535, 0)])
+def test_a_range_of_padding_that_holds_tissue_is_left_out_of_account(
+    scan: Scan, tmp_path: Path, value: int, limit: int
+) -> None:
+    values = np.where(scan.values < -900, -1024, scan.values)
+    write_series(Scan(values, scan.geometry), tmp_path / "a", PixelPaddingValue=value, PixelPaddingRangeLimit=limit)
+    assert np.array_equal(read_scan(tmp_path / "a").values, values)
+
+
+def test_a_range_of_padding_becomes_air(scan: Scan, tmp_path: Path) -> None:
+    values = np.maximum(scan.values, -900)
+    values[:, :8] = np.arange(8)[:, None] + 3000
+    write_series(Scan(values, scan.geometry), tmp_path / "a", PixelPaddingValue=4024, PixelPaddingRangeLimit=4031)
+    found = read_scan(tmp_path / "a").values
+    assert (found[:, :8] == -1024).all()
+    assert np.array_equal(found[:, 8:], values[:, 8:])
+
+
+@pytest.mark.parametrize("wrong", [{"Columns": 63}, {"Columns": 56}, {"Rows": 47}])
+def test_an_image_that_is_larger_than_its_header_states_is_refused(
+    scan: Scan, tmp_path: Path, wrong: dict[str, int]
+) -> None:
+    assert scan.values.shape[1:] == (48, 64)
+    write_series(scan, tmp_path / "a", **wrong)
+    with pytest.raises(FormatError, match=r"an image of 6,144 bytes, its header states .* Rows or Columns are wrong"):
+        read_scan(tmp_path / "a")
+    assert "Rows or Columns are wrong" in str(describe_input(tmp_path / "a").refused)
+
+
+def test_a_few_bytes_behind_an_image_do_not_count(scan: Scan, tmp_path: Path) -> None:
+    for path in write_series(scan, tmp_path / "a"):
+        edit(path, lambda data: setattr(data, "PixelData", data.PixelData + bytes(80)))
+    assert np.array_equal(read_scan(tmp_path / "a").values, scan.values)
+
+
+@pytest.mark.parametrize("factor", [1e-5, 1000.0])
+def test_an_orientation_without_directions_is_none(scan: Scan, tmp_path: Path, factor: float) -> None:
+    axes = [f"{factor * axis:g}" for axis in (1, 0, 0, 0, 1, 0)]
+    write_series(scan, tmp_path / "a", ImageOrientationPatient=axes)
+    with pytest.raises(FormatError, match="8 of 8 images in a state no position or orientation"):
+        read_scan(tmp_path / "a")
+
+
+def test_a_damaged_sequence_is_called_damaged(scan: Scan, tmp_path: Path) -> None:
+    def add_sequence(data: pydicom.Dataset) -> None:
+        data.RequestAttributesSequence = [pydicom.Dataset()]
+        data.RequestAttributesSequence[0].ScheduledProcedureStepID = "1"
+        data["RequestAttributesSequence"].is_undefined_length = True
+
+    for path in write_series(scan, tmp_path / "a"):
+        edit(path, add_sequence)
+        path.write_bytes(path.read_bytes().replace(b"\xfe\xff\xdd\xe0\0\0\0\0", b""))
+    with pytest.raises(FormatError, match="8 damaged DICOM files"):
+        read_scan(tmp_path / "a")
+
+
 def test_tissue_with_the_padding_value_stays(scan: Scan, tmp_path: Path) -> None:
     values = np.full(scan.values.shape, 10, dtype=np.int16)
     values[:, :8] = values[:, 20:30, 20:30] = 40

@@ -116,9 +116,9 @@ def read_header(path: Path, opener: ByteOpener, is_only_file: bool) -> DicomInst
         return DicomInstance(opener, header)
     except FormatError:
         raise
-    except OSError:
-        return UNREADABLE_FILE
     except DICOM_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:  # not one of pydicom's
+            return UNREADABLE_FILE
         if is_only_file:
             raise FormatError(f"{shown(path)} is damaged or cut short, expected whole DICOM: send it again") from error
         return DAMAGED_FILE

@@ -42,6 +42,7 @@ DICOM_ERRORS = (
 _CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 LONGEST_TEXT = 10_240  # characters, as of LT, the longest kind of text that is read; a file may state gigabytes
 MAX_FRAMES = 20_000  # of an instance, as many as files of a scan
+MOST_OFF = 0.1  # of the length 1 of directions; with more, they are none
 MIN_AXIAL_COSINE = 0.8  # of the angle between a slice's normal and the body's axis: up to 37 degrees
 
 
@@ -228,10 +229,12 @@ def normal_of(directions: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def directions_of(axes: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-    """Return (2, 3) the directions of rows and columns from (6,) numbers; None for none, or if they span no plane."""
+    """Return (2, 3) the directions of rows and columns from (6,) numbers; None for none, or if they are no cosines."""
     if axes is None or not any(normal_of(axes.reshape(2, 3))):
         return None
-    return axes.reshape(2, 3)
+    a, b, c, d, e, f = axes.tolist()
+    is_unit = all(abs(length - 1) < MOST_OFF for length in (math.hypot(a, b, c), math.hypot(d, e, f)))
+    return axes.reshape(2, 3) if is_unit else None
 
 
 def attribute_alone(header: Dataset, keyword: str) -> Dataset:

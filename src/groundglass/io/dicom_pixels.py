@@ -28,6 +28,7 @@ DECODERS = {
 }
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
 PADDING_HU = -1024.0  # value given to padding: air
+TISSUE_HU = (-900.0, 300.0)  # no range of padding holds such numbers
 
 
 def check_transfer_syntaxes(name: str, slices: Sequence[DicomSlice]) -> None:
@@ -95,11 +96,28 @@ def _stored_pixels(
     dicom_slice, data = item
     syntax = transfer_syntax(dicom_slice.header)
     with _refusing_damage(name, syntax):
+        if syntax not in CODEC_BY_SYNTAX and dicom_slice.frame is None:
+            _check_not_longer(name, data)
         stored = pixel_array(data, index=dicom_slice.frame, decoding_plugin=DECODERS[syntax], correct_unused_bits=False)
         if stored.shape != size:
             raise ValueError("a frame of another size")
         stored = _without_unused_bits(name, data, stored, is_aligned=syntax in CODEC_BY_SYNTAX)
     return dicom_slice, stored
+
+
+def _check_not_longer(name: str, data: Dataset) -> None:
+    """Check that an uncompressed image is no larger than its header states, but for a few bytes at its end.
+
+    Raises:
+        FormatError: It is, as where Rows or Columns are wrong, which would shift every row.
+    """
+    rows, columns, pixel_bytes = data.Rows, data.Columns, data.BitsAllocated // 8
+    found, stated = len(data.get("PixelData") or b""), rows * columns * pixel_bytes
+    if found - stated >= max(1, min(rows, columns) * pixel_bytes):
+        raise FormatError(
+            f"{name} has an image of {found:,} bytes, its header states {rows} x {columns} pixels, which are "
+            f"{stated:,}: Rows or Columns are wrong; export the series again"
+        )
 
 
 def _without_unused_bits(name: str, data: Dataset, stored: NDArray[Any], is_aligned: bool) -> NDArray[Any]:
@@ -180,6 +198,10 @@ def _fill_padding(header: Dataset, stored: NDArray[Any], hu: NDArray[np.float32]
     padding = _padding(header, stored)
     if padding is None or not padding.any():
         return
+    if ((hu[padding] > TISSUE_HU[0]) & (hu[padding] < TISSUE_HU[1])).any():  # a range of padding is wrong then
+        padding = _padding(header, stored, ("PixelPaddingValue",))
+        if padding is None or not padding.any():
+            return
     if float(hu[padding].max()) > PADDING_HU:  # tissue has this value, too: only what reaches the edge is padding
         from scipy import ndimage  # here, so that the program starts quickly
 
@@ -189,10 +211,14 @@ def _fill_padding(header: Dataset, stored: NDArray[Any], hu: NDArray[np.float32]
     hu[padding] = PADDING_HU
 
 
-def _padding(header: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
+def _padding(
+    header: Dataset,
+    stored: NDArray[Any],
+    keywords: Sequence[str] = ("PixelPaddingValue", "PixelPaddingRangeLimit"),
+) -> NDArray[np.bool_] | None:
     """Return (y, x) the pixels with a padding value (PS3.3 C.7.5.1.1.2); None if no such value is stated."""
     limits = []
-    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+    for keyword in keywords:
         try:
             limits.append(int(header[keyword].value))
         except DICOM_ERRORS:
