@@ -183,7 +183,11 @@ def test_a_patient_that_a_program_wrote_as_empty_is_unknown(empty: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "cells", [("001", "1"), ("1.0", "1"), ("P01", "p01"), ('"=""007"""', "7"), ("M\u00fcller", "Mu\u0308ller")]
+    "cells",
+    [
+        *[("001", "1"), ("1.0", "1"), ('"1,0"', "1"), ("P01", "p01"), ('"=""007"""', "7")],
+        ("M\u00fcller", "Mu\u0308ller"),
+    ],
 )
 def test_patients_that_a_spreadsheet_wrote_in_two_ways_are_one(cells: tuple[str, str], tmp_path: Path) -> None:
     touch(tmp_path, "a.nii", "b.nii", "c.nii", "ma.nii", "mb.nii", "mc.nii")
@@ -194,6 +198,39 @@ def test_patients_that_a_spreadsheet_wrote_in_two_ways_are_one(cells: tuple[str,
     assert first == second != other
     assert len(found.notes) == 1
     assert "taken for one patient each: " in found.notes[0]
+
+
+def test_patients_that_a_spreadsheet_rounded_are_noted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "b.nii", "c.nii", "m.nii", "n.nii", "o.nii")
+    rows = "a.nii,m.nii,1.23E+10\nb.nii,n.nii,12300000000\nc.nii,o.nii,1.24E+10\n"
+    (tmp_path / "list.csv").write_text(f"image,mask,patient\n{rows}")
+    found = find_cases_with_notes([tmp_path / "list.csv"])
+    first, second, other = (case.patient for case in found.cases)
+    assert first == second != other
+    assert any("the patient 1.23E+10 was probably rounded by a spreadsheet" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("cell", ["\u202aa.nii\u202c", "\u200ea.nii", "\u2066a.nii\u2069"])
+def test_marks_around_a_copied_path_do_not_count(cell: str, tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "m.nii")
+    (tmp_path / "list.csv").write_text(f"image,mask\n{cell},m.nii\n", encoding="utf-8")
+    assert find_cases(tmp_path / "list.csv")[0].image == tmp_path / "a.nii"
+
+
+@pytest.mark.parametrize(("cell", "unrelated"), [("WAHR", True), ("y", True), ("Vrai", True), ("FALSCH", False)])
+def test_yes_and_no_may_be_those_of_a_spreadsheet_in_another_language(
+    cell: str, unrelated: bool, tmp_path: Path
+) -> None:
+    touch(tmp_path, "a.nii", "m.nii")
+    (tmp_path / "list.csv").write_text(f"image;mask;unrelated_slices\na.nii;m.nii;{cell}\n", encoding="utf-8")
+    assert find_cases(tmp_path / "list.csv")[0].unrelated_slices is unrelated
+
+
+def test_a_home_folder_may_be_written_with_a_backslash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "home", "a.nii", "m.nii")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "list.csv").write_text("image,mask\n~\\a.nii,~/m.nii\n")
+    assert find_cases(tmp_path / "list.csv")[0].image == tmp_path / "home" / "a.nii"
 
 
 def test_an_image_in_two_rows_is_refused_and_a_mask_in_two_rows_is_noted(tmp_path: Path) -> None:
@@ -214,7 +251,9 @@ def test_an_image_in_two_rows_is_refused_and_a_mask_in_two_rows_is_noted(tmp_pat
         ("d/a.nii", r"a\.nii is no file; there is a\.nii\.gz$"),
         ("d", "d is no file; it is a folder: convert a DICOM series to NIfTI"),
         ("d/b.nii", "is no file; paths are relative to the CSV"),
-        ("~nobody-here/a.nii", "line 2: "),
+        ("~nobody-here/a.nii", "line 2: ~nobody-here/a.nii begins with no home folder: write the whole path"),
+        ("C:\\data\\a.nii", r"line 2: C:.data.a\.nii is a path of a computer with Windows: write it as this one"),
+        ("\\\\server\\data\\a.nii", "is a path of a computer with Windows"),
     ],
 )
 def test_a_path_that_is_no_file_is_refused_with_what_may_be_meant(cell: str, message: str, tmp_path: Path) -> None:

@@ -313,6 +313,15 @@ def test_cases_of_equal_names_in_several_folders_are_named_after_these(
         assert ((read_case(case)[1] > 0) == phantom.lesions.voxels).all()
 
 
+def test_parts_with_equal_names_are_the_same_cases_through_a_csv(tmp_path: Path) -> None:
+    for part in ("part1", "part2"):
+        touch(tmp_path / "data" / part, "image/a.png", "label/a.png")
+    write_list(tmp_path / "my list.csv", [tmp_path / "data"])
+    direct, listed = find_cases(tmp_path / "data"), find_cases(tmp_path / "my list.csv")
+    assert [(case.image, case.mask) for case in listed] == [(case.image, case.mask) for case in direct]
+    assert [case.name for case in listed] == ["my list/part1-image-a", "my list/part2-image-a"]
+
+
 def test_pictures_in_a_folder_for_each_patient_are_of_that_patient(tmp_path: Path) -> None:
     """CC-CCII: slices of equal names."""
     touch(tmp_path, *(f"{part}/p{n}/{z}.png" for part in ("image", "mask") for n in (1, 2) for z in (10, 11)))

@@ -6,6 +6,8 @@ Its paths are relative to the CSV. `labels` states what the numbers of a mask me
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,7 +20,10 @@ from groundglass.tables.reading import TableRow, TextTable, path_of_cell, read_t
 
 COLUMNS = ("image", "mask", "patient", "labels", "unrelated_slices")
 RESERVED_SOURCES = (*MEDSEG_SOURCES, "coronacases", "pairs")
-_YES, _NO = ("yes", "true", "1", "1.0"), ("", "no", "false", "0", "0.0", "nan")
+# Also as spreadsheets of other languages write TRUE and FALSE.
+_YES = ("yes", "y", "true", "1", "1.0", "ja", "wahr", "oui", "vrai", "si", "sí", "sì", "verdadero", "vero", "sim")
+_NO = ("", "no", "n", "false", "0", "0.0", "nan", "nein", "falsch", "non", "faux", "falso", "não")
+_OTHER_COMPUTER = re.compile(r"[a-zA-Z]:[\\/]|\\\\")  # a drive, or a share
 _NO_PATIENT = ("", "nan", "none", "null", "#n/a")  # as programs write an empty cell
 _PERSON_WORDS = ("patient", "subject", "person")
 
@@ -48,13 +53,25 @@ def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
     patient_of = same_patients(
         (row.cells.get("patient", "") for row in table.rows), lambda text: on_note(f"{path}: {text}")
     )
-    unique = len({identifier_of(image) for image, _ in files}) == len(files)
-    for row, (image, mask) in zip(table.rows, files, strict=True):
-        identifier = identifier_of(image) if unique else f"{image.parent.name}-{identifier_of(image)}"
+    names = _distinct_names([image for image, _ in files])
+    for row, (image, mask), identifier in zip(table.rows, files, names, strict=True):
         name = f"{path.stem}/{identifier}"
         stated = row.cells.get("patient", "")
         patient = name if stated.lower() in _NO_PATIENT else f"{path.stem}/{patient_of[stated]}"
         yield Case(name, patient, image, mask, *_remaining_cells(path, row.line, row.cells))
+
+
+def _distinct_names(images: Sequence[Path]) -> list[str]:
+    """Name images after their files, and after as many of the folders above these as tell all apart."""
+    folders = [Path(os.path.normpath(image)).parts[1:-1] for image in images]
+    for depth in range(max(map(len, folders), default=0) + 1):
+        names = [
+            "-".join((*above[max(0, len(above) - depth) :], identifier_of(image)))
+            for image, above in zip(images, folders, strict=True)
+        ]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> TextTable:
@@ -107,13 +124,25 @@ def _file(path: Path, line: int, column: str, cells: Mapping[str, str]) -> Path:
     if not cell:
         raise DatasetError(f"{path}, line {line}: no {column} is named: fill it in, or remove the row")
     try:
-        cell = unquote(urlsplit(cell).path) if cell.lower().startswith("file:") else str(Path(cell).expanduser())
-        file = path_of_cell(path.parent, cell)
-    except (FormatError, ValueError, RuntimeError) as error:
+        named = unquote(urlsplit(cell).path) if cell.lower().startswith("file:") else str(_with_home(cell))
+        file = path_of_cell(path.parent, named)
+    except (FormatError, ValueError) as error:
         raise DatasetError(f"{path}, line {line}: {error}") from error
+    except RuntimeError as error:
+        raise DatasetError(f"{path}, line {line}: {cell} begins with no home folder: write the whole path") from error
     if not file.is_file():
+        if _OTHER_COMPUTER.match(cell) and not Path(cell).is_absolute():
+            raise DatasetError(
+                f"{path}, line {line}: {cell} is a path of a computer with Windows: write it as this one names the "
+                "file, best from the folder of the CSV"
+            )
         raise DatasetError(f"{path}, line {line}: {file} is no file; {_advice_on(file)}")
     return file
+
+
+def _with_home(cell: str) -> Path:
+    """Return a path with the home folder in place of a `~` at its beginning."""
+    return Path(f"~/{cell[2:]}" if cell.startswith("~\\") else cell).expanduser()
 
 
 def _advice_on(file: Path) -> str:

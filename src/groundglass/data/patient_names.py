@@ -1,10 +1,14 @@
-"""Names of patients that spreadsheets wrote in several ways: 001, 1 and 1.0 are one patient."""
+"""Names of patients that spreadsheets wrote in several ways: 001, 1, 1.0 and 1,0 are one patient."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from decimal import Decimal
+
+_WHOLE_NUMBER = re.compile(r"0*(\d+)(\.0+|,0)?")
+_ROUNDED_NUMBER = re.compile(r"\d([.,]\d+)?e\+?\d{1,2}")  # as spreadsheets show long ones
 
 
 def same_patients(names: Iterable[str], on_note: Callable[[str], None]) -> dict[str, str]:
@@ -12,7 +16,7 @@ def same_patients(names: Iterable[str], on_note: Callable[[str], None]) -> dict[
 
     Args:
         names: Names of patients, as they are stated.
-        on_note: Called with a sentence where names are taken for one.
+        on_note: Called with a sentence where names are taken for one, or are numbers that were rounded.
     """
     first: dict[str, str] = {}
     same = {name: first.setdefault(_key(name), name) for name in names}
@@ -20,10 +24,18 @@ def same_patients(names: Iterable[str], on_note: Callable[[str], None]) -> dict[
     if joined:
         more = f" (and {len(joined) - 3} more)" if len(joined) > 3 else ""
         on_note(f"taken for one patient each: {', '.join(joined[:3])}{more}")
+    rounded = next((name for name in same if _ROUNDED_NUMBER.fullmatch(name.casefold())), None)
+    if rounded:
+        on_note(
+            f"the patient {rounded} was probably rounded by a spreadsheet, so that several may have become one: "
+            "format the column as text, and enter the numbers anew"
+        )
     return same
 
 
 def _key(name: str) -> str:
     key = re.sub(r'^="?(.*?)"?$', r"\1", unicodedata.normalize("NFKC", name).casefold())
-    number = re.fullmatch(r"0*(\d+)(\.0+)?", key)
+    if _ROUNDED_NUMBER.fullmatch(key):
+        return f"{Decimal(key.replace(',', '.')):f}"
+    number = _WHOLE_NUMBER.fullmatch(key)
     return number[1] if number else " ".join(key.split())

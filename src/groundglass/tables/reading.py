@@ -17,7 +17,8 @@ from groundglass.tables.characters import decode_table
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xls", ".ods")  # workbooks are refused with the way to fix it
 SEPARATORS = ",;\t|，；、،"  # those of Chinese, Japanese and Arabic keyboards too
 _NO_SEPARATOR = "\x1f"  # of a single column, whose cells may hold any of the separators
-_AROUND_CELLS = " \t\r\n\xa0\u200b\ufeff"  # blanks, and marks that are not seen
+# Blanks, and marks that are not seen, such as those that Windows puts around a path which is copied.
+_AROUND_CELLS = " \t\r\n\xa0\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")  # control characters, and breaks in lines
 _STATED_SEPARATOR = re.compile(r'"?sep=([^"\'\w]|\\t)"?[,;\s]*', re.IGNORECASE)  # a line that Excel knows
 _WHOLE_ROW_QUOTED = re.compile(r'\s*(?:"((?:[^"]|"")*)"[,;\s]*)?')
