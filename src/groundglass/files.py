@@ -135,10 +135,11 @@ def write_files(
     Raises:
         OutputError: The folder cannot be written, or holds files of others of these names; it is as it was before.
     """
+    replaces = tuple(replaces)
 
     def check(_: Path) -> None:
         if known_by:
-            refuse_strangers(folder, contents, known_by)
+            refuse_strangers(folder, (*contents, *replaces), known_by)
 
     with staged_folder(folder, replaces, check, known_by) as staging:
         for name, content in contents.items():

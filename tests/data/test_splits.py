@@ -6,7 +6,7 @@ import pytest
 from groundglass.data.protocols import make_leakage_splits, make_splits, write_splits
 from groundglass.data.slices import Slices
 from groundglass.data.splits import Split, current_name, read_split, resolve_split
-from groundglass.errors import ConfigError, DatasetError
+from groundglass.errors import ConfigError, DatasetError, OutputError
 
 
 def make_slices(cases: dict[str, tuple[str, int, int]]) -> Slices:
@@ -224,6 +224,23 @@ def test_folds_of_an_earlier_call_are_removed(tmp_path: Path, monkeypatch: pytes
     write_splits(tmp_path, tmp_path / "splits", folds=5)
     write_splits(tmp_path, tmp_path / "splits", folds=3)
     assert len(list((tmp_path / "splits").glob("B-patient-fold*"))) == 3
+
+
+def test_split_files_of_others_are_neither_replaced_nor_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundglass.data.protocols.read_prepared", lambda _: (None, MEDSEG))
+    for name in ("B-patient.json", "B-patient-fold-9.json"):
+        folder = tmp_path / name.removesuffix(".json")
+        folder.mkdir()
+        (folder / name).write_text("of others")
+        with pytest.raises(OutputError, match=rf"{name} is not of an earlier result: name another folder"):
+            write_splits(tmp_path, folder)
+        assert [path.read_text() for path in folder.iterdir()] == ["of others"]
+    write_splits(tmp_path, tmp_path / "splits")
+    (tmp_path / "splits" / "my-fold-1.json").write_text("of others")
+    write_splits(tmp_path, tmp_path / "splits")
+    assert (tmp_path / "splits" / "my-fold-1.json").read_text() == "of others"
 
 
 def test_leakage_is_measured_on_parts_of_about_the_same_size() -> None:

@@ -18,6 +18,7 @@ from groundglass.evaluation.robustness import (
     Robustness,
     VariantResult,
     measure_robustness,
+    refuse_other_files,
     robustness_table,
     write_repeatability,
     write_robustness,
@@ -351,6 +352,17 @@ def test_the_report_and_csv_hold_every_variant(refused: Robustness, tmp_path: Pa
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         write_robustness(refused, tmp_path / "file", "")
+
+
+def test_a_table_of_others_is_not_replaced(refused: Robustness, tmp_path: Path) -> None:
+    (tmp_path / "robustness.csv").write_text("of others\n")
+    for write in (refuse_other_files, lambda folder: write_robustness(refused, folder, "")):
+        with pytest.raises(OutputError, match=r"robustness\.csv is not of an earlier result: name another folder"):
+            write(tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["of others\n"]
+    (tmp_path / "robustness.csv").unlink()
+    write_robustness(refused, tmp_path, "")
+    refuse_other_files(tmp_path)
 
 
 def test_names_of_cases_models_and_warnings_are_shown_as_they_are(tmp_path: Path) -> None:

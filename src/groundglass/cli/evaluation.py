@@ -90,6 +90,7 @@ def robustness(
     """Score a model on whole volumes, unchanged and changed as other scanners and exports would change them."""
     from groundglass.evaluation.robustness import (
         measure_robustness,
+        refuse_other_files,
         robustness_table,
         write_repeatability,
         write_robustness,
@@ -98,6 +99,8 @@ def robustness(
     from groundglass.evaluation.targets import find_targets, training_warnings
     from groundglass.inference.open_model import open_model, resolve_model
 
+    if output is not None:
+        refuse_other_files(output)
     file = resolve_model(model)[0] if write_card else None
     targets = find_targets(data, case)
     segmenter = open_model(model)

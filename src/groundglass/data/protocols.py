@@ -12,6 +12,7 @@ Every protocol but `final` holds out a validation part of its training part, by 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from itertools import cycle
@@ -29,6 +30,7 @@ from groundglass.files import write_files
 PUBLIC_TEST = ("volumes/4", "volumes/5", "volumes/8")
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 FOLDS, FINAL_FOLDS = 5, 3
+_FOLD_FILE = re.compile(r"(B-patient|final)-fold-\d+\.json")
 LARGEST_HELD_OUT_SHARE = 1 / 3  # of a source's lesion slices: a patient with more stays in the training part
 
 
@@ -234,13 +236,17 @@ def write_splits(
     """Write NAME.json for every split of `make_splits`, which takes the same arguments and raises the same errors.
 
     All files are written, or none. Folds of an earlier call are removed.
+
+    Raises:
+        OutputError: The folder cannot be written, or holds files of others of these names; it is as it was before.
     """
     _, slices = read_prepared(prepared)
     splits = make_splits(slices, test, folds, seed)
     for split in splits:
         resolve_split(split, slices)
     files = {f"{split.name}.json": (split.model_dump_json(indent=1) + "\n").encode() for split in splits}
-    write_files(folder, files, replaces=[path.name for path in folder.glob("*-fold-*.json")])
+    folds_there = [path.name for path in folder.glob("*.json") if _FOLD_FILE.fullmatch(path.name)]
+    write_files(folder, files, folds_there, known_by=f"{splits[0].name}.json")
     return splits
 
 

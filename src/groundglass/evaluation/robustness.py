@@ -22,7 +22,7 @@ from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import COUNTS, DIGITS, percent
 from groundglass.evaluation.targets import EvaluationTarget
 from groundglass.evaluation.variants import VARIANTS, Variant, Volume
-from groundglass.files import write_files
+from groundglass.files import refuse_strangers, write_files
 from groundglass.inference.model_card import read_card, write_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.nifti import write_scan
@@ -32,6 +32,7 @@ from groundglass.report.findings import ModelRef
 from groundglass.scan.scan import ImageStack
 from groundglass.tables.writing import csv_text, markdown_table
 
+TABLE, KNOWN_BY = "robustness.csv", "robustness.md"
 MAX_DICE_LOSS = 0.05  # variants that lose more are marked
 
 
@@ -228,6 +229,15 @@ def write_repeatability(model: Path, robustness: Robustness) -> None:
     write_card(model, read_card(model).model_copy(update={"repeatability": round(robustness.repeatability, 4)}))
 
 
+def refuse_other_files(folder: Path) -> None:
+    """Refuse a folder in which a report would replace a table of others, before hours of scoring.
+
+    Raises:
+        OccupiedError: It holds one.
+    """
+    refuse_strangers(folder, (TABLE,), KNOWN_BY)
+
+
 def write_robustness(robustness: Robustness, folder: Path, command: str) -> list[Path]:
     """Write robustness.md and robustness.csv into a folder, which is created if it does not exist: both or none.
 
@@ -240,13 +250,14 @@ def write_robustness(robustness: Robustness, folder: Path, command: str) -> list
         The files written.
 
     Raises:
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or holds a robustness.csv of others; it is as it was before.
     """
     texts = {
-        "robustness.md": _markdown(robustness, command),
-        "robustness.csv": csv_text(_csv_rows(robustness), digits=DIGITS),
+        KNOWN_BY: _markdown(robustness, command),
+        TABLE: csv_text(_csv_rows(robustness), digits=DIGITS),
     }
-    return write_files(folder, {name: text.encode(errors="backslashreplace") for name, text in texts.items()})
+    files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
+    return write_files(folder, files, known_by=KNOWN_BY)
 
 
 def _markdown(robustness: Robustness, command: str) -> str:
