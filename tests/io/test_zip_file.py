@@ -254,3 +254,10 @@ def test_an_archive_of_another_format_is_named_with_what_to_do(
     assert "\n" not in str(caught.value)
     with pytest.raises(FormatError, match=message):
         describe_input(tmp_path / "a.zip")
+
+
+def test_an_archive_of_empty_folders_is_said_to_hold_no_file(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("study/", b"")
+    with pytest.raises(FormatError, match=r"a\.zip holds no file: give the folder of the CT series"):
+        read_scan(tmp_path / "a.zip")

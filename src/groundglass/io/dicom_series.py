@@ -247,11 +247,11 @@ def _list_series(
         if slices
     ]
     if not pieces:
-        contents = ", ".join(counted(n, kind) for kind, n in others.items()) or "nothing"
+        contents = ", ".join(counted(n, kind) for kind, n in others.items()) or "no file"
         if total := sum(map(len, listed.values())):
             contents += f" that lists {counted(total, 'image')}"
-        advice = "give the folder of the CT series"
-        raise NoDicomError(f"{shown(path)} holds no DICOM image but {contents}: {advice}", others)
+        but, advice = "no DICOM image but " if others else "", "give the folder of the CT series"
+        raise NoDicomError(f"{shown(path)} holds {but}{contents}: {advice}", others)
     series = sorted(map(_largest_group, join_pieces(pieces)), key=lambda found: found.rank, reverse=True)
     found = {uid: {text_value(one.header, "SOPInstanceUID") for one in slices_by_uid.get(uid, ())} for uid in listed}
     absent = {uid: count_absent(instances, found[uid]) for uid, instances in listed.items() if found[uid]}

@@ -103,6 +103,15 @@ def test_requests_from_the_own_page_are_accepted(server: Server) -> None:
         assert client.delete(f"/api/jobs/{UNKNOWN_ID}", headers=own).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/api/jobs", "/api/limits"])
+def test_head_is_answered_as_get_without_the_body(server: Server, path: str) -> None:
+    """Monitors and load balancers ask by HEAD whether the server is well."""
+    with server.client() as client:
+        asked, got = client.head(path), client.get(path)
+    assert (asked.status_code, asked.content) == (got.status_code, b"")
+    assert asked.headers["content-length"] == str(len(got.content))
+
+
 def test_no_response_has_a_cors_header(server: Server) -> None:
     with server.client() as client:
         preflight = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}

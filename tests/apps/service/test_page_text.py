@@ -32,6 +32,11 @@ from groundglass.apps.service.page_text import for_the_page
             "the upload holds no DICOM, PNG or JPEG slice but 2 bare: send one scan in one file",
         ),
         (
+            "scan holds no DICOM image but 50 ZIP archives: unpack it, and give one of them, such as 0.zip, or their "
+            "folder to `groundglass batch`",
+            "the upload holds no DICOM image but 50 ZIP archives: unpack it, and send one of them",
+        ),
+        (
             "scan keeps its voxels in another file (.raw), which is not beside it: find that file, and put it there "
             "under the name that the header states",
             "the upload keeps its voxels in another file (.raw), which the page does not take: save both as one file "

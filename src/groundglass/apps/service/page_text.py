@@ -14,6 +14,7 @@ _WORDED = (
     (re.compile(r"[:;,]?[^:;,]{0,300}--intensity \S{1,100}$"), ""),
 )
 _OF_FILES = (  # advice on files in a folder, which a page does not have
+    (re.compile(r"give one of them, such as .{1,200} to .groundglass batch.$"), "send one of them"),
     (re.compile(r"give one file, such as .{1,200} to .groundglass batch.$"), "send one scan in one file"),
     (
         re.compile(r"(another file \(\S{1,20}\)), which is not beside it: .{1,100}$"),
