@@ -106,8 +106,7 @@ def test_changes_are_differences_with_intervals_of_repeats(followed: tuple[Follo
 
 def test_different_slice_distances_give_a_warning(followed: tuple[FollowUp, Path]) -> None:
     result, _ = followed
-    (warning,) = result.warnings
-    assert warning.startswith("scans 2 and 3 have slices")
+    assert [warning.partition(" have slices")[0] for warning in result.warnings] == ["scans 2 and 3", "scans 1 and 3"]
 
 
 def test_the_files_hold_the_numbers_and_no_file_names(followed: tuple[FollowUp, Path]) -> None:
@@ -199,7 +198,7 @@ def test_the_table_of_four_scans_fits_a_window_and_no_number_is_parted_from_its_
         )
         for day in (*DAYS, datetime(2020, 5, 2))
     ]  # fmt: skip
-    level = LevelImage(50.0, "data:,", "image 120 of 300, -138 mm: lesion on 18 % of the lung", 18.0)
+    level = LevelImage(50.0, "data:,", "image 120 of 300, −138 mm: lesion on 18 % of the lung", 18.0)
     (tmp_path / "follow.html").write_text(
         render_follow_up(compare_visits(visits, VARIATION, MODEL), [(level,) * LEVELS] * len(visits))
     )
@@ -220,7 +219,9 @@ def test_slices_at_matching_heights_stand_side_by_side(followed: tuple[FollowUp,
     heights = [float(re.findall(r'<th scope="row">(\d+) %', row)[0]) for row in rows]
     assert heights == sorted(heights, reverse=True)
     for row in rows:
-        first, second, thick = (float(mm) for mm in re.findall(r'alt="image \d+ of \d+, (-?\d+) mm:', row))
+        first, second, thick = (
+            float(mm.replace("−", "-")) for mm in re.findall(r'alt="image \d+ of \d+, (−?\d+) mm:', row)
+        )
         assert first == second  # the same chest
         assert abs(first - thick) < 16  # every other slice of it, 15 mm apart
 
@@ -248,7 +249,19 @@ def test_the_volumes_of_classes_and_intervals_by_calibration_are_shown_where_the
 
 def test_different_kernels_give_a_warning() -> None:
     visits = [make_plain_visit(100.0, kernel="B30f"), make_plain_visit(100.0, kernel="B70f")]
-    assert "other kernels (B30f, B70f)" in compare_visits(visits, VARIATION, MODEL).warnings[0]
+    [warning] = compare_visits(visits, VARIATION, MODEL).warnings
+    assert "other kernels (B30f, B70f)" in warning
+    assert warning.endswith("which may be part of a change")
+
+
+def test_the_first_and_the_last_scan_are_compared_too_before_their_change_is_stated() -> None:
+    """Slices grow from scan to scan by less than is warned of, but by more over all."""
+    visits = [make_plain_visit(100.0, slice_distance_mm=mm) for mm in (5.0, 7.0, 10.0)]
+    [warning] = compare_visits(visits, VARIATION, MODEL).warnings
+    assert warning == (
+        "scans 1 and 3 have slices 5 and 10 mm apart: small lesions and rims are measured differently, which may be "
+        "part of a change"
+    )
 
 
 @pytest.mark.parametrize(
@@ -385,7 +398,7 @@ def test_dicom_dates_give_the_order_and_different_patients_a_warning(
     result = follow([tmp_path / "0", tmp_path / "1"], tmp_path / "out", grey_band)
     assert [visit.folder for visit in result.visits] == ["2020-03-01", "2020-03-20"]
     assert result.warnings[0] == "the scans state different patients: check that they are of the same one"
-    assert "scans 1 and 2 were reconstructed with other kernels (B1, B0)" in result.warnings
+    assert "scans 1 and 2 were reconstructed with other kernels (B1, B0): " in result.warnings[1]
     assert (tmp_path / "out" / "2020-03-20" / "lesions.dcm").is_file()
     write_series(phantom.scan, tmp_path / "2", AcquisitionDate="", StudyDate="", SeriesDate="")
     with pytest.raises(ConfigError, match="scan 2 states no date, scan 1 does: give --date for each"):

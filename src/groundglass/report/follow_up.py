@@ -165,7 +165,7 @@ def compare_visits(visits: Sequence[Visit], repeatability: float | None, model: 
         model: Name and SHA-256 of the model.
     """
     pairs = [*pairwise(range(len(visits))), *([(0, len(visits) - 1)] if len(visits) > 2 else [])]
-    warnings = [text for i, j in pairwise(range(len(visits))) for text in _comparability_warnings(visits, i, j)]
+    warnings = [text for i, j in pairs for text in _comparability_warnings(visits, i, j)]
     if repeatability is None:
         warnings.append("the model's repeatability is not known: changes have no interval")
     return FollowUp(
@@ -233,7 +233,14 @@ def _comparability_warnings(visits: Sequence[Visit], i: int, j: int) -> list[str
     before, after = earlier.slice_distance_mm, later.slice_distance_mm
     if before and after and max(before, after) / min(before, after) > THICKNESS_RATIO:
         distances = f"{before:.3g} and {after:.3g} mm"
-        found.append(f"{which} have slices {distances} apart: small lesions and rims are measured differently")
+        found.append(
+            f"{which} have slices {distances} apart: small lesions and rims are measured differently, which may be "
+            "part of a change"
+        )
     if earlier.kernel != later.kernel and earlier.kernel and later.kernel:
-        found.append(f"{which} were reconstructed with other kernels ({earlier.kernel}, {later.kernel})")
+        kernels = f"{earlier.kernel}, {later.kernel}"
+        found.append(
+            f"{which} were reconstructed with other kernels ({kernels}): densities differ, which may be part of a "
+            "change"
+        )
     return found
