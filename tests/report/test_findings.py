@@ -248,7 +248,7 @@ def test_the_sentence_states_amount_interval_extent_sides_zone_density_and_large
         "1.8 % of the lung volume of 5 ml (80 % interval 1.1 to 2.3 %); "
         "extent: minimal (below 10 %); right lung 3.1 %, left lung 0.5 %; "
         "most affected: right lower zone (8.3 % of it); "
-        "mean density -500 HU; largest lesion 0.08 ml in the right lower zone, image 3 of 10."
+        "mean density −500 HU; largest lesion 0.08 ml in the right lower zone, image 3 of 10."
     )
 
 

@@ -15,7 +15,7 @@ from groundglass.inference.model_card import bundled_model, read_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
 from groundglass.io.reader import read_scan
-from groundglass.report.amounts import format_ml
+from groundglass.report.amounts import format_ml, true_minus
 from groundglass.report.analysis import Analysis, segment
 from groundglass.report.charts import round_up
 from groundglass.report.findings import Identity
@@ -74,7 +74,8 @@ def test_the_report_states_the_numbers_and_loads_nothing(report: Path, analysis:
         assert f"{format_ml(zone.lesion_volume_ml)} of {zone.lung_volume_ml:.0f}" in page.text
     assert found.density_bands is not None
     for band in found.density_bands:
-        assert f"{band.low_hu} to {band.high_hu} {band.share_of_lung_percent:.1f}" in " ".join(page.text.split())
+        hu = true_minus(f"{band.low_hu} to {band.high_hu}")
+        assert f"{hu} {band.share_of_lung_percent:.1f}" in " ".join(page.text.split())
     assert report_sentence(found) in page.text
     assert f"{sum(zone.score for zone in found.zones)} of 24" in page.text
     assert "lobes are not segmented" in " ".join(page.text.split())
@@ -158,7 +159,7 @@ def opened(browser: Any, report: Path) -> Iterator["Page"]:
 
 
 def shown(page: "Page") -> int:
-    match = re.match(r"image (\d+) of 32, -?\d+ mm: ", page.inner_text("#words"))
+    match = re.match(r"image (\d+) of 32, −?\d+ mm: ", page.inner_text("#words"))
     assert match
     return int(match[1]) - 1
 
@@ -316,7 +317,7 @@ def test_without_lesion_the_viewer_starts_in_the_middle_and_offers_nothing_about
     assert int(page.input_value("#slider")) == (last + 1) // 2
     for name in ("#most", "#shown", ".keys", ".of-lesion", ".key-lesion"):
         assert page.locator(name).count() == 0 or not page.is_visible(name), name
-    assert "Mean: lung -" in page.inner_text("main")
+    assert "Mean: lung −" in page.inner_text("main")
     page.close()
 
 

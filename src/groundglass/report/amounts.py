@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_HYPHEN_OF_NUMBER = re.compile(r"(?<![\w.,\N{MINUS SIGN}-])-(?=\d)")  # of a date or a name it stands after a character
+
 
 def format_number(value: float | None, digits: int = 1, sign: bool = False) -> str:
     """Format a number with this many decimal places.
@@ -10,8 +14,13 @@ def format_number(value: float | None, digits: int = 1, sign: bool = False) -> s
     """
     if value is None:
         return "unknown"
-    text = f"{value:{'+' if sign else ''}z.{digits}f}"
+    text = true_minus(f"{value:{'+' if sign else ''}z.{digits}f}")
     return f"<{10**-digits:.{digits}f}" if value > 0 and not sign and float(text) == 0 else text
+
+
+def true_minus(text: str) -> str:
+    """Return a text for people in which negative numbers have a minus sign, where programs write a hyphen."""
+    return _HYPHEN_OF_NUMBER.sub("\N{MINUS SIGN}", text)
 
 
 def format_ml(volume_ml: float | None) -> str:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from groundglass.report.amounts import format_ml, format_number, ml_digits
+from groundglass.report.amounts import format_ml, format_number, ml_digits, true_minus
 from groundglass.report.charts import Chart
 from groundglass.report.findings import Interval
 from groundglass.report.follow_up import FollowUp, Visit, VolumeChange
@@ -126,7 +126,7 @@ def _change_row(change: VolumeChange) -> list[str]:
 
 
 def _interval(interval: Interval | None, digits: int = 1) -> str:
-    return "-" if interval is None else f"{interval[0]:z.{digits}f} to {interval[1]:z.{digits}f}"
+    return "-" if interval is None else true_minus(f"{interval[0]:z.{digits}f} to {interval[1]:z.{digits}f}")
 
 
 def _interval_ml(interval: Interval | None) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from groundglass.report.amounts import true_minus
+
 
 def render(template: str, title: str, script: str | None = None, **context: Any) -> str:
     """Render a template of `report/templates` as a self-contained document.
@@ -34,7 +36,7 @@ def render(template: str, title: str, script: str | None = None, **context: Any)
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["bind"] = bind
+    environment.filters |= {"bind": bind, "true_minus": true_minus}
     icon = base64.b64encode(_read("icon.svg").strip().encode()).decode()
     document = {"title": title, "policy": Markup(policy), "style": Markup(style), "script": Markup(code), "icon": icon}
     return environment.get_template(template).render(document | context)

@@ -158,7 +158,7 @@ def _bands(findings: Findings) -> list[list[str]]:
     return [
         [
             band.name,
-            f"{band.low_hu} to {band.high_hu}",
+            f"{format_number(band.low_hu, 0)} to {format_number(band.high_hu, 0)}",
             format_number(band.share_of_lung_percent),
             format_number(band.volume_ml, 0),
         ]
@@ -209,7 +209,7 @@ def _histogram(findings: Findings) -> Markup:
         within = list(zip(middles, values, strict=True))[1:-1]  # the bins at the ends hold all that lies beyond them
         chart.line(within, css_class)
     for hu in range(-1000, stop_hu, 250):
-        chart.x_label(hu, str(hu))
+        chart.x_label(hu, format_number(hu, 0))
     chart.x_title(-450, "HU")
     return chart.svg("Density of lung and lesion")
 

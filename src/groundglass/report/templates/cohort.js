@@ -5,7 +5,7 @@
   const body = table.tBodies[0];
   const key = (row, column) => {
     const text = row.cells[column].textContent;
-    const number = Number.parseFloat(text.replace(/^</, ""));
+    const number = Number.parseFloat(text.replace(/^</, "").replace("−", "-"));
     return Number.isNaN(number) || column === 0 ? text.toLowerCase() : number;
   };
   const compare = (a, b) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1);
