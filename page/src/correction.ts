@@ -48,7 +48,7 @@ export class Correction {
     private readonly viewer: Viewer,
     private readonly scene: Scene,
     places: BrushPlaces,
-    hooks: CorrectionHooks,
+    private readonly hooks: CorrectionHooks,
   ) {
     this.brush = new Brush(scene.mask.voxels, scene.scan.voxels, scene.grid);
     const actions = { ...hooks, undo: () => this.step("undo"), redo: () => this.step("redo"), fill: () => this.fill() };
@@ -116,6 +116,7 @@ export class Correction {
     } else if (event.key in MOVES) this.move(MOVES[event.key]!, event.shiftKey ? FAST : 1);
     else if (key === " ") this.useAtCursor();
     else if (key in MODE_KEYS) this.controls.choose(MODE_KEYS[key]!);
+    else if (key === "escape") this.hooks.leave();
     else return false;
     return true;
   }

@@ -37,9 +37,12 @@ export function capital(text: string): string {
 
 /** A line from the server as a sentence: with a capital and a full stop, and without options of the command line. */
 export function sentence(text: string): string {
-  const capitalised = capital(text.replace(/\s*\([^()]*--[a-z][^()]*\)/g, ""));
+  const capitalised = capital(trueMinus(text.replace(/\s*\([^()]*--[a-z][^()]*\)/g, "")));
   return /[.!?]$/.test(capitalised) ? capitalised : `${capitalised}.`;
 }
+
+/** A text in which negative numbers have a minus sign, where programs write a hyphen. */
+export const trueMinus = (text: string): string => text.replace(/(?<![\w.,−-])-(?=\d)/g, "−");
 
 /** The message of an error as a sentence. */
 export function errorText(error: unknown): string {
@@ -119,7 +122,7 @@ export function bound(text: string): string {
 }
 
 /** A whole number with a minus sign where it is negative. */
-export const signed = (value: number): string => (value < 0 ? `−${-value}` : String(value));
+export const signed = (value: number): string => trueMinus(String(value));
 
 /** The size of a lesion, without its unit. */
 export function lesionSize(lesion: Lesion): string {
@@ -160,7 +163,7 @@ export function imageName(findings: Findings, slice: number): string {
 /** The height of a slice in the patient; empty if it is not known. */
 export function positionText(findings: Findings, slice: number): string {
   const position = findings.input.slice_positions_mm?.[slice];
-  return position === undefined ? "" : `${toFixed(position, 1).replace("-", "−")} mm`;
+  return position === undefined ? "" : `${trueMinus(toFixed(position, 1))} mm`;
 }
 
 /** The lesion in a slice, as the report gives it. */

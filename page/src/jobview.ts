@@ -46,6 +46,7 @@ export function jobView(id: string, hooks: JobHooks): JobView {
   let shown: Result | null = null;
   let stop = (): void => {};
   let announced = "";
+  let drawnHead = "";
 
   function changed(job: Job): void {
     hooks.changed(job);
@@ -70,6 +71,9 @@ export function jobView(id: string, hooks: JobHooks): JobView {
   }
 
   function drawHead(job: Job): void {
+    const state = JSON.stringify([job.status, job.label, job.note, job.expires]);
+    if (state === drawnHead) return; // keeps the button with the focus
+    drawnHead = state;
     const remove = h("button", { type: "button", click: () => hooks.remove(job) }, isOver(job) ? "Delete" : "Stop and delete");
     const rename = h("button", { type: "button", click: () => void describe(job) }, "Name and note");
     const kept = job.expires ? `, kept until ${clock(job.expires)}` : "";
@@ -89,6 +93,7 @@ export function jobView(id: string, hooks: JobHooks): JobView {
       const next = await api.describe(job.id, described);
       hooks.changed(next);
       drawHead(next);
+      head.querySelector("button")?.focus();
     } catch (error) {
       announce(`Not saved. ${errorText(error)}`);
     }

@@ -1,8 +1,10 @@
-/** All lesions in a table that can be sorted; a click goes to a point inside the lesion on its largest slice. */
+/** All lesions in a table that can be sorted; a click goes to a point inside the lesion on its largest slice. By keys the
+ * list is one stop, in which arrows go from lesion to lesion. */
 
 import { type Findings, isVolume, type Lesion } from "./api";
 import { h } from "./dom";
-import { counted, imageNumber, lesionSize, toFixed } from "./format";
+import { clamp } from "./grid";
+import { counted, imageNumber, lesionSize, toFixed, trueMinus } from "./format";
 
 type Column = { name: string; text: (lesion: Lesion) => string; key: (lesion: Lesion) => number };
 
@@ -20,8 +22,9 @@ export function lesionList(findings: Findings, go: (index: number) => void): HTM
   const columns = columnsFor(findings);
   const order = lesions.map((_, i) => i);
   let sorted = { column: 0, descending: true };
+  let current = 0;
 
-  const body = h("tbody", {});
+  const body = h("tbody", { keydown: (event) => moveBy(event as KeyboardEvent) });
   const heads = columns.map(({ name }, i) =>
     h("th", { scope: "col" }, h("button", { type: "button", class: "sort", click: () => sortBy(i) }, name)),
   );
@@ -29,11 +32,30 @@ export function lesionList(findings: Findings, go: (index: number) => void): HTM
   function row(index: number): HTMLElement {
     const lesion = lesions[index]!;
     const [first, ...others] = columns.map(({ text }) => text(lesion));
-    const button = h("button", { type: "button", class: "jump" }, first!);
+    const name = `Go to the lesion of ${first} ${columns[0]!.name}`;
+    const button = h("button", { type: "button", class: "jump", tabindex: index === current ? 0 : -1, "aria-label": name }, first!);
     return h("tr", { click: () => choose(index), "data-lesion": index }, h("td", {}, button), ...others.map((words) => h("td", {}, words)));
   }
 
+  /** Make one lesion that which the Tab key reaches. */
+  function reach(index: number): HTMLElement {
+    current = index;
+    for (const button of body.querySelectorAll<HTMLElement>(".jump")) button.tabIndex = -1;
+    const reached = body.querySelector<HTMLElement>(`[data-lesion="${index}"] .jump`)!;
+    reached.tabIndex = 0;
+    return reached;
+  }
+
+  function moveBy(event: KeyboardEvent): void {
+    const at = order.indexOf(current);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: order.length - 1 }[event.key];
+    if (to === undefined || !(event.target as HTMLElement).matches(".jump")) return;
+    event.preventDefault();
+    reach(order[clamp(to, 0, order.length - 1)]!).focus();
+  }
+
   function choose(index: number): void {
+    reach(index);
     for (const each of body.children) each.classList.toggle("chosen", (each as HTMLElement).dataset["lesion"] === String(index));
     go(index);
   }
@@ -59,7 +81,7 @@ export function lesionList(findings: Findings, go: (index: number) => void): HTM
     heading,
     h(
       "div",
-      { class: "lesion-scroll", tabindex: 0, role: "region", "aria-label": "List of lesions" },
+      { class: "lesion-scroll", role: "region", "aria-label": "List of lesions" },
       h("table", { class: "lesions" }, h("thead", {}, h("tr", {}, ...heads)), body),
     ),
     listed,
@@ -79,7 +101,7 @@ function columnsFor(findings: Findings): Column[] {
   const zone: Column = { name: "Zone", text: ({ zone }) => zone ?? UNSTATED, key: ({ zone }) => (zone === null ? UNKNOWN : THIRDS[zone]) };
   const density: Column = {
     name: "HU",
-    text: ({ mean_hu }) => (mean_hu === null ? UNSTATED : toFixed(mean_hu, 0).replace("-", "−")),
+    text: ({ mean_hu }) => (mean_hu === null ? UNSTATED : trueMinus(toFixed(mean_hu, 0))),
     key: ({ mean_hu }) => mean_hu ?? UNKNOWN,
   };
   const image: Column = {

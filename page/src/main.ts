@@ -6,6 +6,7 @@ import { api, type Job, type Limits, RequestError } from "./api";
 import { compareView } from "./compare";
 import { question } from "./dialogs";
 import { announce } from "./dom";
+import { keepFocus } from "./focus";
 import { errorText } from "./format";
 import { type DroppedFile, groupIntoScans } from "./grouping";
 import { JobList } from "./joblist";
@@ -61,6 +62,7 @@ async function remove(job: Job): Promise<void> {
   } catch (error) {
     if (!(error instanceof RequestError && error.status === 404)) return announce(`Not deleted. ${errorText(error)}`);
   }
+  announce(`${job.label} was deleted.`);
   if (openId?.includes(job.id)) location.hash = "";
   await list.refresh();
 }
@@ -135,6 +137,7 @@ addEventListener("hashchange", () => void route());
 addEventListener("beforeunload", (event) => {
   if (view?.hasUnsavedChanges()) event.preventDefault();
 });
+keepFocus(main);
 acceptDrops(send, (reason) => uploads.refuse(`It cannot be read. ${reason}`));
 main.replaceChildren(uploads.element, start.element);
 void connect();

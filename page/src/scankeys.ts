@@ -24,6 +24,7 @@ export const BRUSH_KEYS: Rows = [
   ["Space", "paint"],
   ["Page ↑ ↓, wheel", "slices"],
   ["Ctrl and Z, Ctrl and Y", "undo, redo"],
+  ["Escape", "leaves the correction"],
   ["Right button, Shift and drag", "moves the image"],
   ["Ctrl and wheel, two fingers", "zoom"],
 ];

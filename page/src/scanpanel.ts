@@ -92,6 +92,9 @@ export class ScanPanel {
     viewer.element.addEventListener("keydown", (event) => this.handleKey(event));
     this.slider.addEventListener("input", () => this.goToFileSlice(this.slider.valueAsNumber));
     const help = h("details", { class: "keys" }, h("summary", {}, "Keys"), this.keys);
+    help.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") help.open = false;
+    });
     this.element = h(
       "section",
       { class: "viewer", "aria-label": "Viewer" },

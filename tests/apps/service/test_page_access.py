@@ -1,5 +1,6 @@
 """Accessibility of the page: keyboard, names, contrast, small screens, dark mode, reduced motion."""
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -178,6 +179,63 @@ def test_the_page_works_with_the_keyboard_only(tab: Tab, done: str) -> None:
     page.keyboard.press("Enter")
     assert page.evaluate("() => document.activeElement.id") == "main"
     assert page.url.endswith(done)
+
+
+def focused_id(page: "Page") -> str:
+    return str(page.evaluate("() => document.activeElement.id || document.activeElement.tagName"))
+
+
+def test_the_focus_goes_on_where_a_view_is_replaced(tab: Tab, done: str) -> None:
+    """Keys would begin at the top of the page again, and a screen reader would lose its place."""
+    page = tab.open(done)
+    tab.wait_until_shown(done)
+    page.focus(AXIAL)
+    page.evaluate("() => (location.hash = '')")
+    page.wait_for_selector(".welcome")
+    assert focused_id(page) == "main"
+    page.go_back()
+    tab.wait_until_shown(done)
+    page.click("text=Correct the mask")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".brush-bar", state="detached")
+    assert "Correct" in page.evaluate("() => document.activeElement.textContent")
+
+
+def test_progress_leaves_the_focus_on_the_button_that_stops_a_scan(tab: Tab, done: str) -> None:
+    job = tab.page.request.get(f"{tab.url}/api/jobs/{done}").json()
+    progress = {"stage": "lesions", "total": 100}
+    states = [{**job, "status": "running", "progress": {**progress, "done": number}} for number in (10, 20, 30)]
+    body = "".join(f"event: job\ndata: {json.dumps(state)}\n\n" for state in states)
+    listening: list[Any] = []
+
+    def hold(route: Any) -> None:
+        listening.append(route)
+
+    tab.page.route(f"**/api/jobs/{done}", lambda route: route.fulfill(json=states[-1 if listening else 0]))
+    tab.page.route("**/events", hold)
+    page = tab.open(done)
+    page.get_by_role("button", name="Stop and delete").focus()
+    while not listening:
+        page.wait_for_timeout(50)
+    listening[0].fulfill(body=body, content_type="text/event-stream")
+    page.wait_for_selector(".running >> text=/: 30 %/")
+    assert page.evaluate("() => document.activeElement.textContent") == "Stop and delete"
+
+
+def test_the_list_of_lesions_is_one_stop_of_the_tab_key(shown: Tab) -> None:
+    page = shown.page
+    lesions = page.locator(".jump")
+    assert lesions.count() > 1
+    assert page.locator(".jump[tabindex='0']").count() == 1
+    lesions.first.focus()
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("() => document.activeElement.closest('tr').rowIndex") == 2
+    page.keyboard.press("Enter")
+    assert page.locator(".chosen").evaluate("(row) => row.rowIndex") == 2
+    page.keyboard.press("End")
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement.closest('.lesions')") is None
+    assert str(lesions.first.get_attribute("aria-label")).startswith("Go to the lesion of ")
 
 
 def test_state_is_announced_and_nothing_moves_under_reduced_motion(
