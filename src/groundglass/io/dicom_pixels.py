@@ -96,7 +96,7 @@ def _stored_pixels(
     dicom_slice, data = item
     syntax = transfer_syntax(dicom_slice.header)
     with _refusing_damage(name, syntax):
-        if syntax not in CODEC_BY_SYNTAX and dicom_slice.frame is None:
+        if not syntax.is_encapsulated and dicom_slice.frame is None:
             _check_not_longer(name, data)
         stored = pixel_array(data, index=dicom_slice.frame, decoding_plugin=DECODERS[syntax], correct_unused_bits=False)
         if stored.shape != size:
