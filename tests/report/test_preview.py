@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.colours import CLASSES
@@ -28,10 +28,14 @@ def fine_views(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def scan(
-    slices: int = 12, side: int = 100, lesion_slices: tuple[int, ...] = (3, 4), spacing: float = 0.7
+    slices: int = 12,
+    side: int = 100,
+    lesion_slices: tuple[int, ...] = (3, 4),
+    spacing: float = 0.7,
+    first_mm: float = 0.0,
 ) -> SegmentedScan:
     shape = (slices, side, side)
-    geometry = Geometry(shape, np.array([[0, 0, 0.7, 0], [0, spacing, 0, 0], [5, 0, 0, 0], [0, 0, 0, 1]]))
+    geometry = Geometry(shape, np.array([[0, 0, 0.7, 0], [0, spacing, 0, 0], [5, 0, 0, first_mm], [0, 0, 0, 1]]))
     lung, lesions = np.zeros(shape, bool), np.zeros(shape, bool)
     lung[:, side // 5 : -side // 5, side // 5 : -side // 5] = True
     for z in lesion_slices:
@@ -42,6 +46,21 @@ def scan(
 
 def draw(segmented: SegmentedScan) -> Image.Image:
     return draw_preview(segmented, measure(segmented, ModelRef(name="m", sha256="0" * 64)))
+
+
+def test_the_font_has_every_character_that_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = ""
+
+    def text(self: ImageDraw.ImageDraw, position: object, written: str, *_: object, **__: object) -> None:
+        nonlocal drawn
+        drawn += written
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    draw(scan(first_mm=-200.0))
+    assert "-" in drawn
+    font = ImageFont.load_default(14)
+    missing = bytes(font.getmask("\uffff"))
+    assert [character for character in set(drawn) if bytes(font.getmask(character)) == missing] == []
 
 
 def tiles(image: Image.Image) -> Image.Image:

@@ -234,6 +234,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _label(draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, anchor: str, size: int = 14) -> None:
+    text = text.replace("\N{MINUS SIGN}", "-")  # which the font lacks
     draw.text(position, text, ON_SLICE, _font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
 
 
