@@ -103,6 +103,16 @@ def test_segment_and_batch_write_everything_and_exit_with_0(folder: Path, tmp_pa
     assert (follow.returncode, follow.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_minus_sign_stays_one_where_others_are_replaced(encoding: str) -> None:
+    code = (
+        "from groundglass.cli.console import print_lines, replace_unprintable\n"
+        "replace_unprintable()\n"
+        "print_lines(['\\N{MINUS SIGN}12.5 ml \\u80ba'])"
+    )
+    assert run_process(encoding, "-c", code).stdout.split() == [b"-12.5", b"ml", b"?"]
+
+
 def test_texts_of_files_are_shown_as_they_are_also_in_tables(capsys: pytest.CaptureFixture[str]) -> None:
     escape, markup = "a\x1b[31mb\u202ec", "[/] [red]x[/red] :smile:"
     table = Table(escape, markup, caption=escape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+REPLACING = "groundglass-replace"  # name of the handler of characters that cannot be encoded
+
+
 def replace_unprintable() -> None:
     """Let stdout and stderr replace characters that their encoding lacks, so that no name or sign stops a command."""
+    codecs.register_error(REPLACING, _replacement)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=REPLACING)
+
+
+def _replacement(error: UnicodeError) -> tuple[str, int]:
+    """Return what is written in place of characters, and where encoding goes on: a minus sign stays one."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join("-" if character == "\N{MINUS SIGN}" else "?" for character in lost), error.end
 
 
 def console(stderr: bool = False) -> Console:
