@@ -43,6 +43,10 @@ def peak_bytes(scan: Scan, segmenter: Segmenter, folder: Path) -> int:
 def test_memory_besides_the_scan_hardly_grows_with_the_number_of_slices(
     grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # One thread for each stage: else chance decides what meets at the peak.
+    monkeypatch.setattr("groundglass.report.preview.available_cores", lambda: 1)
+    monkeypatch.setattr("groundglass.report.viewer.available_cores", lambda: 1)
+    monkeypatch.setattr("groundglass.inference.segmenter.AT_ONCE", 1)
     monkeypatch.setattr("groundglass.scan.intensity.SAMPLES", 100_000)  # fewer than the voxels of either scan
     scans = [chest_phantom(shape=(slices, *PLANE)).scan for slices in (10, 30)]
     segment(scans[0], grey_band).save(tmp_path)  # modules are loaded on first use
