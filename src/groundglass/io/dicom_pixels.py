@@ -17,6 +17,7 @@ from pydicom.uid import UID, JPEGExtended12Bit
 from groundglass.errors import FormatError
 from groundglass.io.decoding import CODEC_BY_SYNTAX, MOST_AT_ONCE, take_failure
 from groundglass.io.dicom_header import DICOM_ERRORS, DicomSlice, number_value, text_value, transfer_syntax
+from groundglass.io.empty_voxels import PADDING_HU
 from groundglass.io.frame_decoder import COMPRESSED, PLUGIN
 from groundglass.io.pixel_codecs import DecodeError
 from groundglass.parallel import map_in_threads, one_ahead
@@ -27,7 +28,6 @@ DECODERS = {
     **dict.fromkeys(COMPRESSED, PLUGIN),
 }
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
-PADDING_HU = -1024.0  # value given to padding: air
 TISSUE_HU = (-900.0, 300.0)  # no range of padding holds such numbers
 
 
@@ -196,12 +196,10 @@ def _complete_description(data: Dataset) -> None:
 def _fill_padding(header: Dataset, stored: NDArray[Any], hu: NDArray[np.float32]) -> None:
     """Set the padding of a slice to air."""
     padding = _padding(header, stored)
+    if padding is not None and ((hu[padding] > TISSUE_HU[0]) & (hu[padding] < TISSUE_HU[1])).any():
+        padding = _padding(header, stored, ("PixelPaddingValue",))  # the range is wrong
     if padding is None or not padding.any():
         return
-    if ((hu[padding] > TISSUE_HU[0]) & (hu[padding] < TISSUE_HU[1])).any():  # a range of padding is wrong then
-        padding = _padding(header, stored, ("PixelPaddingValue",))
-        if padding is None or not padding.any():
-            return
     if float(hu[padding].max()) > PADDING_HU:  # tissue has this value, too: only what reaches the edge is padding
         from scipy import ndimage  # here, so that the program starts quickly
 

@@ -16,7 +16,7 @@ from groundglass.errors import FormatError
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import Scan
 
-AIR_HU = -1024.0
+PADDING_HU = -1024.0  # what stands for air where a scan shows nothing
 # The lowest number of HU lies below the first of these, that of grey levels and of HU shifted by up to 1024 between.
 LOWEST = (-300.0, 1000.0)
 BRIGHTER_THAN_BONE = 1500.0  # in HU or shifted HU
@@ -74,7 +74,7 @@ def fill_empty_voxels(name: str, scan: Scan) -> Scan:
 def _air(lowest: float) -> float:
     """Return the number of air where this is the lowest number: of HU, of HU shifted by up to 1024, or of others."""
     if lowest < LOWEST[0]:
-        return AIR_HU
+        return PADDING_HU
     return min(lowest, 0.0) if lowest < LOWEST[1] else lowest
 
 
