@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.charset import convert_encodings, default_encoding
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
@@ -61,6 +62,7 @@ ODD_HEADERS: dict[str, dict[str, bytes | None]] = {
     "emptied": dict.fromkeys(
         (*NAMED, "PatientBirthDate", "PatientSex", "StudyID", "FrameOfReferenceUID", "Manufacturer")
     ),
+    "padding": {"PixelPaddingValue": b"\x30\xf8", "PixelPaddingRangeLimit": b"\x00\xfc"},  # -2000 to -1024
     "numbers": {"PixelSpacing": b"5,5\\5,5 ", "SliceThickness": b"-1", "SeriesNumber": b"99999999999 ", "KVP": b"nan "},
 }
 
@@ -97,9 +99,20 @@ def write_seeds(folder: Path) -> list[Path]:
     _write_headers(slices, folder)
     _write_frames(scan, folder)
     nibabel.save(nibabel.Nifti2Image(scan.values.T, np.diag([6.0, 6, 40, 1])), folder / "nifti-2.nii")
+    _write_without_numbers(scan, folder)
     _write_lists(folder)
     shutil.rmtree(folder / "series")
     return sorted(folder.iterdir())
+
+
+def _write_without_numbers(scan: Scan, folder: Path) -> None:
+    """Write volumes that hold no numbers or bright ones beside the image, and a picture of 8 bits in 16."""
+    for name, padding in (("nan", np.nan), ("bright", 3071.0)):
+        values = scan.values.astype(np.float32)
+        values[:, :6] = values[..., -8:] = padding
+        nibabel.save(nibabel.Nifti1Image(values.T, np.diag([6.0, 6, 40, 1])), folder / f"without-{name}.nii")
+    grey = np.clip((scan.values[3].astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint16)
+    Image.fromarray(grey * 257).save(folder / "without-depth.png")
 
 
 def _pack(archive: Path, files: list[Path]) -> None:
@@ -130,7 +143,7 @@ def _change(source: Path, target: Path, values: Mapping[str, bytes | None]) -> N
     data = dcmread(source)
     for keyword, value in values.items():
         tag = Tag(keyword)
-        representation = data[tag].VR if tag in data else "CS" if keyword == "SpecificCharacterSet" else "LO"
+        representation = data[tag].VR if tag in data else dictionary_VR(tag).replace("US or SS", "SS")
         data.pop(tag, None)
         if value is not None:
             padded = value + b" " * (len(value) % 2)

@@ -37,10 +37,18 @@ def test_grey_pixels_in_every_image_mode_are_read_as_grey(tmp_path: Path, mode: 
 
 
 def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:
-    deep = GREY.astype(np.uint16) * 257
+    deep = GREY.astype(np.uint16) * 256 + 1
     scan = read_scan(save(tmp_path / "deep.png", deep))
     assert scan.values.dtype == np.uint16
     np.testing.assert_array_equal(scan.values[0], deep)
+
+
+def test_eight_bits_written_in_sixteen_are_read_as_eight(tmp_path: Path) -> None:
+    for name, levels in [("a.png", GREY), ("b.png", np.zeros_like(GREY))]:
+        save(tmp_path / name, levels.astype(np.uint16) * 257)
+    scan = read_scan(tmp_path)
+    assert scan.values.dtype == np.uint8
+    np.testing.assert_array_equal(scan.values, [GREY, np.zeros_like(GREY)])
 
 
 def test_a_jpeg_in_grey_or_grey_rgb_is_read(tmp_path: Path) -> None:

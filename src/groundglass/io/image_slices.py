@@ -29,6 +29,7 @@ _DAMAGE = (OSError, EOFError, ValueError, SyntaxError, IndexError, KeyError, str
 _WITH_ALPHA = ("LA", "La", "PA", "P", "RGBA", "RGBa", "RGB")  # modes that convert to RGBA without losing their alpha
 FEWEST_SHADES = 16  # of a CT slice; a mask has fewer
 LARGEST_TINT = 16  # levels by which red, green and blue of a grey picture may differ, as after JPEG compression
+REPEATED_BYTE = 257  # a byte twice, which is how 16 bits hold each of 8
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601: the grey of a colour
 _LYING = (5, 6, 7, 8)  # EXIF orientations whose rows are stored as columns
 # {EXIF orientation: whether rows, and whether columns are reversed, after rows and columns are exchanged}
@@ -79,7 +80,13 @@ def read_image_slices(paths: Sequence[Path], source: Path) -> ImageStack:
         values[i, :height, :width] = plane
     names = tuple(path.name for path in paths)
     notes = (*left_out, *_notes(pictures))
-    return ImageStack(values, Geometry.pixels(shape), source, notes, sizes=sizes, names=names)
+    return ImageStack(_of_8_bits(values), Geometry.pixels(shape), source, notes, sizes=sizes, names=names)
+
+
+def _of_8_bits(values: NDArray[Any]) -> NDArray[Any]:
+    """Return pixels of 8 bits that were written in 16 bits, 0 to 255 as 0 to 65535, as they were before."""
+    is_wider = values.dtype == np.uint16 and not (values % REPEATED_BYTE).any()
+    return (values // REPEATED_BYTE).astype(np.uint8) if is_wider else values
 
 
 def write_mask(mask: Mask, scan: ImageStack, folder: Path) -> list[Path]:
