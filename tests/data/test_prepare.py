@@ -68,6 +68,22 @@ def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_slices_too_small_to_compare_patients_are_warned_of(folder: Path, tmp_path: Path) -> None:
+    def warnings(source: Path, width: int) -> str:
+        settings = PreparationSettings((72, width))
+        return " ".join(prepare([source], tmp_path / f"{source.name}{width}", settings).warnings)
+
+    assert "slices 64 pixels wide show too few vessels" in warnings(folder, 64)
+    assert "vessels" not in warnings(folder, 96)
+    assert "vessels" not in warnings(_of_one_case(folder, tmp_path / "one"), 64)
+
+
+def _of_one_case(folder: Path, root: Path) -> Path:
+    shutil.copytree(folder / "ct", root / "ct")
+    shutil.copytree(folder / "lesion", root / "lesion")
+    return root
+
+
 def test_slices_are_stored_without_loss(folder: Path, prepared: Path) -> None:
     manifest, slices = read_prepared(prepared)
     names = ["slices/000", "slices/001", "volumes/1", "volumes/4", "coronacases/001"]

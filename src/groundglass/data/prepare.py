@@ -32,6 +32,7 @@ from groundglass.parallel import end_with_parent
 from groundglass.plain_text import in_unicode, printable
 from groundglass.scan.kinds import FieldOfView
 
+LEAST_COMPARABLE_WIDTH = 96  # pixels, of slices whose vessels tell patients apart: see docs/data.md
 SHOWN_CASES = 4  # names of cases in a message
 SAVE_SECONDS = 20  # at least between two writings of the manifest: all that is lost if the process is killed
 
@@ -149,6 +150,12 @@ def _warnings(manifest: Manifest) -> tuple[str, ...]:
             f"in {len(misplaced)} of {len(manifest.cases)} cases ({_shown(misplaced)}) most of what is marked lies "
             "outside the lungs, is plain lung, or would be denser if it were mirrored: check that the masks are not "
             "mirrored or shifted against their images"
+        )
+    width = manifest.size[1]
+    if width < LEAST_COMPARABLE_WIDTH and len({case.patient for case in manifest.cases}) > 1:
+        warnings.append(
+            f"slices {width} pixels wide show too few vessels to find those of one patient in several cases: patients "
+            f"are as the dataset states them, prepare at {LEAST_COMPARABLE_WIDTH} pixels or more to have them compared"
         )
     if not filled:
         return tuple(warnings)
