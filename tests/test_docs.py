@@ -227,6 +227,9 @@ def test_the_tables_of_results_are_those_that_the_files_in_bench_give() -> None:
         assert generator.with_tables(text) == text, f"{page.name}: run `make tables`"
         shown += [found[2] for found in generator.MARKED.finditer(text)]
     assert sorted(shown) == sorted(generator.TABLES)
+    for name, rows in generator.TABLES.items():
+        (columns,) = {len(row) for row in rows()}
+        assert columns > 1, f"{name}: a table has a head and columns"
 
 
 def test_the_architecture_page_lists_every_module() -> None:
