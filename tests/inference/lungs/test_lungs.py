@@ -1,7 +1,10 @@
 """The lungs, found by the bundled network in phantoms as scanners, anonymisers and screenshots leave them."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import tee
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from groundglass.data.case_files import read_case
 from groundglass.data.catalogue import find_cases, select
 from groundglass.errors import IntensityError, LungError
 from groundglass.inference.lungs.finding import ScanWithLungs, find_intensity, find_lungs
+from groundglass.inference.lungs.network import LungMaps, LungNetwork, open_lung_network
 from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.kinds import IntensityKind
@@ -155,6 +159,31 @@ def test_the_lungs_of_few_slices_are_found_at_any_distance(upright: Phantom) -> 
     affine[:, 0] *= 0.02
     found = find_lungs(Scan(values, Geometry(values.shape, affine)))
     assert dice(found.lung_field.mask, truth(upright)[::3]) > 0.9
+
+
+class UnsureOfParts(LungNetwork):
+    """A lung network that is less sure of lungs where it sees a part of a slice alone."""
+
+    def __init__(self, height: int) -> None:
+        self._height, self._network = height, open_lung_network()
+
+    def maps(self, slices: Iterable[NDArray[Any]], limits: tuple[float, float] | None = None) -> Iterator[LungMaps]:
+        seen, looked_at = tee(slices)
+        for part, found in zip(seen, self._network.maps(looked_at, limits), strict=True):
+            certainty = 1.0 if len(part) == self._height else 0.7
+            yield LungMaps(found.levels, found.probability * np.float32(certainty))
+
+
+def test_lungs_found_in_a_whole_picture_stand_where_the_network_is_less_sure_of_a_part(upright: Phantom) -> None:
+    scan = axial(upright)
+    unsure = UnsureOfParts(scan.values.shape[1])
+    picture = pictures(grey_levels(scan.values[14], -1250, 250))
+    assert (
+        dice(find_lungs(picture, network=unsure).lung_field.mask, np.asarray(find_lungs(picture).lung_field.mask))
+        > 0.95
+    )
+    with pytest.raises(LungError, match="no lung was found"):
+        find_lungs(scan, network=unsure)
 
 
 def test_each_picture_of_a_folder_has_its_own_window_and_box_inside_its_own_size(upright: Phantom) -> None:

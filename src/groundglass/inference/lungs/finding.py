@@ -104,6 +104,10 @@ def find_lungs(
             raise IntensityError(INVERTED)
     intensity = _estimate(numbers, located) if is_window else numbers.exact
     outlined = look(network, slices, [around_lungs(seen) for seen in located], looked=looked)
+    # Of one slice, what was found in the whole of it stands where the network is less sure of the part around it.
+    outlined = [
+        near if near.maps.any() or len(near.slices) > 1 else seen for near, seen in zip(outlined, located, strict=True)
+    ]
     lung_field = outline_lungs(outlined, geometry, is_volume, field_of_view)
     if not any(lung_field.boxes):
         raise LungError(NO_LUNG)
