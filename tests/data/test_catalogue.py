@@ -71,6 +71,14 @@ def test_a_list_names_image_mask_and_patient(tmp_path: Path) -> None:
         ("picture,truth\na,b\n", "has the columns picture, truth: expected image,mask and"),
         ("Image;Truth\na;b\n", "has the columns image, truth: expected image,mask and.*; mask is missing"),
         ("image,mask,patient_id\na,b,1\n", "has the column patient_id: call it patient, so that no patient is in two"),
+        *(
+            (f"image,mask,{name}\na,b,1\n", f"has the column {name}: call it patient")
+            for name in ("participant_id", "pid", "mrn", "pat. nr", "subject", "proband", "患者id")
+        ),
+        ("image,mask,patient,patient_id\na,b,,1\n", "has the column patient_id: call it patient"),
+        ("image,mask\n$DATA/a.nii,b\n", "line 2, image: a path names a variable of the environment"),
+        ("image,mask\nlist.csv,%DATA%\\b.nii\n", "line 2, mask: a path names a variable of the environment"),
+        ("image,mask\ns3://bucket/a.nii,b\n", "line 2, image: an address of the network is given for a path"),
         ("image,mask\nlist.csv,\n", "line 2: no mask is named: fill it in, or remove the row"),
         ("image,mask\na.nii,b.nii\n", r"line 2: .*a\.nii is no file"),
         ("image,mask\n.,.\n", "line 2: .* is no file"),
@@ -82,6 +90,21 @@ def test_a_csv_with_wrong_columns_or_files_is_refused(tmp_path: Path, text: str 
     (tmp_path / "list.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DatasetError, match=message):
         find_cases(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("unknown", ["NA", "n/a", "-", "?", "unknown", "<NA>", "\u2013", "unbekannt"])
+def test_rows_without_a_known_patient_are_patients_of_their_own(tmp_path: Path, unknown: str) -> None:
+    """All of them were one patient."""
+    touch(tmp_path, "a.nii", "b.nii", "m.nii", "n.nii")
+    (tmp_path / "mine.csv").write_text(f"image,mask,patient\na.nii,m.nii,{unknown}\nb.nii,n.nii,{unknown}\n")
+    assert [case.patient for case in find_cases(tmp_path / "mine.csv")] == ["mine/a", "mine/b"]
+
+
+def test_a_path_may_hold_the_signs_of_a_variable(tmp_path: Path) -> None:
+    touch(tmp_path, "$a.nii", "%b%.nii")
+    (tmp_path / "mine.csv").write_text("image,mask\n$a.nii,%b%.nii\n")
+    (case,) = find_cases(tmp_path / "mine.csv")
+    assert (case.image.name, case.mask.name) == ("$a.nii", "%b%.nii")
 
 
 def test_a_list_may_contain_spaces_and_equal_file_names_in_different_folders(tmp_path: Path) -> None:
@@ -251,7 +274,7 @@ def test_an_image_in_two_rows_is_refused_and_a_mask_in_two_rows_is_noted(tmp_pat
         ("d/a.nii", r"a\.nii is no file; there is a\.nii\.gz$"),
         ("d", "d is no file; it is a folder: convert a DICOM series to NIfTI"),
         ("d/b.nii", "is no file; paths are relative to the CSV"),
-        ("~nobody-here/a.nii", "line 2: ~nobody-here/a.nii begins with no home folder: write the whole path"),
+        ("~nobody-here/a.nii", "line 2, image: a path begins with no home folder, or is no address: write the whole"),
         ("C:\\data\\a.nii", r"line 2: C:.data.a\.nii is a path of a computer with Windows: write it as this one"),
         ("\\\\server\\data\\a.nii", "is a path of a computer with Windows"),
     ],

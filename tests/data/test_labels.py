@@ -27,7 +27,7 @@ from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
 from helpers.dicom_phantom import write_series
 
-SIZE = (48, 64)
+SIZE = (72, 96)
 
 
 def write_nnunet(folder: Path, phantom: Phantom, labels: Any, lung: int = 1, lesion: int = 2) -> Path:

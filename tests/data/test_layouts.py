@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from groundglass.io import nifti
 from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import Scan
 
+nibabel: Any = nib
 Layout = Callable[[Path, list[Phantom]], None]
 
 
@@ -183,7 +185,7 @@ def test_a_public_dataset_is_prepared_with_its_number_of_lesion_pixels(
     layout: Layout, phantoms: list[Phantom], tmp_path: Path
 ) -> None:
     layout(tmp_path / "data", phantoms)
-    result = prepare([tmp_path / "data"], tmp_path / "out", PreparationSettings((48, 64)))
+    result = prepare([tmp_path / "data"], tmp_path / "out", PreparationSettings((72, 96)))
     assert [case.pixels for case in result.manifest.cases] == [{4: int(lesion(phantom).sum())} for phantom in phantoms]
     assert result.warnings == ()
     texts: dict[object, tuple[str, ...]] = {
@@ -249,6 +251,59 @@ def test_masks_without_an_image_are_noted(tmp_path: Path) -> None:
     found = find_cases_with_notes([tmp_path])
     assert [case.name for case in found.cases] == ["pairs/a"]
     assert found.notes == (f"1 of 2 masks in {tmp_path / 'masks'} have no image, and are left out",)
+
+
+def test_of_several_masks_of_an_image_the_one_of_lesions_is_read(tmp_path: Path) -> None:
+    """Two masks of one image ended in a StopIteration."""
+    touch(tmp_path, "p1/ct.nii", "p1/lesion.nii", "p1/mask.nii", "b_ct.nii", "b_mask.nii", "b_infection_mask.nii")
+    found = find_cases_with_notes([tmp_path])
+    assert [case.mask.name for case in found.cases] == ["b_infection_mask.nii", "lesion.nii"]
+    assert [note.rpartition(", ")[2] for note in found.notes] == ["b_infection_mask.nii is read", "lesion.nii is read"]
+
+
+@pytest.mark.parametrize("masks", [("mask", "label"), ("lesion", "infection"), ("seg", "lesion", "infection")])
+def test_several_masks_that_may_each_be_of_lesions_are_refused(tmp_path: Path, masks: tuple[str, ...]) -> None:
+    touch(tmp_path, "p1/ct.nii", *(f"p1/{mask}.nii" for mask in masks))
+    with pytest.raises(DatasetError, match=r"p1/ct\.nii has several masks, .*: expected one of all lesions; take the"):
+        find_cases(tmp_path)
+    assert write_list(tmp_path / "cases.csv", [tmp_path]).rows == len(masks) + 1
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("images/a.nii", "masks/GGO/a.nii", "masks/Consolidation/a.nii"),
+        ("images/a.nii", "masks/a_ggo.nii", "masks/a_consolidation.nii"),
+        ("images/a.nii", "masks/a/ground-glass.nii", "masks/a/consolidation.nii"),
+        ("images/a.nii", "GGO/a.nii", "CONSOLIDATION/a.nii"),
+        ("a/ct.nii", "a/ggo.nii", "a/consolidation.nii"),
+        ("a/ct.nii", "a/segmentations/ggo.nii", "a/segmentations/consolidation.nii"),
+        ("a_ct.nii", "a_ggo_mask.nii", "a_consolidation_mask.nii"),
+    ],
+)
+def test_masks_of_a_class_each_are_refused_with_the_way_to_join_them(tmp_path: Path, files: tuple[str, ...]) -> None:
+    touch(tmp_path, *files)
+    with pytest.raises(DatasetError, match=r"each class seems to have a mask of its own: .* in Python with") as caught:
+        find_cases(tmp_path)
+    geometry = chest_phantom(shape=(8, 40, 48)).scan.geometry
+    ggo, consolidation = np.zeros((2, *geometry.shape), np.uint8)
+    ggo[2:4], consolidation[3:6] = 1, 255
+    command = str(caught.value).rpartition("in Python with ")[2]
+    masks = {
+        name: nibabel.Nifti1Image(values.T, np.eye(4))
+        for name, values in (("ggo", ggo), ("consolidation", consolidation))
+    }
+    made = np.asarray(eval(command, {"nibabel": nibabel, "numpy": np, **masks}).dataobj).T
+    assert [int(number) for number in made[:, 0, 0]] == [0, 0, 1, 2, 2, 2, 0, 0]
+
+
+@pytest.mark.parametrize("other", ["masks", "labels", "Segmentation"])
+def test_masks_of_lesions_are_read_where_a_folder_beside_them_holds_others(tmp_path: Path, other: str) -> None:
+    """Masks of the lungs in `masks` were taken for lesions."""
+    touch(tmp_path, "images/a.nii", f"{other}/a.nii", "Lesion masks/a.nii")
+    found = find_cases_with_notes([tmp_path])
+    assert [case.mask.parent.name for case in found.cases] == ["Lesion masks"]
+    assert found.notes == (f"masks are those in {tmp_path / 'Lesion masks'}; not read: the folder {other}",)
 
 
 def test_a_folder_of_unknown_layout_is_refused_with_the_command_that_lists_its_scans(tmp_path: Path) -> None:

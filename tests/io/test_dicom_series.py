@@ -1,5 +1,6 @@
 """Which files are DICOM, which series is chosen, and what the series are called."""
 
+import copy
 import gzip
 import io
 import os
@@ -145,6 +146,46 @@ def test_the_type_of_all_frames_tells_what_a_multi_frame_image_shows(
     data.save_as(path)
     with pytest.raises(FormatError, match=f"no CT .*{reason}"):
         read_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("group", "keyword", "value", "reason"),
+    [
+        ("CTImageFrameTypeSequence", "FrameType", ["DERIVED", "PRIMARY", "VOLUME", "MAX_IP"], "a projection"),
+        ("CTImageFrameTypeSequence", "FrameType", ["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"], "localizer"),
+        ("CTImageFrameTypeSequence", "VolumeBasedCalculationTechnique", "MAX_IP", "a projection"),
+        ("PixelValueTransformationSequence", "RescaleType", "MGML", "a map in another unit than HU"),
+    ],
+)
+def test_what_each_frame_states_of_itself_tells_what_a_multi_frame_image_shows(
+    group: str, keyword: str, value: Any, reason: str, scan: Scan, tmp_path: Path
+) -> None:
+    """Such images were taken for plain CT."""
+    path = write_enhanced(scan, tmp_path / "a.dcm")
+    data = pydicom.dcmread(path)
+    shared = data.SharedFunctionalGroupsSequence[0]
+    item = copy.deepcopy(shared[group].value[0]) if group in shared else pydicom.Dataset()
+    setattr(item, keyword, value)
+    if group in shared:
+        del shared[group]
+    for frame in data.PerFrameFunctionalGroupsSequence:
+        setattr(frame, group, [copy.deepcopy(item)])
+    data.save_as(path)
+    with pytest.raises(FormatError, match=f"no CT .*{reason}"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"), [("RescaleIntercept", ["-1024", "-1024"]), ("RescaleSlope", ["1", "1"])]
+)
+def test_a_rescale_that_is_stated_twice_counts_once(
+    keyword: str, values: list[str], scan: Scan, tmp_path: Path
+) -> None:
+    """It counted as none, and values were taken as they are stored."""
+    write_series(scan, tmp_path / "a", **{keyword: values})
+    found = read_scan(tmp_path / "a")
+    assert np.array_equal(found.values, scan.values)
+    assert found.notes == ()
 
 
 def test_ct_images_that_state_no_modality_are_read(scan: Scan, tmp_path: Path) -> None:

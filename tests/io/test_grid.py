@@ -128,6 +128,33 @@ def test_a_grid_that_was_never_set_is_known_by_rounded_numbers_too(tmp_path: Pat
     assert scan.notes == (NEVER_SET,)
 
 
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1), (0, 1, 2)])
+def test_a_grid_that_was_never_set_is_known_after_axes_were_turned_round(tmp_path: Path, axes: tuple[int, ...]) -> None:
+    """Such voxels were taken as 1 mm, without a word."""
+    image = nibabel.Nifti1Image(np.zeros((120, 100, 9), np.int16), np.eye(4))
+    codes = [[axis, -1 if axis in axes else 1] for axis in range(3)]
+    nibabel.save(image.as_reoriented(np.array(codes)), tmp_path / "ct.nii")
+    assert nibabel.load(tmp_path / "ct.nii").affine[axes[0], 3] != 0
+    assert read_scan(tmp_path / "ct.nii").notes == (NEVER_SET,)
+
+
+@pytest.mark.parametrize("changes", [("space directions", "spacings"), ("space", "left-posterior-superior")])
+def test_an_nrrd_with_a_spacing_alone_has_no_known_sides(tmp_path: Path, changes: tuple[str, str]) -> None:
+    image: Any = SimpleITK.GetImageFromArray(np.zeros((3, 400, 400), np.int16))
+    image.SetSpacing((0.7, 0.7, 5))
+    SimpleITK.WriteImage(image, str(tmp_path / "ct.nrrd"))
+    content = (tmp_path / "ct.nrrd").read_bytes().replace(b"(0.69999999999999996,0,0) (0,0.69999999999999996,0)", b"!")
+    content = content.replace(
+        b"! (0,0,5)", b"0.7 0.7 5" if changes[1] == "spacings" else b"(0.7,0,0) (0,0.7,0) (0,0,5)"
+    )
+    after = "3D-left-handed" if changes[0] == "space" else changes[1]
+    old = changes[1] if changes[0] == "space" else changes[0]
+    (tmp_path / "ct.nrrd").write_bytes(content.replace(old.encode(), after.encode()))
+    scan = read_scan(tmp_path / "ct.nrrd")
+    np.testing.assert_allclose(scan.geometry.spacing, (5, 0.7, 0.7))
+    assert (scan.geometry.in_mm, scan.geometry.has_directions, scan.notes) == (True, False, (NO_DIRECTIONS,))
+
+
 @pytest.mark.parametrize(
     "affine",
     [

@@ -43,9 +43,10 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scan.values[0], deep)
 
 
-def test_eight_bits_written_in_sixteen_are_read_as_eight(tmp_path: Path) -> None:
+@pytest.mark.parametrize("factor", [256, 257])
+def test_eight_bits_written_in_sixteen_are_read_as_eight(tmp_path: Path, factor: int) -> None:
     for name, levels in [("a.png", GREY), ("b.png", np.zeros_like(GREY))]:
-        save(tmp_path / name, levels.astype(np.uint16) * 257)
+        save(tmp_path / name, levels.astype(np.uint16) * factor)
     scan = read_scan(tmp_path)
     assert scan.values.dtype == np.uint8
     np.testing.assert_array_equal(scan.values, [GREY, np.zeros_like(GREY)])

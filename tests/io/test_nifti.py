@@ -221,7 +221,7 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
         ({"dim": [3, 20, 24, 0, 1, 1, 1, 1]}, r"20 x 24 x 0, expected 1 or more"),
         ({"dim": [9, 20, 24, 7, 1, 1, 1, 1]}, r"damaged"),
         ({"dim": [3, 20, 24, 700, 1, 1, 1, 1]}, r"cut short"),
-        ({"dim": [4, 20, 24, 1, 7, 1, 1, 1]}, r"holds 7 volumes .* expected one volume: take one"),
+        ({"dim": [4, 20, 24, 7, 2, 1, 1, 1]}, r"holds 2 volumes .* expected one volume: take one"),
         ({"sform_code": 0, "pixdim": [1, 0, 0.8, 5, 0, 0, 0, 0]}, r"0 x 0.8 x 5 mm, expected more than 0"),
         ({"sform_code": 1, "srow_x": [0, 0, 0, 0]}, r"no usable grid: its sform put voxels nowhere"),
         ({"sform_code": 1, "srow_x": [np.nan, 0, 0, 0]}, r"no usable grid: its sform put voxels nowhere"),
@@ -379,10 +379,16 @@ def test_a_sform_that_was_never_set_gives_way_to_the_qform_with_a_note(tmp_path:
     assert scan.notes == ("the sform of the file was never set (voxels of 1 x 1 x 1 mm): its qform is used",)
 
 
-def test_an_only_channel_before_the_axes_of_a_volume_is_refused_with_the_way_to_remove_it(tmp_path: Path) -> None:
-    nibabel.save(nibabel.Nifti1Image(VALUES[None], oblique()), tmp_path / "a.nii")
-    with pytest.raises(FormatError, match=r"the shape 1 x 20 x 24 x 7, with the only channel first, .*\)\[0\], affine"):
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_axis_of_length_1_among_four_is_refused_with_the_way_to_remove_it(tmp_path: Path, axis: int) -> None:
+    """Slices along the fourth axis were called volumes, of which one should be taken: a single slice."""
+    nibabel.save(nibabel.Nifti1Image(np.expand_dims(VALUES, axis), oblique()), tmp_path / "a.nii")
+    image, affine = nibabel.load(tmp_path / "a.nii"), oblique()
+    with pytest.raises(FormatError, match=r"expected the three axes of a volume: save it without the axis") as caught:
         read_scan(tmp_path / "a.nii")
+    command = str(caught.value).partition("in Python with ")[2]
+    made = eval(command, {"nibabel": nibabel, "numpy": np, "image": image, "affine": affine})
+    np.testing.assert_array_equal(made.dataobj, VALUES)
 
 
 def test_forms_that_disagree_are_noted_and_forms_that_agree_are_not(tmp_path: Path) -> None:

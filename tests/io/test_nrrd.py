@@ -14,6 +14,7 @@ from groundglass.errors import FormatError
 from groundglass.io.reader import read_scan
 
 VALUES = np.random.default_rng(3).integers(-1000, 1000, (5, 24, 20)).astype(np.int16)
+SCALED = "(0.42,0.56,0) (-0.64,0.48,0) (0,0,-5)"  # of 0.7, 0.8 and 5 mm
 STEPS = "(0.56,0.42,0) (-0.48,0.64,0) (0,0,-5)"
 Fields = dict[str, str | None]
 FIELDS: Fields = {
@@ -182,7 +183,10 @@ def test_an_axis_of_one_number_per_voxel_is_dropped(tmp_path: Path, sizes: str, 
         ({"sizes": "20 24 1e300"}, "expected 1 or more along each axis"),
         ({"sizes": "20 24 x"}, "header that is damaged or not supported"),
         ({"dimension": "4"}, "sizes of 3 axes, other fields of more or fewer"),
-        ({"byte skip": "4"}, "lines or bytes to skip"),
+        ({"line skip": "4"}, "lines or packed bytes to skip"),
+        ({"byte skip": "4", "encoding": "gzip"}, "lines or packed bytes to skip"),
+        ({"byte skip": "4"}, "cut short"),
+        ({"spacings": "0.7 0.8 4"}, "spacings that differ from the lengths of its space directions"),
         ({"Data File": "../other.raw"}, r"keeps its voxels in another file \(\.raw\)"),
         ({"Type": "short"}, "a field is missing, or cannot be read"),
         (NO_GRID | {"spacings": "0.7 0.8 nan"}, "no usable grid"),
@@ -220,3 +224,31 @@ def test_voxels_that_do_not_match_their_header_are_refused(
     with pytest.raises(FormatError, match=message) as caught:
         read_scan(write(tmp_path / "a.nrrd", {"encoding": encoding}, voxels))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("skip", ["0", "4", "-1"])
+def test_bytes_in_front_of_the_voxels_are_skipped(tmp_path: Path, skip: str) -> None:
+    path = write(tmp_path / "a.nrrd", {"byte skip": skip}, bytes(0 if skip == "0" else 4) + VALUES.tobytes())
+    np.testing.assert_array_equal(read_scan(path).values, VALUES)
+
+
+def test_blanks_within_vectors_do_not_count(tmp_path: Path) -> None:
+    steps = "( 0.56 , 0.42, 0 ) ( -0.48,0.64 ,0) (0,0, -5 )"
+    assert_grid_of_itk(write(tmp_path / "b.nrrd", {}))
+    grid = read_scan(write(tmp_path / "a.nrrd", {"space directions": steps})).geometry
+    assert grid.matches(read_scan(tmp_path / "b.nrrd").geometry)
+
+
+def test_spacings_beside_directions_of_length_1_give_them_their_length(tmp_path: Path) -> None:
+    """Voxels were 1 mm, without a word."""
+    changes: Fields = {"space directions": "(0.8,0.6,0) (-0.6,0.8,0) (0,0,-1)", "spacings": "0.7 0.8 5"}
+    scan = read_scan(write(tmp_path / "a.nrrd", changes))
+    np.testing.assert_allclose(scan.geometry.spacing, (5, 0.8, 0.7))
+    assert "the directions of the file are without a length: its spacings give it" in scan.notes
+
+
+@pytest.mark.parametrize("spacings", ["0.7 0.8 5", "1 1 1", "nan nan nan"])
+def test_spacings_that_are_those_of_the_directions_or_say_nothing_change_nothing(tmp_path: Path, spacings: str) -> None:
+    changes: Fields = {"spacings": spacings, "space directions": SCALED}
+    scan = read_scan(write(tmp_path / "a.nrrd", changes))
+    np.testing.assert_allclose(scan.geometry.spacing, (5, 0.8, 0.7))

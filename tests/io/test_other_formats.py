@@ -13,6 +13,7 @@ import SimpleITK
 
 from groundglass.errors import FormatError
 from groundglass.io.reader import read_scan
+from groundglass.io.text_header import files_of
 
 nibabel: Any = nib
 VALUES = np.random.default_rng(4).integers(-1000, 1000, (5, 24, 20)).astype(np.int16)
@@ -117,9 +118,7 @@ def test_bytes_between_header_and_voxels_are_skipped_as_by_itk(tmp_path: Path, i
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))), VALUES)
 
 
-@pytest.mark.parametrize(
-    "data_file", ["../ct.raw", "/tmp/ct.raw", r"C:\ct.raw", "C:ct.raw", "..", "LIST", "s%03d.raw 1 30 1", "a/ct.raw"]
-)
+@pytest.mark.parametrize("data_file", ["../ct.raw", r"..\ct.raw", "LIST", "s%03d.raw 1 30 1", "a/ct.raw"])
 @pytest.mark.parametrize("name", ["ct.mhd", "ct.nhdr"])
 def test_voxels_in_another_folder_or_in_several_files_are_refused(tmp_path: Path, name: str, data_file: str) -> None:
     itk_pair(tmp_path, name)
@@ -142,6 +141,53 @@ def test_a_header_whose_voxels_were_renamed_or_left_elsewhere_is_refused_with_wh
         FormatError, match=r"\(\.raw\), which is not beside it: find that file, and put it there under the name"
     ):
         read_scan(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["ct.mhd", "ct.nhdr"])
+def test_a_pair_of_which_both_were_renamed_is_refused_with_the_name_to_write(tmp_path: Path, name: str) -> None:
+    itk_pair(tmp_path, name)
+    header = (tmp_path / name).rename(tmp_path / f"new{Path(name).suffix}")
+    (tmp_path / "ct.raw").rename(tmp_path / "new.raw")
+    with pytest.raises(FormatError, match=r"not beside it: if new\.raw is that file, write its name into the header$"):
+        read_scan(header)
+
+
+@pytest.mark.parametrize("data_file", ["/home/other/ct.raw", r"C:\data\ct.raw", r"\\server\share\ct.raw", "C:ct.raw"])
+@pytest.mark.parametrize("name", ["ct.mhd", "ct.nhdr"])
+def test_voxels_named_by_a_path_of_another_computer_are_those_beside_the_header(
+    tmp_path: Path, name: str, data_file: str
+) -> None:
+    itk_pair(tmp_path, name)
+    header = tmp_path / name
+    header.write_text(header.read_text().replace("ct.raw", data_file))
+    scan = read_scan(header)
+    np.testing.assert_array_equal(scan.values, VALUES)
+    assert [note for note in scan.notes if "by a path of the computer that wrote it" in note]
+    assert files_of(header) == [header, tmp_path / "ct.raw"]
+    (tmp_path / "ct.raw").unlink()
+    with pytest.raises(FormatError, match=r"\(\.raw\), which is not beside it: find that file"):
+        read_scan(header)
+
+
+@pytest.mark.parametrize(("stated", "found"), [("CT.RAW", "ct.raw"), ("größe.raw", "größe.raw"), ("Z.raw", "z.Raw")])
+def test_voxels_are_found_in_whatever_case_and_letters_the_header_names_them(
+    tmp_path: Path, stated: str, found: str
+) -> None:
+    itk_pair(tmp_path, "ct.mhd")
+    header = tmp_path / "ct.mhd"
+    header.write_text(header.read_text().replace("ct.raw", stated), encoding="utf-8")
+    (tmp_path / "ct.raw").rename(tmp_path / found)
+    np.testing.assert_array_equal(read_scan(header).values, VALUES)
+    assert files_of(header) == [header, tmp_path / found]
+
+
+def test_of_voxels_that_differ_in_case_alone_those_with_the_very_name_are_read(tmp_path: Path) -> None:
+    itk_pair(tmp_path, "ct.mhd")
+    (tmp_path / "CT.raw").write_bytes(bytes(VALUES.nbytes))
+    np.testing.assert_array_equal(read_scan(tmp_path / "ct.mhd").values, VALUES)
+    (tmp_path / "ct.raw").rename(tmp_path / "Ct.raw")
+    with pytest.raises(FormatError, match="which is not beside it"):
+        read_scan(tmp_path / "ct.mhd")
 
 
 @pytest.mark.parametrize("suffix", ["mha", "nrrd"])

@@ -10,11 +10,10 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from groundglass.data.case import MEDSEG_SOURCES, Case, identifier_of
 from groundglass.data.labels import MaskLabels, parse_labels
-from groundglass.data.patient_names import same_patients
+from groundglass.data.patient_names import is_unknown, same_patients
 from groundglass.errors import ConfigError, DatasetError, FormatError
 from groundglass.tables.reading import TableRow, TextTable, path_of_cell, read_table
 
@@ -24,8 +23,10 @@ RESERVED_SOURCES = (*MEDSEG_SOURCES, "coronacases", "pairs")
 _YES = ("yes", "y", "true", "1", "1.0", "ja", "wahr", "oui", "vrai", "si", "sí", "sì", "verdadero", "vero", "sim")
 _NO = ("", "no", "n", "false", "0", "0.0", "nan", "nein", "falsch", "non", "faux", "falso", "não")
 _OTHER_COMPUTER = re.compile(r"[a-zA-Z]:[\\/]|\\\\")  # a drive, or a share
-_NO_PATIENT = ("", "nan", "none", "null", "#n/a")  # as programs write an empty cell
-_PERSON_WORDS = ("patient", "subject", "person")
+# Words of columns that state patients, within their names or as the whole of them.
+_PERSON = re.compile(
+    r"patient|subject|person|participant|proband|paciente|paziente|sujet|(^|[^a-z])pat([^a-z]|$)|^(pid|mrn)$|患者|病人|환자"
+)
 
 
 def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]:
@@ -43,7 +44,7 @@ def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
             f"{path} has the name of a public dataset: give it another name, which becomes the source of its cases"
         )
     table = read_csv(path, COLUMNS)
-    _check_columns(path, table.columns, on_note)
+    _check_columns(path, table, on_note)
     for note in table.notes:
         on_note(f"{path}: {note}")
     files = [
@@ -57,7 +58,7 @@ def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
     for row, (image, mask), identifier in zip(table.rows, files, names, strict=True):
         name = f"{path.stem}/{identifier}"
         stated = row.cells.get("patient", "")
-        patient = name if stated.lower() in _NO_PATIENT else f"{path.stem}/{patient_of[stated]}"
+        patient = name if is_unknown(stated) else f"{path.stem}/{patient_of[stated]}"
         yield Case(name, patient, image, mask, *_remaining_cells(path, row.line, row.cells))
 
 
@@ -92,12 +93,13 @@ def read_csv(path: Path, columns: Sequence[str]) -> TextTable:
         raise DatasetError(f"{path} cannot be read as a CSV: {error.strerror}") from error
 
 
-def _check_columns(path: Path, columns: Sequence[str], on_note: Callable[[str], None]) -> None:
+def _check_columns(path: Path, table: TextTable, on_note: Callable[[str], None]) -> None:
     """Check that a list names images and masks, and no patients in a column that would not be read.
 
     Raises:
         DatasetError: It does not.
     """
+    columns = table.columns
     missing = [name for name in COLUMNS[:2] if name not in columns]
     if missing:
         raise DatasetError(
@@ -105,8 +107,8 @@ def _check_columns(path: Path, columns: Sequence[str], on_note: Callable[[str], 
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
         )
     others = [name for name in columns if name not in COLUMNS]
-    patients = next((name for name in others if any(word in name for word in _PERSON_WORDS)), None)
-    if patients and "patient" not in columns:
+    patients = next((name for name in others if _PERSON.search(name)), None)
+    if patients and all(is_unknown(row.cells.get("patient", "")) for row in table.rows):
         raise DatasetError(
             f"{path} has the column {patients}: call it patient, so that no patient is in two parts of a split"
         )
@@ -124,12 +126,9 @@ def _file(path: Path, line: int, column: str, cells: Mapping[str, str]) -> Path:
     if not cell:
         raise DatasetError(f"{path}, line {line}: no {column} is named: fill it in, or remove the row")
     try:
-        named = unquote(urlsplit(cell).path) if cell.lower().startswith("file:") else str(_with_home(cell))
-        file = path_of_cell(path.parent, named)
-    except (FormatError, ValueError) as error:
-        raise DatasetError(f"{path}, line {line}: {error}") from error
-    except RuntimeError as error:
-        raise DatasetError(f"{path}, line {line}: {cell} begins with no home folder: write the whole path") from error
+        file = path_of_cell(path.parent, cell)
+    except FormatError as error:
+        raise DatasetError(f"{path}, line {line}, {column}: {error}") from error
     if not file.is_file():
         if _OTHER_COMPUTER.match(cell) and not Path(cell).is_absolute():
             raise DatasetError(
@@ -138,11 +137,6 @@ def _file(path: Path, line: int, column: str, cells: Mapping[str, str]) -> Path:
             )
         raise DatasetError(f"{path}, line {line}: {file} is no file; {_advice_on(file)}")
     return file
-
-
-def _with_home(cell: str) -> Path:
-    """Return a path with the home folder in place of a `~` at its beginning."""
-    return Path(f"~/{cell[2:]}" if cell.startswith("~\\") else cell).expanduser()
 
 
 def _advice_on(file: Path) -> str:

@@ -16,7 +16,7 @@ from groundglass.data.case import MEDSEG_SOURCES, SCAN_SUFFIXES, Case
 from groundglass.data.case_list import read_case_list
 from groundglass.data.label_files import labels_beside, labels_in, unread_label_files
 from groundglass.data.labels import MaskLabels, describe
-from groundglass.data.layouts import cases_in
+from groundglass.data.layouts import advice_on_classes, cases_in
 from groundglass.errors import DatasetError
 from groundglass.files import walk
 from groundglass.tables.reading import TABLE_SUFFIXES
@@ -142,12 +142,13 @@ def _mend(path: Path) -> str:
         return ""
     if any(case.image.is_relative_to(path) for case in _cases_beside(path)):
         return f"; its masks lie beside it: give {path.resolve().parent}"
-    names = [name.lower() for _, _, names in walk(path) for name in names if not name.startswith(".")]
+    files = [folder / name for folder, _, names in walk(path) for name in names if not name.startswith(".")]
+    names = [file.name.lower() for file in files]
     mends = [mend for suffixes, mend in _OTHER_FILES.items() if any(name.endswith(suffixes) for name in names)]
     if any(name.endswith(SCAN_SUFFIXES) for name in names):
         command = f"groundglass prepare {path} --write-csv cases.csv"
         mends.append(f"{command} writes such a CSV of its scans, to be completed")
-    return "".join(f"; {mend}" for mend in mends)
+    return "".join(f"; {mend}" for mend in mends) + advice_on_classes(files)
 
 
 def _cases_beside(path: Path) -> list[Case]:

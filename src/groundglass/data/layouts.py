@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from groundglass.data.case import PICTURE_SUFFIXES, SCAN_SUFFIXES, Case, identifier_of
-from groundglass.data.labels import CLASS_LABELS, NO_LESION, UNSTATED, MaskLabels
+from groundglass.data.labels import CLASS_LABELS, NO_LESION, UNSTATED, MaskLabels, label_of_name
 from groundglass.errors import DatasetError
 from groundglass.files import read_file
 
@@ -39,8 +39,11 @@ IMAGE_FOLDERS = (
     *("covid19ctseg20cases", "ctscans", "ctscan", "studies", "images", "image", "imgs", "img"),
     *("cts", "ct", "ctimages", "scans", "scan", "volumes", "frames", "frame", "slices", "ctslices", "originals"),
 )
-MASK_FOLDERS = (
+LESION_FOLDERS = (
     *("infectionmask", "infectionmasks", "infection", "infections", "lesionmask", "lesionmasks", "lesions", "lesion"),
+)
+MASK_FOLDERS = (
+    *LESION_FOLDERS,
     *("masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "annotations", "groundtruth"),
     *("msks", "msk", "targets", "target", "labelmaps", "labelmap", "rois", "roi"),
     *("gt", "lungandinfectionmask", "lungandinfectionmasks"),
@@ -88,9 +91,19 @@ def cases_in(folder: Path, on_note: Callable[[str], None]) -> Iterator[Case]:
         for images, masks, source in PAIRED_FOLDERS
         if (folder / images).is_dir() and (folder / masks).is_dir()
     ]
-    for images, masks, source in known or _folders_of_other_names(folder):
+    subfolders = _subfolders(folder)
+    names_lesions = not subfolders.keys().isdisjoint(LESION_FOLDERS)
+    if names_lesions and not any(_plain(masks.name) in LESION_FOLDERS for _, masks, _ in known):
+        known = []  # masks in a folder beside it are of something else, such as lungs
+    for images, masks, source in known or _folders_of_other_names(folder, subfolders):
+        unread = [name for name in MASK_FOLDERS if name in subfolders and subfolders[name] != masks]
+        unread = [subfolders[name].name for name in unread if "lungandinfection" not in name]
+        if unread:
+            on_note(
+                f"masks are those in {masks}; not read: the folder{'s' if len(unread) > 1 else ''} {', '.join(unread)}"
+            )
         yield from _cases_of_paired_folders(images, masks, source, on_note)
-    yield from _cases_of_named_pairs(folder)
+    yield from _cases_of_named_pairs(folder, on_note)
 
 
 def scans_in(folder: Path) -> dict[str, Path]:
@@ -130,13 +143,21 @@ def _in_its_folder(path: Path) -> str:
     return f"{path.parent.name}-{identifier_of(path)}"
 
 
-def _folders_of_other_names(folder: Path) -> Iterator[tuple[Path, Path, str]]:
+def _subfolders(folder: Path) -> dict[str, Path]:
+    """Return {name in lower case and without signs: subfolder}."""
+    return {_plain(path.name): path for path in sorted(folder.glob("*/"), reverse=True)}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _folders_of_other_names(folder: Path, subfolders: Mapping[str, Path]) -> Iterator[tuple[Path, Path, str]]:
     """Yield the folder of images, that of masks and the source, if the subfolders of a folder are called so.
 
     Raises:
         DatasetError: There are masks of the lungs alone.
     """
-    subfolders = {re.sub(r"[^a-z0-9]", "", path.name.lower()): path for path in sorted(folder.glob("*/"), reverse=True)}
     images = next((name for name in IMAGE_FOLDERS if name in subfolders), None)
     masks = next((name for name in MASK_FOLDERS if name in subfolders), None)
     lungs = next((name for name in LUNG_FOLDERS if name in subfolders), None)
@@ -184,7 +205,10 @@ def _cases_of_paired_folders(images: Path, masks: Path, source: str, on_note: Ca
         yield Case(f"{source}/{identifier}", patient, image, mask_files[mask], labels=labels)
     if without_mask and source != "mosmed":
         identifier, image = without_mask[0]
-        raise DatasetError(f"{image} has no mask: expected {masks / identifier}.*; add it, or take the image out")
+        raise DatasetError(
+            f"{image} has no mask: expected {masks / identifier}.*; add it, or take the image out"
+            + advice_on_classes(mask_files.values())
+        )
     if without_mask:
         on_note(f"{len(without_mask)} of {len(image_files)} images in {images} have no mask, and are left out")
     if other_channels:
@@ -239,17 +263,59 @@ def _patient(source: str, identifier: str) -> str:
     return f"{source}/{patient}"
 
 
-def _cases_of_named_pairs(folder: Path) -> Iterator[Case]:
-    """Yield the cases of files in one folder whose names differ by a word such as mask."""
+def _cases_of_named_pairs(folder: Path, on_note: Callable[[str], None]) -> Iterator[Case]:
+    """Yield the cases of files in one folder whose names differ by a word such as mask.
+
+    Raises:
+        DatasetError: An image has several masks, and not one of them is called that of its lesions.
+    """
     scans = scans_in(folder)
     bare = [name for name in scans if name.lower() in _IMAGE_WORDS]
-    for name, mask in scans.items():
+    masks_of: dict[str, dict[str, str]] = {}  # {image: {mask: identifier}}
+    for name in scans:
         identifier, image = _image_of_mask(name, scans)
         if image is None and _BARE_MASK.fullmatch(name) and len(bare) == 1:
             identifier, image = folder.name, bare[0]
         if image is not None:
-            source = "covid-19-20" if identifier.startswith("volume-covid19-") else "pairs"
-            yield Case(f"{source}/{identifier}", f"{source}/{identifier}", scans[image], mask)
+            masks_of.setdefault(image, {})[name] = identifier
+    for image, masks in masks_of.items():
+        mask = _mask_of_lesions(scans[image], [scans[name] for name in masks], on_note)
+        identifier = masks[identifier_of(mask)]
+        source = "covid-19-20" if identifier.startswith("volume-covid19-") else "pairs"
+        yield Case(f"{source}/{identifier}", f"{source}/{identifier}", scans[image], mask)
+
+
+def _mask_of_lesions(image: Path, masks: Sequence[Path], on_note: Callable[[str], None]) -> Path:
+    """Return the only mask of an image, or of several the only one whose name says that it is of lesions.
+
+    Raises:
+        DatasetError: There is no such one.
+    """
+    if len(masks) == 1:
+        return masks[0]
+    of_lesions = [mask for mask in masks if label_of_name(identifier_of(mask)) == UNSTATED]
+    listed = ", ".join(mask.name for mask in masks)
+    if len(of_lesions) != 1:
+        raise DatasetError(
+            f"{image} has several masks, {listed}: expected one of all lesions; take the others out, or name one of "
+            f"them in a CSV{advice_on_classes(masks)}"
+        )
+    on_note(f"of the masks {listed} of {image}, {of_lesions[0].name} is read")
+    return of_lesions[0]
+
+
+def advice_on_classes(masks: Iterable[Path]) -> str:
+    """Return how to make one mask of masks of a class each, as the end of a message; "" if none are called so."""
+    names = {name for mask in masks for name in (mask.parent.name, identifier_of(mask))}
+    found = {label_of_name(name) for name in names}
+    one, two = CLASS_LABELS["ground-glass"], CLASS_LABELS["consolidation"]
+    if not {one, two} <= found:
+        return ""
+    return (
+        f"; each class seems to have a mask of its own: make one of them, {one} for ground-glass and {two} for "
+        "consolidation, e.g. in Python with nibabel.Nifti1Image(numpy.where(numpy.asarray(consolidation.dataobj) > 0, "
+        f"{two}, numpy.asarray(ggo.dataobj) > 0).astype('uint8'), ggo.affine)"
+    )
 
 
 def _image_of_mask(name: str, scans: Mapping[str, Path]) -> tuple[str, str | None]:

@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 _WHOLE_NUMBER = re.compile(r"0*(\d+)(\.0+|,0)?")
+_UNKNOWN = (
+    *("", "nan", "none", "null", "#n/a", "na", "n/a", "n.a.", "<na>", "nil", "-", "--", "\u2013", "?", ".", "unknown"),
+    *("unbekannt", "k.a.", "inconnu", "desconocido", "sconosciuto", "desconhecido", "未知", "不明"),
+)
 _ROUNDED_NUMBER = re.compile(r"\d([.,]\d+)?e\+?\d{1,2}")  # as spreadsheets show long ones
 
 
@@ -39,3 +43,8 @@ def _key(name: str) -> str:
         return f"{Decimal(key.replace(',', '.')):f}"
     number = _WHOLE_NUMBER.fullmatch(key)
     return number[1] if number else " ".join(key.split())
+
+
+def is_unknown(patient: str) -> bool:
+    """Return whether a cell states no patient, as programs and people write it."""
+    return patient.lower() in _UNKNOWN

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from groundglass.data.case import Case
 from groundglass.data.case_list import read_csv
-from groundglass.data.patient_names import same_patients
+from groundglass.data.patient_names import is_unknown, same_patients
 from groundglass.errors import DatasetError
 
 CASE_COLUMNS, PATIENT_COLUMNS = ("name", "slice", "image"), ("patient", "case")
@@ -38,7 +38,9 @@ def with_stated_patients(
             f"{path} has the columns {', '.join(table.columns) or 'none'}: expected name,patient, a row for each case"
         )
     patient_of = same_patients((row.cells[patient] for row in table.rows), lambda text: on_note(f"{path}: {text}"))
-    stated = {row.cells[name]: patient_of[row.cells[patient]] for row in table.rows if row.cells[patient]}
+    stated = {
+        row.cells[name]: patient_of[row.cells[patient]] for row in table.rows if not is_unknown(row.cells[patient])
+    }
     named = [stated.get(case.name) or stated.get(case.name.partition("/")[2]) for case in cases]
     if not any(named):
         raise DatasetError(

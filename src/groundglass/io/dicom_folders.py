@@ -33,10 +33,10 @@ class DicomFolder:
 
 
 @silence_pydicom()
-def look_into(folder: Path) -> DicomFolder:
-    """Describe a folder of DICOM by the header of its first image."""
+def look_into(folder: Path, own: Sequence[Path] = ()) -> DicomFolder:
+    """Describe a folder of DICOM by the header of its first image, or of the first of some files in it."""
     try:
-        files, _ = files_below(folder)
+        files = own or files_below(folder)[0]
         instances = (read_header(file, file_opener(file), is_only_file=False) for file in files)
         first = next((found for found in instances if isinstance(found, DicomInstance)), None)
     except (FormatError, OSError):

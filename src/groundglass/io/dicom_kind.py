@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from groundglass.io.dicom_header import items, modality_of, number_value, text_value, text_values
+from groundglass.io.dicom_header import DICOM_ERRORS, items, modality_of, number_value, text_value, text_values
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR")  # the beginnings of PhotometricInterpretation
@@ -120,23 +120,38 @@ def _named_as(text: str) -> str | None:
 
 
 def _image_types(header: Dataset) -> list[str]:
-    """Return the values of ImageType, and of the FrameType that all frames of a multi-frame image share."""
+    """Return the values of ImageType, and of the FrameType of a multi-frame image."""
     types = text_values(header, "ImageType")
-    for shared in items(header, "SharedFunctionalGroupsSequence"):
-        for group in items(shared, "CTImageFrameTypeSequence"):
-            types += text_values(group, "FrameType")
+    for group in _frame_types(header):
+        types += text_values(group, "FrameType")
     return [text for text in types if text]
+
+
+def _frame_types(header: Dataset) -> list[Dataset]:
+    """Return the data sets that say of which type the frames of a multi-frame image are."""
+    return [group for groups in _groups(header) for group in items(groups, "CTImageFrameTypeSequence")]
+
+
+def _groups(header: Dataset) -> list[Dataset]:
+    """Return the functional groups that all frames share, and those of the frame in the middle, as of most frames."""
+    groups = items(header, "SharedFunctionalGroupsSequence")
+    try:
+        frames = header.get("PerFrameFunctionalGroupsSequence") or ()
+        return [*groups, frames[len(frames) // 2]] if len(frames) else groups
+    except DICOM_ERRORS:
+        return groups
 
 
 def _calculations(header: Dataset) -> list[str]:
     """Return how the voxels of multi-frame images were computed (PS3.3 C.8.16.2.1)."""
-    technique = text_value(header, "VolumeBasedCalculationTechnique").upper()
-    return [] if technique in ("NONE", "MPR") else [technique]
+    sources = (header, *_frame_types(header))
+    techniques = [text_value(source, "VolumeBasedCalculationTechnique").upper() for source in sources]
+    return [technique for technique in techniques if technique not in ("NONE", "MPR")]
 
 
 def _is_in_hu(header: Dataset) -> bool:
     """Return False if the rescale, or a real-world value map (PS3.3 C.7.6.16.2.11), states another unit than HU."""
-    for data in (header, *items(header, "SharedFunctionalGroupsSequence")):
+    for data in (header, *_groups(header)):
         for rescale in (data, *items(data, "PixelValueTransformationSequence")):
             if _UNITS_OTHER_THAN_HU.search(text_value(rescale, "RescaleType")):
                 return False

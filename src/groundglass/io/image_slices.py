@@ -29,7 +29,7 @@ _DAMAGE = (OSError, EOFError, ValueError, SyntaxError, IndexError, KeyError, str
 _WITH_ALPHA = ("LA", "La", "PA", "P", "RGBA", "RGBa", "RGB")  # modes that convert to RGBA without losing their alpha
 FEWEST_SHADES = 16  # of a CT slice; a mask has fewer
 LARGEST_TINT = 16  # levels by which red, green and blue of a grey picture may differ, as after JPEG compression
-REPEATED_BYTE = 257  # a byte twice, which is how 16 bits hold each of 8
+OF_A_BYTE = (257, 256)  # what multiplies 8 bits that are written in 16: the byte twice, or with zeros behind it
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601: the grey of a colour
 _LYING = (5, 6, 7, 8)  # EXIF orientations whose rows are stored as columns
 # {EXIF orientation: whether rows, and whether columns are reversed, after rows and columns are exchanged}
@@ -85,8 +85,10 @@ def read_image_slices(paths: Sequence[Path], source: Path) -> ImageStack:
 
 def _of_8_bits(values: NDArray[Any]) -> NDArray[Any]:
     """Return pixels of 8 bits that were written in 16 bits, 0 to 255 as 0 to 65535, as they were before."""
-    is_wider = values.dtype == np.uint16 and not (values % REPEATED_BYTE).any()
-    return (values // REPEATED_BYTE).astype(np.uint8) if is_wider else values
+    if values.dtype != np.uint16:
+        return values
+    factor = next((factor for factor in OF_A_BYTE if not (values % factor).any()), None)
+    return values if factor is None else (values // factor).astype(np.uint8)
 
 
 def write_mask(mask: Mask, scan: ImageStack, folder: Path) -> list[Path]:

@@ -266,11 +266,12 @@ def _one_volume(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) < 2:
         raise FormatError(f"{name} is a line of {shape[0]} values, expected a slice or a volume: give the scan itself")
     extra = int(np.prod(shape[3:]))
-    if shape[0] == 1 and len(shape) == 4 and extra > 1:
+    if len(shape) == 4 and extra > 1 and 1 in shape:
+        single = shape.index(1)
         raise FormatError(
-            f"{name} has the shape {' x '.join(map(str, shape))}, with the only channel first, expected the three axes "
-            "of a volume: save it without the first axis and with the affine of the CT, e.g. in Python with "
-            "nibabel.Nifti1Image(numpy.asarray(image.dataobj)[0], affine)"
+            f"{name} has the shape {' x '.join(map(str, shape))}, expected the three axes of a volume: save it without "
+            "the axis of length 1 and with the affine of the CT, e.g. in Python with "
+            f"nibabel.Nifti1Image(numpy.asarray(image.dataobj)[{', '.join([':'] * single + ['0'])}], affine)"
         )
     if extra > 1:
         raise FormatError(

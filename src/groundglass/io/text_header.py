@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from groundglass.scan.geometry import Geometry
 
 HEADER_SUFFIXES = (".mhd", ".nhdr")  # of headers whose voxels lie in a file beside them
 _VOXEL_FILE = re.compile(rb"^(?:ElementDataFile[ \t]*=|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_VOXEL_SUFFIXES = (".raw", ".zraw", ".raw.gz")  # that programs give to voxels beside a header
+_FROM_ROOT = re.compile(r"[/\\]|[A-Za-z]:")  # begins a whole path
 _HEADER_LIMIT = 1 << 20  # bytes of a text header; real ones have some hundreds
 _MAX_TRAILING = 4096  # bytes that may follow voxels that are not packed; fewer than a slice of a CT has
 
@@ -47,8 +51,10 @@ def split_header(path: Path, last_line: bytes) -> tuple[str, int]:
     raise FormatError(f"{shown(path)} is damaged or cut short: its header has no end; copy or download it again")
 
 
-def voxel_file(path: Path, data_file: str) -> Path:
-    """Return the file beside a header that holds its voxels.
+def voxel_file(path: Path, data_file: str) -> tuple[Path, tuple[str, ...]]:
+    """Return the file beside a header that holds its voxels, and notes for the user.
+
+    Where a header names a whole path, as of the computer that wrote it, the file of that name beside it is meant.
 
     Args:
         path: The header.
@@ -59,14 +65,42 @@ def voxel_file(path: Path, data_file: str) -> Path:
     """
     name, stated = shown(path), data_file.strip().removeprefix("./")
     keeps = f"{name} keeps its voxels in another file ({_kind_of(stated)})"
-    if re.fullmatch(r"[^/\\%:\0]+", stated) is None or stated in (".", "..") or stated.upper() == "LIST":
+    from_root = _FROM_ROOT.match(stated)
+    if re.search(r"[%\0]", stated) or stated.upper().startswith("LIST"):
         raise FormatError(f"{keeps}, expected inside, or in one file in the same folder: {join_advice(name)}")
-    found = path.with_name(stated)
-    if not found.is_file():
+    if re.search(r"[/\\:]", stated) and not from_root:
         raise FormatError(
-            f"{keeps}, which is not beside it: find that file, and put it there under the name that the header states"
+            f"{keeps}, expected inside, or in one file in the same folder: put that file there, and name it"
         )
-    return found
+    if found := _beside(path, stated):
+        where = "names its voxels by a path of the computer that wrote it: the file of that name beside it is read"
+        return found, (f"the header {where}",) if from_root else ()
+    renamed = next(filter(None, (_beside(path, f"{path.stem}{suffix}") for suffix in _VOXEL_SUFFIXES)), None)
+    mend = "find that file, and put it there under the name that the header states"
+    if renamed:
+        mend = f"if {shown(renamed)} is that file, write its name into the header"
+    raise FormatError(f"{keeps}, which is not beside it: {mend}")
+
+
+def _beside(path: Path, data_file: str) -> Path | None:
+    """Return the file in the folder of a header that it names; None if there is none.
+
+    A header is decoded as Latin-1, but may be UTF-8; case counts only where names differ in nothing else.
+    """
+    named = re.split(r"[/\\:]", data_file)[-1]
+    with contextlib.suppress(UnicodeError):
+        named = named.encode("latin-1").decode("utf-8")
+    try:
+        files = [file for file in path.parent.iterdir() if _is_alike(file.name, named) and file.is_file()]
+    except OSError:
+        return None
+    exact = path.with_name(named) if named not in ("", ".", "..") else path
+    return exact if exact in files else files[0] if len(files) == 1 else None
+
+
+def _is_alike(one: str, other: str) -> bool:
+    one, other = (unicodedata.normalize("NFC", name).casefold() for name in (one, other))
+    return one == other
 
 
 def files_of(path: Path) -> list[Path]:
@@ -78,8 +112,8 @@ def files_of(path: Path) -> list[Path]:
     if not path.name.lower().endswith(HEADER_SUFFIXES):
         return [path]
     named = _VOXEL_FILE.search(read_bytes(path, _HEADER_LIMIT))
-    beside = path.parent / Path(named[1].decode("latin-1").strip()).name if named else path.parent
-    return [path, beside] if beside.is_file() else [path]
+    voxels = _beside(path, named[1].decode("latin-1").strip()) if named else None
+    return [path, voxels] if voxels else [path]
 
 
 def _kind_of(data_file: str) -> str:
@@ -105,9 +139,11 @@ def check_shape(name: str, size: tuple[int, ...], channels: int) -> None:
             f"{name} holds {channels} numbers per voxel, expected one grey value: give the CT itself, in HU"
         )
     if len(size) < 2 or int(np.prod(size[3:])) > 1:
+        single = size.index(1) if len(size) == 4 and 1 in size else 3
+        what = "take one" if single == 3 else "save it without the axis of length 1"
         raise FormatError(
             f"{name} has the shape {' x '.join(map(str, size))}, expected one volume: "
-            "take one, e.g. with SimpleITK image[:, :, :, 0]"
+            f"{what}, e.g. with SimpleITK image[{', '.join('0' if i == single else ':' for i in range(4))}]"
         )
 
 

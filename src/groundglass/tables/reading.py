@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from groundglass.errors import FormatError
 from groundglass.plain_text import original_cell
@@ -25,6 +26,8 @@ _WHOLE_ROW_QUOTED = re.compile(r'\s*(?:"((?:[^"]|"")*)"[,;\s]*)?')
 _MARKDOWN_RULE = re.compile(":?-{3,}:?")
 _MAX_CELLS = 5_000_000  # of rows of all columns, also where they end early; some bytes of text may state millions
 _HEADER_WITHIN = 20  # lines; above the header there may be titles and comments
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*|%[A-Za-z_]\w*%")
 _QUOTATION_MARKS = ("'‘“„«\"", "'’”“»\"")  # that begin a cell, and that end it
 
 
@@ -104,21 +107,33 @@ def read_table(data: bytes, columns: Sequence[str]) -> TextTable:
 
 
 def path_of_cell(folder: Path, cell: str) -> Path:
-    """Return the path that a cell names, relative to the folder of its CSV.
+    """Return the path that a cell names, relative to the folder of its CSV; also by `~` and by `file://`.
 
     A spreadsheet of another system may have written backslashes, or accented letters in two parts or in one.
 
     Raises:
-        FormatError: No file can have such a name.
+        FormatError: No file can have such a name. The message does not repeat it.
     """
+    try:
+        if cell.lower().startswith("file:"):
+            cell = unquote(urlsplit(cell).path)
+        elif cell.startswith("~"):
+            cell = str(Path(f"~/{cell[2:]}" if cell.startswith("~\\") else cell).expanduser())
+    except (RuntimeError, ValueError):
+        raise FormatError("a path begins with no home folder, or is no address: write the whole path") from None
+    if _ADDRESS.match(cell):
+        raise FormatError("an address of the network is given for a path: download the file, and write where it is")
     spellings = (cell, cell.replace("\\", "/"))
     composed = (unicodedata.normalize("NFC", text) for text in spellings)
     decomposed = (unicodedata.normalize("NFD", text) for text in spellings)
     paths = [folder / text for text in (*spellings, *composed, *decomposed)]
     try:
-        return next((path for path in paths if path.exists()), paths[0])
+        found = next((path for path in paths if path.exists()), None)
     except (OSError, ValueError):
         raise FormatError(f"{len(cell)} characters are given for a path, which no file can have") from None
+    if found is None and _VARIABLE.search(cell):
+        raise FormatError("a path names a variable of the environment, which is not replaced: write the whole path")
+    return found or paths[0]
 
 
 def _table_row(line: int, cells: Sequence[str], names: Sequence[str], columns: Sequence[str]) -> TableRow:

@@ -123,6 +123,14 @@ def test_a_csv_that_cannot_be_read_is_refused_with_the_way_to_fix_it(
         find_items(str(tmp_path / name))
 
 
+def test_a_csv_may_name_scans_by_address_and_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were rows without a file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    touch(tmp_path, "a scan.nii", "b.nii")
+    table = write_list(tmp_path, ("scan",), (f"file://{tmp_path}/a%20scan.nii",), ("~/b.nii",))
+    assert [item.source for item in find_items(str(table))] == [tmp_path / "a scan.nii", tmp_path / "b.nii"]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -135,6 +143,8 @@ def test_a_csv_that_cannot_be_read_is_refused_with_the_way_to_fix_it(
         ([("scan", "case"), ("a.nii", "../x")], "no valid folder name"),
         ([("scan", "case"), ("a.nii", "患" * 67)], "no valid folder name"),  # 201 bytes
         ([("scan", "case"), ("a.nii", "records")], "in use"),
+        ([("scan",), ("https://host/a.nii",)], "row 2 of the CSV: an address of the network is given for a path"),
+        ([("scan",), ("${DATA}/a.nii",)], "row 2 of the CSV: a path names a variable of the environment"),
     ],
 )
 def test_a_malformed_csv_is_refused_with_the_row_and_the_reason(
@@ -326,6 +336,38 @@ def test_a_volume_beside_the_folders_of_a_series_stays_a_scan(small_scan: Scan, 
     spread(small_scan, tmp_path, str)
     touch(tmp_path, "0.nii.gz", "pictures/1.png")
     assert numbers_of(tmp_path) == ["0.nii.gz", ".", "pictures"]
+
+
+@pytest.mark.parametrize("beside", ["mask.nii.gz", "scan.zip", "below/ct.nii.gz"])
+def test_dicom_beside_a_volume_and_above_one_stays_a_scan(small_scan: Scan, tmp_path: Path, beside: str) -> None:
+    """It was left out without a word where a volume lay beside it, and a volume below it was."""
+    write_series(small_scan, tmp_path / "p1")
+    touch(tmp_path / "p1", beside)
+    assert sorted(numbers_of(tmp_path)) == ["p1", f"p1/{beside}"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_few_dicom_files_above_the_folders_of_patients_do_not_swallow_these(
+    small_scan: Scan, tmp_path: Path, count: int
+) -> None:
+    """The whole tree was one scan, of one of the patients."""
+    for name in ("p1", "p2"):
+        other = Scan(small_scan.values + len(name), small_scan.geometry)
+        write_series(other, tmp_path / name / "series", PatientID=name)
+    for path in write_series(small_scan, tmp_path / "tmp", PatientID="stray", ConvolutionKernel="SOFT")[:count]:
+        path.rename(tmp_path / path.name)
+    shutil.rmtree(tmp_path / "tmp")
+    own, *patients = find_items(str(tmp_path))
+    assert [item.relative_path for item in patients] == ["p1/series", "p2/series"]
+    assert read_scan(own.source, own.series).values.shape[0] == count
+
+
+def test_dicom_below_the_dicom_of_its_study_is_of_that_scan(small_scan: Scan, tmp_path: Path) -> None:
+    files = write_series(small_scan, tmp_path / "p1", StudyInstanceUID="1.2.9")
+    (tmp_path / "p1" / "more").mkdir()
+    files[0].rename(tmp_path / "p1" / "more" / files[0].name)
+    assert numbers_of(tmp_path) == ["p1"]
+    assert np.array_equal(read_scan(tmp_path / "p1").values, small_scan.values)
 
 
 def test_a_tree_deeper_than_python_can_recurse_is_a_row_that_says_so(tmp_path: Path) -> None:

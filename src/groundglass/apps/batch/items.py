@@ -73,9 +73,9 @@ def find_items(
     """Find the scans of a folder, a glob or a CSV, in a fixed order.
 
     A folder is searched with all its subfolders. Each volume (NIfTI, MHA, NRRD, ZIP) is an item; a folder without
-    volumes that holds DICOM is one item, with everything below it, and so is a folder whose subfolders hold parts of
-    one series; a folder that holds pictures is one item. Hidden
-    files and folders, other files, slices beside volumes, and folders with a `findings.json` (results) are skipped.
+    DICOM of other studies below it that holds DICOM is one item, with all DICOM below it, and so is a folder whose
+    subfolders hold parts of one series; a folder that holds pictures and no volume is one item. Hidden files and
+    folders, other files, and folders with a `findings.json` (results) are skipped.
 
     Args:
         source: A folder; a glob (`**` searches subfolders), of which each match is an item; a CSV with a column `scan`
@@ -210,11 +210,11 @@ def _search(folder: Path, visited: set[str], depth: int = 0) -> list[_Found]:
     if any(entry.name == "findings.json" for entry in entries):
         return []
     categories = {file: _category(file) for file in entries if file not in set(folders)}
-    if "volume" not in categories.values() and "DICOM" in categories.values():
-        return [_Found(folder, look_into(folder))]
     volumes = [_Found(file) for file, category in categories.items() if category == "volume"]
-    pictures = [_Found(folder)] if "picture" in categories.values() and not volumes else []
     below = [each for subfolder in folders for each in _search(subfolder, visited, depth + 1)]
+    if own := [file for file, category in categories.items() if category == "DICOM"]:
+        return [*volumes, *_with_own_dicom(folder, own, below)]
+    pictures = [_Found(folder)] if "picture" in categories.values() and not volumes else []
     dicom = [each.dicom for each in below if each.dicom]
     spread = find_spread_series(folder, dicom) if len(dicom) > 1 else None
     if spread:
@@ -223,6 +223,19 @@ def _search(folder: Path, visited: set[str], depth: int = 0) -> list[_Found]:
         joined = _Found(folder, whole, is_joined=True, series=spread.uid)
         return [*volumes, joined, *(each for each in below if each.dicom not in parts)]
     return [*volumes, *pictures, *below]
+
+
+def _with_own_dicom(folder: Path, own: Sequence[Path], below: Sequence[_Found]) -> list[_Found]:
+    """Return what a folder with DICOM files of its own holds, and the scans below it that do not belong to these.
+
+    DICOM below it belongs to them, unless it is of other studies: then a few files lie above the folders of others.
+    """
+    files = look_into(folder, own)
+    if not files.study or all(each.dicom is None or each.dicom.study in ((), files.study) for each in below):
+        return [_Found(folder, look_into(folder)), *(each for each in below if each.path.is_file())]
+    if len(own) == 1:
+        return [_Found(own[0]), *below]
+    return [_Found(folder, files, series=files.series[-1] if files.series else None), *below]
 
 
 def _category(file: Path) -> str | None:
@@ -256,7 +269,10 @@ def _read_list(csv_file: Path, on_note: Callable[[str], None]) -> list[tuple[Pat
         line, scan, name = row.line, row.cells["scan"], row.cells.get("case") or None
         if not scan:
             raise InputError(f"row {line} of the CSV names no scan: fill it in, or remove the row")
-        path = path_of_cell(csv_file.parent, scan)
+        try:
+            path = path_of_cell(csv_file.parent, scan)
+        except FormatError as error:
+            raise InputError(f"row {line} of the CSV: {error}") from None
         real = os.path.realpath(path)  # of a link in a circle too
         if name is None and real in listed_scans:
             raise InputError(f"row {line} of the CSV names the scan of an earlier row: name each scan once")
