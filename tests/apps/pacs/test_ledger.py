@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from groundglass.apps.pacs.ledger import Ledger, SeriesArrival, State, short_uid
+from groundglass.apps.pacs.ledger import ChangeMark, Ledger, SeriesArrival, State, short_uid
 from groundglass.apps.pacs.spool import Spool, lock_watch_folder
 from groundglass.errors import ConfigError, OutputError
 
@@ -47,9 +47,9 @@ def end_as(ledger: Ledger, state: str) -> None:
     ("before", "instances", "stamp", "after"),
     [
         ("done", 10, 5, "done"),
-        ("done", 10, 6, "done"),  # stable once more, with the same instances
+        ("done", 10, 6, "waiting"),  # stable once more, with the same instances: its results are looked for
         ("done", 11, 6, "waiting"),
-        ("done", 9, 6, "done"),
+        ("done", 9, 6, "waiting"),
         ("refused", 10, 5, "refused"),
         ("refused", 10, 6, "waiting"),
         ("refused", 9, 6, "waiting"),
@@ -114,6 +114,25 @@ def test_a_ledger_of_another_server_or_version_is_refused(ledger: Ledger, tmp_pa
         db.execute("PRAGMA user_version = 7")
     with pytest.raises(ConfigError, match="is of version 7, expected 1"):
         Ledger(tmp_path)
+
+
+def test_a_ledger_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger.bind_to_server("server")
+        ledger.add_arrivals([], 7)
+    with closing(sqlite3.connect(tmp_path / "watch.sqlite")) as db:
+        db.executescript("ALTER TABLE polling DROP COLUMN last_number; ALTER TABLE polling DROP COLUMN last_digest")
+    with closing(Ledger(tmp_path)) as ledger:
+        assert (ledger.bookmark, ledger.last_change) == (7, ChangeMark())
+
+
+def test_a_ledger_that_another_program_uses_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda file, **_: connect(file, timeout=0.0))
+    with closing(Ledger(tmp_path)) as ledger, closing(connect(tmp_path / "watch.sqlite")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OutputError, match="database is locked; end the other program that uses it"):
+            ledger.bind_to_server("server")
 
 
 def test_a_damaged_ledger_is_reported_on_one_line(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class FakeOrthanc:
         series: {name: the answer about a series}.
         requests: Paths that were requested.
         failing_path: A path that is answered with status 503.
+        date: Date of all changes.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class FakeOrthanc:
         self.series: dict[str, dict[str, Any]] = {}
         self.requests: list[str] = []
         self.failing_path = ""
+        self.date = "20260101T101010"
 
     def add_series(self, name: str, kinds: tuple[str, ...] = ("NewSeries", "StableSeries"), **answer: Any) -> None:
         self.changes += [(kind, name) for kind in kinds]
@@ -50,9 +52,9 @@ class FakeOrthanc:
         if path == self.failing_path:
             return 503, {}
         if path == "/changes":
-            since, limit = int(query["since"]), int(query["limit"])
+            since, limit = int(query.get("since", "0")), int(query["limit"])
             changes = [
-                {"ChangeType": kind, "ID": name, "Seq": number, "ResourceType": "Series"}
+                {"ChangeType": kind, "Date": self.date, "ID": name, "Seq": number, "ResourceType": "Series"}
                 for number, (kind, name) in enumerate(self.changes, start=1)
                 if number > since
             ]
@@ -83,12 +85,17 @@ def test_ten_thousand_old_changes_are_read_once_even_if_the_connection_is_lost(
         server.add_series(f"s{number}", modality="CT" if number % 3 else "MR")
     server.changes += [("NewSeries", "deleted"), ("StableSeries", "deleted")]
     assert len(server.changes) > 9900
-    server.failing_path = "/series/s150"
-    with pytest.raises(PacsError, match="503 to the request for a series"):
-        orthanc_source(url).poll(ledger)
+    is_down = False
+
+    def lose_connection(path: str, query: dict[str, str]) -> Answer:
+        nonlocal is_down
+        is_down |= path == "/series/s150"
+        return (503, {}) if is_down else server(path, query)
+
+    with pytest.raises(PacsError, match="503 to the request for changes"):
+        orthanc_source(serve(lose_connection)).poll(ledger)
     before = ledger.bookmark
-    assert 4000 <= before < 5200
-    server.failing_path = ""
+    assert 3900 <= before < 5200
     assert orthanc_source(url).poll(ledger)  # a new source, as after a restart, begins at the bookmark
     assert waiting(ledger) == 200
     assert ledger.bookmark == len(server.changes)
@@ -128,6 +135,76 @@ def test_a_series_that_became_stable_before_a_lost_connection_is_not_forgotten(
     server.failing_path = ""
     source.poll(ledger)
     assert waiting(ledger) == 2
+
+
+def test_a_series_that_cannot_be_looked_up_keeps_no_other_waiting(serve: Callable[..., str], ledger: Ledger) -> None:
+    server = FakeOrthanc()
+    url = serve(server)
+    for number in range(3):
+        server.add_series(f"s{number}")
+    server.failing_path = "/series/s1"
+    source = orthanc_source(url)
+    for _ in range(2):
+        with pytest.raises(PacsError, match="503 to the request for a series"):
+            source.poll(ledger)
+        assert (waiting(ledger), ledger.bookmark) == (2, 2)  # a restart looks the series up again
+    server.failing_path = ""
+    assert source.poll(ledger)
+    assert (waiting(ledger), ledger.bookmark) == (3, 6)
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_database_that_was_restored_and_has_grown_since_is_read_from_its_start(
+    serve: Callable[..., str], ledger: Ledger, is_restarted: bool
+) -> None:
+    server = FakeOrthanc()
+    url = serve(server)
+    for number in range(5):
+        server.add_series(f"s{number}")
+    source = orthanc_source(url)
+    source.poll(ledger)
+    del server.changes[6:]  # as in a copy of an hour ago
+    for number in range(5, 9):
+        server.add_series(f"s{number}")
+    (orthanc_source(url) if is_restarted else source).poll(ledger)
+    assert (waiting(ledger), ledger.bookmark) == (9, 14)
+
+
+def test_what_was_done_before_a_database_was_restored_is_looked_for_in_it(
+    serve: Callable[..., str], ledger: Ledger
+) -> None:
+    server = FakeOrthanc()
+    source = orthanc_source(serve(server))
+    server.add_series("s")
+    source.poll(ledger)
+    entry = ledger.get("1.2.0")
+    assert entry is not None
+    ledger.mark_segmented(entry, 2, ["2.25.1"])
+    ledger.mark_done(entry)
+    server.date = "20260102T101010"
+    source.poll(ledger)
+    entry = ledger.get("1.2.0")
+    assert entry is not None
+    assert (entry.state, entry.result_uids) == (State.WAITING, ("2.25.1",))
+
+
+def test_a_change_whose_series_was_deleted_makes_no_other_database(serve: Callable[..., str], ledger: Ledger) -> None:
+    server = FakeOrthanc()
+    url = serve(lambda path, query: forget(server, *server(path, query)))
+    server.add_series("s")
+    orthanc_source(url).poll(ledger)
+    server.add_series("another")
+    server.requests.clear()
+    orthanc_source(url).poll(ledger)
+    assert server.requests.count("/changes") == 1
+    assert (waiting(ledger), ledger.bookmark) == (2, 4)
+
+
+def forget(server: FakeOrthanc, status: int, content: Any) -> Answer:
+    """Leave out what Orthanc forgets with a series: its changes."""
+    if "Changes" in content and len(server.changes) > 2:
+        content["Changes"] = [change for change in content["Changes"] if change["ID"] != "s"]
+    return status, content
 
 
 def test_a_series_that_grows_again_is_taken_at_its_next_change(serve: Callable[..., str], ledger: Ledger) -> None:

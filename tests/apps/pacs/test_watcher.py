@@ -18,7 +18,13 @@ from groundglass.apps.pacs.access import Credentials, open_session
 from groundglass.apps.pacs.backoff import Backoff
 from groundglass.apps.pacs.dicomweb import DicomWebArchive
 from groundglass.apps.pacs.ledger import Ledger, SeriesArrival, SeriesEntry
-from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, segment_series, short_message
+from groundglass.apps.pacs.processing import (
+    SegmentationResult,
+    SeriesTask,
+    read_instance_uid,
+    segment_series,
+    short_message,
+)
 from groundglass.apps.pacs.retrieval import RetrievalTask
 from groundglass.apps.pacs.spool import Spool
 from groundglass.apps.pacs.watcher import RetryPolicy, WatchCounts, Watcher
@@ -38,7 +44,9 @@ class FakePacs:
         is_up: Whether the server answers.
         failures: {method: the error that it raises}.
         instance_count: Number of instances that a retrieval gives.
+        stated_count: Number of instances that a search states; None for that which arrived.
         stored: Study UIDs of the results that were stored.
+        kept: UIDs of the results that it holds.
         segmentations: Number of series that were segmented.
     """
 
@@ -46,7 +54,9 @@ class FakePacs:
     is_up: bool = True
     failures: dict[str, Exception] = field(default_factory=dict)
     instance_count: int = 3
+    stated_count: int | None = None
     stored: list[str] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
     segmentations: int = 0
 
     def check_connection(self) -> None:
@@ -55,6 +65,7 @@ class FakePacs:
 
     def poll(self, ledger: Ledger) -> bool:
         self.check_connection()
+        self.fail_as_scripted("poll")
         ledger.add_arrivals(self.arrivals, len(self.arrivals))
         return True
 
@@ -62,12 +73,16 @@ class FakePacs:
         self.fail_as_scripted("retrieve")
         return self.instance_count
 
-    def has_instance(self, study_uid: str, read_instance_uid: str) -> bool:
-        return False
+    def count_instances(self, series_uid: str) -> int | None:
+        return self.stated_count or self.arrivals[0].instance_count
+
+    def has_instance(self, study_uid: str, instance_uid: str) -> bool:
+        return instance_uid in self.kept
 
     def store(self, study_uid: str, files: list[Path]) -> None:
         self.fail_as_scripted("store")
         self.stored.append(study_uid)
+        self.kept |= {read_instance_uid(file) for file in files}
 
     def run(self, task: RetrievalTask | SeriesTask) -> int | SegmentationResult:
         if isinstance(task, RetrievalTask):
@@ -233,6 +248,54 @@ def test_a_retrieval_of_too_few_instances_fails(set_up: WatcherSetUp) -> None:
     assert set_up.run_once() == WatchCounts(failed=1)
     assert set_up.entry.reason == "the server gave 2 of the series' 3 instances"
     assert set_up.pacs.segmentations == 0
+
+
+def test_a_series_from_which_a_person_has_deleted_images_is_segmented_from_those_that_are_left(
+    set_up: WatcherSetUp,
+) -> None:
+    set_up.ledger.add_arrivals(set_up.pacs.arrivals, 1)
+    set_up.pacs.arrivals = []
+    set_up.pacs.instance_count = set_up.pacs.stated_count = 2
+    assert set_up.run_once() == WatchCounts(stored=1)
+    assert set_up.entry.instance_count == 2
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_results_of_a_series_that_was_deleted_and_sent_again_are_looked_for_and_made_again(
+    set_up: WatcherSetUp, gone: bool
+) -> None:
+    assert set_up.run_once() == WatchCounts(stored=1)
+    if gone:
+        set_up.pacs.kept.clear()
+    set_up.pacs.arrivals = [SeriesArrival("1.2.3", "1.2", 3, 2)]
+    assert set_up.run_once() == WatchCounts(stored=int(gone))
+    assert set_up.pacs.segmentations == 1 + gone
+    assert set_up.state() == ("done", 0, True)
+
+
+def test_results_that_a_person_deletes_stay_deleted(set_up: WatcherSetUp) -> None:
+    assert set_up.run_once() == WatchCounts(stored=1)
+    set_up.pacs.kept.clear()
+    assert set_up.run_once() == WatchCounts()
+
+
+def test_a_search_that_fails_keeps_no_known_series_waiting(set_up: WatcherSetUp) -> None:
+    set_up.ledger.add_arrivals(set_up.pacs.arrivals, 0)
+    set_up.pacs.failures["poll"] = PacsError("the server answers 500 to the request for a series or study")
+    with pytest.raises(PacsError, match="answers 500"):
+        set_up.run_once()
+    assert set_up.state() == ("done", 0, True)
+
+
+def test_a_spool_that_was_removed_by_hand_is_created_again(set_up: WatcherSetUp) -> None:
+    def lose_spool(ledger: Ledger) -> bool:
+        (set_up.folder / "spool").rmdir()
+        ledger.add_arrivals(set_up.pacs.arrivals, 1)
+        return True
+
+    set_up.pacs.poll = lose_spool  # type: ignore[method-assign]
+    assert set_up.run_once() == WatchCounts(stored=1)
+    assert set_up.entry.state == "done"
 
 
 @pytest.mark.parametrize(

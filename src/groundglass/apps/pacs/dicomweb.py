@@ -107,6 +107,13 @@ class DicomWebArchive:
                     )
         return len(uids)
 
+    def count_instances(self, series_uid: str) -> int | None:
+        """Return the number of instances that the server states of a CT series now; None if it finds no such series."""
+        with pacs_errors("a search for a series"):
+            found = self._client.search_for_series(fields=[_COUNT], search_filters={"SeriesInstanceUID": series_uid})
+            matches = [match for item in found if (match := _ct_series(item))]
+        return next((match.instance_count for match in matches if match.series_uid == series_uid), None)
+
     def has_instance(self, study_uid: str, instance_uid: str) -> bool:
         """Return whether a study holds an instance."""
         with pacs_errors("a search for an instance"):

@@ -36,14 +36,27 @@ CREATE TABLE IF NOT EXISTS series (
     changed REAL NOT NULL               -- seconds since 1970
 );
 CREATE INDEX IF NOT EXISTS due ON series (state, next_try);
-CREATE TABLE IF NOT EXISTS polling (server TEXT NOT NULL, bookmark INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS polling (
+    server TEXT NOT NULL,
+    bookmark INTEGER NOT NULL,
+    last_number INTEGER NOT NULL DEFAULT 0,     -- see ChangeMark
+    last_digest TEXT NOT NULL DEFAULT ''
+);
 """
+_ADD_MARK = """
+BEGIN;
+ALTER TABLE polling ADD COLUMN last_number INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE polling ADD COLUMN last_digest TEXT NOT NULL DEFAULT '';
+COMMIT;
+"""
+_HINTS = dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), "end the other program that uses it")
+_NO_STAMP = -1  # that of no arrival
 
 
 class State(StrEnum):
     """State of a series."""
 
-    WAITING = "waiting"  # to be retrieved and segmented, for the first time or again
+    WAITING = "waiting"  # to be retrieved and segmented, unless its results are known and in the PACS
     SEGMENTED = "segmented"  # its results lie in the spool, to be stored
     DONE = "done"  # its results are in the PACS
     REFUSED = "refused"  # not a CT that can be segmented; tried again when it changes
@@ -73,6 +86,19 @@ class SeriesArrival:
 
 
 @dataclass(frozen=True)
+class ChangeMark:
+    """The last change of the server that was read; another one of its number is that of another database.
+
+    Attributes:
+        number: Its number; 0 if none was read.
+        digest: Checksum of what the server states of it.
+    """
+
+    number: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True)
 class SeriesEntry:
     """A series in the ledger.
 
@@ -83,7 +109,7 @@ class SeriesEntry:
         state: Its state.
         tries: Number of failed tries.
         reason: Reason of the last failure or refusal; None if there was none.
-        result_uids: SOP instance UIDs of its results.
+        result_uids: SOP instance UIDs of its results; empty if none were made of these instances.
     """
 
     series_uid: str
@@ -129,6 +155,8 @@ class Ledger:
                     "created it; name another folder"
                 )
             self._db.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
+            if "last_number" not in {row[1] for row in self._db.execute("PRAGMA table_info(polling)")}:
+                self._db.executescript(_ADD_MARK)  # a ledger of an earlier version
 
     def close(self) -> None:
         """Close the file."""
@@ -146,7 +174,7 @@ class Ledger:
         with self._sqlite_errors(), self._db:
             known = self._db.execute("SELECT server FROM polling").fetchone()
             if known is None:
-                self._db.execute("INSERT INTO polling VALUES (?, 0)", (server,))
+                self._db.execute("INSERT INTO polling (server, bookmark) VALUES (?, 0)", (server,))
             elif known[0] != server:
                 raise ConfigError(
                     f"{self._path.parent} belongs to {known[0]}, expected {server}: name a folder for each server"
@@ -158,10 +186,24 @@ class Ledger:
         with self._sqlite_errors():
             return int(self._one("SELECT bookmark FROM polling")[0])
 
-    def add_arrivals(self, arrivals: Sequence[SeriesArrival], bookmark: int) -> None:
+    @property
+    def last_change(self) -> ChangeMark:
+        """The last change of the server that was read; it may lie behind the bookmark."""
+        with self._sqlite_errors():
+            return ChangeMark(*self._one("SELECT last_number, last_digest FROM polling"))
+
+    def add_arrivals(
+        self, arrivals: Sequence[SeriesArrival], bookmark: int, last_change: ChangeMark | None = None
+    ) -> None:
         """Add series, and note in the same transaction how far the server's changes have been read.
 
-        A known series is processed again if it has more instances than before or, unless it is done, another stamp.
+        A known series is processed again if it has more instances than before. If it has another stamp, its results
+        are looked for, and made again if they are gone: it may have been deleted and sent again.
+
+        Args:
+            arrivals: The series.
+            bookmark: Number of the last change that need not be read again.
+            last_change: The last change that was read; None if it is the same as before.
         """
         now = time.time()
         with self._sqlite_errors(), self._db:
@@ -169,12 +211,24 @@ class Ledger:
                 "INSERT INTO series (series_uid, study_uid, instances, stamp, state, changed)"
                 " VALUES (?, ?, ?, ?, 'waiting', ?) ON CONFLICT (series_uid) DO UPDATE SET"
                 " study_uid = excluded.study_uid, instances = excluded.instances, stamp = excluded.stamp,"
-                " state = excluded.state, tries = 0, next_try = 0, reason = NULL, changed = excluded.changed"
+                " state = excluded.state, tries = 0, next_try = 0, reason = NULL, changed = excluded.changed,"
+                " results = CASE WHEN excluded.instances > series.instances THEN NULL ELSE series.results END"
                 " WHERE excluded.instances > series.instances"
-                " OR (excluded.stamp <> series.stamp AND series.state IN ('waiting', 'refused', 'left'))",
+                " OR (excluded.stamp <> series.stamp AND series.state <> 'segmented')",
                 [(*astuple(arrival), now) for arrival in arrivals],
             )
             self._db.execute("UPDATE polling SET bookmark = ?", (bookmark,))
+            if last_change is not None:
+                self._db.execute("UPDATE polling SET last_number = ?, last_digest = ?", astuple(last_change))
+
+    def forget_changes(self) -> None:
+        """Have the server's changes read from the start, since they are those of another database.
+
+        Of each series in it something may have changed: its results may be missing.
+        """
+        with self._sqlite_errors(), self._db:
+            self._db.execute("UPDATE polling SET bookmark = 0, last_number = 0, last_digest = ''")
+            self._db.execute("UPDATE series SET stamp = ?", (_NO_STAMP,))
 
     def get(self, series_uid: str) -> SeriesEntry | None:
         """Return the entry of a series; None if it is unknown."""
@@ -277,4 +331,6 @@ class Ledger:
         try:
             yield
         except sqlite3.Error as error:
-            raise OutputError(f"{self._path} cannot be used: {error}; make room or name another folder") from None
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            hint = _HINTS.get(code, "make room, restore it from a backup, or name another folder")
+            raise OutputError(f"{self._path} cannot be used: {error}; {hint}") from None

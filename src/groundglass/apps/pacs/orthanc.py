@@ -7,6 +7,8 @@ poll until it is stable, and the bookmark stays before the first one that is not
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 from urllib.parse import quote
@@ -15,11 +17,20 @@ import requests
 
 from groundglass.apps.pacs.access import TIMEOUT_S, DeniedError, pacs_errors
 from groundglass.apps.pacs.answers import storable_text
-from groundglass.apps.pacs.ledger import Ledger, SeriesArrival
+from groundglass.apps.pacs.ledger import ChangeMark, Ledger, SeriesArrival
 from groundglass.errors import PacsError
 
 DICOM_WEB = "/dicom-web"
 _PAGE = 1000
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A change of Orthanc's log: its type, Orthanc's ID of what changed, and what it is known by."""
+
+    kind: str
+    series: str
+    mark: ChangeMark
 
 
 class OrthancSource:
@@ -28,39 +39,49 @@ class OrthancSource:
     def __init__(self, url: str, session: requests.Session, since: date | None) -> None:
         self._url, self._session, self._since = url, session, since
         self._position: int | None = None  # number of the last change that was read
-        self._unstable: dict[str, int] = {}  # {Orthanc's ID of a series that is not stable yet: number of its change}
+        self._unstable: dict[str, int] = {}  # {Orthanc's ID of a series to look up again: number of its change}
+        self._failure: PacsError | None = None  # of a series that could not be looked up at the last poll
 
     def poll(self, ledger: Ledger) -> bool:
         """Read the changes since the last poll, and add the CT series that are stable to the ledger.
 
-        After an error nothing is lost: the same changes are read again.
+        After an error nothing is lost: the same changes are read again. A series that cannot be looked up, although
+        the server answers other requests, keeps no others waiting.
 
         Returns:
             True: every stable series is in the ledger.
         """
         if self._position is None:
             self._position = ledger.bookmark
+        self._failure = None
         is_new_database = False
         while True:
-            request = "the request for changes"
-            page = self._get(f"/changes?since={self._position}&limit={_PAGE}", request)
+            request, known = "the request for changes", ledger.last_change
+            # from the last one on that was read, so that it is seen whether it is the same
+            page = self._get(f"/changes?since={max(0, self._position - 1)}&limit={_PAGE}", request)
             with pacs_errors(request):
                 changes = [_parse_change(change) for change in page["Changes"]]
                 last, is_last_page = _parse_number(page["Last"]), bool(page["Done"])
-            if last < self._position and not is_new_database:
+            differs = any(change.mark.number == known.number and change.mark != known for change in changes)
+            if (last < self._position - 1 or differs) and not is_new_database:
+                ledger.forget_changes()
                 self._position, is_new_database = 0, True
                 self._unstable.clear()
                 continue
-            if last <= self._position and not is_last_page:
+            last = max(last, self._position)  # some versions repeat the number that was asked for
+            if last == self._position and not is_last_page:
                 raise PacsError("the server's changes come to no end: check that the URL is that of an Orthanc")
-            unstable = self._unstable | {name: number for kind, name, number in changes if kind == "NewSeries"}
-            stable = {name: number for kind, name, number in changes if kind == "StableSeries"}
-            arrivals = self._look_up(stable, unstable)
+            fresh = [change for change in changes if change.mark.number > self._position]
+            unstable = self._unstable | _numbers(fresh, "NewSeries")
+            arrivals = self._look_up(_numbers(fresh, "StableSeries"), unstable)
             if is_last_page:
                 arrivals += self._look_up(dict(unstable), unstable)
-            ledger.add_arrivals(arrivals, bookmark=min([last, *(number - 1 for number in unstable.values())]))
+            bookmark = min([last, *(number - 1 for number in unstable.values())])
+            ledger.add_arrivals(arrivals, bookmark, fresh[-1].mark if fresh else None)
             self._position, self._unstable = last, unstable
             if is_last_page:
+                if self._failure is not None:
+                    raise self._failure
                 return True
 
     def _look_up(self, series_changes: dict[str, int], unstable: dict[str, int]) -> list[SeriesArrival]:
@@ -68,17 +89,22 @@ class OrthancSource:
 
         Args:
             series_changes: {Orthanc's ID of a series: number of its change}.
-            unstable: Changed in place: gets the series that are not stable, loses the others.
+            unstable: Changed in place: gets the series that are not stable or cannot be looked up, loses the others.
         """
         arrivals = []
         for identifier, number in series_changes.items():
-            series = self._find(f"/series/{quote(identifier, safe='')}")
-            if series is not None and not series.get("IsStable", True):
+            try:
+                series = self._find(f"/series/{quote(identifier, safe='')}")
+                is_stable = series is None or series.get("IsStable", True)
+                arrival = self._arrival(series, number) if series is not None and is_stable else None
+            except PacsError as error:
+                self._get("/changes?limit=1", "the request for changes")  # raises if the fault is not of this series
+                self._failure, is_stable, arrival = error, False, None
+            if is_stable:
+                unstable.pop(identifier, None)
+            else:
                 unstable.setdefault(identifier, number)
-                continue
-            arrival = self._arrival(series, number) if series is not None else None
             arrivals += [arrival] if arrival is not None else []
-            unstable.pop(identifier, None)
         return arrivals
 
     def _arrival(self, series: dict[str, Any], number: int) -> SeriesArrival | None:
@@ -119,9 +145,16 @@ class OrthancSource:
         return content
 
 
-def _parse_change(change: dict[str, Any]) -> tuple[str, str, int]:
-    """Return the type of a change, Orthanc's ID of what changed, and the number of the change."""
-    return str(change["ChangeType"]), storable_text(change["ID"]), _parse_number(change["Seq"])
+def _parse_change(change: dict[str, Any]) -> _Change:
+    number = _parse_number(change["Seq"])
+    kind, series = str(change["ChangeType"]), storable_text(change["ID"])
+    digest = hashlib.sha256(repr((kind, series, change.get("Date"))).encode(errors="replace")).hexdigest()
+    return _Change(kind, series, ChangeMark(number, digest))
+
+
+def _numbers(changes: list[_Change], kind: str) -> dict[str, int]:
+    """Return {Orthanc's ID of a series: number of its last change of a kind}."""
+    return {change.series: change.mark.number for change in changes if change.kind == kind}
 
 
 def _parse_number(value: Any) -> int:

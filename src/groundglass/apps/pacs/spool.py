@@ -47,8 +47,8 @@ class Spool:
         path = self._root / _folder_name(series_uid) / "series"
         with output_errors(self._root):
             self.clear(series_uid)
-            path.parent.mkdir(mode=0o700)
-            path.mkdir(mode=0o700)
+            for folder in (self._root, path.parent, path):  # the first one may have been removed by hand
+                folder.mkdir(mode=0o700, exist_ok=True)
         return path
 
     def results(self, series_uid: str) -> Path:

@@ -125,6 +125,7 @@ class Watcher:
         self._next_poll = 0.0  # by `time.monotonic`
         self._is_connected = False  # whether a poll has succeeded
         self._is_complete = False  # whether the last poll found no series that may still grow
+        self._poll_failure: PacsError | None = None  # why the last poll failed; None if it did not
         self.counts = WatchCounts()
 
     def run(self, once: bool) -> None:
@@ -136,6 +137,8 @@ class Watcher:
                 entry = self._ledger.next_entry(time.time(), self._retry_policy.longest_pause_s)
                 if entry is not None:
                     self._process(entry)
+                elif self._poll_failure is not None:
+                    raise self._poll_failure
             except (PacsError, OutputError, WorkerStartError) as error:
                 if isinstance(error, DeniedError) and not self._is_connected:
                     raise PacsError(f"{error}; {_FIRST_REQUEST_HINT}") from None
@@ -151,11 +154,23 @@ class Watcher:
                 self._sleep()
 
     def _poll_if_due(self) -> None:
+        """Poll. If that fails while the server answers other requests, what is known can be processed first.
+
+        Raises:
+            PacsError: The server does not answer, or refuses the first poll.
+        """
         if not self._is_connected:
             self._archive.check_connection()
         if time.monotonic() >= self._next_poll:
-            self._is_complete = self._source.poll(self._ledger)
-            self._is_connected = True
+            try:
+                self._is_complete = self._source.poll(self._ledger)
+            except PacsError as error:
+                is_refused = isinstance(error, DeniedError) and not self._is_connected
+                if is_refused or not self._server_answers():
+                    raise
+                self._poll_failure = error
+            else:
+                self._is_connected, self._poll_failure = True, None
             self._next_poll = time.monotonic() + self._retry_policy.poll_s
 
     def _sleep(self) -> None:
@@ -179,6 +194,9 @@ class Watcher:
         self._ledger.mark_begun(entry)
         try:
             _check_uids(entry)
+            if entry.state is State.WAITING and entry.result_uids and self._are_stored(entry):
+                self._ledger.mark_done(entry)
+                return
             if entry.state is State.WAITING or not self._has_results(entry):
                 self._segment(entry)
             self._store(entry)
@@ -209,7 +227,7 @@ class Watcher:
         source, results = self._spool.create_source(entry.series_uid), self._spool.results(entry.series_uid)
         with _failures_of("its retrieval", RETRIEVAL_S):
             count = self._retriever.run(RetrievalTask(entry.study_uid, entry.series_uid, source))
-        if count < entry.instance_count:
+        if count < entry.instance_count and count != self._archive.count_instances(entry.series_uid):
             raise PacsError(f"the server gave {count} of the series' {entry.instance_count} instances")
         self._on_message(f"{entry.label}: {count} instances retrieved")
         with _failures_of("its segmentation", self._retry_policy.time_limit_s, hint=": give it more with --time-limit"):
@@ -229,6 +247,13 @@ class Watcher:
         if missing:
             self._archive.store(entry.study_uid, missing)
         self._ledger.mark_done(entry)
+
+    def _are_stored(self, entry: SeriesEntry) -> bool:
+        """Return whether all results of a series that arrived once more are still in the PACS."""
+        is_stored = all(self._archive.has_instance(entry.study_uid, uid) for uid in entry.result_uids)
+        if not is_stored:
+            self._on_message(f"{entry.label}: its results are not in the PACS, and are made again")
+        return is_stored
 
     def _has_results(self, entry: SeriesEntry) -> bool:
         """Return whether all results of the series still lie in the spool."""
