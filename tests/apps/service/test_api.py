@@ -368,6 +368,14 @@ def test_a_stopped_server_continues_its_queue_when_restarted(start_server: Start
     assert [server.wait_for_job(job_id)["status"] for job_id in job_ids] == ["done", "done"]
 
 
+@pytest.mark.skipif(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="the tests run under nohup")
+def test_a_closed_terminal_stops_the_server_in_order(start_server: Start) -> None:
+    server = start_server()
+    server.process.send_signal(signal.SIGHUP)
+    assert server.process.wait(60) == 0
+    assert "Traceback" not in server.log.read_text()
+
+
 @pytest.mark.slow
 def test_server_and_scan_survive_the_death_of_the_worker(start_server: Start, scan_file: Path, long_scan: Path) -> None:
     server = start_server(bundled=True)

@@ -1,13 +1,16 @@
 """The service inside the test process, for states that a real server is hard to bring into, such as a full disk."""
 
 import errno
+import io
 import json
+import logging
 import os
 import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +29,7 @@ from groundglass.apps.service.jobs import MAX_ATTEMPTS, JobStore
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.processing import ServiceWorkerFactory, process_job
 from groundglass.apps.service.routes.jobs import job_changes
+from groundglass.apps.service.serve import NamelessFormatter
 from groundglass.apps.service.service import Service
 from groundglass.apps.service.storage import ServiceStorage
 from groundglass.errors import OutputError
@@ -266,6 +270,28 @@ def test_the_events_of_a_job_end_when_the_client_signs_out(service: Service) -> 
     assert '"queued"' in event
 
 
+@pytest.mark.parametrize(("others", "pause_s"), [(0, 0.25), (199, 2.0)])
+def test_clients_that_follow_jobs_look_for_changes_a_hundred_times_a_second_at_most(
+    service: Service, monkeypatch: pytest.MonkeyPatch, others: int, pause_s: float
+) -> None:
+    service.jobs.add("a" * 32, "a scan")
+    service.followers = others
+    pauses = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        service.jobs.remove("a" * 32)  # which ends the events
+
+    async def follow() -> None:
+        async for _ in job_changes(service, "a" * 32, lambda: True):
+            pass
+
+    monkeypatch.setattr("groundglass.apps.service.routes.jobs.anyio.sleep", sleep)
+    anyio.run(follow)
+    assert pauses == [pause_s]
+    assert service.followers == others
+
+
 def test_a_job_that_is_deleted_while_all_are_listed_does_not_end_the_list(
     service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,6 +492,56 @@ def test_a_server_that_cannot_start_for_its_database_says_so_in_a_line(
     monkeypatch.undo()
     monkeypatch.setattr(Dispatcher, "start", lambda _: None)
     Service.open(ServiceConfig(tmp_path)).close()
+
+
+@pytest.mark.parametrize("lost", ["removed", "replaced"])
+def test_no_scan_is_accepted_into_a_database_that_was_removed_or_replaced_meanwhile(
+    service: Service, client: Client, tmp_path: Path, lost: str
+) -> None:
+    database = tmp_path / "jobs.sqlite"
+    if lost == "replaced":
+        shutil.copy(database, tmp_path / "copy")
+        (tmp_path / "copy").replace(database)
+    else:
+        database.unlink()
+    answer = client.post("/api/scans", files=FILE)
+    assert answer.status_code == 503
+    assert "jobs.sqlite was removed or replaced while the server was running" in answer.json()["detail"]
+    assert not list((tmp_path / "scans").iterdir())
+    with pytest.raises(sqlite3.OperationalError, match="was removed or replaced"):  # the queue pauses, and says why
+        service.jobs.start_next()
+
+
+def test_a_database_of_a_newer_version_is_refused_and_kept_as_it_is(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as database:
+        database.executescript("create table jobs (id text); pragma user_version = 2")
+    before = (tmp_path / "jobs.sqlite").read_bytes()
+    with pytest.raises(OutputError, match=r"jobs\.sqlite is of a newer version of groundglass: use that one"):
+        Service.open(ServiceConfig(tmp_path))
+    assert (tmp_path / "jobs.sqlite").read_bytes() == before
+
+
+def test_the_log_says_where_an_error_was_raised_and_no_names(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("Meyer^Anna") from KeyError("Anna")
+
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(NamelessFormatter("%(message)s"))
+    monkeypatch.setattr(service.jobs, "all", fail)
+    try:
+        client.get("/api/jobs")
+    except ValueError as error:  # as uvicorn logs it
+        handler.handle(
+            logging.makeLogRecord(
+                {"msg": "failed\nfuture: Anna", "exc_info": (type(error), error, error.__traceback__)}
+            )
+        )
+    assert stream.getvalue().startswith("failed\nValueError in test_service.py:")
+    assert " from jobs.py:" in stream.getvalue()
+    assert "Anna" not in stream.getvalue()
 
 
 def test_what_an_interrupted_server_left_is_removed_also_if_all_jobs_were_deleted(

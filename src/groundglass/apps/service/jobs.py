@@ -77,12 +77,17 @@ class JobStore:
         """Open or create the database.
 
         Raises:
-            OutputError: It is damaged, or cannot be read or written.
+            OutputError: It is damaged, of a newer version, or cannot be read or written.
         """
-        self._keep = keep
+        self._keep, self._file = keep, file
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
         try:
             self._writer = _connect(file)
+            if self._writer.execute("pragma user_version").fetchone()[0] > _IN_USE:
+                self._writer.close()
+                raise OutputError(
+                    f"{file} is of a newer version of groundglass: use that one, or name another folder with -o"
+                )
             self._writer.execute("pragma journal_mode = wal")
             self._writer.execute("pragma synchronous = full")
             self._writer.executescript(_TABLES)
@@ -91,6 +96,7 @@ class JobStore:
                 if name not in columns:  # a database of an earlier version
                     self._writer.executescript(addition)
             self._reader = _connect(file)
+            self._inode = file.stat().st_ino
         except sqlite3.Error as error:
             raise unusable(file, error) from None
 
@@ -265,14 +271,32 @@ class JobStore:
             error.sqlite_errorcode = sqlite3.SQLITE_BUSY
             raise error
         try:
+            self._check_place()
             with closing(self._writer.execute(statement, parameters)) as cursor:
                 return cursor.fetchall()
         finally:
             self._write_lock.release()
 
+    def _check_place(self) -> None:
+        """Check that what is written will be there for the next server: SQLite writes into a file that is gone too.
+
+        Raises:
+            sqlite3.OperationalError: The file was removed or replaced by hand.
+        """
+        try:
+            is_there = self._file.stat().st_ino == self._inode
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise sqlite3.OperationalError(f"{self._file.name} was removed or replaced while the server was running")
+
     def _read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
-        with self._read_lock, closing(self._reader.execute(statement, parameters)) as cursor:
-            return cursor.fetchall()
+        try:
+            with self._read_lock, closing(self._reader.execute(statement, parameters)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.Error:
+            self._check_place()
+            raise
 
 
 def _connect(file: Path) -> sqlite3.Connection:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -19,8 +22,23 @@ from groundglass.errors import ConfigError
 SHUTDOWN_GRACE_S = 2  # for responses that are being sent when the server is stopped
 
 
+class NamelessFormatter(logging.Formatter):
+    """Writes where an error was raised without its text and those of its causes, which may quote names of scans."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # as logging has it
+        """Return the first line of a message: in those below it asyncio quotes errors."""
+        record.message = record.message.partition("\n")[0]
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # as logging has it
+        """Return the type of an error, and the lines from which it came, the innermost first."""
+        kind, _, trace = ei
+        places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(trace)]
+        return f"{getattr(kind, '__name__', kind)} in {' from '.join(reversed(places))}"
+
+
 def serve(config: ServiceConfig, on_message: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM.
+    """Serve until Ctrl-C, SIGTERM or the end of the terminal.
 
     Args:
         config: Settings of the server.
@@ -34,7 +52,9 @@ def serve(config: ServiceConfig, on_message: Callable[[str], None]) -> None:
     with _listen(config.host, config.port) as listener:
         service = Service.open(config)
         try:
-            logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+            log = logging.StreamHandler()
+            log.setFormatter(NamelessFormatter("%(asctime)s %(message)s"))
+            logging.basicConfig(level=logging.WARNING, handlers=[log])
             logging.getLogger("groundglass.apps.service").setLevel(logging.INFO)
             for name in ("asyncio", "uvicorn.error"):
                 logging.getLogger(name).addFilter(Throttle())
@@ -48,11 +68,19 @@ def serve(config: ServiceConfig, on_message: Callable[[str], None]) -> None:
                     "keeps others out"
                 )
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again when it ends
+            _hang_up_as_sigterm()
             _uvicorn(service).run(sockets=[listener])
         except KeyboardInterrupt:  # the usual end of a server
             pass
         finally:
             service.close()
+
+
+def _hang_up_as_sigterm() -> None:
+    """Let a closed terminal end the server as SIGTERM does, of which uvicorn knows, unless it is ignored."""
+    number = getattr(signal, "SIGHUP", None)  # Windows has none
+    if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _uvicorn(service: Service) -> uvicorn.Server:

@@ -40,6 +40,7 @@ class Service:
         metrics: Counters for Prometheus.
         dispatcher: Hands queued jobs to the worker process.
         incoming_ids: Ids of the uploads that are being received; each holds a slot of the queue.
+        followers: Number of clients that receive the events of a job.
     """
 
     config: ServiceConfig
@@ -48,6 +49,7 @@ class Service:
     metrics: ServiceMetrics
     dispatcher: Dispatcher
     incoming_ids: set[str] = field(default_factory=set)
+    followers: int = 0
     _reservation: anyio.Lock = field(default_factory=anyio.Lock)
 
     @classmethod

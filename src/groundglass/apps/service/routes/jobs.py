@@ -19,6 +19,7 @@ from groundglass.apps.service.upload import MAX_LABEL_LENGTH
 from groundglass.plain_text import printable
 
 POLL_EVERY_S = 0.25  # looks for changes of a job
+POLL_OF_MANY_S = 0.01  # for each client that follows a job, so that all of them together look a hundred times a second
 KEEPALIVE_EVERY_S = 15.0  # sends a comment, so that no proxy closes the connection as idle
 
 
@@ -67,19 +68,23 @@ def job_routes(service: Service, sessions: Sessions) -> APIRouter:
 async def job_changes(service: Service, job_id: str, is_signed_in: Callable[[], bool]) -> AsyncIterator[str]:
     """Yield the events of a job, until it is over or the client has signed out."""
     sent, sent_at_s = None, time.monotonic()
-    while is_signed_in():
-        try:
-            job = await run_sync(service.get_job, job_id)
-        except HTTPException:  # it was deleted
-            return
-        except sqlite3.Error:  # the client asks again
-            return
-        if job != sent:
-            sent, sent_at_s = job, time.monotonic()
-            yield f"event: job\ndata: {job.model_dump_json()}\n\n"
-        elif time.monotonic() - sent_at_s > KEEPALIVE_EVERY_S:
-            sent_at_s = time.monotonic()
-            yield ": keepalive\n\n"
-        if job.is_over:
-            return
-        await anyio.sleep(POLL_EVERY_S)
+    service.followers += 1
+    try:
+        while is_signed_in():
+            try:
+                job = await run_sync(service.get_job, job_id)
+            except HTTPException:  # it was deleted
+                return
+            except sqlite3.Error:  # the client asks again
+                return
+            if job != sent:
+                sent, sent_at_s = job, time.monotonic()
+                yield f"event: job\ndata: {job.model_dump_json()}\n\n"
+            elif time.monotonic() - sent_at_s > KEEPALIVE_EVERY_S:
+                sent_at_s = time.monotonic()
+                yield ": keepalive\n\n"
+            if job.is_over:
+                return
+            await anyio.sleep(max(POLL_EVERY_S, service.followers * POLL_OF_MANY_S))
+    finally:
+        service.followers -= 1
