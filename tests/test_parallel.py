@@ -20,6 +20,52 @@ with ProcessPoolExecutor(3, initializer=end_with_parent) as pool:
 """
 
 
+ENDED_WITH_A_POOL = """
+import os, signal, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from groundglass.parallel import end_with_parent
+number = getattr(signal, sys.argv[1])
+signal.signal(number, signal.default_int_handler)
+with ProcessPoolExecutor(3, initializer=end_with_parent) as pool:
+    pool.map(time.sleep, [0.2] * 3)
+    try:
+        os.killpg(os.getpgid(0), number)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a system without process groups")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_processes_of_a_pool_end_without_a_word_by_a_signal_that_reaches_their_parent_too(name: str) -> None:
+    command = [sys.executable, "-c", ENDED_WITH_A_POOL, name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, start_new_session=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+INTERRUPTED_WITH_A_POOL = """
+import signal, time
+from concurrent.futures import ProcessPoolExecutor
+from groundglass.parallel import end_with_parent, ended_at_once
+def work(_):
+    time.sleep(600)
+try:
+    with ProcessPoolExecutor(2, initializer=end_with_parent) as pool, ended_at_once():
+        waiting = [pool.submit(work, number) for number in range(4)]
+        time.sleep(1)
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_pool_whose_owner_is_interrupted_does_not_end_its_tasks_first() -> None:
+    command = [sys.executable, "-c", INTERRUPTED_WITH_A_POOL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
 def test_a_function_runs_in_the_background_until_its_result_is_needed() -> None:
     caller_went_on = threading.Event()
     waiting = in_background(caller_went_on.wait, timeout=10)

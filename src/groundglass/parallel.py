@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -45,15 +47,33 @@ def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def end_with_parent() -> None:
-    """Let this process of a pool end as soon as its parent has: it would wait for tasks for ever if that is killed."""
+    """Let this process of a pool end as soon as its parent has: it would wait for tasks for ever if that is killed.
+
+    A signal that reaches the parent too, such as Ctrl-C, ends it without a word: what there is to say, the parent says.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None, "called by the parent itself"
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
     def wait() -> None:
         parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """End the processes of all pools where this one is interrupted inside `with`, so that it does not wait for them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:

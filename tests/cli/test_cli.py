@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -268,22 +270,69 @@ def test_a_terminal_shows_a_progress_bar(scan_file: Path, grey_band_model: Path,
     assert b"slices" in output
 
 
-@pytest.mark.slow
-def test_ctrl_c_prints_one_line_and_leaves_no_output(scan_file: Path, tmp_path: Path) -> None:
-    program = (
-        # A test started in the background inherits a shell's ignored Ctrl-C.
-        "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from groundglass.io import reader; from groundglass.cli import main\n"
-        "def read(*_, **__): print('reading', flush=True); time.sleep(60)\n"
-        "reader.read_scan = read; main()"
-    )
-    command = [sys.executable, "-c", program, "segment", str(scan_file), "-o", str(tmp_path / "out")]
+WRITING = """
+import signal, sys, time
+from pathlib import Path
+from groundglass.cli import app, main
+from groundglass.files import staged_folder
+
+@app.command()
+def wait(folder: Path) -> None:
+    with staged_folder(folder) as staging:
+        (staging / "findings.json").touch()
+        print("writing", flush=True)
+        time.sleep(60)
+
+# A test started in the background inherits a shell's ignored Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv.pop()))
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_signals_of_schedulers_print_one_line_and_leave_no_output(number: int, tmp_path: Path) -> None:
+    with start_writing(tmp_path / "out", "SIG_DFL") as process:
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "groundglass: interrupted; no incomplete output is left\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_keeps_what_is_done_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("groundglass.data.prepare.prepare", interrupt)
+    code, _, err = run_command(monkeypatch, capsys, "prepare", tmp_path, "-o", tmp_path / "out")
+    assert (code, err) == (1, "groundglass: interrupted; run the same command again to continue\n")
+
+
+def test_a_command_outlives_its_terminal_under_nohup(tmp_path: Path) -> None:
+    with start_writing(tmp_path / "out", "SIG_IGN") as process:
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.kill()
+
+
+@contextmanager
+def start_writing(folder: Path, hangup: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", WRITING, "wait", str(folder), hangup]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "reading\n"
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert err == "groundglass: interrupted; no incomplete output is left\n"
-    assert not (tmp_path / "out").exists()
+        assert process.stdout.readline() == "writing\n"
+        yield process
+
+
+def test_a_command_whose_output_is_closed_says_so_and_fails(scan_file: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*COMMAND, "info", scan_file], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "groundglass: ended early: its standard output was closed, as by head; run the same command again to continue\n"
+    )

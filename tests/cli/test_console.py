@@ -1,5 +1,7 @@
 """A console that lacks characters: they are replaced, and no command fails for them."""
 
+import errno
+import io
 import os
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from groundglass.cli.console import console, print_lines
+from groundglass.cli.console import console, print_event, print_lines
 from groundglass.io import nifti
 from groundglass.scan.phantom import chest_phantom
 from helpers.cases import sample
@@ -85,6 +87,20 @@ def test_a_refusal_keeps_its_exit_code_without_a_place_for_its_message_and_a_ful
         1,
         "groundglass: standard output cannot be written: No space left on device\n",
     )
+
+
+class FullDisk(io.StringIO):
+    """A log on a full disk."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_program_that_runs_on_loses_the_lines_for_which_the_disk_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", FullDisk())
+    with pytest.raises(OSError, match="No space left"):
+        print_lines(["a result"])
+    print_event("waiting: the disk is full")
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from groundglass.errors import OUT_OF_MEMORY, GroundglassError
 from groundglass.plain_text import printable
 
 INTERRUPTED = 130  # Typer's exit code for Ctrl-C
+_INTERRUPTED = "interrupted; no incomplete output is left"
 GARBAGE_AFTER = 50_000  # new objects instead of 700: imports and headers make hundreds of thousands, which all stay
 
 app = typer.Typer(
@@ -51,15 +53,17 @@ def main() -> None:
     """Run a command; print any failure as one line on stderr and exit with a code other than 0."""
     gc.set_threshold(GARBAGE_AFTER)
     replace_unprintable()
+    _end_as_on_ctrl_c()
     try:
         result: Any = app(standalone_mode=False)
     except GroundglassError as error:
         _exit(str(error), error.exit_code)
     except MemoryError:
         _exit(OUT_OF_MEMORY, 1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except SystemExit as error:  # of Typer or Rich if nobody reads the output; of Lightning after a signal
+        if isinstance(error.__context__, BrokenPipeError):
+            _exit("ended early: its standard output was closed, as by head; run the same command again to continue", 1)
+        _exit(_INTERRUPTED, 1)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # Typer's own error for wrong usage
             error.show()
@@ -71,8 +75,26 @@ def main() -> None:
         _exit(f"{type(error).__name__}: {error} (a bug in groundglass; set GROUNDGLASS_DEBUG=1 to see where)", 1)
     else:
         if result == INTERRUPTED:
-            _exit("interrupted; no incomplete output is left", 1)
+            _exit(_INTERRUPTED, 1)
         sys.exit(result if isinstance(result, int) else 0)
+
+
+def _end_as_on_ctrl_c() -> None:
+    """Let the signals of schedulers, supervisors and closed terminals end a command as Ctrl-C does: tidily.
+
+    One that is ignored, as SIGHUP under nohup, stays so. Of a terminal it comes twice, from the system and from the
+    shell, so that it is ignored after the first; a second SIGTERM ends the process at once.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks one
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, end)
 
 
 def _exit(message: str, code: int) -> None:

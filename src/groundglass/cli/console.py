@@ -6,7 +6,7 @@ import codecs
 import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from groundglass.errors import GroundglassError
@@ -56,6 +56,12 @@ def print_line(line: str) -> None:
     print_lines([line])
 
 
+def print_event(line: str) -> None:
+    """Print a line of a program that runs on: one for which the disk has no room is lost, and ends nothing."""
+    with suppress(OSError):
+        print_line(line)
+
+
 def print_warnings(warnings: Sequence[str]) -> None:
     """Print each warning on a line of its own."""
     print_lines([f"warning: {warning}" for warning in warnings])
@@ -94,6 +100,19 @@ def live_table(table: Callable[[], Any]) -> Iterator[None]:
         return
     with Live(get_renderable=table, console=printer, refresh_per_second=0.5, transient=True):
         yield
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say that the same command goes on, where one is interrupted inside `with` that keeps what is done.
+
+    Raises:
+        GroundglassError: It is interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise GroundglassError("interrupted; run the same command again to continue") from None
 
 
 def require(*modules: str, extra: str = "train") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from groundglass.cli import options
-from groundglass.cli.console import console, print_lines, print_warnings, progress_bar, require
+from groundglass.cli.console import console, print_lines, print_warnings, progress_bar, require, resumable
 from groundglass.scan.kinds import FieldOfView
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def prepare(
 
     status = console(stderr=True)
     on_message = status.print if status.is_terminal else lambda _: None
-    with progress_bar("cases") as progress:
+    with resumable(), progress_bar("cases") as progress:
         settings = PreparationSettings(size, view, lesion_slices_only)
         result = run(
             sources, output, settings, skip_invalid, progress, on_message, mask_labels, patients, second_reader

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from groundglass.cli import options
-from groundglass.cli.console import console, live_table, print_line, print_lines, print_warnings, require
+from groundglass.cli.console import console, live_table, print_event, print_lines, print_warnings, require
 from groundglass.errors import BatchError, GroundglassError
 from groundglass.inference.engine_config import EngineConfig
 
@@ -187,7 +187,7 @@ def serve(
         max_upload_bytes=max_upload << 20,
         max_slices=max_slices,
     )
-    run(config, print_line)
+    run(config, print_event)
 
 
 @commands.command()
@@ -252,13 +252,13 @@ def watch(
     day = since.date() if since else None
     watch_options = WatchOptions(url, output, dicomweb, day, model, credentials, ca, again)
     try:
-        counts = run(watch_options, RetryPolicy(poll_s=poll, time_limit_s=time_limit), once, print_line)
+        counts = run(watch_options, RetryPolicy(poll_s=poll, time_limit_s=time_limit), once, print_event)
     except KeyboardInterrupt:
         if once:
             raise GroundglassError("interrupted; run the same command again to continue") from None
-        print_line("stopped; run the same command again to continue")
+        print_event("stopped; run the same command again to continue")
         return
-    print_line(counts.line)
+    print_event(counts.line)
     if counts.failed:
         raise BatchError(
             f"{counts.failed} series failed for the reasons recorded in {output}; "

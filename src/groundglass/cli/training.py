@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from groundglass.cli import options
-from groundglass.cli.console import console, live_table, print_line, print_lines, require
+from groundglass.cli.console import console, live_table, print_line, print_lines, require, resumable
 from groundglass.errors import GroundglassError
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def _train_folds(configuration: RunConfig, data: Path, folder: Path, folds: int,
     require("onnx", "onnxscript", "sklearn")
     from groundglass.training.folds import train_folds
 
-    train_folds(configuration, data, folder, folds, start, print_line)
+    with resumable():
+        train_folds(configuration, data, folder, folds, start, print_line)
 
 
 @commands.command()
@@ -202,7 +203,7 @@ def study(
         console().print(estimate_table(selected, estimate_seconds(selected, data)))
         return
     failed: dict[Path, str] = {}
-    with live_table(lambda: progress_table(selected, failed)):
+    with resumable(), live_table(lambda: progress_table(selected, failed)):
         run_jobs(selected, data, failed, workers, lambda job, outcome: print_lines([f"{job.name}: {outcome}"]))
     console().print(progress_table(selected, failed))
     print_lines(write_study(described, jobs, data, output))

@@ -28,7 +28,7 @@ from groundglass.data.prepared import Manifest, PreparedCase, png_path, read_man
 from groundglass.data.second_reader import with_second_reader
 from groundglass.errors import DatasetError, InputError
 from groundglass.files import sha256_of, write_atomic
-from groundglass.parallel import end_with_parent
+from groundglass.parallel import end_with_parent, ended_at_once
 from groundglass.plain_text import in_unicode, printable
 from groundglass.scan.kinds import FieldOfView
 
@@ -260,7 +260,7 @@ def _cut_cases(
         save()  # so that the next call recognises the folder even if this one is killed
     changed, saved_at = False, time.monotonic()
     try:
-        with ProcessPoolExecutor(initializer=end_with_parent) as pool:
+        with ProcessPoolExecutor(initializer=end_with_parent) as pool, ended_at_once():
             outcomes = pool.map(partial(_prepare_case, folder=folder, settings=settings, earlier=earlier), cases)
             for count, (case, outcome) in enumerate(zip(cases, outcomes, strict=True), start=1):
                 if isinstance(outcome, str):
