@@ -148,13 +148,14 @@ def number_value(header: Dataset, keyword: str) -> float | None:
 def number_values(header: Dataset, keyword: str, count: int) -> NDArray[np.float64] | None:
     """Return (count,) an attribute of several finite numbers, with decimal commas too; None if missing or damaged.
 
-    One that is repeated where one is expected counts once.
+    A decimal that is repeated where one is expected counts once; of integers, such as Rows, others expect one alone.
     """
     try:
-        values = [float(v.replace(",", ".") if isinstance(v, str) else v) for v in _parts(header.get(keyword))]
+        stated = _parts(header.get(keyword))
+        values = [float(v.replace(",", ".") if isinstance(v, str) else v) for v in stated]
     except DICOM_ERRORS:
         return None
-    if count == 1 and len(set(values)) == 1:
+    if count == 1 and len(set(values)) == 1 and not isinstance(stated[0], int):
         values = values[:1]
     return np.array(values) if len(values) == count and all(map(math.isfinite, values)) else None
 
