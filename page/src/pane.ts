@@ -1,10 +1,9 @@
-/** One plane of a scan on a 2-D canvas, with the masks and what `overlay` draws over it. */
+/** One plane of a scan on a 2-D canvas, with the masks. */
 
 import { css, LUNG } from "./colours";
 import { outline } from "./contour";
 import { h } from "./dom";
 import { clamp, nearestVoxel, type Voxel } from "./grid";
-import { drawOverlay } from "./overlay";
 import { cutPlane, type PlaneName, PLANES, pointIn, slabRange, voxelAt } from "./planes";
 import type { Ruler, Scene } from "./scene";
 
@@ -127,7 +126,8 @@ export class Pane {
     ];
   }
 
-  draw(): void {
+  /** Draw the plane, the masks, and over them what `drawOver` draws, in CSS pixels. */
+  draw(drawOver: (context: CanvasRenderingContext2D, pane: Pane, scene: Scene) => void): void {
     const { canvas, scene } = this;
     if (!scene || canvas.clientWidth === 0) return;
     this.ratio = window.devicePixelRatio || 1;
@@ -140,7 +140,7 @@ export class Pane {
     this.drawVoxels(context, scene);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     this.drawOutlines(context, scene);
-    drawOverlay(context, this, scene);
+    drawOver(context, this, scene);
   }
 
   private drawVoxels(context: CanvasRenderingContext2D, scene: Scene): void {

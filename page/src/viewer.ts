@@ -4,6 +4,7 @@ import { type BrushTarget, handleGestures, type Target, type Tool } from "./gest
 import { h } from "./dom";
 import { signed } from "./format";
 import { clamp, nearestVoxel, type Voxel } from "./grid";
+import { drawOverlay } from "./overlay";
 import { Pane } from "./pane";
 import { type PlaneName, PLANES, type Projection } from "./planes";
 import { Rendering } from "./rendering";
@@ -74,7 +75,7 @@ export class Viewer implements Target {
       this.frame = 0;
       for (const pane of Object.values(this.panes)) {
         this.label(pane);
-        pane.draw();
+        pane.draw(drawOverlay);
       }
       this.rendering.draw();
     });
