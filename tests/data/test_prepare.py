@@ -11,6 +11,7 @@ import pytest
 import SimpleITK
 from PIL import Image
 
+from groundglass.data.catalogue import find_cases
 from groundglass.data.cutting import cut_case
 from groundglass.data.duplicates import SimilarSlices
 from groundglass.data.overview import (
@@ -344,13 +345,28 @@ def test_examples_are_drawn_with_a_colour_for_each_class(prepared: Path, tmp_pat
         assert figure.size == (sheet.shape[1], sheet.shape[0])
 
 
+def test_slices_whose_lesion_is_out_of_view_are_no_lesion_slices(tmp_path: Path) -> None:
+    phantom = chest_phantom(shape=(16, 96, 128))
+    mask = phantom.lesions.voxels.astype(np.uint8)
+    lung, lesion = phantom.lungs.voxels.any((1, 2)), mask.any((1, 2))
+    stray = int(np.flatnonzero(lung & ~lesion)[0])
+    mask[stray, 0, 0] = 1
+    for name, values in (("ct", phantom.scan.values), ("lesion", mask)):
+        nifti.write_scan(Scan(values, phantom.scan.geometry), tmp_path / name / "001.nii.gz")
+    (case,) = find_cases(tmp_path)
+    cut = cut_case(case, SMALL.size, lesion_slices_only=True)
+    assert cut.labels.any((1, 2)).all()
+    assert len(cut.number) == lesion.sum() == cut.lesion_slices - 1
+    assert cut.notes == ("lesion out of view: 1 slice",)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_medseg_has_the_published_number_of_slices_and_fits_40_mib(data: Path, tmp_path: Path) -> None:
     outcome = prepare([data / "medseg"], tmp_path, PreparationSettings((352, 352), lesion_slices_only=True))
     _, slices = read_prepared(tmp_path)
     by_source = {source: int((slices.source == source).sum()) for source in ("slices", "volumes")}
-    # 373 slices of volumes have a label; that of volume 1's last one is a stray mark at the edge, where no lung is.
+    # 373 slices of volumes have a label; that of volume 1's last one is a stray mark at the edge, out of view.
     assert by_source == {"slices": 98, "volumes": 372}
     assert slices.has_lesion.sum() == 470
     notes = {case.name: case.notes for case in outcome.manifest.cases if case.notes}

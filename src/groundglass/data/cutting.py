@@ -93,6 +93,10 @@ def cut_case(
         for z, box in enumerate(boxes)
         if box is not None and (with_lesion[z] or not lesion_slices_only)
     }
+    cut_labels = {z: letterbox_labels(letterbox, labels[z]) for z, letterbox in letterboxes.items()}
+    if lesion_slices_only:
+        cut_labels = {z: cut for z, cut in cut_labels.items() if cut.any()}
+        letterboxes = {z: letterboxes[z] for z in cut_labels}
     number = np.array(list(letterboxes), dtype=np.int64)
 
     dtype: type[np.uint8] | type[np.uint16]
@@ -109,11 +113,10 @@ def cut_case(
         letterbox.apply(full[z].astype(np.float32), air)
         for (z, letterbox), air in zip(letterboxes.items(), air_levels, strict=True)
     ]
-    cut_labels = [letterbox_labels(letterbox, labels[z]) for z, letterbox in letterboxes.items()]
     lungs = [lung_field.mask[z] | (labels[z] > 0) for z in letterboxes]
     second = None if case.second_mask is None else read_second_mask(case.second_mask, axial)
 
-    stored_labels = np.array(cut_labels, np.uint8).reshape(-1, *size)
+    stored_labels = np.array([*cut_labels.values()], np.uint8).reshape(-1, *size)
     shares = lesion_shares(lung_field, labels > 0)
     pixels = np.bincount(labels.ravel(), minlength=UNSTATED + 1)
     return CaseSlices(

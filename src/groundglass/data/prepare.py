@@ -44,7 +44,7 @@ class PreparationSettings:
     Attributes:
         size: (height, width) of every slice.
         field_of_view: Part of a slice that is cut out.
-        lesion_slices_only: Whether to leave out slices without lesion, as the paper does.
+        lesion_slices_only: Whether to leave out slices without lesion in the field of view, as the paper does.
     """
 
     size: tuple[int, int]
