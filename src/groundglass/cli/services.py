@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from groundglass.cli import options
-from groundglass.cli.console import console, live_table, print_event, print_lines, print_warnings, require
+from groundglass.cli.console import console, live_table, print_event, print_lines, print_warnings, require, resumable
 from groundglass.errors import BatchError, GroundglassError
 from groundglass.inference.engine_config import EngineConfig
 
@@ -251,13 +251,14 @@ def watch(
 
     day = since.date() if since else None
     watch_options = WatchOptions(url, output, dicomweb, day, model, credentials, ca, again)
-    try:
-        counts = run(watch_options, RetryPolicy(poll_s=poll, time_limit_s=time_limit), once, print_event)
-    except KeyboardInterrupt:
-        if once:
-            raise GroundglassError("interrupted; run the same command again to continue") from None
-        print_event("stopped; run the same command again to continue")
-        return
+    with resumable():
+        try:
+            counts = run(watch_options, RetryPolicy(poll_s=poll, time_limit_s=time_limit), once, print_event)
+        except KeyboardInterrupt:
+            if once:
+                raise
+            print_event("stopped; run the same command again to continue")
+            return
     print_event(counts.line)
     if counts.failed:
         raise BatchError(
