@@ -38,6 +38,8 @@ from groundglass.data.lung_canvas import (
     locate_lungs,
 )
 
+# Pixels; narrower slices show too few vessels to be compared.
+LEAST_WIDTH = 96
 # Two slices of this similarity or more are taken for the same anatomy. Unrelated slices reach about 0.35, as the
 # similarity is the best of many alignments.
 SAME_ANATOMY = 0.49
@@ -101,7 +103,7 @@ def closest_pairs(hu: NDArray[np.int16], groups: NDArray[np.str_], count: int = 
     """Find the most similar slices of different groups: of any two groups their closest pair.
 
     Args:
-        hu: (n, height, width) slices cut to the lungs, in approximate HU; at least 128 pixels wide.
+        hu: (n, height, width) slices cut to the lungs, in approximate HU; at least `LEAST_WIDTH` pixels wide.
         groups: (n,) group of each slice as it is known already, such as the patient.
         count: Number of pairs to return at most, unless more of them reach `SAME_ANATOMY`.
 

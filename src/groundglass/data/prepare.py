@@ -20,6 +20,7 @@ from PIL import Image
 from groundglass.data.case import Case, sha256_of_scan
 from groundglass.data.catalogue import find_cases_with_notes
 from groundglass.data.cutting import CaseSlices, cut_case
+from groundglass.data.duplicates import LEAST_WIDTH
 from groundglass.data.grouping import group_patients, stated_groups
 from groundglass.data.labels import MaskLabels
 from groundglass.data.mask_remarks import LARGEST_SHARE_OF_LUNGS, LUNG_FILLED, MISPLACED
@@ -32,7 +33,6 @@ from groundglass.parallel import end_with_parent, ended_at_once
 from groundglass.plain_text import in_unicode, printable
 from groundglass.scan.kinds import FieldOfView
 
-LEAST_COMPARABLE_WIDTH = 96  # pixels, of slices whose vessels tell patients apart: see docs/data.md
 SHOWN_CASES = 4  # names of cases in a message
 SAVE_SECONDS = 20  # at least between two writings of the manifest: all that is lost if the process is killed
 
@@ -152,10 +152,10 @@ def _warnings(manifest: Manifest) -> tuple[str, ...]:
             "mirrored or shifted against their images"
         )
     width = manifest.size[1]
-    if width < LEAST_COMPARABLE_WIDTH and len({case.patient for case in manifest.cases}) > 1:
+    if width < LEAST_WIDTH and len({case.patient for case in manifest.cases}) > 1:
         warnings.append(
-            f"slices {width} pixels wide show too few vessels to find those of one patient in several cases: patients "
-            f"are as the dataset states them, prepare at {LEAST_COMPARABLE_WIDTH} pixels or more to have them compared"
+            f"slices {width} pixels wide show too few vessels to tell that two cases are of one patient: patients are "
+            f"as the dataset states them; prepare at {LEAST_WIDTH} pixels or more to have them compared"
         )
     if not filled:
         return tuple(warnings)
