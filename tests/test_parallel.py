@@ -21,16 +21,23 @@ with ProcessPoolExecutor(3, initializer=end_with_parent) as pool:
 
 
 ENDED_WITH_A_POOL = """
-import os, signal, sys, time
+import multiprocessing, os, signal, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from groundglass.parallel import end_with_parent
 number = getattr(signal, sys.argv[1])
 signal.signal(number, signal.default_int_handler)
-with ProcessPoolExecutor(3, initializer=end_with_parent) as pool:
+begun = multiprocessing.Semaphore(0)
+def begin():
+    end_with_parent()
+    begun.release()
+with ProcessPoolExecutor(3, initializer=begin) as pool:
     pool.map(time.sleep, [0.2] * 3)
+    for _ in range(3):
+        begun.acquire()
     try:
         os.killpg(os.getpgid(0), number)
-        time.sleep(60)
+        while True:  # a single long sleep may begin before Python has looked for signals, and lasts
+            time.sleep(0.1)
     except KeyboardInterrupt:
         pass
 """
