@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -29,6 +30,19 @@ def render(template: str, title: str, script: str | None = None, **context: Any)
     policy = f"default-src 'none'; img-src data:; style-src {_csp_hash(style)}"
     if script:
         policy += f"; script-src {_csp_hash(code)}"
+    icon = base64.b64encode(_read("icon.svg").strip().encode()).decode()
+    document = {"title": title, "policy": Markup(policy), "style": Markup(style), "script": Markup(code), "icon": icon}
+    return _environment().get_template(template).render(document | context)
+
+
+def bind(text: str) -> str:
+    """Return a text whose numbers are not parted from their units at the end of a line."""
+    return re.sub(r"(?<=\d) (?=%|mm|ml|percentage)", "\N{NO-BREAK SPACE}", text)
+
+
+@cache
+def _environment() -> Environment:
+    """Return the environment of all templates, each of which is compiled once in a process."""
     environment = Environment(
         loader=PackageLoader("groundglass.report"),
         autoescape=True,
@@ -37,14 +51,7 @@ def render(template: str, title: str, script: str | None = None, **context: Any)
         lstrip_blocks=True,
     )
     environment.filters |= {"bind": bind, "true_minus": true_minus}
-    icon = base64.b64encode(_read("icon.svg").strip().encode()).decode()
-    document = {"title": title, "policy": Markup(policy), "style": Markup(style), "script": Markup(code), "icon": icon}
-    return environment.get_template(template).render(document | context)
-
-
-def bind(text: str) -> str:
-    """Return a text whose numbers are not parted from their units at the end of a line."""
-    return re.sub(r"(?<=\d) (?=%|mm|ml|percentage)", "\N{NO-BREAK SPACE}", text)
+    return environment
 
 
 def _read(name: str) -> str:
