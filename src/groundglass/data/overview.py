@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from rich import box
 from rich.table import Table
 
@@ -19,6 +19,7 @@ from groundglass.data.slices import Slices
 from groundglass.data.splits import PARTS, Split
 from groundglass.errors import DatasetError
 from groundglass.files import write_atomic
+from groundglass.font import picture_font
 from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.scan.kinds import IntensityKind
 
@@ -176,9 +177,9 @@ def draw_pairs(slices: Slices, pairs: Sequence[SimilarSlices], count: int = 24) 
             draw.rectangle(frame, None, SAME_PATIENT, 3)
         verdict = "one patient" if is_same else "below the limit"
         text = f"{pair.similarity:.2f}{', mirrored' if pair.mirrored else ''}: {verdict}"
-        draw.text((left, top + height + 6), text, SAME_PATIENT if is_same else FAINT_TEXT, ImageFont.load_default(14))
+        draw.text((left, top + height + 6), text, SAME_PATIENT if is_same else FAINT_TEXT, picture_font(14))
     note = f"closest slices of different patients; framed: similarity of {SAME_ANATOMY} or more, taken for one patient"
-    draw.text((GAP, rows * row_height + 6), note, TEXT, ImageFont.load_default(14))
+    draw.text((GAP, rows * row_height + 6), note, TEXT, picture_font(14))
     return sheet
 
 
@@ -205,14 +206,14 @@ def _draw_slice(hu: NDArray[np.int16], labels: NDArray[np.uint8], size: tuple[in
         inside = resized == label
         pixels[inside] = (1 - CLASS_OPACITY) * pixels[inside] + CLASS_OPACITY * np.array(colour)
     tile = Image.fromarray(pixels.astype(np.uint8))
-    font = ImageFont.load_default(13)
+    font = picture_font(13)
     ImageDraw.Draw(tile).text((5, 3), name, TEXT, font, stroke_width=2, stroke_fill=(0, 0, 0))
     return tile
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, labels: Sequence[int], top: int) -> None:
     """Draw the colour and the name of each label on a line."""
-    left, font = GAP + 4, ImageFont.load_default(14)
+    left, font = GAP + 4, picture_font(14)
     for label in labels:
         draw.rectangle((left, top + 9, left + 14, top + 23), CLASS_COLOURS[label])
         draw.text((left + 20, top + 7), CLASS_NAMES[label], TEXT, font)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from groundglass.font import picture_font
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.parallel import map_in_threads
 from groundglass.report.colours import LUNG, Rgb, named_colours
@@ -107,13 +108,13 @@ def _write_header(sheet: Image.Image, findings: Findings) -> None:
     date = f"{findings.input.scanned:%Y-%m-%d}" if findings.input.scanned else ""
     names = (findings.input.label, identity.source if identity else None, date)
     title = "   ".join(dict.fromkeys(name for name in names if name))
-    draw.text((GAP + 4, 8), _fit(title or "groundglass", width, 18), INK, _font(18))
-    draw.text((GAP + 4, 33), _fit(findings.summary, width, 15), FAINT if title else INK, _font(15))
+    draw.text((GAP + 4, 8), _fit(title or "groundglass", width, 18), INK, picture_font(18))
+    draw.text((GAP + 4, 33), _fit(findings.summary, width, 15), FAINT if title else INK, picture_font(15))
     y, (keys, end) = sheet.height - FOOTER + 5, _colour_keys(findings)
     for x, name, colour in keys:
         draw.rectangle((x, y + 3, x + 11, y + 14), fill=colour)
-        draw.text((x + 17, y), name, FAINT, _font(13))
-    draw.text((end, y), NOTE, FAINT, _font(13))
+        draw.text((x + 17, y), name, FAINT, picture_font(13))
+    draw.text((end, y), NOTE, FAINT, picture_font(13))
 
 
 def _colour_keys(findings: Findings) -> tuple[list[tuple[int, str, Rgb]], int]:
@@ -121,12 +122,12 @@ def _colour_keys(findings: Findings) -> tuple[list[tuple[int, str, Rgb]], int]:
     keys, x = [], GAP + 4
     for name, colour in (*named_colours(findings).items(), ("lung", LUNG)):
         keys.append((x, name, colour))
-        x += 17 + round(_font(13).getlength(name)) + 16
+        x += 17 + round(picture_font(13).getlength(name)) + 16
     return keys, x
 
 
 def _footer_width(findings: Findings) -> int:
-    return _colour_keys(findings)[1] + round(_font(13).getlength(NOTE)) + GAP + 4
+    return _colour_keys(findings)[1] + round(picture_font(13).getlength(NOTE)) + GAP + 4
 
 
 def _tile(segmented: SegmentedScan, z: int, label: str, colours: Sequence[Rgb], is_most: bool) -> Image.Image:
@@ -192,9 +193,9 @@ def _draw_views(segmented: SegmentedScan, size: tuple[int, int], colours: Sequen
         view = Image.new("RGB", size, PAPER)
         view.paste(drawn, (SIDE_ROOM, VIEW_TITLE))
         words = ImageDraw.Draw(view)
-        words.text((TILE // 2, 4), name, INK, _font(14), anchor="ma")
-        words.text((6, view.height // 2), left, INK, _font(18), anchor="lm")
-        words.text((TILE - 6, view.height // 2), right, INK, _font(18), anchor="rm")
+        words.text((TILE // 2, 4), name, INK, picture_font(14), anchor="ma")
+        words.text((6, view.height // 2), left, INK, picture_font(18), anchor="lm")
+        words.text((TILE - 6, view.height // 2), right, INK, picture_font(18), anchor="rm")
         views.append(view)
     return views
 
@@ -229,18 +230,13 @@ def draw_outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.f
     return np.asarray(cv2.GaussianBlur(rim, (5, 5), 0.6, borderType=cv2.BORDER_REFLECT) * 1.25, np.float32).clip(0, 1)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
 def _label(draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, anchor: str, size: int = 14) -> None:
-    text = text.replace("\N{MINUS SIGN}", "-")  # which the font lacks
-    draw.text(position, text, ON_SLICE, _font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+    draw.text(position, text, ON_SLICE, picture_font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
 
 
 def _fit(text: str, width: int, size: int) -> str:
     """Shorten a text in its middle until it is at most `width` pixels wide."""
-    font, remaining = _font(size), text
+    font, remaining = picture_font(size), text
     while font.getlength(text) > width and len(remaining) > 8:
         remaining = remaining[: len(remaining) // 2 - 1] + remaining[len(remaining) // 2 + 1 :]
         text = f"{remaining[: len(remaining) // 2]}…{remaining[len(remaining) // 2 :]}"
