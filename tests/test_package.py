@@ -30,10 +30,10 @@ def test_the_constraints_are_the_lowest_versions_that_are_allowed() -> None:
         assert constraints[name].startswith(f"{lowest}."), f"constraints-lowest.txt: {name}"
 
 
-def test_the_weights_have_a_licence_of_their_own_beside_them() -> None:
+def test_weights_and_font_have_licences_of_their_own_beside_them() -> None:
     licence = "src/groundglass/models/LICENSE.txt"
-    assert PROJECT["license"] == "Apache-2.0 AND CC-BY-NC-4.0"
-    assert licence in PROJECT["license-files"]
+    assert PROJECT["license"] == "Apache-2.0 AND CC-BY-NC-4.0 AND Bitstream-Vera"
+    assert PROJECT["license-files"] == ["LICENSE", licence, "src/groundglass/font/LICENSE_DEJAVU.txt"]
     text = (ROOT / licence).read_text(encoding="utf-8")
     assert all(name in text for name in ("CC BY-NC 4.0", bundled_model().stem, "groundglass-lungs"))
     assert (Path(groundglass.__file__).parent / "models" / "LICENSE.txt").is_file()
