@@ -10,7 +10,9 @@ import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +23,7 @@ from groundglass.cli import main
 from groundglass.errors import ConfigError, FormatError, OutputError
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io import nifti
+from groundglass.report.dicom_results import DicomResults
 from groundglass.report.findings import ClassBurden, ModelRef
 from groundglass.report.follow_up import FollowUp, Visit, VolumeChange, compare_visits
 from groundglass.report.follow_up_page import render_follow_up
@@ -33,6 +36,7 @@ from helpers.dicom_phantom import write_series
 
 VARIATION = 0.03
 MODEL = ModelRef(name="made-up", sha256="0" * 64)
+CUT_LUNGS = "the lungs reach the lowest slice: the scan does not cover them whole, and volumes are of the covered part"
 DAYS = [datetime(2020, 3, 20), datetime(2020, 3, 1), datetime(2020, 4, 2)]
 
 
@@ -139,15 +143,20 @@ def make_plain_visit(ml: float | None, **changes: object) -> Visit:
     [
         ({"lung_volume_ml": 4500.0}, None),
         ({"lung_volume_ml": 4700.0}, "breath or coverage differ (lungs of 4000 and 4700 ml)"),
-        ({"lung_volume_ml": None}, "a lung volume is unknown"),
+        ({"lung_volume_ml": None}, "a lung volume is unknown, as of pictures and of scans without a spacing"),
+        ({"taken": DAYS[1]}, None),
+        ({"taken": DAYS[0]}, "both scans have one date, 2020-03-20, and no different times"),
+        ({"warnings": (CUT_LUNGS,)}, "the later one does not cover the lungs whole: lesions outside the covered part"),
+        ({"warnings": (CUT_LUNGS,), "lung_volume_ml": 3000.0}, "breath or coverage differ"),
         ({"slice_distance_mm": 1.5}, None),
         ({"slice_distance_mm": 5.0}, "have slices 1 and 5 mm apart"),
         ({"kernel": "B70f"}, None),
-        ({"calibrated": False}, "one scan is in HU, the other in an 8-bit lung window"),
+        ({"calibrated": False}, "one scan is in HU, the other in grey levels of a window"),
     ],
 )
 def test_reasons_against_a_comparison_are_warnings(changes: dict[str, object], warning: str | None) -> None:
-    warnings = compare_visits([make_plain_visit(100.0), make_plain_visit(100.0, **changes)], VARIATION, MODEL).warnings
+    visits = [make_plain_visit(100.0, taken=DAYS[0]), make_plain_visit(100.0, **changes)]
+    warnings = compare_visits(visits, VARIATION, MODEL).warnings
     assert [warning in text for text in warnings] == [True] if warning else not warnings
 
 
@@ -398,11 +407,116 @@ def test_dicom_dates_give_the_order_and_different_patients_a_warning(
     result = follow([tmp_path / "0", tmp_path / "1"], tmp_path / "out", grey_band)
     assert [visit.folder for visit in result.visits] == ["2020-03-01", "2020-03-20"]
     assert result.warnings[0] == "the scans state different patients: check that they are of the same one"
-    assert "scans 1 and 2 were reconstructed with other kernels (B1, B0): " in result.warnings[1]
+    assert result.warnings[1] == "scans 1 and 2 are the same images: check that each scan was given once"
+    assert "scans 1 and 2 were reconstructed with other kernels (B1, B0): " in result.warnings[2]
     assert (tmp_path / "out" / "2020-03-20" / "lesions.dcm").is_file()
     write_series(phantom.scan, tmp_path / "2", AcquisitionDate="", StudyDate="", SeriesDate="")
     with pytest.raises(ConfigError, match="scan 2 states no date, scan 1 does: give --date for each"):
         follow([tmp_path / "0", tmp_path / "2"], tmp_path / "out", grey_band)
+
+
+@pytest.fixture
+def without_results_of_each_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes time, and does not depend on how scans compare."""
+    monkeypatch.setattr("groundglass.report.analysis.draw_preview", lambda *_, **__: Image.new("RGB", (9, 9)))
+    monkeypatch.setattr("groundglass.report.analysis.make_dicom_results", lambda *_: DicomResults({}))
+
+
+def dated(day: str, time: str = "101500", **changes: str) -> dict[str, str]:
+    """Return attributes of a series that was taken on a day."""
+    names = [f"{level}{part}" for part in ("Date", "Time") for level in ("Acquisition", "Series", "Study")]
+    return dict(zip(names, [day] * 3 + [time] * 3, strict=True)) | changes
+
+
+@pytest.mark.usefixtures("without_results_of_each_scan")
+@pytest.mark.parametrize(
+    ("first", "second", "dates", "warnings"),
+    [
+        (dated("20200301", PatientID=""), dated("20200320"), (), []),  # an anonymised scan states no other patient
+        (
+            dated("20200301", StudyInstanceUID="1.2.3"),
+            dated("20200301", "102000", StudyInstanceUID="1.2.3"),
+            (),
+            ["scans 1 and 2 are of one study: check that they are not two series of one examination"],
+        ),
+        (
+            dated("20200301"),
+            dated("20200301", ""),
+            (),
+            ["scans 1 and 2 are of one day, and only one states a time: their order is not known"],
+        ),
+        (
+            dated("20200301"),
+            dated("20200320"),
+            ("2020-03-20", "2020-03-01"),
+            [
+                "scans 1 and 2 are in the order of the dates that were given; by their headers, which state 2020-03-20 "
+                "and 2020-03-01, it is the other one: check the dates"
+            ],
+        ),
+        (dated("19000101"), dated("19000102"), ("2020-03-01", "2020-03-20"), []),  # shifted dates in the same order
+        (
+            dated("19000101"),
+            dated("19000101"),
+            (),
+            [
+                "scans 1 and 2: both scans have one date, 1900-01-01, and no different times, so that what differs is "
+                "no change over time; check the dates"
+            ],
+        ),
+    ],
+)
+def test_dates_and_studies_that_make_no_course_are_warned_of(
+    grey_band: Segmenter,
+    tmp_path: Path,
+    first: dict[str, str],
+    second: dict[str, str],
+    dates: tuple[str, ...],
+    warnings: list[str],
+) -> None:
+    for seed, changes in enumerate((first, second)):
+        changes = {"StudyInstanceUID": f"1.2.4.{seed}", **changes}
+        write_series(chest_phantom(seed, (8, 72, 96)).scan, tmp_path / str(seed), **changes)
+    segmenter = Segmenter(grey_band.card.model_copy(update={"repeatability": VARIATION}), grey_band.engine)
+    result = follow([tmp_path / "0", tmp_path / "1"], tmp_path / "out", segmenter, dates)
+    assert [text for text in result.warnings if "breath or coverage" not in text] == warnings
+
+
+@pytest.mark.usefixtures("without_results_of_each_scan")
+def test_the_same_images_are_known_in_any_format_and_orientation(grey_band: Segmenter, tmp_path: Path) -> None:
+    scan = chest_phantom(0, (8, 72, 96), oblique=False).scan
+    write_series(scan, tmp_path / "dicom")
+    nifti.write_scan(scan, tmp_path / "0.nii.gz")
+    nibabel: Any = nib
+    turned = nibabel.load(tmp_path / "0.nii.gz").as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
+    nibabel.save(turned, tmp_path / "1.nii.gz")
+    sources = [tmp_path / name for name in ("dicom", "0.nii.gz", "1.nii.gz")]
+    result = follow(sources, tmp_path / "out", grey_band, [datetime(2020, 3, day) for day in (1, 2, 3)])
+    assert list(result.warnings[:3]) == [
+        f"scans {pair} are the same images: check that each scan was given once"
+        for pair in ("1 and 2", "1 and 3", "2 and 3")
+    ]
+    assert {change.lesion_volume_ml for change in result.changes} == {0.0}
+    assert result.visits[0].lesion_volume_ml == result.visits[2].lesion_volume_ml
+
+
+@pytest.mark.usefixtures("without_results_of_each_scan")
+def test_a_scan_that_cuts_the_lungs_a_little_is_warned_of(
+    phantom: Phantom, segmenter_with_repeatability: Segmenter, tmp_path: Path
+) -> None:
+    lung = phantom.lungs.voxels.sum((1, 2))
+    start = int(np.flatnonzero(lung.cumsum() > 0.08 * lung.sum())[0])
+    grid, values = phantom.scan.geometry, phantom.scan.values[start:]
+    affine = grid.affine_lps.copy()
+    affine[:3, 3] = grid.position((start, 0, 0))
+    cut = Scan(values, Geometry((len(values), *values.shape[1:]), affine))
+    result = follow([phantom.scan, cut], tmp_path / "out", segmenter_with_repeatability)
+    whole_ml, cut_ml = (visit.lung_volume_ml for visit in result.visits)
+    assert cut_ml == pytest.approx(whole_ml * lung[start:].sum() / lung.sum(), rel=0.02)
+    assert result.warnings == (
+        "scans 1 and 2: the later one does not cover the lungs whole: lesions outside the covered part are missing, "
+        "which may be part of a change",
+    )
 
 
 @pytest.mark.parametrize(
@@ -438,3 +552,6 @@ def test_the_command_writes_the_report_and_prints_no_file_names(
     )
     assert "PLANTED" not in out
     assert (tmp_path / "follow.html").is_file()
+    counts = [len(json.loads((path / "findings.json").read_text())["warnings"]) for path in sorted(tmp_path.glob("2*"))]
+    named = [line for line in out.splitlines() if re.match(r"scan \d: \d+ warnings? in ", line)]
+    assert len(named) == sum(count > 0 for count in counts)

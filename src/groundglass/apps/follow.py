@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from itertools import combinations
 from pathlib import Path
 
 from groundglass.errors import ConfigError, InputError, OutputError
 from groundglass.files import read_file, staged_folder, write_atomic
 from groundglass.inference.open_model import open_model
+from groundglass.inference.pipeline import SegmentedScan
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.in_memory import ScanSource, as_scan
@@ -106,8 +110,7 @@ def _follow_into(
 ) -> FollowUp:
     """Write a follow-up into an empty folder; see `follow`."""
     repeatability = segmenter.card.repeatability
-    visits: list[tuple[Visit, tuple[LevelImage, ...]]] = []
-    patients: set[str] = set()
+    visits: list[tuple[Visit, tuple[LevelImage, ...], _Origin]] = []
     for number, source in enumerate(sources, start=1):
         try:
             scan = as_scan(source, dicom=DicomOptions(with_identity=with_identity))
@@ -117,24 +120,68 @@ def _follow_into(
                     f"scan {number} states {'no date' if taken is None else 'a date'}, scan 1 "
                     f"{'does' if taken is None else 'does not'}: give --date for each"
                 )
-            name = _folder_name(number, taken, {visit.folder for visit, _ in visits})
+            name = _folder_name(number, taken, {visit.folder for visit, *_ in visits})
             label = f"Follow-up, scan {number}" if taken is None else f"Follow-up, scan of {taken:%Y-%m-%d}"
             analysis = segment(scan, segmenter, intensity, with_identity=with_identity, label=label)
         except InputError as error:
             raise type(error)(f"scan {number} of {len(sources)}: {error}") from error
-        if scan.series:
-            patients.add(str(scan.series.headers[0].get("PatientID") or ""))
         analysis.save(folder / name)
         visit = make_visit(analysis.saved_findings, name, taken, repeatability)
-        visits.append((visit, draw_levels(analysis.segmented, analysis.findings)))
+        visits.append((visit, draw_levels(analysis.segmented, analysis.findings), _origin(analysis.segmented)))
         progress(number, len(sources))
     visits.sort(key=lambda each: each[0].taken or datetime.min)  # stable: scans without dates keep their order
-    result = compare_visits([visit for visit, _ in visits], repeatability, analysis.findings.model)
-    if len(patients) > 1:
-        warning = "the scans state different patients: check that they are of the same one"
-        result = result.model_copy(update={"warnings": (warning, *result.warnings)})
-    write_follow_up(result, folder, [images for _, images in visits])
+    result = compare_visits([visit for visit, *_ in visits], repeatability, analysis.findings.model)
+    warnings = _warnings_of_origins([visit.taken for visit in result.visits], [origin for *_, origin in visits])
+    result = result.model_copy(update={"warnings": (*warnings, *result.warnings)})
+    write_follow_up(result, folder, [images for _, images, _ in visits])
     return result
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What tells whether scans are of one patient, and of different times.
+
+    Attributes:
+        digest: Hash of the HU of the upright slices, which are the same whatever file the scan was read from.
+        patient: PatientID; empty if it is not stated.
+        study: StudyInstanceUID; empty if it is not stated.
+        acquired: Date that the headers state, whatever date was given.
+    """
+
+    digest: bytes
+    patient: str
+    study: str
+    acquired: datetime | None
+
+
+def _origin(segmented: SegmentedScan) -> _Origin:
+    series, digest = segmented.scan.series, hashlib.blake2b(str(segmented.hu.shape).encode())
+    for plane in segmented.hu:
+        digest.update(plane.tobytes())
+    stated = series.headers[0].get if series else dict[str, str]().get
+    patient, study = (str(stated(name) or "").strip() for name in ("PatientID", "StudyInstanceUID"))
+    return _Origin(digest.digest(), patient, study, series.acquired if series else None)
+
+
+def _warnings_of_origins(taken: Sequence[datetime | None], origins: Sequence[_Origin]) -> list[str]:
+    """Return the reasons to doubt that scans, in the order of time, are of one patient at different times."""
+    warnings = []
+    if len({origin.patient for origin in origins if origin.patient}) > 1:
+        warnings.append("the scans state different patients: check that they are of the same one")
+    for (i, first), (j, second) in combinations(enumerate(origins), 2):
+        which, before, after = f"scans {i + 1} and {j + 1}", taken[i], taken[j]
+        if first.digest == second.digest:
+            warnings.append(f"{which} are the same images: check that each scan was given once")
+        elif first.study and first.study == second.study and before != after:
+            warnings.append(f"{which} are of one study: check that they are not two series of one examination")
+        if first.acquired and second.acquired and first.acquired.date() > second.acquired.date():
+            warnings.append(
+                f"{which} are in the order of the dates that were given; by their headers, which state "
+                f"{first.acquired:%Y-%m-%d} and {second.acquired:%Y-%m-%d}, it is the other one: check the dates"
+            )
+        if before and after and before != after and before.date() == after.date() and before.time() == time():
+            warnings.append(f"{which} are of one day, and only one states a time: their order is not known")
+    return warnings
 
 
 def _earlier_folders(folder: Path) -> tuple[str, ...]:

@@ -142,6 +142,10 @@ def follow(
         result = run(sources, output, open_model(model), date or (), progress=progress, with_identity=with_identity)
     print_lines([f"scan {change.earlier} to {change.later}: {change.in_words}" for change in result.changes])
     print_warnings(result.warnings)
+    for number, visit in enumerate(result.visits, start=1):
+        if count := len(visit.warnings):
+            report = output / visit.folder / "report.html"
+            print_lines([f"scan {number}: {count} warning{'s' if count > 1 else ''} in {report}"])
     print_lines([output / "follow.html"])
 
 

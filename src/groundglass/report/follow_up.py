@@ -20,6 +20,7 @@ from groundglass.strict_model import StrictModel
 SCHEMA = 2
 Z_95 = 1.96
 LUNG_CHANGE = 0.15  # relative change of lung volume above which breath or coverage differ
+NOT_WHOLE = "does not cover them whole"  # in the warnings of scans that cut the lungs
 THICKNESS_RATIO = 1.5  # ratio of slice distances above which partial volumes differ
 
 
@@ -213,14 +214,19 @@ def _change(visits: Sequence[Visit], i: int, j: int, variation: float | None) ->
 
 def _doubt(earlier: Visit, later: Visit) -> str | None:
     """Return why neither ml nor % of two scans can be compared; None if they can."""
+    if earlier.taken is not None and earlier.taken == later.taken:
+        return (
+            f"both scans have one date, {earlier.taken:%Y-%m-%d}, and no different times, so that what differs is no "
+            "change over time; check the dates"
+        )
     if earlier.lung_volume_ml is None or later.lung_volume_ml is None:
-        return "a lung volume is unknown"
+        return "a lung volume is unknown, as of pictures and of scans without a spacing"
     if abs(math.log(later.lung_volume_ml / earlier.lung_volume_ml)) > math.log1p(LUNG_CHANGE):
         return (
             f"breath or coverage differ (lungs of {earlier.lung_volume_ml:.0f} and {later.lung_volume_ml:.0f} ml), "
             "so that neither ml nor % compare"
         )
-    return "one scan is in HU, the other in an 8-bit lung window" if earlier.calibrated != later.calibrated else None
+    return "one scan is in HU, the other in grey levels of a window" if earlier.calibrated != later.calibrated else None
 
 
 def _comparability_warnings(visits: Sequence[Visit], i: int, j: int) -> list[str]:
@@ -230,6 +236,11 @@ def _comparability_warnings(visits: Sequence[Visit], i: int, j: int) -> list[str
     found = []
     if doubt := _doubt(earlier, later):
         found.append(f"{which}: {doubt}")
+    elif cut := [name for name, visit in zip(("earlier", "later"), (earlier, later), strict=True) if _is_cut(visit)]:
+        found.append(
+            f"{which}: {'both do' if len(cut) == 2 else f'the {cut[0]} one does'} not cover the lungs whole: lesions "
+            "outside the covered part are missing, which may be part of a change"
+        )
     before, after = earlier.slice_distance_mm, later.slice_distance_mm
     if before and after and max(before, after) / min(before, after) > THICKNESS_RATIO:
         distances = f"{before:.3g} and {after:.3g} mm"
@@ -244,3 +255,7 @@ def _comparability_warnings(visits: Sequence[Visit], i: int, j: int) -> list[str
             "change"
         )
     return found
+
+
+def _is_cut(visit: Visit) -> bool:
+    return any(NOT_WHOLE in warning for warning in visit.warnings)
