@@ -410,6 +410,124 @@ def test_layouts_four_levels_below_are_found_once_and_hidden_ones_are_not(tmp_pa
     assert [case.name for case in find_cases(tmp_path)] == ["pairs/2", "pairs/1"]
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{s}/{e}ct/{s}_{v}ct.nii.gz", "derivatives/manual/{s}/{e}ct/{s}_{v}label-lesion_mask.nii.gz"),
+        ("{s}/{e}ct/{s}_{v}CT.nii.gz", "derivatives/labels/{s}/{e}ct/{s}_{v}ct_lesion-manual.nii.gz"),
+        ("rawdata/{s}/{e}ct/{s}_{v}ct.nii.gz", "derivatives/{s}/{e}ct/{s}_{v}space-ct_dseg.nii.gz"),
+        ("{s}/{e}anat/{s}_{v}ct.nii.gz", "{s}/derivatives/{s}_{v}seg.nii.gz"),
+        ("imagesTr/{s}_{v}x_0000.nii.gz", "labelsTr/{s}_{v}x.nii.gz"),
+        ("{s}_{v}ct.nii.gz", "{s}_{v}seg.nii.gz"),
+    ],
+)
+def test_sessions_of_a_subject_are_of_one_patient(image: str, mask: str, tmp_path: Path) -> None:
+    for subject, session in (("sub-01", "ses-1_"), ("sub-01", "ses-2_"), ("sub-02", "ses-1_")):
+        names = {"s": subject, "v": session, "e": session.replace("_", "/")}
+        touch(tmp_path, image.format(**names), mask.format(**names))
+    found = find_cases(tmp_path)
+    assert [case.patient for case in found] == ["pairs/sub-01", "pairs/sub-01", "pairs/sub-02"]
+    assert [case.image.name.split("_")[:2] == case.mask.name.split("_")[:2] for case in found] == [True] * 3
+
+
+def test_bids_masks_of_the_lungs_are_not_those_of_lesions(tmp_path: Path) -> None:
+    for subject in ("sub-1", "sub-2"):
+        touch(
+            tmp_path,
+            f"{subject}/ct/{subject}_ct.nii.gz",
+            f"derivatives/x/{subject}/ct/{subject}_label-lung_mask.nii.gz",
+        )
+    touch(tmp_path, "derivatives/x/sub-1/ct/sub-1_label-lesion_mask.nii.gz", "sub-1/ct/sub-1_pet.nii.gz")
+    touch(tmp_path, "derivatives/x/sub-1/ct/sub-1_label-lesion_mask.json")
+    found = find_cases_with_notes([tmp_path])
+    assert [(case.image.name, case.mask.name) for case in found.cases] == [
+        ("sub-1_ct.nii.gz", "sub-1_label-lesion_mask.nii.gz")
+    ]
+    assert found.notes == (f"1 of 2 images in {tmp_path} have no mask of lesions, and are left out",)
+    touch(tmp_path, "sub-1/ct/sub-1_acq-thick_ct.nii.gz")
+    with pytest.raises(DatasetError, match=r"several images, sub-1_acq-thick_ct.nii.gz, sub-1_ct.nii.gz: name the"):
+        find_cases(tmp_path)
+
+
+def test_a_list_in_json_gives_the_lesions_of_its_files(phantoms: list[Phantom], tmp_path: Path) -> None:
+    for name, phantom in zip("abc", phantoms, strict=True):
+        write(tmp_path / "data" / name / "scan.nii.gz", phantom)
+        write(tmp_path / "data" / name / "annot.nii.gz", phantom, 2 * lesion(phantom))
+    entries = [{"image": f"./data/{name}/scan.nii.gz", "label": f"./data/{name}/annot.nii.gz"} for name in "abc"]
+    content = {"labels": {"0": "background", "1": "lung", "2": "infection"}, "training": entries[:2]}
+    content |= {"validation": entries[2:], "test": ["./data/a/scan.nii.gz", {"image": "./data/d/scan.nii.gz"}]}
+    file = tmp_path / "datalist.json"
+    file.write_text(json.dumps(content))
+    found = find_cases_with_notes([tmp_path])
+    assert found.cases == find_cases(file)
+    assert [case.name for case in found.cases] == [f"datalist/{name}-scan" for name in "abc"]
+    assert found.notes[0] == f"{file}: entries without a mask are left out, 1 of 4"
+    for case, phantom in zip(found.cases, phantoms, strict=True):
+        assert np.array_equal(read_case(case)[1] > 0, phantom.lesions.voxels)
+    prepare([tmp_path], tmp_path / "prepared", PreparationSettings(size=(64, 64)))
+
+
+@pytest.mark.parametrize(
+    ("entry", "extra"),
+    [
+        ({"ct": "x/{}.nii.gz", "seg": "y/{}_m.nii.gz", "fold": 0}, {}),
+        ({"image_path": "/elsewhere/set/x/{}.nii.gz", "mask_path": "C:\\set\\y\\{}_m.nii.gz"}, {}),
+        ({"image": ["x/{}.nii.gz"], "label": ["y/{}_m.nii.gz"], "label_name": "covid"}, {}),
+        ({"image": "{root}/x/{}.nii.gz", "label": "{root}/y/{}_m.nii.gz"}, {"patient_id": 7}),
+    ],
+)
+def test_lists_in_json_have_other_keys_and_roots(entry: dict[str, Any], extra: dict[str, Any], tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{file.format(name)}.nii.gz" for name in "ab" for file in ("x/{}", "y/{}_m")))
+    text = json.dumps([entry, entry])
+    text = text.replace("{root}", tmp_path.as_posix()).replace("{}", "a", 2)
+    entries = [item | extra for item in json.loads(text.replace("{}", "b"))]
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    found = find_cases(tmp_path)
+    assert [(case.image.name, case.mask.name) for case in found] == [
+        ("a.nii.gz", "a_m.nii.gz"),
+        ("b.nii.gz", "b_m.nii.gz"),
+    ]
+    assert len({case.patient for case in found}) == (1 if extra else 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "holds no list of images and masks: expected such as"),
+        ('{"image": 1', "holds no list of images and masks"),
+        ('[{"image": "a.nii.gz", "label": "covid"}]', "holds no list of images and masks"),
+        ('[{"image": "a.nii.gz", "label": "b.nii.gz"}]', "names b.nii.gz, which is no file: paths are relative to"),
+        ('[{"image": "a.nii.gz", "label": "' + "b" * 300 + '.nii.gz"}]', "which is no file"),
+        ('[{"image": "x/a.nii.gz", "label": "y/a.nii.gz"}]', "as an image and as its mask"),
+        ('[{"image": ["a.nii.gz", "c.nii.gz"], "label": "c.nii.gz"}]', "names a.nii.gz and c.nii.gz in one entry"),
+        ('[{"image": "a.nii.gz", "label": "c.nii.gz"}, {"image": "a.nii.gz", "label": "c.nii.gz"}]', "more than once"),
+    ],
+)
+def test_a_list_in_json_that_cannot_be_followed_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz", "c.nii.gz")
+    (tmp_path / "list.json").write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        find_cases(tmp_path / "list.json")
+
+
+def test_of_several_lists_in_json_one_is_asked_for(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz", "b.nii.gz")
+    for name in ("fold0.json", "fold1.json"):
+        (tmp_path / name).write_text('[{"image": "a.nii.gz", "label": "b.nii.gz"}]')
+    (tmp_path / "coco.json").write_text(
+        '{"images": [{"file_name": "a.png"}], "annotations": [{"segmentation": [[1]]}]}'
+    )
+    with pytest.raises(DatasetError, match=r"holds several lists, fold0.json, fold1.json: give one"):
+        find_cases(tmp_path)
+
+
+def test_scans_without_any_mask_are_refused_with_that_reason(tmp_path: Path) -> None:
+    """As STOIC 2021 and the CT Images in COVID-19 of TCIA are."""
+    touch(tmp_path, "data/mha/1.mha", "data/mha/2.mha", "metadata/reference.csv")
+    with pytest.raises(DatasetError, match="none of its 2 scans is a mask by its name or folder, and cases need masks"):
+        find_cases(tmp_path)
+
+
 def test_frames_and_masks_are_pairs(tmp_path: Path) -> None:
     touch(tmp_path, "frames/bjorke_1.png", "masks/bjorke_1.png")
     assert [case.name for case in find_cases(tmp_path)] == ["pairs/bjorke_1"]

@@ -54,7 +54,7 @@ def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
     patient_of = same_patients(
         (row.cells.get("patient", "") for row in table.rows), lambda text: on_note(f"{path}: {text}")
     )
-    names = _distinct_names([image for image, _ in files])
+    names = distinct_names([image for image, _ in files])
     for row, (image, mask), identifier in zip(table.rows, files, names, strict=True):
         name = f"{path.stem}/{identifier}"
         stated = row.cells.get("patient", "")
@@ -62,7 +62,7 @@ def read_case_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
         yield Case(name, patient, image, mask, *_remaining_cells(path, row.line, row.cells))
 
 
-def _distinct_names(images: Sequence[Path]) -> list[str]:
+def distinct_names(images: Sequence[Path]) -> list[str]:
     """Name images after their files, and after as many of the folders above these as tell all apart."""
     folders = [Path(os.path.normpath(image)).parts[1:-1] for image in images]
     for depth in range(max(map(len, folders), default=0) + 1):

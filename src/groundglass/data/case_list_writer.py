@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from groundglass.data.case import MEDSEG_SOURCES, SCAN_SUFFIXES, Case, identifie
 from groundglass.data.case_list import COLUMNS
 from groundglass.data.catalogue import find_cases_with_notes
 from groundglass.data.labels import MaskLabels
-from groundglass.data.layouts import MASK_FOLDERS, is_mask_name, match_key
+from groundglass.data.layouts import looks_like_mask, match_key
 from groundglass.errors import DatasetError, OutputError
 from groundglass.files import walk, write_atomic
 from groundglass.tables.writing import csv_text
@@ -84,7 +83,7 @@ def _draft(path: Path, folder: Path) -> Iterator[dict[str, str]]:
     below = (parent / name for parent, _, names in walk(folder) for name in names)
     files = sorted(file for file in below if file.name.lower().endswith(SCAN_SUFFIXES) and file.is_file())
     files = [file for file in files if not file.name.startswith(".")]
-    masks = [file for file in files if _looks_like_mask(file, folder)]
+    masks = [file for file in files if looks_like_mask(file, folder)]
     masks_of: dict[str, list[Path]] = {}
     for mask in masks:
         masks_of.setdefault(match_key(identifier_of(mask)), []).append(mask)
@@ -93,12 +92,6 @@ def _draft(path: Path, folder: Path) -> Iterator[dict[str, str]]:
         yield {"image": _relative(path, image), "mask": _relative(path, found.pop(0)) if found else ""}
     for mask in (mask for found in masks_of.values() for mask in found):
         yield {"image": "", "mask": _relative(path, mask)}
-
-
-def _looks_like_mask(file: Path, folder: Path) -> bool:
-    """Whether the name of a file, or of a folder that it lies in, is that of masks."""
-    folders = (re.sub(r"[^a-z0-9]", "", part.lower()) for part in file.relative_to(folder).parts[:-1])
-    return is_mask_name(identifier_of(file)) or any(name in MASK_FOLDERS for name in folders)
 
 
 def _relative(path: Path, file: Path) -> str:

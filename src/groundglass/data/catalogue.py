@@ -1,6 +1,7 @@
 """Find the cases of dataset folders and lists: an image and its mask each.
 
-A folder holds one of the layouts of `layouts`, itself or up to four levels below; a list is a CSV (`case_list`).
+A folder holds one of the layouts of `layouts`, itself or up to four levels below, or a list in JSON (`json_list`); a
+list is such a file or a CSV (`case_list`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from pathlib import Path
 
 from groundglass.data.case import MEDSEG_SOURCES, SCAN_SUFFIXES, Case
 from groundglass.data.case_list import read_case_list
+from groundglass.data.json_list import json_lists_in, read_json_list
 from groundglass.data.label_files import labels_beside, labels_in, unread_label_files
 from groundglass.data.labels import MaskLabels, describe
-from groundglass.data.layouts import advice_on_classes, cases_in
+from groundglass.data.layouts import advice_on_classes, cases_in, looks_like_mask
 from groundglass.errors import DatasetError
 from groundglass.files import walk
 from groundglass.tables.reading import TABLE_SUFFIXES
@@ -29,7 +31,8 @@ _EXPECTED = (
 # What is said of a folder without a scan that is read, by the ends of its files' names.
 _OTHER_FILES = {
     (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar"): "it holds archives: unpack them",
-    (".npy", ".npz"): "it holds NumPy arrays: save each image and mask as NIfTI, such as with nibabel",
+    (".npy", ".npz"): "it holds NumPy arrays: save each image and mask as NIfTI, such as with nibabel, and masks "
+    "of several channels as the number of the class (argmax)",
     (".tif", ".tiff", ".bmp", ".gif", ".webp"): "it holds pictures of other formats: save them as PNG",
     (".hdr",): "it holds headers with voxels in other files (.img): save them as NIfTI",
     (
@@ -99,9 +102,27 @@ def _cases_of_path(path: Path, on_note: Callable[[str], None]) -> list[Case]:
     """
     if path.is_file() and path.suffix.lower() in (*TABLE_SUFFIXES, ".txt"):
         return list(read_case_list(path, on_note))
+    if path.is_file() and path.suffix.lower() == ".json":
+        return list(read_json_list(path, on_note))
     if not path.is_dir():
         raise DatasetError(f"{path} is no folder and no CSV: {_EXPECTED}")
-    return _named_apart(path, [case for folder in _folders_of(path) for case in cases_in(folder, on_note)], on_note)
+    cases = [case for folder in _folders_of(path) for case in cases_in(folder, on_note)]
+    return _named_apart(path, cases, on_note) or _cases_of_json_lists(path, on_note)
+
+
+def _cases_of_json_lists(path: Path, on_note: Callable[[str], None]) -> list[Case]:
+    """Return the cases of the only list in JSON in a folder, or of those in folders below it.
+
+    Raises:
+        DatasetError: A folder holds several, which may name the same images.
+    """
+    cases: list[Case] = []
+    for folder in _folders_of(path):
+        lists = json_lists_in(folder)
+        if len(lists) > 1:
+            raise DatasetError(f"{folder} holds several lists, {', '.join(file.name for file in lists)}: give one")
+        cases += [case for file in lists for case in read_json_list(file, on_note)]
+    return cases
 
 
 def _folders_of(path: Path) -> Iterator[Path]:
@@ -146,6 +167,11 @@ def _mend(path: Path) -> str:
     names = [file.name.lower() for file in files]
     mends = [mend for suffixes, mend in _OTHER_FILES.items() if any(name.endswith(suffixes) for name in names)]
     if any(name.endswith(SCAN_SUFFIXES) for name in names):
+        scans = [file for file in files if file.name.lower().endswith(SCAN_SUFFIXES)]
+        if not any(looks_like_mask(scan, path) for scan in scans):
+            mends.append(
+                f"none of its {len(scans)} scans is a mask by its name or folder, and cases need masks of lesions"
+            )
         command = f"groundglass prepare {path} --write-csv cases.csv"
         mends.append(f"{command} writes such a CSV of its scans, to be completed")
     return "".join(f"; {mend}" for mend in mends) + advice_on_classes(files)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from groundglass.data.case import SLICER_SUFFIX
+from groundglass.data.case import SLICER_SUFFIX, identifier_of
 from groundglass.data.labels import LAYER, MaskLabels, labels_of_names, read_dataset_json
 from groundglass.errors import FormatError
 from groundglass.io.limits import read_bytes
@@ -40,12 +40,14 @@ def labels_beside(mask: Path, read: Callable[[Path], MaskLabels | None]) -> Mask
 
 def unread_label_files(masks: Iterable[Path]) -> list[Path]:
     """Return the files beside masks whose names say that they may state labels, and that are not read."""
+    masks = list(masks)
     folders = dict.fromkeys(folder for mask in masks for folder in _folders(mask))
+    of_one_mask = {f"{identifier_of(mask)}.json" for mask in masks}  # how it was made
     return [
         file
         for folder in folders
         for file in sorted(folder.iterdir())
-        if _MAY_STATE_LABELS.fullmatch(file.name) and file.is_file()
+        if _MAY_STATE_LABELS.fullmatch(file.name) and file.name not in of_one_mask and file.is_file()
     ]
 
 

@@ -10,6 +10,7 @@ studies/CT-1/, masks/NAME_mask            MosMedData COVID19_1110, of which 50 s
 volume-covid19-A-N_ct, _seg               COVID-19-20
 NAME, NAME_mask (_seg, _label, _lesion)   pairs in one folder; NAME_ct and NAME_seg, ct_NAME and mask_NAME, too
 ct, mask                                  a pair in the folder of its patient
+sub-01/, derivatives/                     BIDS (`bids`)
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from groundglass.data.bids import cases_of_subjects, subject_of
 from groundglass.data.case import PICTURE_SUFFIXES, SCAN_SUFFIXES, Case, identifier_of
 from groundglass.data.labels import CLASS_LABELS, NO_LESION, UNSTATED, MaskLabels, label_of_name
 from groundglass.errors import DatasetError
@@ -44,8 +46,8 @@ LESION_FOLDERS = (
 )
 MASK_FOLDERS = (
     *LESION_FOLDERS,
-    *("masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "annotations", "groundtruth"),
-    *("msks", "msk", "targets", "target", "labelmaps", "labelmap", "rois", "roi"),
+    *("masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "annotations", "annotation"),
+    *("groundtruth", "msks", "msk", "targets", "target", "labelmaps", "labelmap", "rois", "roi"),
     *("gt", "lungandinfectionmask", "lungandinfectionmasks"),
 )
 LUNG_FOLDERS = ("lungmask", "lungmasks", "lungs", "rplungmsk")
@@ -104,6 +106,7 @@ def cases_in(folder: Path, on_note: Callable[[str], None]) -> Iterator[Case]:
             )
         yield from _cases_of_paired_folders(images, masks, source, on_note)
     yield from _cases_of_named_pairs(folder, on_note)
+    yield from cases_of_subjects(folder, lambda image, masks: _mask_of_lesions(image, masks, on_note), on_note)
 
 
 def scans_in(folder: Path) -> dict[str, Path]:
@@ -246,6 +249,12 @@ def is_mask_name(name: str) -> bool:
     return any(pattern.fullmatch(name) for pattern in (_MASK_NAME, _MASK_FIRST, _BARE_MASK))
 
 
+def looks_like_mask(file: Path, folder: Path) -> bool:
+    """Whether the name of a file, or of a folder that it lies in below `folder`, is that of masks."""
+    folders = (_plain(part) for part in file.relative_to(folder).parts[:-1])
+    return is_mask_name(identifier_of(file)) or any(name in MASK_FOLDERS for name in folders)
+
+
 def _ct_channel(folder: Path) -> str:
     """Return the number of the channel that dataset.json calls CT, as it ends the names of images; else 0000."""
     try:
@@ -258,9 +267,10 @@ def _ct_channel(folder: Path) -> str:
 
 def _patient(source: str, identifier: str) -> str:
     """Return the patient of a case as far as its name tells."""
+    if source == "volumes":
+        return f"{source}/{SAME_PATIENT.get(identifier, identifier)}"
     case = _RADIOPAEDIA_CASE.match(identifier) if source == "covid-ct-seg" else None
-    patient = case[0] if case else SAME_PATIENT.get(identifier, identifier) if source == "volumes" else identifier
-    return f"{source}/{patient}"
+    return f"{source}/{case[0] if case else subject_of(identifier) or identifier}"
 
 
 def _cases_of_named_pairs(folder: Path, on_note: Callable[[str], None]) -> Iterator[Case]:
@@ -282,7 +292,7 @@ def _cases_of_named_pairs(folder: Path, on_note: Callable[[str], None]) -> Itera
         mask = _mask_of_lesions(scans[image], [scans[name] for name in masks], on_note)
         identifier = masks[identifier_of(mask)]
         source = "covid-19-20" if identifier.startswith("volume-covid19-") else "pairs"
-        yield Case(f"{source}/{identifier}", f"{source}/{identifier}", scans[image], mask)
+        yield Case(f"{source}/{identifier}", _patient(source, identifier), scans[image], mask)
 
 
 def _mask_of_lesions(image: Path, masks: Sequence[Path], on_note: Callable[[str], None]) -> Path:
