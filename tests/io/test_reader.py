@@ -14,7 +14,9 @@ import SimpleITK
 from PIL import Image
 
 from groundglass.errors import FormatError
-from groundglass.io.reader import read_scan
+from groundglass.io.reader import FINDINGS_FILE, RESULT_FILES, read_scan
+from groundglass.report.dicom_results import SEG_FILE, SR_FILE
+from groundglass.report.results_folder import RESULT_NAMES
 
 sitk: Any = SimpleITK
 VALUES = np.random.default_rng(3).integers(-1000, 1000, (5, 24, 20)).astype(np.int16)
@@ -263,6 +265,27 @@ def test_folders_without_dicom_and_pictures_are_refused(tmp_path: Path) -> None:
         FormatError, match="holds no DICOM image but 1 link to a folder, 1 damaged DICOM file, 4 empty files"
     ):
         read_scan(tmp_path)
+
+
+def test_results_in_a_folder_are_no_part_of_its_scan(tmp_path: Path) -> None:
+    """As after `segment ct -o ct`, or where the folder of the results is given in place of that of the scan."""
+    assert {*RESULT_FILES, FINDINGS_FILE, "lesions", SEG_FILE, SR_FILE} == {*RESULT_NAMES}
+    rng = np.random.default_rng(0)
+    for name in (*RESULT_FILES, FINDINGS_FILE):
+        (tmp_path / name).write_text("of a result")
+    Image.fromarray(rng.integers(0, 255, (64, 64), dtype=np.uint8)).save(tmp_path / "preview.png")
+    with pytest.raises(FormatError, match="holds results of groundglass and no scan: give the scan they were made of"):
+        read_scan(tmp_path)
+    plane = rng.integers(0, 255, (64, 64), dtype=np.uint8)
+    Image.fromarray(plane).save(tmp_path / "slice.png")
+    scan = read_scan(tmp_path)
+    assert np.array_equal(scan.values, plane[None])
+    assert scan.notes == (f"left out: {len(RESULT_FILES)} files of an earlier result",)
+    (tmp_path / FINDINGS_FILE).unlink()  # without it, a picture of such a name is one like all
+    (tmp_path / "lesions.png").unlink()
+    for name in ("lungs.png", "probability.png"):
+        (tmp_path / name).unlink()
+    assert read_scan(tmp_path).values.shape == (2, 64, 64)
 
 
 def test_a_folder_with_a_text_file_named_png_is_refused(tmp_path: Path) -> None:

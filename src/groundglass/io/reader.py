@@ -43,6 +43,12 @@ _EXPECTED = (
     "expected a CT as DICOM (a file, folder or ZIP), NIfTI (.nii, .nii.gz), MHA, NRRD, a PNG or JPEG slice, or a "
     "folder of such slices"
 )
+# Files of a result that a folder of pictures, or one that is given by mistake, may hold; they are no part of its scan.
+FINDINGS_FILE = "findings.json"
+RESULT_FILES = (
+    *(f"{name}{suffix}" for name in ("lesions", "lungs", "probability") for suffix in (".nii.gz", ".png")),
+    *("classes.nii.gz", "preview.png", "report.html"),
+)
 _ARCHIVE = "archive (unpack it, and give what is inside)"
 _DISCS = (".iso", ".nrg", ".mdf", ".toast", ".dmg")
 _VOLUMES = {"NIfTI": read_nifti, "MHA": read_mha, "NRRD": read_nrrd}
@@ -248,7 +254,8 @@ def _entries(folder: Path) -> list[Path]:
 
 def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) -> Scan:
     """Read the pictures of a folder, in which no DICOM image was found."""
-    files = [entry for entry in entries if entry.is_file()]
+    results = [entry for entry in entries if entry.name in RESULT_FILES] if (folder / FINDINGS_FILE).is_file() else []
+    files = [entry for entry in entries if entry.is_file() and entry not in results]
     kinds = {file: _kind(read_bytes(file, 4096)) for file in files}
     pictures = [file for file, kind in kinds.items() if kind in _PICTURES or _kind_by_name(file) in _PICTURES]
     for picture in pictures:
@@ -259,6 +266,7 @@ def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) ->
         *([losses] if losses else []),
         *(f"{n} {text}" for text, n in _pictures_elsewhere(folder).items() if n),
         *(f"{n} x {kind}, save it as PNG" for kind, n in sorted(others.items())),
+        *([f"{len(results)} files of an earlier result"] if results else []),
     ]
     if pictures:
         scan = read_image_slices(sorted(pictures, key=natural_order), folder)
@@ -267,6 +275,8 @@ def _read_pictures(folder: Path, entries: list[Path], no_dicom: NoDicomError) ->
         raise no_dicom
     what = f"{shown(folder)} holds no DICOM, PNG or JPEG slice but {_listed(entries)}"
     volumes = sorted(file.name for file, kind in kinds.items() if kind in _VOLUMES)
+    if results and not volumes:
+        raise FormatError(f"{shown(folder)} holds results of groundglass and no scan: give the scan they were made of")
     if volumes:
         raise FormatError(
             f"{what}: give one file, such as {printable(volumes[0])}, or the folder to `groundglass batch`"
