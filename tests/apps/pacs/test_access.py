@@ -48,14 +48,33 @@ def authorization(credentials: Credentials) -> str | None:
 
 def test_credentials_come_from_a_file_or_the_environment_and_are_not_in_the_repr(tmp_path: Path) -> None:
     pair = load_credentials(write_credentials(tmp_path, 'user = "Üser"\npassword = "secret-word"\n'), {})
-    token = load_credentials(write_credentials(tmp_path, 'token = "secret-word"\n', 0o440), {})
     assert authorization(pair) == "Basic w5xzZXI6c2VjcmV0LXdvcmQ="
+    (tmp_path / "pacs.toml").unlink()
+    token = load_credentials(write_credentials(tmp_path, 'token = "secret-word"\n', 0o440), {})
     assert authorization(token) == "Bearer secret-word"
     variables = {"GROUNDGLASS_PACS_USER": "Üser", "GROUNDGLASS_PACS_PASSWORD": "secret-word"}
-    assert load_credentials(None, variables) == pair
-    assert load_credentials(None, {"GROUNDGLASS_PACS_TOKEN": "secret-word"}) == token
+    assert authorization(load_credentials(None, variables)) == "Basic w5xzZXI6c2VjcmV0LXdvcmQ="
+    assert authorization(load_credentials(None, {"GROUNDGLASS_PACS_TOKEN": "secret-word"})) == "Bearer secret-word"
     assert authorization(load_credentials(None, {})) is None
     assert "secret" not in repr(pair) + repr(token)
+
+
+def test_a_token_that_is_renewed_in_its_file_is_used_from_the_next_request_on(
+    serve: Callable[..., str], tmp_path: Path
+) -> None:
+    file = write_credentials(tmp_path, 'token = "old"')
+    credentials = load_credentials(file, {})
+    session = open_session(credentials)
+    url = serve(lambda *_: (200, []))
+    sent = [session.get(url).request.headers["Authorization"]]
+    for broken in ("tok", 'token = "open"'):
+        file.write_text(broken)
+        file.chmod(0o644 if "open" in broken else 0o600)
+        with pytest.raises(PacsError, match=r"^pacs\.toml is "):
+            DicomWebArchive(url, session).check_connection()
+    write_credentials(tmp_path, 'token = "new"')
+    sent.append(session.get(url).request.headers["Authorization"])
+    assert sent == ["Bearer old", "Bearer new"]
 
 
 @pytest.mark.parametrize(
@@ -204,6 +223,13 @@ def test_certificates_are_verified(serve: Callable[..., str], tmp_path: Path) ->
     other = url.replace("localhost", "127.0.0.1")
     with pytest.raises(PacsError, match="not trusted"):
         watch(WatchOptions(other, tmp_path / "other", ca=certificate), once=True, worker_factory=factory)
+
+
+def test_a_server_that_speaks_no_tls_is_not_called_untrusted(serve: Callable[..., str]) -> None:
+    url = serve(lambda *_: (200, [])).replace("http:", "https:")
+    with pytest.raises(PacsError, match=r"^TLS failed during a search for a study .*: .* http or https$") as raised:
+        DicomWebArchive(url, open_session(Credentials())).check_connection()
+    assert not isinstance(raised.value, DeniedError)
 
 
 def test_segment_and_the_command_line_load_no_modules_for_the_network() -> None:

@@ -15,7 +15,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from groundglass.apps.pacs import answers, dicomweb
-from groundglass.apps.pacs.access import Credentials, open_session
+from groundglass.apps.pacs.access import BusyError, Credentials, open_session
 from groundglass.apps.pacs.answers import MAX_DEPTH, MAX_ITEMS, AnswerLimitError, check_json_size
 from groundglass.apps.pacs.dicomweb import DicomWebArchive
 from groundglass.apps.pacs.ledger import Ledger, State
@@ -298,6 +298,21 @@ def test_images_of_another_series_and_repeated_ones_do_not_stand_for_those_that_
     assert len(list(folder.iterdir())) == 3
 
 
+@pytest.mark.parametrize("lost", [3, 40, 2000], ids=["the end marker", "some pixels", "most pixels"])
+@pytest.mark.parametrize("chunk_bytes", [1 << 24, 5], ids=["at once", "in pieces"])
+def test_images_that_break_off_are_no_series(
+    send_bytes: SendBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int, chunk_bytes: int
+) -> None:
+    monkeypatch.setattr(dicomweb, "_CHUNK_BYTES", chunk_bytes)
+    wanted = series(tmp_path / "wanted")[:2]
+    folder = tmp_path / "retrieved"
+    folder.mkdir()
+    whole = multipart(wanted)
+    assert archive_at(send_bytes(lambda _: images([whole]))).retrieve("1.2", uid_of(wanted), folder) == 2
+    with pytest.raises(PacsError, match=r"the connection failed during the retrieval of a series"):
+        archive_at(send_bytes(lambda _: images([whole[:-lost]]))).retrieve("1.2", uid_of(wanted), folder)
+
+
 @pytest.mark.parametrize("limit", ["MAX_FILES", "SERIES_BYTES"])
 def test_images_without_end_do_not_fill_the_disk(
     send_bytes: SendBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
@@ -373,3 +388,25 @@ def test_what_the_server_does_not_say_that_it_stored_is_searched_for(
     found.append({"00080018": {"vr": "UI", "Value": [uid]}})
     archive.store("1.2", [file])
     assert len(searches) == 2
+
+
+@pytest.mark.parametrize(("status", "is_busy"), [(503, True), (429, True), (507, True), (500, False), (409, False)])
+def test_a_server_that_asks_to_try_again_later_is_told_from_one_that_fails(
+    send_bytes: SendBytes, tmp_path: Path, status: int, is_busy: bool
+) -> None:
+    head = f"HTTP/1.1 {status} Odd\r\nRetry-After: 60\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+    with pytest.raises(PacsError, match=f"the server answers {status} to the storage of results") as raised:
+        archive_at(send_bytes(lambda _: [head])).store("1.2", series(tmp_path)[:1])
+    assert isinstance(raised.value, BusyError) == is_busy
+
+
+@pytest.mark.parametrize(("reason", "is_busy"), [(0xA700, True), (0xA900, False)])
+def test_a_server_without_room_is_busy(send_bytes: SendBytes, tmp_path: Path, reason: int, is_busy: bool) -> None:
+    file = series(tmp_path)[0]
+    uid = str(pydicom.dcmread(file).SOPInstanceUID)
+    failure = {"00081155": {"vr": "UI", "Value": [uid]}, "00081197": {"vr": "US", "Value": [reason]}}
+    content = stow_answer(failed=[failure])
+    url = send_bytes(lambda line: with_length(b"[]" if line.startswith("GET") else content))
+    with pytest.raises(PacsError, match=f"reason {reason:04X}H") as raised:
+        archive_at(url).store("1.2", [file])
+    assert isinstance(raised.value, BusyError) == is_busy

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from groundglass.apps.pacs.watcher import WatchCounts
-from helpers.fake_watch import WatcherProcess, fake_worker_factory, ledger_rows, watch_once
+from helpers.fake_watch import StartWatcher, WatcherProcess, fake_worker_factory, ledger_rows, watch_once
 from helpers.orthanc import OrthancServer, series, uid_of
 from helpers.scripted_worker import wait_until
 
@@ -67,6 +67,25 @@ def test_a_study_that_is_deleted_and_sent_again_gets_its_results_and_a_deleted_r
     orthanc.stow(files)
     orthanc.wait_until_stable(1)
     assert watch_once(orthanc, tmp_path / "watch", factory)[0] == WatchCounts(stored=1)
+    assert orthanc.modalities() == ["CT", "SEG", "SR"]
+
+
+@pytest.mark.slow
+def test_a_study_that_is_deleted_while_it_is_segmented_is_not_created_anew(
+    orthanc: OrthancServer, start_watcher: StartWatcher, tmp_path: Path
+) -> None:
+    files = series(tmp_path / "study")
+    factory = fake_worker_factory(tmp_path / "scripts", all=f"until {tmp_path / 'go'}")
+    orthanc.stow(files)
+    watcher = start_watcher(factory)
+    wait_until(lambda: bool(factory.begun), 200)
+    (study,) = orthanc.get("/studies")
+    orthanc.delete(f"/studies/{study}")
+    (tmp_path / "go").touch()
+    wait_until(lambda: "no longer in the PACS" in watcher.output, 200)
+    assert orthanc.get("/studies") == []
+    orthanc.stow(files)
+    wait_until(lambda: watcher.stored == 1, 200)
     assert orthanc.modalities() == ["CT", "SEG", "SR"]
 
 

@@ -14,7 +14,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from groundglass.apps.pacs import dicomweb
-from groundglass.apps.pacs.access import Credentials, open_session
+from groundglass.apps.pacs.access import BusyError, Credentials, open_session
 from groundglass.apps.pacs.backoff import Backoff
 from groundglass.apps.pacs.dicomweb import DicomWebArchive
 from groundglass.apps.pacs.ledger import Ledger, SeriesArrival, SeriesEntry
@@ -45,6 +45,7 @@ class FakePacs:
         failures: {method: the error that it raises}.
         instance_count: Number of instances that a retrieval gives.
         stated_count: Number of instances that a search states; None for that which arrived.
+        is_deleted: Whether a person has deleted the series.
         stored: Study UIDs of the results that were stored.
         kept: UIDs of the results that it holds.
         segmentations: Number of series that were segmented.
@@ -55,6 +56,7 @@ class FakePacs:
     failures: dict[str, Exception] = field(default_factory=dict)
     instance_count: int = 3
     stated_count: int | None = None
+    is_deleted: bool = False
     stored: list[str] = field(default_factory=list)
     kept: set[str] = field(default_factory=set)
     segmentations: int = 0
@@ -74,6 +76,8 @@ class FakePacs:
         return self.instance_count
 
     def count_instances(self, series_uid: str) -> int | None:
+        if self.is_deleted:
+            return None
         return self.stated_count or self.arrivals[0].instance_count
 
     def has_instance(self, study_uid: str, instance_uid: str) -> bool:
@@ -193,6 +197,40 @@ def test_a_server_that_fails_with_one_series_alone_is_a_failure_of_the_series(se
     assert set_up.run_once() == WatchCounts(stored=1)
     assert set_up.pacs.segmentations == 1
     assert set_up.state() == ("done", 1, True)
+
+
+@pytest.mark.parametrize("step", ["retrieve", "store"])
+def test_a_server_that_is_busy_for_a_night_costs_no_series(set_up: WatcherSetUp, step: str) -> None:
+    set_up.pacs.failures[step] = BusyError("the server answers 503 to the storage of results")
+    for _ in range(6):
+        assert set_up.run_once() == WatchCounts(failed=1)
+        due = set_up.ledger.next_due_time()
+        assert due is not None
+        assert due <= time.time() + RetryPolicy(pause_s=60.0, max_tries=3).longest_pause_s
+        set_up.ledger.postpone(set_up.entry, 0.0)
+    assert set_up.lines[-1].endswith("503 to the storage of results (again in 5 min, after try 2 of 3)")
+    set_up.pacs.failures.clear()
+    assert set_up.run_once() == WatchCounts(stored=1)
+    assert set_up.pacs.segmentations == 1
+
+
+@pytest.mark.parametrize("step", ["retrieve", "store"])
+def test_nothing_is_stored_for_a_series_that_was_deleted_meanwhile_and_it_is_new_if_it_is_sent_again(
+    set_up: WatcherSetUp, step: str
+) -> None:
+    set_up.pacs.failures[step] = PacsError("the server answers 500 to the request")
+    set_up.run_once()
+    set_up.ledger.postpone(set_up.entry, 0.0)
+    arrivals, set_up.pacs.arrivals, set_up.pacs.is_deleted = set_up.pacs.arrivals, [], True
+    if step == "store":
+        set_up.pacs.failures.clear()
+    assert set_up.run_once() == WatchCounts()
+    assert set_up.pacs.stored == []
+    assert (set_up.state()[0], set_up.state()[2]) == ("left", True)
+    assert set_up.lines[-1] == "1.2.3: it is no longer in the PACS"
+    set_up.pacs.failures.clear()
+    set_up.pacs.arrivals, set_up.pacs.is_deleted = arrivals, False
+    assert set_up.run_once() == WatchCounts(stored=1)
 
 
 def test_the_results_of_a_series_that_is_given_up_are_removed_from_the_spool(set_up: WatcherSetUp) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import stat
 import tomllib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
-from groundglass.apps.pacs.answers import AnswerLimitError, TimedAdapter, read_limited
+from groundglass.apps.pacs.answers import AnswerLimitError, TimedAdapter, read_limited, refuse_cut_off
 from groundglass.errors import ConfigError, GroundglassError, PacsError
 from groundglass.io.dicom_header import DICOM_ERRORS, silence_pydicom
 
@@ -33,6 +34,7 @@ _STATUS_HINTS = {
     404: "the resource does not exist",
 }
 _TEMPORARY = (408, 429)  # 4xx codes that ask to try again later: request timeout, too many requests
+_BUSY = (*_TEMPORARY, 503, 507)  # too busy or too full for now, whatever was asked for
 
 
 class DeniedError(PacsError):
@@ -43,17 +45,31 @@ class DeniedError(PacsError):
         self.status = status
 
 
+class BusyError(PacsError):
+    """The server asks to try again later, or has no room: what was asked for is not to blame."""
+
+
 @dataclass(frozen=True)
 class Credentials:
-    """A user with a password, or a bearer token; none of them is part of the repr."""
+    """A user with a password, or a bearer token; none of them is part of the repr.
+
+    Attributes:
+        user: Name of the user.
+        password: Password of the user.
+        token: Bearer token.
+        file: The file that they are from, which is read again for each request: tokens expire, and are renewed in it.
+    """
 
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    file: Path | None = None
 
     @property
     def auth(self) -> AuthBase | None:
         """Authentication to add to each request; None without credentials."""
+        if self.file is not None:
+            return _FromFile(self.file)
         if self.token is not None:
             return _Bearer(self.token)
         if self.user is not None and self.password is not None:
@@ -71,7 +87,9 @@ class _Session(requests.Session):
         """Send a request, and read its answer."""
         is_streamed = options.pop("stream", self.stream)
         answer = super().send(request, stream=True, **options)
-        if not is_streamed:
+        if is_streamed:
+            refuse_cut_off(answer)
+        else:
             read_limited(answer)
         return answer
 
@@ -99,6 +117,18 @@ class _Bearer(AuthBase):
         return request
 
 
+class _FromFile(AuthBase):
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        try:
+            auth = replace(load_credentials(self._file), file=None).auth
+        except ConfigError as error:  # it may be written just now
+            raise PacsError(str(error)) from None
+        return request if auth is None else auth(request)
+
+
 def load_credentials(file: Path | None, environment: Mapping[str, str] = os.environ) -> Credentials:
     """Load credentials from a TOML file with `user` and `password`, or `token`; without a file from the environment.
 
@@ -124,7 +154,7 @@ def load_credentials(file: Path | None, environment: Mapping[str, str] = os.envi
         raise ConfigError(f"credentials from {origin} are {found}, expected user and password, or token")
     if not all(isinstance(value, str) and value.isprintable() for value in given.values()):
         raise ConfigError(f"credentials from {origin} hold a value that is not text on one line: write it in quotes")
-    return Credentials(**given)
+    return Credentials(**given, file=file)
 
 
 def _read(file: Path) -> dict[str, str]:
@@ -206,6 +236,7 @@ def pacs_errors(request: str) -> Iterator[None]:
 
     Raises:
         DeniedError: The server refuses the request, for example with 401 or 404; or its certificate is not trusted.
+        BusyError: The server asks to try again later.
         PacsError: The server cannot be reached, fails, or gives an answer that is not understood.
     """
     try:
@@ -214,8 +245,13 @@ def pacs_errors(request: str) -> Iterator[None]:
     except GroundglassError:
         raise
     except requests.exceptions.SSLError as error:
-        raise DeniedError(
-            f"the server's certificate is not trusted ({_reason(error)}): name its authority's PEM file with --ca"
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+            raise DeniedError(
+                f"the server's certificate is not trusted ({_reason(error)}): name its authority's PEM file with --ca"
+            ) from None
+        raise PacsError(
+            f"TLS failed during {request} ({_reason(error)}): if that lasts, check whether the URL must begin with "
+            "http or https"
         ) from None
     except requests.exceptions.HTTPError as error:
         code = error.response.status_code if error.response is not None else 0
@@ -223,7 +259,7 @@ def pacs_errors(request: str) -> Iterator[None]:
         message = f"the server answers {code} to {request}{hint}"
         if 400 <= code < 500 and code not in _TEMPORARY:
             raise DeniedError(message, code) from None
-        raise PacsError(message) from None
+        raise (BusyError if code in _BUSY else PacsError)(message) from None
     except requests.exceptions.Timeout:
         raise PacsError(f"the server gave no answer to {request} within {TIMEOUT_S[1]:g} s") from None
     except AnswerLimitError as error:
@@ -256,13 +292,19 @@ def _silence_libraries() -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """Return the message of TLS or of the operating system that caused an error; else the type of its first cause."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
+    chain = _causes(error)
     for cause in reversed(chain):
         message = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
         if message and not isinstance(cause, requests.exceptions.RequestException):
             return str(message)
     return type(chain[-1]).__name__
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what caused it, the first cause last."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return chain

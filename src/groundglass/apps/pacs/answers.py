@@ -28,6 +28,7 @@ ANSWER_S = 300.0  # for the head of an answer to arrive, and for its body, howev
 MAX_ITEMS = 1_000_000  # values in one answer
 MAX_DEPTH = 64  # of lists and objects within each other; DICOM's JSON has less than 20
 _PIECE_BYTES = 1 << 16
+_END_BYTES = 1 << 10  # of an answer that are kept, to see its end marker behind blanks and blank lines
 _STRING = re.compile(
     rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL
 )  # also one without an end, so that none is sought twice
@@ -105,6 +106,27 @@ def read_limited(answer: requests.Response) -> None:
     check_json_size(body)
     answer.raw = io.BytesIO(body)
     answer.encoding = "utf-8-sig"
+
+
+def refuse_cut_off(answer: requests.Response) -> None:
+    """Let the images of a series that break off count as a failed connection, also where no length tells their end.
+
+    What was cut would be taken for a damaged image, and the series be refused for good.
+    """
+    headers, read = answer.headers, answer.iter_content
+    is_multipart = "multipart" in headers.get("Content-Type", "").lower()
+    if not is_multipart or "Content-Length" in headers or "Transfer-Encoding" in headers:
+        return
+
+    def read_to_the_end(*arguments: Any, **options: Any) -> Iterator[bytes]:
+        end = b""
+        for piece in read(*arguments, **options):
+            end = (end + piece[-_END_BYTES:])[-_END_BYTES:]
+            yield piece
+        if not end.rstrip().endswith(b"--"):
+            raise requests.exceptions.ChunkedEncodingError("the answer ends before its last part does")
+
+    answer.iter_content = read_to_the_end  # type: ignore[method-assign]
 
 
 def _pieces(answer: requests.Response) -> Iterator[bytes]:

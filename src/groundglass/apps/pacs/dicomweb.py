@@ -12,7 +12,7 @@ import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset, dcmread, dcmwrite
 
-from groundglass.apps.pacs.access import TIMEOUT_S, pacs_errors
+from groundglass.apps.pacs.access import TIMEOUT_S, BusyError, pacs_errors
 from groundglass.apps.pacs.answers import storable_text
 from groundglass.apps.pacs.ledger import Ledger, SeriesArrival
 from groundglass.errors import PacsError
@@ -27,6 +27,7 @@ _PAGE = 500
 _STUDY, _SERIES, _MODALITY, _COUNT = "0020000D", "0020000E", "00080060", "00201209"
 _INSTANCE = "00080018"
 _DUPLICATE = 0x0111  # failure reason of PS3.18 table I.2-2: the instance is stored already
+_NO_RESOURCES = range(0xA700, 0xA800)  # failure reasons of the same table: no room, for example
 _CHUNK_BYTES = 1 << 24
 
 
@@ -124,6 +125,9 @@ class DicomWebArchive:
         """Store instances into a study, in one request.
 
         An instance of which the answer does not say that it was stored is searched for.
+
+        Raises:
+            BusyError: The server has no room for it at present.
         """
         with pacs_errors("the storage of results"):
             instances = [dcmread(file) for file in files]
@@ -138,7 +142,7 @@ class DicomWebArchive:
         failed = [uid for uid in uids if uid not in stored and not self.has_instance(study_uid, uid)]
         if failed:
             reason = refused.get(failed[0])
-            raise PacsError(
+            raise (BusyError if reason in _NO_RESOURCES else PacsError)(
                 f"the server did not store {len(failed)} of {len(files)} results (reason "
                 f"{f'{reason:04X}H' if isinstance(reason, int) else 'not stated'}): see the log of the server"
             )

@@ -295,6 +295,10 @@ class Ledger:
         state = {"state": State.GIVEN_UP} if next_try is None else {}
         self._update(entry, tries=entry.tries + 1, next_try=next_try or 0.0, reason=reason, **state)
 
+    def mark_gone(self, entry: SeriesEntry, reason: str) -> None:
+        """Give up a series that is no longer in the PACS; if it is sent again, it has grown from nothing."""
+        self._update(entry, state=State.GIVEN_UP, instances=0, stamp=_NO_STAMP, reason=reason)
+
     def postpone(self, entry: SeriesEntry, next_try: float) -> None:
         """Put a series behind those that are due before `next_try`, in seconds since 1970."""
         self._update(entry, next_try=next_try)

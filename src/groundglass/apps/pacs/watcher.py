@@ -10,10 +10,10 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from groundglass.apps.pacs.access import DeniedError
+from groundglass.apps.pacs.access import BusyError, DeniedError
 from groundglass.apps.pacs.backoff import Backoff, format_duration
 from groundglass.apps.pacs.dicomweb import DicomWebArchive
 from groundglass.apps.pacs.ledger import Ledger, SeriesEntry, State
@@ -27,6 +27,7 @@ from groundglass.workers import MemoryLimitError, TimeLimitError, Worker, Worker
 
 _PAUSE_GROWTH = 5  # factor between the pauses before two tries of a series
 _SAFE_UID = re.compile(r"(?!\.+$)[0-9.]{1,64}")  # nothing that changes a URL
+_GONE = "it is no longer in the PACS"
 _UID_RULE = "numbers with dots between them, at most 64 characters"
 _FIRST_REQUEST_HINT = (
     "this was the first request: check the URL (the root of an Orthanc with its DICOMweb plugin at /dicom-web; another "
@@ -183,7 +184,8 @@ class Watcher:
         """Segment a series and store its results, or note why not.
 
         A try fails if the worker fails, or if the server fails with this series but answers other requests. If the
-        server does not answer at all, or the disk is full, the series is only postponed.
+        server does not answer at all, or the disk is full, the series is only postponed. A series that is no longer in
+        the PACS is given up.
 
         Raises:
             PacsError: The server does not answer at all.
@@ -213,7 +215,11 @@ class Watcher:
             if not self._server_answers():
                 self._ledger.postpone(entry, time.time())
                 raise
-            self._note_failure(entry, short_message(error))
+            if self._is_gone(entry):
+                self._ledger.mark_gone(entry, _GONE)
+                self._on_message(f"{entry.label}: {_GONE}")
+            else:
+                self._note_failure(entry, short_message(error), is_busy=isinstance(error, BusyError))
         else:
             self.counts.stored += 1
             self._on_message(f"{entry.label}: results stored, {time.monotonic() - begun:.1f} s")
@@ -245,6 +251,8 @@ class Watcher:
         files = sorted(self._spool.results(entry.series_uid).iterdir())
         missing = [file for file in files if not self._archive.has_instance(entry.study_uid, read_instance_uid(file))]
         if missing:
+            if self._is_gone(entry):  # a study that was deleted would be created anew, of results alone
+                raise PacsError(_GONE)
             self._archive.store(entry.study_uid, missing)
         self._ledger.mark_done(entry)
 
@@ -263,10 +271,21 @@ class Watcher:
         except DICOM_ERRORS:  # this includes a missing folder
             return False
 
-    def _note_failure(self, entry: SeriesEntry, reason: str) -> None:
+    def _is_gone(self, entry: SeriesEntry) -> bool:
+        """Return whether the server finds the series no longer; if it does not say, it counts as there."""
+        try:
+            return self._archive.count_instances(entry.series_uid) is None
+        except PacsError:
+            return False
+
+    def _note_failure(self, entry: SeriesEntry, reason: str, is_busy: bool = False) -> None:
+        """Note a failed try, after the last of which the series is given up; a busy server is asked again for ever."""
+        max_tries = self._retry_policy.max_tries
+        if is_busy:
+            entry = replace(entry, tries=min(entry.tries, max(0, max_tries - 2)))
         pause_s = self._retry_policy.pause_s * _PAUSE_GROWTH**entry.tries
-        number, max_tries = entry.tries + 1, self._retry_policy.max_tries
-        is_last = number >= max_tries
+        number = entry.tries + 1
+        is_last = number >= max_tries and not is_busy
         self._ledger.mark_failed(entry, reason, None if is_last else time.time() + pause_s)
         self.counts.failed += 1
         outcome = "given up after" if is_last else f"again in {format_duration(pause_s)}, after"
