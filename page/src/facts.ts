@@ -5,6 +5,7 @@ import { burdenPanel } from "./burden";
 import { announce, h } from "./dom";
 import { clock, date, errorText, fileLabel, sentence, size } from "./format";
 import { lesionList } from "./lesionlist";
+import { describeSent } from "./naming";
 import { seriesPicker } from "./seriespicker";
 
 const WARNINGS_SHOWN = 2; // of more, the others are folded away
@@ -152,9 +153,7 @@ function maskPanel(job: Job, created: (job: Job) => void): HTMLElement {
     message.textContent = "";
     try {
       const next = await api.correct(job.id, file, "opened");
-      const described = { note: `mask ${file.name}` };
-      await api.describe(next.id, described);
-      created({ ...next, ...described });
+      created(await describeSent(next, { label: job.label, note: `mask ${file.name}` }));
     } catch (error) {
       message.textContent = errorText(error);
     }

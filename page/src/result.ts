@@ -7,6 +7,7 @@ import { announce, h } from "./dom";
 import { facts } from "./facts";
 import { errorText } from "./format";
 import { loadScene } from "./images";
+import { describeSent } from "./naming";
 import { profileChart } from "./profile";
 import { storedRulers, storeRulers } from "./rulers";
 import type { Scene, WindowHu } from "./scene";
@@ -124,9 +125,8 @@ export function result(job: Job, hooks: ResultHooks): Result {
     brush.allowSaving(false);
     try {
       const next = await api.correct(job.id, await brush.packedMask(), "drawn");
-      await api.describe(next.id, described);
       close();
-      hooks.created({ ...next, ...described });
+      hooks.created(await describeSent(next, described));
     } catch (error) {
       brush.allowSaving(true);
       brush.say(`Not saved. ${errorText(error)}`);

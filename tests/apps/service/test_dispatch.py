@@ -18,13 +18,13 @@ from groundglass.apps.service import jobs as jobs_module
 from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.dispatch import Dispatcher
 from groundglass.apps.service.job_states import JobStatus
-from groundglass.apps.service.jobs import JobStore
+from groundglass.apps.service.jobs import MAX_ATTEMPTS, JobStore
 from groundglass.apps.service.metrics import ServiceMetrics
 from groundglass.apps.service.service import Service
 from groundglass.apps.service.sessions import COOKIE, Sessions
 from groundglass.apps.service.storage import SPARE_BYTES, ServiceStorage
 from groundglass.errors import OutputError
-from groundglass.workers import Worker, WorkerStartError
+from groundglass.workers import Worker, WorkerClosedError, WorkerStartError
 from helpers.factories import make_instant_job
 from helpers.scripted_worker import wait_until
 
@@ -134,6 +134,25 @@ def test_a_job_whose_results_do_not_fit_on_the_disk_fails_and_the_next_is_done(
     assert failed is not None
     assert failed.reason == "view/scan.nii cannot be written: No space left on device; make room"
     wait_until(lambda: not dispatcher.trouble)
+
+
+def test_a_scan_during_which_the_server_is_stopped_in_order_is_not_to_blame(
+    dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_for_the_end(worker: Worker[Any, Any], _: Path) -> None:
+        wait_until(lambda: worker._closed)
+        raise WorkerClosedError
+
+    monkeypatch.setattr(Worker, "run", wait_for_the_end)
+    jobs.add(ONE, "a scan")
+    dispatcher.start()
+    wait_until(lambda: jobs.count_by_status()[JobStatus.RUNNING] == 1)
+    dispatcher.close()
+    assert jobs.count_queued() == 1
+    for _ in range(MAX_ATTEMPTS - 1):  # as if the server were killed from now on
+        jobs.start_next()
+        jobs.requeue_interrupted()
+    assert jobs.count_queued() == 1
 
 
 def test_there_is_room_if_files_can_be_written_and_the_disk_has_some(

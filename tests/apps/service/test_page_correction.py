@@ -19,7 +19,7 @@ from helpers.served_results import (
 from helpers.server import Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Dialog
+    from playwright.sync_api import Dialog, Route
 
 DIAMETER_MM = 20
 
@@ -188,6 +188,35 @@ def test_a_correction_that_cannot_be_saved_stays_on_the_page(shown: Tab) -> None
     page.wait_for_selector("text=Not saved. The queue is full.")
     assert page.get_by_role("button", name="Save correction").is_enabled()
     assert "429" in shown.errors.pop()  # logged by the browser itself
+
+
+def test_a_correction_whose_name_cannot_be_saved_is_saved_once_and_its_name_asked_for_again(
+    shown: Tab, server: Server
+) -> None:
+    page, failures = shown.page, ['{"detail": "the database is in use"}']
+
+    def fail_once(route: "Route") -> None:
+        if route.request.method == "PATCH" and failures:
+            route.fulfill(status=503, body=failures.pop())
+        else:
+            route.continue_()
+
+    with server.client() as client:
+        before = {job["id"] for job in client.get("/api/jobs").json()}
+    page.route("**/api/jobs/*", fail_once)
+    start_correcting(shown)
+    page.keyboard.press("e")
+    page.keyboard.press(" ")
+    page.click("[aria-label='Save correction']")
+    page.fill("#scan-note", "by A. B.")
+    page.click("dialog button.primary")
+    page.wait_for_selector("text=The mask itself is saved. The database is in use.")
+    page.click("dialog button.primary")
+    page.wait_for_selector(".job-head >> text=by A. B.")
+    with server.client() as client:
+        (saved,) = (job for job in client.get("/api/jobs").json() if job["id"] not in before)
+    assert (page.url[-32:], saved["note"]) == (saved["id"], "by A. B.")
+    assert "503" in shown.errors.pop()  # logged by the browser itself
 
 
 @pytest.mark.slow  # alone it states nothing: the corrections are those of the tests before it

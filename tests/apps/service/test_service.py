@@ -1,5 +1,6 @@
 """The service inside the test process, for states that a real server is hard to bring into, such as a full disk."""
 
+import asyncio
 import errno
 import io
 import json
@@ -10,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -32,9 +33,12 @@ from groundglass.apps.service.routes.jobs import job_changes
 from groundglass.apps.service.serve import NamelessFormatter
 from groundglass.apps.service.service import Service
 from groundglass.apps.service.storage import ServiceStorage
-from groundglass.errors import OutputError
+from groundglass.errors import FormatError, OutputError
 from groundglass.inference.engine_config import EngineConfig
 from groundglass.inference.segmenter import Segmenter
+from groundglass.scan.phantom import Phantom
+from helpers.dicom_phantom import NUMBER, write_series
+from helpers.scripted_worker import wait_until
 
 
 class IdleDispatcher:
@@ -44,6 +48,9 @@ class IdleDispatcher:
     trouble = ""
 
     def wake(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -96,6 +103,8 @@ def test_a_full_disk_is_507_and_leaves_no_files(
     answer = client.post("/api/scans", files=FILE)
     assert answer.status_code == 507
     assert "disk is full" in answer.json()["detail"]
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.text) == (503, "the disk is full")
     monkeypatch.undo()
 
     def no_room(*_: object) -> None:
@@ -192,6 +201,61 @@ def test_the_server_answers_while_the_database_is_locked(
             return answers[0].status_code, health
 
     assert anyio.run(post_and_ask) == (202, "ok")
+
+
+def test_a_scan_that_is_recorded_while_the_server_ends_keeps_its_files(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, ready, go = JobStore.add, threading.Event(), threading.Event()
+
+    def add_later(*arguments: Any) -> Any:
+        ready.set()
+        assert go.wait(20)
+        return add(*arguments)
+
+    monkeypatch.setattr(JobStore, "add", add_later)
+
+    async def post_and_end() -> None:
+        transport = httpx.ASGITransport(build(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            request = asyncio.create_task(client.post("/api/scans", files=FILE))
+            await run_sync(ready.wait, 20)
+            request.cancel()  # as uvicorn does, some seconds after it was told to end
+            with suppress(asyncio.CancelledError):
+                await request
+            go.set()
+
+    unfinished = service.storage.create_incoming("b" * 32).path
+    anyio.run(post_and_end)
+    wait_until(lambda: bool(service.jobs.ids()))
+    assert service.jobs.ids() == set(service.storage.scan_ids())
+    assert all(service.storage.job_folder(job_id).scan.is_file() for job_id in service.jobs.ids())
+    service.close()
+    assert not unfinished.exists()
+
+
+def test_a_mask_is_measured_by_the_classes_of_its_model_also_if_the_server_has_another_one_since(
+    service: Service, client: Client, phantom: Phantom, class_bands: Segmenter
+) -> None:
+    folder = service.storage.job_folder("a" * 32)
+    write_series(phantom.scan, folder.scan)
+    service.jobs.add("a" * 32, "a scan")
+    result = process_job(folder.path, class_bands, 3000)
+    service.jobs.finish("a" * 32, result.summary, result.files)
+    drawn = (folder.view / "lesions.nii.gz").read_bytes()
+    answer = client.post(f"/api/jobs/{'a' * 32}/corrections", content=drawn)
+    correction = service.storage.job_folder(answer.json()["id"])
+    turned = ("lesion", *reversed(class_bands.card.classes[1:]))
+    other_card = class_bands.card.model_copy(update={"name": "another", "classes": turned})
+    process_job(correction.path, Segmenter(other_card, class_bands.engine), 3000)
+    before, after = (json.loads((each.results / "findings.json").read_text()) for each in (folder, correction))
+    assert len({each["volume_ml"] for each in before["classes"]}) == 2
+    assert (after["classes"], after["model"]) == (before["classes"], before["model"])
+    assert after["corrected_by_hand"]
+    assert correction.read_patient() == NUMBER
+    correction.card.write_text('{"name": "of another version"}')
+    with pytest.raises(FormatError, match="is of another version of groundglass: send the scan again"):
+        process_job(correction.path, class_bands, 3000)
 
 
 def test_a_correction_of_a_scan_that_is_gone_is_404(service: Service, client: Client) -> None:

@@ -284,6 +284,25 @@ def test_a_change_between_two_thresholds_of_one_model_has_no_interval_and_says_s
         assert any("measured with different models or settings" in warning for warning in change.warnings)
 
 
+@pytest.mark.parametrize(("prior", "differs"), [("7", False), ("8", True), (None, False)])
+def test_a_change_between_two_patients_says_so(
+    phantom: Phantom,
+    grey_band: Segmenter,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    prior: str | None,
+    differs: bool,
+) -> None:
+    analysis = segment(phantom.scan, grey_band)
+    monkeypatch.setattr(comparison, "_read", lambda _: (analysis.findings, describe_view(analysis)))
+    for name, patient in (("prior", prior), ("current", "7")):
+        (tmp_path / name).mkdir()
+        if patient is not None:
+            JobFolder(tmp_path / name).patient.write_text(patient)
+    change = compare_jobs(*((name, JobFolder(tmp_path / name)) for name in ("prior", "current")))
+    assert ("the scans state different patients: check that they are of the same one" in change.warnings) == differs
+
+
 def test_the_views_scan_is_not_packed_and_its_masks_are(server: Server, done: str) -> None:
     assert download(server, f"{done}/view/scan.nii")[344:348] == b"n+1\0"
     assert gzip.decompress(download(server, f"{done}/view/lungs.nii.gz"))[344:348] == b"n+1\0"

@@ -33,7 +33,9 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
     compared = compare_visits(visits, repeatability, later.model)
     change = compared.changes[0]
     percent, percent_interval = change_in_percent(earlier.lesion_volume_ml, later.lesion_volume_ml, repeatability)
-    doubts = [] if same_model else ["the scans were measured with different models or settings: send both again"]
+    patients = {folder.read_patient() for _, folder in (prior, current)} - {""}
+    doubts = [] if len(patients) < 2 else ["the scans state different patients: check that they are of the same one"]
+    doubts += [] if same_model else ["the scans were measured with different models or settings: send both again"]
     doubts += ["lesions were corrected by hand: how far repeats would differ is not known"] if corrected else []
     return Change(
         earlier=earlier_id,

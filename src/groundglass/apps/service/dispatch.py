@@ -183,7 +183,7 @@ class Dispatcher:
         end = self._process(job, worker) if job else None
         if end is None:
             self._forget_current()
-            if job and not self._closed:  # it was deleted, unless the database would not forget it
+            if job:  # it was deleted, unless the database would not forget it, or the server ends in order
                 self._jobs.requeue_unprocessed()
         return end
 

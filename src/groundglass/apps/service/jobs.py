@@ -2,7 +2,7 @@
 
 queued ──> running ──> done
 ^          │  └───> failed
-└──────────┘ the server ended meanwhile (at most `MAX_ATTEMPTS` times)
+└──────────┘ the server ended meanwhile (at most `MAX_ATTEMPTS` times, unless it was stopped in order)
 """
 
 from __future__ import annotations

@@ -16,9 +16,12 @@ from groundglass.apps.service.storage import JobFolder
 from groundglass.apps.service.uploaded_scan import read_mask, read_uploaded_scan
 from groundglass.apps.service.view_files import write_view
 from groundglass.errors import OUT_OF_MEMORY, FormatError, GroundglassError, InputError, OutputError, origin
+from groundglass.files import write_atomic
 from groundglass.inference.engine_config import EngineConfig
+from groundglass.inference.model_card import ModelCard
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.dicom_header import text_value
 from groundglass.report.analysis import Analysis, correct, segment
 from groundglass.scan.scan import Scan
 
@@ -85,6 +88,8 @@ def _process(folder: JobFolder, segmenter: Segmenter, max_slices: int) -> JobRes
     count = len(scan.values)
     if count > max_slices:
         raise FormatError(f"the scan has {count:,} slices, expected at most {max_slices:,}: split it into parts")
+    if scan.series is not None:
+        write_atomic(folder.patient, text_value(scan.series.headers[0], "PatientID").encode(errors="replace"))
     analysis = _worded_for_the_page(_analyse(folder, scan, segmenter))
     folder.write_progress(JobStage.WRITING)
     with ThreadPoolExecutor(1) as pool:
@@ -108,7 +113,8 @@ def _analyse(folder: JobFolder, scan: Scan, segmenter: Segmenter) -> Analysis:
     folder.write_progress(JobStage.LUNGS)
     looked = _throttled(partial(folder.write_progress, JobStage.LUNGS), PROGRESS_EVERY_S)
     if folder.mask.exists():
-        return correct(scan, *read_mask(folder, scan, segmenter.card), progress=looked)
+        return correct(scan, *read_mask(folder, scan, _corrected_card(folder, segmenter.card)), progress=looked)
+    write_atomic(folder.card, segmenter.card.model_dump_json().encode())
 
     def report_slices(done: int, total: int) -> None:
         if done < total:
@@ -117,6 +123,26 @@ def _analyse(folder: JobFolder, scan: Scan, segmenter: Segmenter) -> Analysis:
             folder.write_progress(JobStage.MEASURING)
 
     return segment(scan, segmenter, progress=_throttled(report_slices, PROGRESS_EVERY_S), lungs_progress=looked)
+
+
+def _corrected_card(folder: JobFolder, card: ModelCard) -> ModelCard:
+    """Return the card of the model whose mask was corrected: the server may have been started with another one since.
+
+    Args:
+        folder: Folder of the correction.
+        card: The card of the model of this server, for results of versions that kept none.
+
+    Raises:
+        FormatError: The card is of another version.
+    """
+    try:
+        return ModelCard.model_validate_json(folder.card.read_bytes())
+    except FileNotFoundError:
+        return card
+    except ValueError:
+        raise FormatError(
+            "the mask that was corrected is of another version of groundglass: send the scan again"
+        ) from None
 
 
 def _worded_for_the_page(analysis: Analysis) -> Analysis:

@@ -87,7 +87,8 @@ class Service:
     def close(self) -> None:
         """Stop; unfinished jobs continue when the server is started again."""
         self.dispatcher.close()
-        self.jobs.close()
+        self.jobs.close()  # after the scan that is just being recorded, whose files are no longer in `incoming`
+        self.storage.remove_uploads()
         self.storage.close()
 
     @property
@@ -148,8 +149,8 @@ class Service:
         except ClientDisconnect:
             await run_sync(self.storage.remove, job_id)
             raise HTTPException(400, "the connection ended before the scan was complete") from None
-        except BaseException:  # the server ends
-            self.storage.remove(job_id)
+        except Exception:  # but not the end of the server, at which it may just be recorded: see `close`
+            await run_sync(self.storage.remove, job_id)
             raise
         finally:
             self.incoming_ids.discard(job_id)

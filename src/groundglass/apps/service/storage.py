@@ -8,6 +8,8 @@ scans/ID/
     series.json the DICOM series of the scan, where it holds several
     mask.nii    the mask as corrected by hand, in a job that is a correction
     classes     the classes of that mask, one a line, where they are not those of the model
+    card.json   the card of the model that was used, or whose mask was corrected
+    patient     the PatientID of a DICOM series, which is sent to nobody
     progress    the stage, and the number of slices done and of all slices, while the job runs
     results/    what `groundglass segment` writes
     view/       the upright scan and its lesions, for the page
@@ -61,6 +63,16 @@ class JobFolder:
         return self.path / "classes"
 
     @property
+    def card(self) -> Path:
+        """The card of the model that was used, or whose mask was corrected; missing in jobs of earlier versions."""
+        return self.path / "card.json"
+
+    @property
+    def patient(self) -> Path:
+        """The PatientID of a DICOM series."""
+        return self.path / "patient"
+
+    @property
     def results(self) -> Path:
         """The folder of the results."""
         return self.path / "results"
@@ -69,6 +81,13 @@ class JobFolder:
     def view(self) -> Path:
         """The folder of the images that the page shows."""
         return self.path / "view"
+
+    def read_patient(self) -> str:
+        """Return the PatientID of the scan; empty if it states none, or is no DICOM."""
+        try:
+            return self.patient.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
 
     def read_progress(self) -> JobProgress | None:
         """Read the progress of the job; None if it has not started yet."""
@@ -139,10 +158,14 @@ class ServiceStorage:
         shutil.rmtree(self.folder / "incoming" / job_id, ignore_errors=True)
         shutil.rmtree(self.job_folder(job_id).path, ignore_errors=True)
 
-    def remove_orphans(self, job_ids: set[str]) -> None:
-        """Remove unfinished uploads, and the files of jobs that are not in `job_ids`; what others put there stays."""
+    def remove_uploads(self) -> None:
+        """Remove unfinished uploads; what others put there stays."""
         for path in _folders_of_jobs(self.folder / "incoming"):
             shutil.rmtree(path, ignore_errors=True)
+
+    def remove_orphans(self, job_ids: set[str]) -> None:
+        """Remove unfinished uploads, and the files of jobs that are not in `job_ids`; what others put there stays."""
+        self.remove_uploads()
         for name in self.scan_ids():
             if name not in job_ids:
                 shutil.rmtree(self.job_folder(name).path, ignore_errors=True)

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 
 from groundglass.apps.service.service import Service
+from groundglass.apps.service.storage import SPARE_BYTES
 
 
 def health_routes(service: Service) -> APIRouter:
@@ -23,6 +24,7 @@ def health_routes(service: Service) -> APIRouter:
         reason = "" if service.dispatcher.is_alive else "the queue has stopped"
         reason = reason or service.dispatcher.trouble
         reason = reason or ("" if service.free_slots else "the queue is full")
+        reason = reason or ("" if service.storage.free_bytes() >= SPARE_BYTES else "the disk is full")
         return PlainTextResponse(reason or "ok", 503 if reason else 200)
 
     @router.get("/metrics")

@@ -86,7 +86,11 @@ def scan_routes(service: Service) -> APIRouter:
             await run_sync(hard_link, source.scan, folder.scan)
             if opened:
                 await run_sync(folder.classes.touch)
-            for old, new in ((source.wanted_series, folder.wanted_series), (source.classes, folder.classes)):
+            for old, new in (
+                (source.wanted_series, folder.wanted_series),
+                (source.classes, folder.classes),
+                (source.card, folder.card),
+            ):
                 if old.exists() and not new.exists():
                     await run_sync(hard_link, old, new)
             await run_sync(service.get_job, job_id)  # it may have been deleted meanwhile
