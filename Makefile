@@ -1,9 +1,11 @@
 # make demo    install, then segment a phantom          make test        run the fast tests
 # make lint    ruff and import-linter                   make test-all    run all tests
-# make types   mypy --strict                            make coverage    run the fast tests, refuse a lower coverage
+# make types   mypy --strict                            make coverage    run all but the slow tests, refuse low coverage
 # make docs    build the documentation into site/       make test-lowest run the clinical tests with the lowest versions
 # make bench   time the engines and whole scans         make sbom        list what a plain installation holds
 # make tables  write the documentation's tables of results from bench/results/
+# Tests start many processes, each of which would otherwise compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
@@ -20,7 +22,7 @@ demo: $(VENV)/.runs
 	$(BIN)/groundglass demo -o demo
 
 test: $(VENV)/.develops
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow and not thorough" -n 2 --dist loadfile
 
 test-all: $(VENV)/.develops
 	$(BIN)/pytest -n 2 --dist loadfile

@@ -34,6 +34,7 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("name", modules_with_examples())
+@pytest.mark.thorough
 def test_the_examples_of_a_module_give_what_they_show(name: str) -> None:
     module = import_module(name)
     public = {each: getattr(groundglass, each) for each in groundglass.__all__} if name == "groundglass" else {}
@@ -85,6 +86,7 @@ def test_an_argument_of_a_wrong_kind_is_refused_at_once(
         groundglass.segment(phantom.scan, **{"model": grey_band, **arguments})
 
 
+@pytest.mark.thorough
 def test_follow_takes_what_segment_takes_with_dates_as_text(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:
@@ -116,6 +118,7 @@ def test_a_batch_may_be_a_list_of_paths(tmp_path: Path) -> None:
         groundglass.batch([tmp_path / "a.nii.gz"], tmp_path / "out", intensity="grey")
 
 
+@pytest.mark.thorough
 def test_follow_takes_text(phantom: Phantom, grey_band: Segmenter, tmp_path: Path) -> None:
     nifti.write_scan(phantom.scan, tmp_path / "ct.nii.gz")
     seen: list[tuple[int, int]] = []

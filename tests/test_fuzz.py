@@ -35,6 +35,7 @@ def test_files_that_failed_before_are_read_or_refused_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.thorough
 def test_intact_seeds_are_read(seeds: list[Path]) -> None:
     from fuzz import outcome
 
@@ -49,6 +50,7 @@ def test_intact_seeds_are_read(seeds: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.thorough
 def test_damaged_files_are_read_or_refused(seeds: list[Path], tmp_path: Path, count: int) -> None:
     from fuzz import fuzz
 
@@ -59,6 +61,7 @@ def test_damaged_files_are_read_or_refused(seeds: list[Path], tmp_path: Path, co
     assert len([name for name in counts if name.endswith("read")]) > 10
 
 
+@pytest.mark.thorough
 def test_fuzzing_detects_an_error_a_dead_process_and_a_hang(
     seeds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

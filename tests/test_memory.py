@@ -14,6 +14,8 @@ from groundglass.report.analysis import segment
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
 
+pytestmark = pytest.mark.thorough
+
 PLANE = (240, 320)  # the lung network's grid has one size: it would outweigh small slices
 BYTES_PER_VOXEL = 0.6  # a mask of bytes would be 1, and the scan itself is 2
 

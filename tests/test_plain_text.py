@@ -120,6 +120,7 @@ def test_nothing_that_a_terminal_obeys_is_printable() -> None:
 
 
 @pytest.mark.parametrize("command", ["info", "segment", "batch", "follow", "evaluate", "prepare"])
+@pytest.mark.thorough
 def test_escape_sequences_in_names_do_not_reach_the_terminal(
     grey_band_model: Path,
     tmp_path: Path,

@@ -15,6 +15,8 @@ from groundglass.io import nifti
 from groundglass.scan.phantom import chest_phantom
 from helpers.dicom_phantom import BIRTH, NAME, NUMBER, write_series
 
+pytestmark = pytest.mark.thorough
+
 PLANTED = re.compile("planted|19010203|secret-folder", re.IGNORECASE)
 IDENTIFYING_RESULTS = {"lesions.dcm", "findings.dcm"}  # part of the patient's study, which they name
 

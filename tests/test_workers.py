@@ -97,6 +97,7 @@ def test_a_task_that_takes_too_long_is_killed_and_the_next_is_done(tmp_path: Pat
         process.close()
 
 
+@pytest.mark.thorough
 def test_a_limit_of_core_time_ends_what_computes_and_not_what_waits() -> None:
     process = Worker(make_core_eater, 600, 1, core_limit_s=1)
     try:

@@ -80,6 +80,7 @@ def followed(
     return follow(scans, folder, segmenter_with_repeatability, DAYS), folder
 
 
+@pytest.mark.thorough
 def test_scans_are_ordered_by_date(followed: tuple[FollowUp, Path]) -> None:
     result, folder = followed
     assert [visit.taken for visit in result.visits] == sorted(DAYS)
@@ -195,6 +196,7 @@ def test_scans_of_neighbouring_days_share_a_label_in_the_charts(days: tuple[int,
     assert [label for label in found if label != "scan"] == labels
 
 
+@pytest.mark.thorough
 def test_the_table_of_four_scans_fits_a_window_and_no_number_is_parted_from_its_unit(tmp_path: Path) -> None:
     visits = [
         make_plain_visit(
@@ -295,6 +297,7 @@ def test_the_verdict_on_a_change_depends_on_the_repeatability(
     assert (page.count('class="bar"') > 0) is False  # these made-up scans carry no interval of their own
 
 
+@pytest.mark.thorough
 def test_an_unknown_repeatability_gives_no_intervals_and_a_warning(
     scans: list[Path], grey_band: Segmenter, tmp_path: Path
 ) -> None:
@@ -349,6 +352,7 @@ def test_a_follow_up_is_not_written_beside_results_of_another_command(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.thorough
 def test_a_follow_up_is_not_written_beside_another_that_was_written_meanwhile(
     scans: list[Path], grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +367,7 @@ def test_a_follow_up_is_not_written_beside_another_that_was_written_meanwhile(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2019-01-01", "follow.json"]
 
 
+@pytest.mark.thorough
 def test_a_follow_up_replaces_an_earlier_one_as_a_whole_or_not_at_all(
     small_scans: list[Path], grey_band: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,6 +471,7 @@ def dated(day: str, time: str = "101500", **changes: str) -> dict[str, str]:
         ),
     ],
 )
+@pytest.mark.thorough
 def test_dates_and_studies_that_make_no_course_are_warned_of(
     grey_band: Segmenter,
     tmp_path: Path,
@@ -483,6 +489,7 @@ def test_dates_and_studies_that_make_no_course_are_warned_of(
 
 
 @pytest.mark.usefixtures("without_results_of_each_scan")
+@pytest.mark.thorough
 def test_the_same_images_are_known_in_any_format_and_orientation(grey_band: Segmenter, tmp_path: Path) -> None:
     scan = chest_phantom(0, (8, 72, 96), oblique=False).scan
     write_series(scan, tmp_path / "dicom")
@@ -501,6 +508,7 @@ def test_the_same_images_are_known_in_any_format_and_orientation(grey_band: Segm
 
 
 @pytest.mark.usefixtures("without_results_of_each_scan")
+@pytest.mark.thorough
 def test_a_scan_that_cuts_the_lungs_a_little_is_warned_of(
     phantom: Phantom, segmenter_with_repeatability: Segmenter, tmp_path: Path
 ) -> None:

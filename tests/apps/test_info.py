@@ -73,6 +73,7 @@ def test_a_nifti_and_a_picture_are_described_by_their_grid(phantom: Phantom, tmp
     assert any("not stated" in line for line in info.lines)
 
 
+@pytest.mark.thorough
 def test_the_command_prints_json_and_loads_neither_torch_nor_openvino(phantom: Phantom, tmp_path: Path) -> None:
     write_series(phantom.scan, tmp_path / "a")
     arguments = ["groundglass", "info", str(tmp_path / "a"), "--json"]
@@ -86,6 +87,7 @@ def test_the_command_prints_json_and_loads_neither_torch_nor_openvino(phantom: P
     assert done.stderr.strip() == "['onnxruntime']"  # which the lungs need
 
 
+@pytest.mark.thorough
 def test_what_is_no_dicom_is_described_without_the_libraries_for_it(phantom: Phantom, tmp_path: Path) -> None:
     nifti.write_scan(phantom.scan, tmp_path / "a.nii.gz")
     code = (
@@ -99,6 +101,7 @@ def test_what_is_no_dicom_is_described_without_the_libraries_for_it(phantom: Pha
     assert done.stderr.strip() == "[]"
 
 
+@pytest.mark.thorough
 def test_lungs_that_are_far_too_small_for_the_body_are_foretold(
     phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +141,7 @@ def test_lungs_are_looked_for_in_a_few_slices_of_many(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("write", [write_dicom, write_nifti])
+@pytest.mark.thorough
 def test_warnings_about_the_lungs_are_foretold_as_segment_gives_them(
     write: Callable[[Scan, Path], Path], tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.thorough
 def test_info_and_errors_are_printed_with_replaced_characters(folder: Path, encoding: str) -> None:
     paths = [folder / os.fsdecode(name) for name in NAMES]
     found = run_each(encoding, *(("info", path) for path in paths))
@@ -77,6 +78,7 @@ def test_info_and_errors_are_printed_with_replaced_characters(folder: Path, enco
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.thorough
 def test_a_refusal_keeps_its_exit_code_without_a_place_for_its_message_and_a_full_output_is_no_bug() -> None:
     program = f"{sys.executable} -m groundglass"
     for stderr in ("2>&-", "2>/dev/full"):

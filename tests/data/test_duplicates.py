@@ -88,6 +88,7 @@ def one_patient_each(count: int) -> NDArray[np.str_]:
 
 
 @pytest.mark.parametrize("name", COPIES)
+@pytest.mark.thorough
 def test_a_changed_copy_is_found_among_unrelated_slices(
     name: str, pictures: list[Image.Image], unrelated_slices: NDArray[np.int16], tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_two_groups_have_one_pair_and_a_single_group_has_none(unrelated_slices: 
     assert closest_pairs(hu, np.array(["a"] * 6)) == ()
 
 
+@pytest.mark.thorough
 def test_all_near_duplicates_are_returned_even_if_they_are_more_than_count(unrelated_slices: NDArray[np.int16]) -> None:
     pairs = closest_pairs(
         np.concatenate([unrelated_slices, unrelated_slices]), one_patient_each(2 * UNRELATED), count=2

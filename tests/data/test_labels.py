@@ -217,6 +217,7 @@ def test_labels_of_another_form_are_refused(items: list[str], message: str) -> N
         parse_labels(items, "--labels")
 
 
+@pytest.mark.thorough
 def test_numbers_that_labels_does_not_name_are_no_lesion_and_noted_unless_they_are_ignored(
     phantom: Phantom, tmp_path: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_numbers_that_labels_does_not_name_are_no_lesion_and_noted_unless_they_a
         assert cut.notes == notes
 
 
+@pytest.mark.thorough
 def test_a_csv_may_state_the_labels_of_each_case(phantom: Phantom, tmp_path: Path) -> None:
     folder = write_nnunet(tmp_path, phantom, None)
     pair = "imagesTr/a_0000.nii.gz;labelsTr/a.nii.gz"
@@ -259,6 +261,7 @@ def test_a_mask_of_the_lungs_is_warned_of(lungs: str, phantom: Phantom, tmp_path
         assert "labels taken by default: 2 as consolidation" in case.notes
 
 
+@pytest.mark.thorough
 def test_pictures_are_warned_of_together_as_one_slice_may_be_full_of_lesion(phantom: Phantom, tmp_path: Path) -> None:
     window = np.clip((phantom.scan.values.astype(np.float32) + 1250) / 1500 * 255, 0, 255).astype(np.uint8)
     lungs, lesions = phantom.lungs.voxels, phantom.lesions.voxels

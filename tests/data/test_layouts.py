@@ -162,6 +162,7 @@ CT_SEG = tuple(f"covid-ct-seg/{name}" for name in ZENODO)
         (decathlon, ("pairs/covid_0000", "pairs/covid_0001", "pairs/covid_0002")),
     ],
 )
+@pytest.mark.thorough
 def test_a_public_dataset_is_read_as_published_and_directly_or_through_its_csv_gives_its_lesions(
     layout: Layout, names: tuple[str, ...], phantoms: list[Phantom], tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_public_dataset_is_read_as_published_and_directly_or_through_its_csv_g
 
 
 @pytest.mark.parametrize("layout", [zenodo_lung_and_infection, mosmed, nnunet])
+@pytest.mark.thorough
 def test_a_public_dataset_is_prepared_with_its_number_of_lesion_pixels(
     layout: Layout, phantoms: list[Phantom], tmp_path: Path
 ) -> None:
@@ -449,6 +451,7 @@ def test_bids_masks_of_the_lungs_are_not_those_of_lesions(tmp_path: Path) -> Non
         find_cases(tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_list_in_json_gives_the_lesions_of_its_files(phantoms: list[Phantom], tmp_path: Path) -> None:
     for name, phantom in zip("abc", phantoms, strict=True):
         write(tmp_path / "data" / name / "scan.nii.gz", phantom)

@@ -69,6 +69,7 @@ def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_slices_too_small_to_compare_patients_are_warned_of(folder: Path, tmp_path: Path) -> None:
     def warnings(source: Path, width: int) -> str:
         settings = PreparationSettings((72, width))
@@ -85,6 +86,7 @@ def _of_one_case(folder: Path, root: Path) -> Path:
     return root
 
 
+@pytest.mark.thorough
 def test_slices_are_stored_without_loss(folder: Path, prepared: Path) -> None:
     manifest, slices = read_prepared(prepared)
     names = ["slices/000", "slices/001", "volumes/1", "volumes/4", "coronacases/001"]
@@ -193,6 +195,7 @@ def test_names_that_are_no_utf_8_are_refused_before_anything_is_cut(tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_a_folder_prepared_from_other_sources_is_not_replaced(folder: Path, tmp_path: Path) -> None:
     out, everything = tmp_path / "out", tmp_path / "everything"
     volumes, other = tmp_path / "volumes-alone", tmp_path / "other"
@@ -236,6 +239,7 @@ def test_a_dataset_of_the_same_names_does_not_replace_another_and_one_with_a_cas
     assert [case.name for case in prepare([mine], out, SMALL).manifest.cases] == ["pairs/p0"]
 
 
+@pytest.mark.thorough
 def test_a_scan_of_more_pixels_than_pillow_allows_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     phantom = chest_phantom(3, (16, 96, 128))
@@ -299,6 +303,7 @@ def test_invalid_cases_are_all_named_and_can_be_left_out(folder: Path, tmp_path:
     assert len(outcome.manifest.cases) == 5
 
 
+@pytest.mark.thorough
 def test_cases_with_identical_images_are_one_patient(folder: Path, tmp_path: Path) -> None:
     lines = ["image,mask,patient"]
     for name, source in (("a", "1"), ("b", "4"), ("again", "1")):
@@ -345,6 +350,7 @@ def test_examples_are_drawn_with_a_colour_for_each_class(prepared: Path, tmp_pat
         assert figure.size == (sheet.shape[1], sheet.shape[0])
 
 
+@pytest.mark.thorough
 def test_slices_whose_lesion_is_out_of_view_are_no_lesion_slices(tmp_path: Path) -> None:
     phantom = chest_phantom(shape=(16, 96, 128))
     mask = phantom.lesions.voxels.astype(np.uint8)

@@ -45,6 +45,7 @@ def case_of(folder: Path, second: Path | None = None) -> Case:
     return Case("volumes/1", "volumes/1", image, mask, second_mask=second)
 
 
+@pytest.mark.thorough
 def test_a_coarser_mask_with_its_slices_the_other_way_round_lies_where_the_first_one_does(folder: Path) -> None:
     cut = cut_case(case_of(folder, folder / "second" / "1.nii.gz"), SIZE)
     assert cut.second_reader is not None
@@ -53,6 +54,7 @@ def test_a_coarser_mask_with_its_slices_the_other_way_round_lies_where_the_first
     assert (cut.lungs & first).sum() == first.sum()
 
 
+@pytest.mark.thorough
 def test_cases_without_a_second_reader_are_marked_as_not_read(folder: Path) -> None:
     prepare([folder], folder / "out", PreparationSettings(SIZE), second_reader=folder / "second")
     manifest, slices = read_prepared(folder / "out")

@@ -114,6 +114,7 @@ def test_numbers_that_are_no_labels_are_refused(phantom: Phantom, tmp_path: Path
         read_case(write_case(tmp_path, phantom.scan, Scan(mask, phantom.scan.geometry)))
 
 
+@pytest.mark.thorough
 def test_a_mask_of_ones_is_refused_and_an_empty_mask_is_noted(phantom: Phantom, tmp_path: Path) -> None:
     grid = phantom.scan.geometry
     with pytest.raises(DatasetError, match="marks 100 % of all pixels"):
@@ -132,6 +133,7 @@ def test_a_lesion_out_of_view_is_noted(phantom: Phantom, tmp_path: Path) -> None
     assert cut.lesion_slices == cut.labels.any((1, 2)).sum() + 1
 
 
+@pytest.mark.thorough
 def test_8_bit_pictures_keep_their_grey_levels_and_hu_their_values(phantom: Phantom, tmp_path: Path) -> None:
     grid, labels = phantom.scan.geometry, Scan(phantom.lesions.voxels.astype(np.uint8), phantom.scan.geometry)
     exact = cut_case(write_case(tmp_path, phantom.scan, labels), (96, 128))

@@ -31,6 +31,7 @@ def case_of(evaluation: Evaluation, name: str) -> CaseScore:
     return case
 
 
+@pytest.mark.thorough
 def test_counts_and_volumes_are_those_of_segment(
     everything: Evaluation, targets: Targets, class_bands: Segmenter
 ) -> None:
@@ -222,6 +223,7 @@ def test_slices_of_a_stack_known_to_share_a_patient_are_grouped(
     assert [each.patient for each in case.slices] == ["a", "stack/tr-1", "a", "stack/tr-3"]
 
 
+@pytest.mark.thorough
 def test_two_volumes_of_one_patient_are_one_patient(targets: dict[str, EvaluationTarget], grey_band: Segmenter) -> None:
     both = [replace(targets[name], patient="a") for name in ("volumes/1", "volumes/4")]
     means = evaluate(both, grey_band).mean_scores()

@@ -29,6 +29,8 @@ from groundglass.inference.model_card import read_card
 from groundglass.inference.segmenter import Segmenter
 from helpers.figure_layout import layout_faults
 
+pytestmark = pytest.mark.thorough
+
 FIGURES = {"slices.png", "bland-altman.png", "lesion-size.png", "precision-recall.png", "reliability.png"}
 
 

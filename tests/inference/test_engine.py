@@ -170,6 +170,7 @@ def test_results_of_images_of_one_shape_are_in_the_order_of_the_images(double_pl
         engine.run(images[..., :5])
 
 
+@pytest.mark.thorough
 def test_threads_that_run_images_at_once_in_a_new_process_do_not_wait_for_each_other(double_plus_one: Path) -> None:
     code = (
         "import sys, threading\n"

@@ -37,6 +37,7 @@ def onnx_file(tmp_path: Path) -> Path:
     return tmp_path / "copy.onnx"
 
 
+@pytest.mark.thorough
 def test_without_a_path_the_bundled_model_is_opened() -> None:
     segmenter = open_model()
     assert segmenter.card.name.startswith("groundglass-ct")

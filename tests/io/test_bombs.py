@@ -72,6 +72,7 @@ def meta_group(folder: Path, padding: int = 0, length: int | None = None, is_imp
     [{}, {"padding": 5000}, {"length": 0}, {"length": 10}, {"length": 1 << 31}, {"is_implicit": True}],
     ids=["plain", "padding", "no length", "short length", "long length", "implicit"],
 )
+@pytest.mark.thorough
 def test_a_deflated_data_set_is_bounded_whatever_its_meta_group_states(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = tmp_path / "bomb.dcm"
     path.write_bytes(meta_group(tmp_path / "series", **changes) + deflated_bomb(2 * MAX_INFLATED))

@@ -406,6 +406,7 @@ def test_a_small_file_that_states_a_large_image_is_refused(slice_file: Path, tmp
         (HANGS, "more than (8 s of a core|120 s)|Invalid JPEG-LS stream"),
     ],
 )
+@pytest.mark.thorough
 def test_an_image_that_kills_or_occupies_its_decoder_is_refused_in_one_line_and_the_next_is_read(
     path: Path,
     reason: str,

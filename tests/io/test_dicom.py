@@ -232,6 +232,7 @@ def _without_meta(data: pydicom.Dataset) -> pydicom.Dataset:
 # Which series
 
 
+@pytest.mark.thorough
 def test_the_axial_ct_with_most_slices_and_a_lung_kernel_is_chosen_and_the_others_are_listed(
     scan: Scan, tmp_path: Path
 ) -> None:
@@ -338,6 +339,7 @@ def test_uneven_slices_are_refused_and_small_jitter_is_noted(upright: Scan, tmp_
 
 
 @pytest.mark.parametrize("percent", [4, 0.9])
+@pytest.mark.thorough
 def test_small_differences_that_add_up_are_refused(percent: float, tmp_path: Path) -> None:
     """40 steps are too long, then 40 too short: each is nearly even, but the middle slices are far off the grid."""
     scan = chest_phantom(shape=(81, 24, 24), oblique=False).scan

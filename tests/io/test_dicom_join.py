@@ -138,6 +138,7 @@ def test_a_gap_in_joined_slices_is_refused_as_in_one_series(scan: Scan, tmp_path
         read_scan(tmp_path / "a")
 
 
+@pytest.mark.thorough
 def test_the_lesions_of_a_joined_series_are_those_of_the_whole(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:

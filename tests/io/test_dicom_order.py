@@ -115,6 +115,7 @@ def test_positions_that_are_stated_are_used_whatever_is_asked_for(scan: Scan, tm
     assert found.notes == ()
 
 
+@pytest.mark.thorough
 def test_ordered_images_give_the_volumes_but_no_segmentation(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:

@@ -166,6 +166,7 @@ def test_a_part_that_is_there_twice_counts_once(scan: Scan, tmp_path: Path) -> N
     assert found.notes == ("4 images of the same place and pixels left out",)
 
 
+@pytest.mark.thorough
 def test_the_segmentation_refers_to_the_part_that_holds_each_slice(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:
@@ -190,6 +191,7 @@ def test_the_segmentation_refers_to_the_part_that_holds_each_slice(
     assert {item.ReferencedSOPInstanceUID for item in referenced.ReferencedInstanceSequence} == found
 
 
+@pytest.mark.thorough
 def test_a_segmentation_of_some_of_the_frames_refers_to_them(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:

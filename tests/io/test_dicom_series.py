@@ -269,6 +269,7 @@ def test_a_refusal_names_the_series_that_was_chosen_and_the_others(scan: Scan, l
         read_scan(tmp_path / "a")
 
 
+@pytest.mark.thorough
 def test_a_series_without_lung_is_named_beside_the_chest(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def test_what_stands_for_no_number_beside_the_image_is_air(
     assert scan.notes == (f"{100 * empty.mean():.2g} % of the voxels, beside the image, are {found}: taken as air",)
 
 
+@pytest.mark.thorough
 def test_lesions_are_those_of_the_scan_without_empty_voxels(chest: Scan, tmp_path: Path, grey_band: Segmenter) -> None:
     path = as_file(filled(chest, beside_the_circle(chest), np.nan), tmp_path)
     found, reference = segment(path, grey_band).findings, segment(chest, grey_band).findings
@@ -95,6 +96,7 @@ def test_unsigned_padding_of_shifted_hu_is_air(chest: Scan, tmp_path: Path, shif
 
 
 @pytest.mark.parametrize("number", [np.nan, 65504])
+@pytest.mark.thorough
 def test_lungs_with_nothing_around_them_are_found(phantom: Phantom, chest: Scan, tmp_path: Path, number: float) -> None:
     scan = read_scan(as_file(filled(chest, ~truth(phantom), number), tmp_path))
     assert dice(find_lungs(scan).lung_field.mask, truth(phantom)) > 0.97

@@ -56,6 +56,7 @@ def reference(upright: Phantom, grey_band: Segmenter) -> Analysis:
 
 
 @pytest.mark.parametrize("how", UNSET)
+@pytest.mark.thorough
 def test_a_grid_that_was_never_set_leaves_volumes_and_sides_unknown(
     upright: Phantom, reference: Analysis, tmp_path: Path, how: str, grey_band: Segmenter
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_grid_that_was_never_set_leaves_volumes_and_sides_unknown(
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
+@pytest.mark.thorough
 def test_an_array_that_was_saved_with_its_slices_first_is_read_slice_by_slice(
     upright: Phantom, tmp_path: Path, order: tuple[int, ...], grey_band: Segmenter
 ) -> None:
@@ -94,6 +96,7 @@ def test_an_array_that_was_saved_with_its_slices_first_is_read_slice_by_slice(
     assert agreement(found.lesions.voxels, reference) > 0.7
 
 
+@pytest.mark.thorough
 def test_the_rows_of_a_picture_may_lie_along_the_first_axis(
     upright: Phantom, tmp_path: Path, grey_band: Segmenter
 ) -> None:
@@ -104,6 +107,7 @@ def test_the_rows_of_a_picture_may_lie_along_the_first_axis(
     assert not any("no left lung" in warning or "no right lung" in warning for warning in findings.warnings)
 
 
+@pytest.mark.thorough
 def test_a_spacing_without_directions_gives_volumes_but_no_sides(
     upright: Phantom, tmp_path: Path, grey_band: Segmenter
 ) -> None:

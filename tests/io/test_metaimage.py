@@ -44,6 +44,7 @@ def test_directions_that_hold_the_spacing_too_do_not_square_it(tmp_path: Path) -
     assert scan.notes == ("TransformMatrix and ElementSpacing both hold the spacing: it counts once",)
 
 
+@pytest.mark.thorough
 def test_directions_that_hold_the_spacing_give_the_volumes_of_the_phantom(
     upright: Phantom, tmp_path: Path, grey_band: Segmenter
 ) -> None:

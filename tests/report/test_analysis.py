@@ -37,6 +37,7 @@ def test_the_lesions_of_the_phantom_are_found(phantom: Phantom, grey_band: Segme
     assert set(result.findings.seconds) == {"model", "lungs", "lesions", "measure"}
 
 
+@pytest.mark.thorough
 def test_what_was_measured_at_the_own_threshold_of_a_model_is_not_said_of_another(
     phantom: Phantom, grey_band: Segmenter
 ) -> None:
@@ -67,6 +68,7 @@ def plain(phantom: Phantom, grey_band: Segmenter) -> Analysis:
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::7], ids=lambda o: "".join(map(str, o.ravel())))
+@pytest.mark.thorough
 def test_the_order_and_direction_of_the_axes_do_not_change_the_result(
     phantom: Phantom, plain: Analysis, grey_band: Segmenter, orientation: np.ndarray
 ) -> None:

@@ -91,6 +91,7 @@ def test_classes_and_lungs_are_told_apart_with_any_colour_vision(vision: str) ->
     assert min(np.linalg.norm(one - other) for one, other in combinations(lab, 2)) > LEAST_DIFFERENCE
 
 
+@pytest.mark.thorough
 def test_preview_report_and_levels_show_each_class_in_its_colour(
     three_classes: SegmentedScan, grey_band: Segmenter
 ) -> None:

@@ -129,6 +129,7 @@ NEEDED = ("SliceThickness", "SOPClassUID", "StudyInstanceUID", "FrameOfReference
 
 @pytest.mark.parametrize("keywords", all_or_each(OPTIONAL))
 @pytest.mark.parametrize("change", [removed, emptied], ids=["missing", "empty"])
+@pytest.mark.thorough
 def test_attributes_that_may_be_missing_cost_nothing(
     keywords: tuple[str, ...], change: Callable[[str], Change], small: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_attributes_that_may_be_missing_cost_nothing(
 
 @pytest.mark.parametrize("keywords", all_or_each(NEEDED))
 @pytest.mark.parametrize("change", [removed, emptied], ids=["missing", "empty"])
+@pytest.mark.thorough
 def test_attributes_that_are_needed_are_filled_in_with_a_note(
     keywords: tuple[str, ...], change: Callable[[str], Change], small: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:
@@ -367,6 +369,7 @@ def test_a_change_of_who_the_patient_is_is_noted(
 
 
 @pytest.mark.parametrize("value", sample([b"0", b"-5", b"abc", b"5,0", b"1\\2", b"5" * 30, b"nan"], every=4))
+@pytest.mark.thorough
 def test_a_thickness_that_is_none_is_the_distance_of_the_slices(
     value: bytes, small: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:
@@ -601,6 +604,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.thorough
 def test_the_terminal_says_why_files_are_left_out_and_nothing_else(
     small: Phantom, grey_band_model: Path, tmp_path: Path
 ) -> None:

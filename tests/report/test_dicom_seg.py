@@ -290,6 +290,7 @@ def test_the_structured_report_holds_the_interval_as_uncertainty(
     assert sorted(ends) == [5.1, 9.2, 210.0, 390.5]
 
 
+@pytest.mark.thorough
 def test_the_structured_report_of_classes_measures_each_segment_and_all_of_them_together(
     phantom: Phantom, class_bands: Segmenter, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_every_text_of_the_report_is_escaped(phantom: Phantom, grey_band: Segmen
     assert Document(page).tags.count("script") == 2  # the slices, and the viewer
 
 
+@pytest.mark.thorough
 def test_texts_of_a_dicom_header_and_a_file_name_are_escaped(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:

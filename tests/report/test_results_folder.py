@@ -47,6 +47,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.thorough
 def test_a_result_of_another_kind_leaves_no_file_of_the_earlier_one(analyses: Analyses, tmp_path: Path) -> None:
     out = tmp_path / "out"
     analyses.dicom.save(out)
@@ -118,6 +119,7 @@ def test_without_an_earlier_result_no_file_is_replaced(
 
 
 @pytest.mark.parametrize("last_move", range(1, 11))
+@pytest.mark.thorough
 def test_what_a_process_leaves_that_is_killed_while_files_are_exchanged_is_known_as_a_result(
     last_move: int, analyses: Analyses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

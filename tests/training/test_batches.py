@@ -55,6 +55,7 @@ def test_a_whole_epoch_takes_every_slice_once() -> None:
     assert sorted(values.tolist()) == pytest.approx([1 - i / 100 for i in reversed(range(12))])
 
 
+@pytest.mark.thorough
 def test_balance_samples_cases_of_one_slice_more_often() -> None:
     def share(balance: float) -> float:
         values = torch.cat([image for epoch in range(200) for image in sampled(balance, epoch)]).mean((1, 2, 3))

@@ -25,6 +25,8 @@ from helpers.tiny_training import (
     without_times,
 )
 
+pytestmark = pytest.mark.thorough
+
 
 def dice(network: LesionModule) -> float:
     """Compute the Dice of the lesion map over all bright squares."""

@@ -45,6 +45,8 @@ from helpers.kills import kill_at_random_moments, run_whole, visible
 from helpers.medseg_phantoms import write_phantoms
 from helpers.tiny_training import nan_loss
 
+pytestmark = pytest.mark.thorough
+
 CONFIG = """
 name = "tiny"
 classes = ["ground-glass", "consolidation"]

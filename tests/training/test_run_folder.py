@@ -16,6 +16,8 @@ from groundglass.training.provenance import sha256_of_slices
 from groundglass.training.run import resume_or_train, train, with_prepared_settings
 from groundglass.training.run_folder import check_resumable
 
+pytestmark = pytest.mark.thorough
+
 SPLIT = Split(name="apart", protocol="B", rule="", train=("volumes/1",), validation=("volumes/5",), test=("volumes/4",))
 
 

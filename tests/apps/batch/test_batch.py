@@ -46,6 +46,8 @@ from helpers.fake_batch import FakeBatchWorkerFactory, GreyBandBatchWorkerFactor
 from helpers.fake_engine import fake_segmenter
 from helpers.scripted_worker import hanging_pids, is_alive, wait_until
 
+pytestmark = pytest.mark.thorough
+
 SHAPE = (6, 72, 96)  # of the phantoms
 COMMAND = [sys.executable, "-c", "from groundglass.cli import main; main()", "batch"]
 

@@ -18,6 +18,8 @@ from groundglass.scan.phantom import chest_phantom
 from helpers.fake_batch import FakeBatchWorkerFactory, summary_rows, write_scripts
 from helpers.scripted_worker import hanging_pids, is_alive, wait_until
 
+pytestmark = pytest.mark.thorough
+
 distributed = pytest.importorskip("distributed")
 
 

@@ -370,6 +370,7 @@ def test_dicom_below_the_dicom_of_its_study_is_of_that_scan(small_scan: Scan, tm
     assert np.array_equal(read_scan(tmp_path / "p1").values, small_scan.values)
 
 
+@pytest.mark.thorough
 def test_a_tree_deeper_than_python_can_recurse_is_a_row_that_says_so(tmp_path: Path) -> None:
     make_deep(tmp_path, 1500)
     (item,) = find_items(str(tmp_path))

@@ -204,6 +204,7 @@ def test_a_redirected_storage_is_no_storage(serve: Callable[..., str], tmp_path:
         thread.join()
 
 
+@pytest.mark.thorough
 def test_certificates_are_verified(serve: Callable[..., str], tmp_path: Path) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
@@ -232,6 +233,7 @@ def test_a_server_that_speaks_no_tls_is_not_called_untrusted(serve: Callable[...
     assert not isinstance(raised.value, DeniedError)
 
 
+@pytest.mark.thorough
 def test_segment_and_the_command_line_load_no_modules_for_the_network() -> None:
     code = (
         "import sys, groundglass, groundglass.report.analysis, groundglass.cli\n"

@@ -75,6 +75,7 @@ def waiting(ledger: Ledger) -> int:
     return ledger.counts().get(State.WAITING, 0)
 
 
+@pytest.mark.thorough
 def test_ten_thousand_old_changes_are_read_once_even_if_the_connection_is_lost(
     serve: Callable[..., str], ledger: Ledger
 ) -> None:

@@ -49,6 +49,7 @@ def test_what_the_server_sends_is_parsed_in_another_process(
     assert watch_once(orthanc, tmp_path / "watch", factory)[0] == WatchCounts(stored=1)
 
 
+@pytest.mark.thorough
 def test_an_image_that_takes_too_much_memory_costs_its_series_alone(serve: Callable[..., str], tmp_path: Path) -> None:
     image = pydicom.dcmread(series(tmp_path / "study")[0])
     image.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian

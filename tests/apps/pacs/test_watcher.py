@@ -445,6 +445,7 @@ def test_a_study_into_which_no_result_can_be_stored_is_refused_before_its_series
     assert "no result can be stored into such a study: give the study another in the PACS" in set_up.lines[-1]
 
 
+@pytest.mark.thorough
 def test_a_series_whose_images_state_another_study_than_the_server_is_refused(tmp_path: Path) -> None:
     files = series(tmp_path / "study")
     task = SeriesTask("1.2.999", uid_of(files), files[0].parent, tmp_path / "results")

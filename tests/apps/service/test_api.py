@@ -35,6 +35,8 @@ from helpers.dicom_phantom import NAME, NUMBER, write_series
 from helpers.scripted_worker import wait_until
 from helpers.server import Server
 
+pytestmark = pytest.mark.thorough
+
 Start = Callable[..., Server]
 
 

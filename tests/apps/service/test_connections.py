@@ -18,6 +18,8 @@ from groundglass.apps.service.guard import MAX_BODY_BYTES
 from helpers.scripted_worker import wait_until
 from helpers.server import TOKEN, Server
 
+pytestmark = pytest.mark.thorough
+
 DESCRIPTORS = 256
 REQUEST = "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 BODY_TO_COME = (

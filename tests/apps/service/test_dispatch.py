@@ -80,6 +80,7 @@ ERRORS = [sqlite3.OperationalError("database is locked"), OSError(28, "No space 
         (ServiceMetrics, "record_job_end"),
     ],
 )
+@pytest.mark.thorough
 def test_a_job_is_done_once_whatever_fails_meanwhile(
     dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, after: bool
 ) -> None:

@@ -20,6 +20,8 @@ from groundglass.errors import ConfigError
 from helpers.command import run_command
 from helpers.server import TOKEN, Server
 
+pytestmark = pytest.mark.thorough
+
 Start = Callable[..., Server]
 UNKNOWN_ID = "0" * 32
 

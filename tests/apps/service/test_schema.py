@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
@@ -13,6 +14,8 @@ from groundglass.apps.service.app import build
 from groundglass.apps.service.config import ServiceConfig
 from groundglass.apps.service.service import Service
 from helpers.server import Server
+
+pytestmark = pytest.mark.thorough
 
 document = build(cast(Service, SimpleNamespace(config=ServiceConfig(Path())))).openapi()
 schema = schemathesis.openapi.from_dict(document)

@@ -234,6 +234,7 @@ def test_a_scan_that_is_recorded_while_the_server_ends_keeps_its_files(
     assert not unfinished.exists()
 
 
+@pytest.mark.thorough
 def test_a_mask_is_measured_by_the_classes_of_its_model_also_if_the_server_has_another_one_since(
     service: Service, client: Client, phantom: Phantom, class_bands: Segmenter
 ) -> None:

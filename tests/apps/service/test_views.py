@@ -30,6 +30,8 @@ from helpers.dicom_phantom import write_series
 from helpers.served_results import download, view_slices
 from helpers.server import Server
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def study(server: Server, phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

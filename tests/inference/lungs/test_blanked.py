@@ -13,6 +13,7 @@ from helpers.windows import grey_levels
 
 
 @pytest.mark.parametrize("value", sample([-3024, -2048, -1024, -1000, 0], every=2))
+@pytest.mark.thorough
 def test_lungs_whose_outside_is_blanked_are_found_and_soft_tissue_takes_its_place(upright: Phantom, value: int) -> None:
     scan, lungs = axial(upright), truth(upright)
     blanked = np.where(lungs, scan.values, value).astype(np.int16)

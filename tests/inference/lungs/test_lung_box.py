@@ -70,6 +70,7 @@ def test_what_of_that_width_lies_beyond_the_slice_is_mirrored() -> None:
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.thorough
 def test_one_lung_alone_in_a_real_field_of_view_lies_where_it_lies_in_a_whole_chest(
     upright: Phantom, side: str
 ) -> None:

@@ -76,6 +76,7 @@ def test_thin_slices_have_lungs_between_those_that_the_network_saw() -> None:
 
 
 @pytest.mark.parametrize("padding", sample([-3024, -2000, -1024], every=3))
+@pytest.mark.thorough
 def test_padding_outside_the_circle_of_reconstruction_changes_nothing(upright: Phantom, padding: int) -> None:
     scan = axial(upright)
     y, x = np.ogrid[-1 : 1 : scan.values.shape[1] * 1j, -1 : 1 : scan.values.shape[2] * 1j]
@@ -98,6 +99,7 @@ def test_a_scan_cut_close_to_the_lungs_keeps_them_and_says_where_they_are_cut(up
 
 
 @pytest.mark.parametrize("side", sample(["right", "left"], every=2))
+@pytest.mark.thorough
 def test_one_lung_alone_is_found_and_the_other_is_said_to_be_missing_or_the_side_unknown(
     upright: Phantom, side: str
 ) -> None:
@@ -237,6 +239,7 @@ def test_a_scan_without_lung_is_refused_with_the_way_to_fix_it(upright: Phantom)
         find_lungs(part_of(axial(upright), slice(-2, None)))
 
 
+@pytest.mark.thorough
 def test_intensities_alone_need_lungs_only_where_the_window_is_not_stated(phantom: Phantom) -> None:
     assert find_intensity(phantom.scan).calibrated
     assert not find_intensity(Scan(grey_levels(phantom.scan.values), phantom.scan.geometry)).calibrated

@@ -36,6 +36,7 @@ def test_inverted_pictures_are_refused(upright: Phantom, low: int, high: int) ->
         find_lungs(pictures(255 - grey_levels(hu[14], low, high)))
 
 
+@pytest.mark.thorough
 def test_of_a_volume_the_negative_of_a_few_slices_is_looked_at_as_the_network_saw_them(phantom: Phantom) -> None:
     network = Counting()
     find_lungs(Scan(grey_levels(phantom.scan.values), phantom.scan.geometry), network=network)

@@ -83,6 +83,7 @@ def test_the_right_lung_lies_on_the_left_of_the_slice(medseg: Path) -> None:
     assert columns[RIGHT] < STORED_SIDE / 2 < columns[LEFT]
 
 
+@pytest.mark.thorough
 def test_cases_can_be_named_for_testing(medseg: Path) -> None:
     assert set(read_lung_slices([medseg], patterns=["volumes/4"]).group) == {"volumes/4", PHANTOM, DRAWN}
 

@@ -74,6 +74,7 @@ def test_the_right_lung_is_always_the_one_on_the_left_of_the_image() -> None:
     assert seen > 60
 
 
+@pytest.mark.thorough
 def test_no_chest_has_its_share() -> None:
     slices = two_lungs()
     batches = LungBatches(slices, LungSampling(steps=60, batch_size=4))
