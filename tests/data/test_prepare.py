@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from groundglass.data.catalogue import find_cases
 from groundglass.data.cutting import cut_case
 from groundglass.data.duplicates import SimilarSlices
 from groundglass.data.overview import (
+    CLASS_COLOURS,
     case_table,
     draw_examples,
     draw_pairs,
@@ -348,6 +350,21 @@ def test_examples_are_drawn_with_a_colour_for_each_class(prepared: Path, tmp_pat
     write_examples(prepared, tmp_path / "figure.png", 6)
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.size == (sheet.shape[1], sheet.shape[0])
+
+
+def test_long_names_and_all_classes_fit_a_single_example(prepared: Path) -> None:
+    _, slices = read_prepared(prepared)
+    shown = slices.where(np.flatnonzero(slices.has_lesion)[:1])
+    labels = np.zeros_like(shown.labels)
+    for label in CLASS_COLOURS:
+        labels[:, 10 * label, 40:60] = label
+    shown = dataclasses.replace(shown, labels=labels, case=np.array(["a_case_of_a_hospital_" * 4]))
+    sheet = np.asarray(draw_examples(shown, 1)).astype(int)
+    legend = sheet[-2 * 29 :]  # two lines, for four classes are wider than a slice
+    for colour in CLASS_COLOURS.values():
+        assert (np.abs(legend - colour).sum(-1) == 0).sum() >= 15 * 15
+    edge = sheet[8 : 8 + 24, -8 - 5 : -8]  # beside the name, whose end names the slice
+    assert not (np.abs(edge - (235, 238, 240)).sum(-1) == 0).any()
 
 
 @pytest.mark.thorough

@@ -19,7 +19,8 @@ from groundglass.data.slices import Slices
 from groundglass.data.splits import PARTS, Split
 from groundglass.errors import DatasetError
 from groundglass.files import write_atomic
-from groundglass.font import picture_font
+from groundglass.font import fit_text, picture_font
+from groundglass.plain_text import printable
 from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.scan.kinds import IntensityKind
 
@@ -28,6 +29,7 @@ CLASS_COLOURS = {1: (86, 180, 233), 2: (230, 159, 0), 3: (0, 158, 115), UNSTATED
 CLASS_OPACITY = 0.45
 # Lengths in pixels: width of a slice among the examples and in a pair, gaps and margins.
 EXAMPLE_WIDTH, PAIR_WIDTH, GAP, HEADER, FOOTER = 300, 190, 8, 8, 34
+NAME_SIZE, LEGEND_LINE = 13, 24
 EXAMPLE_COLUMNS, PAIR_COLUMNS = 4, 3
 BACKGROUND, TEXT, FAINT_TEXT, SAME_PATIENT = (16, 18, 22), (235, 238, 240), (150, 156, 162), (230, 159, 0)
 
@@ -139,13 +141,16 @@ def draw_examples(slices: Slices, count: int = 12) -> Image.Image:
     height, width = (round(n * EXAMPLE_WIDTH / slices.hu.shape[2]) for n in slices.hu.shape[1:])
     columns = min(EXAMPLE_COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
-    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, HEADER + rows * (height + GAP) + FOOTER), BACKGROUND)
+    labels = sorted(set(np.unique(slices.labels[chosen]).tolist()) - {0})
+    sheet_width, legend_top = columns * (width + GAP) + GAP, HEADER + rows * (height + GAP)
+    legend = _place_legend(labels, sheet_width)
+    legend_height = FOOTER + max((down for _, _, down in legend), default=0)
+    sheet = Image.new("RGB", (sheet_width, legend_top + legend_height), BACKGROUND)
     for position, index in enumerate(chosen):
         row, column = divmod(position, columns)
         tile = _draw_slice(slices.hu[index], slices.labels[index], (width, height), slices.name[index])
         sheet.paste(tile, (GAP + column * (width + GAP), HEADER + row * (height + GAP)))
-    labels = sorted(set(np.unique(slices.labels[chosen]).tolist()) - {0})
-    _draw_legend(ImageDraw.Draw(sheet), labels, sheet.height - FOOTER)
+    _draw_legend(ImageDraw.Draw(sheet), legend, legend_top)
     return sheet
 
 
@@ -206,15 +211,26 @@ def _draw_slice(hu: NDArray[np.int16], labels: NDArray[np.uint8], size: tuple[in
         inside = resized == label
         pixels[inside] = (1 - CLASS_OPACITY) * pixels[inside] + CLASS_OPACITY * np.array(colour)
     tile = Image.fromarray(pixels.astype(np.uint8))
-    font = picture_font(13)
-    ImageDraw.Draw(tile).text((5, 3), name, TEXT, font, stroke_width=2, stroke_fill=(0, 0, 0))
+    text = fit_text(printable(name), size[0] - 10, NAME_SIZE)
+    ImageDraw.Draw(tile).text((5, 3), text, TEXT, picture_font(NAME_SIZE), stroke_width=2, stroke_fill=(0, 0, 0))
     return tile
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, labels: Sequence[int], top: int) -> None:
-    """Draw the colour and the name of each label on a line."""
-    left, font = GAP + 4, picture_font(14)
+def _place_legend(labels: Sequence[int], width: int) -> list[tuple[int, int, int]]:
+    """Return (label, left, down) in pixels of each label, on as many lines as a sheet of this width needs."""
+    placed: list[tuple[int, int, int]] = []
+    left, down = GAP + 4, 0
     for label in labels:
-        draw.rectangle((left, top + 9, left + 14, top + 23), CLASS_COLOURS[label])
-        draw.text((left + 20, top + 7), CLASS_NAMES[label], TEXT, font)
-        left += 48 + int(font.getlength(CLASS_NAMES[label]))
+        length = 20 + int(picture_font(14).getlength(CLASS_NAMES[label]))
+        if placed and left + length > width - GAP:
+            left, down = GAP + 4, down + LEGEND_LINE
+        placed.append((label, left, down))
+        left += length + 28
+    return placed
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, legend: Sequence[tuple[int, int, int]], top: int) -> None:
+    """Draw the colour and the name of each label in its place."""
+    for label, left, down in legend:
+        draw.rectangle((left, top + down + 9, left + 14, top + down + 23), CLASS_COLOURS[label])
+        draw.text((left + 20, top + down + 7), CLASS_NAMES[label], TEXT, picture_font(14))

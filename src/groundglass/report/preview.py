@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from groundglass.font import picture_font
+from groundglass.font import fit_text, picture_font
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.parallel import map_in_threads
 from groundglass.report.colours import LUNG, Rgb, named_colours
@@ -108,8 +108,8 @@ def _write_header(sheet: Image.Image, findings: Findings) -> None:
     date = f"{findings.input.scanned:%Y-%m-%d}" if findings.input.scanned else ""
     names = (findings.input.label, identity.source if identity else None, date)
     title = "   ".join(dict.fromkeys(name for name in names if name))
-    draw.text((GAP + 4, 8), _fit(title or "groundglass", width, 18), INK, picture_font(18))
-    draw.text((GAP + 4, 33), _fit(findings.summary, width, 15), FAINT if title else INK, picture_font(15))
+    draw.text((GAP + 4, 8), fit_text(title or "groundglass", width, 18), INK, picture_font(18))
+    draw.text((GAP + 4, 33), fit_text(findings.summary, width, 15), FAINT if title else INK, picture_font(15))
     y, (keys, end) = sheet.height - FOOTER + 5, _colour_keys(findings)
     for x, name, colour in keys:
         draw.rectangle((x, y + 3, x + 11, y + 14), fill=colour)
@@ -136,7 +136,7 @@ def _tile(segmented: SegmentedScan, z: int, label: str, colours: Sequence[Rgb], 
     tile = Image.new("RGB", (TILE, pixels.height), (0, 0, 0))
     tile.paste(pixels, ((TILE - pixels.width) // 2, 0))
     draw = ImageDraw.Draw(tile)
-    _label(draw, (6, 4), _fit(label, TILE * 2 // 3, 14), "la")
+    _label(draw, (6, 4), fit_text(label, TILE * 2 // 3, 14), "la")
     if segmented.view.geometry.has_directions:
         _label(draw, (6, tile.height // 2), "R", "lm", 18)
         _label(draw, (TILE - 6, tile.height // 2), "L", "rm", 18)
@@ -232,12 +232,3 @@ def draw_outline(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.f
 
 def _label(draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, anchor: str, size: int = 14) -> None:
     draw.text(position, text, ON_SLICE, picture_font(size), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
-
-
-def _fit(text: str, width: int, size: int) -> str:
-    """Shorten a text in its middle until it is at most `width` pixels wide."""
-    font, remaining = picture_font(size), text
-    while font.getlength(text) > width and len(remaining) > 8:
-        remaining = remaining[: len(remaining) // 2 - 1] + remaining[len(remaining) // 2 + 1 :]
-        text = f"{remaining[: len(remaining) // 2]}…{remaining[len(remaining) // 2 :]}"
-    return text
