@@ -93,10 +93,14 @@ export class BrushControls {
     this.changed.textContent = difference;
     this.undo.disabled = this.save.disabled = !canUndo;
     this.redo.disabled = !canRedo;
+    // A button that is disabled would take the focus with it.
+    if (document.activeElement === this.undo && !canUndo) this.redo.focus();
+    if (document.activeElement === this.redo && !canRedo) this.undo.focus();
   }
 
   allowSaving(allowed: boolean): void {
     this.save.disabled = !allowed;
+    if (allowed && document.activeElement === document.body) this.save.focus(); // lost when it was forbidden
   }
 
   remove(): void {

@@ -7,6 +7,7 @@ import { loadScene } from "./images";
 import { checkbox, choice, select } from "./inputs";
 import type { JobView } from "./jobview";
 import { clamp, type Voxel } from "./grid";
+import { SCROLLS, ZOOMS } from "./scankeys";
 import type { Scene, WindowHu } from "./scene";
 import { type Layout, Viewer } from "./viewer";
 import { WINDOW_NAMES, windowLimits } from "./windows";
@@ -124,11 +125,13 @@ function follow(leader: Side, follower: Side): void {
     return [imageName(leader.findings, slice), positionText(leader.findings, slice)].filter(Boolean).join(" · ");
   };
   lead.element.addEventListener("keydown", (event) => {
-    const steps: Record<string, number> = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
-    if (!(event.key in steps)) return;
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key in ZOOMS) lead.zoom(ZOOMS[event.key]!);
+    else if (event.key in SCROLLS) {
+      lead.scroll(lead.focusedPane, SCROLLS[event.key]!);
+      announce(describe(leader));
+    } else return;
     event.preventDefault();
-    lead.scroll(lead.focusedPane, steps[event.key]!);
-    announce(describe(leader));
   });
 }
 

@@ -7,7 +7,7 @@ import { announce, h } from "./dom";
 import { type Axis, nearestVoxel, type Voxel, voxelMl } from "./grid";
 import { gzip, writeMask } from "./nifti";
 import type { Pane } from "./pane";
-import { PLANES } from "./planes";
+import { arrowStep, PLANES } from "./planes";
 import type { Scene } from "./scene";
 import type { Viewer } from "./viewer";
 
@@ -18,14 +18,7 @@ const SAID: Record<Mode, string> = {
   keep: "all other lesions removed",
 };
 const FAST = 8; // voxels that an arrow moves the brush with Shift
-const MOVES: Record<string, Voxel> = {
-  ArrowLeft: [-1, 0, 0],
-  ArrowRight: [1, 0, 0],
-  ArrowUp: [0, -1, 0],
-  ArrowDown: [0, 1, 0],
-  PageUp: [0, 0, 1],
-  PageDown: [0, 0, -1],
-};
+const SCROLLS: Record<string, number> = { PageUp: 1, PageDown: -1 };
 const MODE_KEYS: Record<string, Mode> = { a: "add", e: "erase" };
 
 export interface CorrectionHooks {
@@ -113,8 +106,14 @@ export class Correction {
     if (event.ctrlKey || event.metaKey) {
       if (key !== "z" && key !== "y") return false;
       this.step(key === "y" || event.shiftKey ? "redo" : "undo");
-    } else if (event.key in MOVES) this.move(MOVES[event.key]!, event.shiftKey ? FAST : 1);
-    else if (key === " ") this.useAtCursor();
+      return true;
+    }
+    const pane = this.viewer.focusedPane;
+    const step = arrowStep(pane.name, event.key);
+    const voxels = event.shiftKey ? FAST : 1;
+    if (step) this.move(pane, step[0], step[1] * voxels);
+    else if (event.key in SCROLLS) this.scroll(pane, SCROLLS[event.key]! * voxels);
+    else if (key === " ") this.useAtCursor(pane);
     else if (key in MODE_KEYS) this.controls.choose(MODE_KEYS[key]!);
     else if (key === "escape") this.hooks.leave();
     else return false;
@@ -173,16 +172,21 @@ export class Correction {
     announce(did ? `${direction === "undo" ? "undone" : "done again"}: ${this.difference}` : `nothing to ${direction}`);
   }
 
-  // By keys, in axial slices.
+  // By keys, in the slices of the pane with the focus.
 
-  private move(direction: Voxel, voxels: number): void {
+  private move(pane: Pane, along: Axis, voxels: number): void {
     const { scene, viewer } = this;
-    viewer.goTo(nearestVoxel(scene.grid, scene.cursor.map((n, axis) => n + voxels * direction[axis]!)));
-    this.showRing(viewer.panes.axial, viewer.panes.axial.pointOf(scene.cursor));
+    viewer.goTo(nearestVoxel(scene.grid, scene.cursor.map((n, axis) => (axis === along ? n + voxels : n))));
+    this.showRing(pane, pane.pointOf(scene.cursor));
   }
 
-  private useAtCursor(): void {
-    this.normal = 2;
+  private scroll(pane: Pane, slices: number): void {
+    this.viewer.scroll(pane, slices);
+    this.showRing(pane, pane.pointOf(this.scene.cursor));
+  }
+
+  private useAtCursor(pane: Pane): void {
+    this.normal = PLANES[pane.name].normal;
     this.useAt(this.scene.cursor);
     this.lift();
     announce(`${SAID[this.controls.mode]}: ${this.difference}`);

@@ -72,13 +72,18 @@ export class JobList {
     const state = JSON.stringify([this.jobs, this.openId]);
     if (state === this.drawnState) return; // keeps the element with the focus
     this.drawnState = state;
-    const focused = document.activeElement?.closest<HTMLElement>("[data-key]")?.dataset["key"];
+    const keyed = (): HTMLElement[] => [...this.element.querySelectorAll<HTMLElement>("[data-key]")];
+    const before = keyed();
+    const at = before.findIndex((each) => each === document.activeElement);
     this.element.hidden = this.jobs.length === 0;
     this.element.replaceChildren(
       h("div", { class: "side-head" }, h("h2", {}, "Scans"), h("a", { class: "button", href: "#" }, "New scan"), this.foldButton()),
       h("ul", { class: "jobs" }, ...this.jobs.map((job) => this.item(job))),
     );
-    if (focused) this.element.querySelector<HTMLElement>(`[data-key="${focused}"]`)?.focus();
+    if (at < 0) return;
+    const after = keyed();
+    const same = after.find((each) => each.dataset["key"] === before[at]!.dataset["key"]);
+    (same ?? after[Math.min(at, after.length - 1)])?.focus(); // of a job that was deleted: to the one in its place
   }
 
   /** A button that folds the list away, to leave its room to the scan. */

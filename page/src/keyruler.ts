@@ -3,7 +3,7 @@
 import { announce } from "./dom";
 import { type Axis, nearestVoxel, type Voxel } from "./grid";
 import type { Pane } from "./pane";
-import { PLANES } from "./planes";
+import { arrowStep, PLANES } from "./planes";
 import type { Viewer } from "./viewer";
 
 const FAST = 10; // voxels that an arrow moves an end with Shift
@@ -18,16 +18,8 @@ export class KeyRuler {
     if (event.ctrlKey || event.metaKey) return false;
     if (!this.state) return event.key.toLowerCase() === "m" && this.begin();
     const { pane } = this.state;
-    const { across, down, upwards } = PLANES[pane.name];
-    const sign = upwards ? -1 : 1;
-    const moves: Record<string, [axis: Axis, voxels: number]> = {
-      ArrowLeft: [across, -1],
-      ArrowRight: [across, 1],
-      ArrowUp: [down, -sign],
-      ArrowDown: [down, sign],
-    };
-    const move = moves[event.key];
-    if (move) this.move(move[0], move[1] * (event.shiftKey ? FAST : 1));
+    const step = arrowStep(pane.name, event.key);
+    if (step) this.move(step[0], step[1] * (event.shiftKey ? FAST : 1));
     else if (event.key === "Enter" || event.key === " " || event.key.toLowerCase() === "m") this.set();
     else if (event.key === "Escape") this.leave("The ruler is put away.");
     else return false;

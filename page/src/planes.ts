@@ -75,6 +75,18 @@ export function voxelAt(grid: Grid, name: PlaneName, column: number, row: number
   return at;
 }
 
+/** The axis along which an arrow key moves a point of a plane, and its direction; null for another key. */
+export function arrowStep(name: PlaneName, key: string): [axis: Axis, direction: number] | null {
+  const { across, down, upwards } = PLANES[name];
+  const steps: Record<string, [Axis, number]> = {
+    ArrowLeft: [across, -1],
+    ArrowRight: [across, 1],
+    ArrowUp: [down, upwards ? 1 : -1],
+    ArrowDown: [down, upwards ? -1 : 1],
+  };
+  return steps[key] ?? null;
+}
+
 /** Column and row of a voxel in a plane: the inverse of `voxelAt`. */
 export function pointIn(grid: Grid, name: PlaneName, at: readonly number[]): [number, number] {
   const { across, down, upwards } = PLANES[name];

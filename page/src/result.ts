@@ -99,7 +99,7 @@ export function result(job: Job, hooks: ResultHooks): Result {
     panel.setEditing(true);
     const brush = new Correction(panel.viewer, scene, panel.brushPlaces, { save: () => void save(), leave: () => void mayLeave() });
     editing = { brush, panel };
-    panel.viewer.panes.axial.canvas.focus();
+    panel.viewer.focusedPane.canvas.focus();
     announce("Correcting: the brush adds lesion.");
   }
 

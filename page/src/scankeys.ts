@@ -37,6 +37,8 @@ const ROTATION_DEGREES = 10;
 
 /** Slices towards the head. */
 export const SCROLLS: Record<string, number> = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
+/** Zoom in, zoom out, the whole slice. */
+export const ZOOMS: Record<string, 1 | -1 | 0> = { "+": 1, "=": 1, "-": -1, "0": 0 };
 /** Images in the order of the file. */
 export const STEPS: Record<string, number> = { ArrowRight: 1, ArrowLeft: -1, Home: -1e6, End: 1e6 };
 export const WINDOW_KEYS: Record<string, WindowName> = { "1": "lung", "2": "lesion", "3": "mediastinum", "4": "bone" };

@@ -11,7 +11,7 @@ import type { Tool } from "./gestures";
 import { clamp } from "./grid";
 import type { Pane } from "./pane";
 import { type Projection, PLANES } from "./planes";
-import { BRUSH_KEYS, CONTROL_KEYS, KEYS, keyTable, ROTATIONS, SCROLLS, STEPS, WINDOW_KEYS } from "./scankeys";
+import { BRUSH_KEYS, CONTROL_KEYS, KEYS, keyTable, ROTATIONS, SCROLLS, STEPS, WINDOW_KEYS, ZOOMS } from "./scankeys";
 import type { Scene, WindowHu } from "./scene";
 import { PROJECTIONS, SLABS } from "./slabs";
 import { type Layout, Viewer } from "./viewer";
@@ -282,9 +282,7 @@ export class ScanPanel {
     if (isRendering && rotation) viewer.rendering.rotate(...rotation);
     else if (event.key in SCROLLS) viewer.scroll(viewer.focusedPane, SCROLLS[event.key]!);
     else if (event.key in STEPS) this.goToFileSlice(this.fileSlice + STEPS[event.key]!);
-    else if (event.key === "+" || event.key === "=") viewer.zoom(1);
-    else if (event.key === "-") viewer.zoom(-1);
-    else if (event.key === "0") viewer.zoom(0);
+    else if (event.key in ZOOMS) viewer.zoom(ZOOMS[event.key]!);
     else if (event.key in WINDOW_KEYS) this.setWindow(WINDOW_KEYS[event.key]!);
     else {
       const control = this.element.querySelector<HTMLElement>(CONTROL_KEYS[event.key.toLowerCase()] ?? "none");

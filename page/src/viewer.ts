@@ -98,10 +98,11 @@ export class Viewer implements Target {
     this.redraw();
   }
 
-  /** The pane that keys act on: the one with the focus, or the axial one. */
+  /** The pane that keys act on: the one with the focus, or the one that is alone, or the axial one. */
   get focusedPane(): Pane {
     const panes = Object.values(this.panes);
-    return panes.find(({ canvas }) => canvas === document.activeElement) ?? this.panes.axial;
+    const focused = panes.find(({ canvas }) => canvas === document.activeElement);
+    return focused ?? panes.find(({ name }) => name === this.layout) ?? this.panes.axial;
   }
 
   // Position.

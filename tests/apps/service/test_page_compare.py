@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groundglass.io import nifti
 from groundglass.scan.phantom import Phantom, chest_phantom
@@ -51,6 +52,21 @@ def test_a_comparison_opens_at_the_slice_with_most_lesion_and_at_the_same_height
     findings, slice_shown = last  # the second of the pair, whose lesions the reader wants to see
     assert findings["profile"]["lesion"][slice_shown] == max(findings["profile"]["lesion"])
     assert abs(shares[0] - shares[1]) < 0.08  # a slice
+
+
+def test_keys_scroll_and_zoom_both_scans(tab: Tab, done: str, smaller: str) -> None:
+    compare(tab, done, smaller)
+    tab.page.locator(".side-scan [data-plane=axial] canvas").first.focus()
+
+    def shown() -> list[NDArray[np.int16]]:
+        tab.wait_for_frame()
+        image = tab.screenshot_of_page()
+        return np.array_split(image, 2, axis=1)
+
+    whole = shown()
+    for key, is_changed in (("+", True), ("0", False), ("ArrowUp", True)):
+        tab.page.keyboard.press(key)
+        assert all((one != other).any() == is_changed for one, other in zip(whole, shown(), strict=True)), key
 
 
 def test_both_scans_are_drawn_at_one_scale_in_a_window_that_they_name(tab: Tab, done: str, smaller: str) -> None:

@@ -129,6 +129,37 @@ def test_the_brush_works_with_the_keyboard(shown: Tab, server: Server, done: str
     page.keyboard.press("Control+z")
 
 
+@pytest.mark.parametrize(("plane", "key", "slices"), [("coronal", "ArrowUp", 1), ("sagittal", "PageUp", 0)])
+def test_keys_draw_in_the_plane_that_is_shown(shown: Tab, plane: str, key: str, slices: int) -> None:
+    page = shown.page
+    page.click(f"label[for=layout-{plane}]")
+    page.focus("text=Correct the mask")
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.closest('.pane')?.dataset.plane") == plane
+    page.keyboard.press("e")
+    page.fill("#brush", "30")
+    page.focus(f"[data-plane={plane}] canvas")
+    before, at = shown.screenshot(), shown.slice_shown()
+    page.keyboard.press(" ")
+    assert (np.abs(shown.screenshot() - before).max(axis=2) > 20).sum() > 100  # a disc, not the edge of an axial one
+    page.keyboard.press(key)
+    assert shown.slice_shown() == at + slices
+    page.keyboard.press("Control+z")
+
+
+def test_the_focus_stays_at_buttons_that_a_step_disables(shown: Tab) -> None:
+    page = shown.page
+    start_correcting(shown)
+    page.keyboard.press("e")
+    page.keyboard.press(" ")
+    page.focus("[aria-label=Undo]")
+    for reached in ("Redo", "Undo"):
+        page.keyboard.press("Enter")
+        shown.wait_for_frame()
+        assert page.evaluate("() => document.activeElement.ariaLabel") == reached
+    page.keyboard.press("Enter")
+
+
 def test_a_fast_stroke_has_no_gaps(shown: Tab) -> None:
     page = shown.page
     page.fill("#opacity", "100")
@@ -187,6 +218,7 @@ def test_a_correction_that_cannot_be_saved_stays_on_the_page(shown: Tab) -> None
     page.click("dialog button.primary")
     page.wait_for_selector("text=Not saved. The queue is full.")
     assert page.get_by_role("button", name="Save correction").is_enabled()
+    assert page.evaluate("() => document.activeElement.ariaLabel") == "Save correction"
     assert "429" in shown.errors.pop()  # logged by the browser itself
 
 

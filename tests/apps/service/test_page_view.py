@@ -233,6 +233,20 @@ def test_deleting_asks_for_confirmation(tab: Tab, server: Server, scan_file: Pat
 
 
 @pytest.mark.slow
+def test_the_focus_goes_to_the_next_scan_when_one_is_deleted_from_the_list(
+    tab: Tab, server: Server, scan_file: Path
+) -> None:
+    jobs = [str(server.wait_for_job(server.post(scan_file).json()["id"])["id"]) for _ in range(3)]  # newest first
+    page = tab.open()
+    page.focus(f"[data-key='delete-{jobs[1]}']")
+    page.keyboard.press("Enter")
+    page.focus("dialog .danger")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"[data-key='delete-{jobs[1]}']", state="detached")
+    assert page.evaluate("() => document.activeElement.dataset.key") == f"delete-{jobs[0]}"
+
+
+@pytest.mark.slow
 def test_several_scans_are_sent_one_after_another(tab: Tab, server: Server, tmp_path: Path) -> None:
     scan = chest_phantom(shape=(20, 96, 128)).scan
     for name in ("first.nii.gz", "second.nii.gz"):
