@@ -493,6 +493,19 @@ def test_lists_in_json_have_other_keys_and_roots(entry: dict[str, Any], extra: d
     assert len({case.patient for case in found}) == (1 if extra else 2)
 
 
+def test_patients_in_a_list_in_json_are_told_as_in_a_csv(tmp_path: Path) -> None:
+    names = ("a", "b", "c", "d", "sub-01_ses-1", "sub-01_ses-2")
+    touch(tmp_path, *(f"{part}/{name}.nii.gz" for part in "xy" for name in names))
+    patients = ("NA", "unknown", "007", 7, None, "")
+    entries = [
+        {"image": f"x/{name}.nii.gz", "label": f"y/{name}.nii.gz", "patient": patient}
+        for name, patient in zip(names, patients, strict=True)
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    found = [case.patient for case in find_cases(tmp_path / "list.json")]
+    assert found == ["list/a", "list/b", "list/007", "list/007", "list/sub-01", "list/sub-01"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

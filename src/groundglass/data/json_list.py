@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from groundglass.data.case import SCAN_SUFFIXES, Case
+from groundglass.data.bids import subject_of
+from groundglass.data.case import SCAN_SUFFIXES, Case, identifier_of
 from groundglass.data.case_list import distinct_names
 from groundglass.data.labels import read_dataset_json
+from groundglass.data.patient_names import is_unknown, same_patients
 from groundglass.errors import DatasetError
 from groundglass.files import read_file
 
@@ -34,7 +36,7 @@ def json_lists_in(folder: Path) -> list[Path]:
 
 
 def read_json_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]:
-    """Yield the cases of a list; an entry without a patient is a patient of its own.
+    """Yield the cases of a list; an entry without a patient is one of its own, or the subject that its image names.
 
     Args:
         path: The list.
@@ -60,10 +62,11 @@ def read_json_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
         repeated = next(image for image in images if images.count(image) > 1)
         raise DatasetError(f"{path} names {repeated} more than once: remove one of the entries")
     labels = read_dataset_json(path)
-    for entry, (image, mask), identifier in zip(with_mask, files, distinct_names(images), strict=True):
-        name = f"{path.stem}/{identifier}"
-        stated = next((str(entry[key]) for key in _PATIENT_KEYS if entry.get(key)), "")
-        yield Case(name, f"{path.stem}/{stated}" if stated else name, image, mask, labels=labels)
+    patients = [next((str(entry[key]) for key in _PATIENT_KEYS if entry.get(key)), "") for entry in with_mask]
+    patient_of = same_patients(patients, lambda text: on_note(f"{path}: {text}"))
+    for patient, (image, mask), identifier in zip(patients, files, distinct_names(images), strict=True):
+        stated = subject_of(identifier_of(image)) or identifier if is_unknown(patient) else patient_of[patient]
+        yield Case(f"{path.stem}/{identifier}", f"{path.stem}/{stated}", image, mask, labels=labels)
 
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
