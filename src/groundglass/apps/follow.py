@@ -17,10 +17,11 @@ from groundglass.files import read_file, staged_folder, write_atomic
 from groundglass.inference.open_model import open_model
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.dicom_header import text_value
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.in_memory import ScanSource, as_scan
 from groundglass.report.analysis import segment
-from groundglass.report.follow_up import FollowUp, Visit, compare_visits, make_visit
+from groundglass.report.follow_up import OTHER_PATIENTS, FollowUp, Visit, compare_visits, make_visit
 from groundglass.report.follow_up_page import render_follow_up
 from groundglass.report.level_images import LevelImage, draw_levels
 from groundglass.report.results_folder import RESULT_NAMES, refuse_other_results
@@ -158,16 +159,17 @@ def _origin(segmented: SegmentedScan) -> _Origin:
     series, digest = segmented.scan.series, hashlib.blake2b(str(segmented.hu.shape).encode())
     for plane in segmented.hu:
         digest.update(plane.tobytes())
-    stated = series.headers[0].get if series else dict[str, str]().get
-    patient, study = (str(stated(name) or "").strip() for name in ("PatientID", "StudyInstanceUID"))
-    return _Origin(digest.digest(), patient, study, series.acquired if series else None)
+    if series is None:
+        return _Origin(digest.digest(), "", "", None)
+    patient, study = (text_value(series.headers[0], keyword) for keyword in ("PatientID", "StudyInstanceUID"))
+    return _Origin(digest.digest(), patient, study, series.acquired)
 
 
 def _warnings_of_origins(taken: Sequence[datetime | None], origins: Sequence[_Origin]) -> list[str]:
     """Return the reasons to doubt that scans, in the order of time, are of one patient at different times."""
     warnings = []
     if len({origin.patient for origin in origins if origin.patient}) > 1:
-        warnings.append("the scans state different patients: check that they are of the same one")
+        warnings.append(OTHER_PATIENTS)
     for (i, first), (j, second) in combinations(enumerate(origins), 2):
         which, before, after = f"scans {i + 1} and {j + 1}", taken[i], taken[j]
         if first.digest == second.digest:

@@ -13,6 +13,7 @@ from datetime import datetime
 from importlib.metadata import version
 from itertools import pairwise
 
+from groundglass.inference.lungs.incomplete import NOT_WHOLE
 from groundglass.report.amounts import format_number, ml_digits
 from groundglass.report.findings import ClassBurden, Findings, Interval, ModelRef
 from groundglass.strict_model import StrictModel
@@ -20,7 +21,7 @@ from groundglass.strict_model import StrictModel
 SCHEMA = 2
 Z_95 = 1.96
 LUNG_CHANGE = 0.15  # relative change of lung volume above which breath or coverage differ
-NOT_WHOLE = "does not cover them whole"  # in the warnings of scans that cut the lungs
+OTHER_PATIENTS = "the scans state different patients: check that they are of the same one"
 THICKNESS_RATIO = 1.5  # ratio of slice distances above which partial volumes differ
 
 

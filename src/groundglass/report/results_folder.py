@@ -15,6 +15,7 @@ from groundglass.files import output_errors, staged_folder
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.io import image_slices, nifti
+from groundglass.io.reader import FINDINGS_FILE, RESULT_FILES
 from groundglass.report.dicom_results import SEG_FILE, SR_FILE
 from groundglass.report.findings import Findings
 from groundglass.report.report_page import render_report
@@ -25,12 +26,7 @@ from groundglass.scan.scan import ImageStack
 # All names that files of a result may have. Those that an earlier result left must not survive beside a new result.
 LUNGS, PROBABILITY = "lungs", "probability"
 CLASSES_FILE = "classes.nii.gz"  # 1, 2, ...: the number of a lesion's class, in the order of the model card
-RESULT_NAMES = (
-    *("lesions.nii.gz", "lesions.png", "lesions", CLASSES_FILE, SEG_FILE, SR_FILE),
-    *(f"{name}{suffix}" for name in (LUNGS, PROBABILITY) for suffix in (".nii.gz", ".png")),
-    *("findings.json", "preview.png", "report.html"),
-)
-FINDINGS_FILE = "findings.json"
+RESULT_NAMES = (*RESULT_FILES, FINDINGS_FILE, "lesions", SEG_FILE, SR_FILE)
 _KNOWN_BY = {"segment": FINDINGS_FILE, "follow": "follow.json", "batch": "overview.html"}  # {command: a file of it}
 
 

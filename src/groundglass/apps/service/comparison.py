@@ -9,7 +9,7 @@ from groundglass.apps.service.page_text import for_the_page
 from groundglass.apps.service.storage import JobFolder
 from groundglass.apps.service.view_files import ViewDescription
 from groundglass.report.findings import Findings, Interval
-from groundglass.report.follow_up import Z_95, Visit, compare_visits
+from groundglass.report.follow_up import OTHER_PATIENTS, Z_95, Visit, compare_visits
 
 
 def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -> Change:
@@ -34,7 +34,7 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
     change = compared.changes[0]
     percent, percent_interval = change_in_percent(earlier.lesion_volume_ml, later.lesion_volume_ml, repeatability)
     patients = {folder.read_patient() for _, folder in (prior, current)} - {""}
-    doubts = [] if len(patients) < 2 else ["the scans state different patients: check that they are of the same one"]
+    doubts = [] if len(patients) < 2 else [OTHER_PATIENTS]
     doubts += [] if same_model else ["the scans were measured with different models or settings: send both again"]
     doubts += ["lesions were corrected by hand: how far repeats would differ is not known"] if corrected else []
     return Change(

@@ -11,6 +11,7 @@ from groundglass.scan.packed_mask import MaskSlices, voxels_per_slice
 
 REACHED = 0.02  # share of a side of the picture: with more of it beside lung, the lungs reach that side
 CUT_SLICE = 0.25  # share of the largest slice of lung: with more of it, the first or last slice cuts the lungs
+NOT_WHOLE = "does not cover them whole, and volumes are of the covered part"
 MISSING_LUNG = 0.02  # share of both lungs: with less of it, a lung is missing
 
 
@@ -40,14 +41,10 @@ def _coverage_warnings(lungs: LungField) -> list[str]:
     reached = [name for name, side in sides.items() if side.mean() > REACHED]
     warnings = []
     if ends and len(areas) > 1:
-        warnings.append(
-            f"the lungs reach the {' and the '.join(ends)} slice: the scan does not cover them whole, and volumes "
-            "are of the covered part"
-        )
+        warnings.append(f"the lungs reach the {' and the '.join(ends)} slice: the scan {NOT_WHOLE}")
     if reached:
         warnings.append(
-            f"the lungs reach the {' and the '.join(reached)} side of the slices: the field of view does not cover "
-            "them whole, and volumes are of the covered part"
+            f"the lungs reach the {' and the '.join(reached)} side of the slices: the field of view {NOT_WHOLE}"
         )
     return warnings
 
