@@ -402,7 +402,7 @@ def test_a_follow_up_replaces_an_earlier_one_as_a_whole_or_not_at_all(
     }
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_dicom_dates_give_the_order_and_different_patients_a_warning(
     phantom: Phantom, grey_band: Segmenter, tmp_path: Path
 ) -> None:

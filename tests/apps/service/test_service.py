@@ -173,9 +173,8 @@ def test_a_database_that_fails_is_a_clear_answer_and_leaves_no_files(
     assert client.get("/api/jobs").json() == []
 
 
-def test_the_server_answers_while_the_database_is_locked(
-    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def record_later(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Let a scan that is being recorded set the first event, and wait for the second."""
     add, ready, go = JobStore.add, threading.Event(), threading.Event()
 
     def add_later(*arguments: Any) -> Any:
@@ -184,6 +183,13 @@ def test_the_server_answers_while_the_database_is_locked(
         return add(*arguments)
 
     monkeypatch.setattr(JobStore, "add", add_later)
+    return ready, go
+
+
+def test_the_server_answers_while_the_database_is_locked(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, go = record_later(monkeypatch)
 
     async def post_and_ask() -> tuple[int, str]:
         transport = httpx.ASGITransport(build(service))
@@ -206,14 +212,7 @@ def test_the_server_answers_while_the_database_is_locked(
 def test_a_scan_that_is_recorded_while_the_server_ends_keeps_its_files(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, ready, go = JobStore.add, threading.Event(), threading.Event()
-
-    def add_later(*arguments: Any) -> Any:
-        ready.set()
-        assert go.wait(20)
-        return add(*arguments)
-
-    monkeypatch.setattr(JobStore, "add", add_later)
+    ready, go = record_later(monkeypatch)
 
     async def post_and_end() -> None:
         transport = httpx.ASGITransport(build(service))
