@@ -118,11 +118,12 @@ class Segmenter:
 
     def _probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, slices, height, width) in [0, 1] -> (n, classes, height, width), by the rules of the card."""
-        if self.card.mirrored:  # both at once, so that of a single picture, too, each core computes one
-            probability, mirrored = np.split(sigmoid(self.engine.run(np.concatenate([images, images[..., ::-1]]))), 2)
+        # A slice and its mirror image at once, so that of a single picture, too, each core computes one.
+        logits = self.engine.run(np.concatenate([images, images[..., ::-1]]) if self.card.mirrored else images)
+        probability = sigmoid(logits if self.card.consolidation_hu is None else logits[:, :1])  # rules make the others
+        if self.card.mirrored:
+            probability, mirrored = np.split(probability, 2)
             probability = (probability + mirrored[..., ::-1]) / np.float32(2)
-        else:
-            probability = sigmoid(self.engine.run(images))
         return apply_density_rules(probability, images, self.card)
 
     def _batches(self, hu: HuVolume, inputs: Sequence[SliceInput]) -> Iterator[NDArray[np.float32]]:

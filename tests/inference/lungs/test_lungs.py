@@ -167,7 +167,7 @@ class UnsureOfParts(LungNetwork):
     """A lung network that is less sure of lungs where it sees a part of a slice alone."""
 
     def __init__(self, height: int) -> None:
-        self._height, self._network = height, open_lung_network()
+        self._height, self._network, self.threads = height, open_lung_network(), 1
 
     def maps(self, slices: Iterable[NDArray[Any]], limits: tuple[float, float] | None = None) -> Iterator[LungMaps]:
         seen, looked_at = tee(slices)

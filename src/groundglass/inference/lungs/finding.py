@@ -108,7 +108,7 @@ def find_lungs(
     outlined = [
         near if near.maps.any() or len(near.slices) > 1 else seen for near, seen in zip(outlined, located, strict=True)
     ]
-    lung_field = outline_lungs(outlined, geometry, is_volume, field_of_view)
+    lung_field = outline_lungs(outlined, geometry, is_volume, field_of_view, network.threads)
     if not any(lung_field.boxes):
         raise LungError(NO_LUNG)
     hu = intensity.slices(values)

@@ -34,11 +34,15 @@ class LungMaps(NamedTuple):
 
 
 class LungNetwork:
-    """The lung network ready to run."""
+    """The lung network ready to run.
+
+    Attributes:
+        threads: Number of threads, in each of which a slice is computed.
+    """
 
     def __init__(self, engine: Engine, threads: int) -> None:
         """Take an engine that computes in one thread, and runs in several at once."""
-        self._engine, self._threads = engine, threads
+        self._engine, self.threads = engine, threads
 
     def maps(self, slices: Iterable[NDArray[Any]], limits: tuple[float, float] | None) -> Iterator[LungMaps]:
         """Run slices through the network, one in each thread.
@@ -47,7 +51,7 @@ class LungNetwork:
             slices: (y, x) each, slices or parts of them of any size, in any numbers that rise with HU.
             limits: Numbers beyond which all looks alike to the network, where the window is known.
         """
-        return map_in_threads(partial(self._run, limits=limits), slices, self._threads)
+        return map_in_threads(partial(self._run, limits=limits), slices, self.threads)
 
     def _run(self, plane: NDArray[Any], limits: tuple[float, float] | None) -> LungMaps:
         levels = resize_slice(plane, INSIDE, INSIDE)

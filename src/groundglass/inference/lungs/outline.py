@@ -12,6 +12,7 @@ from PIL import Image
 from groundglass.inference.lungs.box import lung_boxes
 from groundglass.inference.lungs.incomplete import lung_warnings
 from groundglass.inference.lungs.parts import HALF, View
+from groundglass.parallel import map_in_threads
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.kinds import FieldOfView
 from groundglass.scan.lung_field import Box, LungField
@@ -22,7 +23,7 @@ CLEAR_SIDES = 0.8  # mean certainty about the sides, from 0 to 1, below which th
 
 
 def outline_lungs(
-    outlined: Sequence[View], geometry: Geometry, is_volume: bool, field_of_view: FieldOfView
+    outlined: Sequence[View], geometry: Geometry, is_volume: bool, field_of_view: FieldOfView, threads: int = 1
 ) -> LungField:
     """Return the lungs of a scan.
 
@@ -31,12 +32,14 @@ def outline_lungs(
         geometry: The grid of the upright axial slices.
         is_volume: Whether these form one body.
         field_of_view: The part of a slice with lung that its box holds.
+        threads: Number of threads.
     """
     rights: list[PackedSlice] = []
     lefts: list[PackedSlice] = []
     boxes: list[Box | None] = []
     for view in outlined:
-        right, left = (PackedMask(tuple(side)) for side in zip(*_restore(view, geometry.shape[1:]), strict=True))
+        restored = _restore(view, geometry.shape[1:], threads)
+        right, left = (PackedMask(tuple(side)) for side in zip(*restored, strict=True))
         rights += right.slices
         lefts += left.slices
         boxes += lung_boxes(right, left, view.part, field_of_view)
@@ -50,12 +53,13 @@ def outline_lungs(
     return replace(lungs, warnings=lung_warnings(lungs, geometry, is_volume))
 
 
-def _restore(view: View, shape: tuple[int, ...]) -> Iterator[tuple[PackedSlice, PackedSlice]]:
+def _restore(view: View, shape: tuple[int, ...], threads: int) -> Iterator[tuple[PackedSlice, PackedSlice]]:
     """Yield the right and the left lung (y, x) of each slice of a part on the scan's own pixels."""
     _, dy, dx = view.part.spacing
     smallest, box = SMALLEST_SLICE_MM2 / (dy * dx), view.box or Box(0, 0, 0, 0)
-    position = np.interp(view.part.slices, view.slices, np.arange(len(view.slices)))
-    for below, share in zip(np.floor(position).astype(int), position % 1, strict=True):
+
+    def restored(position: float) -> tuple[PackedSlice, PackedSlice]:
+        below, share = int(position), position % 1
         between = view.maps[below] if share == 0 else (1 - share) * view.maps[below] + share * view.maps[below + 1]
         sides = np.zeros((2, *shape), dtype=np.bool_)
         if between.max() >= HALF:
@@ -64,7 +68,10 @@ def _restore(view: View, shape: tuple[int, ...]) -> Iterator[tuple[PackedSlice, 
             if np.count_nonzero(lung) >= smallest:
                 inside = sides[:, box.top : box.bottom, box.left : box.right]
                 inside[0], inside[1] = lung & (on_right >= on_left), lung & (on_right < on_left)
-        yield pack_slice(sides[0]), pack_slice(sides[1])
+        return pack_slice(sides[0]), pack_slice(sides[1])
+
+    positions = np.interp(view.part.slices, view.slices, np.arange(len(view.slices)))
+    return map_in_threads(restored, positions, threads)
 
 
 def _enlarge(probability: NDArray[np.floating | np.uint8], box: Box) -> NDArray[np.uint8]:
