@@ -21,6 +21,7 @@ class Counting(LungNetwork):
 
     def __init__(self) -> None:
         self.negatives = self.others = 0
+        self.threads = 1
 
     def maps(self, slices: Iterable[NDArray[Any]], limits: tuple[float, float] | None) -> Iterator[LungMaps]:
         planes = list(slices)
