@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 GPU_DEVICE = Path("/dev/nvidiactl")
 CPU_INFO = Path("/proc/cpuinfo")
+OPENVINO_CONVERTER = "openvino.tools.ovc"  # the library goes without it where its import fails
 
 
 @dataclass(frozen=True)
@@ -239,9 +241,24 @@ def open_engine(
 
 
 def import_engine(config: EngineConfig = DEFAULT_ENGINE_CONFIG) -> None:
-    """Import the library that `open_engine` will probably choose; that function says what is wrong with it."""
-    with suppress(Exception), no_telemetry():
+    """Import the library that `open_engine` will probably choose; that function says what is wrong with it.
+
+    For programs that call nothing else of OpenVINO: it comes without its converter, whose import takes a sixth of a
+    second, with the telemetry that it loads.
+    """
+    with suppress(Exception), no_telemetry(), _without_module(OPENVINO_CONVERTER):
         importlib.import_module(config.engine or _preferred_engines()[0])
+
+
+@contextmanager
+def _without_module(name: str) -> Iterator[None]:
+    """Let the import of a module fail while `with` lasts, unless it was imported before."""
+    sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None is documented for this
+    try:
+        yield
+    finally:
+        if sys.modules[name] is None:
+            del sys.modules[name]
 
 
 def _gains_from_bf16(cpu: str) -> bool:
