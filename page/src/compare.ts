@@ -161,7 +161,7 @@ function sidePanel({ viewer, findings }: Side, job: Job, index: number, change: 
       "header",
       {},
       h("h2", {}, `${which}: `, h("a", { href: `#${job.id}`, title: job.label }, job.label)),
-      h("p", { class: "detail" }, `${scanned ? date(scanned) : "no date stated"} · lung ${rounded(findings.lung_volume_ml, 0)} ml`),
+      h("p", { class: "detail" }, `${job.corrects ? "corrected by hand · " : ""}${scanned ? date(scanned) : "no date stated"} · lung ${rounded(findings.lung_volume_ml, 0)} ml`),
     ),
     h("div", { class: "scan" }, viewer.element),
   );

@@ -3,7 +3,7 @@
 import { api, type Findings, type Job, type ViewDescription } from "./api";
 import { burdenPanel } from "./burden";
 import { announce, h } from "./dom";
-import { clock, date, errorText, fileLabel, sentence, size } from "./format";
+import { clock, date, errorText, fileLabel, inOrder, sentence, size } from "./format";
 import { lesionList } from "./lesionlist";
 import { describeSent } from "./naming";
 import { seriesPicker } from "./seriespicker";
@@ -126,7 +126,7 @@ function priorPanel(job: Job, others: Job[]): HTMLElement | null {
 const hasVolumeMask = (job: Job): boolean => job.files?.some(({ name }) => name === "lesions.nii.gz") ?? false;
 
 function downloads(job: Job): HTMLElement {
-  const items = (job.files ?? []).map(({ name, bytes }) => {
+  const items = inOrder(job.files ?? []).map(({ name, bytes }) => {
     const path = api.filePath(job.id, name);
     return h(
       "li",

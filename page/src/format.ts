@@ -186,21 +186,30 @@ export function clock(time: string): string {
   return isToday ? hour : `${date.toLocaleDateString("en-GB", { day: "numeric", month: "short" })}, ${hour}`;
 }
 
+/** The content and the format of the result files, those that most readers want first. */
+const FILE_LABELS: Record<string, string> = {
+  "report.html": "Report",
+  "preview.png": "Preview image",
+  "lesions.dcm": "Mask, DICOM SEG",
+  "findings.dcm": "Findings, DICOM SR",
+  "lesions.nii.gz": "Mask, NIfTI",
+  "lesions.png": "Mask, PNG",
+  "classes.nii.gz": "Classes, NIfTI",
+  "lungs.nii.gz": "Lungs, NIfTI",
+  "probability.nii.gz": "Probability, NIfTI",
+  "findings.json": "Findings, JSON",
+};
+
 /** The content and the format of a result file. */
 export function fileLabel(name: string): string {
-  const labels: Record<string, string> = {
-    "lesions.nii.gz": "Mask, NIfTI",
-    "classes.nii.gz": "Classes, NIfTI",
-    "lungs.nii.gz": "Lungs, NIfTI",
-    "probability.nii.gz": "Probability, NIfTI",
-    "lesions.png": "Mask, PNG",
-    "lesions.dcm": "Mask, DICOM SEG",
-    "findings.dcm": "Findings, DICOM SR",
-    "findings.json": "Findings, JSON",
-    "preview.png": "Preview image",
-    "report.html": "Report",
-  };
-  return labels[name] ?? (name.endsWith(".png") ? `Mask of ${name.split("/").at(-1)}` : name);
+  return FILE_LABELS[name] ?? (name.endsWith(".png") ? `Mask of ${name.split("/").at(-1)}` : name);
+}
+
+/** Result files in the order in which they are listed: masks of single images last, as the server lists them. */
+export function inOrder<File extends { name: string }>(files: readonly File[]): File[] {
+  const names = Object.keys(FILE_LABELS);
+  const place = ({ name }: File): number => (names.includes(name) ? names.indexOf(name) : names.length);
+  return [...files].sort((one, other) => place(one) - place(other));
 }
 
 /** A date, with its time unless that is midnight, which stands for a time that is not stated. */

@@ -32,6 +32,7 @@ export interface JobHooks {
 }
 
 const DELETED = "It was deleted, or it has expired: results are not kept forever.";
+const NAME_IS_SHOWN = "A name that you give stands in the report and in the names of downloads.";
 const ANNOUNCE_EVERY = 10; // percent of the slices: a screen reader need not announce each one
 
 export function jobView(id: string, hooks: JobHooks): JobView {
@@ -87,7 +88,7 @@ export function jobView(id: string, hooks: JobHooks): JobView {
   }
 
   async function describe(job: Job): Promise<void> {
-    const described = await describeScan({ title: "Name and note", text: "", label: job.label, note: job.note, button: "Save" });
+    const described = await describeScan({ title: "Name and note", text: NAME_IS_SHOWN, label: job.label, note: job.note, button: "Save" });
     if (!described) return;
     try {
       const next = await api.describe(job.id, described);

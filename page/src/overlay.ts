@@ -6,8 +6,10 @@ import type { Scene } from "./scene";
 
 const CROSSHAIR_GAP = 14;
 const TEXT = "#dfe7ea";
+const PLATE = "rgb(0 0 0 / .6)";
 const CROSSHAIR = "rgb(120 205 215 / .8)";
 const RULER = "#ffe27a";
+const RULER_WORDS_PX = 80;
 const LEAST_FOR_SCALE_PX = 240; // in a smaller pane there is room for its words only
 const SCALES_MM = [1, 2, 5, 10, 20, 50, 100, 200];
 
@@ -50,7 +52,9 @@ function drawRulers(context: CanvasRenderingContext2D, pane: Pane, scene: Scene)
     }
     halo(context, RULER, 1.5);
     const length = scene.length(ruler.from, ruler.to);
-    text(context, `${length.toFixed(length < 100 ? 1 : 0)} ${scene.unit}`, toX + 8, toY - 8, RULER);
+    const beside = toX < pane.canvas.clientWidth - RULER_WORDS_PX ? 1 : -1; // the words must not leave the pane
+    const words = `${length.toFixed(length < 100 ? 1 : 0)} ${scene.unit}`;
+    text(context, words, toX + 8 * beside, Math.max(20, toY - 8), RULER, beside > 0 ? "left" : "right");
   }
 }
 
@@ -77,7 +81,7 @@ function drawDirections(context: CanvasRenderingContext2D, pane: Pane): void {
   text(context, right, width - 10, height / 2 + 5, TEXT, "right");
   text(context, up, width / 2, 20, TEXT, "center");
   const beside = pane.foot.offsetLeft + pane.foot.offsetWidth + 16; // the words at the foot must not hide it
-  text(context, down, Math.max(width * 0.55, beside), height - 12, TEXT, "center");
+  text(context, down, Math.max(width / 2, beside), height - 12, TEXT, "center");
 }
 
 /** Stroke the current path with a dark rim, so that it is visible on any grey. */
@@ -90,6 +94,7 @@ function halo(context: CanvasRenderingContext2D, colour: string, width: number):
   context.stroke();
 }
 
+/** Write words on a dark plate, like the other words on a pane: on white tissue a rim alone makes a box of an I. */
 function text(
   context: CanvasRenderingContext2D,
   words: string,
@@ -100,10 +105,11 @@ function text(
 ): void {
   context.font = "600 13px system-ui, sans-serif";
   context.textAlign = align;
-  context.strokeStyle = "rgb(0 0 0 / .75)";
-  context.lineWidth = 3;
-  context.lineJoin = "round";
-  context.strokeText(words, x, y);
+  const { actualBoundingBoxLeft: left, actualBoundingBoxRight: right } = context.measureText(words);
+  context.beginPath();
+  context.roundRect(x - left - 5, y - 14, left + right + 10, 19, 4);
+  context.fillStyle = PLATE;
+  context.fill();
   context.fillStyle = colour;
   context.fillText(words, x, y);
 }

@@ -9,12 +9,13 @@ const HEIGHT = 92;
 const [LEAST_LEFT, RIGHT, TOP, BOTTOM] = [52, 10, 10, 22];
 const LABEL_PX = 90; // least distance between the numbers below the axis
 const LETTER_PX = 7.5;
+const ROUND = [1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10]; // times a power of ten
 
-/** The next round number: 1, 2 or 5 times a power of ten, as in the report's charts. */
+/** The next round number, as in the report's charts. */
 export function roundUp(value: number): number {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return power * ([1, 2, 5, 10].find((step) => step * power >= value * 0.999999) ?? 10);
+  return power * (ROUND.find((step) => step * power >= value * 0.999999) ?? 10);
 }
 
 export interface Chart {

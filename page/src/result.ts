@@ -64,6 +64,7 @@ export function result(job: Job, hooks: ResultHooks): Result {
     view: ViewDescription,
     lungWindow: WindowHu,
   ): Promise<void> {
+    const place = panel.job && isSameScan(panel.job, job) ? panel.viewer.scene?.place : null;
     panel.viewer.show(null); // frees the memory of the last scan before the next one arrives
     const scene = await loadScene(job.id, view, lungWindow, (share) => {
       loading.textContent = `Loading the scan: ${Math.floor(100 * share)} %`;
@@ -76,13 +77,16 @@ export function result(job: Job, hooks: ResultHooks): Result {
     panel.sliceShown = chart.mark;
     panel.handleKeyFirst = (event) => editing?.brush.handleKey(event) ?? false;
     panel.correctButton.onclick = () => edit(panel);
-    scene.rulers = storedRulers(job.id);
+    scene.rulers = place?.rulers ?? storedRulers(job.id);
+    storeRulers(job.id, scene.rulers);
+    panel.job = job;
     panel.viewer.rulersChanged = () => storeRulers(job.id, scene.rulers);
     stage.replaceChildren(panel.element);
     panel.show(scene, findings, view, lungWindow);
     leaveRoomFor(scene);
     const [largest] = view.lesion_points;
-    if (largest) panel.viewer.goTo([largest[2], largest[1], largest[0]]);
+    if (place) panel.goBackTo(place);
+    else if (largest) panel.viewer.goTo([largest[2], largest[1], largest[0]]);
     else panel.viewer.goToSlice(imagesOnly ? fileSlices.indexOf(0) : Math.floor(fileSlices.length / 2));
     element.dataset["ready"] = job.id;
     announce("The scan is shown.");
@@ -157,6 +161,12 @@ export function result(job: Job, hooks: ResultHooks): Result {
     );
   });
   return { element, mayLeave, hasUnsavedChanges: () => editing?.brush.hasUnsavedChanges ?? false };
+}
+
+/** Whether two jobs are masks of one scan: a mask and its correction, or two corrections of one mask. */
+function isSameScan(one: Job, other: Job): boolean {
+  const ids = [other.id, other.corrects];
+  return ids.includes(one.id) || (one.corrects !== null && ids.includes(one.corrects));
 }
 
 /** The ends of the body at which the first and the last slice of the file lie. */

@@ -1,6 +1,6 @@
 /** The scan with its controls: tools at its edge, layouts and windows above it, slices and the chart below it. */
 
-import type { Findings, ViewDescription } from "./api";
+import type { Findings, Job, ViewDescription } from "./api";
 import { h } from "./dom";
 import { describeSlice, imageName, positionText, signed } from "./format";
 import { icon } from "./icons";
@@ -12,7 +12,7 @@ import { clamp } from "./grid";
 import type { Pane } from "./pane";
 import { type Projection, PLANES } from "./planes";
 import { BRUSH_KEYS, CONTROL_KEYS, KEYS, keyTable, ROTATIONS, SCROLLS, STEPS, WINDOW_KEYS, ZOOMS } from "./scankeys";
-import type { Scene, WindowHu } from "./scene";
+import type { Place, Scene, WindowHu } from "./scene";
 import { PROJECTIONS, SLABS } from "./slabs";
 import { type Layout, Viewer } from "./viewer";
 import { WINDOW_NAMES, type WindowName, windowLimits } from "./windows";
@@ -46,6 +46,8 @@ export class ScanPanel {
   readonly correctButton = h("button", { type: "button", class: "primary" }, "Correct ", h("span", { class: "rest" }, "the "), "mask");
   /** Handles a key on the scan before the panel does; returns whether it has. */
   handleKeyFirst: (event: KeyboardEvent) => boolean = () => false;
+  /** The job whose scan is shown. */
+  job: Job | null = null;
   /** Called with the number of the slice in the file whenever another one is shown. */
   sliceShown: (slice: number) => void = () => {};
 
@@ -167,6 +169,13 @@ export class ScanPanel {
     this.viewer.show(scene);
     this.setWindow("lung");
     this.moved();
+  }
+
+  /** Go on where a reader was, in the same window and zoom. */
+  goBackTo(place: Place): void {
+    Object.assign(this.viewer.scene!, place);
+    this.showWindow(this.windowName);
+    this.viewer.goTo(place.cursor);
   }
 
   goToFileSlice(slice: number): void {

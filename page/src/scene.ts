@@ -16,6 +16,9 @@ export interface Ruler {
   to: Voxel;
 }
 
+/** Where a reader is in a scan, how it is shown, and what was measured. */
+export type Place = Pick<Scene, "cursor" | "window" | "zoom" | "centre" | "rulers">;
+
 export class Scene {
   readonly grid: Grid;
   readonly colours: Rgb[];
@@ -65,6 +68,11 @@ export class Scene {
 
   length(from: Voxel, to: Voxel): number {
     return Math.hypot(...from.map((n, axis) => (n - to[axis]!) * this.grid.spacing_mm[axis]!));
+  }
+
+  get place(): Place {
+    const { cursor, window, zoom, centre, rulers } = this;
+    return { cursor, window, zoom, centre, rulers };
   }
 
   get unit(): "mm" | "px" {

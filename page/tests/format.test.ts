@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { type Findings, type Job, requestError } from "../src/api";
 import { groupIntoScans, tooLarge } from "../src/grouping";
 import { roundUp } from "../src/profile";
-import { bound, describeLimits, describeSlice, hours, jobState, listState, ml, positionText, range, rounded, sentence, size, toFixed, unknownBurden } from "../src/format";
+import { bound, describeLimits, describeSlice, hours, inOrder, jobState, listState, ml, positionText, range, rounded, sentence, size, toFixed, unknownBurden } from "../src/format";
 
 const file = (path: string, bytes = 10) => ({ path, file: { size: bytes } as File });
 const shapes = (...paths: string[]) =>
@@ -84,7 +84,13 @@ it("formats sizes, times, limits and axis ends", () => {
   expect([hours(1), hours(36), hours(72)]).toEqual(["1 hour", "36 hours", "3 days"]);
   const limits = { upload_bytes: 2e9, upload_files: 5000, slices: 2000, queue: 8, keep_hours: 24 };
   expect(describeLimits(limits)).toContain("Up to 2 GB, 5,000 files and 2,000 slices per scan");
-  expect([0, 0.3, 12, 20, 21].map(roundUp)).toEqual([1, 0.5, 20, 20, 50]);
+  const tops: [number, number][] = [[0, 1], [0.3, 0.32], [11, 12], [12, 12], [20, 20], [21, 24], [9, 10]];
+  for (const [value, top] of tops) expect(roundUp(value)).toBeCloseTo(top, 9);
+});
+
+it("lists the report first and the masks of single images last", () => {
+  const files = ["findings.json", "lesions/b.png", "lesions/a.png", "lesions.nii.gz", "report.html"].map((name) => ({ name }));
+  expect(inOrder(files).map(({ name }) => name)).toEqual(["report.html", "lesions.nii.gz", "findings.json", "lesions/b.png", "lesions/a.png"]);
 });
 
 it("gives the reason and the pause that the server names", () => {

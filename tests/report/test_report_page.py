@@ -85,6 +85,15 @@ def test_the_report_states_the_numbers_and_loads_nothing(report: Path, analysis:
     assert "default-src 'none'" in report.read_text()
 
 
+def test_the_spacing_is_stated_as_on_the_page_across_the_slice_first(report: Path, analysis: Analysis) -> None:
+    dz, dy, dx = analysis.findings.input.spacing_mm or (0, 0, 0)
+    assert len({dz, dy, dx}) > 1
+    assert (
+        f"<dd>{dx:.3g} \N{MULTIPLICATION SIGN} {dy:.3g} \N{MULTIPLICATION SIGN} {dz:.3g} mm</dd>"
+        in report.read_text("utf-8")
+    )
+
+
 def test_zones_and_profile_add_up_to_the_lungs(analysis: Analysis) -> None:
     found = analysis.findings
     assert found.zones is not None
@@ -183,6 +192,11 @@ def test_the_viewer_starts_at_the_slice_with_most_lesion_and_moves(opened: "Page
     opened.locator("#stage").hover()
     opened.mouse.wheel(0, -100)
     opened.locator(f"#words:has-text('image {most + 2} of')").wait_for()
+
+
+def test_the_letters_of_the_sides_are_read_on_white_tissue(opened: "Page") -> None:
+    for side in opened.locator(".side").all():
+        assert side.evaluate("node => getComputedStyle(node).backgroundColor") == "rgba(0, 0, 0, 0.6)"
 
 
 def test_the_contour_can_be_hidden(opened: "Page") -> None:

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from groundglass.report.amounts import true_minus
 
@@ -33,6 +33,13 @@ def render(template: str, title: str, script: str | None = None, **context: Any)
     icon = base64.b64encode(_read("icon.svg").strip().encode()).decode()
     document = {"title": title, "policy": Markup(policy), "style": Markup(style), "script": Markup(code), "icon": icon}
     return _environment().get_template(template).render(document | context)
+
+
+def with_heading(html: str, heading: str) -> str:
+    """Return a report under another heading, which its title begins with too."""
+    stated = html.partition("<h1>")[2].partition("</h1>")[0]
+    other = escape(heading)
+    return html.replace(f"<title>{stated}", f"<title>{other}", 1).replace(f"<h1>{stated}<", f"<h1>{other}<", 1)
 
 
 def bind(text: str) -> str:

@@ -95,7 +95,7 @@ def _facts(findings: Findings) -> dict[str, str]:
         "Series": scan.series,
         "Images": str(findings.slices),
         "Slice thickness": f"{scan.slice_thickness_mm:g} mm" if scan.slice_thickness_mm else None,
-        "Spacing": " x ".join(f"{mm:.3g}" for mm in spacing) + " mm" if spacing else None,
+        "Spacing": " × ".join(f"{mm:.3g}" for mm in reversed(spacing)) + " mm" if spacing else None,
         "Kernel": scan.kernel,
         "Analysed": f"{findings.analysed:%Y-%m-%d %H:%M}",
         "Program": f"groundglass {findings.version}",

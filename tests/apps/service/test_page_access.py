@@ -222,6 +222,27 @@ def test_progress_leaves_the_focus_on_the_button_that_stops_a_scan(tab: Tab, don
     assert page.evaluate("() => document.activeElement.textContent") == "Stop and delete"
 
 
+@pytest.mark.parametrize("layout", ["axial", "multiplanar"])
+def test_the_page_itself_never_scrolls_away_on_a_wide_window(shown: Tab, layout: str) -> None:
+    page = shown.page
+    page.click(f"label[for=layout-{layout}]")
+    page.focus("#open-mask")  # a hidden control far down in the numbers
+    assert page.evaluate("() => [scrollY, document.documentElement.scrollHeight]") == [0, 800]
+    assert page.is_visible("label[for=open-mask]:below(.job-head)")
+    page.set_viewport_size({"width": 600, "height": 800})
+    page.evaluate("() => scrollTo(0, 700)")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    shown.wait_for_frame()
+    assert page.evaluate("() => scrollY") == 0
+
+
+def test_a_view_that_has_the_focus_as_a_whole_has_no_frame(shown: Tab) -> None:
+    shown.page.focus("#window")  # by keys, as browsers see it
+    shown.page.keyboard.press("Tab")
+    shown.page.evaluate("() => document.getElementById('main').focus()")
+    assert shown.page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "none"
+
+
 def test_the_list_of_lesions_is_one_stop_of_the_tab_key(shown: Tab) -> None:
     page = shown.page
     lesions = page.locator(".jump")

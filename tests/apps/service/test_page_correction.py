@@ -255,3 +255,43 @@ def test_a_correction_whose_name_cannot_be_saved_is_saved_once_and_its_name_aske
 def test_a_correction_does_not_change_the_original_job(server: Server, turned_job: str) -> None:
     assert server.job(turned_job)["corrects"] is None
     assert b"corrected by hand" not in download(server, f"{turned_job}/findings")
+
+
+def test_a_reader_stays_where_she_was_when_another_mask_of_the_scan_is_shown(
+    shown: Tab, server: Server, done: str
+) -> None:
+    mask = nifti_image(server, f"{done}/view/lesions.nii.gz").to_bytes()
+    with server.client() as client:
+        corrected = client.post(f"/api/jobs/{done}/corrections", content=mask).raise_for_status().json()["id"]
+    server.wait_for_job(corrected)
+    page = shown.page
+    opened_at = shown.slice_shown()
+    shown.go_to(opened_at - 4)
+    page.select_option("#window", "bone")
+    page.click("label[for=tool-ruler]")
+    box = page.locator(AXIAL).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 300, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 400, box["y"] + 220, steps=3)
+    page.mouse.up()
+    page.click("[aria-label='Zoom in']")
+
+    page.goto(f"{shown.url}/#{corrected}")
+    shown.wait_until_shown(corrected)
+    assert shown.slice_shown() == opened_at - 4
+    assert page.input_value("#window") == "bone"
+    yellow = np.abs(shown.screenshot() - np.array([255, 226, 122])).max(axis=2) < 40
+    assert yellow.sum() > 60  # the ruler
+    page.click("[aria-label='Remove the measurements']")
+    page.click("text=see the original")
+    shown.wait_until_shown(done)
+    assert shown.slice_shown() == opened_at - 4
+    assert page.evaluate("() => sessionStorage.length") == 0  # measurements are of the scan, whatever mask is shown
+
+    page.goto(f"{shown.url}/#{corrected}:{done}")
+    page.wait_for_selector(f"[data-ready='{corrected}:{done}']")
+    assert sorted("by hand" in words for words in page.locator(".side-scan header").all_inner_texts()) == [False, True]
+    page.goto(f"{shown.url}/#{done}")
+    shown.wait_until_shown(done)
+    assert shown.slice_shown() == opened_at  # after two scans were compared it opens as ever

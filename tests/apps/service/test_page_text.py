@@ -27,9 +27,9 @@ from groundglass.apps.service.page_text import for_the_page
         ),
         ("the scan has 4 slices", "the scan has 4 slices"),
         (
-            "scan holds no DICOM, PNG or JPEG slice but 2 bare: give one file, such as 000001, or the folder to "
-            "`groundglass batch`",
-            "the upload holds no DICOM, PNG or JPEG slice but 2 bare: send one scan in one file",
+            "scan holds no DICOM, PNG or JPEG slice but 2 without extension: give one file, such as 000001, or the "
+            "folder to `groundglass batch`",
+            "the upload holds no DICOM, PNG or JPEG slice but 2 without extension: send one scan in one file",
         ),
         (
             "scan holds no DICOM image but 50 ZIP archives: unpack it, and give one of them, such as 0.zip, or their "

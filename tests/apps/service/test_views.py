@@ -107,6 +107,37 @@ def test_a_job_can_be_named_and_noted(server: Server, done: str) -> None:
     assert call(server, "PATCH", done, json={"note": "x" * 2001})[0] == 422
 
 
+def test_the_report_has_the_name_that_a_person_gives_and_not_that_of_the_upload(
+    server: Server, scan_file: Path, tmp_path: Path
+) -> None:
+    upload = tmp_path / "Doe Jane.nii.gz"
+    upload.write_bytes(scan_file.read_bytes())
+    job = str(server.wait_for_job(server.post(upload).json()["id"])["id"])
+    report = f"{job}/files/report.html"
+    unnamed = download(server, report)
+    assert b"Doe Jane" not in unnamed
+    call(server, "PATCH", job, json={"label": "Doe Jane.nii.gz", "note": "its own name"})
+    assert download(server, report) == unnamed
+
+    call(server, "PATCH", job, json={"label": "Müller <1>"})
+    mask = gzip.decompress(download(server, f"{job}/view/lesions.nii.gz"))
+    with server.client() as client:
+        shown = client.get(f"/api/jobs/{report}")
+        saved = client.get(f"/api/jobs/{report}?download=1")
+        corrected = client.post(f"/api/jobs/{job}/corrections", content=mask).json()["id"]
+    assert "<h1>Müller &lt;1&gt;</h1>" in shown.text
+    assert "<title>Müller &lt;1&gt;: lesion" in shown.text
+    assert shown.headers["content-type"] == "text/html; charset=utf-8"
+    assert "sandbox" in shown.headers["content-security-policy"]
+    assert (saved.text, saved.headers["content-type"]) == (shown.text, "application/octet-stream")
+    assert saved.headers["content-disposition"] == "attachment; filename*=utf-8''M%C3%BCller-1-report.html"
+
+    server.wait_for_job(corrected)
+    call(server, "PATCH", job, json={"label": "Case 8"})
+    assert "<h1>Case 8</h1>" in download(server, report).decode()
+    assert "<h1>Müller &lt;1&gt;</h1>" in download(server, f"{corrected}/files/report.html").decode()
+
+
 def test_the_names_of_downloads_hold_no_character_that_a_file_name_must_not() -> None:
     names = [file_stem(label) for label in ("ct.nii.gz", "a/b: c?.ZIP", "..", "x" * 200, "Müller 1")]
     assert names == ["ct", "a-b-c", "scan", "x" * 60, "Müller-1"]

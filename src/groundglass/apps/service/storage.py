@@ -10,6 +10,7 @@ scans/ID/
     classes     the classes of that mask, one a line, where they are not those of the model
     card.json   the card of the model that was used, or whose mask was corrected
     patient     the PatientID of a DICOM series, which is sent to nobody
+    name        the name that a person has given the scan, which its report then has
     progress    the stage, and the number of slices done and of all slices, while the job runs
     results/    what `groundglass segment` writes
     view/       the upright scan and its lesions, for the page
@@ -73,6 +74,11 @@ class JobFolder:
         return self.path / "patient"
 
     @property
+    def name(self) -> Path:
+        """The name that a person has given the scan; missing where it has that of the upload."""
+        return self.path / "name"
+
+    @property
     def results(self) -> Path:
         """The folder of the results."""
         return self.path / "results"
@@ -84,10 +90,17 @@ class JobFolder:
 
     def read_patient(self) -> str:
         """Return the PatientID of the scan; empty if it states none, or is no DICOM."""
-        try:
-            return self.patient.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return ""
+        return _read_or_empty(self.patient)
+
+    def read_name(self) -> str:
+        """Return the name that a person has given the scan; empty if there is none."""
+        return _read_or_empty(self.name)
+
+    def write_name(self, name: str) -> None:
+        """Record the name that a person has given the scan, if the job is still there."""
+        with suppress(FileNotFoundError):
+            self.name.unlink(missing_ok=True)  # the file may be one with that of the mask which was corrected
+            self.name.write_text(name, encoding="utf-8")
 
     def read_progress(self) -> JobProgress | None:
         """Read the progress of the job; None if it has not started yet."""
@@ -100,6 +113,13 @@ class JobFolder:
     def write_progress(self, stage: JobStage, done: int = 0, total: int = 0) -> None:
         """Record the stage of the job, and how many of all slices are done in it."""
         write_atomic(self.path / "progress", f"{stage} {done} {total}".encode())
+
+
+def _read_or_empty(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 class ServiceStorage:

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from groundglass.apps.service.api_models import JobDescription, JobId, error_responses
 from groundglass.apps.service.job_states import ScanJob
-from groundglass.apps.service.service import Service
+from groundglass.apps.service.service import DISK_FULL, Service
 from groundglass.apps.service.sessions import Sessions
 from groundglass.apps.service.upload import MAX_LABEL_LENGTH
 from groundglass.plain_text import printable
@@ -37,10 +37,15 @@ def job_routes(service: Service, sessions: Sessions) -> APIRouter:
         """Return the state of a job."""
         return service.get_job(job_id)
 
-    @router.patch("/{id}", responses=error_responses(404))
+    @router.patch("/{id}", responses=error_responses(404, 507))
     def describe(job_id: JobId, changes: JobDescription) -> ScanJob:
-        """Change the label or the note of a job."""
+        """Change the label or the note of a job; a new label is the name of the scan in its report too."""
         label = None if changes.label is None else printable(changes.label)[:MAX_LABEL_LENGTH].strip() or "a scan"
+        if label and label != service.get_job(job_id).label:
+            try:
+                service.storage.job_folder(job_id).write_name(label)
+            except OSError:
+                raise HTTPException(507, DISK_FULL) from None
         if not service.jobs.describe(job_id, label, changes.note):
             raise HTTPException(404, "no such job: it was deleted, or it has expired")
         return service.get_job(job_id)

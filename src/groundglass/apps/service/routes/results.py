@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from groundglass.apps.service.api_models import JobId, error_responses
 from groundglass.apps.service.guard import REPORT_POLICY
 from groundglass.apps.service.service import GONE, Service
 from groundglass.apps.service.view_files import VIEW_FILES
+from groundglass.report.html import with_heading
 
 _INLINE_TYPES = {"report.html": "text/html; charset=utf-8", "preview.png": "image/png"}
 
@@ -29,8 +30,11 @@ def result_routes(service: Service) -> APIRouter:
         return _File(_existing(folder.results / "findings.json"), media_type="application/json")
 
     @router.get("/files/{name:path}", response_class=FileResponse, responses=errors)
-    def file(job_id: JobId, name: str, download: bool = False) -> FileResponse:
-        """Return a result file; browsers show report and preview unless `download` is set, and save the others."""
+    def file(job_id: JobId, name: str, download: bool = False) -> Response:
+        """Return a result file; browsers show report and preview unless `download` is set, and save the others.
+
+        The report has the name that a person has given the scan.
+        """
         job, folder = service.get_finished_job(job_id)
         names = [file.name for file in job.files]
         if name not in names:
@@ -38,9 +42,11 @@ def result_routes(service: Service) -> APIRouter:
         path = _existing(folder.results / name)
         if name not in _INLINE_TYPES or download:
             media_type = "application/json" if name.endswith(".json") else "application/octet-stream"
-            return _File(path, media_type=media_type, filename=f"{file_stem(job.label)}-{path.name}")
-        headers = {"Content-Security-Policy": REPORT_POLICY}
-        return _File(path, media_type=_INLINE_TYPES[name], headers=headers)
+            sent = _File(path, media_type=media_type, filename=f"{file_stem(job.label)}-{path.name}")
+        else:
+            sent = _File(path, media_type=_INLINE_TYPES[name], headers={"Content-Security-Policy": REPORT_POLICY})
+        given = folder.read_name() if name == "report.html" else ""
+        return _named_report(sent, given) if given else sent
 
     @router.get("/view/{name}", response_class=FileResponse, responses=errors)
     def view(job_id: JobId, name: str) -> FileResponse:
@@ -67,6 +73,17 @@ class _File(FileResponse):
             if Path(self.path).exists():
                 raise
             raise HTTPException(404, GONE) from None
+
+
+def _named_report(report: FileResponse, name: str) -> Response:
+    """Return a report, or its download, with the name of its scan as heading."""
+    try:
+        html = Path(report.path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise HTTPException(404, GONE) from None
+    kept = ("content-type", "content-disposition", "content-security-policy")
+    headers = {header: value for header, value in report.headers.items() if header in kept}
+    return Response(with_heading(html, name), headers=headers)
 
 
 def file_stem(label: str) -> str:

@@ -90,6 +90,7 @@ def scan_routes(service: Service) -> APIRouter:
                 (source.wanted_series, folder.wanted_series),
                 (source.classes, folder.classes),
                 (source.card, folder.card),
+                (source.name, folder.name),
             ):
                 if old.exists() and not new.exists():
                     await run_sync(hard_link, old, new)
