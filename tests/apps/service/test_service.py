@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ from groundglass.apps.service.routes.jobs import job_changes
 from groundglass.apps.service.serve import NamelessFormatter
 from groundglass.apps.service.service import Service
 from groundglass.apps.service.storage import ServiceStorage
+from groundglass.apps.service.upload import Upload
 from groundglass.errors import FormatError, OutputError
 from groundglass.inference.engine_config import EngineConfig
 from groundglass.inference.segmenter import Segmenter
@@ -535,6 +537,60 @@ def test_scans_that_an_older_copy_of_the_database_does_not_know_are_kept(
         with pytest.raises(OutputError, match=r"1 scan lies in the folder, but jobs\.sqlite is an older copy"):
             Service.open(ServiceConfig(tmp_path))
     assert accepted.exists()
+
+
+@pytest.mark.parametrize("method", ["add", "remove"])
+def test_a_server_that_is_killed_beside_the_database_starts_again_though_its_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A scan that is not recorded yet, or no more, is none that an older copy of the database does not know."""
+    monkeypatch.setattr(Dispatcher, "start", lambda _: None)
+    service = Service.open(ServiceConfig(tmp_path))
+    with monkeypatch.context() as patch:
+
+        class KilledError(BaseException):
+            pass
+
+        def killed(jobs: JobStore, *arguments: Any) -> Any:
+            if method == "remove":
+                remove(jobs, *arguments)
+            raise KilledError
+
+        remove = JobStore.remove
+        service.storage.create_incoming("a" * 32).scan.touch()
+        if method == "remove":
+            service.enqueue("a" * 32, Upload("a scan", 0))
+        patch.setattr(JobStore, method, killed)
+        adding = partial(service.enqueue, "a" * 32, Upload("a scan", 0))
+        with pytest.raises(KilledError):
+            (adding if method == "add" else partial(service.dispatcher.remove, "a" * 32))()
+        patch.setattr("groundglass.apps.service.jobs._now", lambda: "2020-01-01T00:00:00+00:00")
+        service.jobs.pass_time(0)
+    assert service.storage.scan_ids() == ["a" * 32]
+    service.close()
+    service = Service.open(ServiceConfig(tmp_path))
+    assert not service.storage.scan_ids()
+    service.close()
+
+
+def test_a_scan_that_is_recorded_is_dated_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dispatcher, "start", lambda _: None)
+    service, before_s = Service.open(ServiceConfig(tmp_path)), time.time() - 60
+    service.storage.create_incoming("a" * 32).scan.touch()
+    service.enqueue("a" * 32, Upload("a scan", 0))
+    assert service.storage.scan_times()["a" * 32] > before_s
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobStore, "remove", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            service.dispatcher.remove("a" * 32)
+    assert service.storage.scan_times()["a" * 32] > before_s
+    service.close()
 
 
 @pytest.mark.parametrize(

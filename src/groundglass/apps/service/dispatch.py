@@ -117,10 +117,12 @@ class Dispatcher:
         Raises:
             sqlite3.Error: The database cannot be written; the job is still in it.
         """
+        self._storage.mark_recorded(job_id, is_recorded=False)
         try:
             existed = self._jobs.remove(job_id)
         except sqlite3.Error as error:
             if not is_disk_full(error) or self._jobs.get(job_id) is None:
+                self._storage.mark_recorded(job_id)
                 raise
             self._remove_files(job_id)
             return self._jobs.remove(job_id)

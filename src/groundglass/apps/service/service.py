@@ -165,6 +165,7 @@ class Service:
         """Append a complete upload to the queue."""
         self.storage.accept(job_id)
         job = self.jobs.add(job_id, upload.label, corrects)
+        self.storage.mark_recorded(job_id)
         self.metrics.record_received(upload.size_bytes)
         self.dispatcher.wake()
         return job

@@ -18,6 +18,7 @@ scans/ID/
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from contextlib import suppress
@@ -165,13 +166,23 @@ class ServiceStorage:
         return list(self.scan_times())
 
     def scan_times(self) -> dict[str, float]:
-        """Return {name of the folder of an accepted scan: when it was changed last, in seconds since 1970}."""
+        """Return {name of the folder of an accepted scan: when it was changed last, in seconds since 1970}.
+
+        One that the database does not know yet, or is to forget, has 0.
+        """
         folders = _folders_of_jobs(self.folder / "scans")
         return {path.name: path.stat().st_mtime for path in folders}
 
     def accept(self, job_id: str) -> None:
-        """Move a complete upload from `incoming` to `scans`."""
-        (self.folder / "incoming" / job_id).replace(self.job_folder(job_id).path)
+        """Move a complete upload from `incoming` to `scans`; the database does not know it yet."""
+        path = self.folder / "incoming" / job_id
+        os.utime(path, (0, 0))
+        path.replace(self.job_folder(job_id).path)
+
+    def mark_recorded(self, job_id: str, is_recorded: bool = True) -> None:
+        """Note that the database knows a scan, or that it is to forget it, which no other database need know then."""
+        with suppress(FileNotFoundError):  # it was deleted meanwhile
+            os.utime(self.job_folder(job_id).path, None if is_recorded else (0, 0))
 
     def remove(self, job_id: str) -> None:
         """Remove all files of a job."""
