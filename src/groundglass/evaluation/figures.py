@@ -167,6 +167,7 @@ def _draw_overlap(axes: Axes, lesions: Sequence[Region], unit: str) -> None:
     axes.axhline(MIN_OVERLAP_PERCENT, color=GREY, linewidth=0.8, label=f"found from {MIN_OVERLAP_PERCENT} % on")
     axes.set_xscale("log")
     axes.set_ylim(-5, 105)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())  # labels of minor ticks would lie over each other
     _legend_beside(axes)
     unit_name = "ml" if unit == "ml" else "pixels of its slice"
