@@ -67,6 +67,32 @@ def test_a_card_with_a_wrong_or_unknown_key_is_refused(
         read_card(write_model(tmp_path, **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(({"threshold": number}, "threshold") for number in (float("nan"), 45, 1, 0, -0.5)),
+        *(({"window_hu": ends}, "window_hu") for ends in ([250, -1250], [-1250, float("inf")], [5, 5])),
+        *(({"size": size}, "size") for size in ([0, 48], [-32, 48])),
+        *(({name: -1}, name) for name in ("neighbours_mm", "smoothing_mm", "smallest_ml", "repeatability")),
+        *(({name: float("nan")}, name) for name in ("light_hu", "consolidation_hu", "smoothing_mm")),
+        ({"classes": []}, "classes"),
+        (
+            {"burden_interval": {"offset_percent": 0.1, "low": 2, "high": 1, "scans": 3, "coverage": 0.8}},
+            "burden_interval",
+        ),
+        (
+            {"burden_interval": {"offset_percent": 0.1, "low": 1, "high": 2, "scans": 3, "coverage": 80}},
+            "burden_interval",
+        ),
+    ],
+)
+def test_a_card_with_a_number_that_cannot_be_is_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ModelError, match=f"not a model card: {message}"):
+        read_card(write_model(tmp_path, **changes))
+
+
 def test_a_model_whose_weights_lie_in_other_files_is_refused(tmp_path: Path) -> None:
     """The checksum of a card covers the ONNX file alone."""
     model = onnx.load(bundled_model())

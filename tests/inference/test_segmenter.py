@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from groundglass.errors import ModelError
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.open_model import open_model
@@ -102,7 +103,7 @@ def test_planes_hold_every_class_on_the_pixels_of_the_box() -> None:
 
     hu = lung_with_square()
     boxes = field(hu.shape, dict.fromkeys((1, 2, 3, 4, 5), Box(10, 90, 10, 110)))
-    one = Segmenter(segmenter()[0].card, TwoMaps())
+    one = Segmenter(segmenter()[0].card.model_copy(update={"classes": ("lesion", "none")}), TwoMaps())
     planes = list(one.slice_predictions(hu, boxes))
     assert [plane.z for plane in planes] == [1, 2, 3, 4, 5]
     found = one.class_map(hu, boxes)
@@ -124,7 +125,8 @@ def test_each_lesion_pixel_has_its_most_probable_class() -> None:
 
     hu = lung_with_square()
     boxes = field(hu.shape, {0: Box(10, 90, 0, 80)})
-    found = Segmenter(segmenter()[0].card, Classes()).class_map(hu, boxes)[0]
+    card = segmenter()[0].card.model_copy(update={"classes": ("lesion", "left", "right")})
+    found = Segmenter(card, Classes()).class_map(hu, boxes)[0]
     truth = hu[0] > -500
     assert ((found > 0) == (segmenter()[0].class_map(hu, boxes)[0] > 0)).all()
     assert set(found[truth & (np.arange(120) < 38)]) <= {0, 1}
@@ -226,3 +228,19 @@ def test_a_picture_and_its_mirror_image_are_computed_together() -> None:
     (together,) = engine.inputs
     assert len(together) == 2
     assert np.array_equal(together[0], together[1, ..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (np.full((1, 1, 40, 60), np.nan, np.float32), "computes what is no number"),
+        (np.zeros((1, 3, 40, 60), np.float32), "has 3 output maps, and its card 1 classes"),
+    ],
+)
+def test_a_network_that_computes_no_numbers_or_other_maps_than_its_card_names_is_refused(
+    logits: NDArray[np.float32], message: str
+) -> None:
+    model, engine = segmenter()
+    engine.run = lambda _: logits  # type: ignore[assignment, method-assign]
+    with pytest.raises(ModelError, match=message):
+        model.class_map(lung_with_square(), field((6, 100, 120), {2: Box(20, 80, 20, 100)}))

@@ -1,5 +1,6 @@
 """A run folder is refused, and stays as it is, wherever a training in it would cost something."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,11 @@ def test_a_damaged_result_is_made_again_from_the_checkpoint_and_a_lost_checkpoin
     (folder / "result.json").write_text("{")
     resume_or_train(config, prepared, SPLIT, folder)
     assert (folder / "result.json").read_bytes() == (run / "result.json").read_bytes()
+    result = json.loads((run / "result.json").read_bytes())
+    (folder / "result.json").write_text(json.dumps(result | {"threshold": 45}))
+    with pytest.raises(ModelError, match=r"is damaged: its result\.json"):
+        open_run(folder)
+    shutil.copy(run / "result.json", folder)
     (folder / "best.ckpt").unlink()
     with pytest.raises(ModelError, match=r"is damaged: its result\.json, or the checkpoint that it names, is missing"):
         open_run(folder)

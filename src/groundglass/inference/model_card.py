@@ -7,22 +7,30 @@ import re
 from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from groundglass.errors import ModelError
 from groundglass.files import write_atomic
 from groundglass.scan.intensity import Window
 from groundglass.scan.kinds import FieldOfView
-from groundglass.strict_model import first_error
+from groundglass.strict_model import StrictModel, first_error
 
 BUNDLED, BUNDLED_LUNGS = "groundglass-ct", "groundglass-lungs"
 # The key of an entry of TensorProto.external_data (onnx.proto), whose numbers may have more bytes than they need.
 EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 
 
-class Quantized(BaseModel):
+class Quantized(StrictModel):
     """How an int8 model was made.
 
     Attributes:
@@ -32,15 +40,13 @@ class Quantized(BaseModel):
         dice_f32: Dice of the float32 model on the same slices.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     of: str
     slices: int
     dice: float
     dice_f32: float
 
 
-class TrainedOn(BaseModel):
+class TrainedOn(StrictModel):
     """Data that a model depends on through its own training and those of its parents.
 
     Data that an epoch or a threshold was chosen on counts too.
@@ -49,8 +55,6 @@ class TrainedOn(BaseModel):
         members: CASE, or CASE:NUMBER for a single slice of it, as in a split file.
         patients: The patients of the members: groups of near-duplicates, and patients as the dataset states them.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     members: tuple[str, ...] = ()
     patients: tuple[str, ...] = ()
@@ -75,7 +79,7 @@ _OF_NO_EFFECT = {  # fields of a card on which no result depends
 }
 
 
-class BurdenInterval(BaseModel):
+class BurdenInterval(StrictModel):
     """How far the true share of lung that lesion fills may be from the one found, from scans that folds held out.
 
     The share that a reader would mark is taken to lie in [low * (share + offset) - offset, high * (share + offset) -
@@ -92,15 +96,19 @@ class BurdenInterval(BaseModel):
         picture_coverage: Share of the pictures whose reading lies in that interval; None without pictures.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    offset_percent: NonNegativeFloat
+    low: NonNegativeFloat
+    high: NonNegativeFloat
+    scans: NonNegativeInt
+    coverage: float = Field(ge=0, le=1)
+    pictures: NonNegativeInt = 0
+    picture_coverage: float | None = Field(default=None, ge=0, le=1)
 
-    offset_percent: float
-    low: float
-    high: float
-    scans: int
-    coverage: float
-    pictures: int = 0
-    picture_coverage: float | None = None
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("low is greater than high")
+        return self
 
     def of(self, share_percent: float) -> tuple[float, float]:
         """Return the interval of a share, from 0 to 100 %."""
@@ -109,7 +117,7 @@ class BurdenInterval(BaseModel):
         return low, high
 
 
-class ModelCard(BaseModel):
+class ModelCard(StrictModel):
     """Everything that inference needs to know of a model, and everything that a user should know.
 
     Attributes:
@@ -143,32 +151,37 @@ class ModelCard(BaseModel):
         limits: Uses that it is not meant for, and known failures.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str
     sha256: str
     network: dict[str, Any]
     window_hu: tuple[float, float]
     field_of_view: FieldOfView = FieldOfView.LUNGS
-    size: tuple[int, int]
-    neighbours_mm: float = 0.0
-    classes: tuple[str, ...] = ("lesion",)
+    size: tuple[PositiveInt, PositiveInt]
+    neighbours_mm: NonNegativeFloat = 0.0
+    classes: tuple[str, ...] = Field(default=("lesion",), min_length=1)
     light_hu: float | None = None
     consolidation_hu: float | None = None
-    threshold: float
+    threshold: float = Field(gt=0, lt=1)
     mirrored: bool = False
-    smoothing_mm: float = 0.0
-    smallest_ml: float = 0.0
+    smoothing_mm: NonNegativeFloat = 0.0
+    smallest_ml: NonNegativeFloat = 0.0
     burden_interval: BurdenInterval | None = None
     training_data: tuple[str, ...]
     trained_on: TrainedOn | None = None
     never_trained_on: tuple[str, ...]
-    scores: dict[str, Any] = {}
-    export_check: dict[str, float] = {}
-    repeatability: float | None = None
+    scores: dict[str, Any] = Field(default_factory=dict)
+    export_check: dict[str, float] = Field(default_factory=dict)
+    repeatability: NonNegativeFloat | None = None
     quantized: Quantized | None = None
     intended_use: str
     limits: tuple[str, ...]
+
+    @field_validator("window_hu")
+    @classmethod
+    def _check_window(cls, window_hu: tuple[float, float]) -> tuple[float, float]:
+        if window_hu[0] >= window_hu[1]:
+            raise ValueError("the lower end comes first")
+        return window_hu
 
     @property
     def window(self) -> Window:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from groundglass.errors import ModelError
 from groundglass.inference.density_rules import apply_density_rules
 from groundglass.inference.engine import Engine, sigmoid
 from groundglass.inference.model_card import ModelCard
@@ -120,11 +121,29 @@ class Segmenter:
         """(n, slices, height, width) in [0, 1] -> (n, classes, height, width), by the rules of the card."""
         # A slice and its mirror image at once, so that of a single picture, too, each core computes one.
         logits = self.engine.run(np.concatenate([images, images[..., ::-1]]) if self.card.mirrored else images)
+        self._check(logits)
         probability = sigmoid(logits if self.card.consolidation_hu is None else logits[:, :1])  # rules make the others
         if self.card.mirrored:
             probability, mirrored = np.split(probability, 2)
             probability = (probability + mirrored[..., ::-1]) / np.float32(2)
         return apply_density_rules(probability, images, self.card)
+
+    def _check(self, logits: NDArray[np.float32]) -> None:
+        """Check what the network computed, of which numbers that are none would be no lesion.
+
+        Raises:
+            ModelError: It has no number somewhere, or other maps than the card names where these make the classes.
+        """
+        card = self.card
+        if np.isnan(logits).any():
+            raise ModelError(
+                f"the model {card.name} computes what is no number: its weights are damaged, export it again"
+            )
+        if card.consolidation_hu is None and logits.shape[1] != len(card.classes):
+            raise ModelError(
+                f"the model {card.name} has {logits.shape[1]} output maps, and its card {len(card.classes)} classes: "
+                "take both from one export"
+            )
 
     def _batches(self, hu: HuVolume, inputs: Sequence[SliceInput]) -> Iterator[NDArray[np.float32]]:
         """Yield (n, slices, height, width) images in [0, 1], of `BATCH` inputs or fewer at a time."""

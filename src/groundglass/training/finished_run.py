@@ -79,6 +79,8 @@ def open_run(
     try:
         checkpoint, chosen = run / ("last.ckpt" if last_epoch else result["checkpoint"]), float(result["threshold"])
         scores, sha256 = {"validation": result["validation"]}, sha256_of(checkpoint)
+        if not 0 < chosen < 1:
+            raise ValueError("no threshold of a probability")
     except (LookupError, TypeError, ValueError, OSError) as error:
         raise ModelError(f"{run} is damaged: its result.json, or the checkpoint that it names, is missing") from error
     card = ModelCard(
