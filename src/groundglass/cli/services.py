@@ -219,7 +219,10 @@ def watch(
         ),
     ] = None,
     poll: Annotated[
-        float, typer.Option("--poll", min=0.1, metavar="SECONDS", help="Seconds between two searches for new series.")
+        float,
+        typer.Option(
+            "--poll", min=0.1, max=86_400, metavar="SECONDS", help="Seconds between two searches for new series."
+        ),
     ] = 10,
     time_limit: options.TimeLimit = 600,
     once: Annotated[bool, options.flag("--once", "Process the series that the server holds now, then exit.")] = False,

@@ -313,6 +313,29 @@ def test_images_that_break_off_are_no_series(
         archive_at(send_bytes(lambda _: images([whole[:-lost]]))).retrieve("1.2", uid_of(wanted), folder)
 
 
+@pytest.mark.parametrize("lost", [3, 2000], ids=["the end marker", "most of an image"])
+@pytest.mark.parametrize("is_packed", [True, False], ids=["packed", "in chunks"])
+def test_images_that_broke_off_before_a_proxy_are_no_series(
+    send_bytes: SendBytes, tmp_path: Path, is_packed: bool, lost: int
+) -> None:
+    wanted = series(tmp_path / "wanted")[:2]
+    folder = tmp_path / "retrieved"
+    folder.mkdir()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/related; boundary=b\r\n"
+
+    def pass_on(body: bytes) -> Iterator[bytes]:
+        if is_packed:
+            body = gzip.compress(body)
+            yield head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        else:
+            yield head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+
+    whole = multipart(wanted)
+    assert archive_at(send_bytes(lambda _: pass_on(whole))).retrieve("1.2", uid_of(wanted), folder) == 2
+    with pytest.raises(PacsError, match=r"the connection failed during the retrieval of a series"):
+        archive_at(send_bytes(lambda _: pass_on(whole[:-lost]))).retrieve("1.2", uid_of(wanted), folder)
+
+
 @pytest.mark.parametrize("limit", ["MAX_FILES", "SERIES_BYTES"])
 def test_images_without_end_do_not_fill_the_disk(
     send_bytes: SendBytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str

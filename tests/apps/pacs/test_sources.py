@@ -1,5 +1,6 @@
 """Sources of new series: the changes of a fake Orthanc, and searches of a DICOMweb server."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import date
@@ -277,7 +278,7 @@ class FakeArchive(DicomWebArchive):
     def __init__(self) -> None:
         self.matches: list[SeriesMatch] = []
 
-    def list_series(self, since: date | None) -> list[SeriesMatch]:
+    def list_series(self, since: date | None, on_note: Callable[[str], None] = lambda _: None) -> list[SeriesMatch]:
         return self.matches
 
 
@@ -324,3 +325,44 @@ def test_a_server_that_states_no_instance_counts_is_refused(serve: Callable[...,
     archive = DicomWebArchive(url, open_session(Credentials()))
     with pytest.raises(PacsError, match="states no NumberOfSeriesRelatedInstances"):
         archive.list_series(None)
+
+
+@pytest.mark.parametrize(
+    ("odd", "fault"),
+    [
+        (search_result("1.2.3", count=None), "no NumberOfSeriesRelatedInstances, which is needed to know .* complete"),
+        (search_result("1.2.3") | {"00201209": {"Value": [""]}}, "no NumberOfSeriesRelatedInstances"),
+        (search_result("1.2.3") | {"00201209": {"Value": [float("nan")]}}, "in another way than DICOM"),
+        (search_result("1.2.3") | {"00080060": {"Value": "CT"}}, "in another way than DICOM"),
+        (search_result("1.2.3") | {"00080060": {}}, "no Modality"),
+        (
+            search_result("1.2.3") | {"0020000E": {"vr": "UI", "BulkDataURI": "http://127.0.0.1"}},
+            "no SeriesInstanceUID",
+        ),
+        (None, "in another way than DICOM"),
+    ],
+)
+def test_a_series_that_the_server_describes_oddly_is_told_and_keeps_no_other_waiting(
+    serve: Callable[..., str], ledger: Ledger, odd: dict[str, Any] | None, fault: str
+) -> None:
+    listed = [odd, search_result("1.2.9")]
+    messages: list[str] = []
+    archive = DicomWebArchive(serve(lambda *_: (200, listed)), open_session(Credentials()))
+    source = DicomWebSource(archive, None, messages.append)
+    for _ in range(3):
+        source.poll(ledger)
+    assert waiting(ledger) == 1
+    assert len(messages) == 1
+    assert re.search(f"some series are left out: the server .*{fault}", messages[0])
+    listed.pop()
+    with pytest.raises(PacsError, match=fault):
+        source.poll(ledger)
+    with pytest.raises(PacsError, match=fault):  # and not None, which says that the series is gone
+        archive.count_instances("1.2.3")
+
+
+def test_uids_are_read_without_what_pads_them_in_files(serve: Callable[..., str]) -> None:
+    url = serve(lambda *_: (200, [search_result("1.2.3\0", modality="CT ") | {"0020000D": {"Value": ["1.2 "]}}]))
+    archive = DicomWebArchive(url, open_session(Credentials()))
+    assert archive.list_series(None) == [SeriesMatch("1.2.3", "1.2", 3)]
+    assert archive.count_instances("1.2.3") == 3

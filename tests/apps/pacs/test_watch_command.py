@@ -90,6 +90,7 @@ def test_options_are_passed_on(
         ("http://user:secret-word@pacs", (), "holds credentials"),
         ("http://127.0.0.1:8042", ("--since", "yesterday"), "yesterday"),
         ("http://127.0.0.1:8042", ("--poll", "0"), "0"),
+        ("http://127.0.0.1:8042", ("--poll", "inf"), "86400"),
         ("http://127.0.0.1:8042", ("--credentials", "none.toml"), "none.toml cannot be read"),
     ],
 )

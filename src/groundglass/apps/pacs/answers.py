@@ -111,11 +111,13 @@ def read_limited(answer: requests.Response) -> None:
 def refuse_cut_off(answer: requests.Response) -> None:
     """Let the images of a series that break off count as a failed connection, also where no length tells their end.
 
-    What was cut would be taken for a damaged image, and the series be refused for good.
+    What was cut would be taken for a damaged image, and the series be refused for good. Chunks tell the end of what a
+    proxy got from its server, and so does the length of a packed answer.
     """
     headers, read = answer.headers, answer.iter_content
     is_multipart = "multipart" in headers.get("Content-Type", "").lower()
-    if not is_multipart or "Content-Length" in headers or "Transfer-Encoding" in headers:
+    has_plain_length = "Content-Length" in headers and "Content-Encoding" not in headers
+    if not is_multipart or has_plain_length:
         return
 
     def read_to_the_end(*arguments: Any, **options: Any) -> Iterator[bytes]:

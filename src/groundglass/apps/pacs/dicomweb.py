@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -18,7 +18,7 @@ from groundglass.apps.pacs.ledger import Ledger, SeriesArrival
 from groundglass.errors import PacsError
 from groundglass.files import output_errors
 from groundglass.io.dicom_files import MAX_FILES
-from groundglass.io.dicom_header import text_value
+from groundglass.io.dicom_header import DICOM_ERRORS, text_value
 
 SERIES_BYTES = 8 << 30  # of the instances of a series, as they are stored; no more could be read
 _MAX_SERIES = 1_000_000  # that searches go through
@@ -26,6 +26,12 @@ _MAX_COUNT = 1 << 31  # of the instances of a series, as a server states it
 _PAGE = 500
 _STUDY, _SERIES, _MODALITY, _COUNT = "0020000D", "0020000E", "00080060", "00201209"
 _INSTANCE = "00080018"
+_NEEDED = {
+    _MODALITY: "Modality",
+    _SERIES: "SeriesInstanceUID",
+    _STUDY: "StudyInstanceUID",
+    _COUNT: "NumberOfSeriesRelatedInstances",
+}
 _DUPLICATE = 0x0111  # failure reason of PS3.18 table I.2-2: the instance is stored already
 _NO_RESOURCES = range(0xA700, 0xA800)  # failure reasons of the same table: no room, for example
 _CHUNK_BYTES = 1 << 24
@@ -61,23 +67,34 @@ class DicomWebArchive:
         with pacs_errors("a search for a study"):
             self._client.search_for_studies(limit=1, search_filters={"StudyInstanceUID": "2.25.0"})
 
-    def list_series(self, since: date | None) -> list[SeriesMatch]:
-        """List the CT series of all studies, or of those of a day or later."""
+    def list_series(self, since: date | None, on_note: Callable[[str], None] = lambda _: None) -> list[SeriesMatch]:
+        """List the CT series of all studies, or of those of a day or later.
+
+        Args:
+            since: The day; None for all studies.
+            on_note: Called with what the server does not state of series that are left out beside others.
+        """
         filters = {"Modality": "CT"} | ({"StudyDate": f"{since:%Y%m%d}-"} if since else {})
         found: dict[str, SeriesMatch] = {}
+        faults: set[str] = set()
         page: list[dict[str, Any]] = []
         offset = 0
         while offset < _MAX_SERIES:
-            before = page
+            before = repr(page)  # in which NaN is equal to itself
             with pacs_errors("a search for series"):
                 page = self._client.search_for_series(
                     limit=_PAGE, offset=offset, fields=[_COUNT], search_filters=filters
                 )
-                matches = [match for item in page if (match := _ct_series(item))]
+                matches = _ct_series(page, faults)
             new = [match for match in matches if match.series_uid not in found]
             found.update((match.series_uid, match) for match in new)
             offset += len(page)
-            if not page or page == before or (matches and not new):  # the last two: a server that ignores the offset
+            ignores_offset = repr(page) == before or (matches and not new)
+            if not page or ignores_offset:
+                for fault in sorted(faults):
+                    if not found:
+                        raise PacsError(fault)
+                    on_note(f"some series are left out: {fault}")
                 return list(found.values())
         raise PacsError(f"the server lists more than {_MAX_SERIES:,} series: name a day with --since")
 
@@ -112,8 +129,11 @@ class DicomWebArchive:
         """Return the number of instances that the server states of a CT series now; None if it finds no such series."""
         with pacs_errors("a search for a series"):
             found = self._client.search_for_series(fields=[_COUNT], search_filters={"SeriesInstanceUID": series_uid})
-            matches = [match for item in found if (match := _ct_series(item))]
-        return next((match.instance_count for match in matches if match.series_uid == series_uid), None)
+            faults: set[str] = set()
+            counts = {match.series_uid: match.instance_count for match in _ct_series(found, faults)}
+        if series_uid not in counts and faults:
+            raise PacsError(min(faults))
+        return counts.get(series_uid)
 
     def has_instance(self, study_uid: str, instance_uid: str) -> bool:
         """Return whether a study holds an instance."""
@@ -151,13 +171,16 @@ class DicomWebArchive:
 class DicomWebSource:
     """Finds new series by searching: a series is complete when it has as many instances as at the poll before."""
 
-    def __init__(self, server: DicomWebArchive, since: date | None) -> None:
-        self._server, self._since = server, since
+    def __init__(
+        self, server: DicomWebArchive, since: date | None, on_message: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._server, self._since, self._on_message = server, since, on_message
+        self._notes: set[str] = set()  # each is a message once
         self._counts: dict[str, int] = {}  # {series UID: number of instances at the last poll}
 
     def poll(self, ledger: Ledger) -> bool:
         """Add the complete series to the ledger; see `SeriesSource`."""
-        matches = self._server.list_series(self._since)
+        matches = self._server.list_series(self._since, self._note)
         complete = [match for match in matches if self._counts.get(match.series_uid) == match.instance_count]
         arrivals = [
             SeriesArrival(match.series_uid, match.study_uid, match.instance_count, stamp=match.instance_count)
@@ -167,23 +190,50 @@ class DicomWebSource:
         self._counts = {match.series_uid: match.instance_count for match in matches}
         return len(complete) == len(matches)
 
+    def _note(self, note: str) -> None:
+        if note not in self._notes:
+            self._notes.add(note)
+            self._on_message(note)
 
-def _ct_series(item: dict[str, Any]) -> SeriesMatch | None:
-    """Read a series from the answer to a search; None if it is not CT, or has no UIDs to request it by."""
-    series, study, count = (_first_value(item, tag) for tag in (_SERIES, _STUDY, _COUNT))
-    if _first_value(item, _MODALITY) != "CT" or not series or not study:
-        return None
-    if count is None:
-        raise PacsError(
-            "the server states no NumberOfSeriesRelatedInstances, which is needed to know when a series is complete"
-        )
-    return SeriesMatch(storable_text(series), storable_text(study), min(_MAX_COUNT, max(0, int(count))))
+
+def _ct_series(items: list[dict[str, Any]], faults: set[str]) -> list[SeriesMatch]:
+    """Read the CT series from the answer to a search; add what those lack that are not understood to the faults.
+
+    Raises:
+        TypeError: The answer is no list.
+    """
+    if not isinstance(items, list):
+        raise TypeError("the answer to a search is no list")
+    matches = []
+    for item in items:
+        try:
+            values = {tag: _first_value(item, tag) for tag in _NEEDED}
+            if values[_MODALITY] not in (None, "", "CT"):
+                continue
+            missing = [name for tag, name in _NEEDED.items() if values[tag] in (None, "")]
+            if missing:
+                purpose = " when it is complete" if missing == [_NEEDED[_COUNT]] else ""
+                faults.add(f"the server states no {missing[0]}, which is needed to know a series{purpose}")
+                continue
+            count = min(_MAX_COUNT, max(0, int(values[_COUNT])))
+        except DICOM_ERRORS:
+            faults.add("the server describes a series in another way than DICOM does in JSON")
+            continue
+        matches.append(SeriesMatch(storable_text(values[_SERIES]), storable_text(values[_STUDY]), count))
+    return matches
 
 
 def _first_value(item: dict[str, Any], tag: str) -> Any:
-    """Return the first value of a tag in the DICOM JSON model; None if it has none."""
+    """Return the first value of a tag in the DICOM JSON model, without what pads it in files; None if it has none.
+
+    Raises:
+        AttributeError: The model has another form.
+        TypeError: Likewise.
+    """
     values = item.get(tag, {}).get("Value") or [None]
-    return values[0]
+    if not isinstance(values, list):
+        raise TypeError(f"the value of {tag} is no list")
+    return values[0].strip(" \0") if isinstance(values[0], str) else values[0]
 
 
 def _write(instance: Dataset, path: Path) -> int:

@@ -83,7 +83,11 @@ def watch(
         on_message("the credentials go over the network unencrypted: use https")
     web_url = url if options.dicomweb else url + DICOM_WEB
     archive = DicomWebArchive(web_url, session)
-    source = DicomWebSource(archive, options.since) if options.dicomweb else OrthancSource(url, session, options.since)
+    source = (
+        DicomWebSource(archive, options.since, on_message)
+        if options.dicomweb
+        else OrthancSource(url, session, options.since)
+    )
     retriever = Worker[RetrievalTask, int](
         RetrieverFactory(web_url, credentials, options.ca), RETRIEVAL_S, 1, RETRIEVAL_BYTES
     )
