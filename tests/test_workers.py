@@ -97,6 +97,31 @@ def test_a_task_that_takes_too_long_is_killed_and_the_next_is_done(tmp_path: Pat
         process.close()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_without_standard_streams_has_its_tasks_done(tmp_path: Path, closed: str) -> None:
+    lines = [
+        "from pathlib import Path",
+        "from groundglass.workers import Worker",
+        "from helpers.factories import make_memory_eater",
+        f"Path({str(tmp_path / 'size')!r}).write_text(str(Worker(make_memory_eater, 60, 1).run(7)))",
+    ]
+    (tmp_path / "program.py").write_text("\n".join(lines))
+    paths = os.pathsep.join(sys.path)
+    subprocess.run(
+        f"{sys.executable} {tmp_path / 'program.py'} {closed}", shell=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+    assert (tmp_path / "size").read_text() == "7"
+
+
+def test_a_task_may_take_as_long_as_it_wants(capfd: pytest.CaptureFixture[str]) -> None:
+    process = script_worker(time_limit_s=float("inf"))
+    try:
+        assert process.run("next") == "next"
+    finally:
+        process.close()
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.thorough
 def test_a_limit_of_core_time_ends_what_computes_and_not_what_waits() -> None:
     process = Worker(make_core_eater, 600, 1, core_limit_s=1)

@@ -161,6 +161,7 @@ class Worker(Generic[Task, Result]):
             self._discard()
             threads = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
             paths = os.pathsep.join(path for path in sys.path if path)
+            open_standard_streams()
             other_end, own_end = os.pipe()
             self._lifeline = os.fdopen(own_end, "wb")
             has_lifeline = os.name == "posix"
@@ -187,7 +188,7 @@ class Worker(Generic[Task, Result]):
             timed_out.set()
             process.kill()
 
-        timer = threading.Timer(limit_s, stop)
+        timer = threading.Timer(min(limit_s, threading.TIMEOUT_MAX), stop)
         timer.daemon = True
         try:
             timer.start()
@@ -232,6 +233,19 @@ class Worker(Generic[Task, Result]):
                 with suppress(OSError):  # data that could not be sent is still buffered
                     pipe.close()
         self._process = self._lifeline = None
+
+
+def open_standard_streams() -> None:
+    """Let /dev/null take the place of standard streams that are closed, as by `<&-` or in a program of the background.
+
+    Else the next file, pipe or socket has the number of one: what libraries print goes into it, and a process that is
+    started has its own stream in its place.
+    """
+    number = os.open(os.devnull, os.O_RDWR)
+    while number <= 2:
+        os.set_inheritable(number, True)
+        number = os.dup(number)
+    os.close(number)
 
 
 def available_cores() -> int:

@@ -91,6 +91,20 @@ def test_a_refusal_keeps_its_exit_code_without_a_place_for_its_message_and_a_ful
     )
 
 
+def test_no_file_has_the_number_of_a_standard_stream(tmp_path: Path) -> None:
+    """What a library prints would go into it."""
+    lines = [
+        "import os, sys",
+        "from groundglass import cli",
+        f"opened = lambda: os.open({str(tmp_path / 'data')!r}, os.O_CREAT | os.O_RDWR)",
+        "cli.app = lambda **_: [opened(), opened(), opened(), os.write(2, b'line')]",
+        "cli.main()",
+    ]
+    (tmp_path / "program.py").write_text("\n".join(lines))
+    subprocess.run(f"{sys.executable} {tmp_path / 'program.py'} <&- >&- 2>&-", shell=True, check=False)
+    assert (tmp_path / "data").read_bytes() == b""
+
+
 class FullDisk(io.StringIO):
     """A log on a full disk."""
 

@@ -20,6 +20,7 @@ from groundglass.cli import clinical, data, evaluation, services, training
 from groundglass.cli.console import replace_unprintable
 from groundglass.errors import OUT_OF_MEMORY, GroundglassError
 from groundglass.plain_text import printable
+from groundglass.workers import open_standard_streams
 
 INTERRUPTED = 130  # Typer's exit code for Ctrl-C
 _INTERRUPTED = "interrupted; no incomplete output is left"
@@ -52,6 +53,7 @@ for group in (clinical, services, data, training, evaluation):
 def main() -> None:
     """Run a command; print any failure as one line on stderr and exit with a code other than 0."""
     gc.set_threshold(GARBAGE_AFTER)
+    open_standard_streams()
     replace_unprintable()
     _end_as_on_ctrl_c()
     try:
