@@ -213,6 +213,21 @@ def test_a_scan_that_kills_its_process_twice_becomes_a_failed_row(tmp_path: Path
     assert not list((tmp_path / "out").glob(".groundglass-*"))
 
 
+def test_cases_that_are_no_longer_in_the_source_are_told(tmp_path: Path) -> None:
+    source = write_scripts(tmp_path / "in", a="", b="")
+    assert run_scripts(source, tmp_path / "out")[0].notes == ()
+    (source / "b.nii").rename(source / "c.nii")
+    note = "1 case is not in the source now, but still in summary.csv and overview.html: b; to leave out a case, remove"
+    assert run_scripts(source, tmp_path / "out")[0].notes[0].startswith(note)
+    assert set(summary_rows(tmp_path / "out")) == {"a", "b", "c"}
+    shutil.copy(source / "a.nii", source / "A.mha")  # both are named with a hash now
+    assert "2 cases are" in plan_batch(str(source), tmp_path / "out", shard=(1, 2)).notes[0]
+    for name in ("a", "b"):
+        (tmp_path / "out" / "records" / f"{name}.json").unlink()
+    assert run_scripts(source, tmp_path / "out")[0].notes == ()
+    assert len(summary_rows(tmp_path / "out")) == 3
+
+
 def test_a_worker_that_is_killed_is_replaced_and_its_scan_done(tmp_path: Path) -> None:
     source = write_scripts(tmp_path / "in", a="fine", b=f"hang once {tmp_path / 'b'}", c="fine", d="fine")
     killer = threading.Thread(target=lambda: os.kill(hanging_pids(tmp_path / "b")[0], signal.SIGKILL))

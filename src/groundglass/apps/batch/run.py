@@ -16,13 +16,14 @@ from groundglass.apps.batch.items import BatchItem, find_items, select_shard
 from groundglass.apps.batch.processing import BatchWorkerFactory, process_in_worker
 from groundglass.apps.batch.records import (
     DEFAULT_BATCH_OPTIONS,
+    RECORDS,
     BatchOptions,
     BatchSettings,
     ItemRecord,
     ItemStatus,
     is_done,
 )
-from groundglass.apps.batch.summary import Summary, write_key
+from groundglass.apps.batch.summary import OVERVIEW, SUMMARY, Summary, write_key
 from groundglass.inference.open_model import resolve_model
 from groundglass.plain_text import printable
 from groundglass.report.amounts import format_ml, format_number
@@ -32,6 +33,7 @@ from groundglass.workers import Worker, available_cores
 
 TIME_LIMIT_S = 600.0
 _LAST_FAILURES = 5
+_MAX_LISTED = 10  # names in a note
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,23 @@ def plan_batch(
     notes: list[str] = []
     items = find_items(source, options.pseudonyms, notes.append)
     settings = BatchSettings(folder.absolute(), ModelRef(name=card.name, sha256=card.sha256), options, card.rules)
-    Summary(settings.folder, options.pseudonyms)  # raises the ConfigError
+    summary = Summary(settings.folder, options.pseudonyms)  # raises the ConfigError
+    if others := summary.names - {item.name for item in items}:
+        notes.append(_note_on_others(sorted(others)))
     if options.pseudonyms:
         write_key(items, settings.folder)
     selected = select_shard(items, shard)
     return BatchPlan(settings, selected, tuple(item for item in selected if not is_done(item, settings)), tuple(notes))
+
+
+def _note_on_others(names: Sequence[str]) -> str:
+    """Describe cases that an earlier call left, and that the source does not hold now, as after it was renamed."""
+    listed = ", ".join(names[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
+    are = "1 case is" if len(names) == 1 else f"{len(names)} cases are"
+    return (
+        f"{are} not in the source now, but still in {SUMMARY} and {OVERVIEW}: {listed}; to leave out a case, remove "
+        f"its file in {RECORDS}"
+    )
 
 
 def run_batch(

@@ -45,6 +45,11 @@ class Summary:
                 f"the output folder was begun {begun} --pseudonyms: continue in the same way, or name another folder"
             )
 
+    @property
+    def names(self) -> set[str]:
+        """The names of all cases that have a row."""
+        return {name for name, (_, record) in self._records.items() if record is not None}
+
     def write(self) -> None:
         """Write summary and overview, and again if a record came meanwhile: the last of several writers has them all.
 
