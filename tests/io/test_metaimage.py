@@ -137,3 +137,24 @@ def test_four_axes_are_refused_with_the_one_to_leave_out(tmp_path: Path, size: s
     with pytest.raises(FormatError) as caught:
         read_scan(path)
     assert str(caught.value).endswith(f"expected one volume: {'save it ' if 'without' in mend else ''}{mend}")
+
+
+@pytest.mark.parametrize("key", ["ElementType", "DimSize", "ElementSpacing", "TransformMatrix", "ElementDataFile"])
+def test_no_message_quotes_the_text_of_a_header(tmp_path: Path, key: str) -> None:
+    fields = {"NDims": "3", "DimSize": "20 20 20", "ElementType": "MET_SHORT", "ElementDataFile": "LOCAL"}
+    lines = [f"{name} = {value}" for name, value in ({key: ""} | fields | {key: "PLANTED^NAME"}).items()]
+    lines.sort(key=lambda line: line.startswith("ElementDataFile"))
+    (tmp_path / "a.mha").write_bytes("\n".join(lines).encode() + b"\n" + bytes(16_000))
+    with pytest.raises(FormatError) as caught:
+        read_scan(tmp_path / "a.mha")
+    assert "PLANTED" not in str(caught.value)
+
+
+@pytest.mark.parametrize("true", ["True", "T", "1"])
+def test_the_order_of_bytes_is_true_as_itk_has_it(tmp_path: Path, true: str) -> None:
+    values = np.linspace(-1000, 500, 3 * 20 * 20).astype(">i2")
+    fields = {"NDims": "3", "DimSize": "20 20 3", "ElementSpacing": "1 1 5", "ElementType": "MET_SHORT"}
+    fields |= {"BinaryDataByteOrderMSB": true, "ElementDataFile": "LOCAL"}
+    header = "".join(f"{name} = {value}\n" for name, value in fields.items())
+    (tmp_path / "a.mha").write_bytes(header.encode() + values.tobytes())
+    assert np.array_equal(np.ravel(read_scan(tmp_path / "a.mha").values), values)

@@ -113,7 +113,7 @@ def _header_fields(text: str) -> dict[str, str]:
 
 
 def _is_true(fields: dict[str, str], key: str, default: str) -> bool:
-    return fields.get(key, default).lower() in ("true", "1")
+    return fields.get(key, default)[:1].lower() in ("t", "1")  # as ITK has it
 
 
 def _numbers(fields: dict[str, str], keys: tuple[str, ...], default: NDArray[np.float64]) -> NDArray[np.float64]:
