@@ -196,6 +196,12 @@ def test_scans_of_neighbouring_days_share_a_label_in_the_charts(days: tuple[int,
     assert [label for label in found if label != "scan"] == labels
 
 
+@pytest.mark.parametrize("days", [(datetime.min, datetime(2020, 1, 1)), (datetime(2020, 1, 1), datetime.max)])
+def test_dates_that_an_anonymiser_wrote_are_drawn(days: tuple[datetime, datetime]) -> None:
+    visits = [make_plain_visit(100.0, taken=day) for day in days]
+    assert f"{days[0]:%Y-%m-%d}" in render_follow_up(compare_visits(visits, VARIATION, MODEL))
+
+
 @pytest.mark.thorough
 def test_the_table_of_four_scans_fits_a_window_and_no_number_is_parted_from_its_unit(tmp_path: Path) -> None:
     visits = [

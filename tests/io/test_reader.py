@@ -256,7 +256,7 @@ def test_folders_without_dicom_and_pictures_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "loop").symlink_to(tmp_path)
-    with pytest.raises(FormatError, match=r"but 2 \.nii\.gz, (1 \.txt|1 bare|1 folder)"):
+    with pytest.raises(FormatError, match=r"but 2 \.nii\.gz, (1 \.txt|1 without extension|1 folder)"):
         read_scan(tmp_path)
     with pytest.raises(FormatError, match="but 1 folder"):
         read_scan(tmp_path / "sub")

@@ -170,9 +170,10 @@ def segment_by_mask(
     """
     segmented, view = segment_lungs(scan, card, None, timer, progress=progress), AxialView(mask.geometry)
     if not view.geometry.matches(segmented.view.geometry, tolerance_mm=0.01):
+        is_like = str(mask.geometry) == str(scan.geometry)
+        where = "in another place or direction" if is_like else f"on {mask.geometry}"
         raise FormatError(
-            f"the corrected mask lies on {mask.geometry}, expected the scan's grid, {scan.geometry}: "
-            "draw on the scan itself"
+            f"the corrected mask lies {where}, expected the scan's grid, {scan.geometry}: draw on the scan itself"
         )
     values, classes = view.to_axial(mask.values), max(1, len(card.classes) - 1)
     if not np.isin(np.unique(values), np.arange(classes + 1)).all():

@@ -307,7 +307,9 @@ def _pictures_elsewhere(folder: Path) -> dict[str, int]:
 def _listed(entries: list[Path]) -> str:
     """Describe the entries of a folder by extension: `3 .nii.gz, 1 folder`."""
     counts = Counter(
-        "folder" if e.is_dir() else (".nii.gz" if e.name.lower().endswith(".nii.gz") else e.suffix.lower() or "bare")
+        "folder"
+        if e.is_dir()
+        else (".nii.gz" if e.name.lower().endswith(".nii.gz") else e.suffix.lower() or "without extension")
         for e in entries
     )
     return ", ".join(f"{n} {kind}" for kind, n in counts.most_common(6)) or "nothing"

@@ -205,6 +205,7 @@ def test_a_correction_is_a_job_of_its_own(
     ("body", "reason"),
     [
         ("another grid", "lies on"),
+        ("another place", "lies in another place or direction"),
         ("another value", "values other than 0 to 1"),
         ("no nifti", "mask.nii is text, expected NIfTI"),
     ],
@@ -218,6 +219,9 @@ def test_an_invalid_correction_fails_with_a_reason(
             Scan(lesions.values[1:], Geometry(lesions.values[1:].shape, lesions.geometry.affine_lps)),
             tmp_path / "drawn.nii",
         )
+    elif body == "another place":
+        moved = lesions.geometry.affine_lps + np.eye(4, k=3) * 3
+        nifti.write_scan(Scan(lesions.values, Geometry(lesions.values.shape, moved)), tmp_path / "drawn.nii")
     elif body == "another value":
         nifti.write_scan(Scan(lesions.values * np.uint8(3), lesions.geometry), tmp_path / "drawn.nii")
     else:

@@ -309,6 +309,7 @@ def test_a_session_ends_with_signing_out_with_time_and_with_too_many_others(monk
         (["--host", "192.0.2.1"], "there is no token"),
         (["--token-file", "SHORT"], "has 5 characters, expected at least 16"),
         (["--token-file", "OPEN"], "chmod 600"),
+        (["--token-file", "LINES"], "expected one token alone on a line"),
         (["--token-file", "MISSING"], "cannot be read"),
         (["--port", "TAKEN"], "name another with --port"),
         (["--keep", "1e9"], "results cannot be kept for 1e+09 h"),
@@ -326,6 +327,7 @@ def test_an_unsafe_or_impossible_configuration_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     token_file(tmp_path, "short").rename(tmp_path / "SHORT")
+    token_file(tmp_path, f"{TOKEN}\n{TOKEN}").rename(tmp_path / "LINES")
     token_file(tmp_path).rename(tmp_path / "OPEN")
     (tmp_path / "OPEN").chmod(0o644)
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -85,7 +85,7 @@ def read_token(path: Path) -> str:
     """Read the token from a file, without the white space around it.
 
     Raises:
-        ConfigError: The file cannot be read, or users other than its owner may read it.
+        ConfigError: The file cannot be read, users other than its owner may read it, or it holds more than a token.
     """
     try:
         mode = path.stat().st_mode
@@ -95,4 +95,6 @@ def read_token(path: Path) -> str:
         raise ConfigError(f"the token cannot be read from {path}: {reason}") from None
     if os.name == "posix" and mode & 0o077:
         raise ConfigError(f"{path} holds a token and can be read by other users: chmod 600 {path}")
+    if not text.isprintable():  # no header of a request can hold it
+        raise ConfigError(f"{path} holds several lines or control characters, expected one token alone on a line")
     return text
