@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import resource
 import shutil
 import sqlite3
 import threading
@@ -33,7 +34,7 @@ from groundglass.apps.service.processing import ServiceWorkerFactory, process_jo
 from groundglass.apps.service.routes.jobs import job_changes
 from groundglass.apps.service.serve import NamelessFormatter
 from groundglass.apps.service.service import Service
-from groundglass.apps.service.storage import ServiceStorage
+from groundglass.apps.service.storage import JobFolder, ServiceStorage
 from groundglass.apps.service.upload import Upload
 from groundglass.errors import FormatError, OutputError
 from groundglass.inference.engine_config import EngineConfig
@@ -571,6 +572,76 @@ def test_a_server_that_is_killed_beside_the_database_starts_again_though_its_clo
     service = Service.open(ServiceConfig(tmp_path))
     assert not service.storage.scan_ids()
     service.close()
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_server_that_is_killed_while_it_removes_files_starts_again_though_its_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_recorded: bool
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    remove, kills = shutil.rmtree, [KilledError]
+
+    def remove_one_file(folder: Path, **options: Any) -> None:
+        if kills and folder.is_dir():
+            (folder / "scan").unlink()
+            raise kills.pop()
+        remove(folder, **options)
+
+    monkeypatch.setattr(Dispatcher, "start", lambda _: None)
+    service = Service.open(ServiceConfig(tmp_path))
+    service.storage.create_incoming("a" * 32).scan.touch()
+    monkeypatch.setattr(shutil, "rmtree", remove_one_file)
+    if is_recorded:
+        service.enqueue("a" * 32, Upload("a scan", 0))
+        with pytest.raises(KilledError):
+            service.dispatcher.remove("a" * 32)
+    else:
+        service.storage.accept("a" * 32)
+    with monkeypatch.context() as patch:
+        patch.setattr("groundglass.apps.service.jobs._now", lambda: "2020-01-01T00:00:00+00:00")
+        service.jobs.pass_time(0)
+    service.close()
+    if not is_recorded:
+        with pytest.raises(KilledError):
+            Service.open(ServiceConfig(tmp_path))
+    service = Service.open(ServiceConfig(tmp_path))
+    assert not service.storage.scan_ids()
+    assert not list((tmp_path / "incoming").iterdir())
+    service.close()
+
+
+def test_a_job_whose_folder_cannot_be_dated_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may belong to another user after a backup was restored."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Dispatcher, "start", lambda _: None)
+    service = Service.open(ServiceConfig(tmp_path))
+    service.storage.create_incoming("a" * 32).scan.touch()
+    service.enqueue("a" * 32, Upload("a scan", 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", refuse)
+        assert service.dispatcher.remove("a" * 32)
+    assert not service.storage.scan_ids()
+    service.close()
+
+
+def test_a_name_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    folder.write_name("Case 8")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(OutputError):
+            folder.write_name("Case 9")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert folder.read_name() == "Case 8"
+    JobFolder(tmp_path / "deleted").write_name("Case 9")
+    assert not (tmp_path / "deleted").exists()
 
 
 def test_a_scan_that_is_recorded_is_dated_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ class Dispatcher:
         Raises:
             sqlite3.Error: The database cannot be written; the job is still in it.
         """
-        self._storage.mark_recorded(job_id, is_recorded=False)
+        self._storage.mark_unrecorded(job_id)
         try:
             existed = self._jobs.remove(job_id)
         except sqlite3.Error as error:

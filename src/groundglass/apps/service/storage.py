@@ -98,10 +98,13 @@ class JobFolder:
         return _read_or_empty(self.name)
 
     def write_name(self, name: str) -> None:
-        """Record the name that a person has given the scan, if the job is still there."""
-        with suppress(FileNotFoundError):
-            self.name.unlink(missing_ok=True)  # the file may be one with that of the mask which was corrected
-            self.name.write_text(name, encoding="utf-8")
+        """Record the name that a person has given the scan, if the job is still there.
+
+        Raises:
+            OutputError: It cannot be written; the name that was given before stays.
+        """
+        if self.path.is_dir():
+            write_atomic(self.name, name.encode())  # a new file: a mask and its correction may share the old one
 
     def read_progress(self) -> JobProgress | None:
         """Read the progress of the job; None if it has not started yet."""
@@ -179,15 +182,25 @@ class ServiceStorage:
         os.utime(path, (0, 0))
         path.replace(self.job_folder(job_id).path)
 
-    def mark_recorded(self, job_id: str, is_recorded: bool = True) -> None:
-        """Note that the database knows a scan, or that it is to forget it, which no other database need know then."""
-        with suppress(FileNotFoundError):  # it was deleted meanwhile
-            os.utime(self.job_folder(job_id).path, None if is_recorded else (0, 0))
+    def mark_recorded(self, job_id: str) -> None:
+        """Note that the database knows a scan."""
+        self._date(job_id, None)
+
+    def mark_unrecorded(self, job_id: str) -> None:
+        """Note that the database is to forget a scan, so that no other database need know it."""
+        self._date(job_id, (0, 0))
+
+    def _date(self, job_id: str, times: tuple[int, int] | None) -> None:
+        with suppress(OSError):  # it was deleted meanwhile, or the folder is of another user, as after a restore
+            os.utime(self.job_folder(job_id).path, times)
 
     def remove(self, job_id: str) -> None:
-        """Remove all files of a job."""
-        shutil.rmtree(self.folder / "incoming" / job_id, ignore_errors=True)
-        shutil.rmtree(self.job_folder(job_id).path, ignore_errors=True)
+        """Remove all files of a job; a server that is killed meanwhile leaves them as an unfinished upload."""
+        incoming, accepted = self.folder / "incoming" / job_id, self.job_folder(job_id).path
+        with suppress(OSError):  # there is none, or the disk is full
+            accepted.replace(incoming)
+        shutil.rmtree(incoming, ignore_errors=True)
+        shutil.rmtree(accepted, ignore_errors=True)
 
     def remove_uploads(self) -> None:
         """Remove unfinished uploads; what others put there stays."""
@@ -199,7 +212,7 @@ class ServiceStorage:
         self.remove_uploads()
         for name in self.scan_ids():
             if name not in job_ids:
-                shutil.rmtree(self.job_folder(name).path, ignore_errors=True)
+                self.remove(name)
 
     @property
     def has_room(self) -> bool:

@@ -16,6 +16,7 @@ from groundglass.apps.service.job_states import ScanJob
 from groundglass.apps.service.service import DISK_FULL, Service
 from groundglass.apps.service.sessions import Sessions
 from groundglass.apps.service.upload import MAX_LABEL_LENGTH
+from groundglass.errors import OutputError
 from groundglass.plain_text import printable
 
 POLL_EVERY_S = 0.25  # looks for changes of a job
@@ -44,7 +45,7 @@ def job_routes(service: Service, sessions: Sessions) -> APIRouter:
         if label and label != service.get_job(job_id).label:
             try:
                 service.storage.job_folder(job_id).write_name(label)
-            except OSError:
+            except OutputError:
                 raise HTTPException(507, DISK_FULL) from None
         if not service.jobs.describe(job_id, label, changes.note):
             raise HTTPException(404, "no such job: it was deleted, or it has expired")
