@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +196,15 @@ def test_scans_of_neighbouring_days_share_a_label_in_the_charts(days: tuple[int,
     assert [label for label in found if label != "scan"] == labels
 
 
-@pytest.mark.parametrize("days", [(datetime.min, datetime(2020, 1, 1)), (datetime(2020, 1, 1), datetime.max)])
-def test_dates_that_an_anonymiser_wrote_are_drawn(days: tuple[datetime, datetime]) -> None:
+@pytest.mark.parametrize(
+    "days",
+    [
+        (datetime.min, datetime(2020, 1, 1)),
+        (datetime(2020, 1, 1), datetime.max),
+        (datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 2, 1, tzinfo=UTC)),
+    ],
+)
+def test_dates_that_an_anonymiser_wrote_and_dates_with_a_time_zone_are_drawn(days: tuple[datetime, datetime]) -> None:
     visits = [make_plain_visit(100.0, taken=day) for day in days]
     assert f"{days[0]:%Y-%m-%d}" in render_follow_up(compare_visits(visits, VARIATION, MODEL))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 
 from markupsafe import Markup
@@ -173,6 +173,6 @@ def _grouped(places: Sequence[float]) -> list[list[int]]:
 
 def _positions(visits: Sequence[Visit]) -> list[float]:
     """Return the horizontal position of each scan from 0 to 1: by its date, or evenly spaced."""
-    days = [(visit.taken - datetime.min) / timedelta(1) if visit.taken else float(i) for i, visit in enumerate(visits)]
-    span = days[-1] - days[0]
-    return [(day - days[0]) / span for day in days] if span else [i / (len(days) - 1) for i in range(len(days))]
+    first = visits[0].taken
+    days = [(each.taken - first) / timedelta(1) if each.taken and first else float(i) for i, each in enumerate(visits)]
+    return [day / days[-1] for day in days] if days[-1] else [i / (len(days) - 1) for i in range(len(days))]
