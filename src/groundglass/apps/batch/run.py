@@ -127,10 +127,10 @@ def plan_batch(
 def _note_on_others(names: Sequence[str]) -> str:
     """Describe cases that an earlier call left, and that the source does not hold now, as after it was renamed."""
     listed = ", ".join(names[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
-    are = "1 case is" if len(names) == 1 else f"{len(names)} cases are"
+    cases_are = "1 case is" if len(names) == 1 else f"{len(names)} cases are"
     return (
-        f"{are} not in the source now, but still in {SUMMARY} and {OVERVIEW}: {listed}; to leave out a case, remove "
-        f"its file in {RECORDS}"
+        f"{cases_are} not in the source now, but still in {SUMMARY} and {OVERVIEW}: {listed}; to leave out a case, "
+        f"remove its file in {RECORDS}"
     )
 
 

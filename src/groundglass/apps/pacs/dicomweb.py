@@ -91,9 +91,9 @@ class DicomWebArchive:
             offset += len(page)
             ignores_offset = repr(page) == before or (matches and not new)
             if not page or ignores_offset:
+                if faults and not found:
+                    raise PacsError(min(faults))
                 for fault in sorted(faults):
-                    if not found:
-                        raise PacsError(fault)
                     on_note(f"some series are left out: {fault}")
                 return list(found.values())
         raise PacsError(f"the server lists more than {_MAX_SERIES:,} series: name a day with --since")
@@ -212,8 +212,8 @@ def _ct_series(items: list[dict[str, Any]], faults: set[str]) -> list[SeriesMatc
                 continue
             missing = [name for tag, name in _NEEDED.items() if values[tag] in (None, "")]
             if missing:
-                purpose = " when it is complete" if missing == [_NEEDED[_COUNT]] else ""
-                faults.add(f"the server states no {missing[0]}, which is needed to know a series{purpose}")
+                purpose = "know when a series is complete" if missing[0] == _NEEDED[_COUNT] else "process a series"
+                faults.add(f"the server states no {missing[0]}, which is needed to {purpose}")
                 continue
             count = min(_MAX_COUNT, max(0, int(values[_COUNT])))
         except DICOM_ERRORS:
