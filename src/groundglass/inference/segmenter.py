@@ -121,23 +121,24 @@ class Segmenter:
         """(n, slices, height, width) in [0, 1] -> (n, classes, height, width), by the rules of the card."""
         # A slice and its mirror image at once, so that of a single picture, too, each core computes one.
         logits = self.engine.run(np.concatenate([images, images[..., ::-1]]) if self.card.mirrored else images)
-        self._check(logits)
+        self._check_logits(logits)
         probability = sigmoid(logits if self.card.consolidation_hu is None else logits[:, :1])  # rules make the others
         if self.card.mirrored:
             probability, mirrored = np.split(probability, 2)
             probability = (probability + mirrored[..., ::-1]) / np.float32(2)
         return apply_density_rules(probability, images, self.card)
 
-    def _check(self, logits: NDArray[np.float32]) -> None:
-        """Check what the network computed, of which numbers that are none would be no lesion.
+    def _check_logits(self, logits: NDArray[np.float32]) -> None:
+        """Check what the network computed: NaN would be taken for no lesion.
 
         Raises:
-            ModelError: It has no number somewhere, or other maps than the card names where these make the classes.
+            ModelError: There is NaN, or there are other maps than the card names, where these make the classes.
         """
         card = self.card
         if np.isnan(logits).any():
             raise ModelError(
-                f"the model {card.name} computes what is no number: its weights are damaged, export it again"
+                f"the model {card.name} computes what is no number: its weights are damaged, or its precision does not "
+                "do: export it again, or try --precision f32"
             )
         if card.consolidation_hu is None and logits.shape[1] != len(card.classes):
             raise ModelError(

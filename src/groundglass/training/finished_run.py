@@ -82,7 +82,9 @@ def open_run(
         if not 0 < chosen < 1:
             raise ValueError("no threshold of a probability")
     except (LookupError, TypeError, ValueError, OSError) as error:
-        raise ModelError(f"{run} is damaged: its result.json, or the checkpoint that it names, is missing") from error
+        raise ModelError(
+            f"{run} is damaged: its result.json, or the checkpoint that it names, is missing or wrong"
+        ) from error
     card = ModelCard(
         name=name or config.name,
         sha256=sha256,
