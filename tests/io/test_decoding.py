@@ -443,11 +443,12 @@ def test_a_decoder_that_was_killed_is_replaced(plane: NDArray[np.int16]) -> None
 
 
 def children() -> list[int]:
-    """Return the processes that this one started."""
+    """Return the workers that this process started, and not what libraries did, such as a tracker of semaphores."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended meanwhile
-            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
+            is_worker = b"groundglass.workers" in stat.with_name("cmdline").read_bytes()
+            if is_worker and int(stat.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
                 found.append(int(stat.parent.name))
     return found
 

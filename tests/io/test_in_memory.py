@@ -152,6 +152,11 @@ def test_anything_that_numpy_takes_for_an_array_is_one() -> None:
         (grey(), {"spacing": SPACING, "direction": np.eye(3).ravel()}, "give a SimpleITK or nibabel image itself"),
         (grey(), {"spacing": SPACING, "direction": "RAS"}, r"the direction is 'RAS', expected \(3, 3\)"),
         (grey(), {"spacing": SPACING, "direction": 2 * np.eye(3)}, r"have the lengths \[2.0, 2.0, 2.0\], expected 1"),
+        (
+            grey(),
+            {"spacing": SPACING, "direction": 1e200 * np.eye(3)},
+            r"have the lengths \[inf, inf, inf\], expected 1",
+        ),
         (grey(), {"affine": "RAS"}, r"the affine is 'RAS', expected \(4, 4\)"),
         (grey((4, 512, 512)), {"spacing": (0.7, 5.0, 5.0)}, r"makes no chest .* in the order of the axes \(z, y, x\)"),
         (grey((4, 512, 512)), {"spacing": (0.005, 0.0007, 0.0007)}, "give it in mm"),

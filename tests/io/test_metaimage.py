@@ -73,6 +73,8 @@ def test_directions_alone_may_hold_the_spacing(tmp_path: Path, spacing: str | No
 def test_directions_of_another_length_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"of the lengths 2 x 2 x 2, expected 1, so that the size of its voxels is"):
         read_scan(write(tmp_path / "a.mha", TransformMatrix="2 0 0 0 2 0 0 0 2"))
+    with pytest.raises(FormatError, match="directions"):
+        read_scan(write(tmp_path / "b.mha", TransformMatrix="1e200 0 0 0 1 0 0 0 1"))
 
 
 def test_without_a_spacing_volumes_are_unknown(tmp_path: Path) -> None:

@@ -184,7 +184,8 @@ def _has_slices_last(shape: tuple[int, ...]) -> bool:
 def _directions(given: ArrayLike) -> NDArray[np.float64]:
     meaning = "(3, 3): a column for each axis (z, y, x); give a SimpleITK or nibabel image itself"
     columns = _numbers(given, (3, 3), "direction", meaning)
-    lengths = np.linalg.norm(columns, axis=0)
+    with np.errstate(over="ignore"):  # infinite lengths are refused
+        lengths = np.linalg.norm(columns, axis=0)
     if not np.allclose(lengths, 1, atol=0.01):
         raise FormatError(
             f"the columns of the direction have the lengths {np.round(lengths, 3).tolist()}, expected 1: distances "

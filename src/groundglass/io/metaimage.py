@@ -103,7 +103,8 @@ def _steps(
 
 def _has_length_1(direction: NDArray[np.float64]) -> bool:
     """Return whether the columns of directions are without a spacing."""
-    return bool(np.allclose(np.linalg.norm(direction, axis=0), 1, atol=_ROUNDING))
+    with np.errstate(over="ignore"):  # an infinite length is not 1
+        return bool(np.allclose(np.linalg.norm(direction, axis=0), 1, atol=_ROUNDING))
 
 
 def _header_fields(text: str) -> dict[str, str]:

@@ -205,7 +205,8 @@ def _with_spacings(
     steps: NDArray[np.float64], spacings: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Return the steps of a header that may state spacings beside directions, which the format excludes, and a note."""
-    lengths, stated = np.linalg.norm(steps, axis=0), np.abs(spacings)
+    with np.errstate(over="ignore", invalid="ignore"):  # of infinite numbers, which make no grid
+        lengths, stated = np.linalg.norm(steps, axis=0), np.abs(spacings)
     if stated.shape != lengths.shape or not np.isfinite(stated).all() or not np.isfinite(lengths).all():
         return steps, ()
     if np.allclose(stated, 1) or np.allclose(lengths, stated, rtol=_ROUNDING):
