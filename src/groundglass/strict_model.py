@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+
+def _ascending(window: tuple[float, float]) -> tuple[float, float]:
+    if window[0] >= window[1]:
+        raise ValueError("the window's lower end comes first")
+    return window
+
+
+WindowEnds = Annotated[tuple[float, float], AfterValidator(_ascending)]  # lower and upper end in HU
 
 
 class StrictModel(BaseModel):

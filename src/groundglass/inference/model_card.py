@@ -15,7 +15,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -23,7 +22,7 @@ from groundglass.errors import ModelError
 from groundglass.files import write_atomic
 from groundglass.scan.intensity import Window
 from groundglass.scan.kinds import FieldOfView
-from groundglass.strict_model import StrictModel, first_error
+from groundglass.strict_model import StrictModel, WindowEnds, first_error
 
 BUNDLED, BUNDLED_LUNGS = "groundglass-ct", "groundglass-lungs"
 # The key of an entry of TensorProto.external_data (onnx.proto), whose numbers may have more bytes than they need.
@@ -154,7 +153,7 @@ class ModelCard(StrictModel):
     name: str
     sha256: str
     network: dict[str, Any]
-    window_hu: tuple[float, float]
+    window_hu: WindowEnds
     field_of_view: FieldOfView = FieldOfView.LUNGS
     size: tuple[PositiveInt, PositiveInt]
     neighbours_mm: NonNegativeFloat = 0.0
@@ -175,13 +174,6 @@ class ModelCard(StrictModel):
     quantized: Quantized | None = None
     intended_use: str
     limits: tuple[str, ...]
-
-    @field_validator("window_hu")
-    @classmethod
-    def _check_window(cls, window_hu: tuple[float, float]) -> tuple[float, float]:
-        if window_hu[0] >= window_hu[1]:
-            raise ValueError("the lower end comes first")
-        return window_hu
 
     @property
     def window(self) -> Window:

@@ -16,7 +16,7 @@ from groundglass.network.baselines import Architecture, BaselineConfig
 from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
 from groundglass.scan.kinds import FieldOfView
-from groundglass.strict_model import StrictModel, first_error
+from groundglass.strict_model import StrictModel, WindowEnds, first_error
 from groundglass.training.augment import AugmentConfig
 from groundglass.training.batches import SamplingConfig
 from groundglass.training.module import TrainingConfig
@@ -37,7 +37,7 @@ class FieldConfig(StrictModel):
 
     size: tuple[int, int] | None = None
     view: FieldOfView | None = None
-    window_hu: tuple[float, float] = (-1250.0, 250.0)
+    window_hu: WindowEnds = (-1250.0, 250.0)
     neighbours_mm: float = 0.0
 
     @field_validator("neighbours_mm")
@@ -46,13 +46,6 @@ class FieldConfig(StrictModel):
         if distance < 0:
             raise ValueError("a distance must not be negative")
         return distance
-
-    @field_validator("window_hu")
-    @classmethod
-    def _ascending(cls, window: tuple[float, float]) -> tuple[float, float]:
-        if window[0] >= window[1]:
-            raise ValueError("the window's lower end comes first")
-        return window
 
 
 class TeachersConfig(StrictModel):
