@@ -23,7 +23,7 @@ CLEAR_SIDES = 0.8  # mean certainty about the sides, from 0 to 1, below which th
 
 
 def outline_lungs(
-    outlined: Sequence[View], geometry: Geometry, is_volume: bool, field_of_view: FieldOfView, threads: int = 1
+    outlined: Sequence[View], geometry: Geometry, is_volume: bool, field_of_view: FieldOfView, threads: int
 ) -> LungField:
     """Return the lungs of a scan.
 
