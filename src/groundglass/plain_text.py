@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 # The start of a cell that a spreadsheet computes instead of showing it; some take the wide forms of East Asia too.
 _FORMULA = re.compile(r"[\s\u200b\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
@@ -63,3 +64,8 @@ def _is_formula(text: str) -> bool:
 def inert_markdown(text: str) -> str:
     """Return a text that Markdown shows as it is: without HTML, links, images, cells and breaks of its own."""
     return _TAG.sub("&lt;", printable(text).replace("\\", r"\\")).replace("](", r"]\(").replace("|", r"\|")
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """Return the first names, `most` of them, and an ellipsis if there are more."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -30,7 +30,7 @@ from groundglass.data.second_reader import with_second_reader
 from groundglass.errors import DatasetError, InputError
 from groundglass.files import sha256_of, write_atomic
 from groundglass.parallel import end_with_parent, ended_at_once
-from groundglass.plain_text import in_unicode, printable
+from groundglass.plain_text import first_names, in_unicode, printable
 from groundglass.scan.kinds import FieldOfView
 
 SHOWN_CASES = 4  # names of cases in a message
@@ -147,9 +147,9 @@ def _warnings(manifest: Manifest) -> tuple[str, ...]:
     misplaced = [case.name for case in manifest.cases if any(note.startswith(MISPLACED) for note in case.notes)]
     if misplaced:
         warnings.append(
-            f"in {len(misplaced)} of {len(manifest.cases)} cases ({_shown(misplaced)}) most of what is marked lies "
-            "outside the lungs, is plain lung, or would be denser if it were mirrored: check that the masks are not "
-            "mirrored or shifted against their images"
+            f"in {len(misplaced)} of {len(manifest.cases)} cases ({first_names(misplaced, SHOWN_CASES)}) most of what "
+            "is marked lies outside the lungs, is plain lung, or would be denser if it were mirrored: check that the "
+            "masks are not mirrored or shifted against their images"
         )
     width = manifest.size[1]
     if width < LEAST_WIDTH and len({case.patient for case in manifest.cases}) > 1:
@@ -161,14 +161,10 @@ def _warnings(manifest: Manifest) -> tuple[str, ...]:
         return tuple(warnings)
     return (
         *warnings,
-        f"in {len(filled)} of {len(manifest.cases)} cases ({_shown([case.name for case in filled])}) lesion fills most "
-        "of a lung: if the masks hold lung too, state which labels are lesion, such as --labels lesion=2",
+        f"in {len(filled)} of {len(manifest.cases)} cases "
+        f"({first_names([case.name for case in filled], SHOWN_CASES)}) lesion fills most of a lung: if the "
+        "masks hold lung too, state which labels are lesion, such as --labels lesion=2",
     )
-
-
-def _shown(names: Sequence[str]) -> str:
-    """Return the first few names of a list."""
-    return ", ".join(names[:SHOWN_CASES]) + (", …" if len(names) > SHOWN_CASES else "")
 
 
 def _refuse_names_in_bytes(cases: Sequence[Case]) -> None:
@@ -221,8 +217,8 @@ def _refuse_other_sources(folder: Path, earlier: dict[str, PreparedCase], cases:
     if lost or (earlier and not any(name in new and _is_same_image(earlier[name], new[name]) for name in earlier)):
         names = [name for name, entry in earlier.items() if not lost or entry.source in lost]
         raise DatasetError(
-            f"{folder} was prepared from other sources ({len(names)} cases: {_shown(names)}), which this call would "
-            "replace: name another folder with -o, name all sources together, or remove the folder"
+            f"{folder} was prepared from other sources ({len(names)} cases: {first_names(names, SHOWN_CASES)}), which "
+            "this call would replace: name another folder with -o, name all sources together, or remove the folder"
         )
 
 

@@ -12,6 +12,7 @@ from groundglass.data.prepared import PreparedCase, read_complete_manifest, read
 from groundglass.data.splits import Split, resolve_split
 from groundglass.errors import DatasetError
 from groundglass.inference.model_card import TrainedOn
+from groundglass.plain_text import first_names
 
 SHOWN_CASES = 4  # names of cases in a warning
 
@@ -142,7 +143,6 @@ def training_warnings(targets: Sequence[EvaluationTarget], trained_on: TrainedOn
         (same_patients, "are of patients that trained this model: these scores leak"),
     ):
         if found:
-            names = ", ".join(target.case.name for target in found[:SHOWN_CASES])
-            names += ", …" if len(found) > SHOWN_CASES else ""
+            names = first_names([target.case.name for target in found], SHOWN_CASES)
             warnings.append(f"{len(found)} of {len(targets)} cases ({names}) {message}")
     return tuple(warnings)

@@ -25,7 +25,7 @@ from groundglass.apps.batch.records import (
 )
 from groundglass.apps.batch.summary import OVERVIEW, SUMMARY, Summary, write_key
 from groundglass.inference.open_model import resolve_model
-from groundglass.plain_text import printable
+from groundglass.plain_text import first_names, printable
 from groundglass.report.amounts import format_ml, format_number
 from groundglass.report.findings import ModelRef
 from groundglass.report.results_folder import refuse_other_results
@@ -126,11 +126,10 @@ def plan_batch(
 
 def _note_on_others(names: Sequence[str]) -> str:
     """Describe cases that an earlier call left, and that the source does not hold now, as after it was renamed."""
-    listed = ", ".join(names[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
     cases_are = "1 case is" if len(names) == 1 else f"{len(names)} cases are"
     return (
-        f"{cases_are} not in the source now, but still in {SUMMARY} and {OVERVIEW}: {listed}; to leave out a case, "
-        f"remove its file in {RECORDS}"
+        f"{cases_are} not in the source now, but still in {SUMMARY} and {OVERVIEW}: {first_names(names, _MAX_LISTED)}; "
+        f"to leave out a case, remove its file in {RECORDS}"
     )
 
 
