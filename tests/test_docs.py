@@ -211,6 +211,10 @@ def test_every_generated_page_describes_each_field(page: str, column: int) -> No
     [
         ("summary.csv of batch", summary_columns()),
         ("follow.csv of follow", [*VISIT_COLUMNS, *CHANGE_COLUMNS]),
+        (
+            "robustness.csv of robustness",
+            (ROOT / "bench/results/robustness.csv").read_text().splitlines()[0].split(","),
+        ),
     ],
 )
 def test_the_page_of_columns_names_those_that_are_written(file: str, columns: list[str]) -> None:
@@ -218,6 +222,27 @@ def test_the_page_of_columns_names_those_that_are_written(file: str, columns: li
     section = page.partition(f"## {file}\n")[2].partition("\n## ")[0]
     cells = " ".join(line.split("|")[1] for line in section.splitlines() if line.startswith("| `"))
     assert re.findall(r"`([^`]+)`", cells) == columns
+
+
+def test_the_pages_make_a_token_that_only_its_owner_can_read() -> None:
+    modes = [mode for page in PAGES for mode in re.findall(r"chmod (\d+) token", page.read_text(encoding="utf-8"))]
+    assert modes
+    assert set(modes) == {"600"}
+
+
+def test_the_page_on_follow_up_states_the_variation_of_the_bundled_model() -> None:
+    card = json.loads((PACKAGE / "models" / "groundglass-ct.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "how-to" / "follow-up.md").read_text(encoding="utf-8")
+    assert f"{100 * card['repeatability']:.1f} % for the bundled one" in page
+
+
+def test_the_page_of_problems_explains_the_exit_codes_of_the_reference() -> None:
+    pages = (
+        import_module("reference").PAGES["reference/exit-codes.md"](),
+        (ROOT / "docs/problems.md").read_text("utf-8"),
+    )
+    codes = [re.findall(r"^\| (\d) \|", page, re.MULTILINE) for page in pages]
+    assert codes[0] == codes[1] == ["0", "1", "2", "3", "4"]
 
 
 def test_the_tables_of_results_are_those_that_the_files_in_bench_give() -> None:

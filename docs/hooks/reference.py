@@ -75,6 +75,15 @@ SCORE_COLUMNS = {
         "hit": "1 if a lesion is found, or a region is right; else 0.",
     },
 }
+ROBUSTNESS_COLUMNS = (
+    {
+        "variant": "Name of the change.",
+        "case": "Name of the case; `pooled` for all of them together.",
+        "refused": "Why the changed volume was refused; of `pooled`, the cases that were.",
+    }
+    | _COUNTS
+    | {"dice_difference": "Dice minus that of the unchanged volume."}
+)
 _FIELD = re.compile(r"^    (\w+): ((?:.|\n(?=        |\n))+)", re.MULTILINE)
 _NOTE = "This page is generated from the program.\n"
 
@@ -233,8 +242,9 @@ def column_page() -> str:
     rows = [(f"`{name}`", _unit(name), described.get(name, "")) for name in (*VISIT_COLUMNS, *CHANGE_COLUMNS)]
     lines += ["## follow.csv of follow", "", "An interval is written as `LOW to HIGH`.", ""]
     lines += _table(("column", "unit", "meaning"), rows)
-    for file, columns in SCORE_COLUMNS.items():
-        lines += [f"## {file} of evaluate", "", "[The rules of scoring](../evaluation.md#rules).", ""]
+    tables = {f"{file} of evaluate": columns for file, columns in SCORE_COLUMNS.items()}
+    for title, columns in (tables | {"robustness.csv of robustness": ROBUSTNESS_COLUMNS}).items():
+        lines += [f"## {title}", "", "[The rules of scoring](../evaluation.md#rules).", ""]
         named = ((name.split(", "), text) for name, text in columns.items())
         rows = [(", ".join(f"`{each}`" for each in names), _unit(names[0]), text) for names, text in named]
         lines += _table(("column", "unit", "meaning"), rows)

@@ -1,5 +1,6 @@
 """The help texts of all commands and options."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -54,6 +55,19 @@ def test_every_optional_parameter_shows_its_default(command: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_number_shows_its_meaning_or_unit_and_not_its_type(command: str) -> None:
     assert not re.search(r"<(int|float)|INTEGER|FLOAT", help_text(command))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_names_each_extra_that_a_command_needs(command: str) -> None:
+    code = inspect.getsource(inspect.unwrap(COMMANDS[command].callback))
+    needed = {re.search(r'extra="(\w+)"', call) for call in re.findall(r"require\(([^)]+)\)", code)}
+    for extra in {found[1] if found else "train" for found in needed}:
+        assert f"`{extra}` extra" in help_text(command)
+
+
+def test_the_help_states_the_exit_codes() -> None:
+    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "400"}).output
+    assert re.findall(r"(\d) (?:done|the program|wrong|the input|some scans)", text) == ["0", "1", "2", "3", "4"]
 
 
 def test_the_help_is_shown_without_loading_numpy() -> None:

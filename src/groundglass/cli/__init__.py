@@ -28,6 +28,8 @@ GARBAGE_AFTER = 50_000  # new objects instead of 700: imports and headers make h
 
 app = typer.Typer(
     help="Find COVID-19 lesions in chest CT. Research use only: not a medical device.",
+    epilog="Exit codes: 0 done; 1 the program failed or was interrupted; 2 wrong usage or configuration; 3 the input "
+    "was refused; 4 some scans of a batch, or series of a PACS, failed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

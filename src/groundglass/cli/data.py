@@ -22,7 +22,9 @@ PreparedFolder = Annotated[Path, typer.Argument(metavar="PREPARED", help="Folder
 def prepare(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="DATA", help="Dataset folders, or CSVs with the columns image, mask and patient."),
+        typer.Argument(
+            metavar="DATA", help="Dataset folders, CSVs with the columns image, mask and patient, or lists in JSON."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -171,7 +173,10 @@ def split(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random choices.")] = 0,
 ) -> None:
-    """Write split files for the protocols A (by slice, leaky), B (by patient), C (by source) and D (external)."""
+    """Write split files for the protocols A (by slice, leaky), B (by patient), C (by source) and D (external).
+
+    Needs the `train` extra.
+    """
     require("sklearn")
     from groundglass.data.overview import split_table
     from groundglass.data.protocols import write_splits

@@ -44,7 +44,10 @@ def evaluate(
     engine: options.Engine = None,
     precision: options.NumberFormat = None,
 ) -> None:
-    """Score a model on cases with a reference mask, segmenting them as `groundglass segment` does."""
+    """Score a model on cases with a reference mask, segmenting them as `groundglass segment` does.
+
+    A report (`-o`) needs the `train` extra.
+    """
     from groundglass.data.splits import read_split
     from groundglass.evaluation.evaluate import evaluate as run
     from groundglass.evaluation.tables import command_line, score_table, write_scores

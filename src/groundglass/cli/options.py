@@ -27,7 +27,7 @@ NumberFormat = Annotated[
     typer.Option(
         "--precision",
         help="Number format in which the model is computed.",
-        show_default="bf16 if the CPU computes in it, else f32",
+        show_default="bf16 where the CPU is faster in it, else f32",
     ),
 ]
 Threads = Annotated[

@@ -52,7 +52,7 @@ def batch(
             "--scheduler",
             metavar="tcp://HOST:PORT",
             help="Dask scheduler whose workers segment the scans; they must reach SOURCE, the output folder and the "
-            "model under the same paths.",
+            "model under the same paths. Needs the `batch` extra.",
             show_default="worker processes on this machine",
         ),
     ] = None,
@@ -168,7 +168,7 @@ def serve(
     threads: options.Threads = None,
     fast: options.Fast = False,
 ) -> None:
-    """Serve a web page on which scans can be dropped, and an HTTP API."""
+    """Serve a web page on which scans can be dropped, and an HTTP API. Needs the `serve` extra."""
     require("fastapi", "uvicorn", "python_multipart", "prometheus_client", extra="serve")
     from groundglass.apps.service.config import ServiceConfig, read_token
     from groundglass.apps.service.serve import serve as run
@@ -207,7 +207,7 @@ def watch(
     dicomweb: Annotated[
         bool, options.flag("--dicomweb", "Treat URL as the root of a DICOMweb server and search it by QIDO-RS.")
     ] = False,
-    model: options.Model = None,
+    model: options.OnnxModel = None,
     since: Annotated[
         datetime | None,
         typer.Option(
@@ -246,7 +246,10 @@ def watch(
         ),
     ] = None,
 ) -> None:
-    """Watch a PACS: segment each CT series that arrives, and store DICOM SEG and report in its study."""
+    """Watch a PACS: segment each CT series that arrives, and store DICOM SEG and report in its study.
+
+    Needs the `serve` extra.
+    """
     require("dicomweb_client", extra="serve")
     from groundglass.apps.pacs.watch import WatchOptions
     from groundglass.apps.pacs.watch import watch as run

@@ -1,4 +1,4 @@
-"""Commands that need the `train` extra: train, train-lungs, leakage, study, export, quantize."""
+"""Commands for trainings and models: train, train-lungs, leakage, study, export, quantize."""
 
 from __future__ import annotations
 
@@ -134,7 +134,10 @@ def train_lungs(
     ] = None,
     resume: Resume = False,
 ) -> None:
-    """Train the network that finds the lungs, on all cases with lung masks but the public test part."""
+    """Train the network that finds the lungs, on all cases with lung masks but the public test part.
+
+    Needs the `train` extra.
+    """
     require("torch", "lightning")
     from groundglass.training.lungs.slices import read_lung_slices
     from groundglass.training.lungs.train import train_lungs as run
@@ -153,7 +156,10 @@ def leakage(
     ),
     resume: Resume = False,
 ) -> None:
-    """Estimate leakage: train a network with slices split at random, and another with patients kept apart."""
+    """Estimate leakage: train a network with slices split at random, and another with patients kept apart.
+
+    Needs the `train` extra.
+    """
     require("torch", "lightning", "sklearn")
     from groundglass.training.config import read_config
     from groundglass.training.study.leakage import estimate_leakage, leakage_table
@@ -274,7 +280,10 @@ def quantize(
     data: options.Prepared,
     split: options.SplitFile,
 ) -> None:
-    """Write the int8 version of a model beside it, and keep it only if it scores like the float32 model."""
+    """Write the int8 version of a model beside it, and keep it only if it scores like the float32 model.
+
+    Needs the `int8` extra.
+    """
     require("nncf", "onnx", extra="int8")
     from groundglass.data.splits import read_split
     from groundglass.training.quantize import describe_quantized

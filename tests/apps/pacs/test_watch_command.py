@@ -118,6 +118,17 @@ def test_a_missing_model_is_exit_code_1(
     assert "no.onnx is not there" in err
 
 
+def test_a_run_folder_is_refused_with_the_way_to_a_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    arguments = ("http://127.0.0.1:1", "-o", tmp_path / "watch", "--model", tmp_path / "run")
+    code, _, err = run_command(monkeypatch, capsys, *arguments)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "expected an ONNX file: write one with groundglass export" in err
+    assert not (tmp_path / "watch").exists()
+
+
 def test_the_configuration_in_the_documentation_works(
     start_orthanc: Callable[..., OrthancServer], tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, Wat
 from groundglass.apps.pacs.retrieval import RETRIEVAL_BYTES, RETRIEVAL_S, RetrievalTask, RetrieverFactory
 from groundglass.apps.pacs.spool import Spool, lock_watch_folder
 from groundglass.apps.pacs.watcher import DEFAULT_RETRY_POLICY, RetryPolicy, WatchCounts, Watcher
-from groundglass.inference.model_card import bundled_model, read_card
+from groundglass.inference.open_model import resolve_model
 from groundglass.workers import Worker, available_cores
 
 
@@ -77,7 +77,7 @@ def watch(
         WorkerStartError: With `once`, no worker process can be started, or the model cannot be loaded.
     """
     url, credentials = check_url(options.url), load_credentials(options.credentials)
-    read_card(options.model or bundled_model())  # raises the ModelError before anything is created
+    resolve_model(options.model)  # raises the ModelError before anything is created
     session = open_session(credentials, options.ca)
     if sends_unencrypted(url, credentials):
         on_message("the credentials go over the network unencrypted: use https")
