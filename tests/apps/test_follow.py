@@ -545,6 +545,10 @@ def test_a_scan_that_cuts_the_lungs_a_little_is_warned_of(
     [
         ({"AcquisitionDateTime": "20200301101500.00"}, datetime(2020, 3, 1, 10, 15)),
         ({"AcquisitionDate": "20200301", "AcquisitionTime": "101500.5"}, datetime(2020, 3, 1, 10, 15)),
+        ({"AcquisitionDate": "20200301", "AcquisitionTime": "1015"}, datetime(2020, 3, 1, 10, 15)),
+        ({"AcquisitionDateTime": "202003011015+0100"}, datetime(2020, 3, 1, 10, 15)),
+        ({"SeriesDate": "20200301", "SeriesTime": "10"}, datetime(2020, 3, 1, 10)),
+        ({"AcquisitionDateTime": "2020", "StudyDate": "20200301"}, datetime(2020, 3, 1)),
         ({"AcquisitionDate": "20200301"}, datetime(2020, 3, 1)),
         ({"AcquisitionDate": "", "StudyDate": "20200301", "StudyTime": ""}, datetime(2020, 3, 1)),
         ({"SeriesDate": "20200302", "StudyDate": "20200301"}, datetime(2020, 3, 2)),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,9 @@ from groundglass.scan.geometry import Geometry
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+# Of a date with a time by their number of digits: DICOM may leave out seconds and minutes.
+_LAYOUTS = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +48,10 @@ class DicomSeries:
         for level in ("Acquisition", "Series", "Study"):
             date, time = (str(header.get(f"{level}{part}") or "") for part in ("Date", "Time"))
             both = str(header.get("AcquisitionDateTime") or "") if level == "Acquisition" else ""
-            for text, layout in ((both[:14] or date + time[:6], "%Y%m%d%H%M%S"), (both[:8] or date, "%Y%m%d")):
-                try:
-                    return datetime.strptime(text, layout)
-                except ValueError:
-                    continue
+            digits = "".join(takewhile(str.isdecimal, both or date + time))
+            for text in (digits[:14], digits[:8]):
+                with suppress(KeyError, ValueError):
+                    return datetime.strptime(text, _LAYOUTS[len(text)])
         return None
 
     def __repr__(self) -> str:
