@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from groundglass.data.catalogue import find_cases
 from groundglass.errors import IntensityError
 from groundglass.io.reader import read_scan
+from groundglass.scan import intensity
 from groundglass.scan.geometry import Geometry
 from groundglass.scan.intensity import Window, recognise_numbers
 from groundglass.scan.kinds import IntensityKind
@@ -34,6 +35,17 @@ def stored_as(phantom: Phantom, kind: IntensityKind) -> NDArray[np.generic]:
 @pytest.mark.parametrize("kind", IntensityKind)
 def test_each_kind_is_recognised(phantom: Phantom, kind: IntensityKind) -> None:
     assert recognise_numbers(with_values(phantom, stored_as(phantom, kind))).kind is kind
+
+
+@pytest.mark.parametrize("kind", [IntensityKind.HU, IntensityKind.SHIFTED_HU])
+def test_kinds_are_recognised_by_voxels_of_all_columns(
+    phantom: Phantom, kind: IntensityKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.array(stored_as(phantom, kind))
+    values[:, :, :3] = -3024 if kind is IntensityKind.HU else 0  # beside the circle of reconstruction
+    rows = values.size // values.shape[2]
+    monkeypatch.setattr(intensity, "SAMPLES", rows)  # by the real number, 977 slices of 512 x 512 are as unlucky
+    assert recognise_numbers(with_values(phantom, values)).kind is kind
 
 
 @pytest.mark.parametrize("kind", [IntensityKind.HU, IntensityKind.SHIFTED_HU])

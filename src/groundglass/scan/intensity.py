@@ -7,6 +7,7 @@ from the lungs and what lies around them, by `groundglass.inference.lungs.window
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -169,7 +170,7 @@ def recognise_numbers(scan: Scan, kind: IntensityKind | None = None) -> StoredNu
         IntensityError: The numbers are not recognised as CT.
     """
     values = scan.values
-    sample = values.reshape(-1)[:: max(1, values.size // SAMPLES)].astype(np.float32)
+    sample = _some_of(values)
     low, high = float(values.min()), float(values.max())
     requested = kind is not None
     kind = kind or _kind_of(sample, low, high)
@@ -201,6 +202,14 @@ def recognise_numbers(scan: Scan, kind: IntensityKind | None = None) -> StoredNu
     }
     recognised = "taken on request as" if requested else "recognised as"
     return StoredNumbers(kind, shift, f"{recognised} {names[kind]}: values run from {low:g} to {high:g}")
+
+
+def _some_of(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return voxels spread over a volume (z, y, x), from all of its columns."""
+    step = max(1, values.size // SAMPLES)
+    while math.gcd(step, values.shape[-1]) > 1:  # it would come back to the same columns in every row
+        step += 1
+    return values.reshape(-1)[::step].astype(np.float32)
 
 
 def _share(sample: NDArray[np.float32], low: float, high: float) -> float:
