@@ -46,6 +46,11 @@ def test_slices_out_of_reach_are_the_same_arrays(spacing_mm: float, sigma_mm: fl
     assert all(one is probability for one, (_, probability) in zip(result, slices, strict=True))
 
 
+@pytest.mark.parametrize("spacing_mm", [1e-9, 1e-300, 5e-324])
+def test_slices_at_one_place_are_averaged_whatever_their_distance(spacing_mm: float) -> None:
+    assert smoothed([0.1, 0.9, 0.5], spacing_mm, 2.5) == pytest.approx([0.5] * 3, abs=1e-6)
+
+
 def test_slices_that_are_left_out_keep_their_distance() -> None:
     apart = [(0, volume([0.9])[0][1]), (10, volume([0.1])[0][1])]
     assert [float(one.mean()) for one in smooth_between_slices(apart, 1.0, 2.5)] == pytest.approx([0.9, 0.1], abs=1e-6)

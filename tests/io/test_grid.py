@@ -55,6 +55,16 @@ def reference(upright: Phantom, grey_band: Segmenter) -> Analysis:
     return segment(upright.scan, grey_band)
 
 
+@pytest.mark.parametrize(("distances_mm", "known"), [((1.5, 0.001), False), ((0.02, 2), False), ((1.5, 0.2), True)])
+def test_voxels_that_lie_nearer_than_any_scanner_puts_them_have_no_known_volume(
+    tmp_path: Path, distances_mm: tuple[float, float], known: bool
+) -> None:
+    affine = np.diag([-1.5, *distances_mm, 1])
+    scan = read_scan(save_nifti(tmp_path / "ct.nii", np.zeros((200, 200, 4), np.int16), affine))
+    assert (scan.geometry.voxel_ml is not None) == known
+    assert any("make no chest of these slices" in note for note in scan.notes) != known
+
+
 @pytest.mark.parametrize("how", UNSET)
 @pytest.mark.thorough
 def test_a_grid_that_was_never_set_leaves_volumes_and_sides_unknown(

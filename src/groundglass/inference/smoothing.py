@@ -12,6 +12,7 @@ from groundglass.inference.engine import log_odds, sigmoid
 
 SMALLEST = 1e-4  # probability; what is surer counts no more than this
 REACH = 3  # standard deviations
+MOST_SLICES = 10_000  # no scan has more, whatever spacing its file states
 
 
 def smooth_between_slices(
@@ -30,7 +31,7 @@ def smooth_between_slices(
     Yields:
         (classes, height, width) probabilities, one array for each slice.
     """
-    reach = int(REACH * sigma_mm / spacing_mm)
+    reach = int(min(REACH * sigma_mm / spacing_mm, MOST_SLICES))
     if not reach:
         yield from (probability for _, probability in predictions)
         return

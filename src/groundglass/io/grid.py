@@ -17,6 +17,7 @@ from groundglass.scan.scan import Scan
 SMALLEST_SLICE_MM, LARGEST_SLICE_MM = 80.0, 1500.0
 WHOLE_SLICE_PX = 256  # a slice of fewer pixels may be a cut-out
 SMALLEST_CUT_MM = 10.0  # of such a slice
+LEAST_DISTANCE_MM = 0.05  # of voxels; those of the finest scanners are 0.1 mm wide and 0.2 mm thick
 NEVER_SET = (
     "the grid of the file was never set (voxels of 1 x 1 x 1 mm from the position 0, 0, 0): volumes and the patient's "
     "sides are unknown; set spacing and directions, and save it again"
@@ -54,12 +55,13 @@ def with_known_grid(scan: Scan, states_spacing: bool = True) -> Scan:
 
 
 def is_possible_slice(geometry: Geometry) -> bool:
-    """Return whether axial slices of a grid have a size that slices of a CT can have."""
+    """Return whether axial slices of a grid have a size, and its voxels distances, that those of a CT can have."""
     view = AxialView(geometry).geometry
     width_px = max(view.shape[1:])
     width_mm = max(n * mm for n, mm in zip(view.shape[1:], view.spacing[1:], strict=True))
     smallest_mm = SMALLEST_CUT_MM if width_px < WHOLE_SLICE_PX else SMALLEST_SLICE_MM
-    return smallest_mm <= width_mm <= LARGEST_SLICE_MM
+    are_apart = all(mm >= LEAST_DISTANCE_MM for n, mm in zip(view.shape, view.spacing, strict=True) if n > 1)
+    return are_apart and smallest_mm <= width_mm <= LARGEST_SLICE_MM
 
 
 def with_unit(geometry: Geometry, millimetres: ArrayLike) -> tuple[Geometry, tuple[str, ...]]:
