@@ -24,6 +24,14 @@ def test_the_air_around_a_lesion_does_not_count() -> None:
     assert (density[:20] < -890).all()
 
 
+@pytest.mark.parametrize("probability", [0.0, 1e-12, 1e-6])
+def test_lung_in_which_smoothing_alone_puts_a_lesion_is_no_consolidation(probability: float) -> None:
+    hu = np.full((128, 160), -850, np.float32)
+    ground_glass, consolidation = class_probabilities(hu, np.full_like(hu, probability), consolidation_hu=-350.0)
+    assert (ground_glass > 0.99).all()
+    assert (consolidation < 0.01).all()
+
+
 def test_a_vessel_in_ground_glass_counts_with_what_is_around_it() -> None:
     hu, lesion = beside_air(-600)
     hu[60, 60:80] = 0

@@ -48,11 +48,14 @@ def _less_where_light(lesion: NDArray[np.float32], hu: NDArray[np.float32], ligh
 def lesion_density(hu: NDArray[np.float32], lesion: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the mean HU of the lesion around each pixel: a Gaussian, weighted by the probability of lesion.
 
+    Where there is hardly any, as where only the slices beside it show a lesion, all around the pixel counts alike.
+
     Args:
         hu: (height, width).
-        lesion: (height, width) probability of lesion, above 0.
+        lesion: (height, width) probability of lesion.
     """
-    return np.asarray(_blurred(hu * lesion) / np.maximum(_blurred(lesion), np.float32(SURE)), dtype=np.float32)
+    weight, sure = _blurred(lesion), np.float32(SURE)
+    return np.where(weight > sure, _blurred(hu * lesion) / np.maximum(weight, sure), _blurred(hu))
 
 
 def class_probabilities(
