@@ -23,7 +23,7 @@ def lung_warnings(lungs: LungField, geometry: Geometry, is_volume: bool) -> tupl
         geometry: The grid of its upright axial slices.
         is_volume: Whether these form one body.
     """
-    warnings = _coverage_warnings(lungs) if is_volume else []
+    warnings = _coverage_warnings(lungs, geometry.has_directions) if is_volume else []
     if not lungs.sides_known:
         warnings.append("which lung is the right one and which the left one cannot be told")
     elif geometry.has_directions:
@@ -32,8 +32,8 @@ def lung_warnings(lungs: LungField, geometry: Geometry, is_volume: bool) -> tupl
     return tuple(warnings)
 
 
-def _coverage_warnings(lungs: LungField) -> list[str]:
-    """Say where the lungs of a volume reach the end of the scan, or a side of its pictures."""
+def _coverage_warnings(lungs: LungField, has_directions: bool) -> list[str]:
+    """Say where the lungs of a volume reach the end of the scan, or a side of its slices; which one, if it is known."""
     areas = voxels_per_slice(lungs.mask)
     ends = cut_ends(areas)
     front, back, right, left = lungs.outline[0], lungs.outline[-1], lungs.outline[:, 0], lungs.outline[:, -1]
@@ -41,11 +41,11 @@ def _coverage_warnings(lungs: LungField) -> list[str]:
     reached = [name for name, side in sides.items() if side.mean() > REACHED]
     warnings = []
     if ends and len(areas) > 1:
-        warnings.append(f"the lungs reach the {' and the '.join(ends)} slice: the scan {NOT_WHOLE}")
+        slices = f"the {' and the '.join(ends)} slice" if has_directions else "the first or last slice"
+        warnings.append(f"the lungs reach {slices}: the scan {NOT_WHOLE}")
     if reached:
-        warnings.append(
-            f"the lungs reach the {' and the '.join(reached)} side of the slices: the field of view {NOT_WHOLE}"
-        )
+        side = f"the {' and the '.join(reached)} side" if has_directions else "a side"
+        warnings.append(f"the lungs reach {side} of the slices: the field of view {NOT_WHOLE}")
     return warnings
 
 
