@@ -5,19 +5,21 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom import Dataset
 
 from groundglass.inference.model_card import BurdenInterval
 from groundglass.report.extent import Extent, classify_extent
 from groundglass.report.findings import Findings, ModelRef
-from groundglass.report.image_numbers import name_image, place_image
+from groundglass.report.image_numbers import image_numbers, name_image, place_image
 from groundglass.report.lesion_list import MOST_LISTED
 from groundglass.report.measurement import measure
 from groundglass.report.sentence import report_sentence
-from groundglass.scan.geometry import Geometry
+from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.intensity import Intensity
 from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.lung_field import LungField
 from groundglass.scan.packed_mask import PackedMask
+from groundglass.scan.scan import DicomSeries, Scan
 from helpers.segmented import segmented_scan
 
 SHAPE = (10, 20, 30)
@@ -96,6 +98,19 @@ def test_the_point_is_an_index_of_the_file_however_its_axes_lie() -> None:
     assert found.slice == 2
 
 
+def test_a_lung_in_two_slices_has_no_thirds() -> None:
+    two = np.arange(SHAPE[0])[:, None, None] // 2 == 1  # the slices of the lesion
+    found = findings(LESION, right=RIGHT & two)
+    assert found.zones is not None
+    assert {zone.side for zone in found.zones} == {"left"}
+    assert found.largest_lesions[0].zone is None
+    reason = "the lung is shown in fewer than three slices, too few for thirds"
+    assert found.unknown["largest_lesions.0.zone"] == reason
+    both = findings(LESION, RIGHT & two, LEFT & two)
+    assert both.zones is None
+    assert both.unknown["zones"] == reason
+
+
 def test_more_lesions_than_are_listed_are_counted() -> None:
     specks = box(slice(1, 9, 2), slice(2, 18, 2), slice(2, 12, 2)) | box(
         slice(1, 9, 2), slice(2, 18, 2), slice(18, 28, 2)
@@ -116,6 +131,17 @@ def test_images_are_numbered_from_1_with_their_positions_unless_dicom_states_num
     assert found.image_numbers == tuple(range(1, 11))
     assert found.slice_positions_mm == pytest.approx(tuple(range(100, 150, 5)))
     assert place_image(findings(LESION), 3) == "image 4 of 10, 115 mm"
+
+
+def test_images_keep_the_numbers_of_dicom_where_rows_rise_more_steeply_than_slices() -> None:
+    along_y, along_x = np.array([0, 0.75, 0.4375**0.5]), np.array([0.8, -0.6 * 0.4375**0.5, 0.45])
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([np.cross(along_x, along_y), along_y, along_x], axis=1)  # rises by 0.60, 0.66 and 0.45
+    headers = [Dataset() for _ in range(3)]
+    for header, number in zip(headers, (31, 32, 33), strict=True):
+        header.InstanceNumber = number
+    scan = Scan(np.zeros((3, 4, 5)), Geometry((3, 4, 5), affine), series=DicomSeries(tuple(headers)))
+    assert image_numbers(scan, AxialView(scan.geometry)) == (31, 32, 33)
 
 
 def test_the_volume_of_each_class_is_measured() -> None:

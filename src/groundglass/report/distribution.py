@@ -15,6 +15,7 @@ from groundglass.scan.packed_mask import MaskSlices, shared_voxels_per_slice, vo
 from groundglass.strict_model import StrictModel
 
 THIRDS: tuple[Literal["lower"], Literal["middle"], Literal["upper"]] = ("lower", "middle", "upper")
+NO_THIRDS = "the lung is shown in fewer than three slices, too few for thirds"
 QUARTERS_PERCENT = (0.0, 25.0, 50.0, 75.0)  # a zone's score is the number of these that its share exceeds
 
 
@@ -54,6 +55,8 @@ class Profile(StrictModel):
 
 def measure_zones(segmented: SegmentedScan) -> tuple[Zone, ...]:
     """Measure each third of the height that the scan shows of each lung, the upper right one first.
+
+    A lung that is missing, or shown in less than three slices, has none.
 
     Args:
         segmented: A volume with a spacing in mm.
@@ -97,9 +100,12 @@ def measure_profile(segmented: SegmentedScan) -> Profile:
 
 
 def ends_of_thirds(lung: MaskSlices) -> tuple[int, int, int, int] | None:
-    """Return the slices at which a lung's thirds begin, from feet to head, and the slice above; None without lung."""
+    """Return the slices at which a lung's thirds begin, from feet to head, and the slice above.
+
+    None for a lung that is missing, or extends over less than three slices.
+    """
     shown = np.flatnonzero(voxels_per_slice(lung))
-    if not len(shown):
+    if not len(shown) or shown[-1] - shown[0] < 2:
         return None
     low, first, second, high = np.round(np.linspace(shown[0], shown[-1] + 1, 4)).astype(int).tolist()
     return low, first, second, high

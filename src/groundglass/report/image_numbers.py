@@ -18,7 +18,8 @@ def image_numbers(scan: Scan, view: AxialView) -> tuple[int, ...]:
         view: Its axial view.
     """
     count = view.geometry.shape[0]
-    stated = _stated_numbers(scan) if _lies_along_z(view) else ()
+    (along, _), *_ = view.axes
+    stated = _stated_numbers(scan) if along == 0 else ()  # not cut across the slices of the file
     return stated if len(set(stated)) == count else tuple(range(1, count + 1))
 
 
@@ -33,12 +34,6 @@ def _stated_numbers(scan: Scan) -> tuple[int, ...]:
 
     stated = [number_value(header, "InstanceNumber") for header in series.headers]
     return tuple(int(number) for number in stated if number is not None)
-
-
-def _lies_along_z(view: AxialView) -> bool:
-    """Return whether the axial slices are those of the file, not cut across them."""
-    along_body = np.abs(view.source.affine_lps[2, :3]) / np.array(view.source.spacing)
-    return int(along_body.argmax()) == 0
 
 
 def slice_positions(view: AxialView) -> tuple[float, ...]:

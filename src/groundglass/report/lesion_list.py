@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.inference.pipeline import SegmentedScan
-from groundglass.report.distribution import THIRDS, ends_of_thirds
+from groundglass.report.distribution import NO_THIRDS, THIRDS, ends_of_thirds
 from groundglass.scan.components import CONNECTIVITY_8_IN_SLICE, CONNECTIVITY_26, find_components
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.morphology import distance_to
 from groundglass.scan.packed_mask import BoundingBox
 from groundglass.scan.scan import ImageStack
 from groundglass.strict_model import StrictModel
-from groundglass.unknown import Unknown
+from groundglass.unknown import Unknown, known
 
 MOST_LISTED = 200  # lesions that the findings list; the others are smaller
 Thirds = tuple[int, int, int, int] | None
@@ -159,7 +159,7 @@ def _fields(
         "volume_ml": unless(unknown.size, round(voxels * (geometry.voxel_ml or 0.0), 3)),
         "area_px": int(sums.largest[i]),
         "side": unless(unknown.side or not_in_lung, side),
-        "zone": unless(unknown.zone or not_in_lung, _zone(thirds[side == "left"], z)),
+        "zone": unless(unknown.zone or not_in_lung, known(_zone(thirds[side == "left"], z), NO_THIRDS)),
         "mean_hu": unless(unknown.density, round(float(sums.hu[i]) / voxels, 1)),
         "slice": int(segmented.view.slice_numbers[z]),
         "slices": int(sums.slices[i]),

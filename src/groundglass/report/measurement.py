@@ -13,7 +13,7 @@ from groundglass.inference.model_card import BurdenInterval
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.plain_text import in_unicode
 from groundglass.report.density import NO_HU, measure_density
-from groundglass.report.distribution import Zone, measure_profile, measure_zones
+from groundglass.report.distribution import NO_THIRDS, Zone, measure_profile, measure_zones
 from groundglass.report.extent import Extent, classify_extent
 from groundglass.report.findings import SCHEMA, Burden, Findings, Identity, Interval, ModelRef
 from groundglass.report.image_numbers import image_numbers, slice_positions
@@ -169,7 +169,7 @@ def _zones(segmented: SegmentedScan) -> tuple[Zone, ...] | Unknown:
         return Unknown(f"{slices} slice{'s are' if slices > 1 else ' is'} too few for thirds")
     if not voxels_per_slice(segmented.lung_field.mask).any():
         return Unknown("no lung was found in the scan")
-    return measure_zones(segmented)
+    return measure_zones(segmented) or Unknown(NO_THIRDS)
 
 
 def _burden_of_side(
