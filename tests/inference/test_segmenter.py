@@ -9,12 +9,15 @@ from groundglass.errors import ModelError
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.open_model import open_model
-from groundglass.inference.pipeline import segment_scan
+from groundglass.inference.pipeline import segment_by_mask, segment_lesions, segment_scan
 from groundglass.inference.segmenter import Segmenter
+from groundglass.scan.geometry import Geometry
 from groundglass.scan.lung_field import Box, LungField
 from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.phantom import chest_phantom
+from groundglass.scan.scan import Scan
 from helpers.fake_engine import FakeEngine, fake_segmenter
+from helpers.segmented import segmented_scan
 
 WINDOW = (-1000.0, 0.0)
 
@@ -66,6 +69,42 @@ def test_a_lesion_is_found_where_it_is() -> None:
     both = (found & truth).sum()
     assert 2 * both / (found.sum() + truth.sum()) > 0.97
     assert np.allclose(np.argwhere(found).mean(0), np.argwhere(truth).mean(0), atol=0.2)
+
+
+def test_pixels_that_are_no_squares_are_shown_in_proportion() -> None:
+    hu = lung_with_square()[:, ::2]  # pixels twice as high as wide
+    one, engine = segmenter()
+    lungs = replace(field(hu.shape, {0: Box(5, 45, 10, 110)}), pixel_aspect=2.0)
+    found = np.asarray(one.class_map(hu, lungs))
+    bright = engine.inputs[0][0, 0] > 0.5
+    assert bright.any(0).sum() == bright.any(1).sum()  # the square is one
+    assert 0.9 < found.sum() / (hu[0] > -500).sum() < 1.2
+
+
+def test_a_lesion_in_a_picture_touches_no_lung_of_the_next_one() -> None:
+    lung, bright = np.zeros((2, 60, 60), np.bool_), np.zeros((2, 60, 60), np.float32)
+    lung[0, 20:40, 20:40] = lung[1, 20:40, 30:40] = True
+    bright[:, 25:35, 21:26] = 1  # in the lung of the first picture, and beside that of the second one
+    lungs = LungField(lung, np.zeros_like(lung), (Box(0, 60, 0, 60),) * 2)
+    pictures, volume = (
+        segment_lesions(segmented_scan(grid, lungs, np.zeros_like(lung), 900 * bright - 900), segmenter((60, 60))[0])
+        for grid in (Geometry.pixels(lung.shape), replace(Geometry.pixels(lung.shape), in_mm=True))
+    )
+    assert voxels_per_slice(pictures.lesions).tolist() == [50, 0]
+    assert voxels_per_slice(volume.lesions).tolist() == [50, 50]
+
+
+def test_a_volume_that_was_stored_on_its_side_is_shown_upright_and_its_mask_lies_as_it_does() -> None:
+    scan = chest_phantom(shape=(8, 120, 160), extent_mm=(240, 288, 384), oblique=False).scan
+    grid = replace(scan.geometry, has_directions=False)
+    upright = segment_scan(Scan(scan.values, grid), fake_segmenter())
+    lying = Scan(scan.values.transpose(0, 2, 1), replace(grid, shape=(8, 160, 120)))
+    turned = segment_scan(lying, fake_segmenter())
+    assert turned.hu.shape == upright.hu.shape
+    lesions = turned.mask(np.asarray(turned.lesions)).voxels
+    assert np.array_equal(lesions.transpose(0, 2, 1), upright.mask(np.asarray(upright.lesions)).voxels)
+    corrected = segment_by_mask(lying, Scan(lesions.astype(np.uint8), lying.geometry), fake_segmenter().card)
+    assert np.array_equal(corrected.lesions, turned.lesions)
 
 
 def test_slices_without_lung_are_not_run() -> None:

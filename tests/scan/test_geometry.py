@@ -105,22 +105,21 @@ def test_the_axial_view_is_upright_and_invertible_for_every_permutation_and_flip
 ) -> None:
     monkeypatch.setattr("groundglass.scan.geometry.SLICES_AT_ONCE", 2)
     geometry = reordered(order, signs, tilt)
-    view = AxialView(geometry)
     array = np.random.default_rng(0).integers(0, 1000, SHAPE)
-    upright = view.to_axial(array)
-
-    assert upright.shape == view.geometry.shape
-    np.testing.assert_array_equal(view.from_axial(upright), array)
     bright = array > 500
-    for slices in (view.to_axial(bright), PackedMask.from_slices(view.to_axial(bright))):
-        np.testing.assert_array_equal(np.stack(list(view.source_slices(slices))), bright)
-    # Every voxel keeps its position in the patient.
-    for index in [(0, 0, 0), (1, 2, 3), (3, 4, 5)]:
-        marked = np.zeros(SHAPE)
-        marked[index] = 1
-        np.testing.assert_allclose(
-            centroid_mm(view.to_axial(marked), view.geometry), geometry.position(index), rtol=0, atol=1e-9
-        )
+    for view in (AxialView(geometry, transposed=True), AxialView(geometry)):
+        upright = view.to_axial(array)
+        assert upright.shape == view.geometry.shape
+        np.testing.assert_array_equal(view.from_axial(upright), array)
+        for slices in (view.to_axial(bright), PackedMask.from_slices(view.to_axial(bright))):
+            np.testing.assert_array_equal(np.stack(list(view.source_slices(slices))), bright)
+        # Every voxel keeps its position in the patient.
+        for index in [(0, 0, 0), (1, 2, 3), (3, 4, 5)]:
+            marked = np.zeros(SHAPE)
+            marked[index] = 1
+            np.testing.assert_allclose(
+                centroid_mm(view.to_axial(marked), view.geometry), geometry.position(index), rtol=0, atol=1e-9
+            )
     # Axis 0 runs towards the head, axis 1 to the back, axis 2 to the left.
     axes = view.geometry.affine_lps[:3, :3]
     assert axes[2, 0] > 0

@@ -29,6 +29,17 @@ def test_a_dense_lesion_at_the_rim_is_part_of_the_lung_once_it_is_segmented() ->
     assert (np.asarray(joined.right) & lesion).sum() == lesion.sum()
 
 
+def test_a_lesion_beside_the_lung_touches_it_whatever_else_was_found() -> None:
+    lung = np.zeros((1, 60, 60), np.bool_)
+    lung[0, 10:40, 10:50] = True
+    field = LungField(lung, np.zeros_like(lung), (None,))
+    beside = np.zeros_like(lung)
+    beside[0, 41:48, 20:40] = True  # one row apart, and all that was found
+    assert np.array_equal(field.remove_extrapulmonary(beside), beside)
+    beyond = np.roll(beside, 3, axis=1)
+    assert not np.asarray(field.remove_extrapulmonary(beyond)).any()
+
+
 def test_without_lungs_every_lesion_is_extrapulmonary() -> None:
     nothing = np.zeros((1, 4, 4), bool)
     field = LungField(nothing, nothing, (None,))

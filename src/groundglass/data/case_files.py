@@ -253,7 +253,7 @@ def read_second_mask(path: Path, axial: AxialView) -> NDArray[np.float32]:
         DatasetError: Its slices are not those of the scan.
     """
     mask = read_scan(path)
-    view, shape = AxialView(mask.geometry), axial.geometry.shape
+    view, shape = AxialView(mask.geometry, axial.transposed), axial.geometry.shape
     if view.geometry.shape[0] != shape[0]:
         raise DatasetError(
             f"{path} has {view.geometry.shape[0]} slices, its image {shape[0]}: expected the same slices"

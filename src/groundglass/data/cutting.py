@@ -18,7 +18,6 @@ from groundglass.data.slices import OFFSET_HU, GreyLevels, levels_to_hu
 from groundglass.inference.lungs.finding import find_lungs
 from groundglass.inference.lungs.network import open_lung_network
 from groundglass.scan.crop import Letterbox
-from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import AIR_HU
 from groundglass.scan.kinds import FieldOfView, IntensityKind
 from groundglass.scan.scan import ImageStack
@@ -81,15 +80,14 @@ def cut_case(
         InputError: Image and mask do not match, their numbers are no CT or no labels, or no slice shows lung.
     """
     scan, labels, label_notes = read_case_with_notes(case)
-    axial = AxialView(scan.geometry)
-    values, labels = axial.to_axial(scan.values), axial.to_axial(labels)
     check_labelled_share(case, labels)
     found = find_lungs(scan, view, network=open_lung_network(threads=1))  # cases are cut side by side
-    intensity, lung_field = found.intensity, found.lung_field
+    axial, intensity, lung_field = found.view, found.intensity, found.lung_field
+    values, labels = axial.to_axial(scan.values), axial.to_axial(labels)
     hu, boxes = intensity.to_hu(values), lung_field.boxes
     with_lesion = np.asarray(labels.any((1, 2)))
     letterboxes = {
-        z: Letterbox(box, size)
+        z: Letterbox(box, size, lung_field.pixel_aspect)
         for z, box in enumerate(boxes)
         if box is not None and (with_lesion[z] or not lesion_slices_only)
     }

@@ -22,7 +22,6 @@ from groundglass.inference.pipeline import SegmentedScan, segment_lesions, segme
 from groundglass.inference.segmenter import Segmenter
 from groundglass.metrics import Confusion
 from groundglass.report.findings import ModelRef
-from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import ImageStack
 
 
@@ -57,7 +56,7 @@ def evaluate(
         except InputError as error:
             raise type(error)(f"{target.case.name}: {error}") from error
         scores.append(score)
-        examples.add(target.case, score.slices, segmented.lesions)
+        examples.add(target.case, score.slices, segmented)
         progress(len(scores), len(targets))
     model = ModelRef(name=card.name, sha256=card.sha256)
     return Evaluation(
@@ -70,10 +69,10 @@ def _score_target(
 ) -> tuple[CaseScore, SegmentedScan]:
     """Segment a case, score it, and add its probabilities to the histogram."""
     scan, labels = read_case(target.case)
-    labels = AxialView(scan.geometry).to_axial(labels)
+    lungs_only = segment_lungs(scan, segmenter.card)
+    labels = lungs_only.view.to_axial(labels)
     truth, counted = labels > 0, _counted_slices(target, len(labels))
     recorder = PredictionRecorder(segmenter.card, truth, counted, histogram)
-    lungs_only = segment_lungs(scan, segmenter.card)
     segmented = segment_lesions(lungs_only, segmenter, on_prediction=recorder.record)
 
     slices = _score_slices(target, segmented, labels, counted, recorder, segmenter.card)

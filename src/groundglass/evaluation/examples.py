@@ -8,6 +8,7 @@ from groundglass.data.case import Case
 from groundglass.data.case_files import read_case
 from groundglass.evaluation.results import Example, SliceScore
 from groundglass.inference.lungs.finding import find_intensity
+from groundglass.inference.pipeline import SegmentedScan
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.intensity import LUNG_WINDOW
 from groundglass.scan.lung_field import Box
@@ -22,17 +23,17 @@ class ExampleCollector:
     """Packed predictions of every case; once all scores are known, the CT of a few slices is read again."""
 
     def __init__(self) -> None:
-        self._cases: list[tuple[Case, tuple[SliceScore, ...], PackedMask]] = []
+        self._cases: list[tuple[Case, tuple[SliceScore, ...], AxialView, PackedMask]] = []
 
-    def add(self, case: Case, slices: tuple[SliceScore, ...], lesions: PackedMask) -> None:
-        """Keep a case: the scores of its slices and its predicted lesions (z, y, x) bool."""
-        self._cases.append((case, slices, lesions))
+    def add(self, case: Case, slices: tuple[SliceScore, ...], segmented: SegmentedScan) -> None:
+        """Keep a case: the scores of its slices and its predicted lesions."""
+        self._cases.append((case, slices, segmented.view, segmented.lesions))
 
     def read_examples(self) -> tuple[Example, ...]:
         """Read up to three slices of each rank, by Dice among the slices with lesion; best first."""
         with_lesion = [
             (case_index, score)
-            for case_index, (_, scores, _) in enumerate(self._cases)
+            for case_index, (_, scores, _, _) in enumerate(self._cases)
             for score in scores
             if score.has_lesion
         ]
@@ -43,8 +44,8 @@ class ExampleCollector:
             selected.setdefault(case_index, []).append((rank, score))
         examples: list[Example] = []
         for case_index, ranked in selected.items():
-            case, _, lesions = self._cases[case_index]
-            examples += _read_slices(case, lesions, ranked)
+            case, _, view, lesions = self._cases[case_index]
+            examples += _read_slices(case, view, lesions, ranked)
         return tuple(sorted(examples, key=lambda example: -example.dice))
 
 
@@ -59,9 +60,10 @@ def rank_slices(count: int) -> dict[int, str]:
     return ranks
 
 
-def _read_slices(case: Case, lesions: PackedMask, ranked: Sequence[tuple[str, SliceScore]]) -> Iterator[Example]:
+def _read_slices(
+    case: Case, view: AxialView, lesions: PackedMask, ranked: Sequence[tuple[str, SliceScore]]
+) -> Iterator[Example]:
     scan, labels = read_case(case)
-    view = AxialView(scan.geometry)
     hu, labels = find_intensity(scan).to_hu(view.to_axial(scan.values)), view.to_axial(labels)
     _, dy, dx = view.geometry.spacing
     for rank, score in ranked:

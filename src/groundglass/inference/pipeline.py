@@ -16,6 +16,7 @@ from groundglass.inference.lungs.finding import ScanWithLungs, find_lungs
 from groundglass.inference.lungs.network import open_lung_network
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.segmenter import Segmenter, SlicePrediction
+from groundglass.scan.components import CONNECTIVITY_8_IN_SLICE, CONNECTIVITY_26
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.packed_mask import PackedMask
@@ -145,7 +146,8 @@ def segment_lesions(
         class_map = segmenter.class_map(segmented.hu, segmented.lung_field, progress, on_prediction)
         voxel_ml = segmented.view.geometry.voxel_ml
         smallest = 0.0 if voxel_ml is None else segmenter.card.smallest_ml / voxel_ml
-        kept = segmented.lung_field.remove_extrapulmonary(foreground(class_map), smallest)
+        connectivity = CONNECTIVITY_8_IN_SLICE if isinstance(segmented.scan, ImageStack) else CONNECTIVITY_26
+        kept = segmented.lung_field.remove_extrapulmonary(foreground(class_map), smallest, connectivity)
         class_map = PackedMask.from_slices(classes * near for classes, near in zip(class_map, kept, strict=True))
         return _with_lesions(segmented, class_map)
 
@@ -168,7 +170,8 @@ def segment_by_mask(
         IntensityError: The scan's numbers are not recognised as CT.
         LungError: No slice of the scan shows lung.
     """
-    segmented, view = segment_lungs(scan, card, None, timer, progress=progress), AxialView(mask.geometry)
+    segmented = segment_lungs(scan, card, None, timer, progress=progress)
+    view = AxialView(mask.geometry, segmented.view.transposed)
     if not view.geometry.matches(segmented.view.geometry, tolerance_mm=0.01):
         is_like = str(mask.geometry) == str(scan.geometry)
         where = "in another place or direction" if is_like else f"on {mask.geometry}"

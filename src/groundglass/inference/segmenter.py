@@ -98,7 +98,7 @@ class Segmenter:
         return [
             SliceInput(
                 z,
-                Letterbox(box, self.card.size),
+                Letterbox(box, self.card.size, lung_field.pixel_aspect),
                 tuple(z + offset if z + offset in boxes else z for offset in offsets),
             )
             for z, box in boxes.items()

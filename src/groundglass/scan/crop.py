@@ -40,10 +40,12 @@ class Letterbox:
     Attributes:
         box: The part of the slice, in pixels of the slice.
         size: (height, width) of the network's input.
+        pixel_aspect: Height of a pixel of the slice as a multiple of its width; those of the input are square.
     """
 
     box: Box
     size: tuple[int, int]
+    pixel_aspect: float = 1.0
 
     @property
     def _seen(self) -> tuple[int, int]:
@@ -55,8 +57,9 @@ class Letterbox:
     def _inside(self) -> tuple[slice, slice]:
         """The rows and columns of the fixed size that the box fills."""
         height, width = self._seen
-        scale = min(self.size[0] / height, self.size[1] / width)
-        inner = [max(1, min(full, round(n * scale))) for n, full in zip((height, width), self.size, strict=True)]
+        in_proportion = height * self.pixel_aspect, width
+        scale = min(full / n for n, full in zip(in_proportion, self.size, strict=True))
+        inner = [max(1, min(full, round(n * scale))) for n, full in zip(in_proportion, self.size, strict=True)]
         top, left = ((full - n) // 2 for n, full in zip(inner, self.size, strict=True))
         return slice(top, top + inner[0]), slice(left, left + inner[1])
 

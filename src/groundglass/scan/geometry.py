@@ -118,9 +118,11 @@ class AxialView:
 
     Attributes:
         source: The grid as it is stored.
+        transposed: Whether rows and columns are exchanged, as lungs show it of a grid that states no directions.
     """
 
     source: Geometry
+    transposed: bool = False
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -144,7 +146,8 @@ class AxialView:
             body = int(free[:, axis].argmax())
             along[body] = int(axis)
             free[body] = -1.0  # taken
-        return tuple((along[body], bool(rotation[body, along[body]] < 0)) for body in _UPRIGHT)
+        z, y, x = ((along[body], bool(rotation[body, along[body]] < 0)) for body in _UPRIGHT)
+        return (z, x, y) if self.transposed else (z, y, x)
 
     @cached_property
     def slice_numbers(self) -> NDArray[np.int64]:

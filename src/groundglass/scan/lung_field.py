@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from groundglass.scan.components import CONNECTIVITY_26, find_components
+from groundglass.scan.components import CONNECTIVITY_26, Connectivity, find_components
 from groundglass.scan.morphology import dilate, distance_to, fill_holes, label_parts
 from groundglass.scan.packed_mask import MaskSlices, PackedMask, Voxels, bounding_box, pack_slice
 
@@ -56,6 +56,7 @@ class LungField:
         warnings: Sentences for the user.
         spacing_mm: Distance between slices; None if they are unrelated pictures.
         sides_known: False if it cannot be told which lung is which.
+        pixel_aspect: Height of a pixel of the slices as a multiple of its width.
     """
 
     right: MaskSlices
@@ -64,6 +65,7 @@ class LungField:
     warnings: tuple[str, ...] = ()
     spacing_mm: float | None = None
     sides_known: bool = True
+    pixel_aspect: float = 1.0
 
     @cached_property
     def mask(self) -> PackedMask:
@@ -75,19 +77,23 @@ class LungField:
         """(y, x) the pixels that are lung in any slice."""
         return np.asarray(reduce(np.logical_or, self.mask))
 
-    def remove_extrapulmonary(self, found: MaskSlices, smallest: float = 0) -> PackedMask:
+    def remove_extrapulmonary(
+        self, found: MaskSlices, smallest: float = 0, connectivity: Connectivity = CONNECTIVITY_26
+    ) -> PackedMask:
         """Return (z, y, x) a mask without the regions that touch no lung: table, bowel, skin.
 
         Args:
             found: (z, y, x).
             smallest: Number of voxels below which a region is left out too.
+            connectivity: Neighbours that are of one region: for pictures, those in the slice alone.
         """
-        regions = find_components(found, CONNECTIVITY_26)
+        regions = find_components(found, connectivity)
         touches_lung = np.zeros(len(regions.sizes), dtype=np.bool_)
-        bounds = bounding_box(reduce(np.logical_or, found))
+        around = bounding_box(reduce(np.logical_or, found)) or ()
+        near = tuple(slice(max(0, side.start - RIM_PIXELS), side.stop + RIM_PIXELS) for side in around)
         for (box, labels), lung in zip(regions, self.mask, strict=True):
             if labels.size:
-                lung[bounds] = dilate(lung[bounds], RIM_PIXELS)
+                lung[near] = dilate(lung[near], RIM_PIXELS)
                 touches_lung[labels[lung[box]]] = True
         return regions.select(touches_lung & (regions.sizes >= smallest))
 

@@ -14,10 +14,12 @@ from groundglass.data.case_files import read_case
 from groundglass.data.catalogue import find_cases, select
 from groundglass.errors import IntensityError, LungError
 from groundglass.inference.lungs.finding import ScanWithLungs, find_intensity, find_lungs
-from groundglass.inference.lungs.network import LungMaps, LungNetwork, open_lung_network
+from groundglass.inference.lungs.network import INSIDE, LungMaps, LungNetwork, open_lung_network
+from groundglass.inference.lungs.parts import Part, View, around_lungs
 from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.kinds import IntensityKind
+from groundglass.scan.lung_field import Box
 from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import Scan
@@ -60,6 +62,16 @@ def test_the_right_lung_lies_at_the_left_of_the_upright_image(phantom: Phantom) 
     assert not any((right & left).any() for right, left in zip(field.right, field.left, strict=True))
 
 
+def test_the_lungs_tell_the_proportions_of_pixels_also_of_coronal_slices(upright: Phantom) -> None:
+    scan = axial(upright)
+    thick = scan.values.reshape(len(scan.values), -1, 4, scan.values.shape[2]).mean(2).astype(np.int16)
+    affine = scan.geometry.affine_lps @ np.diag([1.0, 4, 1, 1])
+    coronal = Geometry(thick.transpose(1, 0, 2).shape, affine[:, [1, 0, 2, 3]])
+    aspects = [find_lungs(one).lung_field.pixel_aspect for one in (scan, Scan(thick.transpose(1, 0, 2), coronal))]
+    assert aspects[1] == pytest.approx(4 * aspects[0], abs=0.03)
+    assert aspects[0] == pytest.approx(scan.geometry.spacing[1] / scan.geometry.spacing[2], abs=0.006)
+
+
 def test_the_lungs_of_a_small_patient_in_a_wide_field_of_view_are_found() -> None:
     phantom = chest_phantom(shape=(12, 160, 200), oblique=False)
     some = slice(4, 9)
@@ -70,6 +82,18 @@ def test_the_lungs_of_a_small_patient_in_a_wide_field_of_view_are_found() -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2, 16])
+def test_lung_that_is_narrower_than_a_pixel_is_looked_at(size: int) -> None:
+    maps = np.zeros((1, 2, INSIDE, INSIDE), np.uint8)
+    maps[:, :, 30:130, 138:142] = 255
+    content = Box(3, 3 + size, 5, 5 + size)
+    box = around_lungs(View(Part(range(1), content, (15, 1, 1)), np.zeros(1, np.int64), content, maps=maps)).box
+    assert box is not None
+    (top, bottom), (left, right) = box.spans
+    assert 3 <= top < bottom <= 3 + size
+    assert 5 <= left < right <= 5 + size
+
+
 def test_thin_slices_have_lungs_between_those_that_the_network_saw() -> None:
     thin = chest_phantom(4, shape=(96, 96, 128), extent_mm=(96.0, 288.0, 380.0), oblique=False)
     assert dice(find_lungs(thin.scan).lung_field.mask, truth(thin)) > 0.94

@@ -60,7 +60,9 @@ def test_a_volume_on_its_side_is_refused_if_it_states_directions_and_read_if_it_
     grid = replace(scan.geometry, shape=turned.shape)
     with pytest.raises(LungError, match="the slices lie on their side: the directions that the file states are wrong"):
         find_lungs(Scan(turned, grid))
-    assert any(find_lungs(Scan(turned, replace(grid, has_directions=False))).lung_field.boxes)
+    found = find_lungs(Scan(turned, replace(grid, has_directions=False)))
+    assert any(found.lung_field.boxes)
+    assert found.hu.shape[1:] == scan.values.shape[1:]  # upright
 
 
 def test_a_picture_without_lung_is_told_from_a_sheet_of_slices_in_few_runs_of_the_network(

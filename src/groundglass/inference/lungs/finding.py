@@ -12,8 +12,9 @@ lesions included, on a small grid; what is left here is geometry. The window of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 
@@ -91,13 +92,11 @@ def find_lungs(
         LungError: No slice shows lung, or the slices of a volume lie on their side.
     """
     numbers = recognise_numbers(scan, kind)
-    view = AxialView(scan.geometry)
-    values, geometry, is_volume = view.to_axial(scan.values), view.geometry, not isinstance(scan, ImageStack)
     network, is_window = network or open_lung_network(), numbers.kind.is_window
-    slices = ShownSlices(values, _limits(numbers), blank_number(values, numbers), numbers.shift_hu)
-    whole = [whole_slices(part) for part in parts_of(scan, values, geometry)]
-    looked = _counter(progress, sum(len(view.slices) + len(view.part.every(OUTLINE_MM)) for view in whole))
-    slices, located = _locate(network, slices, whole, geometry.has_directions, is_window, looked)
+    upright = _show(scan, AxialView(scan.geometry), numbers)
+    turned = None if scan.geometry.has_directions else _show(scan, AxialView(scan.geometry, transposed=True), numbers)
+    looked = _counter(progress, sum(len(seen.slices) + len(seen.part.every(OUTLINE_MM)) for seen in upright.whole))
+    (view, slices, _), located = _locate(network, upright, turned, is_window, looked)
     if is_window:
         check_not_blanked(located)
         if is_inverted(network, slices, located):
@@ -108,31 +107,41 @@ def find_lungs(
     outlined = [
         near if near.maps.any() or len(near.slices) > 1 else seen for near, seen in zip(outlined, located, strict=True)
     ]
-    lung_field = outline_lungs(outlined, geometry, is_volume, field_of_view, network.threads)
+    is_volume = not isinstance(scan, ImageStack)
+    lung_field = outline_lungs(outlined, view.geometry, is_volume, field_of_view, network.threads)
     if not any(lung_field.boxes):
         raise LungError(NO_LUNG)
-    hu = intensity.slices(values)
+    hu = intensity.slices(slices.values)
     check_lung_density(hu, lung_field.mask, intensity)
     if slices.blank is not None:
         hu, lung_field = with_soft_tissue(hu, slices.blank, lung_field)
     return ScanWithLungs(scan, view, intensity, hu, lung_field)
 
 
+class _Shown(NamedTuple):
+    """A scan in axial slices as the network is to see them, and the view of each part as a whole."""
+
+    view: AxialView
+    slices: ShownSlices
+    whole: list[View]
+
+
+def _show(scan: Scan, view: AxialView, numbers: StoredNumbers) -> _Shown:
+    values = view.to_axial(scan.values)
+    slices = ShownSlices(values, _limits(numbers), blank_number(values, numbers), numbers.shift_hu)
+    return _Shown(view, slices, [whole_slices(part) for part in parts_of(scan, values, view.geometry)])
+
+
 def _locate(
-    network: LungNetwork,
-    slices: ShownSlices,
-    whole: Sequence[View],
-    has_directions: bool,
-    is_window: bool,
-    looked: Callable[[], None],
-) -> tuple[ShownSlices, list[View]]:
-    """Look for the lungs, and return the slices as they show them, and what the network says of these.
+    network: LungNetwork, upright: _Shown, turned: _Shown | None, is_window: bool, looked: Callable[[], None]
+) -> tuple[_Shown, list[View]]:
+    """Look for the lungs, and return the scan as it shows them, and what the network says of it.
 
     Args:
         network: The lung network.
-        slices: The slices.
-        whole: The view of each part as a whole.
-        has_directions: Whether the file states how its axes lie in the body.
+        upright: The scan.
+        turned: The scan with rows and columns exchanged, which may have been stored so; None if its file states how
+            its axes lie in the body.
         is_window: Whether the numbers are those of a window.
         looked: Called after each slice.
 
@@ -140,21 +149,21 @@ def _locate(
         FormatError: Pictures lie on their side, or show several slices each.
         LungError: No slice shows lung, or the slices of a volume lie on their side.
     """
-    located = look(network, slices, whole, keep_levels=is_window, looked=looked)
-    if has_directions and not whole[0].part.is_image:
-        check_directions(network, slices, located[0])
-    elif not has_directions:  # rows may have been stored as columns
-        transposed = replace(slices, transposed=True)
-        turned = look(network, transposed, whole, keep_levels=is_window)
-        if certain_pixels(turned) > certain_pixels(located):
-            slices, located = transposed, turned
-    if whole[0].part.is_image:
-        check_layout(network, slices, located)
+    shown, located = upright, look(network, upright.slices, upright.whole, keep_levels=is_window, looked=looked)
+    is_image = upright.whole[0].part.is_image
+    if turned is not None:
+        lying = look(network, turned.slices, turned.whole, keep_levels=is_window)
+        if certain_pixels(lying) > certain_pixels(located):
+            shown, located = turned, lying
+    elif not is_image:
+        check_directions(network, upright.slices, located[0])
+    if is_image:
+        check_layout(network, shown.slices, located)
     elif not _any_lung(located):
-        located = look(network, slices, [middle_of_slices(view) for view in whole], keep_levels=is_window)
+        located = look(network, shown.slices, [middle_of_slices(view) for view in shown.whole], keep_levels=is_window)
     if not _any_lung(located):
         raise LungError(NO_LUNG)
-    return slices, located
+    return shown, located
 
 
 def _any_lung(located: Sequence[View]) -> bool:

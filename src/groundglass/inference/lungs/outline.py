@@ -49,8 +49,15 @@ def outline_lungs(
         tuple(boxes),
         spacing_mm=geometry.spacing[0] if is_volume and geometry.in_mm else None,
         sides_known=_sides_are_clear(outlined),
+        pixel_aspect=_pixel_aspect(geometry),
     )
     return replace(lungs, warnings=lung_warnings(lungs, geometry, is_volume))
+
+
+def _pixel_aspect(geometry: Geometry) -> float:
+    """Return the height of a pixel as a multiple of its width: to two decimals, so that rounded grids have 1."""
+    _, dy, dx = geometry.spacing
+    return max(0.01, round(dy / dx, 2))
 
 
 def _restore(view: View, shape: tuple[int, ...], threads: int) -> Iterator[tuple[PackedSlice, PackedSlice]]:

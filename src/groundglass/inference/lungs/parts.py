@@ -121,10 +121,8 @@ def _box_around(located: View) -> Box | None:
     ends = []
     for side, (first, end) in zip(bounds, located.box.spans, strict=True):
         margin, size = AROUND * (side.stop - side.start), end - first
-        ends += [
-            first + max(0, round((side.start - margin) / INSIDE * size)),
-            first + min(size, round((side.stop + margin) / INSIDE * size)),
-        ]
+        start = max(0, min(size - 1, round((side.start - margin) / INSIDE * size)))
+        ends += [first + start, first + min(size, max(start + 1, round((side.stop + margin) / INSIDE * size)))]
     return Box(*ends)
 
 

@@ -20,6 +20,7 @@ from groundglass.inference.lungs.network import LungMaps, LungNetwork
 from groundglass.inference.lungs.parts import HALF, Maps, View, mean_certainty
 from groundglass.inference.lungs.search import ShownSlices, drop_doubtful_regions, look
 from groundglass.scan.components import CONNECTIVITY_6, find_components
+from groundglass.scan.lung_field import Box
 from groundglass.scan.packed_mask import PackedMask
 
 BALANCED = 0.3  # share of both lungs that the smaller one has in an upright slice
@@ -87,7 +88,9 @@ def check_directions(network: LungNetwork, slices: ShownSlices, located: View) -
     """
     own = _answer(located.maps)
     if own.balance < BALANCED:
-        (turned,) = look(network, replace(slices, transposed=True), [located])
+        top, bottom, left, right, _ = located.part.content
+        turned_slices = replace(slices, values=slices.values.swapaxes(1, 2))
+        (turned,) = look(network, turned_slices, [replace(located, box=Box(left, right, top, bottom))])
         if _is_upright_instead(_answer(turned.maps), own):
             raise LungError(EXCHANGED)
 

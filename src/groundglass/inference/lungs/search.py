@@ -32,20 +32,17 @@ class ShownSlices:
         limits: Numbers beyond which all looks alike to the network; None where the window is not known.
         blank: The number of what was blanked, which is shown as soft tissue; None: nothing was.
         tissue: The number of soft tissue, where something was blanked.
-        transposed: Whether rows and columns are exchanged.
     """
 
     values: NDArray[Any]
     limits: tuple[float, float] | None
     blank: float | None
     tissue: float
-    transposed: bool = False
 
     def part(self, z: int, box: Box) -> NDArray[Any]:
         """Return (y, x) a part of a slice."""
         plane = self.values[z, box.top : box.bottom, box.left : box.right]
-        plane = plane if self.blank is None else np.where(plane == self.blank, self.tissue, plane)
-        return plane.T if self.transposed else plane
+        return plane if self.blank is None else np.where(plane == self.blank, self.tissue, plane)
 
 
 def look(
@@ -72,9 +69,9 @@ def look(
         levels = np.zeros((len(maps) if keep_levels else 0, INSIDE, INSIDE), dtype=np.float32)
         for row, one in enumerate(islice(found, len(maps) if view.box else 0)):
             looked()
-            maps[row] = np.rint(255 * (one.probability.swapaxes(1, 2) if slices.transposed else one.probability))
+            maps[row] = np.rint(255 * one.probability)
             if keep_levels:
-                levels[row] = one.levels.T if slices.transposed else one.levels
+                levels[row] = one.levels
         drop_doubtful_regions(maps)
         seen.append(replace(view, levels=levels, maps=maps))
     return seen
