@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from groundglass.inference.segmenter import Segmenter
+from groundglass.io.dicom_completion import complete_series
 from groundglass.report.analysis import segment
 from groundglass.report.density import MeanIntensity
 from groundglass.report.dicom_seg import make_segmentation, write_dicom
 from groundglass.report.dicom_sr import make_structured_report
 from groundglass.report.distribution import Zone
 from groundglass.report.findings import Burden, Findings
-from groundglass.scan.phantom import Phantom
+from groundglass.scan.phantom import Phantom, chest_phantom
 from groundglass.scan.scan import DicomSeries
 from helpers.dicom_phantom import NAME, NUMBER, write_enhanced, write_series
 
@@ -185,6 +187,47 @@ def test_an_enhanced_source_is_referenced_by_frame(
     check(segments, tmp_path / "lesions.dcm")
     assert np.array_equal(read_masks(tmp_path / "lesions.dcm", series)[..., 0], truth)
     check(make_structured_report(series, segments, findings), tmp_path / "findings.dcm")
+
+
+@pytest.mark.parametrize("factor", [0.5, -1])
+@pytest.mark.parametrize("write", [write_series, write_enhanced])
+def test_the_segmentation_states_the_distance_at_which_its_slices_lie(
+    write: Callable[..., Any], factor: float, phantom: Phantom, findings: Findings, tmp_path: Path
+) -> None:
+    """Programs that place slices by a distance which they state put the mask elsewhere."""
+    distance = phantom.scan.geometry.spacing[0]
+    paths = write(phantom.scan, tmp_path / "ct", SpacingBetweenSlices=f"{factor * distance:.6g}")
+    series = read(paths if isinstance(paths, list) else [paths])
+    if not isinstance(paths, list):
+        (header,) = series.headers
+        measures = header.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.SpacingBetweenSlices = header.SpacingBetweenSlices
+        series = DicomSeries((header,), tuple(range(len(phantom.scan.values))))
+    stored = check(make_segmentation(series, phantom.lesions.voxels, ["lesion"], findings), tmp_path / "lesions.dcm")
+    measures = stored.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert float(measures.SpacingBetweenSlices) == pytest.approx(distance, rel=1e-4)
+    named = "SpacingBetweenSlices (not the distance of the images)" in " ".join(complete_series(series).notes)
+    assert named == (factor != -1)
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 1.2), (0, 4, 0)], ids=["uneven", "tilted"])
+def test_the_segmentation_states_the_distance_of_slices_that_are_uneven_or_askew(
+    shift: tuple[float, float, float], findings: Findings, tmp_path: Path
+) -> None:
+    """It stated none, and their thickness, which overlaps here."""
+    scan = chest_phantom(shape=(5, 48, 64), oblique=False).scan
+    paths = write_series(scan, tmp_path / "ct", SliceThickness="60")
+    for number, path in enumerate(paths):
+        data = pydicom.dcmread(path)
+        steps = np.array(shift) * (number % 2 if shift[2] else number)
+        data.ImagePositionPatient = [float(mm) for mm in np.array(data.ImagePositionPatient, float) + steps]
+        data.save_as(path)
+    marked = np.zeros(scan.values.shape, np.bool_)
+    marked[1:4, 10:20, 10:20] = True
+    segmentation = make_segmentation(read(paths), marked, ["lesion"], findings)
+    stored = check(segmentation, tmp_path / "lesions.dcm")
+    measures = stored.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert float(measures.SpacingBetweenSlices) == pytest.approx(scan.geometry.spacing[0], rel=1e-3)
 
 
 def test_the_same_input_gives_the_same_uids_and_another_mask_other_ones(

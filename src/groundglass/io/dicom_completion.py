@@ -271,9 +271,7 @@ def _complete_measures(series: DicomSeries, copy: Dataset) -> list[str]:
     """State pixel spacing and thickness of a slice; of frames, orientation and pixel spacing for all together."""
     if series.frames:
         return _complete_shared_groups(series.frames, copy)
-    if (number_value(copy, "SpacingBetweenSlices") or 0) <= 0:
-        copy.pop("SpacingBetweenSlices", None)
-    changes = []
+    changes = _drop_other_distance(copy, series.headers, copy)
     if number_values(copy, "PixelSpacing", 2) is None:  # that of the others was taken
         spacings = (number_values(header, "PixelSpacing", 2) for header in series.headers)
         spacing = next(values for values in spacings if values is not None)
@@ -307,12 +305,14 @@ def _complete_shared_groups(order: Sequence[int], copy: Dataset) -> list[str]:
         usable = next((item for item in stated if number_values(item, keyword, _GEOMETRY[keyword]) is not None), None)
         if usable is not None:
             setattr(shared, sequence, [_completed_item(usable)])
-    changes = []
+    changes = list[str]()
     places = [(items(group, "PlanePositionSequence") or [Dataset()])[0] for group in groups[1:]]
+    in_order = [places[index] for index in order]
     for measures in items(shared, "PixelMeasuresSequence"):
+        for axes in items(shared, "PlaneOrientationSequence"):
+            changes += _drop_other_distance(measures, in_order, axes)
         if (number_value(measures, "SliceThickness") or 0) <= 0:
-            distance_mm = _slice_distance([places[index] for index in order])
-            measures.SliceThickness = DSfloat(distance_mm, auto_format=True)
+            measures.SliceThickness = DSfloat(_slice_distance(in_order), auto_format=True)
             changes.append("SliceThickness (missing)")
     copy.SharedFunctionalGroupsSequence = [shared]
     frames = groups[1:]
@@ -337,6 +337,43 @@ def _completed_item(item: Dataset) -> Dataset:
     completed = legal_copy(item)
     _complete_geometry(item, completed)
     return completed
+
+
+def _drop_other_distance(measures: Dataset, places: Sequence[Dataset], orientation: Dataset) -> list[str]:
+    """Leave out a SpacingBetweenSlices that is none, or by which a program would put slices where others lie.
+
+    Args:
+        measures: What may state it, which is changed.
+        places: The data sets that state where the slices lie.
+        orientation: The data set that states their orientation.
+
+    Returns:
+        What was left out, if it may be a distance.
+    """
+    stated = number_value(measures, "SpacingBetweenSlices")
+    if stated is None:
+        measures.pop("SpacingBetweenSlices", None)
+        return []
+    distance_mm = distance_along_normal(places, orientation)
+    is_other = distance_mm is not None and abs(stated - distance_mm) * (len(places) - 1) > distance_mm / 2
+    if stated <= 0 or is_other:
+        measures.pop("SpacingBetweenSlices")
+    return ["SpacingBetweenSlices (not the distance of the images)"] if stated > 0 and is_other else []
+
+
+def distance_along_normal(places: Sequence[Dataset], orientation: Dataset) -> float | None:
+    """Return the mean distance of neighbouring slices along their normal in mm; None of one slice.
+
+    Args:
+        places: The data sets that state where the slices lie, in any order.
+        orientation: The data set that states their orientation.
+    """
+    axes = number_values(orientation, "ImageOrientationPatient", 6)
+    positions = [number_values(place, "ImagePositionPatient", 3) for place in places]
+    stated = [position for position in positions if position is not None]
+    if axes is None or len(stated) < max(2, len(positions)):
+        return None
+    return float(np.ptp(np.array(stated) @ np.cross(axes[:3], axes[3:]))) / (len(stated) - 1)
 
 
 def _slice_distance(places: Sequence[Dataset]) -> float:
