@@ -7,7 +7,7 @@ import pytest
 
 from groundglass.errors import FormatError
 from groundglass.inference.segmenter import Segmenter
-from groundglass.io.grid import NEVER_SET, NO_DIRECTIONS, NO_SPACING
+from groundglass.io.grid import NEVER_SET, NO_DIRECTIONS, NO_SPACING, NO_THICKNESS
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import segment
 from groundglass.scan.phantom import Phantom, chest_phantom
@@ -114,6 +114,17 @@ def test_lengths_are_converted_from_the_unit_that_is_stated_if_it_makes_a_chest(
     np.testing.assert_allclose(scan.geometry.spacing, expected)
     assert len(scan.notes) == notes
     assert all("makes no chest: they are taken as millimetres" in note for note in scan.notes)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("cm", 0.1), ("um", 1000)])
+def test_a_slice_of_two_axes_is_1_mm_thick_in_every_unit_with_a_note(tmp_path: Path, unit: str, factor: float) -> None:
+    """Of lengths in cm it was 10 mm, and nothing was said."""
+    grid = {"NDims": "2", "DimSize": "140 150", "TransformMatrix": "1 0 0 1", "Offset": "-50 -60"}
+    spacing = f"{0.7 * factor:g} {0.8 * factor:g}"
+    path = write(tmp_path / "a.mha", bytes(2 * 150 * 140), **grid, ElementSpacing=spacing, DistanceUnits=unit)
+    scan = read_scan(path)
+    np.testing.assert_allclose(scan.geometry.spacing, (1, 0.8, 0.7))
+    assert scan.notes == (NO_THICKNESS,)
 
 
 def test_decimal_commas_are_read(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError, OutputError
+from groundglass.io.grid import NO_DIRECTIONS, NO_THICKNESS
 from groundglass.io.nifti import write_mask, write_mask_slices, write_scan
 from groundglass.io.reader import read_scan
 from groundglass.scan.geometry import Geometry
@@ -425,6 +426,35 @@ def test_every_unit_gives_millimetres(tmp_path: Path, unit: str, scale: float, f
     scan = read_scan(tmp_path / "a.nii")
     assert scan.geometry.spacing == pytest.approx((5, 0.8, 0.7), rel=1e-4)
     assert (scan.geometry.in_mm, scan.notes) == (True, ())
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("meter", 1e-3), ("micron", 1e3), ("mm", 1), ("unknown", 1)])
+@pytest.mark.parametrize("form", ["sform", "qform", "neither"])
+def test_a_slice_of_two_axes_is_1_mm_thick_in_every_unit_with_a_note(
+    tmp_path: Path, unit: str, scale: float, form: str
+) -> None:
+    """Of lengths in metres it was 1000 mm, and nothing was said."""
+    image = nibabel.Nifti1Image(chest_values()[..., 0], None)
+    affine = np.diag([-0.7 * scale, -0.8 * scale, 1, 1])
+    (image.header.set_sform if form == "sform" else image.header.set_qform)(affine, code=int(form != "neither"))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    assert scan.geometry.spacing == pytest.approx((1, 0.8, 0.7), rel=1e-4)
+    assert scan.notes == (*([NO_DIRECTIONS] if form == "neither" else []), NO_THICKNESS)
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_a_slice_of_two_axes_keeps_a_thickness_that_its_header_states(tmp_path: Path, form: str) -> None:
+    image = nibabel.Nifti1Image(chest_values()[..., 0], None)
+    affine = np.diag([-0.7, -0.8, 5, 1])
+    (image.header.set_sform if form == "sform" else image.header.set_qform)(affine, code=1)
+    if form == "qform":
+        image.header["pixdim"][3] = 5
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    assert scan.geometry.spacing == pytest.approx((5, 0.8, 0.7), rel=1e-4)
+    assert scan.notes == ()
 
 
 @pytest.mark.parametrize(("unit", "name"), [("meter", "metres"), ("micron", "micrometres")])

@@ -11,6 +11,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
+from groundglass.io.grid import NO_DIRECTIONS, NO_THICKNESS
 from groundglass.io.reader import read_scan
 
 VALUES = np.random.default_rng(3).integers(-1000, 1000, (5, 24, 20)).astype(np.int16)
@@ -252,3 +253,10 @@ def test_spacings_that_are_those_of_the_directions_or_say_nothing_change_nothing
     changes: Fields = {"spacings": spacings, "space directions": SCALED}
     scan = read_scan(write(tmp_path / "a.nrrd", changes))
     np.testing.assert_allclose(scan.geometry.spacing, (5, 0.8, 0.7))
+
+
+def test_a_slice_of_two_axes_is_1_mm_thick_with_a_note(tmp_path: Path) -> None:
+    plane: Fields = {"dimension": "2", "sizes": "20 24", "kinds": "domain domain", "spacings": "2.5 2.5"}
+    scan = read_scan(write(tmp_path / "a.nrrd", NO_GRID | plane, VALUES[0].tobytes()))
+    assert scan.geometry.spacing == (1, 2.5, 2.5)
+    assert scan.notes == (NO_DIRECTIONS, NO_THICKNESS)

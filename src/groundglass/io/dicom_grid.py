@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundglass.errors import FormatError
-from groundglass.io.dicom_header import DicomSlice, number_value, text_value
+from groundglass.io.dicom_header import DicomSlice, number_value, stating_groups, text_value
+from groundglass.io.grid import NO_THICKNESS
 from groundglass.io.limits import check_slice_size
 from groundglass.scan.geometry import Geometry
 
@@ -166,11 +167,12 @@ def grid_geometry(name: str, shape: tuple[int, int, int], affine_lps: NDArray[np
 def _single_slice(name: str, dicom_slice: DicomSlice) -> SliceStack:
     """Return the grid of one slice, with assumptions for what it does not state."""
     notes = []
-    header = dicom_slice.header
-    thickness = abs(number_value(header, "SpacingBetweenSlices") or number_value(header, "SliceThickness") or 0.0)
+    measures = stating_groups(dicom_slice.header, "PixelMeasuresSequence", frame=dicom_slice.frame or 0)
+    stated = (number_value(data, key) for key in ("SpacingBetweenSlices", "SliceThickness") for data in measures)
+    thickness = abs(next(filter(None, stated), 0.0))
     if not thickness:
         thickness = 1.0
-        notes.append("the slice states no thickness: 1 mm is assumed, and volumes with it")
+        notes.append(NO_THICKNESS)
     if dicom_slice.directions is None or dicom_slice.position_mm is None:
         notes.append("the slice states no position or orientation: an upright axial slice is assumed")
     upright = np.array([[1.0, 0, 0], [0, 1, 0]])

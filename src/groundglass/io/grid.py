@@ -24,18 +24,20 @@ NEVER_SET = (
 )
 NO_DIRECTIONS = "the file states no directions of the patient: which side is the patient's right one is unknown"
 NO_SPACING = "the file states no spacing: volumes are unknown; set the spacing and save it again"
+NO_THICKNESS = "the slice states no thickness: 1 mm is assumed, and volumes with it"
 _ROUNDING = 1e-3  # mm; programs that save float32 or text round a grid
 SHORT = 0.6  # an axis that is shorter than this share of both others is the one along the slices
 # From voxel indices to (L, P, S) for an array that was saved as (z, y, x) where (x, y, z) was expected.
 _SLICES_FIRST = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64)
 
 
-def with_known_grid(scan: Scan, states_spacing: bool = True) -> Scan:
+def with_known_grid(scan: Scan, states_spacing: bool = True, states_thickness: bool = True) -> Scan:
     """Return a volume whose grid and notes say what is not known of it: spacing and directions, or one of them.
 
     Args:
         scan: The volume; its grid says whether its file states directions.
         states_spacing: Whether its file states a spacing.
+        states_thickness: False for a slice of two axes, whose thickness was taken as 1 mm.
     """
     geometry = scan.geometry
     if _was_never_set(geometry):
@@ -45,7 +47,7 @@ def with_known_grid(scan: Scan, states_spacing: bool = True) -> Scan:
     if not states_spacing:
         return replace(scan, geometry=replace(geometry, in_mm=False), notes=(*scan.notes, NO_SPACING))
     if is_possible_slice(geometry):
-        return scan
+        return scan if states_thickness else replace(scan, notes=(*scan.notes, NO_THICKNESS))
     spacing = " x ".join(f"{mm:.3g}" for mm in geometry.spacing)
     note = (
         f"voxels of {spacing} mm (z, y, x) make no chest of these slices: spacing and volumes are unknown; "

@@ -68,12 +68,13 @@ def read_mha(path: Path) -> Scan:
     data = read_voxels(voxels, start, byte_count, packed=_is_true(fields, "compresseddata", "false"))
     steps, notes = _steps(name, direction, spacing)
     geometry = lps_geometry(name, size, origin, steps)
-    geometry, unit_notes = with_unit(geometry, _MILLIMETRES.get(fields.get("distanceunits", "").lower(), 1.0))
+    millimetres = _MILLIMETRES.get(fields.get("distanceunits", "").lower(), 1.0)
+    geometry, unit_notes = with_unit(geometry, (millimetres, millimetres, millimetres if axes > 2 else 1.0))
     geometry = replace(geometry, has_directions=any(key in fields for key in _DIRECTION))
     values = np.frombuffer(data, dtype).reshape(geometry.shape)
     scan = Scan(native_values(name, values), geometry, path, (*file_notes, *notes, *unit_notes))
     states_spacing = any(key in fields for key in _SPACING) or not _has_length_1(direction)
-    return fill_empty_voxels(name, with_known_grid(scan, states_spacing))
+    return fill_empty_voxels(name, with_known_grid(scan, states_spacing, states_thickness=axes > 2))
 
 
 def _steps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ _isal_error = cast(type[Exception], isal_zlib.IsalError)  # its types call it an
 _DAMAGE = (OSError, EOFError, ValueError, OverflowError, _isal_error)
 _MAX_TRAILING = 65536  # bytes that may follow the voxels; with more, the header is considered damaged
 _LARGEST_MM = 1e9  # number in an affine; micrometres are a unit too
+_ROUNDING = 1e-3  # of a length in a header
 _CHUNK = 1 << 20  # bytes unpacked at once
 _PACKING = 2  # level of isal, whose speed is four times zlib's; masks are mostly 0
 _UNITS = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # {unit code of the header: (name, millimetres)}
@@ -58,7 +60,7 @@ def read_nifti(path: Path) -> Scan:
 
     With a slope or intercept in the header, values are scaled and float32; otherwise integers keep their type. The grid
     is that of the sform, else of the qform; without both, the spacing is read and the patient's directions are unknown.
-    A 2-D slice without a thickness gets 1 mm.
+    A 2-D slice without a thickness gets 1 mm, and a note.
 
     Raises:
         FormatError: The file is damaged, cut short, too large, coloured, 4-D, without a usable grid, or not a CT.
@@ -82,7 +84,7 @@ def read_nifti(path: Path) -> Scan:
             stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     values = native_values(name, stored.reshape(shape, order="F").T)
     scan = Scan(values, _geometry(name, shape, grid), path, (*grid.notes, *scaling_notes))
-    return fill_empty_voxels(name, with_known_grid(scan))
+    return fill_empty_voxels(name, with_known_grid(scan, states_thickness=not _lacks_thickness(header)))
 
 
 def _read_voxels(stream: BinaryIO, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
@@ -300,6 +302,31 @@ class _Grid(NamedTuple):
 
 
 def _grid(name: str, header: NiftiHeader, shape: tuple[int, int, int]) -> _Grid:
+    """Return the grid that a header states, and for a slice without a thickness 1 mm, whatever the unit of lengths.
+
+    Raises:
+        FormatError: Every form that is set is unusable.
+    """
+    grid = _stated_grid(name, header, shape)
+    if not _lacks_thickness(header):
+        return grid
+    affine = grid.affine_ras.copy()
+    with np.errstate(invalid="ignore", over="ignore"):  # such numbers are refused with the grid
+        affine[:3, 2] /= np.linalg.norm(affine[:3, 2])
+    return grid._replace(affine_ras=affine)
+
+
+def _lacks_thickness(header: NiftiHeader) -> bool:
+    """Return whether a header of two axes states nothing, or 1 as programs fill in, along the third one."""
+    if int(header["dim"][0]) != 2:
+        return False
+    stated = [float(header["pixdim"][3])]
+    if header["sform_code"] > 0:
+        stated.append(math.hypot(*(float(header[f"srow_{axis}"][2]) for axis in "xyz")))
+    return all(min(abs(length), abs(length - 1)) < _ROUNDING for length in stated)
+
+
+def _stated_grid(name: str, header: NiftiHeader, shape: tuple[int, int, int]) -> _Grid:
     """Return the grid of the sform if it is set and usable, else of the qform, else of the spacing alone.
 
     A sform that a program left at 1 x 1 x 1 mm from (0, 0, 0) gives way to a qform that states another grid.

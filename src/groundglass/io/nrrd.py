@@ -103,7 +103,7 @@ def _read_layers(path: Path, may_be_several: bool) -> tuple[Scan, ...]:
     beside_grid = np.flatnonzero(~on_grid[::-1]).tolist()
     layers = np.moveaxis(values, beside_grid, range(len(beside_grid))).reshape(-1, *geometry.shape)
     scans = (Scan(native_values(name, layer), geometry, path, (*file_notes, *notes, *unit_notes)) for layer in layers)
-    return tuple(fill_empty_voxels(name, with_known_grid(scan, states_spacing)) for scan in scans)
+    return tuple(fill_empty_voxels(name, with_known_grid(scan, states_spacing, len(size) > 2)) for scan in scans)
 
 
 def _parts(path: Path) -> tuple[str, int, Path, tuple[str, ...]]:
