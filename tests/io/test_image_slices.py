@@ -163,6 +163,17 @@ def test_every_mode_with_a_transparent_background_is_read(tmp_path: Path, mode: 
     assert "transparent in places" in scan.notes[0]
 
 
+def test_a_level_of_grey_that_stands_for_transparent_is_read_as_black(tmp_path: Path) -> None:
+    """Programs that make pictures smaller write so; a white background stayed white."""
+    grey = np.clip(GREY, 0, 254)
+    grey[:10] = 255
+    Image.fromarray(grey).save(tmp_path / "a.png", transparency=255)
+    scan = read_scan(tmp_path / "a.png")
+    assert (scan.values[0, :10] == 0).all()
+    np.testing.assert_array_equal(scan.values[0, 10:], grey[10:])
+    assert scan.notes == ("the picture is transparent in places: taken as shown on black",)
+
+
 def test_a_picture_that_is_transparent_everywhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="is transparent everywhere, expected a CT slice: save it without alpha"):
         read_scan(save(tmp_path / "t.png", colour_of(alpha=0)))
@@ -322,6 +333,19 @@ def test_pictures_of_the_same_stem_get_a_mask_each(tmp_path: Path) -> None:
     paths = image_slices.write_mask(Mask(scan.values > 0, scan.geometry), scan, tmp_path)
     assert [path.name for path in paths] == ["a.jpg.png", "a.png.png"]
     assert all(path.is_file() for path in paths)
+
+
+def test_pictures_of_one_name_in_several_folders_get_a_mask_each(tmp_path: Path) -> None:
+    """Only that of the last one was left."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    paths = [save(tmp_path / name / "slice.png") for name in ("a", "b")]
+    scan = image_slices.read_image_slices(paths, tmp_path / "a")
+    marked = np.zeros(scan.values.shape, dtype=np.bool_)
+    marked[0] = True
+    written = image_slices.write_mask(Mask(marked, scan.geometry), scan, tmp_path)
+    assert [path.name for path in written] == ["0001-slice.png", "0002-slice.png"]
+    assert [np.asarray(Image.open(path)).max() for path in written] == [255, 0]
 
 
 def test_a_stack_from_one_file_has_no_picture_mask(tmp_path: Path) -> None:

@@ -75,6 +75,22 @@ def test_a_nibabel_image_of_another_format_keeps_its_affine(phantom: Phantom) ->
     assert same(scan, phantom.scan)
 
 
+def test_an_affine_that_was_changed_in_place_counts_as_nibabel_saves_it(phantom: Phantom, tmp_path: Path) -> None:
+    """The header, which does not know of it yet, was taken: volumes were eight times as large."""
+    scan = phantom.scan
+    image = Nifti1Image(scan.values.T, scan.geometry.affine_ras)
+    image.affine[:3, :3] *= 0.5
+    found = as_scan(image)
+    nib.save(image, tmp_path / "a.nii")
+    assert found.geometry.matches(read_scan(tmp_path / "a.nii").geometry, tolerance_mm=0.01)
+    assert found.geometry.spacing == pytest.approx(np.array(scan.geometry.spacing) / 2)
+
+
+def test_a_nibabel_image_of_a_slice_is_refused_with_the_way_to_make_a_volume() -> None:
+    with pytest.raises(FormatError, match=r"the shape \(64, 64\), expected one volume: nibabel\.Nifti1Image\(.*None\]"):
+        as_scan(Nifti1Image(np.zeros((64, 64), np.int16), np.eye(4)))
+
+
 def test_a_nibabel_image_of_several_volumes_is_refused() -> None:
     with pytest.raises(FormatError, match=r"expected one volume: take one, e\.g\. image\.slicer"):
         as_scan(Nifti1Image(np.zeros((40, 40, 3, 2), np.int16), np.diag([4.0, 4, 5, 1])))

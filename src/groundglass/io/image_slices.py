@@ -26,7 +26,8 @@ from groundglass.scan.geometry import Geometry
 from groundglass.scan.scan import ImageStack, Mask
 
 _DAMAGE = (OSError, EOFError, ValueError, SyntaxError, IndexError, KeyError, struct.error, zlib.error)
-_WITH_ALPHA = ("LA", "La", "PA", "P", "RGBA", "RGBa", "RGB")  # modes that convert to RGBA without losing their alpha
+# Modes that convert to RGBA without losing their alpha.
+_WITH_ALPHA = ("L", "LA", "La", "PA", "P", "RGBA", "RGBa", "RGB")
 FEWEST_SHADES = 16  # of a CT slice; a mask has fewer
 LARGEST_TINT = 16  # levels by which red, green and blue of a grey picture may differ, as after JPEG compression
 OF_A_BYTE = (257, 256)  # what multiplies 8 bits that are written in 16: the byte twice, or with zeros behind it
@@ -119,10 +120,14 @@ def write_mask(mask: Mask, scan: ImageStack, folder: Path) -> list[Path]:
 
 
 def _png_names(names: Sequence[str]) -> list[str]:
-    """Return NAME.png for each name; if two would become one (a.png, a.jpg), the full names with .png appended."""
+    """Return NAME.png for each name; if two would become one (a.png, a.jpg), the full names with .png appended.
+
+    Names that are equal, as of pictures in several folders, get the number of the slice.
+    """
     stems = [Path(name).stem for name in names]
-    unique = len({stem.casefold() for stem in stems}) == len(stems)
-    return [f"{stem if unique else name}.png" for stem, name in zip(stems, names, strict=True)]
+    numbered = [f"{number:04}-{stem}" for number, stem in enumerate(stems, start=1)]
+    chosen = next(each for each in (stems, names, numbered) if len({name.casefold() for name in each}) == len(each))
+    return [f"{name}.png" for name in chosen]
 
 
 @contextmanager
@@ -207,7 +212,8 @@ def decode_picture_as(path: Path, modes: Mapping[str, str] | None = None) -> NDA
 
     Args:
         path: A PNG or JPEG file.
-        modes: {mode of Pillow: mode to convert to}; other modes are converted to RGBA.
+        modes: {mode of Pillow: mode to convert to}; other modes, and greys of which one level stands for
+            transparent, are converted to RGBA.
 
     Returns:
         (height, width, 4) uint8 red, green, blue and alpha, or (height, width) numbers in a mode of `modes`.
@@ -217,8 +223,10 @@ def decode_picture_as(path: Path, modes: Mapping[str, str] | None = None) -> NDA
     """
     with _opened(path) as image:
         orientation, data = _orientation(image), path.read_bytes()
+        has_clear_level = image.mode == "L" and "transparency" in image.info  # one of its levels of grey
+    kept = {} if has_clear_level else dict(modes or {})
     try:
-        decoded = decode_picture(PictureTask(data, dict(modes or {}), _WITH_ALPHA))
+        decoded = decode_picture(PictureTask(data, kept, _WITH_ALPHA))
     except DecodeError as error:
         raise _damaged(path, str(error)) from None
     width, height = decoded.size

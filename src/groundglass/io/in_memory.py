@@ -181,16 +181,22 @@ def _of_nibabel(image: Any) -> Scan:
     if values.ndim > 3 and values.size == np.prod(values.shape[:3]):
         values = values.reshape(values.shape[:3])
     if values.ndim != 3:
-        raise FormatError(
-            f"{_IMAGE} has the shape {values.shape}, expected one volume: take one, e.g. image.slicer[..., 0]"
-        )
+        mend = "take one, e.g. image.slicer[..., 0]"
+        if values.ndim == 2:
+            mend = "nibabel.Nifti1Image(numpy.asarray(image.dataobj)[..., None], image.affine) makes one of a slice"
+        raise FormatError(f"{_IMAGE} has the shape {values.shape}, expected one volume: {mend}")
     check_voxel_count(_IMAGE, values.shape)
     values = native_values(_IMAGE, values)
-    if not isinstance(image.header, Nifti1Header):
+    if not isinstance(image.header, Nifti1Header) or _has_own_affine(image):
         scan: Scan = in_image_order(values, np.asarray(image.affine, dtype=np.float64))
         return fill_empty_voxels(_IMAGE, with_known_grid(scan))
     geometry, notes = grid_of_header(_IMAGE, image.header, (values.shape[0], values.shape[1], values.shape[2]))
     return fill_empty_voxels(_IMAGE, with_known_grid(ArrayScan(values.T, geometry, notes=notes)))
+
+
+def _has_own_affine(image: Any) -> bool:
+    """Return whether the affine of an image was changed after its header was made, which nibabel does when it saves."""
+    return image.affine is not None and not np.allclose(image.affine, image.header.get_best_affine(), equal_nan=True)
 
 
 def _of_simpleitk(image: Any) -> Scan:
