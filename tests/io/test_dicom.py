@@ -176,6 +176,24 @@ def test_a_single_slice_is_read_with_notes_on_what_it_does_not_state(scan: Scan,
     assert "no position or orientation" in read_scan(bare[3]).notes[1]
 
 
+@pytest.mark.parametrize(("keyword", "factor"), [("SliceThickness", 1.0), ("SpacingBetweenSlices", 0.5)])
+def test_a_single_frame_has_the_thickness_of_its_groups(
+    keyword: str, factor: float, scan: Scan, tmp_path: Path
+) -> None:
+    """It was taken as 1 mm."""
+    one = Scan(scan.values[:1], Geometry((1, *scan.values.shape[1:]), scan.geometry.affine_lps))
+    path = write_enhanced(one, tmp_path / "a.dcm")
+    thickness = scan.geometry.spacing[0] * factor
+
+    def state(data: pydicom.Dataset) -> None:
+        setattr(data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0], keyword, f"{thickness:.6g}")
+
+    edit(path, state)
+    found = read_scan(path)
+    assert found.geometry.spacing[0] == pytest.approx(thickness)
+    assert found.notes == ()
+
+
 def test_frames_of_an_enhanced_series_are_sorted_by_position(scan: Scan, tmp_path: Path) -> None:
     turned = Scan(scan.values[::-1], scan.geometry)
     path = write_enhanced(turned, tmp_path / "a.dcm")

@@ -42,6 +42,11 @@ def write_two(scan: Scan, other: Scan, folder: Path, first: dict[str, Any], seco
             {"AcquisitionNumber": "5", "AcquisitionTime": "102010.5"},
             r"2 acquisitions, 3 \(8 images, at 10:15:00\), 5 \(8 images, at 10:20:10\): --acquisition NUMBER takes one",
         ),
+        (
+            {"AcquisitionNumber": "3", "AcquisitionTime": "0930"},
+            {"AcquisitionNumber": "5", "AcquisitionTime": "0945"},
+            r"3 \(8 images, at 09:30\), 5 \(8 images, at 09:45\)",
+        ),
         ({}, {"AcquisitionTime": "102010"}, r"1 \(8 images, at 10:15:00\), 2 \(8 images, at 10:20:10\): --acquisition"),
         (
             {"ConvolutionKernel": "B30f"},
@@ -51,7 +56,7 @@ def write_two(scan: Scan, other: Scan, folder: Path, first: dict[str, Any], seco
         ({"TemporalPositionIdentifier": 1}, {"TemporalPositionIdentifier": 2}, r"1 \(8 images, .*, 2 \(8 images"),
         ({}, {}, r"1 \(8 images, .*, 2 \(8 images"),
     ],
-    ids=["number", "time", "kernel", "time point", "nothing but order"],
+    ids=["number", "time without seconds", "time", "kernel", "time point", "nothing but order"],
 )
 def test_acquisitions_at_the_same_places_are_named_and_can_be_chosen(
     first: dict[str, Any], second: dict[str, Any], named: str, scan: Scan, tmp_path: Path
@@ -115,7 +120,7 @@ def test_the_frames_of_a_file_are_not_listed_anew_for_each_of_them(
         listed.append(keyword)
         return items(header, keyword)
 
-    monkeypatch.setattr("groundglass.io.dicom_acquisitions.items", count)
+    monkeypatch.setattr("groundglass.io.dicom_header.items", count)
     data = pydicom.dcmread(write_enhanced(chest_phantom(shape=(6, 40, 48)).scan, tmp_path / "a.dcm"))
     data.PerFrameFunctionalGroupsSequence = [pydicom.Dataset() for _ in range(6)]
     data.save_as(tmp_path / "a.dcm")

@@ -227,6 +227,51 @@ def test_series_of_several_patients_are_said_to_be_so(scan: Scan, tmp_path: Path
     assert "B2" not in note
 
 
+def test_a_kernel_of_several_values_is_known_and_named_by_them(scan: Scan, tmp_path: Path) -> None:
+    """Of iterative reconstructions scanners state the strength too: the soft series was chosen."""
+    for number, kernel in ((1, ["I31f", "3"]), (2, ["I70f", "3"])):
+        write_series(scan, tmp_path / "a" / str(number), SeriesNumber=number, ConvolutionKernel=kernel)
+    (note,) = read_scan(tmp_path / "a").notes
+    assert note.startswith(
+        "series 2 (kernel I70f 3, 8 slices 30 mm apart) was chosen; others there: 1 (kernel I31f 3, "
+    )
+
+
+def with_group(path: Path, sequence: str, **stated: Any) -> None:
+    """Give all frames of an enhanced CT a functional group."""
+    data, group = pydicom.dcmread(path), pydicom.Dataset()
+    for keyword, value in stated.items():
+        setattr(group, keyword, value)
+    setattr(data.SharedFunctionalGroupsSequence[0], sequence, [group])
+    data.save_as(path)
+
+
+def test_kernel_and_thickness_of_an_enhanced_ct_are_those_of_its_groups(
+    phantom: Phantom, grey_band: Segmenter, tmp_path: Path
+) -> None:
+    for number, kernel in ((1, "B30f"), (2, ["Bl57d", "3"])):
+        path = write_enhanced(phantom.scan, tmp_path / f"{number}.dcm", SeriesNumber=number)
+        with_group(path, "CTReconstructionSequence", ConvolutionKernel=kernel)
+    scan = read_scan(tmp_path)
+    assert scan.series is not None
+    assert scan.series.name.startswith("2 (kernel Bl57d 3, ")
+    found = segment(scan, grey_band).findings.input
+    assert found.kernel == "Bl57d 3"
+    assert found.slice_thickness_mm == pytest.approx(phantom.scan.geometry.spacing[0])
+
+
+def test_an_enhanced_ct_of_another_part_of_the_body_is_chosen_last(scan: Scan, larger: Scan, tmp_path: Path) -> None:
+    for number, part, region in ((1, larger, "Abdomen"), (2, scan, "Chest")):
+        changes = {"SeriesNumber": number, "BodyPartExamined": None}
+        path = write_enhanced(part, tmp_path / f"{number}.dcm", **changes)
+        meaning = pydicom.Dataset()
+        meaning.CodeValue, meaning.CodingSchemeDesignator, meaning.CodeMeaning = "1", "SCT", region
+        with_group(path, "FrameAnatomySequence", AnatomicRegionSequence=[meaning])
+    found = read_scan(tmp_path)
+    assert np.array_equal(found.values, scan.values)
+    assert "1 (12 slices 30 mm apart, of another part of the body by its header)" in found.notes[0]
+
+
 def test_a_series_is_named_by_its_number_and_letters_tell_equal_numbers_apart(
     scan: Scan, larger: Scan, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from groundglass.errors import FormatError
 from groundglass.io.dicom_grid import count_places, sort_slices
-from groundglass.io.dicom_header import DicomSlice, items, number_value, text_value
+from groundglass.io.dicom_header import DicomSlice, kernel_of, number_value, stating_groups, text_value
 
 # Attributes that tell acquisitions apart, the most telling one first; frames state some under other names.
 _TELLING = (
@@ -17,6 +17,7 @@ _TELLING = (
     ("AcquisitionDateTime", "FrameAcquisitionDateTime"),
     *(("AcquisitionTime",), ("ContentTime",)),
 )
+_GROUPS = ("FrameContentSequence", "CTReconstructionSequence", "PixelMeasuresSequence")  # that state these of frames
 _TIMES = ("AcquisitionTime", "ContentTime", "SeriesTime")
 
 
@@ -38,7 +39,7 @@ class Acquisition:
         header = self.slices[0].header
         time = next(filter(None, (_clock(text_value(header, keyword)) for keyword in _TIMES)), "")
         facts = [f"{len(self.slices)} image{'s' if len(self.slices) > 1 else ''}"]
-        kernel = text_value(header, "ConvolutionKernel")
+        kernel = kernel_of(header, self.slices[0].frame or 0)
         facts += [f"kernel {kernel}"] if kernel else []
         facts += [f"at {time}"] if time else []
         return f"{self.label} ({', '.join(facts)})"
@@ -115,10 +116,8 @@ def _stated(dicom_slice: DicomSlice, keywords: Sequence[str]) -> str:
     header = dicom_slice.header
     sources = [header]
     if dicom_slice.frame is not None:
-        frame = header.PerFrameFunctionalGroupsSequence[
-            dicom_slice.frame
-        ]  # of which `items` would make a list each time
-        sources = [*items(frame, "FrameContentSequence"), frame, header]
+        frame = header.PerFrameFunctionalGroupsSequence[dicom_slice.frame]
+        sources = [frame, *stating_groups(header, *_GROUPS, frame=dicom_slice.frame)]
     values = (text_value(source, keyword) for source in sources for keyword in keywords)
     return next(filter(None, values), "")
 
@@ -126,4 +125,5 @@ def _stated(dicom_slice: DicomSlice, keywords: Sequence[str]) -> str:
 def _clock(time: str) -> str:
     """Return a DICOM time such as 101500.25 as 10:15:00; empty if it is none."""
     digits = time.partition(".")[0]
-    return f"{digits[:2]}:{digits[2:4]}:{digits[4:6]}" if len(digits) == 6 and digits.isdigit() else ""
+    is_time = len(digits) in (4, 6) and digits.isdecimal()  # seconds may be left out
+    return ":".join(digits[i : i + 2] for i in range(0, len(digits), 2)) if is_time else ""

@@ -228,6 +228,38 @@ def items(header: Dataset, keyword: str) -> list[Dataset]:
         return []
 
 
+def stating_groups(header: Dataset, *sequences: str, frame: int = 0) -> list[Dataset]:
+    """Return the data sets that may state an attribute of functional groups, the one that counts first.
+
+    Of multi-frame images these are the frame's own group, those that all share, and the header; of others the header.
+    """
+    try:
+        own = (header.get("PerFrameFunctionalGroupsSequence") or ())[frame : frame + 1]  # `items` would list all frames
+    except DICOM_ERRORS:
+        own = ()
+    groups = (*own, *items(header, "SharedFunctionalGroupsSequence"))
+    return [*(item for group in groups for sequence in sequences for item in items(group, sequence)), header]
+
+
+def kernel_of(header: Dataset, frame: int = 0) -> str:
+    """Return the convolution kernel, of several values as `I70f 3`; empty if it is not stated."""
+    return next(filter(None, map(_kernel_in, stating_groups(header, "CTReconstructionSequence", frame=frame))), "")
+
+
+def _kernel_in(data: Dataset) -> str:
+    try:
+        parts = [str(part) for part in _parts(data.get("ConvolutionKernel")) if part is not None]
+    except DICOM_ERRORS:
+        return ""
+    return printable(" ".join(parts)[:LONGEST_TEXT]).strip()
+
+
+def thickness_of(header: Dataset, frame: int = 0) -> float | None:
+    """Return the thickness of slices in mm as it is stated; None if it is not."""
+    stated = _first_numbers(stating_groups(header, "PixelMeasuresSequence", frame=frame), "SliceThickness", 1)
+    return None if stated is None else float(stated[0])
+
+
 def normal_of(directions: NDArray[np.float64]) -> tuple[float, float, float]:
     """Return the cross product of (2, 3) two vectors, in a tenth of NumPy's time."""
     (a, b, c), (d, e, f) = directions.tolist()

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from groundglass.io.dicom_grid import SAME_SPACING, is_even_stack, is_same_orientation
-from groundglass.io.dicom_header import DicomSlice, number_value, text_value
+from groundglass.io.dicom_header import DicomSlice, kernel_of, text_value, thickness_of
 from groundglass.io.dicom_kind import recognise_kind
 
 # Identifiers that tell scans apart. One that differs in every image was made up for each, and tells nothing.
@@ -91,9 +91,9 @@ def _similar(pieces: Iterable[SeriesPiece]) -> list[list[SeriesPiece]]:
 def _description(piece: HasSlices) -> tuple[object, ...]:
     first = piece.slices[0]
     header, kind = first.header, recognise_kind(first.header)
-    texts = (text_value(header, name) for name in ("PatientID", "Modality", "ConvolutionKernel", "SeriesDescription"))
-    thickness = round(number_value(header, "SliceThickness") or 0.0, 1)
-    return first.size, first.frame is None, kind.rejection_reason, kind.is_derived, thickness, *texts
+    texts = (text_value(header, name) for name in ("PatientID", "Modality", "SeriesDescription"))
+    reconstruction = round(thickness_of(header) or 0.0, 1), kernel_of(header)
+    return first.size, first.frame is None, kind.rejection_reason, kind.is_derived, *reconstruction, *texts
 
 
 def _fits(one: DicomSlice, other: DicomSlice) -> bool:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from groundglass.io.dicom_header import DICOM_ERRORS, items, modality_of, number_value, text_value, text_values
+from groundglass.io.dicom_header import (
+    DICOM_ERRORS,
+    items,
+    modality_of,
+    number_value,
+    stating_groups,
+    text_value,
+    text_values,
+)
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR")  # the beginnings of PhotometricInterpretation
@@ -164,4 +172,6 @@ def _is_in_hu(header: Dataset) -> bool:
 
 def _is_elsewhere(header: Dataset) -> bool:
     texts = [text_value(header, "BodyPartExamined"), text_value(header, "SeriesDescription")]
+    for data in stating_groups(header, "FrameAnatomySequence"):
+        texts += [text_value(region, "CodeMeaning") for region in items(data, "AnatomicRegionSequence")]
     return any(map(_ELSEWHERE.search, texts)) and not any(map(_CHEST.search, texts))

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
 from groundglass.errors import FormatError
 from groundglass.io.dicom_grid import has_one_position
-from groundglass.io.dicom_header import DicomSlice, items, number_value
+from groundglass.io.dicom_header import DicomSlice, number_value, stating_groups
 
 _UPRIGHT = np.array([[1.0, 0, 0], [0, 1, 0]])
 
@@ -83,7 +82,8 @@ def _distance(name: str, slices: Sequence[DicomSlice]) -> tuple[float, str]:
         if usual and bool((np.abs(steps - usual) <= 0.1 * abs(usual)).all()):
             return usual, "by SliceLocation"
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        stated = (number_value(data, keyword) for data in _measures(slices[0]))
+        measures = stating_groups(slices[0].header, "PixelMeasuresSequence")
+        stated = (number_value(data, keyword) for data in measures)
         distance_mm = next((abs(value) for value in stated if value), None)
         if distance_mm:
             return -distance_mm, f"the {keyword}"
@@ -91,14 +91,6 @@ def _distance(name: str, slices: Sequence[DicomSlice]) -> tuple[float, str]:
         f"{name} states neither SliceLocation nor SpacingBetweenSlices nor SliceThickness, so that the distance "
         "between its images is not known: export the series again with positions"
     )
-
-
-def _measures(dicom_slice: DicomSlice) -> list[Dataset]:
-    """Return what may state the thickness of a slice: its header, or the groups of a multi-frame one."""
-    header = dicom_slice.header
-    shared = items(header, "SharedFunctionalGroupsSequence")
-    frames = items(header, "PerFrameFunctionalGroupsSequence")[:1]
-    return [header, *(item for groups in (*shared, *frames) for item in items(groups, "PixelMeasuresSequence"))]
 
 
 def _towards_feet(normal: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ from groundglass.io.dicom_header import (
     DICOM_ERRORS,
     ByteOpener,
     DicomSlice,
+    kernel_of,
     modality_of,
     number_value,
     slices_of,
@@ -93,7 +94,7 @@ class ImageSeries:
     @property
     def kernel(self) -> str:
         """Convolution kernel of the reconstruction; empty if it is not stated."""
-        return text_value(self.header, "ConvolutionKernel")
+        return kernel_of(self.header, self.slices[0].frame or 0)
 
     @property
     def description(self) -> str:

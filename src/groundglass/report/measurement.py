@@ -127,14 +127,14 @@ def _series(scan: Scan) -> dict[str, Any]:
     """Return the fields of an `Input` that only DICOM states."""
     if scan.series is None:
         return dict.fromkeys(("scanned", "series", "slice_thickness_mm", "kernel"), Unknown(NOT_DICOM))
-    from groundglass.io.dicom_header import number_value, text_value  # pydicom loads slowly, and only DICOM needs it
+    from groundglass.io.dicom_header import kernel_of, thickness_of  # pydicom loads slowly, and only DICOM needs it
 
     header, not_stated = scan.series.headers[0], "the headers do not state it"
     return {
         "scanned": known(scan.series.acquired, not_stated),
         "series": known(scan.series.name or None, not_stated),
-        "slice_thickness_mm": known(number_value(header, "SliceThickness"), not_stated),
-        "kernel": known(text_value(header, "ConvolutionKernel") or None, not_stated),
+        "slice_thickness_mm": known(thickness_of(header), not_stated),
+        "kernel": known(kernel_of(header) or None, not_stated),
     }
 
 
