@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmwrite
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.valuerep import DSfloat
 
-from groundglass.io.dicom_completion import complete_series, derived_uid
-from groundglass.io.dicom_header import shallow_copy, silence_pydicom
+from groundglass.io.dicom_completion import complete_series, derived_uid, distance_along_normal
+from groundglass.io.dicom_header import items, shallow_copy, silence_pydicom
 from groundglass.report.colours import CLASSES
 from groundglass.report.dicom_references import refer_to_origins, refer_to_series
 from groundglass.report.findings import Findings
@@ -68,11 +69,29 @@ def make_segmentation(
             software_versions=findings.version,
             device_serial_number=findings.model.sha256[:16],
         )
+        _state_distance(segmentation, sources)
         if series.origins:
             refer_to_origins(segmentation, series)
         else:
             refer_to_series(segmentation, sources)
     return segmentation
+
+
+def _state_distance(segmentation: Dataset, sources: Sequence[Dataset]) -> None:
+    """State the distance of slices that vary by more than highdicom takes for even, or that lie askew.
+
+    Without it, some programs place slices by their thickness.
+    """
+    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    if "SpacingBetweenSlices" in measures:
+        return
+    places, orientation = sources, sources[0]
+    if frames := items(sources[0], "PerFrameFunctionalGroupsSequence"):
+        places = [frame.PlanePositionSequence[0] for frame in frames]
+        orientation = sources[0].SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    distance_mm = distance_along_normal(places, orientation)
+    if distance_mm is not None:
+        measures.SpacingBetweenSlices = DSfloat(distance_mm, auto_format=True)
 
 
 def _in_one_series(sources: Sequence[Dataset]) -> list[Dataset]:
