@@ -18,7 +18,7 @@ from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.phantom import chest_phantom
 from helpers.medseg_phantoms import write_phantoms
 
-PHANTOM_ML = 125.6  # lesions of a phantom as the bundled model marks them
+PHANTOM_ML = 126.1  # lesions of a phantom as the bundled model marks them
 RUN_CONFIG = """
 name = "tiny"
 [network]
@@ -83,7 +83,7 @@ def test_a_run_folder_is_opened_in_torch(tmp_path: Path) -> None:
     from groundglass.training.run import train
 
     folder = write_phantoms(tmp_path, grey=True)
-    prepare([folder], tmp_path / "prepared", PreparationSettings((64, 88)))
+    prepare([folder], tmp_path / "prepared", PreparationSettings((72, 96)))
     (tmp_path / "tiny.toml").write_text(RUN_CONFIG)
     split = Split(
         name="apart", protocol="B", rule="", train=("volumes/1",), validation=("volumes/5",), test=("volumes/4",)
@@ -91,7 +91,7 @@ def test_a_run_folder_is_opened_in_torch(tmp_path: Path) -> None:
     train(read_config(tmp_path / "tiny.toml"), tmp_path / "prepared", split, tmp_path / "run")
     segmenter = open_model(tmp_path / "run")
     assert segmenter.card.name == "run"
-    assert segmenter.card.size == (64, 88)
+    assert segmenter.card.size == (72, 96)
     assert segmenter.engine.card.name.startswith("torch ")
     class_map = segment_scan(chest_phantom(shape=(6, 96, 128)).scan, segmenter).class_map
     assert class_map.shape == (6, 96, 128)

@@ -19,6 +19,7 @@ from groundglass.scan.lung_field import Box, LungField
 from groundglass.scan.packed_mask import PackedMask, PackedSlice, pack_slice
 
 SMALLEST_SLICE_MM2 = 150.0  # a slice with less lung than this counts as a slice without lung
+NEARLY_SQUARE = 0.02  # height and width of pixels that differ by a smaller share count as equal
 CLEAR_SIDES = 0.8  # mean certainty about the sides, from 0 to 1, below which they are unknown
 
 
@@ -55,9 +56,9 @@ def outline_lungs(
 
 
 def _pixel_aspect(geometry: Geometry) -> float:
-    """Return the height of a pixel as a multiple of its width: to two decimals, so that rounded grids have 1."""
+    """Return the height of a pixel as a multiple of its width: 1 where they are nearly equal, as on rounded grids."""
     _, dy, dx = geometry.spacing
-    return max(0.01, round(dy / dx, 2))
+    return 1.0 if abs(dy / dx - 1) < NEARLY_SQUARE else max(0.01, dy / dx)
 
 
 def _restore(view: View, shape: tuple[int, ...], threads: int) -> Iterator[tuple[PackedSlice, PackedSlice]]:
