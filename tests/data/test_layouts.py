@@ -506,6 +506,14 @@ def test_patients_in_a_list_in_json_are_told_as_in_a_csv(tmp_path: Path) -> None
     assert found == ["list/a", "list/b", "list/007", "list/007", "list/sub-01", "list/sub-01"]
 
 
+@pytest.mark.parametrize("key", ["patient", "patient_id", "PatientID", "subjectId", "participant_id", "MRN"])
+def test_the_patient_0_of_a_list_in_json_is_one_patient_under_any_key(key: str, tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{part}/{name}.nii.gz" for part in "xy" for name in "ab"))
+    entries = [{"image": f"x/{name}.nii.gz", "label": f"y/{name}.nii.gz", key: 0} for name in "ab"]
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    assert [case.patient for case in find_cases(tmp_path / "list.json")] == ["list/0", "list/0"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -56,3 +56,36 @@ def test_patients_that_a_spreadsheet_wrote_in_two_ways_are_one(tmp_path: Path) -
     found = with_stated_patients(cases(), write(tmp_path, "name,patient\n000,007\n001,7\n002,8"), notes.append)
     assert [case.patient for case in found[:3]] == ["slices/007", "slices/007", "slices/8"]
     assert notes == [f"{tmp_path / 'patients.csv'}: taken for one patient each: 7 and 007"]
+
+
+def test_a_name_of_two_sources_is_that_of_the_source_with_most_of_the_names(tmp_path: Path) -> None:
+    scans = tuple(Case(f"coronacases/{n}", f"coronacases/{n}", Path(n), Path(n)) for n in ("000", "001"))
+    notes: list[str] = []
+    path = write(tmp_path, "slice,case\n000,p7\n001,p7\n002,\n")
+    found = with_stated_patients((*cases(), *scans), path, notes.append)
+    assert [case.patient for case in found[:2]] == ["slices/p7", "slices/p7"]
+    assert [case.patient for case in found[-2:]] == ["coronacases/000", "coronacases/001"]
+    assert notes == [
+        f"{path}: names of cases of several sources (000, 001) are taken for those of slices, which has most of the "
+        "names; for others write the source in front"
+    ]
+
+
+def test_a_name_that_may_be_of_two_sources_alike_is_refused(tmp_path: Path) -> None:
+    scan = Case("coronacases/000", "coronacases/000", Path("a"), Path("b"))
+    with pytest.raises(DatasetError, match="may be slices/000 or coronacases/000: write the source in front"):
+        with_stated_patients((*cases(), scan), write(tmp_path, "slice,case\n000,p7\n"))
+
+
+def test_rows_that_name_no_case_are_noted(tmp_path: Path) -> None:
+    notes: list[str] = []
+    path = write(tmp_path, "name,patient\n000,a\n1,a\n2,a\n")  # a spreadsheet took the zeros in front
+    with_stated_patients(cases()[:3], path, notes.append)
+    assert notes == [
+        f"{path}: 2 of 3 rows name no case, and are not read: 1, 2; check that the names are those of the cases"
+    ]
+
+
+def test_two_patients_of_one_case_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="line 3: 000 is of b, and above of a: state one patient for it"):
+        with_stated_patients(cases(), write(tmp_path, "name,patient\n000,a\n000,b\n"))

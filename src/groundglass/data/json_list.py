@@ -26,7 +26,7 @@ _MASK_KEY = re.compile(
     r"(label|mask|seg|segmentation|lesion|infection|annotation|target|gt|ground_?truth)(_?(path|file|name|mask))*s?",
     re.IGNORECASE,
 )
-_PATIENT_KEYS = ("patient", "patient_id", "subject", "subject_id")
+_PATIENT_KEY = re.compile(r"((patient|subject|participant|person)[ _-]?(id|name)?|pid|mrn)", re.IGNORECASE)
 
 
 def json_lists_in(folder: Path) -> list[Path]:
@@ -62,7 +62,7 @@ def read_json_list(path: Path, on_note: Callable[[str], None]) -> Iterator[Case]
         repeated = next(image for image in images if images.count(image) > 1)
         raise DatasetError(f"{path} names {repeated} more than once: remove one of the entries")
     labels = read_dataset_json(path)
-    patients = [next((str(entry[key]) for key in _PATIENT_KEYS if entry.get(key)), "") for entry in with_mask]
+    patients = [_patient(entry) for entry in with_mask]
     patient_of = same_patients(patients, lambda text: on_note(f"{path}: {text}"))
     for patient, (image, mask), identifier in zip(patients, files, distinct_names(images), strict=True):
         stated = subject_of(identifier_of(image)) or identifier if is_unknown(patient) else patient_of[patient]
@@ -80,6 +80,12 @@ def _entries(path: Path) -> list[Mapping[str, Any]]:
     lists = content.values() if isinstance(content, dict) else [content]
     entries = [entry for found in lists if isinstance(found, list) for entry in found if isinstance(entry, dict)]
     return [entry for entry in entries if _value(entry, _IMAGE_KEY)]
+
+
+def _patient(entry: Mapping[str, Any]) -> str:
+    """Return the patient that an entry states, by a name or a number, which may be 0; "" without one."""
+    stated = (value for key, value in entry.items() if _PATIENT_KEY.fullmatch(key))
+    return next((str(value) for value in stated if isinstance(value, str | int | float) and value != ""), "")
 
 
 def _value(entry: Mapping[str, Any], key: re.Pattern[str]) -> list[str]:
