@@ -66,6 +66,18 @@ def test_cases_without_a_second_reader_are_marked_as_not_read(folder: Path) -> N
     assert [case.second_mask for case in manifest.cases] == [(folder / "second" / "1.nii.gz").resolve(), None]
 
 
+@pytest.mark.thorough
+def test_a_case_is_cut_again_after_its_second_mask_was_changed(folder: Path, phantom: Phantom) -> None:
+    settings, second = PreparationSettings(SIZE), folder / "second"
+    prepare([folder], folder / "out", settings, second_reader=second)
+    grid = phantom.scan.geometry
+    nifti.write_scan(Scan(np.zeros(grid.shape, np.uint8), grid), second / "1.nii.gz")
+    assert prepare([folder], folder / "out", settings, second_reader=second).newly_cut == 1
+    _, slices = read_prepared(folder / "out")
+    assert slices.second_reader is not None
+    assert not slices.second_reader[slices.case == "volumes/1"].any()
+
+
 def test_a_mask_with_other_slices_is_refused(folder: Path, phantom: Phantom) -> None:
     mask = coarse(phantom.lesions.voxels[1:].astype(np.uint8), phantom.scan.geometry)
     nifti.write_scan(mask, folder / "second" / "1.nii.gz")

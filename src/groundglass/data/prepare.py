@@ -299,6 +299,7 @@ def _prepare_case(
     try:
         case = replace(case, image=case.image.resolve(), mask=case.mask.resolve())
         image_sha256, mask_sha256 = sha256_of_scan(case.image), sha256_of_scan(case.mask)
+        second_mask_sha256 = None if case.second_mask is None else sha256_of_scan(case.second_mask)
     except InputError as error:
         return str(error)
     except OSError as error:
@@ -308,6 +309,7 @@ def _prepare_case(
         entry is not None
         and entry.case == case
         and (entry.image_sha256, entry.mask_sha256) == (image_sha256, mask_sha256)
+        and entry.second_mask_sha256 == second_mask_sha256
         and _has_intact_pngs(folder, entry)
     ):
         return entry
@@ -315,7 +317,7 @@ def _prepare_case(
         cut = cut_case(case, settings.size, settings.field_of_view, settings.lesion_slices_only)
     except InputError as error:
         return str(error)
-    return _write_case(case, cut, folder, image_sha256, mask_sha256)
+    return _write_case(case, cut, folder, image_sha256, mask_sha256, second_mask_sha256)
 
 
 def _has_intact_pngs(folder: Path, case: PreparedCase) -> bool:
@@ -329,7 +331,14 @@ def _has_intact_pngs(folder: Path, case: PreparedCase) -> bool:
     return all(path.is_file() and sha256_of(path) == expected for path, expected in paths.items())
 
 
-def _write_case(case: Case, cut: CaseSlices, folder: Path, image_sha256: str, mask_sha256: str) -> PreparedCase:
+def _write_case(
+    case: Case,
+    cut: CaseSlices,
+    folder: Path,
+    image_sha256: str,
+    mask_sha256: str,
+    second_mask_sha256: str | None,
+) -> PreparedCase:
     """Write the PNGs of a case and return its entry in the manifest."""
     numbers = cut.number.tolist()
     return PreparedCase(
@@ -357,6 +366,7 @@ def _write_case(case: Case, cut: CaseSlices, folder: Path, image_sha256: str, ma
         if cut.second_reader is None
         else _write_png(png_path(folder, "second", case.name), cut.second_reader),
         second_mask=case.second_mask,
+        second_mask_sha256=second_mask_sha256,
         notes=cut.notes,
         labels=case.labels,
         lesion_share=cut.lesion_share,

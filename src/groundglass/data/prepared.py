@@ -60,6 +60,7 @@ class PreparedCase(StrictModel):
         lungs_sha256: SHA-256 of lungs/CASE.png.
         second_sha256: SHA-256 of second/CASE.png; None without a second reader.
         second_mask: File of the second reader's mask.
+        second_mask_sha256: SHA-256 of that file; None without one, and where it was not recorded.
         notes: Remarks on the case for the user.
         labels: What the numbers of the mask mean; None where nothing states it.
         lesion_share: Share of the lung that lesion fills; None where it was not recorded.
@@ -87,6 +88,7 @@ class PreparedCase(StrictModel):
     lungs_sha256: str
     second_sha256: str | None = None
     second_mask: Path | None = None
+    second_mask_sha256: str | None = None
     notes: tuple[str, ...]
     labels: MaskLabels | None = None
     lesion_share: float | None = None
