@@ -66,6 +66,17 @@ def test_two_epochs_and_two_resumed_ones_equal_four(tmp_path: Path, ema_decay: f
     assert without_times(tmp_path / "whole") == without_times(tmp_path / "parts")
 
 
+@pytest.mark.parametrize("validates", [True, False])
+def test_a_resumed_training_halves_its_learning_rate_where_a_whole_one_does(tmp_path: Path, validates: bool) -> None:
+    training = replace(SHORT, learning_rate=1e-6, lr_patience=0, seed=2)  # too little to improve
+    for folder, epochs, resume in (("whole", 4, False), ("parts", 2, False), ("parts", 4, True)):
+        run(tmp_path / folder, replace(training, epochs=epochs), resume, validates=validates)
+    rates = [row["learning_rate"] for row in metrics(tmp_path / "whole")]
+    assert float(rates[-1]) < float(rates[0])
+    assert without_times(tmp_path / "whole") == without_times(tmp_path / "parts")
+    assert same_weights(tmp_path / "whole" / "last.ckpt", tmp_path / "parts" / "last.ckpt")
+
+
 def test_a_one_cycle_schedule_of_another_length_is_not_resumed(tmp_path: Path) -> None:
     run(tmp_path / "run", TrainingConfig("adamw", epochs=1))
     with pytest.raises(TrainingError, match=r"started for 4 steps, but this training has 8: resume with the same"):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import lightning
 import torch
 from torch import Tensor, distributed
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from groundglass.errors import TrainingError
 from groundglass.network.baselines import BaselineConfig, build_network
@@ -130,6 +130,17 @@ class LesionModule(lightning.LightningModule):
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """Judge the epoch by the plateau schedule; Lightning would after the checkpoint, which a resumed run reads."""
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(self.trainer.callback_metrics[self._plateau_monitor])
+
+    def lr_scheduler_step(self, scheduler: LRScheduler | ReduceLROnPlateau, metric: Any | None) -> None:
+        """Step a schedule for Lightning, but not that of `on_train_epoch_end`."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
     def on_validation_epoch_start(self) -> None:
         """Reset the sums."""
         self._counts = torch.zeros(4, dtype=torch.long, device=self.device)  # slices, TP, FP, FN
@@ -153,14 +164,18 @@ class LesionModule(lightning.LightningModule):
         scores = {"loss": self._all_reduce(self._loss) / slices, "dice": dice, "sensitivity": sensitivity}
         self.log_dict({f"validation_{name}": score for name, score in scores.items()}, prog_bar=True, sync_dist=True)
 
+    @property
+    def _plateau_monitor(self) -> str:
+        """What adam's schedule judges an epoch by."""
+        return "validation_loss" if self.trainer.enable_validation else "loss"
+
     def configure_optimizers(self) -> Any:
         """Return Adam with a plateau schedule (the paper), or AdamW with a one-cycle schedule."""
         config = self.training_config
         if config.optimiser == "adam":
             adam = torch.optim.Adam(self.parameters(), lr=config.learning_rate)
             plateau = ReduceLROnPlateau(adam, factor=0.5, patience=config.lr_patience)
-            monitor = "validation_loss" if self.trainer.enable_validation else "loss"
-            return {"optimizer": adam, "lr_scheduler": {"scheduler": plateau, "monitor": monitor}}
+            return {"optimizer": adam, "lr_scheduler": {"scheduler": plateau, "monitor": self._plateau_monitor}}
         adamw = torch.optim.AdamW(self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         cycle = OneCycleLR(adamw, config.learning_rate, total_steps=steps, pct_start=0.15)
