@@ -5,7 +5,9 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -242,6 +244,21 @@ def test_a_volume_that_is_refused_unchanged_is_an_error(
     for change, error in ((_black, IntensityError), (_full, LungError)):
         with pytest.raises(error, match=r"^volumes/4: "):
             measure_robustness([targets[CASE]], grey_band, variants=[Variant("as it is", "A test.", change)])
+
+
+def test_a_volume_without_directions_is_refused(
+    targets: dict[str, EvaluationTarget], grey_band: Segmenter, tmp_path: Path
+) -> None:
+    case = replace(targets[CASE].case, image=tmp_path / "ct.nii.gz", mask=tmp_path / "mask.nii.gz")
+    for given, written in zip(
+        (targets[CASE].case.image, targets[CASE].case.mask), (case.image, case.mask), strict=True
+    ):
+        image: Any = nib.load(given)
+        image.header.set_sform(None, code=0)
+        image.header.set_qform(None, code=0)
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), written)
+    with pytest.raises(DatasetError, match="states no directions, without which it cannot be changed as scanners do"):
+        measure_robustness([replace(targets[CASE], case=case)], grey_band)
 
 
 def test_only_whole_volumes_are_accepted(targets: dict[str, EvaluationTarget], grey_band: Segmenter) -> None:

@@ -121,6 +121,15 @@ def test_a_second_training_into_the_same_folder_is_refused(run: Path, prepared: 
         train(config, prepared, SPLIT, run)
 
 
+def test_a_validation_part_without_lesion_is_refused(prepared: Path, config: RunConfig, tmp_path: Path) -> None:
+    _, slices = read_prepared(prepared)
+    free = slices.name[(slices.case == "volumes/5") & ~slices.has_lesion]
+    split = SPLIT.model_copy(update={"validation": tuple(free.tolist()), "leaky": True})
+    with pytest.raises(DatasetError, match="the validation part of split apart shows no lesion"):
+        train(config, prepared, split, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_resumed_only_with_its_own_configuration_and_split(
     run: Path, prepared: Path, config: RunConfig
 ) -> None:

@@ -167,6 +167,11 @@ def _read_volume(target: EvaluationTarget) -> Volume:
     scan, labels = read_case(case)
     if isinstance(scan, ImageStack):
         raise DatasetError(f"{case.name} is a picture, expected whole volumes of known spacing: leave it out")
+    if not (scan.geometry.in_mm and scan.geometry.has_directions):
+        raise DatasetError(
+            f"{case.name} states no {'directions' if scan.geometry.in_mm else 'spacing'}, without which it cannot be "
+            "changed as scanners do: save it with its affine, or leave it out"
+        )
     return Volume(scan, labels)
 
 

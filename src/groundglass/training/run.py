@@ -89,6 +89,11 @@ def train(
     elif is_first_process():
         check_new(run)
     train_slices, validation_slices = slices.where(parts.train), slices.where(parts.validation)
+    if len(validation_slices) and not validation_slices.has_lesion.any():
+        raise DatasetError(
+            f"the validation part of split {split.name} shows no lesion, so that neither epoch nor threshold can be "
+            "chosen by it: add a case with lesion to it, or leave it empty"
+        )
     selected = select_training_slices(train_slices, config)
     if not selected.any():
         raise DatasetError(f"no training slice of split {split.name} shows lesion: set sampling.lesion_free = true")
