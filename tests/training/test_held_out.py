@@ -3,12 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from groundglass.training.held_out import OFFSET_PERCENT, HeldOutScan, burden_interval
+from groundglass.errors import DatasetError
+from groundglass.training.held_out import OFFSET_PERCENT, HeldOutScan, burden_interval, deciding_scans
 
 
 def scan(case: str, found: float, *read: float) -> HeldOutScan:
     """Return a scan of which this share of the lung is found at the only threshold, and these shares are read."""
-    return HeldOutScan(case, True, np.array([0.8]), np.array([found]), tuple(read))
+    return HeldOutScan(case, case, True, np.array([0.8]), np.array([found]), tuple(read))
 
 
 def test_the_interval_of_eleven_scans_is_between_the_smallest_and_the_largest_ratio() -> None:
@@ -39,6 +40,18 @@ def test_both_readers_of_a_scan_count_and_neither_stands_for_the_other() -> None
     assert interval.coverage == pytest.approx(10 / 12, abs=1e-4)
 
 
+def test_no_other_scan_of_a_patient_tells_whether_one_lies_in_the_interval() -> None:
+    scans = [scan(f"volumes/{n}", 9.9, 9.9) for n in range(5)] + [scan(f"volumes/{n}", 9.9, 49.9) for n in (6, 7)]
+    apart, together = (
+        burden_interval([*scans[:5], *(replace(one, patient=one.patient[:length]) for one in scans[5:])], 0)
+        for length in (None, -1)
+    )
+    assert apart is not None
+    assert together is not None
+    assert (apart.high, together.high) == pytest.approx((5.0, 5.0))
+    assert (apart.coverage, together.coverage) == pytest.approx((1.0, 5 / 7), abs=1e-4)
+
+
 def test_pictures_count_as_much_as_the_scans_whose_ends_chance_would_give() -> None:
     """The interval of eleven scans alone reaches to the two of which far too much or too little is found."""
     ratios = [0.01, *np.linspace(0.7, 1.3, 9), 2.5]
@@ -64,3 +77,15 @@ def test_small_burdens_differ_by_an_amount_rather_than_by_a_ratio() -> None:
 
 def test_four_scans_are_too_few() -> None:
     assert burden_interval([scan(f"volumes/{n}", 1.0, 1.0) for n in range(4)], 0) is None
+
+
+def test_a_threshold_is_chosen_by_scans_with_lesion() -> None:
+    ill, healthy, picture = (
+        scan("a/1", 1.0, 2.0),
+        scan("a/2", 1.0, 0.0),
+        replace(scan("b/1", 1.0, 2.0), is_volume=False),
+    )
+    assert deciding_scans([ill, healthy, picture]) == [ill]
+    assert deciding_scans([healthy, picture]) == [picture]
+    with pytest.raises(DatasetError, match="no scan that the folds hold out shows lesion"):
+        deciding_scans([healthy])

@@ -36,6 +36,7 @@ class HeldOutScan:
 
     Attributes:
         case: Name of the scan.
+        patient: Its patient group.
         is_volume: Whether it is a scan, not a single picture.
         dice: (thresholds,) Dice with the first reader at each of `THRESHOLDS`.
         share: (thresholds,) share of the lung in percent that is marked at each of them.
@@ -43,6 +44,7 @@ class HeldOutScan:
     """
 
     case: str
+    patient: str
     is_volume: bool
     dice: NDArray[np.float64]
     share: NDArray[np.float64]
@@ -77,7 +79,7 @@ class FoldCalibration:
         return [
             *lines,
             f"share of lung: readers marked {low} to {high} times what is found; {self.interval.coverage:.0%} of what "
-            f"they marked in {self.interval.scans} scans lies in the interval that the others give",
+            f"they marked in {self.interval.scans} scans lies in the interval that other patients give",
         ]
 
 
@@ -87,8 +89,8 @@ def calibrate_on_folds(
     """Choose the threshold for a model that was trained on all scans, and its interval, from folds of its recipe.
 
     Such a model has no validation part that could choose an epoch, so the folds' last epochs stand for it.
-    Each held-out scan has the same weight; pooled pixels would favour the scan with the most lesion. Single pictures
-    count only if the folds hold out no scan: many pictures of much disease would outvote few scans.
+    Each held-out scan with lesion has the same weight; pooled pixels would favour the scan with the most lesion. Single
+    pictures count only if the folds hold out no scan: many pictures of much disease would outvote few scans.
 
     Args:
         folds: Finished runs.
@@ -101,7 +103,7 @@ def calibrate_on_folds(
 
     Raises:
         ModelError: A run is not finished.
-        DatasetError: No run held a scan out, or the runs were trained on another folder.
+        DatasetError: No run held a scan out, none that was shows lesion, or the runs were trained on another folder.
     """
     manifest, slices = read_prepared(prepared)
     scans: dict[str, HeldOutScan] = {}
@@ -118,12 +120,25 @@ def calibrate_on_folds(
             scans[case] = _held_out_scan(case, scan, predict_scan(module, scan, card)[:, 0])
     if not scans:
         raise DatasetError("no scan is held out by the folds: train them on splits with a test part")
-    volumes = [scan for scan in scans.values() if scan.is_volume]
-    chosen_on = volumes or list(scans.values())
+    chosen_on = deciding_scans(tuple(scans.values()))
     mean_dice = np.mean([scan.dice for scan in chosen_on], axis=0)
     best = int(mean_dice.argmax() if threshold is None else np.abs(THRESHOLDS - threshold).argmin())
     dice = {scan.case: float(scan.dice[best]) for scan in chosen_on}
     return FoldCalibration(float(THRESHOLDS[best]), dice, burden_interval(tuple(scans.values()), best), exposure)
+
+
+def deciding_scans(held_out: Sequence[HeldOutScan]) -> list[HeldOutScan]:
+    """Return those that a threshold is chosen by: scans with lesion, or without any the pictures with lesion.
+
+    Where a reader marked none, Dice is 0 or undefined, whatever the threshold.
+
+    Raises:
+        DatasetError: None shows lesion.
+    """
+    with_lesion = [scan for scan in held_out if scan.readers_share[0]]
+    if not with_lesion:
+        raise DatasetError("no scan that the folds hold out shows lesion, by which a threshold could be chosen")
+    return [scan for scan in with_lesion if scan.is_volume] or with_lesion
 
 
 def calibrated_card(card: ModelCard, mirrored: bool) -> ModelCard:
@@ -160,6 +175,7 @@ def _held_out_scan(case: str, scan: Slices, probability: NDArray[np.float32]) ->
         readings.append(scan.second_reader == 1)
     return HeldOutScan(
         case=case,
+        patient=str(scan.patient[0]),
         is_volume=bool(np.isfinite(scan.spacing_mm).all()),
         dice=np.array([Confusion.count(probability >= threshold, truth).dice or 0.0 for threshold in THRESHOLDS]),
         share=np.array([100 * np.count_nonzero(probability >= threshold) / lung for threshold in THRESHOLDS]),
@@ -168,9 +184,10 @@ def _held_out_scan(case: str, scan: Slices, probability: NDArray[np.float32]) ->
 
 
 def burden_interval(held_out: Sequence[HeldOutScan], threshold: int) -> BurdenInterval | None:
-    """Return the interval that holds 80 % of what readers mark in new scans and pictures; None for under five scans.
+    """Return the interval that holds 80 % of what readers mark in new scans and pictures.
 
-    Few scans leave its ends to chance, so that single pictures count as well: all of them as much as all scans.
+    None for under five scans, or if all are of one patient. Few scans leave its ends to chance, so that single pictures
+    count as well: all of them as much as all scans. Its coverage is that of patients of whom it knows nothing.
 
     Args:
         held_out: Scans and pictures that folds held out.
@@ -183,10 +200,13 @@ def burden_interval(held_out: Sequence[HeldOutScan], threshold: int) -> BurdenIn
     readings = []
     for scan in held_out:
         weight = 1 / (scans if scan.is_volume else pictures) / len(scan.readers_share)
-        readings += [_Reading(scan.case, scan.is_volume, ratio, weight) for ratio in _ratios(scan, threshold)]
+        readings += [_Reading(scan.patient, scan.is_volume, ratio, weight) for ratio in _ratios(scan, threshold)]
     covered = {True: 0.0, False: 0.0}  # of scans, and of pictures
     for reading in readings:
-        low, high = _ends([other for other in readings if other.case != reading.case], 1 / scans)
+        others = [other for other in readings if other.patient != reading.patient]
+        if not others:
+            return None
+        low, high = _ends(others, 1 / scans)
         covered[reading.of_scan] += reading.weight * (low <= reading.ratio <= high)
     low, high = _ends(readings, 1 / scans)
     return BurdenInterval(
@@ -203,7 +223,7 @@ def burden_interval(held_out: Sequence[HeldOutScan], threshold: int) -> BurdenIn
 class _Reading(NamedTuple):
     """What one reader marked of a scan or picture, relative to what is found, and how much that counts."""
 
-    case: str
+    patient: str
     of_scan: bool
     ratio: float
     weight: float
