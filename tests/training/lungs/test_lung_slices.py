@@ -91,14 +91,17 @@ def test_cases_can_be_named_for_testing(medseg: Path) -> None:
 def test_slices_whose_lung_is_not_stated_are_labelled_by_thresholds(phantom: Phantom, tmp_path: Path) -> None:
     lungs = phantom.lungs.voxels.astype(np.uint8)
     lungs[:12] = 255
+    lesions = phantom.lesions.voxels.astype(np.uint8)
+    lesions[5, 40:50, 60:68] = 1  # in the mediastinum, which only the reader's mask calls lung
     write(tmp_path / "ct" / "001.nii.gz", phantom.scan.values, phantom)
-    write(tmp_path / "lesion" / "001.nii.gz", phantom.lesions.voxels.astype(np.uint8), phantom)
+    write(tmp_path / "lesion" / "001.nii.gz", lesions, phantom)
     write(tmp_path / "lung" / "001.nii.gz", lungs, phantom)
     slices = read_lung_slices([tmp_path])
     (case,) = set(slices.group) - {PHANTOM, DRAWN}
     found = labels_of(slices, case) > 0
     expected = phantom.lungs.voxels.sum() * STORED_SIDE**2 / (96 * 128)
     assert found.sum() == pytest.approx(expected, rel=0.05)
+    assert found[5, 45 * STORED_SIDE // 96, 64 * STORED_SIDE // 128]  # lesions count as lung in these slices too
 
 
 def test_pictures_are_labelled_by_the_bundled_network_and_their_lesions(phantom: Phantom, tmp_path: Path) -> None:

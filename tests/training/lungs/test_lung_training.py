@@ -1,5 +1,6 @@
 """Batches of the lung network, and a training of a few steps."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from groundglass.errors import ConfigError
 from groundglass.inference.engine import OnnxRuntimeEngine
 from groundglass.inference.lungs.finding import LIMITS_HU
 from groundglass.inference.lungs.network import INSIDE, SIDE, LungNetwork
-from groundglass.inference.model_card import BUNDLED_LUNGS, TrainedOn, bundled_model, read_card
+from groundglass.inference.model_card import BUNDLED_LUNGS, TrainedOn, bundled_model, read_card, write_card
 from groundglass.training.lungs.batches import (
     PICTURES_SHARE,
     LungBatches,
@@ -167,5 +168,20 @@ def test_a_training_starts_from_an_exported_network(tmp_path: Path) -> None:
     image = np.linspace(0, 1, SIDE * SIDE, dtype=np.float32).reshape(1, 1, SIDE, SIDE)
     before, after = (OnnxRuntimeEngine(path).run(image) for path in (start, model))
     assert np.abs(before - after).max() < 1e-3
+    trained_on = read_card(model).trained_on
+    assert trained_on is not None
+    assert set(trained_on.members) == {"volumes/1", *(read_card(start).trained_on or TrainedOn()).members}
     with pytest.raises(ConfigError, match="started with other slices or settings"):
         train_lungs(two_lungs(), tmp_path, resume=True, sampling=sampling, training=rested)
+
+
+@pytest.mark.slow
+def test_a_card_names_no_test_volume_that_the_first_network_was_trained_on(tmp_path: Path) -> None:
+    start = Path(shutil.copy(bundled_model(BUNDLED_LUNGS), tmp_path / "start.onnx"))
+    write_card(
+        start,
+        read_card(bundled_model(BUNDLED_LUNGS)).model_copy(update={"trained_on": TrainedOn(members=("volumes/4",))}),
+    )
+    rested, sampling = replace(TRAINING, epochs=1, compile=False), LungSampling(steps=1, batch_size=2)
+    card = read_card(train_lungs(two_lungs(), tmp_path / "run", start=start, sampling=sampling, training=rested))
+    assert card.never_trained_on == ("volumes/5", "volumes/8")

@@ -45,7 +45,9 @@ LIMITS = (
 )
 
 
-def export_lungs(checkpoint: Path, network: NetworkConfig, slices: LungSlices, folder: Path) -> Path:
+def export_lungs(
+    checkpoint: Path, network: NetworkConfig, slices: LungSlices, folder: Path, earlier: TrainedOn | None
+) -> Path:
     """Write the ONNX file and the card of a trained lung network: both or none.
 
     Args:
@@ -53,6 +55,7 @@ def export_lungs(checkpoint: Path, network: NetworkConfig, slices: LungSlices, f
         network: How it is built.
         slices: What it was trained on.
         folder: Folder for both files.
+        earlier: What the network was trained on that the training started from; None: that is not known.
 
     Returns:
         The ONNX file.
@@ -65,6 +68,7 @@ def export_lungs(checkpoint: Path, network: NetworkConfig, slices: LungSlices, f
     groups = sorted(set(slices.group.tolist()))
     cases = tuple(group for group in groups if group not in OTHER_DATA)
     sources = dict.fromkeys(case.split("/")[0] for case in cases)
+    trained_on = None if earlier is None else earlier | TrainedOn(members=cases, patients=cases)
     with staged_folder(folder) as staging:
         path = staging / f"{BUNDLED_LUNGS}.onnx"
         write_onnx(module, (1, SIDE, SIDE), path)
@@ -82,8 +86,8 @@ def export_lungs(checkpoint: Path, network: NetworkConfig, slices: LungSlices, f
                 *(TERMS.get(source, source) for source in sources),
                 *(text for group, text in OTHER_DATA.items() if group in groups),
             ),
-            trained_on=TrainedOn(members=cases, patients=cases),
-            never_trained_on=tuple(PUBLIC_TEST),
+            trained_on=trained_on,
+            never_trained_on=tuple(case for case in PUBLIC_TEST if trained_on and not trained_on.holds(case)),
             export_check=check_against_torch(module, path, _check_images(slices), SLACK),
             intended_use=INTENDED_USE,
             limits=LIMITS,

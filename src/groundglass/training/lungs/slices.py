@@ -125,7 +125,7 @@ def _case_rows(case: Case) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8
     hu = _in_hu(scan, view.to_axial(scan.values), lungs)
     unlabelled = (stated == NOT_STATED).all((1, 2))
     if unlabelled.any():
-        lungs[unlabelled] = lungs_by_thresholds(hu, view.geometry)[unlabelled]
+        lungs[unlabelled] |= lungs_by_thresholds(hu, view.geometry)[unlabelled]
     labelled = [z for z in range(len(hu)) if z not in DOUBTFUL.get(case.name, ())]
     yield from _chest_rows(hu, lungs, labelled, case.name)
     for plane in radiographs(hu):

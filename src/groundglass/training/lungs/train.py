@@ -9,7 +9,7 @@ from typing import Any
 
 from groundglass.errors import ConfigError
 from groundglass.files import sha256_of
-from groundglass.inference.model_card import BUNDLED_LUNGS
+from groundglass.inference.model_card import BUNDLED_LUNGS, TrainedOn, read_card
 from groundglass.network.losses import LossConfig
 from groundglass.network.unet import NetworkConfig
 from groundglass.training.fit import fit, initial_module
@@ -60,8 +60,9 @@ def train_lungs(
     Raises:
         ConfigError: The run folder holds another training, or one that is not to be resumed; nothing was touched.
         TrainingError: The training could not go on, there is nothing to resume, or `start` is another network.
-        ModelError: An engine's result differs from torch by more than its tolerance.
+        ModelError: An engine's result differs from torch by more than its tolerance, or `start` has no card.
     """
+    earlier = read_card(start).trained_on if start else TrainedOn()
     sampling, training = sampling or LungSampling(), training or (CONTINUED if start else TRAINING)
     described = {"training": asdict(training), "sampling": asdict(sampling), "slices_sha256": slices.sha256}
     described |= {"start_sha256": sha256_of(start)} if start else {}
@@ -74,7 +75,7 @@ def train_lungs(
         module = initial_module(NETWORK, LOSS, training, exported_weights(start, NETWORK) if start else None)
         wrong_pixels = count_wrong_pixels(start, slices) if start else None
         checkpoint = fit(module, LungBatches(slices, sampling, wrong_pixels), None, run, resume)
-    return export_lungs(checkpoint, NETWORK, slices, run)
+    return export_lungs(checkpoint, NETWORK, slices, run, earlier)
 
 
 def _check_resumable(run: Path, described: dict[str, Any]) -> None:
