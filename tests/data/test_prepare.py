@@ -258,8 +258,8 @@ def test_a_scan_of_more_pixels_than_pillow_allows_is_read_back(tmp_path: Path, m
         ("missing", "is missing: remove"),
         ("manifest", "manifest.json is damaged"),
         ("nested", "manifest.json is damaged"),
-        ("older format", r"was prepared by an older version of groundglass \(format 1, expected 4\): remove it and"),
-        ("newer format", r"was prepared by another version of groundglass \(format 99, expected 4\): remove it and"),
+        ("older format", r"was prepared by an older version of groundglass \(format 1, expected 5\): remove it and"),
+        ("newer format", r"was prepared by another version of groundglass \(format 99, expected 5\): remove it and"),
     ],
 )
 def test_a_damaged_folder_is_refused(folder: Path, prepared: Path, tmp_path: Path, damage: str, message: str) -> None:

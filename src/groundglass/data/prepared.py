@@ -31,7 +31,8 @@ from groundglass.strict_model import StrictModel, first_error
 # Raised whenever the manifest, the stored files or the way slices are cut change; a folder of another format has to be
 # prepared again. 1: version 0.1. 2: the manifest's key `strangers` is called `unrelated_slices`. 3: the lungs are found
 # by a network, and the windows of grey levels estimated with them. 4: the lungs and a second reader's masks are stored.
-FORMAT = 4
+# 5: pixels that are no squares are cut in proportion, and volumes that were stored on their side upright.
+FORMAT = 5
 
 
 class PreparedCase(StrictModel):
