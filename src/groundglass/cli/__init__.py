@@ -74,6 +74,8 @@ def main() -> None:
             sys.exit(int(error.exit_code))
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:  # no file of ours
             _exit(f"standard output cannot be written: {error.strerror}", 1)
+        if isinstance(error, FileNotFoundError) and error.filename is None and _is_folder_gone():
+            _exit("the current folder was removed: change to one that exists", 1)
         if os.environ.get("GROUNDGLASS_DEBUG"):
             raise
         _exit(f"{type(error).__name__}: {error} (a bug in groundglass; set GROUNDGLASS_DEBUG=1 to see where)", 1)
@@ -99,6 +101,15 @@ def _end_as_on_ctrl_c() -> None:
 
     for number in numbers:
         signal.signal(number, end)
+
+
+def _is_folder_gone() -> bool:
+    """Return whether the current folder, from which relative paths go, was removed."""
+    try:
+        os.getcwd()  # noqa: PTH109 - Path.cwd() is the same
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _exit(message: str, code: int) -> None:

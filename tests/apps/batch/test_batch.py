@@ -190,6 +190,17 @@ def test_bad_arguments_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_current_folder_that_was_removed_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, gone = write_scripts(tmp_path / "in", a="fine"), tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, _, error = call(capsys, source, "-o", "out")
+    assert (code, error) == (1, "groundglass: the current folder was removed: change to one that exists\n")
+
+
 def test_a_missing_dask_is_reported_with_the_command_that_installs_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,7 +461,9 @@ def test_two_batches_at_once_with_other_options_leave_no_record_beside_the_resul
     assert is_done(item, named)
 
 
-def test_an_item_is_done_if_its_results_are_of_the_same_source_model_and_options(tmp_path: Path) -> None:
+def test_an_item_is_done_if_its_results_are_of_the_same_source_version_model_and_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, out = write_scripts(tmp_path / "in", a="fine"), tmp_path / "out"
     planned, _ = run_scripts(source, out)
     (item,), settings = planned.items, planned.settings
@@ -462,6 +475,9 @@ def test_an_item_is_done_if_its_results_are_of_the_same_source_model_and_options
     for engine in others:
         other = plan_batch(str(source), out, BatchOptions(engine=engine))
         assert other.pending == other.items
+    with monkeypatch.context() as patched:
+        patched.setattr("groundglass.apps.batch.records.version", lambda _: "9.9.9")
+        assert not is_done(item, settings)
     findings = out / item.name / "findings.json"
     findings.rename(out / "elsewhere")
     assert not is_done(item, settings)

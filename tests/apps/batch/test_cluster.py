@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from groundglass.apps.batch.cluster import run_on_cluster
-from groundglass.apps.batch.records import ItemStatus, make_record, write_record
+from groundglass.apps.batch.cluster import _find_model, run_on_cluster
+from groundglass.apps.batch.records import BatchOptions, ItemStatus, make_record, write_record
 from groundglass.apps.batch.run import BatchPlan, BatchProgress, plan_batch
 from groundglass.errors import GroundglassError
 from groundglass.io import nifti
@@ -101,6 +101,13 @@ def test_items_that_are_done_are_skipped(address: str, tmp_path: Path) -> None:
     _, progress = run_scripts_on_cluster(address, source, tmp_path / "out")
     assert [record.case for record in progress.finished] == [planned.items[1].name]
     assert len(summary_rows(tmp_path / "out")) == 2
+
+
+def test_a_worker_of_another_version_is_told(tmp_path: Path) -> None:
+    (marker := tmp_path / "marker").touch()
+    found = _find_model(marker, BatchOptions(), "9.9.9")
+    assert found.startswith("groundglass ")
+    assert found.endswith(" instead of 9.9.9")
 
 
 def test_a_missing_scheduler_is_reported_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, cast
@@ -155,26 +156,28 @@ def _connect(address: str) -> Client:
 
 
 def _check_workers(client: Client, settings: BatchSettings) -> None:
-    """Refuse a cluster whose workers do not see the folder of results, or have another model."""
+    """Refuse a cluster whose workers do not see the folder of results, or have another version or model."""
     marker = settings.folder / f".groundglass-{uuid.uuid4().hex[:12]}"
     try:
         settings.folder.mkdir(parents=True, exist_ok=True)
         marker.touch()
-        answers = client.run(_find_model, marker, settings.options, on_error="return")
+        answers = client.run(_find_model, marker, settings.options, version("groundglass"), on_error="return")
     finally:
         marker.unlink(missing_ok=True)
     for address, answer in answers.items():
         if answer != settings.rules:
             problem = answer if isinstance(answer, str) else f"no working groundglass ({type(answer).__name__})"
             raise GroundglassError(
-                f"the Dask worker {address} has {problem}: expected the same files and model as on this machine"
+                f"the Dask worker {address} has {problem}: expected the same files, version and model as here"
             )
 
 
-def _find_model(marker: Path, options: BatchOptions) -> str:
+def _find_model(marker: Path, options: BatchOptions, expected_version: str) -> str:
     """Return, on a worker, the rules of its model, which cover the weights, or what it lacks."""
     if not marker.is_file():
         return "no access to the output folder"
+    if (found := version("groundglass")) != expected_version:
+        return f"groundglass {found} instead of {expected_version}"
     try:
         return resolve_model(options.model, options.engine)[1].rules
     except GroundglassError:

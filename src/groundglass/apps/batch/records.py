@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -167,6 +168,7 @@ class ItemRecord(StrictModel):
         precision: The number format that they ask for.
         with_identity: Whether its results may name the patient.
         rules: Hash of what its results follow from in the model's card: see `ModelCard.rules`.
+        version: Version of groundglass.
         model: Name and sha256 of the model.
         files: Paths of the results, relative to the item's folder.
         numbers: Key numbers of the findings; None if it is not done.
@@ -179,10 +181,11 @@ class ItemRecord(StrictModel):
     source: str | None
     fingerprint: str
     intensity: IntensityKind | None
-    engine: EngineName | None = None  # these four are missing in records of earlier versions
+    engine: EngineName | None = None  # these five are missing in records of earlier versions
     precision: Precision | None = None
     with_identity: bool = False
     rules: str = ""
+    version: str = ""
     model: ModelRef
     files: tuple[str, ...] = ()
     numbers: KeyNumbers | None = None
@@ -249,6 +252,7 @@ def make_record(
         precision=settings.options.engine.precision,
         with_identity=settings.options.with_identity,
         rules=settings.rules,
+        version=version("groundglass"),
         model=settings.model,
     )
 
@@ -290,7 +294,7 @@ def read_record(folder: Path, name: str) -> ItemRecord | None:
 
 
 def is_done(item: BatchItem, settings: BatchSettings) -> bool:
-    """Return whether an item's results exist and were made from the same source, model and options."""
+    """Return whether an item's results exist and were made from the same source, version, model and options."""
     record = read_record(settings.folder, item.name)
     return (
         record is not None
@@ -302,9 +306,9 @@ def is_done(item: BatchItem, settings: BatchSettings) -> bool:
 
 
 def is_made_alike(record: ItemRecord, settings: BatchSettings) -> bool:
-    """Return whether a record is of the same model and options."""
-    options = settings.options
-    return (record.model.sha256, record.rules) == (settings.model.sha256, settings.rules) and (
+    """Return whether a record is of the same version, model and options."""
+    options, made = settings.options, (record.version, record.model.sha256, record.rules)
+    return made == (version("groundglass"), settings.model.sha256, settings.rules) and (
         (record.intensity, record.with_identity, record.engine, record.precision)
         == (options.intensity, options.with_identity, options.engine.engine, options.engine.precision)
     )
