@@ -297,7 +297,10 @@ def test_the_first_and_the_last_scan_are_compared_too_before_their_change_is_sta
         (100.0, 110.0, None, "more"),
         (100.0, 100.0, None, "the same"),
         (None, 100.0, 0.1, "unknown"),
-        (0.0, 0.0, 0.1, "no change beyond what repeats differ by"),
+        (0.0, 0.0, 0.1, "neither scan shows lesion of relevant size"),
+        (0.2, 1.2, 0.1, "neither scan shows lesion of relevant size"),  # 0.03 % of the lung
+        (1.2, 0.0, None, "neither scan shows lesion of relevant size"),
+        (1.2, 8.0, 0.1, "more"),
     ],
 )
 def test_the_verdict_on_a_change_depends_on_the_repeatability(

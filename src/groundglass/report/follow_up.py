@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from groundglass.inference.lungs.incomplete import NOT_WHOLE
 from groundglass.report.amounts import format_number, ml_digits
+from groundglass.report.extent import is_negligible_share
 from groundglass.report.findings import ClassBurden, Findings, Interval, ModelRef
 from groundglass.strict_model import StrictModel
 
@@ -72,6 +73,8 @@ class VolumeChange(StrictModel):
         lesion_share_of_lung_points: Change of the share of the lung, in percentage points.
         share_interval_points: Its interval.
         doubt: Why the two scans cannot be compared, so that the numbers say nothing of the patient; None if they can.
+        negligible: Whether neither scan shows lesion of relevant size: what is marked in healthy lungs may differ by
+            more than repeats of a lesion do.
     """
 
     earlier: int
@@ -81,6 +84,7 @@ class VolumeChange(StrictModel):
     lesion_share_of_lung_points: float | None
     share_interval_points: Interval | None
     doubt: str | None = None
+    negligible: bool = False
 
     @property
     def in_words(self) -> str:
@@ -103,6 +107,8 @@ class VolumeChange(StrictModel):
             return "unknown"
         if self.doubt:
             return f"cannot be told: {self.doubt}"
+        if self.negligible:
+            return "neither scan shows lesion of relevant size"
         if interval is None:
             return "more" if value > 0 else "less" if value < 0 else "the same"
         if interval[0] <= 0 <= interval[1]:
@@ -210,7 +216,14 @@ def _change(visits: Sequence[Visit], i: int, j: int, variation: float | None) ->
         lesion_share_of_lung_points=share,
         share_interval_points=share_interval,
         doubt=_doubt(earlier, later),
+        negligible=_is_negligible(earlier) and _is_negligible(later),
     )
+
+
+def _is_negligible(visit: Visit) -> bool:
+    """Whether a scan's findings show no lesion, or none of relevant size."""
+    share = visit.lesion_share_of_lung_percent
+    return share is not None and is_negligible_share(share, visit.lesion_share_interval_percent)
 
 
 def _doubt(earlier: Visit, later: Visit) -> str | None:

@@ -4,7 +4,7 @@ import gzip
 import sqlite3
 from copy import deepcopy
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +292,45 @@ def test_a_change_of_lesions_that_were_corrected_by_hand_has_no_interval_of_the_
     change = compare_jobs(plain, corrected)
     assert (change.volume_interval_ml, change.volume_percent_interval, change.share_interval_points) == (None,) * 3
     assert any("corrected by hand" in warning for warning in change.warnings)
+
+
+@pytest.mark.parametrize(
+    ("corrected", "words"), [(False, "neither scan shows lesion of relevant size"), (True, "more")]
+)
+def test_a_change_of_what_is_marked_in_healthy_lungs_is_worded_as_by_follow(
+    phantom: Phantom, grey_band: Segmenter, monkeypatch: pytest.MonkeyPatch, corrected: bool, words: str
+) -> None:
+    analysis = segment(phantom.scan, grey_band)
+
+    def read(folder: JobFolder) -> tuple[Any, Any]:
+        found: dict[str, Any] = {
+            "lesion_share_of_lung_percent": 0.02 if corrected else 0.05,
+            "corrected_by_hand": corrected,
+        }
+        found |= {"lesion_share_interval_percent": None if corrected else (0.0, 0.1)}
+        if folder.path.name == "later":
+            found["lesion_share_of_lung_percent"] = 0.03 if corrected else 0.07
+        return analysis.findings.model_copy(update=found), describe_view(analysis)
+
+    monkeypatch.setattr(comparison, "_read", read)
+    change = compare_jobs(*((name, JobFolder(Path(name))) for name in ("earlier", "later")))
+    assert change.in_words.startswith(words)
+
+
+@pytest.mark.parametrize(("hour", "by_date"), [(0, False), (8, True)])
+def test_scans_of_one_day_of_which_only_one_states_a_time_have_no_order(
+    phantom: Phantom, grey_band: Segmenter, monkeypatch: pytest.MonkeyPatch, hour: int, by_date: bool
+) -> None:
+    analysis = segment(phantom.scan, grey_band)
+
+    def read(folder: JobFolder) -> tuple[Any, Any]:
+        scanned = datetime(2026, 3, 1, 9 if folder.path.name == "prior" else hour)
+        scan = analysis.findings.input.model_copy(update={"scanned": scanned})
+        return analysis.findings.model_copy(update={"input": scan}), describe_view(analysis)
+
+    monkeypatch.setattr(comparison, "_read", read)
+    change = compare_jobs(*((name, JobFolder(Path(name))) for name in ("prior", "current")))
+    assert (change.by_date, change.earlier) == (by_date, "current" if by_date else "prior")
 
 
 def test_a_change_between_two_thresholds_of_one_model_has_no_interval_and_says_so(

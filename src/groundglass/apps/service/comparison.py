@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime, time
 
 from groundglass.apps.service.api_models import Change
 from groundglass.apps.service.page_text import for_the_page
@@ -21,7 +22,7 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
     """
     read = [(job_id, *_read(folder)) for job_id, folder in (prior, current)]
     dates = [findings.input.scanned for _, findings, _ in read]
-    by_date = dates[0] is not None and dates[1] is not None and dates[0] != dates[1]
+    by_date = _tell_order(*dates)
     if by_date:
         read.sort(key=lambda job: str(job[1].input.scanned))
     (earlier_id, earlier, earlier_view), (later_id, later, view) = read
@@ -54,6 +55,13 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
     )
 
 
+def _tell_order(first: datetime | None, second: datetime | None) -> bool:
+    """Return whether dates tell which scan is the earlier one: not on one day, of which only one states the time."""
+    if first is None or second is None or first == second:
+        return False
+    return first.date() != second.date() or min(first, second).time() != time()
+
+
 def _of_both(warning: str) -> str:
     """Return a warning of `follow` without the numbers of its scans, of which the page shows two."""
     return warning.removeprefix("scans 1 and 2: ").replace("scans 1 and 2", "the scans")
@@ -83,15 +91,19 @@ def _read(folder: JobFolder) -> tuple[Findings, ViewDescription]:
 
 
 def _visit(findings: Findings, job_id: str) -> Visit:
-    """Return the findings of a job as `follow` compares them; the intervals of single scans are not needed here."""
+    """Return the findings of a job as `follow` compares them; the intervals of repeats are not needed here."""
+    share, interval = findings.lesion_share_of_lung_percent, findings.lesion_share_interval_percent
+    if findings.corrected_by_hand and share is not None:
+        interval = share, share  # a person marks nothing that is marked in healthy lungs
     return Visit.model_construct(
         folder=job_id,
         taken=findings.input.scanned,
         lesion_volume_ml=findings.lesion_volume_ml,
         lesion_interval_ml=None,
         lung_volume_ml=findings.lung_volume_ml,
-        lesion_share_of_lung_percent=findings.lesion_share_of_lung_percent,
+        lesion_share_of_lung_percent=share,
         share_interval_percent=None,
+        lesion_share_interval_percent=interval,
         slice_distance_mm=findings.input.slice_distance_mm,
         kernel=findings.input.kernel,
         calibrated=findings.intensity.calibrated,
