@@ -242,6 +242,22 @@ def test_the_same_input_gives_the_same_uids_and_another_mask_other_ones(
     assert reports[0] == reports[1] != reports[2]
 
 
+def test_a_mask_that_a_person_left_as_it_was_is_another_instance_and_the_report_names_the_person(
+    phantom: Phantom, series: DicomSeries, findings: Findings
+) -> None:
+    by_hand = findings.model_copy(update={"corrected_by_hand": True})
+    truth = phantom.lesions.voxels
+    segmentations = [make_segmentation(series, truth, ["lesion"], each) for each in (findings, by_hand)]
+    types = [each.SegmentSequence[0].SegmentAlgorithmType for each in segmentations]
+    assert types == ["AUTOMATIC", "SEMIAUTOMATIC"]
+    assert len({each.SOPInstanceUID for each in segmentations}) == 2
+    reports = [
+        [element.value for element in make_structured_report(series, segmentation, each).iterall()]
+        for segmentation, each in zip(segmentations, (findings, by_hand), strict=True)
+    ]
+    assert ["lesions corrected by hand" in report for report in reports] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("changes", "is_another"),
     [

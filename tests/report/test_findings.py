@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from groundglass.inference.model_card import BurdenInterval
+from groundglass.inference.pipeline import SegmentedScan
 from groundglass.report.extent import Extent, classify_extent
 from groundglass.report.findings import Findings, ModelRef
 from groundglass.report.image_numbers import image_numbers, name_image, place_image
@@ -51,6 +52,10 @@ def findings(
     intensity = Intensity(kind, np.ones(1), np.zeros(1), "because", calibrated)
     lungs = LungField(right, left, (None,) * SHAPE[0])
     return measure(segmented_scan(geometry, lungs, lesions, hu, intensity), MODEL)
+
+
+def segmented(lesions: NDArray[np.bool_]) -> SegmentedScan:
+    return segmented_scan(GEOMETRY, LungField(RIGHT, LEFT, (None,) * SHAPE[0]), lesions)
 
 
 def test_volumes_and_shares_equal_those_computed_by_hand() -> None:
@@ -233,7 +238,11 @@ def test_what_is_marked_in_healthy_lungs_too_is_no_lesion_of_relevant_size(
     share: float, interval: tuple[float, float] | None, expected: bool
 ) -> None:
     found = findings(LESION | SMALL).model_copy(
-        update={"lesion_share_of_lung_percent": share, "lesion_share_interval_percent": interval}
+        update={
+            "lesion_share_of_lung_percent": share,
+            "lesion_share_interval_percent": interval,
+            "lung_volume_ml": 0.092 / share * 100,
+        }
     )
     words = "no lesion of relevant size (0.09 ml marked, as in healthy lungs)"
     assert (found.summary == words) == expected
@@ -244,9 +253,61 @@ def test_what_is_marked_in_healthy_lungs_too_is_no_lesion_of_relevant_size(
 
 def test_an_interval_that_begins_at_0_makes_the_extent_none() -> None:
     wide = BurdenInterval(offset_percent=5.0, low=0.2, high=2.0, scans=9, coverage=0.8)
-    segmented = segmented_scan(GEOMETRY, LungField(RIGHT, LEFT, (None,) * SHAPE[0]), LESION | SMALL)
-    extents = [measure(segmented, MODEL, interval=interval).extent for interval in (None, wide)]
+    extents = [measure(segmented(LESION | SMALL), MODEL, interval=interval).extent for interval in (None, wide)]
     assert extents == [Extent(name="minimal", range="below 10 %"), Extent(name="none", range="nearly 0 %")]
+
+
+def test_what_a_person_marked_is_never_called_what_is_marked_in_healthy_lungs() -> None:
+    spot = box(slice(3, 4), slice(5, 6), slice(5, 6))
+    drawn, found = (measure(segmented(spot), MODEL, corrected=corrected) for corrected in (True, False))
+    assert (found.is_negligible, drawn.is_negligible) == (True, False)
+    assert found.extent == Extent(name="none", range="nearly 0 %")
+    assert drawn.extent == Extent(name="minimal", range="below 10 %")
+    assert report_sentence(drawn).endswith("image 4 of 10; the mask was corrected by hand.")
+
+
+def test_the_sentence_of_a_mask_that_a_person_emptied_says_so() -> None:
+    emptied = measure(segmented(np.zeros_like(LESION)), MODEL, corrected=True)
+    assert report_sentence(emptied).endswith(": no lesion was marked in 10 slices; the mask was corrected by hand.")
+
+
+def test_lesion_outside_the_lungs_is_not_called_as_in_healthy_lungs_and_affects_no_zone() -> None:
+    found = findings(box(slice(1, 9), slice(2, 18), slice(13, 17)))
+    assert found.summary == "lesion 1.0 ml, 0.0 % of the lung, in 8 of 10 slices"
+    assert "relevant size" not in report_sentence(found)
+    assert "most affected" not in report_sentence(found)
+
+
+def test_the_interval_of_the_volume_holds_what_lies_outside_the_lungs_too() -> None:
+    exact = BurdenInterval(offset_percent=0.0, low=1.0, high=1.0, scans=9, coverage=0.8)
+    outside = box(slice(1, 9), slice(2, 18), slice(13, 17))
+    found = measure(segmented(RIGHT | outside), MODEL, interval=exact)
+    assert found.lesion_volume_ml == pytest.approx(2.56 + 1.024)
+    assert found.lesion_volume_interval_ml == (3.6, 3.6)
+
+
+def test_a_lesion_of_one_voxel_is_not_written_as_none_of_the_lung() -> None:
+    shape = (30, 80, 100)
+    lungs = np.zeros((2, *shape), dtype=np.bool_)
+    lungs[0, :, :, 5:45] = lungs[1, :, :, 55:95] = True
+    lesions = np.zeros(shape, dtype=np.bool_)
+    lesions[4, 40, 20] = True
+    geometry = Geometry(shape, GEOMETRY.affine_lps)
+    found = measure(segmented_scan(geometry, LungField(lungs[0], lungs[1], (None,) * shape[0]), lesions), MODEL)
+    assert found.zones is not None
+    assert [zone.score for zone in found.zones] == [0, 0, 1, 0, 0, 0]
+    assert found.zones[2].lesion_share_of_lung_percent == 0.0031
+    assert found.right_lung.lesion_share_of_lung_percent == 0.001
+    assert found.lesion_share_of_lung_percent == 0.00052
+
+
+def test_hu_and_positions_near_0_are_not_called_less_than_1() -> None:
+    found = findings(LESION)
+    place = found.input.model_copy(update={"slice_positions_mm": (0.3,) * 10})
+    means = found.mean_intensity.model_copy(update={"lesion_hu": 0.3})
+    found = found.model_copy(update={"input": place, "mean_intensity": means})
+    assert place_image(found, 2) == "image 3 of 10, 0 mm"
+    assert "; mean density 0 HU;" in report_sentence(found)
 
 
 @pytest.mark.parametrize(

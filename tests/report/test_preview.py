@@ -8,12 +8,14 @@ from PIL import Image, ImageDraw
 
 from groundglass.font import picture_font
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.report.charts import Chart
 from groundglass.report.colours import CLASSES
 from groundglass.report.findings import ClassBurden, ModelRef
 from groundglass.report.measurement import measure
 from groundglass.report.preview import GAP, HEADER, SIDE_ROOM, TILE, choose_slices, draw_preview
 from groundglass.report.solid_view import VOXELS, make_solid_model
 from groundglass.report.thumbnail import read_thumbnail, save_preview
+from groundglass.report.viewer import draw_viewer_slices
 from groundglass.scan.geometry import AxialView, Geometry
 from groundglass.scan.lung_field import Box, LungField
 from groundglass.scan.packed_mask import PackedMask
@@ -196,3 +198,23 @@ def test_nothing_of_a_3_d_view_lies_under_the_names_of_the_sides() -> None:
 def test_a_single_slice_is_not_marked_as_the_one_with_most_lesion() -> None:
     tile = np.asarray(draw(scan(slices=1, lesion_slices=(0,))))[HEADER, :, :]
     assert not near(Image.fromarray(tile[None]), LESION_COLOUR).any()
+
+
+def test_a_lesion_where_no_lung_was_found_is_shown_in_the_viewer() -> None:
+    segmented = scan(lesion_slices=(3, 10))
+    boxes = tuple(None if z >= 9 else box for z, box in enumerate(segmented.lung_field.boxes))
+    segmented = replace(segmented, lung_field=replace(segmented.lung_field, boxes=boxes))
+    findings = measure(segmented, ModelRef(name="m", sha256="0" * 64))
+    shown = draw_viewer_slices(segmented, findings, Chart((0, 12), 1.0))
+    assert [each["number"] for each in shown] == [*range(9), 10]
+    assert shown[-1]["contour"]
+
+
+def test_a_picture_with_lesion_and_without_lung_is_among_those_shown() -> None:
+    lungs, lesions = np.zeros((2, 12, 50, 50), bool)
+    lungs[:11, 10:40, 10:40] = True
+    lesions[11, 20:30, 20:30] = True
+    field = LungField(lungs, np.zeros_like(lungs), (Box(0, 50, 0, 50),) * 12)
+    grid = Geometry((12, 50, 50), np.eye(4)[[2, 1, 0, 3]], in_mm=False, has_directions=False)
+    pictures = segmented_scan(grid, field, lesions)
+    assert 11 in choose_slices(pictures)

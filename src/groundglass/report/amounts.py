@@ -18,9 +18,20 @@ def format_number(value: float | None, digits: int = 1, sign: bool = False) -> s
     return f"<{10**-digits:.{digits}f}" if value > 0 and not sign and float(text) == 0 else text
 
 
+def format_level(value: float | None) -> str:
+    """Format HU, or a position in mm, without decimal places: 0 is a value as any other there, and not nothing."""
+    return "unknown" if value is None else true_minus(f"{value:z.0f}")
+
+
 def true_minus(text: str) -> str:
     """Return a text for people in which negative numbers have a minus sign, where programs write a hyphen."""
     return _HYPHEN_OF_NUMBER.sub("\N{MINUS SIGN}", text)
+
+
+def percent_of(part: int, whole: int) -> float:
+    """Return a share in % with two decimal places; with two digits where those would be 0, as of a tiny lesion."""
+    share = 100 * part / whole
+    return round(share, 2) or float(f"{share:.2g}")
 
 
 def format_ml(volume_ml: float | None) -> str:

@@ -49,7 +49,8 @@ def make_segmentation(
     sources = complete_series(series).series.headers
     ordered = class_map[np.argsort(series.frames)] if series.frames else class_map
     numbers: NDArray[np.uint8] = np.ascontiguousarray(ordered, dtype=np.uint8)
-    uid = make_uid_function(sources[0], findings, hashlib.sha256(numbers.data).hexdigest())
+    by_hand = " corrected by hand" if findings.corrected_by_hand else ""  # another instance, though of the same voxels
+    uid = make_uid_function(sources[0], findings, hashlib.sha256(numbers.data).hexdigest() + by_hand)
     with silence_pydicom():
         segmentation = hd.seg.Segmentation(
             source_images=_in_one_series(sources),

@@ -84,8 +84,9 @@ def make_structured_report(series: DicomSeries, segmentation: Dataset, findings:
 
 def _groups(segmentation: Dataset, series_uid: str, findings: Findings, uid: Callable[[str], hd.UID]) -> list[Any]:
     """Return the groups of measurements: of all lesions, and with classes one for each segment."""
+    by_hand = ["lesions corrected by hand"] if findings.corrected_by_hand else []
     algorithm = hd.sr.AlgorithmIdentification(
-        name=findings.model.name, version=model_version(findings), parameters=["research use only"]
+        name=findings.model.name, version=model_version(findings), parameters=["research use only", *by_hand]
     )
 
     def group(name: str, segment: int | None, measurements: list[Any], evaluations: list[Any]) -> Any:

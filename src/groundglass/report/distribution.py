@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from groundglass.inference.pipeline import SegmentedScan
+from groundglass.report.amounts import percent_of
 from groundglass.scan.packed_mask import MaskSlices, shared_voxels_per_slice, voxels_per_slice
 from groundglass.strict_model import StrictModel
 
@@ -72,7 +73,7 @@ def measure_zones(segmented: SegmentedScan) -> tuple[Zone, ...]:
         for index in reversed(range(3)):
             part = slice(ends[index], ends[index + 1])
             lesion, whole = int(lesion_per_slice[part].sum()), int(per_slice[part].sum())
-            share = round(100 * lesion / whole, 2) if whole else 0.0
+            share = percent_of(lesion, whole) if whole else 0.0
             found.append(
                 Zone(
                     side="right" if side == "right" else "left",

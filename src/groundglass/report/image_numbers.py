@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from groundglass.report.amounts import format_number
+from groundglass.report.amounts import format_level
 from groundglass.report.findings import Findings
 from groundglass.scan.geometry import AxialView
 from groundglass.scan.scan import Scan
@@ -52,7 +52,7 @@ def name_image(findings: Findings, index: int) -> str:
 def place_image(findings: Findings, index: int) -> str:
     """Name a slice by its number and, where it is known, its position in mm."""
     positions = findings.input.slice_positions_mm
-    return name_image(findings, index) + ("" if positions is None else f", {format_number(positions[index], 0)} mm")
+    return name_image(findings, index) + ("" if positions is None else f", {format_level(positions[index])} mm")
 
 
 def describe_share(lesion: float, lung: float) -> str:

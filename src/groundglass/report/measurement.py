@@ -12,6 +12,7 @@ import numpy as np
 from groundglass.inference.model_card import BurdenInterval
 from groundglass.inference.pipeline import SegmentedScan
 from groundglass.plain_text import in_unicode
+from groundglass.report.amounts import percent_of
 from groundglass.report.density import NO_HU, measure_density
 from groundglass.report.distribution import NO_THIRDS, Zone, measure_profile, measure_zones
 from groundglass.report.extent import Extent, classify_extent
@@ -66,13 +67,16 @@ def measure(
         int(shared_voxels_per_slice(lesions, lung).sum()) for lung in (lungs.mask, lungs.right, lungs.left)
     )
     both = _burden(total, in_lung, lungs.mask, scan, "lung")
-    intervals = _intervals(both, None if corrected else interval)
+    outside_ml = (total - in_lung) * (scan.geometry.voxel_ml or 0.0)
+    intervals = _intervals(both, None if corrected else interval, outside_ml)
     lesion_count, largest = measure_lesions(segmented, _unknowns_of_lesions(segmented))
     tree = {
         "schema_number": SCHEMA,
         **both,
         **intervals,
-        "extent": _extent(both["lesion_share_of_lung_percent"], intervals["lesion_share_interval_percent"], scan),
+        "extent": _extent(
+            both["lesion_share_of_lung_percent"], intervals["lesion_share_interval_percent"], scan, corrected
+        ),
         "classes": _classes(segmented, classes),
         "right_lung": _burden_of_side(on_right, lungs.right, segmented, "right lung"),
         "left_lung": _burden_of_side(on_left, lungs.left, segmented, "left lung"),
@@ -202,7 +206,7 @@ def _burden(
     return {
         "lesion_volume_ml": volume(lesion_voxels),
         "lung_volume_ml": volume(lung_voxels),
-        "lesion_share_of_lung_percent": round(100 * lesion_in_lung / lung_voxels, 2),
+        "lesion_share_of_lung_percent": percent_of(lesion_in_lung, lung_voxels),
     }
 
 
@@ -222,30 +226,39 @@ def _classes(segmented: SegmentedScan, names: Sequence[str]) -> list[dict[str, A
         {
             "name": name,
             "volume_ml": Unknown(no_spacing) if voxel_ml is None else round(int(voxels[number]) * voxel_ml, 3),
-            "lesion_share_of_lung_percent": round(100 * int(in_lung[number]) / lung, 2) if lung else Unknown(no_lung),
+            "lesion_share_of_lung_percent": percent_of(int(in_lung[number]), lung) if lung else Unknown(no_lung),
         }
         for number, name in enumerate(names, start=1)
     ]
 
 
-def _intervals(burden: dict[str, Any], interval: BurdenInterval | None) -> dict[str, Any]:
-    """Return the intervals of the volume and of the share; that of the volume is that of the share times the lung."""
+def _intervals(burden: dict[str, Any], interval: BurdenInterval | None, outside_ml: float) -> dict[str, Any]:
+    """Return the intervals of the volume and of the share.
+
+    That of the volume is that of the share times the lung, and what of the lesions lies outside the lung.
+    """
     share, lung_ml = burden["lesion_share_of_lung_percent"], burden["lung_volume_ml"]
     if interval is None or isinstance(share, Unknown):
         return dict.fromkeys(("lesion_volume_interval_ml", "lesion_share_interval_percent"), Unknown(NO_INTERVAL))
     ends = interval.of(share)
-    volumes = lung_ml if isinstance(lung_ml, Unknown) else tuple(round(end / 100 * lung_ml, 1) for end in ends)
+    volumes = (
+        lung_ml if isinstance(lung_ml, Unknown) else tuple(round(end / 100 * lung_ml + outside_ml, 1) for end in ends)
+    )
     return {
         "lesion_volume_interval_ml": volumes,
         "lesion_share_interval_percent": tuple(round(end, 2) for end in ends),
     }
 
 
-def _extent(share_percent: float | Unknown, interval: Interval | Unknown, scan: Scan) -> Extent | Unknown:
+def _extent(
+    share_percent: float | Unknown, interval: Interval | Unknown, scan: Scan, corrected: bool
+) -> Extent | Unknown:
     if isinstance(scan, ImageStack):
         return Unknown("a picture is one slice of a lung, whose volume is not known")
     if isinstance(share_percent, Unknown):
         return share_percent
+    if corrected:  # a person marks nothing that is marked in healthy lungs
+        return classify_extent(share_percent, (share_percent, share_percent))
     return classify_extent(share_percent, None if isinstance(interval, Unknown) else interval)
 
 

@@ -87,9 +87,9 @@ def choose_slices(segmented: SegmentedScan, count: int = SHOWN) -> list[int]:
     with_lung = np.flatnonzero(voxels_per_slice(segmented.lung_field.mask))
     if not len(with_lung):
         with_lung = np.array([z for z, box in enumerate(segmented.lung_field.boxes) if box is not None])
-    if isinstance(segmented.scan, ImageStack):
-        return sorted(int(z) for z in with_lung[np.argsort(-area[with_lung], kind="stable")[:count]])
     shown = np.union1d(with_lung, np.flatnonzero(area))
+    if isinstance(segmented.scan, ImageStack):
+        return sorted(int(z) for z in shown[np.argsort(-area[shown], kind="stable")[:count]])
     parts = [part for part in np.array_split(shown, count) if len(part)]
     return [int(part[area[part].argmax()] if area[part].any() else part[len(part) // 2]) for part in parts][::-1]
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from groundglass.inference.model_card import ModelCard
 from groundglass.inference.pipeline import SegmentedScan
-from groundglass.report.amounts import format_ml, format_number, ml_digits
+from groundglass.report.amounts import format_level, format_ml, format_number, ml_digits
 from groundglass.report.charts import Chart
 from groundglass.report.colours import Rgb, named_colours
 from groundglass.report.extent import SOURCE
@@ -158,7 +158,7 @@ def _bands(findings: Findings) -> list[list[str]]:
     return [
         [
             band.name,
-            f"{format_number(band.low_hu, 0)} to {format_number(band.high_hu, 0)}",
+            f"{format_level(band.low_hu)} to {format_level(band.high_hu)}",
             format_number(band.share_of_lung_percent),
             format_number(band.volume_ml, 0),
         ]
@@ -170,7 +170,7 @@ def _density(findings: Findings) -> str:
     means = findings.mean_intensity
     lung = "lung" if means.lesion_hu is None else "lung without them"
     stated = [
-        f"{name} {format_number(hu, 0)} HU"
+        f"{name} {format_level(hu)} HU"
         for name, hu in (("lesions", means.lesion_hu), (lung, means.lung_hu))
         if hu is not None
     ]
@@ -209,7 +209,7 @@ def _histogram(findings: Findings) -> Markup:
         within = list(zip(middles, values, strict=True))[1:-1]  # the bins at the ends hold all that lies beyond them
         chart.line(within, css_class)
     for hu in range(-1000, stop_hu, 250):
-        chart.x_label(hu, format_number(hu, 0))
+        chart.x_label(hu, format_level(hu))
     chart.x_title(-450, "HU")
     return chart.svg("Density of lung and lesion")
 
@@ -232,7 +232,7 @@ def _lesions(findings: Findings) -> list[dict[str, Any]]:
         {
             "size": f"{lesion.area_px} px" if lesion.volume_ml is None else f"{format_ml(lesion.volume_ml)} ml",
             "where": " ".join(word for word in (lesion.side, lesion.zone) if word) or "-",
-            "hu": "-" if lesion.mean_hu is None else format_number(lesion.mean_hu, 0),
+            "hu": "-" if lesion.mean_hu is None else format_level(lesion.mean_hu),
             "slice": lesion.slice,
             "image": place_image(findings, lesion.slice).removeprefix("image "),
         }

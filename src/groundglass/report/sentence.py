@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from groundglass.inference.model_card import ModelCard
-from groundglass.report.amounts import format_ml, format_number, ml_digits
+from groundglass.report.amounts import format_level, format_ml, format_number, ml_digits
 from groundglass.report.findings import Findings, Interval
 from groundglass.report.image_numbers import name_image
 
@@ -13,17 +13,18 @@ def report_sentence(findings: Findings) -> str:
     date = f" of {findings.input.scanned:%Y-%m-%d}" if findings.input.scanned else ""
     what = _what(findings)
     by = f"(groundglass {findings.version}, model {findings.model.name}; research use, not a medical device)"
+    corrected = "; the mask was corrected by hand" if findings.corrected_by_hand else ""
     if findings.lesion_slices == 0:
-        return f"Automated analysis of the {what}{date} {by}: no lesion was marked in {_counted(findings.slices)}."
+        counted = _counted(findings.slices)
+        return f"Automated analysis of the {what}{date} {by}: no lesion was marked in {counted}{corrected}."
     if findings.is_negligible:
         amount = _amount(findings).removeprefix("lesions of ")
         start = f"Automated analysis of the {what}{date} {by}: no lesion of relevant size was marked"
         return f"{start} ({amount}, as is marked in healthy lungs)."
     parts = [_amount(findings), *_extent(findings), *_classes(findings), *_sides(findings), *_zone(findings)]
     hu = findings.mean_intensity.lesion_hu
-    parts += [f"mean density {format_number(hu, 0)} HU"] if hu is not None else []
+    parts += [f"mean density {format_level(hu)} HU"] if hu is not None else []
     parts += _largest(findings)
-    corrected = "; the mask was corrected by hand" if findings.corrected_by_hand else ""
     return f"Automated analysis of the {what}{date} {by}: {'; '.join(parts)}{corrected}."
 
 
@@ -90,10 +91,10 @@ def _sides(findings: Findings) -> list[str]:
 
 
 def _zone(findings: Findings) -> list[str]:
-    """Name the zone of which most is lesion."""
-    if not findings.zones:
+    """Name the zone of which most is lesion; none where all lesion lies outside the zones."""
+    if not any(zone.lesion_share_of_lung_percent for zone in findings.zones or ()):
         return []
-    most = max(findings.zones, key=lambda zone: zone.lesion_share_of_lung_percent)
+    most = max(findings.zones or (), key=lambda zone: zone.lesion_share_of_lung_percent)
     share = format_number(most.lesion_share_of_lung_percent)
     return [f"most affected: {most.side} {most.third} zone ({share} % of it)"]
 

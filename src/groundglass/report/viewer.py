@@ -30,7 +30,7 @@ PNG_LEVEL = 6  # of zlib; the highest one takes seven times as long for a tenth 
 
 
 def draw_viewer_slices(segmented: SegmentedScan, findings: Findings, chart: Chart) -> list[dict[str, Any]]:
-    """Draw every slice with lung for the viewer, from feet to head.
+    """Draw every slice with lung or lesion for the viewer, from feet to head.
 
     Args:
         segmented: The scan with its lungs and lesions.
@@ -41,8 +41,8 @@ def draw_viewer_slices(segmented: SegmentedScan, findings: Findings, chart: Char
         One entry for each slice, as `report.js` reads it: data URIs of image and contour, `words` that describe the
         slice, and the position `x` of its line in the chart.
     """
-    with_box = [z for z, box in enumerate(segmented.lung_field.boxes) if box is not None]
-    return list(map_in_threads(partial(_draw_slice, segmented, findings, chart), with_box, available_cores()))
+    shown = [z for z, box in enumerate(segmented.lung_field.boxes) if box is not None or segmented.lesions[z].any()]
+    return list(map_in_threads(partial(_draw_slice, segmented, findings, chart), shown, available_cores()))
 
 
 def _draw_slice(segmented: SegmentedScan, findings: Findings, chart: Chart, z: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from groundglass.apps.batch.records import ItemRecord, ItemStatus, KeyNumbers
-from groundglass.report.amounts import format_ml, format_number
+from groundglass.report.amounts import format_level, format_ml, format_number
 from groundglass.report.charts import Chart, round_up
 from groundglass.report.extent import NAMES
 from groundglass.report.html import render
@@ -86,7 +86,8 @@ def find_outliers(cases: dict[str, KeyNumbers]) -> dict[str, list[str]]:
         for case, value in values.items():
             if not low - reach <= value <= high + reach:
                 which = "low" if value < low else "high"
-                found.setdefault(case, []).append(f"{title} {which} ({format_number(value, digits)} {unit})")
+                stated = format_level(value) if unit == "HU" else format_number(value, digits)
+                found.setdefault(case, []).append(f"{title} {which} ({stated} {unit})")
     return found
 
 
@@ -165,7 +166,7 @@ def _row(record: ItemRecord, reasons: Sequence[str], with_interval: bool) -> lis
         format_number(numbers.lung_ml, 0),
         numbers.extent or "unknown",
         largest,
-        format_number(numbers.lesion_hu, 0),
+        format_level(numbers.lesion_hu),
         format_number(numbers.slice_thickness_mm or numbers.slice_distance_mm),
         "; ".join([*reasons, *([numbers.warnings] if numbers.warnings else [])]) or "-",
     ]
