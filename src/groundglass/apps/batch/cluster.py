@@ -161,7 +161,7 @@ def _check_workers(client: Client, settings: BatchSettings) -> None:
     try:
         settings.folder.mkdir(parents=True, exist_ok=True)
         marker.touch()
-        answers = client.run(_find_model, marker, settings.options, version("groundglass"), on_error="return")
+        answers = client.run(_find_model, marker, settings.options, settings.version, on_error="return")
     finally:
         marker.unlink(missing_ok=True)
     for address, answer in answers.items():

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -145,12 +145,14 @@ class BatchSettings:
         model: Name and sha256 of the model.
         options: Options of the batch.
         rules: Hash of what the results depend on in the model's card: see `ModelCard.rules`.
+        version: Version of groundglass.
     """
 
     folder: Path
     model: ModelRef
     options: BatchOptions
     rules: str = ""
+    version: str = field(default_factory=lambda: version("groundglass"))
 
 
 class ItemRecord(StrictModel):
@@ -252,7 +254,7 @@ def make_record(
         precision=settings.options.engine.precision,
         with_identity=settings.options.with_identity,
         rules=settings.rules,
-        version=version("groundglass"),
+        version=settings.version,
         model=settings.model,
     )
 
@@ -308,7 +310,7 @@ def is_done(item: BatchItem, settings: BatchSettings) -> bool:
 def is_made_alike(record: ItemRecord, settings: BatchSettings) -> bool:
     """Return whether a record is of the same version, model and options."""
     options, made = settings.options, (record.version, record.model.sha256, record.rules)
-    return made == (version("groundglass"), settings.model.sha256, settings.rules) and (
+    return made == (settings.version, settings.model.sha256, settings.rules) and (
         (record.intensity, record.with_identity, record.engine, record.precision)
         == (options.intensity, options.with_identity, options.engine.engine, options.engine.precision)
     )
