@@ -313,6 +313,12 @@ def test_the_verdict_on_a_change_depends_on_the_repeatability(
     assert (page.count('class="bar"') > 0) is False  # these made-up scans carry no interval of their own
 
 
+def test_lesions_outside_the_lung_field_are_of_relevant_size() -> None:
+    before, after = make_plain_visit(0.0), make_plain_visit(0.2).model_copy(update={"lesion_volume_ml": 200.0})
+    (change,) = compare_visits([before, after], 0.1, MODEL).changes
+    assert (change.negligible, change.verdict) == (False, "more")
+
+
 @pytest.mark.thorough
 def test_an_unknown_repeatability_gives_no_intervals_and_a_warning(
     scans: list[Path], grey_band: Segmenter, tmp_path: Path

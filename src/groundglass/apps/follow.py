@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime
 from itertools import combinations
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from groundglass.io.dicom_header import text_value
 from groundglass.io.dicom_options import DicomOptions
 from groundglass.io.in_memory import ScanSource, as_scan
 from groundglass.report.analysis import segment
-from groundglass.report.follow_up import OTHER_PATIENTS, FollowUp, Visit, compare_visits, make_visit
+from groundglass.report.follow_up import OTHER_PATIENTS, FollowUp, Visit, compare_visits, is_order_known, make_visit
 from groundglass.report.follow_up_page import render_follow_up
 from groundglass.report.level_images import LevelImage, draw_levels
 from groundglass.report.results_folder import RESULT_NAMES, refuse_other_results
@@ -181,7 +181,7 @@ def _warnings_of_origins(taken: Sequence[datetime | None], origins: Sequence[_Or
                 f"{which} are in the order of the dates that were given; by their headers, which state "
                 f"{first.acquired:%Y-%m-%d} and {second.acquired:%Y-%m-%d}, it is the other one: check the dates"
             )
-        if before and after and before != after and before.date() == after.date() and before.time() == time():
+        if before and after and before != after and not is_order_known(before, after):
             warnings.append(f"{which} are of one day, and only one states a time: their order is not known")
     return warnings
 

@@ -40,6 +40,23 @@ def is_negligible_share(share_percent: float, interval: tuple[float, float] | No
     return share_percent <= NEGLIGIBLE_PERCENT if interval is None else interval[0] == 0
 
 
+def is_negligible(
+    share_percent: float, interval: tuple[float, float] | None, lesion_ml: float | None, lung_ml: float | None
+) -> bool:
+    """Return whether lesions are as little as is marked in healthy lungs; see `is_negligible_share`.
+
+    What lies outside the lung field, which the share leaves out, is that up to `NEGLIGIBLE_PERCENT` of the lung.
+
+    Args:
+        share_percent: Share of the lung that they fill.
+        interval: Its interval; None: not known.
+        lesion_ml: Volume of all lesions; None: not known.
+        lung_ml: Volume of the lungs; None: not known.
+    """
+    outside = 100 * lesion_ml / lung_ml - share_percent if lesion_ml is not None and lung_ml else 0.0
+    return outside <= NEGLIGIBLE_PERCENT and is_negligible_share(share_percent, interval)
+
+
 def classify_extent(share_percent: float, interval: tuple[float, float] | None = None) -> Extent:
     """Return the class of a share of the lung, whose interval tells whether it is more than nothing."""
     if share_percent == 0:

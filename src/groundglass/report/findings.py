@@ -11,7 +11,7 @@ from typing import Literal
 from groundglass.report.amounts import format_ml, format_number
 from groundglass.report.density import DensityBand, Histogram, MeanIntensity
 from groundglass.report.distribution import Profile, Zone
-from groundglass.report.extent import NEGLIGIBLE_PERCENT, Extent, is_negligible_share
+from groundglass.report.extent import Extent, is_negligible
 from groundglass.report.lesion_list import Lesion
 from groundglass.strict_model import StrictModel
 
@@ -209,15 +209,11 @@ class Findings(StrictModel):
 
     @property
     def is_negligible(self) -> bool:
-        """Whether the model marked lesion, but so little as in healthy lungs; see `is_negligible_share`.
-
-        Lesion outside the lung field, which the share leaves out, is negligible up to `NEGLIGIBLE_PERCENT` of the lung.
-        """
-        share, lesion_ml, lung_ml = self.lesion_share_of_lung_percent, self.lesion_volume_ml, self.lung_volume_ml
+        """Whether the model marked lesion, but so little as in healthy lungs."""
+        share = self.lesion_share_of_lung_percent
         if self.lesion_slices == 0 or share is None or self.corrected_by_hand:
             return False
-        outside = 100 * lesion_ml / lung_ml - share if lesion_ml is not None and lung_ml else 0.0
-        return outside <= NEGLIGIBLE_PERCENT and is_negligible_share(share, self.lesion_share_interval_percent)
+        return is_negligible(share, self.lesion_share_interval_percent, self.lesion_volume_ml, self.lung_volume_ml)
 
     @property
     def summary(self) -> str:

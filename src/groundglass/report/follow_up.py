@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, time
 from importlib.metadata import version
 from itertools import pairwise
 
 from groundglass.inference.lungs.incomplete import NOT_WHOLE
 from groundglass.report.amounts import format_number, ml_digits
-from groundglass.report.extent import is_negligible_share
+from groundglass.report.extent import is_negligible
 from groundglass.report.findings import ClassBurden, Findings, Interval, ModelRef
 from groundglass.strict_model import StrictModel
 
@@ -222,8 +222,13 @@ def _change(visits: Sequence[Visit], i: int, j: int, variation: float | None) ->
 
 def _is_negligible(visit: Visit) -> bool:
     """Whether a scan's findings show no lesion, or none of relevant size."""
-    share = visit.lesion_share_of_lung_percent
-    return share is not None and is_negligible_share(share, visit.lesion_share_interval_percent)
+    share, interval = visit.lesion_share_of_lung_percent, visit.lesion_share_interval_percent
+    return share is not None and is_negligible(share, interval, visit.lesion_volume_ml, visit.lung_volume_ml)
+
+
+def is_order_known(first: datetime, second: datetime) -> bool:
+    """Return whether times tell which of two scans is the earlier one: not on one day, of which only one states it."""
+    return first.date() != second.date() or (first != second and min(first, second).time() != time())
 
 
 def _doubt(earlier: Visit, later: Visit) -> str | None:

@@ -310,6 +310,7 @@ def test_a_change_of_what_is_marked_in_healthy_lungs_is_worded_as_by_follow(
         found |= {"lesion_share_interval_percent": None if corrected else (0.0, 0.1)}
         if folder.path.name == "later":
             found["lesion_share_of_lung_percent"] = 0.03 if corrected else 0.07
+        found |= {"lesion_volume_ml": 40 * found["lesion_share_of_lung_percent"], "lung_volume_ml": 4000.0}
         return analysis.findings.model_copy(update=found), describe_view(analysis)
 
     monkeypatch.setattr(comparison, "_read", read)

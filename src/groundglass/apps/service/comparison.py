@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, time
 
 from groundglass.apps.service.api_models import Change
 from groundglass.apps.service.page_text import for_the_page
 from groundglass.apps.service.storage import JobFolder
 from groundglass.apps.service.view_files import ViewDescription
 from groundglass.report.findings import Findings, Interval
-from groundglass.report.follow_up import OTHER_PATIENTS, Z_95, Visit, compare_visits
+from groundglass.report.follow_up import OTHER_PATIENTS, Z_95, Visit, compare_visits, is_order_known
 
 
 def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -> Change:
@@ -22,7 +21,7 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
     """
     read = [(job_id, *_read(folder)) for job_id, folder in (prior, current)]
     dates = [findings.input.scanned for _, findings, _ in read]
-    by_date = _tell_order(*dates)
+    by_date = dates[0] is not None and dates[1] is not None and is_order_known(dates[0], dates[1])
     if by_date:
         read.sort(key=lambda job: str(job[1].input.scanned))
     (earlier_id, earlier, earlier_view), (later_id, later, view) = read
@@ -53,13 +52,6 @@ def compare_jobs(prior: tuple[str, JobFolder], current: tuple[str, JobFolder]) -
         in_words=change.in_words,
         warnings=(*doubts, *(for_the_page(_of_both(warning)) for warning in compared.warnings)),
     )
-
-
-def _tell_order(first: datetime | None, second: datetime | None) -> bool:
-    """Return whether dates tell which scan is the earlier one: not on one day, of which only one states the time."""
-    if first is None or second is None or first == second:
-        return False
-    return first.date() != second.date() or min(first, second).time() != time()
 
 
 def _of_both(warning: str) -> str:
