@@ -151,9 +151,9 @@ def scan(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return results
 
 
-def layers(arguments: argparse.Namespace, _: Path) -> dict[str, Any]:
+def layers(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Print where the network's own time goes, in milliseconds a slice on one core, by OpenVINO's own profile."""
-    results = profile_layers(arguments.rounds)
+    results = profile_layers(arguments.rounds, folder)
     print(f"| ms a slice, one core | {' | '.join(results)} |\n|---|{'---|' * len(results)}")
     for part in dict.fromkeys(part for parts in results.values() for part in parts):
         print(f"| {part} | {' | '.join(f'{parts.get(part, 0):.1f}' for parts in results.values())} |")
