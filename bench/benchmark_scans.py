@@ -31,13 +31,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="Folder for the three scans.")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    image = nibabel.load(arguments.scans / "001.nii.gz")
+    image = nibabel.Nifti1Image.from_filename(arguments.scans / "001.nii.gz")
     hu, affine = _with_slices(image, 302)
     start, end = LUNG_WINDOW_HU
     grey = np.clip((hu - start) / (end - start), 0, 1) * 255
     nibabel.save(nibabel.Nifti1Image(grey.round().astype(np.uint8), affine), arguments.folder / "302-slices.nii.gz")
     nibabel.save(nibabel.Nifti1Image(*_with_slices(image, 151)), arguments.folder / "151-slices.nii.gz")
-    hu, affine = _with_slices(nibabel.load(arguments.scans / "002.nii.gz"), 148)
+    hu, affine = _with_slices(nibabel.Nifti1Image.from_filename(arguments.scans / "002.nii.gz"), 148)
     _write_dicom(hu, np.sqrt((affine[:3, :3] ** 2).sum(axis=0)), arguments.folder / "148-slices")
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,17 @@ def test_weights_that_do_not_match_their_card_are_refused(tmp_path: Path) -> Non
     model.write_bytes(b"other weights")
     with pytest.raises(ModelError, match=r"has sha256 .*its card states .*take both from one export"):
         read_card(model)
+
+
+def test_the_network_of_the_mirror_images_is_checked_as_well(tmp_path: Path) -> None:
+    model = write_model(tmp_path, mirrored=True, mirror_sha256=hashlib.sha256(b"more weights").hexdigest())
+    with pytest.raises(ModelError, match=r"test-mirror\.onnx is not there, and its model's card names it"):
+        read_card(model)
+    (tmp_path / "test-mirror.onnx").write_bytes(b"other weights")
+    with pytest.raises(ModelError, match=r"test-mirror\.onnx has sha256 .*its card states .*take both from one export"):
+        read_card(model)
+    (tmp_path / "test-mirror.onnx").write_bytes(b"more weights")
+    assert read_card(model).mirrored
 
 
 def test_the_error_names_a_missing_model_or_card(tmp_path: Path) -> None:

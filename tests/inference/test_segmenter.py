@@ -16,7 +16,7 @@ from groundglass.scan.lung_field import Box, LungField
 from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.phantom import chest_phantom
 from groundglass.scan.scan import Scan
-from helpers.fake_engine import FakeEngine, fake_segmenter
+from helpers.fake_engine import FakeEngine, RecordingEngine, fake_segmenter
 from helpers.segmented import segmented_scan
 
 WINDOW = (-1000.0, 0.0)
@@ -267,6 +267,17 @@ def test_a_picture_and_its_mirror_image_are_computed_together() -> None:
     (together,) = engine.inputs
     assert len(together) == 2
     assert np.array_equal(together[0], together[1, ..., ::-1])
+
+
+def test_a_second_network_sees_the_mirror_image_alone_and_counts_as_much() -> None:
+    plain, engine = segmenter()
+    other, hu, boxes = RecordingEngine(), lung_with_square(), field((6, 100, 120), {2: Box(10, 90, 10, 110)})
+    (alone,) = plain.slice_predictions(hu, boxes)
+    mirrored = plain.card.model_copy(update={"mirrored": True})
+    (mean,) = Segmenter(mirrored, engine, other).slice_predictions(hu, boxes)
+    of_other = 1 / (1 + np.exp(9))  # it finds no lesion
+    assert mean.network_probability == pytest.approx((alone.network_probability + of_other) / 2, abs=1e-6)
+    assert np.array_equal(other.inputs[0], engine.inputs[0][..., ::-1])
 
 
 @pytest.mark.parametrize(

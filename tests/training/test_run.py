@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from groundglass.data.case import Case
 from groundglass.data.catalogue import find_cases
@@ -21,6 +22,7 @@ from groundglass.errors import ConfigError, DatasetError, EngineError, ModelErro
 from groundglass.evaluation.evaluate import evaluate
 from groundglass.evaluation.tables import write_scores
 from groundglass.evaluation.targets import EvaluationTarget, find_targets, training_warnings
+from groundglass.files import sha256_of
 from groundglass.inference.engine_config import EngineConfig, EngineName, Precision
 from groundglass.inference.lungs.finding import find_intensity
 from groundglass.inference.model_card import ModelCard, TrainedOn, read_card, write_card
@@ -357,6 +359,53 @@ def test_the_threshold_of_folds_has_the_best_mean_dice_over_held_out_scans(
     exported = read_card(path)
     assert (exported.smoothing_mm, exported.light_hu, exported.smallest_ml) == (2.5, -500, 0.05)
     assert exported.consolidation_hu == -350
+
+
+def test_of_two_folds_on_one_split_the_second_predicts_the_mirror_images(
+    run: Path, prepared: Path, tmp_path: Path
+) -> None:
+    same, silent = (shutil.copytree(run, tmp_path / name) for name in ("same", "silent"))
+    checkpoint = torch.load(silent / "last.ckpt", weights_only=True)
+    for name, weight in checkpoint["state_dict"].items():
+        if ".segment." in name:
+            weight[:] = -20 if name.endswith("bias") else 0  # no lesion anywhere
+    torch.save(checkpoint, silent / "last.ckpt")
+    alone = calibrate_on_folds([run], prepared, mirrored=True, threshold=0.25)
+    assert calibrate_on_folds([run, same], prepared, mirrored=True, threshold=0.25).dice == alone.dice
+    (of_both,) = calibrate_on_folds([run, silent], prepared, mirrored=True, threshold=0.75).dice.values()
+    assert of_both == 0  # the mean of the two is at most a half
+    assert alone.dice["volumes/4"] > 0
+    for runs, mirrored in (([run, same], False), ([run, same, silent], True)):
+        with pytest.raises(DatasetError, match="hold out the same scans: give one of them, or with --mirrored two"):
+            calibrate_on_folds(runs, prepared, mirrored=mirrored)
+
+
+@pytest.mark.slow
+def test_a_network_of_its_own_predicts_the_mirror_images_of_a_model(
+    run: Path, model: Path, prepared: Path, tmp_path: Path
+) -> None:
+    pair, differences = export(run, "pair", tmp_path, prepared=prepared, mirrored=True, mirror=model)
+    card = read_card(pair)
+    assert card.mirrored
+    assert card.mirror_sha256 == sha256_of(tmp_path / "pair-mirror.onnx")
+    assert card.trained_on == read_card(model).trained_on
+    assert set(card.export_check) == set(differences) == {"OnnxRuntimeEngine", "OpenVINOEngine"}
+    image, exact = real_images(prepared, card)[:2], EngineConfig(precision=Precision.F32)
+    logits = open_model(pair, exact).logits(image)
+    of_one = open_model(model, exact).engine.run(np.concatenate([image, image[..., ::-1]]))
+    assert np.allclose(logits, of_one, atol=1e-4)  # here the second network is the first once more
+    fast = open_model(pair, EngineConfig(fast=True))
+    assert (fast.card.mirrored, fast.mirror_engine) == (False, None)
+    (tmp_path / "pair-mirror.onnx").unlink()
+    with pytest.raises(ModelError, match=r"pair-mirror\.onnx is not there, and its model's card names it"):
+        open_model(pair)
+
+
+def test_mirror_images_of_another_kind_of_input_are_refused(run: Path, copied: Path, tmp_path: Path) -> None:
+    write_card(copied, read_card(copied).model_copy(update={"window_hu": (-1000.0, 100.0)}))
+    with pytest.raises(ConfigError, match=r"has window_hu \(-1000\.0, 100\.0\), but the run .*of the same input"):
+        export(run, "pair", tmp_path / "models", mirrored=True, mirror=copied)
+    assert not (tmp_path / "models").exists()
 
 
 def test_without_folds_a_model_has_the_rules_that_its_threshold_was_chosen_by(model: Path) -> None:

@@ -258,6 +258,15 @@ def export(
     mirrored: Annotated[
         bool, options.flag("--mirrored", "Average each prediction with that of the slice's mirror image.")
     ] = False,
+    mirror: Annotated[
+        Path | None,
+        typer.Option(
+            "--mirror",
+            metavar="RUN|MODEL",
+            help="Run, NAME.onnx or groundglass-ct whose network predicts the mirror images, for --mirrored.",
+            show_default="the same network",
+        ),
+    ] = None,
 ) -> None:
     """Export the network of a run as an ONNX file with its card. Needs the `train` extra."""
     require("torch", "lightning", "onnx", "onnxscript")
@@ -267,10 +276,12 @@ def export(
 
     if fold and data is None:
         raise typer.BadParameter("it needs --data PREPARED", param_hint="--fold")
+    if mirror and not mirrored:
+        raise typer.BadParameter("it needs --mirrored", param_hint="--mirror")
     calibration = calibrate_on_folds(fold, data, mirrored, threshold) if fold and data else None
     if calibration:
         print_lines(calibration.lines)
-    path, differences = write(run, name, output, threshold, data, calibration, mirrored)
+    path, differences = write(run, name, output, threshold, data, calibration, mirrored, mirror)
     print_lines(describe_export(path, differences))
 
 

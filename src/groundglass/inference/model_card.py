@@ -134,6 +134,8 @@ class ModelCard(StrictModel):
             classes after lesion; None: the network's own class maps decide.
         threshold: Probability from which on a pixel is lesion.
         mirrored: Whether the prediction of each slice is averaged with that of its mirror image.
+        mirror_sha256: SHA-256 of NAME-mirror.onnx, a second network that predicts the mirror images; None: they are
+            predicted by the same network.
         smoothing_mm: Standard deviation of the Gaussian with which log-odds of lesion are averaged between slices of a
             volume; 0: each slice by itself.
         smallest_ml: Volume in ml below which a connected region is no lesion; pictures have no volume.
@@ -162,6 +164,7 @@ class ModelCard(StrictModel):
     consolidation_hu: float | None = None
     threshold: float = Field(gt=0, lt=1)
     mirrored: bool = False
+    mirror_sha256: str | None = None
     smoothing_mm: NonNegativeFloat = 0.0
     smallest_ml: NonNegativeFloat = 0.0
     burden_interval: BurdenInterval | None = None
@@ -196,6 +199,11 @@ def bundled_model(name: str = BUNDLED) -> Path:
     return Path(str(resources.files("groundglass"))) / "models" / f"{name}.onnx"
 
 
+def mirror_model_path(model: Path) -> Path:
+    """Return where the network lies that predicts a model's mirror images, if it has one of its own."""
+    return model.with_name(f"{model.stem}-mirror.onnx")
+
+
 def write_card(model: Path, card: ModelCard) -> None:
     """Write a card beside an ONNX file; an earlier card is replaced.
 
@@ -206,10 +214,10 @@ def write_card(model: Path, card: ModelCard) -> None:
 
 
 def read_card(model: Path) -> ModelCard:
-    """Read the card beside an ONNX file, and check that it belongs to this file.
+    """Read the card beside an ONNX file, and check that it belongs to this file, and to that of the mirror images.
 
     Raises:
-        ModelError: Model or card is missing or damaged, or the sha256 differs.
+        ModelError: Model or card is missing or damaged, or a sha256 differs.
     """
     path = model.with_suffix(".json")
     for file in (model, path):
@@ -219,15 +227,26 @@ def read_card(model: Path) -> ModelCard:
         card = ModelCard.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ModelError(f"{path} is not a model card: {first_error(error)}") from error
+    _check_weights(model, card.sha256)
+    if card.mirror_sha256 is not None:
+        _check_weights(mirror_model_path(model), card.mirror_sha256)
+    return card
+
+
+def _check_weights(model: Path, sha256: str) -> None:
+    """Check that an ONNX file is the one that a card states, and holds its weights itself.
+
+    Raises:
+        ModelError: It is missing, another one, or keeps weights in other files.
+    """
+    if not model.is_file():
+        raise ModelError(f"{model} is not there, and its model's card names it: take all files from one export")
     content = model.read_bytes()
     found = hashlib.sha256(content).hexdigest()
-    if found != card.sha256:
-        raise ModelError(
-            f"{model} has sha256 {found[:12]}…, its card states {card.sha256[:12]}…: take both from one export"
-        )
+    if found != sha256:
+        raise ModelError(f"{model} has sha256 {found[:12]}…, its card states {sha256[:12]}…: take both from one export")
     if b"location" in content and EXTERNAL_DATA.search(content):  # the word alone is found ten times as fast
         raise ModelError(
             f"{model} keeps weights in other files, which its card's checksum does not cover: save it with its weights "
             "inside (onnx.save_model with save_as_external_data=False)"
         )
-    return card

@@ -79,10 +79,10 @@ class SliceInput(NamedTuple):
 
 
 class Segmenter:
-    """A model ready to run: its card and its engine."""
+    """A model ready to run: its card and its engine, and that of the mirror images if another network predicts them."""
 
-    def __init__(self, card: ModelCard, engine: Engine) -> None:
-        self.card, self.engine = card, engine
+    def __init__(self, card: ModelCard, engine: Engine, mirror_engine: Engine | None = None) -> None:
+        self.card, self.engine, self.mirror_engine = card, engine, mirror_engine
 
     def __repr__(self) -> str:
         return f"Segmenter({self.card.name} in {self.engine.card.name}, {self.engine.card.precision})"
@@ -119,14 +119,23 @@ class Segmenter:
 
     def _probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, slices, height, width) in [0, 1] -> (n, classes, height, width), by the rules of the card."""
-        # A slice and its mirror image at once, so that of a single picture, too, each core computes one.
-        logits = self.engine.run(np.concatenate([images, images[..., ::-1]]) if self.card.mirrored else images)
+        logits = self.logits(images)
         self._check_logits(logits)
         probability = sigmoid(logits if self.card.consolidation_hu is None else logits[:, :1])  # rules make the others
         if self.card.mirrored:
             probability, mirrored = np.split(probability, 2)
             probability = (probability + mirrored[..., ::-1]) / np.float32(2)
         return apply_density_rules(probability, images, self.card)
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, slices, height, width) in [0, 1] -> (n, classes, height, width), those of all mirror images after it."""
+        if not self.card.mirrored:
+            return self.engine.run(images)
+        mirrored = images[..., ::-1]
+        if self.mirror_engine is not None:
+            return np.concatenate([self.engine.run(images), self.mirror_engine.run(mirrored)])
+        # Both at once, so that of a single picture, too, each core computes one.
+        return self.engine.run(np.concatenate([images, mirrored]))
 
     def _check_logits(self, logits: NDArray[np.float32]) -> None:
         """Check what the network computed: NaN would be taken for no lesion.

@@ -204,7 +204,7 @@ def _with_threshold(segmenter: Segmenter, threshold: float) -> Segmenter:
     if threshold == segmenter.card.threshold:
         return segmenter
     changes = {"threshold": threshold, "burden_interval": None, "repeatability": None, "scores": {}}
-    return Segmenter(segmenter.card.model_copy(update=changes), segmenter.engine)
+    return Segmenter(segmenter.card.model_copy(update=changes), segmenter.engine, segmenter.mirror_engine)
 
 
 def _notes_on_threshold(threshold: float | None) -> tuple[str, ...]:

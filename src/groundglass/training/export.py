@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,15 +15,16 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from groundglass.data.prepared import read_prepared
-from groundglass.errors import ModelError
+from groundglass.errors import ConfigError, ModelError
 from groundglass.files import sha256_of, staged_folder
 from groundglass.inference.engine import EngineCard, OnnxRuntimeEngine, OpenVINOEngine
 from groundglass.inference.engine_config import EngineConfig, Precision
-from groundglass.inference.model_card import ModelCard, write_card
+from groundglass.inference.model_card import ModelCard, mirror_model_path, write_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.training.finished_run import open_run
 from groundglass.training.held_out import FoldCalibration, calibrated_card
 from groundglass.training.module import LesionModule
+from groundglass.training.parents import ParentModel, open_parent
 
 # Largest allowed difference from torch in probability. ONNX Runtime rounds more coarsely than torch (1e-4 from float64,
 # torch's float32 1e-5), and OpenVINO's instance normalisation more coarsely still.
@@ -37,8 +39,9 @@ def export(
     prepared: Path | None = None,
     calibration: FoldCalibration | None = None,
     mirrored: bool = False,
+    mirror: Path | None = None,
 ) -> tuple[Path, dict[str, float]]:
-    """Write NAME.onnx and NAME.json from a finished run: both or none.
+    """Write NAME.onnx and NAME.json from a finished run, and NAME-mirror.onnx from another one: all or none.
 
     Args:
         run: The run folder.
@@ -49,19 +52,25 @@ def export(
         prepared: A prepared folder, on whose slices the export is checked; None checks it on synthetic images.
         calibration: What folds of the recipe tell; None if there are none.
         mirrored: Average each prediction with that of the slice's mirror image.
+        mirror: A finished run or an exported model whose network predicts the mirror images, which are averaged then.
 
     Returns:
         The ONNX file, and {engine: its largest difference from torch in probability}.
 
     Raises:
-        ModelError: The run is not finished, or an engine's result differs from torch by more than its tolerance.
+        ModelError: A run is not finished, or an engine's result differs from torch by more than its tolerance.
+        ConfigError: `mirror` sees another input than the run's network, or gives other maps.
         OutputError: The files cannot be written.
     """
     module, card = open_run(run, name, calibration.threshold if calibration and threshold is None else threshold)
-    card = card.model_copy(update={"mirrored": mirrored})
+    card = card.model_copy(update={"mirrored": mirrored or mirror is not None})
+    parent = None if mirror is None else open_parent(mirror)
+    if parent:
+        check_same_input(parent, card)
+        card = card.model_copy(update=_data_of_both(card, parent.card))
     if calibration:
         exposed = card.trained_on and card.trained_on | calibration.exposure
-        card = calibrated_card(card, mirrored).model_copy(
+        card = calibrated_card(card, card.mirrored).model_copy(
             update={"trained_on": exposed, "burden_interval": calibration.interval}
         )
     with staged_folder(folder) as staging:
@@ -69,8 +78,37 @@ def export(
         write_onnx(module, card.input_shape, path)
         images = probe_images(card) if prepared is None else real_images(prepared, card)
         differences = check_against_torch(module, path, images)
-        write_card(path, card.model_copy(update={"sha256": sha256_of(path), "export_check": differences}))
-    return folder / path.name, differences
+        changes: dict[str, Any] = {"sha256": sha256_of(path), "export_check": differences}
+        if parent:
+            mirror_path = mirror_model_path(path)
+            write_onnx(parent.module, card.input_shape, mirror_path)
+            of_mirror = check_against_torch(parent.module, mirror_path, images)
+            changes["export_check"] = {engine: max(differences[engine], of_mirror[engine]) for engine in differences}
+            changes["mirror_sha256"] = sha256_of(mirror_path)
+        write_card(path, card.model_copy(update=changes))
+    return folder / path.name, changes["export_check"]
+
+
+def check_same_input(parent: ParentModel, card: ModelCard) -> None:
+    """Check that a network can predict the mirror images of a model.
+
+    Raises:
+        ConfigError: It sees another input than the model's own network, or gives other maps.
+    """
+    for field in ("window_hu", "field_of_view", "size", "neighbours_mm", "classes"):
+        own, other = getattr(card, field), getattr(parent.card, field)
+        if own != other:
+            raise ConfigError(f"{parent.path} has {field} {other}, but the run {own}: take one of the same input")
+
+
+def _data_of_both(card: ModelCard, other: ModelCard) -> dict[str, Any]:
+    """Return the fields of a card that say which data two networks were trained on."""
+    known = card.trained_on and other.trained_on
+    return {
+        "training_data": tuple(dict.fromkeys((*card.training_data, *other.training_data))),
+        "trained_on": card.trained_on | other.trained_on if card.trained_on and other.trained_on else known,
+        "never_trained_on": tuple(case for case in card.never_trained_on if case in other.never_trained_on),
+    }
 
 
 class TorchEngine:

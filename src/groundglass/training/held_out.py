@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from groundglass.data.prepared import read_prepared
 from groundglass.data.slices import NOT_READ, Slices
-from groundglass.data.splits import Split, resolve_split
+from groundglass.data.splits import Split, read_split, resolve_split
 from groundglass.errors import DatasetError
 from groundglass.inference.density_rules import apply_density_rules
 from groundglass.inference.model_card import BurdenInterval, ModelCard, TrainedOn
@@ -93,7 +93,7 @@ def calibrate_on_folds(
     pictures count only if the folds hold out no scan: many pictures of much disease would outvote few scans.
 
     Args:
-        folds: Finished runs.
+        folds: Finished runs; of two on one split, the second one predicts the mirror images.
         prepared: The prepared folder that they were trained on.
         mirrored: Average each prediction with that of the slice's mirror image.
         threshold: One of `THRESHOLDS` (else the nearest) that is taken whatever the folds tell.
@@ -108,16 +108,16 @@ def calibrate_on_folds(
     manifest, slices = read_prepared(prepared)
     scans: dict[str, HeldOutScan] = {}
     exposure = TrainedOn()
-    for fold in folds:
-        module, card = open_run(fold, fold.name, last_epoch=True)
-        card = calibrated_card(card, mirrored)
-        split = Split.model_validate_json((fold / "split.json").read_bytes())
+    opened = {fold: open_run(fold, fold.name, last_epoch=True) for fold in folds}
+    for split, runs in _by_split(folds, 2 if mirrored else 1):
+        (module, card), *mirrors = [opened[run] for run in runs]
+        card, mirror = calibrated_card(card, mirrored), mirrors[0][0] if mirrors else None
         parts = resolve_split(split, slices)
         exposure |= training_exposure(split.test, parts.test, slices, manifest)
         held_out = slices.where(parts.test)
         for case in dict.fromkeys(held_out.case.tolist()):
             scan = held_out.where(held_out.case == case)
-            scans[case] = _held_out_scan(case, scan, predict_scan(module, scan, card)[:, 0])
+            scans[case] = _held_out_scan(case, scan, predict_scan(module, scan, card, mirror)[:, 0])
     if not scans:
         raise DatasetError("no scan is held out by the folds: train them on splits with a test part")
     chosen_on = deciding_scans(tuple(scans.values()))
@@ -125,6 +125,25 @@ def calibrate_on_folds(
     best = int(mean_dice.argmax() if threshold is None else np.abs(THRESHOLDS - threshold).argmin())
     dice = {scan.case: float(scan.dice[best]) for scan in chosen_on}
     return FoldCalibration(float(THRESHOLDS[best]), dice, burden_interval(tuple(scans.values()), best), exposure)
+
+
+def _by_split(folds: Sequence[Path], most: int) -> Iterator[tuple[Split, list[Path]]]:
+    """Yield each split with the runs on it.
+
+    Raises:
+        ConfigError: A run has no split.
+        DatasetError: A split has more than `most` runs.
+    """
+    runs: dict[str, list[Path]] = {}
+    for fold in folds:
+        runs.setdefault(read_split(fold / "split.json").model_dump_json(), []).append(fold)
+    for text, of_split in runs.items():
+        if len(of_split) > most:
+            raise DatasetError(
+                f"{', '.join(map(str, of_split))} hold out the same scans: give one of them, or with --mirrored two, "
+                "of which the second predicts the mirror images"
+            )
+        yield Split.model_validate_json(text), of_split
 
 
 def deciding_scans(held_out: Sequence[HeldOutScan]) -> list[HeldOutScan]:
@@ -148,8 +167,16 @@ def calibrated_card(card: ModelCard, mirrored: bool) -> ModelCard:
 
 
 @torch.inference_mode()
-def predict_scan(module: LesionModule, scan: Slices, card: ModelCard) -> NDArray[np.float32]:
+def predict_scan(
+    module: LesionModule, scan: Slices, card: ModelCard, mirror: LesionModule | None = None
+) -> NDArray[np.float32]:
     """Predict the probabilities of a scan's slices, or of a picture, by the rules of a card.
+
+    Args:
+        module: The network.
+        scan: The slices.
+        card: The card.
+        mirror: The network that predicts the mirror images; None: the same one.
 
     Returns:
         (n, maps, height, width); the first map is lesion.
@@ -158,7 +185,7 @@ def predict_scan(module: LesionModule, scan: Slices, card: ModelCard) -> NDArray
     for image, _ in plain_batches(scan, card.window_hu, SCORING_BATCH, neighbours_mm=card.neighbours_mm):
         probability = torch.sigmoid(module(image))
         if card.mirrored:
-            probability = (probability + torch.sigmoid(module(image.flip(3))).flip(3)) / 2
+            probability = (probability + torch.sigmoid((mirror or module)(image.flip(3))).flip(3)) / 2
         batches.append(apply_density_rules(probability.numpy(), image.numpy(), card))
     probabilities = np.concatenate(batches)
     if not np.isfinite(scan.spacing_mm).all():

@@ -19,6 +19,7 @@ from groundglass.network.baselines import parse_network_config
 from groundglass.training.batches import SCORING_BATCH, plain_batches
 from groundglass.training.config import RunConfig
 from groundglass.training.finished_run import open_run
+from groundglass.training.module import LesionModule
 from groundglass.training.provenance import Origin, Provenance, read_provenance
 from groundglass.training.weights import StateDict, adapt_weights, exported_weights, first_maps, untrained_module
 
@@ -51,10 +52,16 @@ class ParentModel:
         assert self.card.trained_on is not None
         return self.card.trained_on
 
-    def lesion_probability(self, slices: Slices) -> NDArray[np.float32]:
-        """Predict the probability of lesion, (n, height, width) in [0, 1]."""
+    @property
+    def module(self) -> LesionModule:
+        """Its network, in evaluation mode."""
         module = untrained_module(parse_network_config(self.card.network)).eval()
         module.load_state_dict(self.weights)
+        return module
+
+    def lesion_probability(self, slices: Slices) -> NDArray[np.float32]:
+        """Predict the probability of lesion, (n, height, width) in [0, 1]."""
+        module = self.module
         batches = plain_batches(slices, self.card.window_hu, SCORING_BATCH, neighbours_mm=self.card.neighbours_mm)
         with torch.inference_mode():
             return np.concatenate([torch.sigmoid(module(image)[:, 0]).numpy() for image, _ in batches])

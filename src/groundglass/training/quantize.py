@@ -83,6 +83,7 @@ def quantize(model: Path, prepared: Path, split: Split) -> tuple[Path, ModelCard
                 of=card.sha256, slices=len(calibration), dice=round(dice_int8, 4), dice_f32=round(dice_f32, 4)
             ),
             "export_check": {},
+            "mirror_sha256": None,  # the int8 network predicts them itself
         }
         card = card.model_copy(update=changes)
         write_card(unfinished, card)
