@@ -13,6 +13,7 @@ from groundglass.inference.engine_config import DEFAULT_ENGINE_CONFIG, EngineCon
 from groundglass.inference.lungs.network import open_lung_network
 from groundglass.inference.model_card import BUNDLED, ModelCard, bundled_model, mirror_model_path, read_card
 from groundglass.inference.segmenter import Segmenter
+from groundglass.parallel import map_in_threads
 
 
 def open_model(path: str | os.PathLike[str] | None = None, config: EngineConfig = DEFAULT_ENGINE_CONFIG) -> Segmenter:
@@ -41,13 +42,8 @@ def open_model(path: str | os.PathLike[str] | None = None, config: EngineConfig 
             ) from error
         return open_run_segmenter(path)
     file, card, config = resolve_model(path, config)
-    engines = [open_engine(part, config, card.input_shape) for part in networks_of(file, card)]
-    return Segmenter(card, *engines)
-
-
-def networks_of(model: Path, card: ModelCard) -> list[Path]:
-    """Return the ONNX files that run: the model's, and that of the mirror images if another network predicts them."""
-    return [model, *([mirror_model_path(model)] if card.mirrored and card.mirror_sha256 else [])]
+    files = [file, mirror_model_path(file)] if card.mirrored and card.mirror_sha256 else [file]
+    return Segmenter(card, *map_in_threads(lambda part: open_engine(part, config, card.input_shape), files, len(files)))
 
 
 def open_in_background(path: Path | None = None, config: EngineConfig = DEFAULT_ENGINE_CONFIG) -> Future[Segmenter]:
