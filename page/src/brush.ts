@@ -81,42 +81,51 @@ export class Brush {
     return change !== null && this.keep(change);
   }
 
-  /** Take back the stroke that was begun. */
+  /** Take back what was begun and not ended. */
   cancel(): void {
-    if (this.change) this.apply(this.change.indices, this.change.before);
+    if (this.change) this.takeBack(this.change);
     this.change = this.last = null;
   }
 
   /** Undo the last change; returns whether there was one. */
   undo(): boolean {
-    return this.move(this.changes, this.undone, "before");
+    const change = this.changes.pop();
+    if (!change) return false;
+    this.takeBack(change);
+    this.undone.push(change);
+    return true;
   }
 
   /** Do the last undone change again; returns whether there was one. */
   redo(): boolean {
-    return this.move(this.undone, this.changes, "after");
+    const change = this.undone.pop();
+    if (!change) return false;
+    this.apply(change);
+    this.changes.push(change);
+    return true;
   }
 
-  /** Remove the lesion at a voxel, or all others; returns whether the mask changed. */
+  /** Remove the lesion at a voxel, or all others, until it is ended like a stroke; returns whether the mask changed. */
   takeLesion(at: Voxel, what: "remove" | "keep"): boolean {
     if (!this.voxels[voxelIndex(this.grid, at)]) return false;
     const lesion = connected(this.voxels, this.grid, at);
     const indices = what === "remove" ? [...lesion] : lesionVoxels(this.voxels).filter((index) => !lesion.has(index));
-    return this.set(indices, () => 0);
+    this.change = this.set(indices, 0);
+    return indices.length > 0;
   }
 
   /** Fill the slices between the nearest two, around one slice, to which lesion was added; returns the number filled. */
   interpolate(normal: Axis, slice: number, value: number): number {
     const isAdded = (index: number): boolean => this.voxels[index] !== 0 && this.original[index] === 0;
     const filled = fillBetween(this.grid, normal, slice, isAdded);
-    const changed = this.set([...filled.indices].filter((index) => !this.voxels[index]), () => value);
-    return changed ? filled.slices : 0;
+    const change = this.set([...filled.indices].filter((index) => !this.voxels[index]), value);
+    return this.keep(change) ? filled.slices : 0;
   }
 
-  private set(indices: number[], value: (index: number) => number): boolean {
-    const change = { indices, before: indices.map((index) => this.voxels[index]!), after: indices.map(value) };
-    this.apply(change.indices, change.after);
-    return this.keep(change);
+  private set(indices: number[], value: number): Change {
+    const change = { indices, before: indices.map((index) => this.voxels[index]!), after: indices.map(() => value) };
+    this.apply(change);
+    return change;
   }
 
   private keep(change: Change): boolean {
@@ -126,16 +135,13 @@ export class Brush {
     return true;
   }
 
-  private move(from: Change[], to: Change[], which: "before" | "after"): boolean {
-    const change = from.pop();
-    if (!change) return false;
-    this.apply(change.indices, change[which]);
-    to.push(change);
-    return true;
+  private apply({ indices, after }: Change): void {
+    for (let i = 0; i < indices.length; i++) this.write(indices[i]!, after[i]!);
   }
 
-  private apply(indices: readonly number[], values: readonly number[]): void {
-    for (let i = 0; i < indices.length; i++) this.write(indices[i]!, values[i]!);
+  /** Undo a change from its end: the mode may be changed by a key while one is drawn, and a voxel be in it twice. */
+  private takeBack({ indices, before }: Change): void {
+    for (let i = indices.length - 1; i >= 0; i--) this.write(indices[i]!, before[i]!);
   }
 
   private write(index: number, value: number): void {

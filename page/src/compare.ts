@@ -6,7 +6,8 @@ import { bound, date, describeSlice, errorText, imageName, mlDigits, positionTex
 import { loadScene } from "./images";
 import { checkbox, choice, select } from "./inputs";
 import type { JobView } from "./jobview";
-import { clamp, type Voxel } from "./grid";
+import { nearestVoxel, type Voxel } from "./grid";
+import { counterpart, type Matched } from "./matching";
 import { SCROLLS, ZOOMS } from "./scankeys";
 import type { Scene, WindowHu } from "./scene";
 import { type Layout, Viewer } from "./viewer";
@@ -19,12 +20,10 @@ const LAYOUTS: [Layout, string][] = [
 ];
 
 /** One of the two scans. */
-interface Side {
+interface Side extends Matched {
   viewer: Viewer;
   findings: Findings;
   fileSlices: number[];
-  /** The lowest and the highest slice with lung. */
-  lungs: [number, number];
 }
 
 /** @param id The job that was open. @param otherId The job that it is compared with. */
@@ -80,7 +79,7 @@ async function loadSide(job: Job, window: WindowHu): Promise<Side> {
   scene.showCrosshair = false;
   const viewer = new Viewer();
   viewer.show(scene);
-  return { viewer, findings, fileSlices: view.file_slice_of_view, lungs: lungHeight(scene) };
+  return { viewer, findings, fileSlices: view.file_slice_of_view, grid: scene.grid, lungs: lungHeight(scene) };
 }
 
 function lungHeight({ lungs, grid }: Scene): [number, number] {
@@ -96,7 +95,7 @@ function worstSlice({ findings, fileSlices }: Side): number {
   return Math.max(0, fileSlices.indexOf(lesion.indexOf(Math.max(...lesion))));
 }
 
-/** Let one scan follow the other: to the same share of the height of the lungs, in the same window and zoom. */
+/** Let one scan follow the other: to the place that belongs to its own, in the same window and zoom. */
 function follow(leader: Side, follower: Side): void {
   const [lead, behind] = [leader.viewer, follower.viewer];
   const describe = (side: Side): string => describeSlice(side.findings, side.fileSlices[side.viewer.slice] ?? 0);
@@ -105,10 +104,7 @@ function follow(leader: Side, follower: Side): void {
     moved();
     const { scene } = behind;
     if (!scene || !lead.scene) return;
-    const share = (lead.slice - leader.lungs[0]) / Math.max(1, leader.lungs[1] - leader.lungs[0]);
-    const slice = follower.lungs[0] + share * (follower.lungs[1] - follower.lungs[0]);
-    const [x, y] = scaledTo(lead.scene, scene, lead.scene.cursor);
-    scene.cursor = [x, y, slice].map((n, axis) => clamp(Math.round(n), 0, scene.grid.dims[axis]! - 1)) as typeof scene.cursor;
+    scene.cursor = nearestVoxel(scene.grid, counterpart(lead.scene.cursor, leader, follower));
     behind.redraw();
   };
   lead.windowChanged = () => behind.setWindow(lead.scene!.window);
@@ -116,7 +112,7 @@ function follow(leader: Side, follower: Side): void {
     const { scene } = behind;
     if (!scene || !lead.scene) return;
     scene.zoom = lead.scene.zoom;
-    scene.centre = lead.scene.centre && scaledTo(lead.scene, scene, lead.scene.centre);
+    scene.centre = lead.scene.centre && counterpart(lead.scene.centre, leader, follower);
     behind.redraw();
   };
   lead.describe = (pane) => {
@@ -139,11 +135,6 @@ function follow(leader: Side, follower: Side): void {
 function shareField(...scenes: [Scene, Scene]): void {
   const field_mm = scenes[0].field_mm.map((mm, axis) => Math.max(mm, scenes[1].field_mm[axis]!)) as Voxel;
   for (const scene of scenes) scene.field_mm = field_mm;
-}
-
-/** The point of a scan that lies at the same share of its size along each axis as a point of another scan. */
-function scaledTo(from: Scene, to: Scene, at: Voxel): Voxel {
-  return at.map((n, axis) => (n / from.grid.dims[axis]!) * to.grid.dims[axis]!) as Voxel;
 }
 
 /** What the two scans are called: by their order in time where their dates tell it. */

@@ -28,6 +28,8 @@ export interface CorrectionHooks {
 
 /** A correction of the mask that the viewer shows, from its start until it is closed. */
 export class Correction {
+  /** Whether the mask is being sent: until the server has answered it stays as it is. */
+  isSending = false;
   private readonly brush: Brush;
   private readonly controls: BrushControls;
   private readonly ring = new BrushRing();
@@ -75,8 +77,9 @@ export class Correction {
     return gzip(writeMask(this.scene.mask, this.scene.mask.voxels));
   }
 
-  /** Allow or forbid to save, while a correction is being sent. */
+  /** Allow or forbid to change the mask and to save it, while a correction is being sent. */
   allowSaving(allowed: boolean): void {
+    this.isSending = !allowed;
     this.controls.allowSaving(allowed);
   }
 
@@ -126,7 +129,7 @@ export class Correction {
   private draw(pane: Pane, x: number, y: number): void {
     const at = pane.voxelAt(x, y);
     const { normal } = PLANES[pane.name];
-    if (!at || (this.strokeStarted && normal !== this.normal)) return;
+    if (!at || this.isSending || (this.strokeStarted && normal !== this.normal)) return;
     this.normal = normal;
     this.scene.cursor = at;
     this.viewer.moved();
@@ -158,6 +161,7 @@ export class Correction {
   }
 
   private fill(): void {
+    if (this.isSending) return;
     const pane = this.viewer.focusedPane;
     const slices = this.brush.interpolate(PLANES[pane.name].normal, this.scene.slice(pane.name), this.controls.value);
     this.update();
@@ -166,6 +170,7 @@ export class Correction {
   }
 
   private step(direction: "undo" | "redo"): void {
+    if (this.isSending) return;
     this.lift();
     const did = this.brush[direction]();
     this.update();
@@ -186,6 +191,7 @@ export class Correction {
   }
 
   private useAtCursor(pane: Pane): void {
+    if (this.isSending) return;
     this.normal = PLANES[pane.name].normal;
     this.useAt(this.scene.cursor);
     this.lift();
@@ -208,6 +214,7 @@ export class Correction {
 
   private showSteps(): void {
     this.controls.showSteps(this.difference, this.brush.changeCount > 0, this.brush.undoneCount > 0);
+    if (this.isSending) this.controls.allowSaving(false);
   }
 
   private amount(voxels: number): string {

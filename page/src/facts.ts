@@ -153,7 +153,7 @@ function maskPanel(job: Job, created: (job: Job) => void): HTMLElement {
     message.textContent = "";
     try {
       const next = await api.correct(job.id, file, "opened");
-      created(await describeSent(next, { label: job.label, note: `mask ${file.name}` }));
+      created(await describeSent(next, { note: `mask ${file.name}` }));
     } catch (error) {
       message.textContent = errorText(error);
     }

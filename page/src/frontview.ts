@@ -9,6 +9,11 @@ const LESION_DEPTH_MM = 25;
 export class FrontView {
   private drawn: { scene: Scene; version: number; image: HTMLCanvasElement } | null = null;
 
+  /** Keep no scan. */
+  forget(): void {
+    this.drawn = null;
+  }
+
   draw(canvas: HTMLCanvasElement, scene: Scene, zoom: number): void {
     const version = scene.maskVersion;
     if (this.drawn?.scene !== scene || this.drawn.version !== version) this.drawn = { scene, version, image: projected(scene) };

@@ -48,12 +48,14 @@ export function jobView(id: string, hooks: JobHooks): JobView {
   let stop = (): void => {};
   let announced = "";
   let drawnHead = "";
+  /** The job as it is known now; the result holds the same object. */
+  let latest: Job | null = null;
 
   function changed(job: Job): void {
+    latest = job;
     hooks.changed(job);
     drawHead(job);
     element.dataset["status"] = job.status;
-    document.title = `${isOver(job) ? job.label : `${percent(job)}${job.label}`} - groundglass`;
     if (job.status === "done") {
       shown = result(job, { scanPanel: hooks.scanPanel, created, others: () => hooks.others(id) });
       body.replaceChildren(shown.element);
@@ -72,11 +74,12 @@ export function jobView(id: string, hooks: JobHooks): JobView {
   }
 
   function drawHead(job: Job): void {
+    document.title = `${isOver(job) ? job.label : `${percent(job)}${job.label}`} - groundglass`;
     const state = JSON.stringify([job.status, job.label, job.note, job.expires]);
     if (state === drawnHead) return; // keeps the button with the focus
     drawnHead = state;
     const remove = h("button", { type: "button", click: () => hooks.remove(job) }, isOver(job) ? "Delete" : "Stop and delete");
-    const rename = h("button", { type: "button", click: () => void describe(job) }, "Name and note");
+    const rename = h("button", { type: "button", click: () => void describe() }, "Name and note");
     const kept = job.expires ? `, kept until ${clock(job.expires)}` : "";
     head.replaceChildren(
       h("h1", { title: job.label }, job.label),
@@ -87,13 +90,15 @@ export function jobView(id: string, hooks: JobHooks): JobView {
     );
   }
 
-  async function describe(job: Job): Promise<void> {
-    const described = await describeScan({ title: "Name and note", text: NAME_IS_SHOWN, label: job.label, note: job.note, button: "Save" });
+  async function describe(): Promise<void> {
+    if (!latest) return;
+    const described = await describeScan({ title: "Name and note", text: NAME_IS_SHOWN, label: latest.label, note: latest.note, button: "Save" });
     if (!described) return;
     try {
-      const next = await api.describe(job.id, described);
-      hooks.changed(next);
-      drawHead(next);
+      const { label, note } = await api.describe(id, described);
+      Object.assign(latest, { label, note });
+      hooks.changed(latest);
+      drawHead(latest);
       head.querySelector("button")?.focus();
     } catch (error) {
       announce(`Not saved. ${errorText(error)}`);

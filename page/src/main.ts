@@ -118,10 +118,28 @@ async function begin(): Promise<void> {
   await route();
 }
 
+/** Ask before uploads or unsaved changes are lost; returns whether the page may be left. */
+async function mayLeave(): Promise<boolean> {
+  if (uploads.isBusy) {
+    const answer = await question({
+      title: "Sign out without sending?",
+      text: "A scan is being sent or waits for it. If you sign out, it does not reach the server.",
+      answers: [
+        { label: "Sign out", value: "leave", danger: true },
+        { label: "Stay", value: "" },
+      ],
+    });
+    if (answer !== "leave") return false;
+  }
+  if (view && !(await view.mayLeave())) return false;
+  uploads.cancel();
+  return true;
+}
+
 /** Connect to a server that may still be starting. */
 async function connect(): Promise<void> {
   try {
-    await openSession(() => void begin());
+    await openSession(() => void begin(), mayLeave);
   } catch {
     offline.hidden = false;
     setTimeout(() => void connect(), RETRY_MS);
@@ -135,7 +153,7 @@ document.querySelector(".skip")?.addEventListener("click", (event) => {
 document.querySelector(".layout")?.prepend(list.element);
 addEventListener("hashchange", () => void route());
 addEventListener("beforeunload", (event) => {
-  if (view?.hasUnsavedChanges()) event.preventDefault();
+  if (view?.hasUnsavedChanges() || uploads.isBusy) event.preventDefault();
 });
 keepFocus(main);
 acceptDrops(send, (reason) => uploads.refuse(`It cannot be read. ${reason}`));

@@ -52,8 +52,11 @@ function readHeader(file: ArrayBuffer, type: number, bytes: number, name: string
   if (view.getInt16(70, true) !== type) throw new Error(`the ${name} is not of the expected type`);
   const dims = [1, 2, 3].map((axis) => view.getInt16(40 + 2 * axis, true)) as Voxel;
   const spacing_mm = [1, 2, 3].map((axis) => Math.abs(view.getFloat32(76 + 4 * axis, true)) || 1) as Voxel;
+  const hasSteps = view.getInt16(254, true) > 0; // a sform, which the server writes
+  const column = (axis: number) => [0, 1, 2].map((row) => view.getFloat32(280 + 16 * row + 4 * axis, true)) as Voxel;
+  const steps_mm = hasSteps ? ([0, 1, 2].map(column) as [Voxel, Voxel, Voxel]) : undefined;
   const offset = view.getFloat32(108, true);
   const count = dims[0] * dims[1] * dims[2];
   if (file.byteLength < offset + bytes * count) throw new Error(`the ${name} is truncated`);
-  return { header: new Uint8Array(file.slice(0, offset)), grid: { dims, spacing_mm }, offset, count };
+  return { header: new Uint8Array(file.slice(0, offset)), grid: { dims, spacing_mm, steps_mm }, offset, count };
 }

@@ -1,6 +1,6 @@
 /** Cutting planes out of a volume, one voxel thick or as a projection through a slab. */
 
-import { type Axis, clamp, type Grid, type Voxel } from "./grid";
+import { type Axis, clamp, type Grid, type Voxel, voxelIndex } from "./grid";
 
 export type PlaneName = "axial" | "coronal" | "sagittal";
 export type Projection = "none" | "maximum" | "minimum" | "mean";
@@ -63,6 +63,17 @@ export function cutPlane<V extends Int16Array | Uint8Array>(
   }
   if (sums) for (let i = 0; i < sums.length; i++) plane[i] = sums[i]! / (end - first);
   return plane;
+}
+
+/** The value at a voxel in a plane that is cut through it. */
+export function projectedAt(voxels: Int16Array, grid: Grid, name: PlaneName, at: Voxel, slab: Slab): number {
+  const { normal } = PLANES[name];
+  const [first, end] = slabRange(grid, normal, at[normal], slab);
+  const values: number[] = [];
+  const place: Voxel = [...at];
+  for (place[normal] = first; place[normal] < end; place[normal]++) values.push(voxels[voxelIndex(grid, place)]!);
+  if (slab.projection === "mean") return Math.trunc(values.reduce((sum, value) => sum + value, 0) / values.length);
+  return slab.projection === "maximum" ? Math.max(...values) : Math.min(...values);
 }
 
 /** Position in voxels of a point of a plane, in pixels of the plane from its upper left corner. */

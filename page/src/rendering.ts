@@ -90,6 +90,7 @@ export class Rendering {
     this.scene = scene;
     this.built = "";
     this.view = { ...START };
+    this.front.forget();
     this.stopTurning();
   }
 

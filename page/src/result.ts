@@ -64,7 +64,8 @@ export function result(job: Job, hooks: ResultHooks): Result {
     view: ViewDescription,
     lungWindow: WindowHu,
   ): Promise<void> {
-    const place = panel.job && isSameScan(panel.job, job) ? panel.viewer.scene?.place : null;
+    const scan = scanOf(job, hooks.others());
+    const place = panel.scan === scan ? panel.viewer.scene?.place : null;
     panel.viewer.show(null); // frees the memory of the last scan before the next one arrives
     const scene = await loadScene(job.id, view, lungWindow, (share) => {
       loading.textContent = `Loading the scan: ${Math.floor(100 * share)} %`;
@@ -72,15 +73,14 @@ export function result(job: Job, hooks: ResultHooks): Result {
     if (!element.isConnected) return;
     const imagesOnly = findings.input.kind === "pictures";
     const fileSlices = view.file_slice_of_view;
-    const chart = profileChart(findings, imagesOnly ? null : ends(fileSlices), (slice) => panel.goToFileSlice(slice));
+    const chart = profileChart(findings, imagesOnly || !view.has_directions ? null : ends(fileSlices), (slice) => panel.goToFileSlice(slice));
     panel.profileSlot.replaceChildren(chart.element);
     panel.sliceShown = chart.mark;
     panel.handleKeyFirst = (event) => editing?.brush.handleKey(event) ?? false;
     panel.correctButton.onclick = () => edit(panel);
-    scene.rulers = place?.rulers ?? storedRulers(job.id);
-    storeRulers(job.id, scene.rulers);
-    panel.job = job;
-    panel.viewer.rulersChanged = () => storeRulers(job.id, scene.rulers);
+    scene.rulers = storedRulers(scan);
+    panel.scan = scan;
+    panel.viewer.rulersChanged = () => storeRulers(scan, panel.viewer.scene?.rulers ?? []); // not `scene`: it would be kept
     stage.replaceChildren(panel.element);
     panel.show(scene, findings, view, lungWindow);
     leaveRoomFor(scene);
@@ -139,6 +139,10 @@ export function result(job: Job, hooks: ResultHooks): Result {
 
   async function mayLeave(): Promise<boolean> {
     if (!editing) return true;
+    if (editing.brush.isSending) {
+      editing.brush.say("The correction is being sent. Stay until the server has answered.");
+      return false;
+    }
     if (editing.brush.hasUnsavedChanges) {
       const answer = await question({
         title: "Leave without saving?",
@@ -163,10 +167,10 @@ export function result(job: Job, hooks: ResultHooks): Result {
   return { element, mayLeave, hasUnsavedChanges: () => editing?.brush.hasUnsavedChanges ?? false };
 }
 
-/** Whether two jobs are masks of one scan: a mask and its correction, or two corrections of one mask. */
-function isSameScan(one: Job, other: Job): boolean {
-  const ids = [other.id, other.corrects];
-  return ids.includes(one.id) || (one.corrects !== null && ids.includes(one.corrects));
+/** A name of the scan of a job, which its corrections share: the id of the job with which they began. */
+export function scanOf(job: Job, others: Job[]): string {
+  const source = others.find(({ id }) => id === job.corrects);
+  return source ? scanOf(source, others) : (job.corrects ?? job.id);
 }
 
 /** The ends of the body at which the first and the last slice of the file lie. */

@@ -1,14 +1,14 @@
-/** Measured distances are kept for as long as the tab is open, also when it is loaded anew. */
+/** Measured distances are kept for each scan, whatever mask is shown, as long as the tab is open; also if it is loaded anew. */
 
 import type { Ruler } from "./scene";
 
-const key = (job: string): string => `rulers ${job}`;
+const key = (scan: string): string => `rulers ${scan}`;
 
-export function storedRulers(job: string): Ruler[] {
-  return JSON.parse(sessionStorage.getItem(key(job)) ?? "[]") as Ruler[];
+export function storedRulers(scan: string): Ruler[] {
+  return JSON.parse(sessionStorage.getItem(key(scan)) ?? "[]") as Ruler[];
 }
 
-export function storeRulers(job: string, rulers: readonly Ruler[]): void {
-  if (rulers.length) sessionStorage.setItem(key(job), JSON.stringify(rulers));
-  else sessionStorage.removeItem(key(job));
+export function storeRulers(scan: string, rulers: readonly Ruler[]): void {
+  if (rulers.length) sessionStorage.setItem(key(scan), JSON.stringify(rulers));
+  else sessionStorage.removeItem(key(scan));
 }

@@ -1,6 +1,6 @@
 /** The scan with its controls: tools at its edge, layouts and windows above it, slices and the chart below it. */
 
-import type { Findings, Job, ViewDescription } from "./api";
+import type { Findings, ViewDescription } from "./api";
 import { h } from "./dom";
 import { describeSlice, imageName, positionText, signed } from "./format";
 import { icon } from "./icons";
@@ -46,8 +46,8 @@ export class ScanPanel {
   readonly correctButton = h("button", { type: "button", class: "primary" }, "Correct ", h("span", { class: "rest" }, "the "), "mask");
   /** Handles a key on the scan before the panel does; returns whether it has. */
   handleKeyFirst: (event: KeyboardEvent) => boolean = () => false;
-  /** The job whose scan is shown. */
-  job: Job | null = null;
+  /** The name of the scan that is shown, which its corrections share. */
+  scan: string | null = null;
   /** Called with the number of the slice in the file whenever another one is shown. */
   sliceShown: (slice: number) => void = () => {};
 
@@ -89,7 +89,9 @@ export class ScanPanel {
     const { viewer } = this;
     viewer.moved = () => this.moved();
     viewer.windowChanged = () => this.showWindow(this.windowName);
-    viewer.layoutAsked = (layout) => this.setLayout(layout);
+    viewer.layoutAsked = (layout) => {
+      if (!this.layouts.hidden) this.setLayout(layout);
+    };
     viewer.describe = (pane) => this.describePane(pane);
     viewer.element.addEventListener("keydown", (event) => this.handleKey(event));
     this.slider.addEventListener("input", () => this.goToFileSlice(this.slider.valueAsNumber));
@@ -175,7 +177,8 @@ export class ScanPanel {
   goBackTo(place: Place): void {
     Object.assign(this.viewer.scene!, place);
     this.showWindow(this.windowName);
-    this.viewer.goTo(place.cursor);
+    this.moved();
+    this.viewer.redraw();
   }
 
   goToFileSlice(slice: number): void {

@@ -1,9 +1,9 @@
 /** A scan with its masks, and what is shown of it. All panes of a viewer draw from one scene. */
 
 import { classColours, type Rgb } from "./colours";
-import { type Grid, type Voxel, voxelIndex } from "./grid";
+import { distance_mm, type Grid, type Voxel } from "./grid";
 import type { MaskFile, ScanFile } from "./nifti";
-import { type PlaneName, PLANES, type Slab } from "./planes";
+import { type PlaneName, PLANES, projectedAt, type Slab } from "./planes";
 
 /** Lower and upper limit of an intensity window, in HU. */
 export type WindowHu = readonly [number, number];
@@ -16,8 +16,8 @@ export interface Ruler {
   to: Voxel;
 }
 
-/** Where a reader is in a scan, how it is shown, and what was measured. */
-export type Place = Pick<Scene, "cursor" | "window" | "zoom" | "centre" | "rulers">;
+/** Where a reader is in a scan, and how it is shown. */
+export type Place = Pick<Scene, "cursor" | "window" | "zoom" | "centre">;
 
 export class Scene {
   readonly grid: Grid;
@@ -62,17 +62,18 @@ export class Scene {
     return this.cursor[PLANES[plane].normal];
   }
 
-  hu(at: Voxel): number {
-    return this.scan.voxels[voxelIndex(this.grid, at)]!;
+  /** The HU that a plane shows at a voxel: in a slab, those of its projection. */
+  hu(plane: PlaneName, at: Voxel): number {
+    return projectedAt(this.scan.voxels, this.grid, plane, at, this.slab);
   }
 
   length(from: Voxel, to: Voxel): number {
-    return Math.hypot(...from.map((n, axis) => (n - to[axis]!) * this.grid.spacing_mm[axis]!));
+    return distance_mm(this.grid, from, to);
   }
 
   get place(): Place {
-    const { cursor, window, zoom, centre, rulers } = this;
-    return { cursor, window, zoom, centre, rulers };
+    const { cursor, window, zoom, centre } = this;
+    return { cursor, window, zoom, centre };
   }
 
   get unit(): "mm" | "px" {

@@ -46,24 +46,31 @@ function askForToken(): Promise<void> {
   });
 }
 
-/** Sign in if the server needs it; `signedIn` is called then, and again after each later sign-in. */
-export async function openSession(signedIn: () => void): Promise<void> {
+/**
+ * Sign in if the server needs it; `signedIn` is called then, and again after each later sign-in. `mayLeave` is asked
+ * before a sign-out.
+ */
+export async function openSession(signedIn: () => void, mayLeave: () => Promise<boolean>): Promise<void> {
   const session = await api.session();
   let asking: Promise<void> | null = null;
   signIn.required = () => {
     asking ??= askForToken().then(() => {
       asking = null;
-      showSignOut();
+      showSignOut(mayLeave);
       signedIn();
     });
   };
   if (session.needs_token && !session.signed_in) return signIn.required();
-  if (session.needs_token) showSignOut();
+  if (session.needs_token) showSignOut(mayLeave);
   signedIn();
 }
 
-function showSignOut(): void {
+function showSignOut(mayLeave: () => Promise<boolean>): void {
   const button = document.getElementById("sign-out") as HTMLButtonElement;
   button.hidden = false;
-  button.onclick = () => void api.signOut().then(() => location.reload());
+  button.onclick = async () => {
+    if (!(await mayLeave())) return;
+    await api.signOut();
+    location.reload();
+  };
 }

@@ -11,11 +11,23 @@ const DEFAULT_PAUSE_S = 10; // where the server does not answer or names none
 export class Uploads {
   readonly element = h("section", { class: "uploads", "aria-label": "Uploads" });
   private previous: Promise<void> = Promise.resolve();
+  /** The cards of the scans that are sent or wait for it. */
+  private readonly waiting = new Set<Card>();
 
   constructor(
     private readonly limits: () => Limits | null,
     private readonly accepted: (job: Job) => void,
   ) {}
+
+  /** Whether a scan is being sent or waits for it. */
+  get isBusy(): boolean {
+    return this.waiting.size > 0;
+  }
+
+  /** Cancel all that is not sent yet. */
+  cancel(): void {
+    for (const card of this.waiting) card.dismiss();
+  }
 
   /** Send scans one after another. */
   send(scans: ScanFiles[]): void {
@@ -24,8 +36,12 @@ export class Uploads {
       this.element.append(card.element);
       const limits = this.limits();
       const reason = limits && tooLarge(scan, limits, size);
-      if (reason) card.refuse(reason);
-      else this.previous = this.previous.then(() => this.deliver(scan, card));
+      if (reason) {
+        card.refuse(reason);
+        continue;
+      }
+      this.waiting.add(card);
+      this.previous = this.previous.then(() => this.deliver(scan, card)).finally(() => this.waiting.delete(card));
     }
   }
 
@@ -77,7 +93,7 @@ class Card {
     );
   }
 
-  private dismiss(): void {
+  dismiss(): void {
     this.cancelled = true;
     this.cancel();
     this.element.remove();

@@ -3,7 +3,7 @@
 import { type BrushTarget, handleGestures, type Target, type Tool } from "./gestures";
 import { h } from "./dom";
 import { signed } from "./format";
-import { clamp, nearestVoxel, type Voxel } from "./grid";
+import { type Axis, clamp, nearestVoxel, type Voxel } from "./grid";
 import { drawOverlay } from "./overlay";
 import { Pane } from "./pane";
 import { type PlaneName, PLANES, type Projection } from "./planes";
@@ -89,7 +89,7 @@ export class Viewer implements Target {
     const at = pointer?.pane === pane ? pane.voxelAt(...pointer.point) : null;
     const [low, high] = scene.window;
     const window = `W ${Math.round(high - low)} L ${signed(Math.round((high + low) / 2))}`;
-    pane.corner.textContent = at ? `${signed(scene.hu(at))} HU · ${window}` : window;
+    pane.corner.textContent = at ? `${signed(scene.hu(pane.name, at))} HU · ${window}` : window;
   }
 
   setLayout(layout: Layout): void {
@@ -113,34 +113,48 @@ export class Viewer implements Target {
   }
 
   goToSlice(slice: number): void {
-    if (this.scene) this.goTo([this.scene.cursor[0], this.scene.cursor[1], slice]);
+    if (this.scene) this.goAlong(2, slice);
   }
 
   goTo(at: Voxel): void {
+    this.go(at, [0, 1, 2]);
+  }
+
+  /** Go to another slice across an axis. */
+  private goAlong(axis: Axis, slice: number): void {
+    this.go(this.scene!.cursor.map((n, i) => (i === axis ? slice : n)) as Voxel, [axis]);
+  }
+
+  private go(at: Voxel, axes: readonly Axis[]): void {
     if (!this.scene) return;
     const { scene } = this;
     scene.cursor = nearestVoxel(scene.grid, at);
-    this.keepInSight(scene);
+    this.keepInSight(scene, axes);
     this.moved();
     this.redraw();
   }
 
-  /** Move the picture so that the crosshair stays on it when zoomed in. */
-  private keepInSight(scene: Scene): void {
+  /** Move the picture along some axes so that the crosshair is on it when zoomed in. */
+  private keepInSight(scene: Scene, axes: readonly Axis[]): void {
     if (!scene.centre) return;
+    const { cursor } = scene;
+    const before = scene.centre;
     for (const pane of Object.values(this.panes)) {
       const { clientWidth: width, clientHeight: height } = pane.canvas;
-      const [x, y] = pane.pointOf(scene.cursor);
-      if (width && (x < 0 || y < 0 || x > width || y > height)) scene.centre = [...scene.cursor];
+      if (!width) continue;
+      const { across, down } = PLANES[pane.name];
+      const [x, y] = pane.pointOf(cursor);
+      const out = axes.filter((axis) => (axis === across && (x < 0 || x > width)) || (axis === down && (y < 0 || y > height)));
+      if (out.length) scene.centre = scene.centre.map((n, axis) => (out.includes(axis as Axis) ? cursor[axis]! : n)) as Voxel;
     }
+    if (scene.centre !== before) this.zoomed();
   }
 
   scroll(pane: Pane, slices: number): void {
     if (!this.scene) return;
-    const at: Voxel = [...this.scene.cursor];
     const { normal } = PLANES[pane.name];
-    at[normal] += normal === 1 ? -slices : slices; // up is towards the head, the front, the patient's left
-    this.goTo(at);
+    const step = normal === 1 ? -slices : slices; // up is towards the head, the front, the patient's left
+    this.goAlong(normal, this.scene.cursor[normal] + step);
   }
 
   click(pane: Pane, x: number, y: number): void {
@@ -277,10 +291,11 @@ export class Viewer implements Target {
     const { window, cursor, centre } = scene;
     return () => {
       pane.draft = null;
-      [scene.window, scene.centre] = [window, centre];
+      [scene.window, scene.cursor, scene.centre] = [window, cursor, centre];
       this.windowChanged();
-      this.goTo(cursor);
+      this.moved();
       this.zoomed();
+      this.redraw();
     };
   }
 

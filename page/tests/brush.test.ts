@@ -81,6 +81,32 @@ it("takes back a stroke that was begun by the first of two fingers", () => {
   expect(brush.changeCount).toBe(0);
 });
 
+it("takes back a lesion that was removed by the first of two fingers, and offers it neither to undo nor to redo", () => {
+  const voxels = new Uint8Array(count);
+  voxels[at(4, 4, 1)] = 2;
+  const brush = brushOn(voxels);
+  for (const what of ["remove", "keep"] as const) {
+    brush.takeLesion([4, 4, 1], what);
+    brush.cancel();
+    expect(voxels[at(4, 4, 1)]).toBe(2);
+    expect([brush.changeCount, brush.undoneCount]).toEqual([0, 0]);
+  }
+  brush.takeLesion([4, 4, 1], "remove");
+  brush.lift();
+  expect([brush.changeCount, painted(voxels).length]).toEqual([1, 0]);
+});
+
+it("undoes a stroke whose mode was changed on its way", () => {
+  const voxels = new Uint8Array(count);
+  const brush = brushOn(voxels);
+  brush.paint([4, 4, 1], stroke());
+  brush.paint([4, 4, 1], stroke({ erase: true }));
+  brush.lift();
+  brush.undo();
+  expect(painted(voxels)).toEqual([]);
+  expect(brush.difference).toEqual({ added: 0, removed: 0 });
+});
+
 it("removes the lesion at a voxel, over corners too, or all others", () => {
   const voxels = new Uint8Array(count);
   const [one, other] = [[at(1, 1, 0), at(2, 2, 1)], [at(7, 7, 2)]];
@@ -88,9 +114,11 @@ it("removes the lesion at a voxel, over corners too, or all others", () => {
   expect([...connected(voxels, grid, [1, 1, 0])].sort()).toEqual([...one].sort());
   const brush = brushOn(voxels);
   expect(brush.takeLesion([1, 1, 0], "remove")).toBe(true);
+  brush.lift();
   expect(painted(voxels)).toEqual(other);
   brush.undo();
   brush.takeLesion([2, 2, 1], "keep");
+  brush.lift();
   expect(painted(voxels)).toEqual(one);
   expect(brush.takeLesion([5, 5, 0], "remove")).toBe(false);
 });

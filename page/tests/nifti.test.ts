@@ -20,6 +20,15 @@ it("reads a scan with its grid", () => {
   expect(scan.grid.spacing_mm.map((mm) => Number(mm.toFixed(3)))).toEqual([0.7, 0.8, 5]);
 });
 
+it("reads the steps from voxel to voxel, which a tilted gantry shears", () => {
+  const file = nifti([2, 1, 2], new Int16Array(4), 4);
+  expect(readScan(file).grid.steps_mm).toBeUndefined();
+  const view = new DataView(file);
+  view.setInt16(254, 1, true);
+  [-0.5, 0, 0, 9, 0, 0.75, 0, 9, 0, 0.25, 5, 9].forEach((n, i) => view.setFloat32(280 + 4 * i, n, true));
+  expect(readScan(file).grid.steps_mm).toEqual([[-0.5, 0, 0], [0, 0.75, 0.25], [0, 0, 5]]);
+});
+
 it("writes a mask with other voxels and the same header", async () => {
   const file = nifti([2, 1, 2], Uint8Array.of(0, 1, 1, 0), 2);
   const packed = await gzip(writeMask(readMask(file), Uint8Array.of(1, 0, 0, 1)));

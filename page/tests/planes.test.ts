@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { outline } from "../src/contour";
 import type { Grid } from "../src/grid";
-import { cutPlane, pointIn, slabRange, voxelAt } from "../src/planes";
+import { cutPlane, pointIn, projectedAt, slabRange, voxelAt } from "../src/planes";
 import { sidesAt } from "../src/solid";
 import { surfacesOf } from "../src/surface";
 
@@ -26,6 +26,19 @@ it("projects a slab by its greatest, least and mean values", () => {
   expect(cutPlane(volume, grid, "axial", 1, slab("maximum"))[0]).toBe(12);
   expect(cutPlane(volume, grid, "axial", 1, slab("minimum"))[0]).toBe(6);
   expect(cutPlane(volume, grid, "axial", 1, slab("mean"))[0]).toBe(9);
+});
+
+it("reads at a voxel the value that the plane shows there", () => {
+  const hu = Int16Array.from({ length: 24 }, (_, i) => ((i * 7919) % 1500) - 1000);
+  for (const plane of ["axial", "coronal", "sagittal"] as const) {
+    for (const projection of ["none", "maximum", "minimum", "mean"] as const) {
+      const slab = { projection, thickness_mm: 10 };
+      const [column, row] = pointIn(grid, plane, [1, 2, 1]);
+      const width = plane === "sagittal" ? 3 : 2;
+      const slice = { axial: 1, coronal: 2, sagittal: 1 }[plane];
+      expect(projectedAt(hu, grid, plane, [1, 2, 1], slab)).toBe(cutPlane(hu, grid, plane, slice, slab)[row * width + column]);
+    }
+  }
 });
 
 it("outlines a mask in a closed line around its pixels", () => {

@@ -1,10 +1,14 @@
 """Two scans side by side: where they open, at which scale they are drawn, and that they go together."""
 
+import io
 import json
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from groundglass.io import nifti
 from groundglass.scan.phantom import Phantom, chest_phantom
@@ -67,6 +71,34 @@ def test_keys_scroll_and_zoom_both_scans(tab: Tab, done: str, smaller: str) -> N
     for key, is_changed in (("+", True), ("0", False), ("ArrowUp", True)):
         tab.page.keyboard.press(key)
         assert all((one != other).any() == is_changed for one, other in zip(whole, shown(), strict=True)), key
+
+
+def test_two_zoomed_scans_show_the_same_place_if_one_has_a_wider_field_of_view(
+    tab: Tab, server: Server, done: str, scan_file: Path, tmp_path: Path
+) -> None:
+    image = nib.Nifti1Image.from_filename(scan_file)
+    air = [(30, 30), (50, 50), (0, 0)]
+    affine = image.affine @ nib.affines.from_matvec(np.eye(3), [-before for before, _ in air])
+    values = np.pad(np.asarray(image.dataobj), air, constant_values=-1000)
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "wide.nii.gz")
+    wide = str(server.wait_for_job(server.post(tmp_path / "wide.nii.gz").json()["id"])["id"])
+    compare(tab, done, wide)
+    tab.page.uncheck("#compare-lesions")
+    panes = tab.page.locator(".side-scan .panes")
+    box = panes.first.bounding_box()
+    assert box is not None
+    tab.page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.4)
+    tab.page.keyboard.down("Control")
+    for _ in range(3):
+        tab.page.mouse.wheel(0, -300)
+    tab.page.keyboard.up("Control")
+    tab.wait_for_frame()
+    one, other = (
+        np.asarray(Image.open(io.BytesIO(panes.nth(i).screenshot())).convert("L"), dtype=float)[60:-60, 60:-60]
+        for i in (0, 1)
+    )
+    assert one.std() > 20  # not air alone
+    assert np.abs(one - other).mean() < 0.2 * one.std()
 
 
 def test_both_scans_are_drawn_at_one_scale_in_a_window_that_they_name(tab: Tab, done: str, smaller: str) -> None:

@@ -57,6 +57,18 @@ def start_correcting(tab: Tab) -> tuple[float, float, tuple[int, int]]:
     return box["x"], box["y"], (round(box["height"]), round(box["width"]))
 
 
+def middle_of(tab: Tab) -> tuple[float, float]:
+    """Return the (x, y) of the middle of the axial slice."""
+    box = tab.page.locator(AXIAL).bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def yellow_pixels(tab: Tab) -> int:
+    """Return how many pixels have the colour of measurements."""
+    return int((np.abs(tab.screenshot() - np.array([255, 226, 122])).max(axis=2) < 40).sum())
+
+
 def test_strokes_are_saved_where_they_were_drawn(tab: Tab, server: Server, turned_job: str) -> None:
     before, spacing_mm = view_slices(server, turned_job, "lesions")
     z = int(np.argmax((before > 0).sum(axis=(1, 2))))
@@ -249,6 +261,115 @@ def test_a_correction_whose_name_cannot_be_saved_is_saved_once_and_its_name_aske
         (saved,) = (job for job in client.get("/api/jobs").json() if job["id"] not in before)
     assert (page.url[-32:], saved["note"]) == (saved["id"], "by A. B.")
     assert "503" in shown.errors.pop()  # logged by the browser itself
+
+
+def test_nothing_is_drawn_while_a_correction_is_sent(shown: Tab, done: str) -> None:
+    page = shown.page
+    held: list[Route] = []
+    page.route("**/corrections", lambda route: held.append(route))
+    start_correcting(shown)
+    page.keyboard.press("e")
+    page.keyboard.press(" ")
+    changed = page.inner_text(".changed")
+    page.click("[aria-label='Save correction']")
+    with page.expect_request("**/corrections"):
+        page.click("dialog button.primary")
+    page.focus(AXIAL)
+    for key in ("a", "Shift+ArrowUp", "Shift+ArrowUp", " ", "Control+z"):
+        page.keyboard.press(key)
+    page.mouse.click(*middle_of(shown))
+    page.click("text=Fill between")
+    assert page.inner_text(".changed") == changed
+    assert page.get_by_role("button", name="Save correction").is_disabled()
+    page.click("text=New scan")
+    page.wait_for_selector("text=The correction is being sent.")
+    assert page.locator("dialog").count() == 0
+    assert page.url.endswith(done)
+    held.pop().continue_()
+    page.wait_for_url(lambda address: not address.endswith(done))
+    shown.wait_until_shown(page.url[-32:])
+
+
+def test_a_scan_that_was_renamed_does_not_get_its_old_name_back(
+    tab: Tab, server: Server, scan_file: Path, tmp_path: Path
+) -> None:
+    job = str(server.wait_for_job(server.post(scan_file).json()["id"])["id"])
+    page = tab.open(job)
+    tab.wait_until_shown(job)
+    for name in ("patient 6", "patient 7"):
+        page.click("text=Name and note")
+        page.fill("#scan-label", name)
+        page.click("dialog button.primary")
+        page.wait_for_selector(f".job-head h1 >> text={name}")
+        assert page.title() == f"{name} - groundglass"
+    start_correcting(tab)
+    page.keyboard.press("e")
+    page.keyboard.press(" ")
+    page.click("[aria-label='Save correction']")
+    assert page.input_value("#scan-label") == "patient 7"
+    page.keyboard.press("Escape")
+    page.click("[aria-label=Undo]")
+    page.click("text=Leave")
+    (tmp_path / "mask.nii").write_bytes(nifti_image(server, f"{job}/view/lesions.nii.gz").to_bytes())
+    page.set_input_files("#open-mask", tmp_path / "mask.nii")
+    page.wait_for_url(lambda address: not address.endswith(job))
+    opened = server.wait_for_job(tab.wait_until_shown(page.url[-32:]))
+    assert (opened["label"], opened["note"]) == ("patient 7", "mask mask.nii")
+
+
+def test_a_zoomed_slice_stays_where_it_is_when_another_mask_of_the_scan_is_shown(
+    shown: Tab, server: Server, done: str
+) -> None:
+    mask = nifti_image(server, f"{done}/view/lesions.nii.gz").to_bytes()
+    with server.client() as client:
+        corrected = client.post(f"/api/jobs/{done}/corrections", content=mask).raise_for_status().json()["id"]
+    server.wait_for_job(corrected)
+    page = shown.page
+    for _ in range(6):
+        page.click("[aria-label='Zoom in']")
+    page.click("label[for=tool-pan]")
+    x, y = middle_of(shown)
+    for _ in range(2):  # the crosshair leaves the picture to the left
+        page.mouse.move(x + 100, y)
+        page.mouse.down()
+        page.mouse.move(x - 200, y, steps=3)
+        page.mouse.up()
+    page.mouse.move(0, 0)
+    before = shown.screenshot()
+    page.goto(f"{shown.url}/#{corrected}")
+    shown.wait_until_shown(corrected)
+    assert np.abs(shown.screenshot() - before).mean() < 1
+
+
+def test_measurements_of_a_scan_are_there_again_whatever_was_shown_between(
+    shown: Tab, server: Server, done: str, turned_job: str
+) -> None:
+    mask = nifti_image(server, f"{done}/view/lesions.nii.gz").to_bytes()
+    ids = [done]
+    for _ in range(2):  # a correction, and a correction of it
+        with server.client() as client:
+            ids.append(client.post(f"/api/jobs/{ids[-1]}/corrections", content=mask).raise_for_status().json()["id"])
+        server.wait_for_job(ids[-1])
+    page = shown.page
+    page.reload()
+    shown.wait_until_shown(done)
+    without = yellow_pixels(shown)
+
+    def show(job: str) -> int:
+        page.goto(f"{shown.url}/#{job}")
+        shown.wait_until_shown(job)
+        return yellow_pixels(shown)
+
+    show(ids[1])
+    page.click("label[for=tool-ruler]")
+    x, y = middle_of(shown)
+    page.mouse.move(x - 100, y - 80)
+    page.mouse.down()
+    page.mouse.move(x + 100, y - 80, steps=3)
+    page.mouse.up()
+    assert show(turned_job) < without + 50
+    for job in (done, ids[1], turned_job, ids[2], done):
+        assert (show(job) > without + 50) == (job != turned_job)
 
 
 @pytest.mark.slow  # alone it states nothing: the corrections are those of the tests before it

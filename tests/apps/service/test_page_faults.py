@@ -11,7 +11,7 @@ from helpers.browser import tab as open_tab
 from helpers.server import TOKEN, Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Route
+    from playwright.sync_api import Browser, Dialog, Route
 
 FULL = '{"detail": "the queue is full: 32 scans wait"}'
 
@@ -75,6 +75,57 @@ def test_waiting_for_a_full_queue_can_be_cancelled(tab: Tab, scan_file: Path) ->
     page.wait_for_timeout(300)
     assert page.locator(".uploads .card").count() == 0
     tab.errors.clear()
+
+
+def test_the_page_asks_before_it_ends_an_upload(tab: Tab, scan_file: Path) -> None:
+    page = tab.open()
+    page.route("**/api/scans", lambda route: route.fulfill(status=429, body=FULL, headers={"Retry-After": "60"}))
+    tab.drop(scan_file)
+    page.wait_for_selector("text=Trying again in")
+    page.click("h1")  # browsers ask only on a page that was used
+    dialogs: list[str] = []
+
+    def stay(dialog: "Dialog") -> None:
+        dialogs.append(dialog.type)
+        dialog.dismiss()
+
+    page.on("dialog", stay)
+    page.close(run_before_unload=True)
+    page.wait_for_timeout(200)
+    assert dialogs == ["beforeunload"]
+    page.click("text=Cancel")
+    page.reload()
+    page.wait_for_selector("#limits:not(:empty)")
+    assert dialogs == ["beforeunload"]
+    tab.errors.clear()  # 429, logged by the browser itself
+
+
+def test_signing_out_asks_before_it_ends_an_upload(
+    chrome: "Browser", start_server: Callable[..., Server], scan_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "token").chmod(0o600)
+    server = start_server("--token-file", str(tmp_path / "token"))
+    with open_tab(chrome, server.url) as tab:
+        page = tab.page
+        page.goto(server.url)
+        page.fill("#token", TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#limits:not(:empty)")
+        page.route("**/api/scans", lambda route: route.fulfill(status=429, body=FULL, headers={"Retry-After": "60"}))
+        tab.drop(scan_file)
+        page.wait_for_selector("text=Trying again in")
+        dialogs: list[Dialog] = []  # of the browser; the page asks by itself
+        page.on("dialog", lambda dialog: dialogs.append(dialog))
+        page.click("text=Sign out")
+        page.wait_for_selector("dialog >> text=Sign out without sending?", timeout=5000)
+        page.keyboard.press("Escape")
+        assert page.is_visible("text=Trying again in")
+        page.click("#sign-out")
+        page.click("dialog button.danger")
+        page.wait_for_selector("#token")
+        assert dialogs == []
+        tab.errors.clear()  # 401 and 429, logged by the browser itself
 
 
 def test_a_job_deleted_in_one_tab_disappears_in_another(

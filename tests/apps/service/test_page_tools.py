@@ -10,7 +10,7 @@ import pytest
 from groundglass.report.amounts import format_ml
 from helpers.browser import AXIAL, SliceOnScreen, Tab
 from helpers.browser import tab as open_tab
-from helpers.served_results import download, slice_numbers, view_slices
+from helpers.served_results import download, nifti_image, slice_numbers, view_slices
 from helpers.server import Server
 
 if TYPE_CHECKING:
@@ -157,6 +157,41 @@ def test_a_slab_shows_the_greatest_or_least_values(shown: Tab) -> None:
     assert "MIP" in shown.page.inner_text(".pane[data-plane=axial] .bottom-left")
     shown.page.select_option("#slab", "minimum 20")
     assert shown.screenshot().mean() < single < greatest
+
+
+def test_the_hu_under_the_pointer_are_those_of_the_slab(shown: Tab, server: Server, done: str) -> None:
+    hu, spacing_mm = view_slices(server, done, "scan")
+    z = len(hu) // 2
+    shown.go_to(slice_numbers(server, done)[z])
+    shown.page.select_option("#slab", "maximum 50")
+    count = round(50 / nifti_image(server, f"{done}/view/scan.nii").header.get_zooms()[2])
+    first = max(0, z - (count - 1) // 2)
+    expected = hu[first : first + count].max(axis=0)
+    row, column = np.unravel_index(np.argmax(expected - hu[z]), expected.shape)
+    x, y, width, height = box_of(shown)
+    at = SliceOnScreen(hu.shape[1:], spacing_mm, (round(height), round(width))).pixel(int(row), int(column))
+    shown.page.mouse.move(x + at[0], y + at[1])
+    shown.wait_for_frame()
+    text = shown.page.inner_text(".pane[data-plane=axial] .top-left").replace("−", "-")
+    assert int(text.split(" HU")[0]) == expected[row, column] > hu[z, row, column]
+
+
+def test_a_zoomed_slice_stays_where_it_is_while_the_wheel_goes_through_the_slices(shown: Tab) -> None:
+    page = shown.page
+    x, y, width, height = box_of(shown)
+    page.mouse.click(x + width * 0.4, y + height * 0.5)
+    for _ in range(6):
+        page.click("[aria-label='Zoom in']")
+    page.click("label[for=tool-pan]")
+    for _ in range(2):  # the crosshair leaves the picture to the left
+        drag(shown, (x + width * 0.6, y + height / 2), (x + width * 0.1, y + height / 2))
+    before = shown.screenshot()
+    for delta in (-120, 120):
+        page.mouse.wheel(0, delta)
+        shown.wait_for_frame()
+    assert np.abs(shown.screenshot() - before).mean() < 0.3
+    page.locator(".lesions .jump").first.click()  # elsewhere: the picture goes there
+    assert np.abs(shown.screenshot() - before).mean() > 2
 
 
 def test_a_notch_of_a_wheel_is_a_slice_and_small_steps_of_a_trackpad_are_added_up(shown: Tab) -> None:

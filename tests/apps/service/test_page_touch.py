@@ -1,5 +1,6 @@
 """Two fingers on the scan, with the touches of Chromium's emulation: they zoom and move, and do nothing else."""
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from helpers.browser import AXIAL, Tab
+from helpers.browser import AXIAL, SliceOnScreen, Tab
 from helpers.browser import tab as open_tab
+from helpers.served_results import download, view_slices
 from helpers.server import Server
 
 if TYPE_CHECKING:
@@ -140,6 +142,35 @@ def test_two_fingers_draw_nothing_with_the_brush(phone: Tab) -> None:
     assert page.locator("[aria-label=Undo]").is_enabled()
     page.click("[aria-label=Undo]")
     page.click("text=Leave")
+
+
+@pytest.mark.parametrize("mode", ["remove", "keep"])
+def test_two_fingers_remove_no_lesion(phone: Tab, server: Server, done: str, mode: str) -> None:
+    page = phone.page
+    lesions, spacing_mm = view_slices(server, done, "lesions")
+    _, row, column = json.loads(download(server, f"{done}/view/slices.json"))["lesion_points"][0]
+    page.click("text=Correct the mask")
+    page.click(f"label[for=brush-{mode}]")
+    page.locator(AXIAL).scroll_into_view_if_needed()
+    box = page.locator(AXIAL).bounding_box()
+    assert box is not None
+    height, width = round(box["height"]), round(box["width"])
+    x, y = SliceOnScreen(lesions.shape[1:], spacing_mm, (height, width)).pixel(row, column)
+    x, y = x - width / 2, y - height / 2
+    touch(phone, ((x, y), (x, y)))
+    page.click("[aria-label=Undo]")
+    touch(phone, ((x - 18, y), (x - 48, y)), ((x + 60, y), (x + 90, y)))  # the first one touches the lesion at first
+    assert page.locator("[aria-label=Undo]").is_disabled()
+    assert page.locator("[aria-label=Redo]").is_enabled()
+    page.click("text=Leave")
+
+
+def test_two_fingers_that_rest_leave_a_zoomed_slice_where_it_is(phone: Tab) -> None:
+    touch(phone, ((-80, 0), (-80, 0)))  # puts the crosshair there, which then leaves the picture
+    touch(phone, ((-30, 0), (-90, 0)), ((30, 0), (90, 0)))
+    before = phone.screenshot()
+    touch(phone, ((-30, 0), (-30, 0)), ((30, 0), (30, 0)))
+    assert np.abs(phone.screenshot() - before).mean() < 0.3
 
 
 def test_two_fingers_zoom_the_3d_view_and_do_not_turn_it(phone: Tab) -> None:

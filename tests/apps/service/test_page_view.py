@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,10 +14,32 @@ from groundglass.io import nifti
 from groundglass.report.amounts import format_ml
 from groundglass.scan.intensity import LUNG_WINDOW, Window
 from groundglass.scan.phantom import Phantom, chest_phantom
-from helpers.browser import SCAN_LIMIT_MS, SliceOnScreen, Tab
+from helpers.browser import AXIAL, SCAN_LIMIT_MS, SliceOnScreen, Tab
 from helpers.dicom_phantom import write_series
 from helpers.served_results import download, slice_numbers, view_slices
 from helpers.server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
+
+# Holds each array of HU so that it may be freed, and counts those that are there.
+SCANS_HELD = """() => {
+  const held = [];
+  window.Int16Array = new Proxy(Int16Array, {
+    construct(made, values) {
+      const array = new made(...values);
+      if (values[0] instanceof ArrayBuffer) held.push(new WeakRef(array));
+      return array;
+    },
+  });
+  window.scansHeld = () => held.filter((each) => each.deref()).length;
+}"""
+NO_WEBGL = """() => {
+  const original = HTMLCanvasElement.prototype.getContext;
+  HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+    return kind.startsWith("webgl") ? null : original.call(this, kind, ...rest);
+  };
+}"""
 
 
 def test_the_start_screen_shows_the_limits(tab: Tab) -> None:
@@ -91,6 +114,33 @@ def test_a_scan_is_not_shown_with_the_image_of_the_one_before(
     assert np.abs(shown.screenshot() - alone).mean() < 0.5 < 1 < np.abs(before - alone).mean()
 
 
+@pytest.mark.parametrize("webgl", [True, False], ids=["webgl", "no webgl"])
+def test_a_scan_is_freed_before_the_next_one_is_loaded(tab: Tab, server: Server, done: str, webgl: bool) -> None:
+    with server.client() as client:
+        mask = download(server, f"{done}/view/lesions.nii.gz")
+        other = client.post(f"/api/jobs/{done}/corrections", content=mask).raise_for_status().json()["id"]
+    server.wait_for_job(other)
+    page = tab.page
+    page.add_init_script(f"({SCANS_HELD})()")
+    if not webgl:
+        page.add_init_script(f"({NO_WEBGL})()")
+    tab.open(done)
+    tab.wait_until_shown(done)
+    page.click("label[for=layout-multiplanar]")
+    tab.wait_for_frame()
+    assert page.evaluate("scansHeld()") == 1
+    held: list[Route] = []
+    page.route("**/view/scan.nii", lambda route: held.append(route))
+    with page.expect_request("**/view/scan.nii"):
+        page.evaluate(f"location.hash = '{other}'")
+    page.wait_for_timeout(1000)  # in which a surface is built at most
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    assert page.evaluate("scansHeld()") == 0
+    held.pop().continue_()
+    tab.wait_until_shown(other)
+
+
 def assert_drawn_in_window(tab: Tab, server: Server, job: str, window: Window) -> None:
     """Compare the grey levels of the slice in the middle with the scan in an intensity window."""
     hu, spacing_mm = view_slices(server, job, "scan")
@@ -161,6 +211,22 @@ def test_lesions_and_profile_are_links_to_slices(shown: Tab, server: Server, don
         assert shown.page.get_attribute(".profile", "aria-valuenow") == str(before)
 
 
+def test_the_chart_names_the_ends_of_the_body_only_where_the_file_states_them(tab: Tab, done: str) -> None:
+    def forget_directions(route: "Route") -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json={**response.json(), "has_directions": False})
+
+    page = tab.open(done)
+    tab.wait_until_shown(done)
+    assert "feet" in (page.text_content(".profile") or "")
+    page.route("**/view/slices.json", forget_directions)
+    page.reload()
+    tab.wait_until_shown(done)
+    text = page.text_content(".profile") or ""
+    assert "image" in text
+    assert not {"feet", "head"} & set(re.findall("[a-z]+", text))
+
+
 def test_downloads_are_the_result_files(shown: Tab, server: Server, done: str) -> None:
     names = [file["name"] for file in server.job(done)["files"]]
     links = shown.page.locator(".downloads a[download]")
@@ -204,6 +270,17 @@ def test_values_that_an_image_cannot_give_are_unknown(tab: Tab, phantom: Phantom
     assert "Zones unknown: " in facts
     assert "HU are estimated" in page.inner_text(".warnings >> visible=true")
     assert not page.is_visible("label[for=layout-3d]")
+
+
+def test_a_double_click_does_not_make_a_volume_of_single_images(tab: Tab, phantom: Phantom, tmp_path: Path) -> None:
+    for z in (12, 20):
+        grey = np.clip((phantom.scan.values[z].astype(float) + 1250) / 1500, 0, 1) * 255
+        Image.fromarray(grey.astype(np.uint8)).save(tmp_path / f"{z}.png")
+    page = tab.open()
+    tab.drop(tmp_path / "12.png", tmp_path / "20.png")
+    tab.wait_until_shown()
+    page.dblclick(AXIAL)
+    assert page.get_attribute(".panes", "data-layout") == "axial"
 
 
 def test_a_file_that_is_not_a_scan_is_refused_with_a_reason(tab: Tab, tmp_path: Path) -> None:
