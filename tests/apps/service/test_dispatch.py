@@ -16,10 +16,11 @@ from starlette.datastructures import Headers
 
 from groundglass.apps.service import jobs as jobs_module
 from groundglass.apps.service.config import ServiceConfig
-from groundglass.apps.service.dispatch import Dispatcher
+from groundglass.apps.service.dispatch import Dispatcher, JobEnd
 from groundglass.apps.service.job_states import JobStatus
 from groundglass.apps.service.jobs import MAX_ATTEMPTS, JobStore
 from groundglass.apps.service.metrics import ServiceMetrics
+from groundglass.apps.service.processing import JobResult
 from groundglass.apps.service.service import Service
 from groundglass.apps.service.sessions import COOKIE, Sessions
 from groundglass.apps.service.storage import SPARE_BYTES, ServiceStorage
@@ -304,9 +305,59 @@ def test_results_are_deleted_after_the_time_for_which_they_are_kept(dispatcher: 
     dispatcher._sweep()
     assert jobs.ids() == {ONE, OTHER}
     jobs.pass_time(2.0)
-    dispatcher._last_sweep = None
+    dispatcher._last_passed = None
     dispatcher._sweep()
     assert jobs.ids() == {OTHER}
+
+
+def test_a_result_is_kept_from_its_own_end_on(
+    dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scans of this server are kept for an hour, and no time passes for them while one is processed."""
+    now = [0.0]
+    monkeypatch.setattr("groundglass.apps.service.dispatch.steady_s", lambda: now[0])
+    dispatcher._sweep()
+    jobs.add(ONE, "a scan that takes longer than it is kept")
+    jobs.start_next()
+    now[0] = 5000.0
+    dispatcher._record(JobEnd(ONE, 5000.0, JobResult("no lesion", ())))
+    dispatcher._sweep()
+    now[0] += 3500.0
+    dispatcher._sweep()
+    assert jobs.ids() == {ONE}
+    now[0] += 200.0
+    dispatcher._sweep()
+    assert not jobs.ids()
+
+
+def test_results_expire_on_a_full_disk_too(
+    dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("groundglass.apps.service.dispatch.steady_s", lambda: now[0])
+    dispatcher._sweep()
+    add_done(jobs, ONE)
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    def fail(_: float | None) -> None:
+        raise full
+
+    monkeypatch.setattr(jobs, "pass_time", fail)
+    for now[0] in (1800.0, 3500.0):
+        dispatcher._sweep()
+        assert jobs.ids() == {ONE}
+    now[0] = 3700.0
+    dispatcher._sweep()
+    assert not jobs.ids()
+
+
+def test_the_name_of_a_deleted_scan_is_in_no_file_of_the_database(jobs: JobStore, storage: ServiceStorage) -> None:
+    jobs.add(ONE, "PLANTED_NAME.nii.gz")
+    jobs.describe(ONE, None, "PLANTED_NOTE")
+    jobs.remove(ONE)
+    for file in storage.database.parent.glob(f"{storage.database.name}*"):
+        assert b"PLANTED" not in file.read_bytes(), file.name
 
 
 @pytest.mark.parametrize("hours", [24, -24, 9600])

@@ -74,7 +74,7 @@ class Dispatcher:
         self._unrecorded: JobEnd | None = None  # the end of the current job, until it is in the database
         self._trouble = ""
         self._unwritten: tuple[str, int] = "", 0  # a job, and how often its results could not be written
-        self._last_sweep: float | None = None  # by `steady_s`
+        self._last_passed: float | None = None  # when time passed last for what is kept, by `steady_s`
         self._thread = threading.Thread(target=self._run, name="dispatcher")
 
     def start(self) -> None:
@@ -191,17 +191,26 @@ class Dispatcher:
 
     def _sweep(self) -> None:
         """Delete the expired jobs from time to time."""
-        now = steady_s()
-        passed_s = None if self._last_sweep is None else now - self._last_sweep
+        passed_s, unwritten_s = self._passed_s(), 0.0
         if passed_s is None or passed_s > SWEEP_EVERY_S:
             try:
-                self._jobs.pass_time(passed_s)
-                self._last_sweep = now
+                self._pass_time()
             except sqlite3.Error as error:
                 if not is_disk_full(error):  # a full disk keeps no expired job from being deleted
                     raise
-            for job_id in self._jobs.expired_ids():
+                unwritten_s = passed_s or 0.0
+            for job_id in self._jobs.expired_ids(unwritten_s):
                 self.remove(job_id)
+
+    def _passed_s(self) -> float | None:
+        """Return the seconds since time passed last for the results that are kept; None if it has not yet."""
+        return None if self._last_passed is None else steady_s() - self._last_passed
+
+    def _pass_time(self) -> None:
+        """Let time pass for the results that are kept until now."""
+        now = steady_s()
+        self._jobs.pass_time(self._passed_s())
+        self._last_passed = now
 
     def _process(self, job: ScanJob, worker: Worker[Path, JobResult]) -> JobEnd | None:
         """Process a job and return how it ended; None if the worker was closed meanwhile."""
@@ -247,6 +256,7 @@ class Dispatcher:
         if end.obstacle is not None:
             self._jobs.requeue_unprocessed()
             return
+        self._pass_time()  # for the others: what ends now is kept from now on
         if end.result is not None:
             self._jobs.finish(end.job_id, end.result.summary, end.result.files)
         else:

@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -169,9 +169,14 @@ class JobStore:
         self._write("insert or replace into clock (row, seen) values (1, ?)", (now,))
         self._write("update jobs set kept_s = kept_s + ? where finished is not null", (seconds,))
 
-    def expired_ids(self) -> list[str]:
-        """Return the ids of the jobs whose results have been kept long enough."""
-        return [row["id"] for row in self._read("select id from jobs where kept_s > ?", (self._keep.total_seconds(),))]
+    def expired_ids(self, unwritten_s: float = 0.0) -> list[str]:
+        """Return the ids of the jobs whose results have been kept long enough.
+
+        Args:
+            unwritten_s: Time that has passed for them and could not be written.
+        """
+        statement = "select id from jobs where finished is not null and kept_s + ? > ?"
+        return [row["id"] for row in self._read(statement, (unwritten_s, self._keep.total_seconds()))]
 
     def count_queued(self) -> int:
         """Return the number of jobs that wait."""
@@ -227,8 +232,11 @@ class JobStore:
         return bool(self._write(statement, (label, note, job_id)))
 
     def remove(self, job_id: str) -> bool:
-        """Delete a job; return whether it existed."""
-        return bool(self._write("delete from jobs where id = ? returning id", (job_id,)))
+        """Delete a job, its name from the files of the database too; return whether it existed."""
+        existed = bool(self._write("delete from jobs where id = ? returning id", (job_id,)))
+        with suppress(sqlite3.Error):  # on a full disk, or beside a backup: then with the next one
+            self._write("pragma wal_checkpoint(truncate)", ())
+        return existed
 
     def requeue_interrupted(self) -> None:
         """Requeue the job that ran when the server ended, at its old position.
@@ -302,6 +310,7 @@ class JobStore:
 def _connect(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=BUSY_S)
     connection.row_factory = sqlite3.Row
+    connection.execute("pragma secure_delete = on")  # what is deleted is overwritten
     return connection
 
 
