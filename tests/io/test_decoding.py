@@ -40,6 +40,7 @@ from pydicom.uid import (
 from groundglass.errors import FormatError
 from groundglass.io import decoding
 from groundglass.io.decoding import MOST_AT_ONCE, decode_frame, decode_picture, take_failure
+from groundglass.io.dicom_pixels import _refusing_damage
 from groundglass.io.jpeg_scans import is_complete
 from groundglass.io.missing_parts import has_all_parts, is_last_part_whole
 from groundglass.io.pixel_codecs import DecodeError, FrameTask, PictureTask, make_decoder
@@ -509,3 +510,8 @@ def test_a_program_that_was_forked_has_a_decoder_of_its_own(plane: NDArray[np.in
         os._exit(0 if decode_picture(task) == expected else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert decode_picture(task) == expected
+
+
+def test_a_fault_of_the_machine_is_not_taken_for_a_damaged_image() -> None:
+    with pytest.raises(OSError, match="Too many open files"), _refusing_damage("a.dcm", JPEGLosslessSV1):
+        raise OSError(errno.EMFILE, "Too many open files")

@@ -169,8 +169,10 @@ def _refusing_damage(name: str, syntax: UID) -> Iterator[None]:
         yield
     except FormatError:
         raise
-    except (*DICOM_ERRORS, MemoryError):
+    except (*DICOM_ERRORS, MemoryError) as error:
         failure = take_failure()
+        if isinstance(error, OSError) and error.errno is not None:  # of the machine, not of a decoder
+            raise
         if failure is not None and not isinstance(failure, DecodeError):
             raise failure from None  # the image is not to blame
         raise FormatError(

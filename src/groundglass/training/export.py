@@ -27,8 +27,8 @@ from groundglass.training.module import LesionModule
 from groundglass.training.parents import ParentModel, open_parent
 
 # Largest allowed difference from torch in probability. ONNX Runtime rounds more coarsely than torch (1e-4 from float64,
-# torch's float32 1e-5), and OpenVINO's instance normalisation more coarsely still: 1e-6 in the mean, and 2.03e-3 at most
-# in 7.5 million probabilities of the network bundled last. A wrong export differs by far more.
+# torch's float32 1e-5), and OpenVINO's instance normalisation more coarsely still: 1e-6 in the mean, 2.03e-3 at most in
+# 7.5 million probabilities of the network bundled last. A wrong export differs by far more.
 TOLERANCES = ((OnnxRuntimeEngine, 5e-4), (OpenVINOEngine, 4e-3))
 
 

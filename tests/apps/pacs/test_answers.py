@@ -423,13 +423,21 @@ def test_a_server_that_asks_to_try_again_later_is_told_from_one_that_fails(
     assert isinstance(raised.value, BusyError) == is_busy
 
 
+@pytest.mark.parametrize("status", ["200 OK", "409 Conflict"])
 @pytest.mark.parametrize(("reason", "is_busy"), [(0xA700, True), (0xA900, False)])
-def test_a_server_without_room_is_busy(send_bytes: SendBytes, tmp_path: Path, reason: int, is_busy: bool) -> None:
+def test_a_server_without_room_is_busy(
+    send_bytes: SendBytes, tmp_path: Path, status: str, reason: int, is_busy: bool
+) -> None:
     file = series(tmp_path)[0]
     uid = str(pydicom.dcmread(file).SOPInstanceUID)
     failure = {"00081155": {"vr": "UI", "Value": [uid]}, "00081197": {"vr": "US", "Value": [reason]}}
     content = stow_answer(failed=[failure])
-    url = send_bytes(lambda line: with_length(b"[]" if line.startswith("GET") else content))
+
+    def answer(line: str) -> Iterable[bytes]:
+        head, *rest = with_length(b"[]" if line.startswith("GET") else content)
+        return [head if line.startswith("GET") else head.replace(b"200 OK", status.encode()), *rest]
+
+    url = send_bytes(answer)
     with pytest.raises(PacsError, match=f"reason {reason:04X}H") as raised:
         archive_at(url).store("1.2", [file])
     assert isinstance(raised.value, BusyError) == is_busy

@@ -4,8 +4,9 @@ import errno
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from groundglass.apps.pacs.processing import (
 from groundglass.apps.pacs.retrieval import RetrievalTask
 from groundglass.apps.pacs.spool import Spool
 from groundglass.apps.pacs.watcher import RetryPolicy, WatchCounts, Watcher
-from groundglass.errors import InputError, OutputError, PacsError
+from groundglass.errors import EngineError, InputError, ModelError, OutputError, PacsError
 from groundglass.files import staged_folder
 from groundglass.workers import MemoryLimitError, TimeLimitError, WorkerDiedError, WorkerStartError
 from helpers.fake_engine import fake_segmenter
@@ -342,6 +343,8 @@ def test_a_spool_that_was_removed_by_hand_is_created_again(set_up: WatcherSetUp)
         (TimeLimitError(), "its retrieval took more than 3600 s"),
         (WorkerDiedError("signal 6"), "its retrieval: its process died twice (signal 6)"),
         (MemoryLimitError("more memory"), "its retrieval: more memory"),
+        (ModelError("computes what is no number"), "its retrieval: computes what is no number"),
+        (EngineError("no engine runs"), "its retrieval: no engine runs"),
     ],
 )
 def test_a_retrieval_that_its_process_cannot_finish_is_a_failure_of_the_series(
@@ -380,7 +383,12 @@ def test_instances_that_arrive_before_the_retrieval_are_segmented_once(set_up: W
     assert set_up.run_once() == WatchCounts()
 
 
-def test_a_full_disk_is_not_a_failure_of_the_series(set_up: WatcherSetUp, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("free_bytes", [0, 1 << 40])
+def test_a_full_disk_is_not_a_failure_of_the_series_but_one_that_is_too_large_for_it_is(
+    set_up: WatcherSetUp, monkeypatch: pytest.MonkeyPatch, free_bytes: int
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free_bytes))
+
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -390,9 +398,28 @@ def test_a_full_disk_is_not_a_failure_of_the_series(set_up: WatcherSetUp, monkey
     monkeypatch.setattr(dicomweb, "dcmwrite", full)
     archive = DicomWebArchive("http://127.0.0.1:1", open_session(Credentials()))
     monkeypatch.setattr(set_up.pacs, "retrieve", archive.retrieve)
+    if free_bytes:
+        assert set_up.run_once() == WatchCounts(failed=1)
+        assert set_up.state() == ("waiting", 1, True)
+        return
     with pytest.raises(OutputError, match=r"000001\.dcm cannot be written: No space left on device; make room"):
         set_up.run_once()
     assert set_up.state() == ("waiting", 0, True)
+
+
+def test_a_lack_of_memory_and_a_spool_that_is_gone_do_not_refuse_a_series(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    files = series(tmp_path / "study")
+    task = SeriesTask("1.2", uid_of(files), files[0].parent, tmp_path / "results")
+    monkeypatch.setattr("groundglass.apps.pacs.processing.segment", fail)
+    with pytest.raises(MemoryLimitError, match="it needs more memory"):
+        segment_series(task, fake_segmenter())
+    with pytest.raises(OutputError, match="no longer in the spool"):
+        segment_series(replace(task, source=tmp_path / "gone"), fake_segmenter())
 
 
 def test_an_internal_error_is_reported_without_the_message_of_a_library(

@@ -92,17 +92,19 @@ class TimedAdapter(HTTPAdapter):
 def read_limited(answer: requests.Response) -> None:
     """Read the body of an answer, and put it where `answer.content` and `answer.json()` find it.
 
-    The body of an error is left out, since its status says all that is used of it, and so is XML after something was
-    stored: it may grow when it is parsed, and what is not said to be stored is searched for. Text is taken to be UTF-8,
-    as JSON must be.
+    The body of an error is left out, since its status says all that is used of it, but for the reasons why nothing was
+    stored (409 to a POST); so is XML after something was stored: it may grow when it is parsed, and what is not said to
+    be stored is searched for. Text is taken to be UTF-8, as JSON must be.
 
     Raises:
         AnswerLimitError: The body is too large, too slow, or holds too much.
         urllib3.exceptions.HTTPError: The connection failed.
     """
-    is_xml = answer.request.method == "POST" and "xml" in answer.headers.get("Content-Type", "").lower()
+    is_storage = answer.request.method == "POST"
+    is_xml = is_storage and "xml" in answer.headers.get("Content-Type", "").lower()
+    is_error = answer.status_code >= 400 and not (is_storage and answer.status_code == requests.codes.conflict)
     with answer:
-        body = b"" if is_xml or answer.status_code >= 400 else _join(_pieces(answer))
+        body = b"" if is_xml or is_error else _join(_pieces(answer))
     check_json_size(body)
     answer.raw = io.BytesIO(body)
     answer.encoding = "utf-8-sig"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -151,7 +152,10 @@ class DicomWebArchive:
         """
         with pacs_errors("the storage of results"):
             instances = [dcmread(file) for file in files]
-            answer = self._client.store_instances(instances, study_uid)
+            try:
+                answer = self._client.store_instances(instances, study_uid)
+            except requests.HTTPError as error:
+                answer = _reasons_in(error)
             refused = {
                 item.get("ReferencedSOPInstanceUID"): item.get("FailureReason")
                 for item in answer.get("FailedSOPSequence") or ()
@@ -166,6 +170,20 @@ class DicomWebArchive:
                 f"the server did not store {len(failed)} of {len(files)} results (reason "
                 f"{f'{reason:04X}H' if isinstance(reason, int) else 'not stated'}): see the log of the server"
             )
+
+
+def _reasons_in(error: requests.HTTPError) -> Dataset:
+    """Return the answer of a server that stored none of the instances, which it gives with 409 (PS3.18, 10.5.3.1).
+
+    Raises:
+        requests.HTTPError: The error, if it says no reasons.
+    """
+    with suppress(ValueError, *DICOM_ERRORS):
+        if error.response.status_code == requests.codes.conflict:
+            answer = Dataset.from_json(error.response.json())
+            if answer.get("FailedSOPSequence"):
+                return answer
+    raise error
 
 
 class DicomWebSource:

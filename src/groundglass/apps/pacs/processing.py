@@ -12,14 +12,16 @@ from pathlib import Path
 from pydicom import dcmread
 
 from groundglass.apps.pacs.ledger import short_uid
-from groundglass.errors import OUT_OF_MEMORY, FormatError, GroundglassError, InputError, origin
+from groundglass.errors import OUT_OF_MEMORY, FormatError, GroundglassError, InputError, OutputError, origin
 from groundglass.files import staged_folder
+from groundglass.inference.lungs.network import open_lung_network
 from groundglass.inference.open_model import open_model
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_header import silence_pydicom
 from groundglass.io.reader import read_scan
 from groundglass.report.analysis import Analysis, segment
 from groundglass.report.dicom_results import SEG_FILE
+from groundglass.workers import MemoryLimitError
 
 _LONG_UID = re.compile(r"\d+(?:\.\d+){4,}")
 
@@ -75,7 +77,9 @@ class WatchWorkerFactory:
             ModelError: The model is missing or damaged.
             EngineError: No engine on this machine can run the model.
         """
-        return partial(segment_series, segmenter=open_model(self.model))
+        segmenter = open_model(self.model)
+        open_lung_network(segmenter.engine.card.threads)  # what is wrong with it is no fault of a series
+        return partial(segment_series, segmenter=segmenter)
 
 
 def segment_series(task: SeriesTask, segmenter: Segmenter) -> SegmentationResult:
@@ -83,8 +87,11 @@ def segment_series(task: SeriesTask, segmenter: Segmenter) -> SegmentationResult
 
     Raises:
         InputError: The series is refused.
-        OutputError: The results cannot be written.
+        MemoryLimitError: There is not enough memory for it, at present or at all.
+        OutputError: The results cannot be written, or what was retrieved is gone.
     """
+    if not task.source.is_dir():
+        raise OutputError("the retrieved images are no longer in the spool: they are retrieved again")
     try:
         scan = read_scan(task.source, task.series_uid)
         if scan.series is None:
@@ -98,7 +105,7 @@ def segment_series(task: SeriesTask, segmenter: Segmenter) -> SegmentationResult
     except GroundglassError:
         raise
     except MemoryError:
-        raise InputError(OUT_OF_MEMORY) from None
+        raise MemoryLimitError(OUT_OF_MEMORY) from None
     except Exception as error:  # what libraries say may quote a header
         return SegmentationResult(internal_error=f"{origin(error)}, an internal error of groundglass")
 

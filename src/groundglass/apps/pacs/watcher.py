@@ -20,7 +20,7 @@ from groundglass.apps.pacs.ledger import Ledger, SeriesEntry, State
 from groundglass.apps.pacs.processing import SegmentationResult, SeriesTask, read_instance_uid, short_message
 from groundglass.apps.pacs.retrieval import RETRIEVAL_S, RetrievalTask
 from groundglass.apps.pacs.spool import Spool
-from groundglass.errors import FormatError, InputError, OutputError, PacsError
+from groundglass.errors import EngineError, FormatError, InputError, ModelError, OutputError, PacsError
 from groundglass.io.dicom_header import DICOM_ERRORS
 from groundglass.io.dicom_legal import is_uid
 from groundglass.workers import MemoryLimitError, TimeLimitError, Worker, WorkerDiedError, WorkerStartError
@@ -208,7 +208,13 @@ class Watcher:
             self._on_message(f"{entry.label}: refused: {short_message(error)}")
         except _WorkerFailureError as error:
             self._note_failure(entry, str(error))
-        except (OutputError, WorkerStartError):
+        except OutputError as error:
+            self._spool.clear(entry.series_uid, keep_results=entry.state is State.SEGMENTED)
+            if not self._spool.has_room:
+                self._ledger.postpone(entry, time.time())
+                raise
+            self._note_failure(entry, short_message(error))  # it is too large for the disk: the others go on
+        except WorkerStartError:
             self._ledger.postpone(entry, time.time())
             raise
         except PacsError as error:
@@ -327,7 +333,7 @@ def _failures_of(step: str, limit_s: float, hint: str = "") -> Iterator[None]:
         yield
     except TimeLimitError:
         raise _WorkerFailureError(f"{step} took more than {limit_s:g} s{hint}") from None
-    except MemoryLimitError as error:
+    except (MemoryLimitError, ModelError, EngineError) as error:
         raise _WorkerFailureError(f"{step}: {error}") from None
     except WorkerDiedError as error:
         raise _WorkerFailureError(
