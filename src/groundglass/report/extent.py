@@ -14,7 +14,7 @@ from typing import Literal
 from groundglass.strict_model import StrictModel
 
 ExtentName = Literal["none", "minimal", "moderate", "extensive", "severe", "critical"]
-NEGLIGIBLE_PERCENT = 0.04  # of the lung; the bundled model marks 0.02 % of a chest without COVID, 0.8 ml
+NEGLIGIBLE_PERCENT = 0.04  # of the lung; bundled models marked 0.00 to 0.03 % of a chest without COVID, up to 1.1 ml
 EDGES_PERCENT = (10.0, 25.0, 50.0, 75.0)
 NAMES: tuple[ExtentName, ...] = ("minimal", "moderate", "extensive", "severe", "critical")
 SOURCE = "classes of the French Society of Radiology: Lodé et al. 2020, Revel et al. 2021 (STOIC)"
