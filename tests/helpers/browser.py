@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 CHROMIUM = Path("/usr/bin/chromium")
 AXIAL = ".pane[data-plane=axial] canvas"
@@ -95,6 +95,19 @@ class Tab:
     def wait_for_frame(self) -> None:
         """Wait until the last change is on the screen."""
         self.page.evaluate("() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
+
+    def stay_when_closing(self) -> list[str]:
+        """Close the tab but stay if the browser asks; return the types of its dialogs, to which later ones are added."""
+        dialogs: list[str] = []
+
+        def stay(dialog: Dialog) -> None:
+            dialogs.append(dialog.type)
+            dialog.dismiss()
+
+        self.page.on("dialog", stay)
+        self.page.close(run_before_unload=True)
+        self.page.wait_for_timeout(200)
+        return dialogs
 
     def screenshot(self) -> NDArray[np.int16]:
         """Return (y, x, rgb) of the scan as it is shown."""

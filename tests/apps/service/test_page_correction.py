@@ -19,7 +19,7 @@ from helpers.served_results import (
 from helpers.server import Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Dialog, Route
+    from playwright.sync_api import Route
 
 DIAMETER_MM = 20
 
@@ -67,6 +67,15 @@ def middle_of(tab: Tab) -> tuple[float, float]:
 def yellow_pixels(tab: Tab) -> int:
     """Return how many pixels have the colour of measurements."""
     return int((np.abs(tab.screenshot() - np.array([255, 226, 122])).max(axis=2) < 40).sum())
+
+
+def correct_with_own_mask(server: Server, job: str) -> str:
+    """Send the mask of a job as a correction of it, and return the id of the new job once it is done."""
+    mask = nifti_image(server, f"{job}/view/lesions.nii.gz").to_bytes()
+    with server.client() as client:
+        corrected = client.post(f"/api/jobs/{job}/corrections", content=mask).raise_for_status().json()["id"]
+    server.wait_for_job(corrected)
+    return str(corrected)
 
 
 def test_strokes_are_saved_where_they_were_drawn(tab: Tab, server: Server, turned_job: str) -> None:
@@ -201,15 +210,7 @@ def test_the_page_asks_before_it_discards_unsaved_strokes(shown: Tab, server: Se
     assert "not saved" in page.inner_text("dialog")
     page.keyboard.press("Escape")
     assert page.url.endswith(done)
-    dialogs: list[str] = []
-
-    def stay(dialog: "Dialog") -> None:
-        dialogs.append(dialog.type)
-        dialog.dismiss()
-
-    page.on("dialog", stay)
-    page.close(run_before_unload=True)
-    page.wait_for_timeout(200)
+    dialogs = shown.stay_when_closing()
     assert dialogs == ["beforeunload"]
     page.click("text=Leave")
     page.click("dialog button.danger")
@@ -320,10 +321,7 @@ def test_a_scan_that_was_renamed_does_not_get_its_old_name_back(
 def test_a_zoomed_slice_stays_where_it_is_when_another_mask_of_the_scan_is_shown(
     shown: Tab, server: Server, done: str
 ) -> None:
-    mask = nifti_image(server, f"{done}/view/lesions.nii.gz").to_bytes()
-    with server.client() as client:
-        corrected = client.post(f"/api/jobs/{done}/corrections", content=mask).raise_for_status().json()["id"]
-    server.wait_for_job(corrected)
+    corrected = correct_with_own_mask(server, done)
     page = shown.page
     for _ in range(6):
         page.click("[aria-label='Zoom in']")
@@ -381,10 +379,7 @@ def test_a_correction_does_not_change_the_original_job(server: Server, turned_jo
 def test_a_reader_stays_where_she_was_when_another_mask_of_the_scan_is_shown(
     shown: Tab, server: Server, done: str
 ) -> None:
-    mask = nifti_image(server, f"{done}/view/lesions.nii.gz").to_bytes()
-    with server.client() as client:
-        corrected = client.post(f"/api/jobs/{done}/corrections", content=mask).raise_for_status().json()["id"]
-    server.wait_for_job(corrected)
+    corrected = correct_with_own_mask(server, done)
     page = shown.page
     opened_at = shown.slice_shown()
     shown.go_to(opened_at - 4)

@@ -83,15 +83,7 @@ def test_the_page_asks_before_it_ends_an_upload(tab: Tab, scan_file: Path) -> No
     tab.drop(scan_file)
     page.wait_for_selector("text=Trying again in")
     page.click("h1")  # browsers ask only on a page that was used
-    dialogs: list[str] = []
-
-    def stay(dialog: "Dialog") -> None:
-        dialogs.append(dialog.type)
-        dialog.dismiss()
-
-    page.on("dialog", stay)
-    page.close(run_before_unload=True)
-    page.wait_for_timeout(200)
+    dialogs = tab.stay_when_closing()
     assert dialogs == ["beforeunload"]
     page.click("text=Cancel")
     page.reload()

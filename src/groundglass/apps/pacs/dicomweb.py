@@ -179,7 +179,7 @@ def _reasons_in(error: requests.HTTPError) -> Dataset:
         requests.HTTPError: The error, if it says no reasons.
     """
     with suppress(ValueError, *DICOM_ERRORS):
-        if error.response.status_code == requests.codes.conflict:
+        if error.response is not None and error.response.status_code == requests.codes.conflict:
             answer = Dataset.from_json(error.response.json())
             if answer.get("FailedSOPSequence"):
                 return answer
