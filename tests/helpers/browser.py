@@ -97,7 +97,7 @@ class Tab:
         self.page.evaluate("() => new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
 
     def stay_when_closing(self) -> list[str]:
-        """Close the tab but stay if the browser asks; return the types of its dialogs, to which later ones are added."""
+        """Close the tab, stay if the browser asks, and return the types of its dialogs; later ones are added."""
         dialogs: list[str] = []
 
         def stay(dialog: Dialog) -> None:
