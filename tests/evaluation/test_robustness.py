@@ -1,6 +1,5 @@
 import csv
 import io
-import shutil
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -27,7 +26,7 @@ from groundglass.evaluation.robustness import (
 )
 from groundglass.evaluation.targets import EvaluationTarget
 from groundglass.evaluation.variants import PADDING_HU, VARIANTS, Variant, Volume
-from groundglass.inference.model_card import bundled_model, read_card
+from groundglass.inference.model_card import read_card
 from groundglass.inference.segmenter import Segmenter
 from groundglass.metrics import Confusion
 from groundglass.report.findings import ModelRef
@@ -37,6 +36,7 @@ from groundglass.scan.kinds import IntensityKind
 from groundglass.scan.phantom import Phantom
 from groundglass.scan.scan import Scan
 from helpers.command import run_command
+from helpers.model_copy import copy_bundled_model
 
 pytestmark = pytest.mark.slow
 BY_NAME = {variant.name: variant for variant in VARIANTS}
@@ -312,14 +312,13 @@ def test_the_repeatability_matches_a_worked_example() -> None:
 
 
 def test_the_repeatability_is_written_into_the_card(tmp_path: Path) -> None:
-    for suffix in (".onnx", ".json"):
-        shutil.copy(bundled_model().with_suffix(suffix), tmp_path / f"model{suffix}")
+    model = copy_bundled_model(tmp_path / "model.onnx")
     repeats = [VARIANTS[0], next(variant for variant in VARIANTS if variant.repeat)]
     counts = [Confusion(100, 0, 0, 900), Confusion(120, 0, 0, 880)]
     results = tuple(VariantResult(variant, {"a/1": counted}) for variant, counted in zip(repeats, counts, strict=True))
     found = Robustness(ModelRef(name="m", sha256="f" * 64), 0.5, results)
-    write_repeatability(tmp_path / "model.onnx", found)
-    assert read_card(tmp_path / "model.onnx").repeatability == pytest.approx(np.log(1.2) / np.sqrt(2), abs=1e-4)
+    write_repeatability(model, found)
+    assert read_card(model).repeatability == pytest.approx(np.log(1.2) / np.sqrt(2), abs=1e-4)
     with pytest.raises(DatasetError, match="cannot be measured"):
         write_repeatability(tmp_path / "model.onnx", replace(found, results=results[:1]))
 

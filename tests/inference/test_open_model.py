@@ -1,6 +1,5 @@
 """`open_model`: the bundled model, an ONNX file, a run folder, and paths that hold none of them."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from groundglass.inference.pipeline import segment_scan
 from groundglass.scan.packed_mask import voxels_per_slice
 from groundglass.scan.phantom import chest_phantom
 from helpers.medseg_phantoms import write_phantoms
+from helpers.model_copy import copy_bundled_model
 
 PHANTOM_ML = 124.0  # lesions of a phantom as the bundled model marks them
 RUN_CONFIG = """
@@ -32,9 +32,7 @@ early_stopping_patience = 0
 @pytest.fixture
 def onnx_file(tmp_path: Path) -> Path:
     """A copy of the bundled float32 model under another name, without an int8 version."""
-    for suffix in (".onnx", ".json"):
-        shutil.copy(bundled_model().with_suffix(suffix), tmp_path / f"copy{suffix}")
-    return tmp_path / "copy.onnx"
+    return copy_bundled_model(tmp_path / "copy.onnx")
 
 
 @pytest.mark.thorough
