@@ -540,9 +540,9 @@ def test_an_item_with_a_damaged_record_is_processed_again(tmp_path: Path) -> Non
 def write_named_sources(folder: Path, scan_file: Path) -> Path:
     """Write sources of every format, good and bad, with a patient's name in files, folders and headers."""
     source = folder / "PLANTED_root"
-    (source / "PLANTED^Jane").mkdir(parents=True)
-    shutil.copy(scan_file, source / "PLANTED^Jane" / "PLANTED-1.nii.gz")
-    (source / "PLANTED^Jane" / "bad PLANTED.nii.gz").write_bytes(b"PLANTED" * 40)
+    (source / "PLANTED^Josephine").mkdir(parents=True)
+    shutil.copy(scan_file, source / "PLANTED^Josephine" / "PLANTED-1.nii.gz")
+    (source / "PLANTED^Josephine" / "bad PLANTED.nii.gz").write_bytes(b"PLANTED" * 40)
     (source / "PLANTED.nrrd").write_bytes(b"NRRD0004\ntype: PLANTED\ndimension: 3\nsizes: 4 4 4\n\n")
     phantom = chest_phantom(shape=SHAPE, oblique=False)
     write_series(phantom.scan, source / "dicom PLANTED")
@@ -585,7 +585,7 @@ def test_with_pseudonyms_no_output_holds_a_name_or_a_path(
     assert len(files) > 15
     assert (out / "key.csv").stat().st_mode & 0o777 == 0o600
     for text in (done.stdout, done.stderr, *map(name_and_content, files)):
-        for secret in ("planted", NAME, NUMBER, "jane", "2020-03-01", "20200301", str(tmp_path / "PLANTED_root")):
+        for secret in ("planted", NAME, NUMBER, "josephine", "2020-03-01", "20200301", str(tmp_path / "PLANTED_root")):
             assert secret.casefold() not in text.casefold()
     assert {file.name for file in out.glob("*/lesions/*")} == {"slice-0001.png", "slice-0002.png"}
     assert not list(out.glob("*/*.dcm"))
