@@ -407,6 +407,12 @@ def test_a_full_disk_is_not_a_failure_of_the_series_but_one_that_is_too_large_fo
     assert set_up.state() == ("waiting", 0, True)
 
 
+def test_results_stay_in_the_spool_if_storing_them_meets_a_fault_of_the_disk(set_up: WatcherSetUp) -> None:
+    set_up.pacs.failures["store"] = OutputError("the ledger cannot be written")
+    assert set_up.run_once() == WatchCounts(failed=1)
+    assert [file.name for file in Spool(set_up.folder).results("1.2.3").iterdir()] == ["lesions.dcm"]
+
+
 def test_a_lack_of_memory_and_a_spool_that_is_gone_do_not_refuse_a_series(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,7 +209,7 @@ class Watcher:
         except _WorkerFailureError as error:
             self._note_failure(entry, str(error))
         except OutputError as error:
-            self._spool.clear(entry.series_uid, keep_results=entry.state is State.SEGMENTED)
+            self._clear_spool(entry)
             if not self._spool.has_room:
                 self._ledger.postpone(entry, time.time())
                 raise
@@ -230,9 +230,13 @@ class Watcher:
             self.counts.stored += 1
             self._on_message(f"{entry.label}: results stored, {time.monotonic() - begun:.1f} s")
         finally:
-            after = self._ledger.get(entry.series_uid)
-            self._spool.clear(entry.series_uid, keep_results=after is not None and after.state is State.SEGMENTED)
+            self._clear_spool(entry)
             self._ledger.clear_begun(entry)
+
+    def _clear_spool(self, entry: SeriesEntry) -> None:
+        """Remove what the spool holds of a series, but results that are still to be stored."""
+        now = self._ledger.get(entry.series_uid)
+        self._spool.clear(entry.series_uid, keep_results=now is not None and now.state is State.SEGMENTED)
 
     def _segment(self, entry: SeriesEntry) -> None:
         """Retrieve a series, and have it segmented; its results lie in the spool then."""
