@@ -340,3 +340,13 @@ def lock_folder(folder: Path) -> FileLock | None:
     except Timeout:
         return None
     return lock
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether a file of some size can be written into a folder now: it is there, and the disk is not full."""
+    probe = folder / "probe"
+    with suppress(OutputError):
+        write_atomic(probe, bytes(1 << 16))
+        probe.unlink()
+        return True
+    return False

@@ -320,7 +320,7 @@ def test_the_repeatability_is_written_into_the_card(tmp_path: Path) -> None:
     write_repeatability(model, found)
     assert read_card(model).repeatability == pytest.approx(np.log(1.2) / np.sqrt(2), abs=1e-4)
     with pytest.raises(DatasetError, match="cannot be measured"):
-        write_repeatability(tmp_path / "model.onnx", replace(found, results=results[:1]))
+        write_repeatability(model, replace(found, results=results[:1]))
 
 
 def cells(table: str, name: str) -> list[str]:

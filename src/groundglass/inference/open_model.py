@@ -46,6 +46,24 @@ def open_model(path: str | os.PathLike[str] | None = None, config: EngineConfig 
     return Segmenter(card, *map_in_threads(lambda part: open_engine(part, config, card.input_shape), files, len(files)))
 
 
+def open_with_lungs(
+    path: str | os.PathLike[str] | None = None, config: EngineConfig = DEFAULT_ENGINE_CONFIG
+) -> Segmenter:
+    """Open a model, and the lung network that it will need, so that what is wrong with either is said before any scan.
+
+    Args:
+        path: See `open_model`.
+        config: See `open_model`.
+
+    Raises:
+        ModelError: See `open_model`; or the lung network is missing or damaged.
+        EngineError: See `open_model`.
+    """
+    segmenter = open_model(path, config)
+    open_lung_network(segmenter.engine.card.threads)
+    return segmenter
+
+
 def open_in_background(path: Path | None = None, config: EngineConfig = DEFAULT_ENGINE_CONFIG) -> Future[Segmenter]:
     """Open a model and the lung network in threads, while the caller imports modules and reads a scan.
 

@@ -67,8 +67,8 @@ def export(
     card = card.model_copy(update={"mirrored": mirrored or mirror is not None})
     parent = None if mirror is None else open_parent(mirror)
     if parent:
-        check_same_input(parent, card)
-        card = card.model_copy(update=_data_of_both(card, parent.card))
+        _check_same_input(parent, card)
+        card = card.model_copy(update=_data_of_both(card, parent))
     if calibration:
         exposed = card.trained_on and card.trained_on | calibration.exposure
         card = calibrated_card(card, card.mirrored).model_copy(
@@ -90,7 +90,7 @@ def export(
     return folder / path.name, changes["export_check"]
 
 
-def check_same_input(parent: ParentModel, card: ModelCard) -> None:
+def _check_same_input(parent: ParentModel, card: ModelCard) -> None:
     """Check that a network can predict the mirror images of a model.
 
     Raises:
@@ -102,13 +102,12 @@ def check_same_input(parent: ParentModel, card: ModelCard) -> None:
             raise ConfigError(f"{parent.path} has {field} {other}, but the run {own}: take one of the same input")
 
 
-def _data_of_both(card: ModelCard, other: ModelCard) -> dict[str, Any]:
-    """Return the fields of a card that say which data two networks were trained on."""
-    known = card.trained_on and other.trained_on
+def _data_of_both(card: ModelCard, parent: ParentModel) -> dict[str, Any]:
+    """Return the fields of a card that say which data its network and another one were trained on."""
     return {
-        "training_data": tuple(dict.fromkeys((*card.training_data, *other.training_data))),
-        "trained_on": card.trained_on | other.trained_on if card.trained_on and other.trained_on else known,
-        "never_trained_on": tuple(case for case in card.never_trained_on if case in other.never_trained_on),
+        "training_data": tuple(dict.fromkeys((*card.training_data, *parent.card.training_data))),
+        "trained_on": card.trained_on and card.trained_on | parent.trained_on,
+        "never_trained_on": tuple(case for case in card.never_trained_on if case in parent.card.never_trained_on),
     }
 
 

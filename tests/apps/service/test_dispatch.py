@@ -54,6 +54,14 @@ def dispatcher(jobs: JobStore, storage: ServiceStorage, monkeypatch: pytest.Monk
     running.close()
 
 
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of the dispatcher, in seconds, which a test sets."""
+    time_s = [0.0]
+    monkeypatch.setattr("groundglass.apps.service.dispatch.steady_s", lambda: time_s[0])
+    return time_s
+
+
 def fail_first(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, errors: list[Exception], after: bool) -> None:
     """Let a method raise these errors, one at each of the first calls: after it has done its work, or instead."""
     method: Callable[..., Any] = getattr(owner, name)
@@ -310,12 +318,8 @@ def test_results_are_deleted_after_the_time_for_which_they_are_kept(dispatcher: 
     assert jobs.ids() == {OTHER}
 
 
-def test_a_result_is_kept_from_its_own_end_on(
-    dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_is_kept_from_its_own_end_on(dispatcher: Dispatcher, jobs: JobStore, now: list[float]) -> None:
     """The scans of this server are kept for an hour, and no time passes for them while one is processed."""
-    now = [0.0]
-    monkeypatch.setattr("groundglass.apps.service.dispatch.steady_s", lambda: now[0])
     dispatcher._sweep()
     jobs.add(ONE, "a scan that takes longer than it is kept")
     jobs.start_next()
@@ -331,10 +335,8 @@ def test_a_result_is_kept_from_its_own_end_on(
 
 
 def test_results_expire_on_a_full_disk_too(
-    dispatcher: Dispatcher, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+    dispatcher: Dispatcher, jobs: JobStore, now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr("groundglass.apps.service.dispatch.steady_s", lambda: now[0])
     dispatcher._sweep()
     add_done(jobs, ONE)
     full = sqlite3.OperationalError("database or disk is full")

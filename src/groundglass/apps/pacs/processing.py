@@ -14,8 +14,7 @@ from pydicom import dcmread
 from groundglass.apps.pacs.ledger import short_uid
 from groundglass.errors import OUT_OF_MEMORY, FormatError, GroundglassError, InputError, OutputError, origin
 from groundglass.files import staged_folder
-from groundglass.inference.lungs.network import open_lung_network
-from groundglass.inference.open_model import open_model
+from groundglass.inference.open_model import open_with_lungs
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_header import silence_pydicom
 from groundglass.io.reader import read_scan
@@ -71,15 +70,13 @@ class WatchWorkerFactory:
     model: Path | None
 
     def __call__(self) -> Callable[[SeriesTask], SegmentationResult]:
-        """Load the model.
+        """Load the model and the lung network.
 
         Raises:
             ModelError: The model is missing or damaged.
             EngineError: No engine on this machine can run the model.
         """
-        segmenter = open_model(self.model)
-        open_lung_network(segmenter.engine.card.threads)  # what is wrong with it is no fault of a series
-        return partial(segment_series, segmenter=segmenter)
+        return partial(segment_series, segmenter=open_with_lungs(self.model))
 
 
 def segment_series(task: SeriesTask, segmenter: Segmenter) -> SegmentationResult:

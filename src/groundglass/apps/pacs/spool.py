@@ -6,11 +6,11 @@ import hashlib
 import re
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from groundglass.errors import ConfigError
-from groundglass.files import check_private, lock_folder, output_errors
+from groundglass.files import check_private, is_writable, lock_folder, output_errors
 
 SPARE_BYTES = 1 << 30  # that a series of usual size and its results fit into
 _FOLDER_NAME = re.compile("[0-9a-f]{16}")  # of a series: see `_folder_name`
@@ -55,12 +55,7 @@ class Spool:
     @property
     def has_room(self) -> bool:
         """Whether files can be written, and the disk has room for a series of usual size."""
-        with suppress(OSError):
-            probe = self._root / "probe"
-            probe.write_bytes(bytes(1 << 16))
-            probe.unlink()
-            return shutil.disk_usage(self._root).free >= SPARE_BYTES
-        return False
+        return is_writable(self._root) and shutil.disk_usage(self._root).free >= SPARE_BYTES
 
     def results(self, series_uid: str) -> Path:
         """Return the folder for the results of a series; it exists only once they are complete."""

@@ -18,9 +18,8 @@ from groundglass.apps.service.view_files import write_view
 from groundglass.errors import OUT_OF_MEMORY, FormatError, GroundglassError, InputError, OutputError, origin
 from groundglass.files import write_atomic
 from groundglass.inference.engine_config import EngineConfig
-from groundglass.inference.lungs.network import open_lung_network
 from groundglass.inference.model_card import ModelCard
-from groundglass.inference.open_model import open_model
+from groundglass.inference.open_model import open_with_lungs
 from groundglass.inference.segmenter import Segmenter
 from groundglass.io.dicom_header import text_value
 from groundglass.report.analysis import Analysis, correct, segment
@@ -52,15 +51,13 @@ class ServiceWorkerFactory:
     max_slices: int
 
     def __call__(self) -> Callable[[Path], JobResult]:
-        """Load the model.
+        """Load the model and the lung network.
 
         Raises:
             ModelError: The model is missing or damaged.
             EngineError: No engine can run the model on this machine.
         """
-        segmenter = open_model(self.model, self.engine)
-        open_lung_network(segmenter.engine.card.threads)  # what is wrong with it is no fault of a scan
-        return partial(process_job, segmenter=segmenter, max_slices=self.max_slices)
+        return partial(process_job, segmenter=open_with_lungs(self.model, self.engine), max_slices=self.max_slices)
 
 
 def process_job(folder: Path, segmenter: Segmenter, max_slices: int) -> JobResult:

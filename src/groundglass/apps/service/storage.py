@@ -27,7 +27,7 @@ from pathlib import Path
 
 from groundglass.apps.service.job_states import JobProgress, JobStage
 from groundglass.errors import OutputError
-from groundglass.files import check_private, lock_folder, output_errors, write_atomic
+from groundglass.files import check_private, is_writable, lock_folder, output_errors, write_atomic
 
 _JOB_ID = re.compile("[0-9a-f]{32}")
 SPARE_BYTES = 1 << 30  # free space that the results of a scan need at most, but for very large scans
@@ -217,12 +217,7 @@ class ServiceStorage:
     @property
     def has_room(self) -> bool:
         """Whether files can be written, and there is room for the results of a scan."""
-        probe = self.folder / "incoming" / "probe"
-        with suppress(OutputError):
-            write_atomic(probe, bytes(1 << 16))
-            probe.unlink()
-            return self.free_bytes() >= SPARE_BYTES
-        return False
+        return is_writable(self.folder / "incoming") and self.free_bytes() >= SPARE_BYTES
 
     def free_bytes(self) -> int:
         """Return the free space of the disk."""
